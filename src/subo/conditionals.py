@@ -1,0 +1,76 @@
+"""Conditional distributions: a family, and where its parameters come from.
+
+Any module whose call returns a ``torch.distributions.Distribution`` is a conditional distribution; these two are
+the ones that need no code. The prior p(z), the likelihood p(x|z) and the posterior q(z|x) are one concept in three
+positions.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from subo import context as contexts
+from subo.errors import InputError
+from subo.families import Family
+
+__all__ = ["Conditional", "Local"]
+
+
+class Conditional(nn.Module):
+    """A distribution whose parameters a network computes: ``family(network(input))``.
+
+    As q(z|x) this is amortized inference, as p(x|z) it is a decoder.
+
+    Args:
+        family: Parameters -> Distribution.
+        network: Input -> parameters, ``(N, ...) -> (N, family.num_params)`` in any shape. It receives those names
+            of the context that its ``forward`` declares.
+
+    Example:
+        >>> from subo.families import Gaussian
+        >>> q = Conditional(Gaussian((2,)), nn.Linear(5, 4))
+        >>> q(torch.zeros(3, 5)).sample().shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, family: Family, network: nn.Module):
+        super().__init__()
+        self.family = family
+        self.network = network
+
+    def forward(self, input: Float[Tensor, "N ..."], **context: Any) -> Distribution:
+        return self.family(contexts.call(self.network, input, context=context))
+
+
+class Local(nn.Module):
+    """A distribution whose parameters are free, a row for every datum: variational inference without an encoder.
+
+    The batch's context names the data by ``index``. Rows start at zero, the family's plainest member.
+
+    Args:
+        family: Parameters -> Distribution.
+        num_data: Number of rows.
+
+    Example:
+        >>> from subo.families import Gaussian
+        >>> q = Local(Gaussian((2,)), 100)
+        >>> q(torch.zeros(3, 5), index=torch.tensor([0, 7, 99])).mean.shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, family: Family, num_data: int):
+        super().__init__()
+        self.family = family
+        self.params = nn.Parameter(torch.zeros(num_data, family.num_params))
+
+    def forward(self, input: Float[Tensor, "B ..."], index: Integer[Tensor, " B"]) -> Distribution:
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self.params):
+            raise InputError(
+                f"this posterior holds parameters for the {len(self.params)} data it was fitted to, and index "
+                f"{int(index.max())} is not one of them. Data never seen have no parameters yet: optimise some with "
+                "subo.infer(model, x)."
+            )
+        return self.family(self.params[index])

@@ -1,0 +1,75 @@
+"""How a module receives its context: by the names that its call declares.
+
+A batch is x and its named context. As a node of a graph receives its parents, a module receives those names of the
+context that its ``forward`` declares (``def forward(self, z, label)``); one that declares none receives none, and
+one that declares ``**context`` receives all of it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subo.errors import InputError
+from subo.typing import Context
+
+__all__ = ["call", "repeat"]
+
+
+@lru_cache(maxsize=256)
+def _declared(function: Callable) -> tuple[dict[str, bool], bool]:
+    """Names that a call declares (and whether each is required), and whether it takes any name at all."""
+    parameters = inspect.signature(function).parameters.values()
+    names = {p.name: p.default is p.empty for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def call(module: Callable[..., Any], *inputs: Any, context: Context | None = None) -> Any:
+    """Calls ``module(*inputs, **those names of the context that it declares)``.
+
+    Args:
+        module: A module or function.
+        *inputs: What it gets by position.
+        context: Tensors by name, leading axis as the inputs'.
+
+    Raises:
+        InputError: The module requires a name that the context does not hold.
+
+    Example:
+        >>> call(lambda z, label: z + label, torch.ones(2), context={"label": torch.ones(2), "index": torch.arange(2)})
+        tensor([2., 2.])
+    """
+    context = context or {}
+    function = module.forward if isinstance(module, nn.Module) else module
+    # A bound method is made anew at each access: its function is what stays the same from call to call.
+    names, takes_all = _declared(getattr(function, "__func__", function))
+    bound = len(inputs) + (function is not getattr(function, "__func__", function))
+    if takes_all:
+        return module(*inputs, **context)
+    declared = list(names.items())[bound:]
+    for name, required in declared:
+        if required and name not in context:
+            raise InputError(
+                f"{type(module).__name__} needs the context '{name}', which this batch does not have "
+                f"(it has: {', '.join(context) or 'none'}). Pass context={{'{name}': ...}} with the data, "
+                f"or give '{name}' a default in its forward."
+            )
+    return module(*inputs, **{name: context[name] for name, _ in declared if name in context})
+
+
+def repeat(context: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor]:
+    """The context of ``times * B`` rows, sample-major: row ``k * B + b`` is that of datum b.
+
+    Args:
+        context: Tensors of shape ``(B, ...)``.
+        times: How often each is repeated (K).
+
+    Returns:
+        Tensors of shape ``(times * B, ...)``.
+    """
+    if not context or times == 1:
+        return dict(context or {})
+    return {name: torch.cat([tensor] * times) for name, tensor in context.items()}

@@ -1,0 +1,405 @@
+"""What a data set is once it is in memory: three splits, a binarisation policy, and batches.
+
+Pixels stay integers in memory and become numbers in [0, 1] as they are read, so that a batch costs what a
+batch costs. Every random choice (the split, the order, the bits) has a generator of its own, made from what
+it is for and the seed: any batch of any epoch can be made again without those before it.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Integer, Shaped
+from torch import Tensor
+
+from subo.errors import InputError
+
+__all__ = [
+    "Batch",
+    "Binarize",
+    "Data",
+    "Kind",
+    "Split",
+    "batches",
+    "binarized",
+    "check_grey",
+    "check_values",
+    "joined",
+    "kind_of",
+    "num_batches",
+    "seeded",
+    "split",
+]
+
+Binarize = Literal["none", "static", "dynamic"]
+Kind = Literal["binary", "grey", "counts", "real"]
+
+
+def seeded(*key: str | int) -> torch.Generator:
+    """Makes the generator that belongs to a key, such as `("order", seed, epoch)`.
+
+    The key is hashed (SHA-256), so neighbouring or shorter keys give unrelated streams, where sums such as
+    `seed + epoch` would make seed 1, epoch 0 the same as seed 0, epoch 1. torch's CPU generator keeps 32 bits
+    of a seed: two different keys share a stream with probability 2^-32.
+
+    Args:
+        key: What the numbers are for, then the integers they depend on.
+
+    Returns:
+        A CPU generator at the start of its stream.
+    """
+    plain = [part if isinstance(part, str) else int(part) for part in key]  # NumPy's integers, too
+    digest = hashlib.sha256(repr(plain).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some data in memory, as they are stored.
+
+    Attributes:
+        x: `(N, *event)`; integers for pixels, else float32.
+        levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
+        labels: `(N,)` integers, or None.
+        resample: Whether every read draws bits afresh, with probability `x / levels` of a 1.
+    """
+
+    x: Shaped[Tensor, " N *event"]
+    levels: int = 1
+    labels: Integer[Tensor, " N"] | None = None
+    resample: bool = False
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape of one datum."""
+        return self.x.shape[1:]
+
+    def read(
+        self, index: Integer[Tensor, " B"], *, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, " B *event"], dict[str, Tensor]]:
+        """Reads some data as numbers.
+
+        Args:
+            index: `(B,)` positions in this split.
+            generator: Where the bits come from; needed if `resample`, else unused.
+
+        Returns:
+            `x / levels`, or bits drawn from it, `(B, *event)` float32; and the context: `index`, and `label`
+            where there are labels, `(B,)` each.
+
+        Raises:
+            InputError: Bits must be drawn, and there is no generator.
+        """
+        stored = self.x[index]
+        if not self.resample:
+            x = stored.float() if self.levels == 1 else stored.float() / self.levels
+        elif generator is None:
+            raise InputError(
+                "this split draws its bits at every read and needs a generator: read(index, generator=...)"
+            )
+        else:
+            x = _bits(stored, self.levels, generator).float()
+        context = {"index": index}
+        return x, context if self.labels is None else context | {"label": self.labels[index]}
+
+    def take(self, index: Integer[Tensor, " B"]) -> "Split":
+        """Makes a split of the data at `index`, `(B,)`, in that order."""
+        labels = None if self.labels is None else self.labels[index]
+        return replace(self, x=self.x[index], labels=labels)
+
+    def drawn(self, generator: torch.Generator) -> "Split":
+        """Replaces every value by one Bernoulli draw, kept as a bit: probability `x / levels` of a 1."""
+        bits = _bits(self.x, self.levels, generator).to(torch.uint8)
+        return replace(self, x=bits, levels=1, resample=False)
+
+
+def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
+    """Draws 1 with probability x / levels: of `levels` equally likely integers, x lie below x."""
+    if x.is_floating_point():  # rand is in [0, 1), so 0 and 1 are never flipped here either
+        return torch.rand(x.shape, generator=generator) * levels < x
+    return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype) < x
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set in three splits.
+
+    Attributes:
+        name: Where the data came from: a known name or a path.
+        train: What parameters are fitted to.
+        validation: What choices (when to stop, which model) are made on.
+        test: What is reported, once.
+        kind: What the values that `read` gives are: `binary` in {0, 1}, `grey` in [0, 1], `counts`
+            non-negative integers, else `real`.
+        binarize: The policy that was applied, see `binarized`.
+        seed: The seed of the split and of the bits.
+        feature_names: The names of a table's columns, where it has them.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    kind: Kind
+    binarize: Binarize = "none"
+    seed: int = 0
+    feature_names: tuple[str, ...] | None = None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The first 16 hexadecimal digits of a SHA-256 of all that is stored, in its order.
+
+        Two runs with the same fingerprint used the same data, the same split and, if static, the same bits.
+        """
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            for tensor in (part.x, part.labels):
+                if tensor is None:
+                    digest.update(b"none;")
+                else:
+                    digest.update(f"{tensor.dtype},{tuple(tensor.shape)},{part.levels};".encode())
+                    digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Says in JSON's types what the data are and how they were made."""
+        drawn = f"drawn once from Bernoulli(x) with seed {self.seed}"
+        how = {
+            "none": "train, validation and test are used as stored: nothing was binarised",
+            "static": f"train, validation and test were each {drawn}",
+            "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; "
+            f"validation and test were each {drawn}",
+        }
+        return {
+            "name": self.name,
+            "event_shape": list(self.train.event_shape),
+            "sizes": {name: len(getattr(self, name)) for name in ("train", "validation", "test")},
+            "kind": self.kind,
+            "binarize": self.binarize,
+            "binarization": how[self.binarize],
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
+        }
+
+
+def split(
+    x: Shaped[Tensor, " N *event"],
+    *,
+    labels: Integer[Tensor, " N"] | None = None,
+    levels: int = 1,
+    seed: int = 0,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    where: str = "the data",
+) -> tuple[Split, Split, Split]:
+    """Splits data at random into train, validation and test, with at least one datum each.
+
+    Args:
+        x: `(N, *event)`, as stored.
+        labels: `(N,)`, or None.
+        levels: The stored value that means 1.0.
+        seed: Which permutation.
+        fractions: The shares of train, validation and test; they sum to 1. The last two are rounded down.
+        where: What the data are called in a message.
+
+    Raises:
+        InputError: There are fewer than three rows, or the fractions are no shares of a whole.
+    """
+    n = len(x)
+    if n < 3:
+        found = "one row" if n == 1 else f"{n} rows"
+        raise InputError(
+            f"{where}: at least three rows are needed, one each to train, validate and test on, and there "
+            f"{'is' if n == 1 else 'are'} {found}; usually an axis is missing or swapped: rows are data"
+        )
+    if min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
+        raise InputError(
+            f"fractions must be three shares that sum to 1, such as 0.8, 0.1, 0.1; got {fractions}"
+        )
+    num_test = min(max(math.floor(n * fractions[2] + 1e-6), 1), n - 2)
+    num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
+    sizes = [n - num_validation - num_test, num_validation, num_test]
+    order = torch.randperm(n, generator=seeded("split", seed))
+    whole = Split(x, levels=levels, labels=labels)
+    train, validation, test = (whole.take(index) for index in order.split(sizes))
+    return train, validation, test
+
+
+def joined(*splits: Split) -> Split:
+    """Puts splits of one data set one after the other; labels are kept if all have them."""
+    labels = [part.labels for part in splits if part.labels is not None]
+    return replace(
+        splits[0],
+        x=torch.cat([part.x for part in splits]),
+        labels=torch.cat(labels) if len(labels) == len(splits) else None,
+    )
+
+
+def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
+    """Turns grey values into bits, each 1 with probability x; so 0 and 1 are never flipped.
+
+    Args:
+        data: What to binarise.
+        policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
+            drawn afresh at every read, validation and test once, with the very draws of `static`.
+        seed: The seed of the draws that are made once.
+
+    Raises:
+        InputError: The values aren't grey, so a Bernoulli draw of them has no meaning.
+    """
+    if policy not in get_args(Binarize):
+        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}; got {policy!r}")
+    if policy == "none":
+        return data
+    check_grey(data.kind, where=data.name)
+    train = data.train.drawn(seeded("bits", seed, "train"))
+    return replace(
+        data,
+        train=train if policy == "static" else replace(data.train, resample=True),
+        validation=data.validation.drawn(seeded("bits", seed, "validation")),
+        test=data.test.drawn(seeded("bits", seed, "test")),
+        kind="binary",
+        binarize=policy,
+        seed=seed,
+    )
+
+
+def check_grey(kind: Kind, *, where: str) -> None:
+    """Refuses to binarise anything but grey values.
+
+    Raises:
+        InputError: `kind` isn't `grey`.
+    """
+    if kind == "binary":
+        raise InputError(f"{where}: the data are binary already: use binarize none")
+    if kind != "grey":
+        raise InputError(
+            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarised, and these are {kind}: "
+            "use binarize none, with a likelihood for such values"
+        )
+
+
+def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
+    """Tells what values are from the values alone.
+
+    The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
+    `counts`, all are non-negative integers; `real`. Real features that someone scaled to [0, 1] hence count
+    as grey.
+
+    Args:
+        x: `(N, *event)`, as stored.
+        levels: The stored value that means 1.0; 1: values as they are.
+    """
+    if bool(((x == 0) | (x == levels)).all()):
+        return "binary"
+    lowest, highest = (value.item() for value in x.aminmax())
+    if levels > 1 or (lowest >= 0 and highest <= 1):
+        return "grey"
+    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    return "counts" if whole and lowest >= 0 else "real"
+
+
+def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuses NaN and infinity, at the door rather than as a NaN loss.
+
+    Args:
+        x: `(N, *event)`.
+        where: What the data are called in the message.
+        names: The names of the columns, for data of shape `(N, D)`.
+
+    Raises:
+        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
+    """
+    bad = ~x.isfinite()
+    count = int(bad.sum())
+    if count == 0:
+        return
+    first = tuple(bad.nonzero()[0].tolist())
+    row, *place = (position + 1 for position in first)
+    if len(place) != 1:
+        column = f"element ({', '.join(map(str, place))})"
+    else:
+        column = f"column {place[0]}" if names is None else f"column {names[place[0] - 1]!r}"
+    raise InputError(
+        f"{where}: all values must be finite, and {count} of {x.numel()} {'is' if count == 1 else 'are'} NaN "
+        f"or infinite; the first, {x[first].item()}, is in row {row}, {column} (counting from 1). Usually a "
+        "value is missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's share of a batch.
+
+    Attributes:
+        x: `(B, *event)`.
+        context: What is known of each datum: `index`, and `label` where there are labels; `(B,)` each.
+        weight: What the mean over this share counts: the mean over processes of `weight * mean(share)` is the
+            mean over the whole batch. 1 for a single process.
+    """
+
+    x: Float[Tensor, " B *event"]
+    context: dict[str, Tensor]
+    weight: float
+
+
+def num_batches(split: Split, batch_size: int) -> int:
+    """Counts the batches of an epoch; the last, smaller one is kept."""
+    if batch_size < 1:
+        raise InputError(f"a batch needs at least one datum; batch_size is {batch_size}")
+    return math.ceil(len(split) / batch_size)
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    first: int = 0,
+) -> Iterator[Batch]:
+    """Gives the batches of one epoch, or one process's shares of them.
+
+    The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
+    of processes, of which each takes every `world_size`-th datum: several see together what one would see.
+
+    Args:
+        split: What to read.
+        batch_size: The number of data in a whole batch, over all processes.
+        seed: Which order, and which bits.
+        epoch: Each epoch has another order and other bits.
+        shuffle: Whether to permute the data; else they come in the split's order.
+        rank: Which process this is.
+        world_size: The number of processes.
+        first: The batch to begin with, for going on after an interruption; those before it cost nothing.
+
+    Yields:
+        Batches. A process whose share of the last batch is empty gets that batch's first datum, weighing 0,
+        so that all processes take the same number of steps.
+    """
+    num_data = len(split)
+    order = (
+        torch.randperm(num_data, generator=seeded("order", seed, epoch))
+        if shuffle
+        else torch.arange(num_data)
+    )
+    for b in range(first, num_batches(split, batch_size)):
+        index = order[b * batch_size : (b + 1) * batch_size]
+        share = torch.arange(rank, len(index), world_size)
+        weight = len(share) * world_size / len(index)
+        if len(share) == 0:
+            share = torch.zeros(1, dtype=torch.long)
+        if split.resample:  # the whole batch is drawn, so that a share's bits are those of one process
+            x, context = split.read(index, generator=seeded("batch", seed, epoch, b))
+            yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
+        else:
+            yield Batch(*split.read(index[share]), weight)

@@ -1,0 +1,193 @@
+"""The distributions, and the closed-form divergences, that torch lacks.
+
+Importing this module adds two rules to torch's registry of KL divergences, for pairs that had none.
+"""
+
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    Transform,
+    constraints,
+    register_kl,
+)
+
+__all__ = ["Categorical", "ContinuousBernoulli", "Flow"]
+
+# log(sinh(u) / u) = sum_n c_n u^(2n): even and smooth, with radius of convergence pi.
+_SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
+_SERIES_LIMIT = 0.25  # below it the first omitted term is less than 1e-17, above it the direct form is exact enough
+
+
+def _even_series(u: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """``sum_n coefficients[n] * u^(2n)`` by Horner's rule."""
+    square = u * u
+    total = torch.zeros_like(u)
+    for coefficient in reversed(coefficients):
+        total = total * square + coefficient
+    return total
+
+
+class ContinuousBernoulli(Distribution):
+    r"""The continuous Bernoulli on [0, 1], by its natural parameter.
+
+    .. math:: p(x) = \exp(\eta x - A(\eta)), \qquad A(\eta) = \log \int_0^1 e^{\eta x} dx
+              = \frac{\eta}{2} + \log \frac{\sinh(\eta/2)}{\eta/2}
+
+    which is equation 2 of Loaiza-Ganem and Cunningham, 2019, "The continuous Bernoulli: fixing a pervasive error in
+    variational autoencoders", with :math:`\eta = \log \lambda / (1 - \lambda)`. The normaliser is usually written in
+    lambda, as a quotient that is 0/0 at 1/2; in eta it is an even, analytic function, and below ``|eta| = 1/2`` it is
+    summed from its power series, so that value and gradient are exact to rounding everywhere.
+
+    Args:
+        logits: The natural parameter eta, of any shape.
+    """
+
+    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 (torch's protocol)
+    support = constraints.unit_interval
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None):
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Size, _instance: Any = None) -> "ContinuousBernoulli":
+        """The same distribution with its parameter expanded to `batch_shape`."""
+        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
+
+    @property
+    def log_normalizer(self) -> Tensor:
+        r"""A(eta), of the batch shape."""
+        u = self.logits / 2
+        near = u.abs() < _SERIES_LIMIT
+        large = torch.where(near, torch.ones_like(u), u.abs())  # keeps the branch not taken away from 0 / 0
+        direct = large + torch.log1p(-torch.exp(-2 * large)) - torch.log(2 * large)
+        return u + torch.where(near, u * u * _even_series(u, _SERIES), direct)
+
+    @property
+    def mean(self) -> Tensor:
+        r"""A'(eta) = 1/2 + (coth(u) - 1/u) / 2 with u = eta / 2."""
+        u = self.logits / 2
+        near = u.abs() < _SERIES_LIMIT
+        far = torch.where(near, torch.ones_like(u), u)
+        slope = u * _even_series(u, tuple(2 * (n + 1) * c for n, c in enumerate(_SERIES)))
+        return 0.5 + 0.5 * torch.where(near, slope, 1 / torch.tanh(far) - 1 / far)
+
+    @property
+    def variance(self) -> Tensor:
+        r"""A''(eta) = (1/u^2 - 1/sinh(u)^2) / 4 with u = eta / 2."""
+        u = self.logits / 2
+        near = u.abs() < _SERIES_LIMIT
+        far = torch.where(near, torch.ones_like(u), u.abs())
+        curvature = _even_series(u, tuple((2 * n + 2) * (2 * n + 1) * c for n, c in enumerate(_SERIES)))
+        inverse_sinh_squared = 4 * torch.exp(-2 * far) / torch.expm1(-2 * far) ** 2
+        return torch.where(near, curvature, far**-2 - inverse_sinh_squared) / 4
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``eta * x - A(eta)``."""
+        return self.logits * value - self.log_normalizer
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        r"""Inverts the distribution function, ``x = log(1 + t (e^eta - 1)) / eta`` for t uniform.
+
+        Evaluated for ``-|eta|``, where nothing overflows, and mirrored.
+        """
+        shape = Size(sample_shape) + self.batch_shape
+        uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
+        # At 0 the quotient's limit is t; a parameter this small gives it to rounding.
+        eta = -self.logits.abs().clamp(min=torch.finfo(self.logits.dtype).tiny ** 0.5)
+        x = torch.log1p(uniform * torch.expm1(eta)) / eta
+        return torch.where(self.logits > 0, 1 - x, x)
+
+
+@register_kl(ContinuousBernoulli, ContinuousBernoulli)
+def _kl_continuous_bernoulli(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Tensor:
+    """Bregman divergence of the log-normaliser: ``(eta_q - eta_p) A'(eta_q) - A(eta_q) + A(eta_p)``."""
+    return (q.logits - p.logits) * q.mean - q.log_normalizer + p.log_normalizer
+
+
+class Categorical(TorchCategorical):
+    """torch's categorical, with the moments that it leaves undefined: those of the value 0 .. C - 1.
+
+    Data that a categorical describes are often ordered levels (grey values, ratings), whose mean is a picture.
+    """
+
+    @property
+    def mean(self) -> Tensor:
+        """``sum_c c p_c``."""
+        return (self.probs * torch.arange(self._num_events, device=self.probs.device)).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """``sum_c c^2 p_c - mean^2``."""
+        squares = torch.arange(self._num_events, device=self.probs.device).square()
+        return (self.probs * squares).sum(-1) - self.mean.square()
+
+
+class Flow(Distribution):
+    r"""A base distribution pushed through an invertible map, with a sample and its density in one pass.
+
+    .. math:: z = f(e), \quad e \sim p_0, \qquad \log q(z) = \log p_0(e) - \log |\det \partial f / \partial e|
+
+    (Rezende and Mohamed, 2015, equation 5). What torch's ``TransformedDistribution`` lacks is
+    :meth:`rsample_and_log_prob`: an inverse autoregressive flow samples in one pass and inverts in D of them, and a
+    posterior that only asks for the density of its own samples never needs the inverse.
+
+    Args:
+        base: Distribution of e over vectors.
+        transform: The map f from e to z.
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
+    has_rsample = True
+
+    def __init__(self, base: Distribution, transform: Transform, validate_args: bool | None = None):
+        self.base = base
+        self.transform = transform
+        super().__init__(base.batch_shape, base.event_shape, validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All real vectors."""
+        return constraints.real_vector
+
+    def expand(self, batch_shape: Size, _instance: Any = None) -> "Flow":
+        """The same distribution with its base expanded to `batch_shape`."""
+        return Flow(self.base.expand(batch_shape), self.transform, validate_args=False)
+
+    def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        """A sample ``(*sample, *batch, D)`` and its log-density ``(*sample, *batch)``, without any inversion."""
+        noise = self.base.rsample(Size(sample_shape))
+        z, log_det = self.transform.call_and_ladj(noise)
+        return z, self.base.log_prob(noise) - log_det
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """A sample of shape ``(*sample, *batch, D)``, differentiable in the parameters."""
+        return self.transform(self.base.rsample(Size(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density of any z, by the inverse map."""
+        noise, log_det = self.transform.inv.call_and_ladj(value)
+        return self.base.log_prob(noise) + log_det
+
+
+@register_kl(MultivariateNormal, Independent)
+def _kl_full_rank_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
+    r"""KL(N(m, L L^T) || N(n, diag s^2)), the full-rank posterior against a factorised prior.
+
+    ``1/2 sum_i [ (L L^T)_ii / s_i^2 + (m_i - n_i)^2 / s_i^2 - 1 + log s_i^2 ] - sum_i log L_ii``
+    """
+    if not (isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 1):
+        raise NotImplementedError
+    variance = p.base_dist.variance
+    squares = q.scale_tril.square().sum(-1) + (q.loc - p.base_dist.loc).square()
+    log_det = q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    return 0.5 * (squares / variance - 1 + variance.log()).sum(-1) - log_det
+
+

@@ -1,0 +1,313 @@
+"""Families: how a tensor of parameters becomes a distribution over one event.
+
+A family is a module that declares its ``event_shape`` and ``num_params``, the count of numbers that describe one
+distribution, and turns ``(N, num_params)`` numbers, in whatever shape a network gave them (``(N, P * D)`` of a
+perceptron, ``(N, P * C, H, W)`` of a convolution), into a Distribution of batch shape ``(N,)``. The same families
+serve as likelihoods p(x|z), as posteriors q(z|x) and as the components of priors.
+
+All parameters at zero give the family's plainest member: the standard normal, the fair coin, the unit rate.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Laplace as TorchLaplace
+from torch.distributions import Poisson as TorchPoisson
+
+from subo.distributions import Categorical as CategoricalDistribution
+from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
+from subo.errors import InputError
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Family",
+    "FullRankGaussian",
+    "Gaussian",
+    "Laplace",
+    "Poisson",
+    "ScaleSource",
+]
+
+ScaleSource = float | Literal["shared", "per-dimension", "network"]
+"""A fixed number, one learned number, one learned number a dimension, or numbers given by the network."""
+
+
+@runtime_checkable
+class Family(Protocol):
+    """Parameters -> Distribution: what :class:`~subo.conditionals.Conditional` asks of a family."""
+
+    event_shape: Size
+    num_params: int
+
+    def __call__(self, params: Tensor) -> Distribution:
+        """The distributions, batch shape ``(N,)``, of parameters ``(N, ...)``."""
+        ...
+
+
+def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
+    """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
+    if params[0].numel() != count * event_shape.numel():
+        raise InputError(
+            f"a family over events of shape {tuple(event_shape)} takes {count * event_shape.numel()} parameters a "
+            f"datum; the network gave {params[0].numel()} (shape {tuple(params.shape)}). Make the network's output "
+            "as large as the family's num_params."
+        )
+    return params.reshape(params.shape[0], count, *event_shape).unbind(1)
+
+
+def _independent(elements: Distribution, event_shape: Size) -> Distribution:
+    """One event of the elements. Arguments are not validated: the loss is checked at every step, data at the door."""
+    return Independent(elements, len(event_shape), validate_args=False)
+
+
+class Bernoulli(nn.Module):
+    """Independent bits, ``p(x = 1) = sigmoid(params)``: for data of exactly 0 and 1.
+
+    Grey values in between have no Bernoulli likelihood: binarise them, or use :class:`ContinuousBernoulli`.
+
+    Args:
+        event_shape: Shape of one event.
+
+    Example:
+        >>> Bernoulli((3,))(torch.zeros(1, 3)).log_prob(torch.ones(1, 3)) / math.log(2)
+        tensor([-3.])
+    """
+
+    def __init__(self, event_shape: Sequence[int]):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.num_params = self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        (logits,) = _fields(params, self.event_shape, 1)
+        return _independent(TorchBernoulli(logits=logits, validate_args=False), self.event_shape)
+
+
+class ContinuousBernoulli(nn.Module):
+    """Independent values in [0, 1] with density ``exp(params * x - A(params))``: for grey pixels.
+
+    Args:
+        event_shape: Shape of one event.
+    """
+
+    def __init__(self, event_shape: Sequence[int]):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.num_params = self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        (logits,) = _fields(params, self.event_shape, 1)
+        return _independent(ContinuousBernoulliDistribution(logits, validate_args=False), self.event_shape)
+
+
+class Categorical(nn.Module):
+    """Independent elements with values 0 .. num_classes - 1; parameters are logits.
+
+    Args:
+        event_shape: Shape of one event.
+        num_classes: How many values an element can take.
+    """
+
+    def __init__(self, event_shape: Sequence[int], *, num_classes: int):
+        super().__init__()
+        if num_classes < 2:
+            raise InputError(f"a categorical needs at least 2 classes, not {num_classes}")
+        self.event_shape = Size(event_shape)
+        self.num_classes = num_classes
+        self.num_params = num_classes * self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        logits = torch.stack(_fields(params, self.event_shape, self.num_classes), dim=-1)
+        return _independent(CategoricalDistribution(logits=logits, validate_args=False), self.event_shape)
+
+
+class Poisson(nn.Module):
+    """Independent counts with rate ``exp(params)``.
+
+    Args:
+        event_shape: Shape of one event.
+    """
+
+    def __init__(self, event_shape: Sequence[int]):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.num_params = self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        (log_rate,) = _fields(params, self.event_shape, 1)
+        # A rate that underflows to 0 would make every positive count impossible, log p(x) = -inf.
+        rate = log_rate.exp() + torch.finfo(log_rate.dtype).tiny
+        return _independent(TorchPoisson(rate, validate_args=False), self.event_shape)
+
+
+class Scale(nn.Module):
+    """Where the scale of a location-scale family comes from; never below its floor.
+
+    ``scale = floor + softplus(raw + c)`` with c such that ``raw = 0`` gives 1. Without a floor the density is
+    unbounded: one dimension that the model reproduces exactly sends log p(x) to infinity.
+
+    Args:
+        source: A fixed number, ``"shared"`` (one learned number), ``"per-dimension"`` (one learned number an
+            element) or ``"network"`` (given with the parameters).
+        event_shape: Shape of one event.
+        floor: The smallest scale.
+    """
+
+    def __init__(self, source: ScaleSource, event_shape: Size, *, floor: float):
+        super().__init__()
+        if not 0 < floor < 1:
+            raise InputError(f"min_scale must be between 0 and 1, not {floor}: without a floor densities are unbounded")
+        if isinstance(source, str) and source not in ("shared", "per-dimension", "network"):
+            raise InputError(f"scale must be a number, 'shared', 'per-dimension' or 'network', not '{source}'")
+        if not isinstance(source, str) and not source >= floor:
+            raise InputError(f"a fixed scale must be at least min_scale = {floor}, not {source}")
+        self.source = source
+        self.floor = floor
+        self.from_network = source == "network"
+        if not isinstance(source, str):
+            self.register_buffer("fixed", torch.tensor(float(source)), persistent=False)
+        elif not self.from_network:
+            self.raw = nn.Parameter(torch.zeros(event_shape if source == "per-dimension" else ()))
+
+    def forward(self, fields: tuple[Tensor, ...]) -> Tensor:
+        """The scale, given what the network sent beside the location: nothing, or one tensor."""
+        if self.from_network:
+            return self.above_floor(fields[0])
+        return self.above_floor(self.raw) if isinstance(self.source, str) else self.fixed
+
+    def above_floor(self, raw: Tensor) -> Tensor:
+        """``floor + softplus(raw + c)``; 1 at ``raw = 0``."""
+        return self.floor + F.softplus(raw + math.log(math.expm1(1 - self.floor)))
+
+
+class _LocationScale(nn.Module):
+    """Location and scale of independent real elements, in the data's own units. Held by a family, not inherited."""
+
+    def __init__(self, event_shape: Size, scale: ScaleSource, min_scale: float, center, unit):
+        super().__init__()
+        self.event_shape = event_shape
+        self.scale = Scale(scale, event_shape, floor=min_scale)
+        self.count = 1 + self.scale.from_network
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()).clone())
+        self.register_buffer("unit", torch.as_tensor(unit, dtype=torch.get_default_dtype()).clone())
+
+    def forward(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        loc, *rest = _fields(params, self.event_shape, self.count)
+        scale = self.scale(tuple(rest))
+        return self.center + self.unit * loc, (self.unit * scale).expand_as(loc)
+
+    def share_at_floor(self, scale: Tensor) -> float:
+        """Share of scales within 5% of the floor."""
+        return (scale <= 1.05 * self.scale.floor * self.unit).double().mean().item()
+
+
+class Gaussian(nn.Module):
+    r"""Independent normals, ``x = center + unit * (loc + scale * noise)``, with every constant in the density.
+
+    Args:
+        event_shape: Shape of one event.
+        scale: A fixed number, ``"shared"``, ``"per-dimension"`` or ``"network"``.
+        min_scale: Floor of the scale, in units of `unit`. A density without one is unbounded.
+        center: Where ``loc = 0`` lies in the data's units; a number or a tensor of the event's shape.
+        unit: What ``scale = 1`` means in the data's units, such as the data's standard deviation. Networks then
+            work with numbers of order one, while densities stay those of the data as they came.
+
+    Example:
+        >>> q = Gaussian((2,))(torch.zeros(5, 4))  # two numbers a dimension: location and scale
+        >>> q.batch_shape, q.event_shape, q.variance[0]
+        (torch.Size([5]), torch.Size([2]), tensor([1., 1.]))
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        scale: ScaleSource = "network",
+        *,
+        min_scale: float = 1e-3,
+        center: float | Tensor = 0.0,
+        unit: float | Tensor = 1.0,
+    ):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.location_scale = _LocationScale(self.event_shape, scale, min_scale, center, unit)
+        self.num_params = self.location_scale.count * self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        return _independent(Normal(*self.location_scale(params), validate_args=False), self.event_shape)
+
+    def share_at_floor(self, distribution: Independent) -> float:
+        """Share of the distribution's scales within 5% of the floor: when it is not 0, log p(x) leans on the floor."""
+        return self.location_scale.share_at_floor(distribution.base_dist.scale)
+
+
+class Laplace(nn.Module):
+    """Independent Laplace elements, ``exp(-|x - loc| / scale) / (2 scale)``: heavier tails than the Gaussian's.
+
+    Args:
+        event_shape: Shape of one event.
+        scale: As in :class:`Gaussian`.
+        min_scale: As in :class:`Gaussian`.
+        center: As in :class:`Gaussian`.
+        unit: As in :class:`Gaussian`.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        scale: ScaleSource = "network",
+        *,
+        min_scale: float = 1e-3,
+        center: float | Tensor = 0.0,
+        unit: float | Tensor = 1.0,
+    ):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.location_scale = _LocationScale(self.event_shape, scale, min_scale, center, unit)
+        self.num_params = self.location_scale.count * self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        return _independent(TorchLaplace(*self.location_scale(params), validate_args=False), self.event_shape)
+
+    def share_at_floor(self, distribution: Independent) -> float:
+        """As in :class:`Gaussian`."""
+        return self.location_scale.share_at_floor(distribution.base_dist.scale)
+
+
+class FullRankGaussian(nn.Module):
+    """A Gaussian over vectors with any covariance, ``N(loc, L L^T)``, by its Cholesky factor L.
+
+    Parameters are the D locations, then the ``D (D + 1) / 2`` entries of L's lower triangle, row by row; its
+    diagonal goes through the softplus with a floor, so that ``params = 0`` is the standard normal.
+
+    Args:
+        event_shape: ``(D,)``.
+        min_scale: Floor of L's diagonal.
+    """
+
+    def __init__(self, event_shape: Sequence[int], *, min_scale: float = 1e-3):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        if len(self.event_shape) != 1:
+            raise InputError(f"FullRankGaussian is over vectors (D,), not over events of shape {tuple(event_shape)}")
+        (self.dim,) = self.event_shape
+        self.num_params = self.dim + self.dim * (self.dim + 1) // 2
+        self.scale = Scale("network", self.event_shape, floor=min_scale)
+        self.register_buffer("rows_and_columns", torch.tril_indices(self.dim, self.dim), persistent=False)
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        (params,) = _fields(params, Size((self.num_params,)), 1)
+        loc, entries = params[:, : self.dim], params[:, self.dim :]
+        rows, columns = self.rows_and_columns
+        entries = torch.where(rows == columns, self.scale.above_floor(entries), entries)
+        scale_tril = entries.new_zeros(len(params), self.dim, self.dim)
+        scale_tril[:, rows, columns] = entries
+        return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)

@@ -1,0 +1,243 @@
+"""The model p(x, z) with its posterior q(z|x), and the draw: all that bounds and gradient estimators see of it."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from subo import context as contexts
+from subo.errors import InputError
+from subo.typing import Context, Latent, map_latent
+
+__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel"]
+
+
+class Factor:
+    """One stochastic layer of a draw: its density under q and under p, computed when asked for.
+
+    Args:
+        q: The layer's posterior, batch shape ``(B,)``, or ``(K, B)`` below other layers.
+        p: The layer's prior; its batch shape broadcasts with q's.
+        z: Samples of q, ``(K, B, *event)``.
+        log_posterior: ``log q(z)``, ``(K, B)``, where it came with the sample.
+    """
+
+    def __init__(self, q: Distribution, p: Distribution, z: Latent, *, log_posterior: Tensor | None = None):
+        self.q, self.p, self.z = q, p, z
+        self._log_posterior = log_posterior
+
+    @cached_property
+    def log_posterior(self) -> Float[Tensor, "K B"]:
+        """``log q(z | x)``."""
+        return self.q.log_prob(self.z) if self._log_posterior is None else self._log_posterior
+
+    @cached_property
+    def log_prior(self) -> Float[Tensor, "K B"]:
+        """``log p(z)``."""
+        return self.p.log_prob(self.z)
+
+    @cached_property
+    def kl(self) -> Float[Tensor, "K B"] | None:
+        """``KL(q || p)`` in closed form, where torch's registry knows one, else None."""
+        try:
+            return kl_divergence(self.q, self.p).expand(self.log_posterior.shape)
+        except NotImplementedError:
+            return None
+
+    def rate(self, *, closed_form: bool = True) -> Float[Tensor, "K B"]:
+        """``KL(q || p)``: in closed form where there is one and it is wanted, else from the samples."""
+        kl = self.kl if closed_form else None
+        return self.log_posterior - self.log_prior if kl is None else kl
+
+
+class Draw:
+    """K samples of z for each of B data, and their log-densities, in nats; computed when asked for.
+
+    Args:
+        z: The samples, leaves ``(K, B, *event)``.
+        q: The posterior that they come from.
+        factors: One per stochastic layer.
+        log_likelihood: Computes ``log p(x | z)``, ``(K, B)``.
+    """
+
+    def __init__(
+        self, z: Latent, q: Distribution, factors: tuple[Factor, ...], log_likelihood: Callable[[], Tensor]
+    ):
+        self.z, self.q, self.factors = z, q, factors
+        self._log_likelihood = log_likelihood
+
+    @cached_property
+    def log_likelihood(self) -> Float[Tensor, "K B"]:
+        """``log p(x | z)``."""
+        return self._log_likelihood()
+
+    @cached_property
+    def log_prior(self) -> Float[Tensor, "K B"]:
+        """``log p(z)``, the sum over layers."""
+        return sum_layers([factor.log_prior for factor in self.factors])
+
+    @cached_property
+    def log_posterior(self) -> Float[Tensor, "K B"]:
+        """``log q(z | x)``, the sum over layers."""
+        return sum_layers([factor.log_posterior for factor in self.factors])
+
+    @cached_property
+    def log_joint(self) -> Float[Tensor, "K B"]:
+        """``log p(x, z)``."""
+        return self.log_likelihood + self.log_prior
+
+    @cached_property
+    def log_weight(self) -> Float[Tensor, "K B"]:
+        """``log p(x, z) - log q(z | x)``: its mean is the ELBO, its log-mean-exp the importance-weighted bound."""
+        return self.log_joint - self.log_posterior
+
+
+def sum_layers(terms: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, without a zero to start from."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+@runtime_checkable
+class LatentVariableModel(Protocol):
+    """The one seam: whatever implements these three can be trained, evaluated and explored."""
+
+    def draw(self, x: Tensor, context: Context | None = None, *, num_samples: int = 1, path: bool = True) -> Draw:
+        """K samples of q(z|x); with `path`, differentiable in the posterior's parameters."""
+        ...
+
+    def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Tensor:
+        """``log p(x, z)``, ``(K, B)``, of given latents ``(K, B, *event)``."""
+        ...
+
+    def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
+        """Samples of the prior, and p(x|z) at them."""
+        ...
+
+
+class VAE(nn.Module):
+    """A latent-variable model ``p(x, z) = p(z) p(x|z)`` with the posterior ``q(z|x)``.
+
+    Each part is any module whose call returns a Distribution, and handles an ordinary batch; the K samples a datum
+    are folded into it and unfolded here. A part receives those names of the context that its call declares.
+
+    Args:
+        prior: ``() -> p(z)``, batch shape ``()``, or ``(B,)`` given a context.
+        likelihood: ``(N, *event) -> p(x|z)``, batch shape ``(N,)``, event shape that of a datum.
+        posterior: ``(B, ...) -> q(z|x)``, batch shape ``(B,)``.
+
+    Example:
+        >>> from subo import Bernoulli, Conditional, Gaussian, StandardNormal, mlp
+        >>> model = VAE(
+        ...     StandardNormal(2),
+        ...     Conditional(Bernoulli((64,)), mlp(2, 64)),
+        ...     Conditional(Gaussian((2,)), mlp(64, 4)),
+        ... )
+        >>> model.draw(torch.zeros(5, 64), num_samples=3).log_weight.shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
+        super().__init__()
+        self.prior = prior
+        self.likelihood = likelihood
+        self.posterior = posterior
+
+    def draw(
+        self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: bool = True
+    ) -> Draw:
+        """K samples of q(z|x) a datum, with their densities.
+
+        Args:
+            x: Data.
+            context: What is known beside x, by name, leading axis B.
+            num_samples: K.
+            path: Whether the samples are differentiable in the posterior's parameters (``rsample``).
+
+        Raises:
+            InputError: A part returned another shape than it should, or `path` is asked of a posterior that has none.
+        """
+        if num_samples < 1:
+            raise InputError(f"num_samples must be at least 1, not {num_samples}")
+        q = self._posterior(x, context)
+        p = contexts.call(self.prior, context=context)
+        if p.batch_shape not in (Size(), Size([len(x)])):
+            raise InputError(_shape_message("prior", p, (), p.event_shape))
+        z, log_posterior = _samples(q, num_samples, path=path)
+        factor = Factor(q, p, z, log_posterior=log_posterior)
+        return Draw(z, q, (factor,), lambda: self._log_likelihood(x, z, context))
+
+    def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
+        """``log p(x, z) = log p(z) + log p(x|z)`` of given latents.
+
+        Args:
+            x: Data, ``(B, ...)``.
+            z: Latents, leaves ``(K, B, *event)``.
+            context: What is known beside x.
+        """
+        return contexts.call(self.prior, context=context).log_prob(z) + self._log_likelihood(x, z, context)
+
+    def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
+        """Latents from the prior, and the data's distribution at each of them.
+
+        Args:
+            num_samples: How many.
+            context: One row per sample, where the model needs any.
+
+        Returns:
+            z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
+        """
+        p = contexts.call(self.prior, context=context)
+        z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
+        return z, contexts.call(self.likelihood, z, context=context)
+
+    def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
+        q = contexts.call(self.posterior, x, context=context)
+        if q.batch_shape != Size([len(x)]):
+            raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
+        return q
+
+    def _log_likelihood(self, x: Tensor, z: Latent, context: Context | None) -> Tensor:
+        num_samples, num_data = _leading(z)
+        p = contexts.call(
+            self.likelihood, map_latent(lambda leaf: leaf.flatten(0, 1), z), context=contexts.repeat(context, num_samples)
+        )
+        if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
+            raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
+        repeated = x if num_samples == 1 else x.expand(num_samples, *x.shape).flatten(0, 1)
+        return p.log_prob(repeated).unflatten(0, (num_samples, num_data))
+
+
+def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Tensor | None]:
+    """K samples of q and, where it comes with them, their log-density."""
+    size = Size([num_samples])
+    if not path:
+        return q.sample(size), None
+    if not q.has_rsample:
+        raise InputError(
+            f"the posterior's {type(q).__name__} has no rsample: there is no path for the gradient from z to its "
+            "parameters. Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
+        )
+    joint: Any = getattr(q, "rsample_and_log_prob", None)
+    return (q.rsample(size), None) if joint is None else joint(size)
+
+
+def _leading(z: Latent) -> tuple[int, int]:
+    """K and B of a latent."""
+    leaf = z if isinstance(z, Tensor) else next(iter(z.values()))
+    return leaf.shape[0], leaf.shape[1]
+
+
+def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:
+    wanted = f"expected {tuple(batch_shape)}, {tuple(event_shape)}"
+    came = f"{part} returned batch_shape {tuple(got.batch_shape)}, event_shape {tuple(got.event_shape)}; {wanted}"
+    extra = len(event_shape) - len(got.event_shape)
+    if extra > 0 and tuple(got.batch_shape) + tuple(got.event_shape) == tuple(batch_shape) + tuple(event_shape):
+        return f"{came}: wrap it in Independent(..., {extra})"
+    return f"{came}. The batch shape is the number of rows it was given, the event shape that of one datum."

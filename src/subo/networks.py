@@ -1,0 +1,180 @@
+"""Networks: tensors to tensors. They know nothing of probability, and a module of your own is as welcome."""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Size, Tensor, nn
+
+from subo.errors import InputError
+
+__all__ = ["ACTIVATIONS", "Standardize", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky-relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def mlp(
+    in_features: int,
+    out_features: int,
+    *,
+    hidden: Sequence[int] = (200, 200),
+    activation: Callable[[], nn.Module] = nn.Tanh,
+) -> nn.Sequential:
+    """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
+
+    Args:
+        in_features: Elements of one input.
+        out_features: Elements of one output.
+        hidden: Widths of the hidden layers; none makes it linear.
+        activation: Makes the nonlinearity that follows each hidden layer.
+
+    Example:
+        >>> mlp(784, 100)(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 100])
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for width_in, width_out in pairwise([in_features, *hidden]):
+        layers += [nn.Linear(width_in, width_out), activation()]
+    return nn.Sequential(*layers, nn.Linear([in_features, *hidden][-1], out_features))
+
+
+class Residual(nn.Module):
+    """``x + branch(x)``."""
+
+    def __init__(self, branch: nn.Module):
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def residual_mlp(
+    in_features: int,
+    out_features: int,
+    *,
+    hidden: Sequence[int] = (200, 200),
+    activation: Callable[[], nn.Module] = nn.SiLU,
+) -> nn.Sequential:
+    """A perceptron of pre-normalised residual blocks: ``(N, ...) -> (N, out_features)``.
+
+    Args:
+        in_features: Elements of one input.
+        out_features: Elements of one output.
+        hidden: One block a width; all widths must be the same, since a block adds to its input.
+        activation: Makes the nonlinearity inside of each block.
+    """
+    if not hidden or len(set(hidden)) != 1:
+        raise InputError(f"a residual network needs blocks of one width, such as (200, 200), not {tuple(hidden)}")
+    width = hidden[0]
+    blocks = [
+        Residual(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)))
+        for _ in hidden
+    ]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(in_features, width), *blocks, nn.LayerNorm(width), nn.Linear(width, out_features)
+    )
+
+
+def _halved(size: int, times: int) -> list[int]:
+    """The sizes that strides of 2 lead through, from `size` down: each is half of the last, rounded up."""
+    sizes = [size]
+    for _ in range(times):
+        sizes.append((sizes[-1] + 1) // 2)
+    return sizes
+
+
+def _image(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3:
+        raise InputError(
+            f"a convolutional network needs images of shape (C, H, W); these data have the shape {tuple(shape)}. "
+            "Use the network 'mlp', or give the data a channel axis."
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def conv_encoder(
+    image_shape: Sequence[int],
+    out_features: int,
+    *,
+    channels: Sequence[int] = (32, 64),
+    hidden: int = 256,
+    activation: Callable[[], nn.Module] = nn.SiLU,
+) -> nn.Sequential:
+    """Convolutions of stride 2, then a perceptron: ``(N, C, H, W) -> (N, out_features)``, any C, H and W.
+
+    Args:
+        image_shape: ``(C, H, W)``.
+        out_features: Elements of one output.
+        channels: Output channels of each convolution; each halves the image, rounding up.
+        hidden: Width of the perceptron's hidden layer.
+        activation: Makes the nonlinearities.
+    """
+    colours, height, width = _image(image_shape)
+    layers: list[nn.Module] = []
+    for c_in, c_out in pairwise([colours, *channels]):
+        layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), activation()]
+    top = [colours, *channels][-1] * _halved(height, len(channels))[-1] * _halved(width, len(channels))[-1]
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features)
+    )
+
+
+def conv_decoder(
+    in_features: int,
+    image_shape: Sequence[int],
+    *,
+    channels: Sequence[int] = (32, 64),
+    hidden: int = 256,
+    activation: Callable[[], nn.Module] = nn.SiLU,
+) -> nn.Sequential:
+    """The mirror of :func:`conv_encoder`: ``(N, in_features) -> (N, C, H, W)``, any C, H and W, odd sizes too.
+
+    Args:
+        in_features: Elements of one input.
+        image_shape: ``(C, H, W)`` of the output; for a family that takes P numbers an element, C is P times the
+            image's channels.
+        channels: As given to the encoder: the decoder goes through them backwards.
+        hidden: Width of the perceptron's hidden layer.
+        activation: Makes the nonlinearities.
+    """
+    colours, height, width = _image(image_shape)
+    heights, widths = _halved(height, len(channels)), _halved(width, len(channels))
+    start = (channels[-1], heights[-1], widths[-1])
+    layers: list[nn.Module] = [
+        nn.Linear(in_features, hidden), activation(),
+        nn.Linear(hidden, Size(start).numel()), nn.Unflatten(1, start),
+    ]  # fmt: skip
+    outputs = [colours, *channels][:-1][::-1]
+    for i, (c_in, c_out) in enumerate(zip(channels[::-1], outputs, strict=True)):
+        # From ceil(n / 2) a stride of 2 leads to n - 1 or n; the output padding is what tells them apart.
+        padding = tuple(1 - sizes[-2 - i] % 2 for sizes in (heights, widths))
+        layers += [
+            activation(),
+            nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, output_padding=padding),
+        ]
+    return nn.Sequential(*layers)
+
+
+class Standardize(nn.Module):
+    """``(x - center) / unit``, so that a network sees numbers of order one whatever the data's units.
+
+    Args:
+        center: A number or a tensor of one input's shape.
+        unit: As `center`, positive.
+    """
+
+    def __init__(self, center: float | Tensor, unit: float | Tensor):
+        super().__init__()
+        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()).clone())
+        self.register_buffer("unit", torch.as_tensor(unit, dtype=torch.get_default_dtype()).clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.center) / self.unit

@@ -1,0 +1,102 @@
+"""The objective: a model, the bound that it maximises, and how the bound's gradient is estimated."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from subo.bounds import ELBO, Bound, reported
+from subo.errors import InputError
+from subo.gradients import GradientEstimator, Pathwise
+from subo.model import LatentVariableModel
+from subo.typing import Context
+
+__all__ = ["Loss", "Objective"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One training step's numbers, in nats per datum; all but `loss` are detached.
+
+    Attributes:
+        loss: What is minimised; its value is minus the mean bound, its gradient the estimator's.
+        bound: The bound on log p(x); with ELBO, always at beta 1 and without free bits.
+        rate: ``KL(q || p)`` of each stochastic layer.
+        distortion: ``-E_q[log p(x|z)]``.
+    """
+
+    loss: Float[Tensor, ""]
+    bound: Float[Tensor, " B"]
+    rate: Float[Tensor, "L B"]
+    distortion: Float[Tensor, " B"]
+
+    @property
+    def elbo(self) -> Float[Tensor, " B"]:
+        """``-(rate + distortion)``, whatever the bound, beta and free bits."""
+        return -(self.rate.sum(0) + self.distortion)
+
+
+class Objective(nn.Module):
+    """What is trained: ``forward(x, context)`` is the training step.
+
+    The bound's value and the estimator's surrogate are joined as
+    ``loss = -mean(bound + surrogate - stop_gradient(surrogate))``: the value of the one, the gradient of the other.
+
+    Args:
+        model: The latent-variable model; a module.
+        bound: What is maximised, ``Draw -> (B,)``.
+        gradient: How its gradient is estimated; :class:`~subo.gradients.Pathwise` by default.
+        num_samples: K.
+
+    Example:
+        >>> from subo import IWAE, probabilistic_pca
+        >>> objective = Objective(probabilistic_pca(5, 2), IWAE(), num_samples=10)
+        >>> objective(torch.zeros(3, 5)).bound.shape
+        torch.Size([3])
+    """
+
+    def __init__(
+        self,
+        model: LatentVariableModel,
+        bound: Bound = ELBO(),
+        *,
+        gradient: GradientEstimator | None = None,
+        num_samples: int = 1,
+    ):
+        super().__init__()
+        if num_samples < 1:
+            raise InputError(f"num_samples must be at least 1, not {num_samples}")
+        self.model = model
+        self.bound = bound
+        self.gradient = gradient or Pathwise()
+        self.num_samples = num_samples
+
+    def forward(self, x: Tensor, context: Context | None = None, *, kl_weight: float = 1.0) -> Loss:
+        """The loss on a batch.
+
+        Args:
+            x: Data, ``(B, ...)``.
+            context: What is known beside x, by name, leading axis B.
+            kl_weight: Multiplies the KL's weight in what is followed (KL warm-up); never in what is reported.
+        """
+        draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
+        self.gradient.check(draw.q, self.bound)
+        surrogate = self.gradient.surrogate(draw, self._followed(kl_weight), x, context)
+        with torch.no_grad():
+            bound = reported(self.bound)(draw)
+            rate = torch.stack([factor.rate().mean(0) for factor in draw.factors])
+            distortion = -draw.log_likelihood.mean(0)
+        loss = -(bound + surrogate - surrogate.detach()).mean()
+        return Loss(loss, bound.detach(), rate.detach(), distortion.detach())
+
+    def _followed(self, kl_weight: float) -> Bound:
+        if kl_weight == 1:
+            return self.bound
+        tempered = getattr(self.bound, "tempered", None)
+        if tempered is None:
+            raise InputError(
+                f"KL warm-up weighs the KL of an ELBO, and {type(self.bound).__name__} has no KL of its own. "
+                "Leave the warm-up out, or train with ELBO."
+            )
+        return tempered(kl_weight)

@@ -1,0 +1,132 @@
+"""Priors p(z): modules whose call, without input, returns a Distribution of batch shape ``()``."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from subo.distributions import Flow
+from subo.errors import InputError
+from subo.families import FullRankGaussian, Gaussian
+from subo.flows import autoregressive, spline
+
+__all__ = ["FlowPrior", "GaussianMixture", "StandardNormal", "VampPrior"]
+
+
+class StandardNormal(nn.Module):
+    """``N(0, I)``.
+
+    Args:
+        *event_shape: Shape of z, usually one number.
+
+    Example:
+        >>> StandardNormal(2)().log_prob(torch.zeros(2))
+        tensor(-1.8379)
+    """
+
+    def __init__(self, *event_shape: int):
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(event_shape), persistent=False)
+        self.register_buffer("scale", torch.ones(event_shape), persistent=False)
+
+    def forward(self) -> Distribution:
+        return Independent(Normal(self.loc, self.scale, validate_args=False), self.loc.ndim, validate_args=False)
+
+
+class GaussianMixture(nn.Module):
+    """``sum_k w_k N(m_k, S_k)`` with trainable weights, means and covariances.
+
+    Args:
+        dim: Size D of z.
+        components: Number of components.
+        covariance: ``"diagonal"`` or ``"full"``.
+        spread: Standard deviation of the means' random start; with all of them at the origin, the components would
+            have the same gradient for ever.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        components: int = 10,
+        covariance: Literal["diagonal", "full"] = "diagonal",
+        spread: float = 1.0,
+    ):
+        super().__init__()
+        if components < 1:
+            raise InputError(f"a mixture needs at least one component, not {components}")
+        if covariance not in ("diagonal", "full"):
+            raise InputError(f"covariance must be 'diagonal' or 'full', not '{covariance}'")
+        self.family = Gaussian((dim,)) if covariance == "diagonal" else FullRankGaussian((dim,))
+        self.logits = nn.Parameter(torch.zeros(components))
+        params = torch.zeros(components, self.family.num_params)
+        params[:, :dim] = spread * torch.randn(components, dim)  # in both families the means come first
+        self.params = nn.Parameter(params)
+
+    def forward(self) -> Distribution:
+        weights = Categorical(logits=self.logits, validate_args=False)
+        return MixtureSameFamily(weights, self.family(self.params), validate_args=False)
+
+
+class VampPrior(nn.Module):
+    """The posterior's mixture at learned pseudo-inputs, ``p(z) = 1/K sum_k q(z | u_k)``.
+
+    It approximates the aggregate posterior, which is the prior that maximises the ELBO (Tomczak and Welling, 2018,
+    equation 9).
+
+    Args:
+        posterior: The model's posterior: the same module, not a copy.
+        pseudo_inputs: Where the pseudo-inputs start, such as some training data, ``(K, *event)``.
+        limits: The pseudo-inputs are kept in this interval, where the encoder has seen data; none for real data.
+    """
+
+    def __init__(
+        self,
+        posterior: nn.Module,
+        pseudo_inputs: Float[Tensor, "K *event"],
+        *,
+        limits: tuple[float, float] | None = None,
+    ):
+        super().__init__()
+        self.posterior = posterior
+        self.pseudo_inputs = nn.Parameter(pseudo_inputs.clone())
+        self.limits = limits
+
+    def forward(self) -> Distribution:
+        inputs = self.pseudo_inputs if self.limits is None else self.pseudo_inputs.clamp(*self.limits)
+        weights = Categorical(logits=inputs.new_zeros(len(inputs)), validate_args=False)
+        return MixtureSameFamily(weights, self.posterior(inputs), validate_args=False)
+
+
+class FlowPrior(nn.Module):
+    """A normalizing flow of the standard normal.
+
+    Args:
+        dim: Size D of z.
+        kind: ``"autoregressive"`` (affine maps; the density of a given z in one pass, sampling in D) or ``"spline"``
+            (coupling by rational-quadratic splines; two passes either way).
+        transforms: How many maps.
+        hidden: Widths of each map's network.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        kind: Literal["autoregressive", "spline"] = "autoregressive",
+        transforms: int = 3,
+        hidden: Sequence[int] = (64, 64),
+    ):
+        super().__init__()
+        kinds = {"autoregressive": autoregressive, "spline": spline}
+        if kind not in kinds:
+            raise InputError(f"kind must be 'autoregressive' or 'spline', not '{kind}'")
+        self.base = StandardNormal(dim)
+        self.transform = kinds[kind](dim, transforms=transforms, hidden=hidden)
+
+    def forward(self) -> Distribution:
+        # Training asks for the density of given z at every step: the cheap direction is the one towards the noise.
+        return Flow(self.base(), self.transform().inv, validate_args=False)

@@ -1,0 +1,179 @@
+"""Where arrays come from and go to: named sets, files, folders of images."""
+
+import csv
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import numpy as np
+from torch import Tensor
+
+from subo.data import (
+    Binarize,
+    Data,
+    Kind,
+    Split,
+    binarized,
+    check_grey,
+    joined,
+    kind_of,
+    seeded,
+    split,
+)
+from subo.errors import InputError
+from subo.files import FORMATS, Contents, read_file
+from subo.named_sets import NAMES, read_named
+
+__all__ = ["Part", "load", "load_rows", "save_array"]
+
+Part = Literal["all", "train", "validation", "test"]
+
+
+def load(
+    source: str | Path,
+    *,
+    data_dir: Path | None = None,
+    binarize: Binarize = "none",
+    seed: int = 0,
+) -> Data:
+    """Loads a data set in three splits.
+
+    A source is one of
+
+    - a name: `digits`, `mnist`, `fashion-mnist`, `binarized-mnist`; see `subo.named_sets.read_named`;
+    - `.npy`: an array `(N, ...)`;
+    - `.npz`: arrays `train`, `validation` (or `valid`), `test`, and no other is read; or one array of data
+      (the only one, or `x`, or `data`), and optionally integers `labels` (or `y`);
+    - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds integer
+      labels; no other name is special;
+    - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colours, all give
+      `(3, H, W)`; alpha is dropped, and a moving image gives its first frame. If images lie in subfolders
+      only, these are classes, numbered by sorted name.
+
+    Arrays of bytes `(N, H, W)`, `(N, C, H, W)` or, with C of 1 or 3, `(N, H, W, C)` are pixels: they become
+    `(N, C, H, W)`, and 255 means 1.0, unless none exceeds 1. Arrays of booleans are bits, of the same
+    layouts. All others become float32 and stay as they are. What has no published parts is split 80/10/10.
+
+    Args:
+        source: A name or a path. A `Path` is never a name: `Path("digits")` is a file.
+        data_dir: Where named sets are looked for first.
+        binarize: The policy, see `subo.data.binarized`.
+        seed: The seed of the split and of the bits.
+
+    Raises:
+        InputError: There is no such source, or what is there can't be used; says why.
+
+    Example:
+        >>> load("digits").train.event_shape
+        torch.Size([1, 8, 8])
+    """
+    return binarized(_data(_read(source, data_dir, seed), str(source), seed), binarize, seed=seed)
+
+
+def load_rows(
+    source: str | Path,
+    *,
+    part: Part = "all",
+    data_dir: Path | None = None,
+    binarize: Binarize = "none",
+    seed: int = 0,
+) -> Split:
+    """Loads data to be encoded or scored, even a single row; sources as for `load`.
+
+    Args:
+        source: A name or a path.
+        part: `all`: every row of a file in its order, and train, validation, test one after the other where
+            the source itself has these parts. Else that part, as `load` with the same seed gives it.
+        data_dir: Where named sets are looked for first.
+        binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
+            `load(..., binarize="static")`. Rows of a file that are bits already are kept, as a few rows of a
+            grey data set may well be.
+        seed: The seed of the split and of the bits.
+
+    Raises:
+        InputError: As `load`.
+    """
+    contents = _read(source, data_dir, seed)
+    if part == "all" and len(contents.parts) == 1:
+        rows = contents.parts[0]
+        kind = kind_of(rows.x, rows.levels)
+        if binarize == "none" or kind == "binary":
+            return rows
+        check_grey(kind, where=str(source))
+        return rows.drawn(seeded("bits", seed, "rows"))
+    policy = "none" if binarize == "none" else "static"
+    data = binarized(_data(contents, str(source), seed), policy, seed=seed)
+    return joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
+
+
+def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[str] | None = None) -> None:
+    """Writes an array, whole or not at all: a reader never sees half of it.
+
+    Args:
+        path: `.npy`, for the array as it is; or `.csv`, for a line per row and a header, events flattened and
+            every number with the digits that give it back exactly.
+        array: `(N, *event)`.
+        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+
+    Raises:
+        InputError: Another ending, the wrong number of names, or the file can't be written.
+    """
+    path = Path(path)
+    values = np.atleast_1d(array.detach().cpu().numpy() if isinstance(array, Tensor) else array)
+    if path.suffix.lower() not in (".npy", ".csv"):
+        raise InputError(
+            f"{path}: an array is written as .npy or .csv, not as {path.suffix or 'a file without ending'!r}"
+        )
+    table = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
+    if len(header) != table.shape[1]:
+        raise InputError(
+            f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column"
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.suffix.lower() == ".npy":
+            with unfinished.open("wb") as file:
+                np.save(file, values, allow_pickle=False)
+        else:
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(header)
+                writer.writerows(row.astype(str) for row in table)  # NumPy's shortest exact digits
+        unfinished.replace(path)
+    except OSError as error:
+        hint = "" if path.parent.is_dir() else f"; the folder {path.parent} doesn't exist: make it first"
+        raise InputError(f"{path} can't be written ({error.strerror}){hint}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _data(contents: Contents, name: str, seed: int) -> Data:
+    """Makes three splits of what was read."""
+    whole = joined(*contents.parts)
+    parts = contents.parts
+    if len(parts) == 1:
+        parts = split(whole.x, labels=whole.labels, levels=whole.levels, seed=seed, where=name)
+    kind: Kind = kind_of(whole.x, whole.levels)
+    return Data(name, *parts, kind=kind, seed=seed, feature_names=contents.names)
+
+
+def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:
+    """Finds out what a source is, and reads it."""
+    if isinstance(source, str) and source in NAMES:
+        return Contents(read_named(source, data_dir=data_dir, seed=seed))
+    path = Path(source)
+    if not path.exists():
+        _not_found(str(source))
+    return read_file(path)
+
+
+def _not_found(source: str) -> NoReturn:
+    near = difflib.get_close_matches(source.lower(), NAMES, n=1)
+    raise InputError(
+        f"{source!r} not found: it is neither an existing file or folder nor a known name. "
+        + (f"Did you mean {near[0]!r}? " if near else "")
+        + f"Known names: {', '.join(NAMES)}; known files: {FORMATS}"
+    )

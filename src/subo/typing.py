@@ -1,0 +1,24 @@
+"""The types that every module speaks of: latents, contexts, and the letters of the shapes.
+
+Letters in shapes are those of the papers: ``K`` samples of z per datum, ``B`` data in a batch, ``N`` rows of an
+ordinary batch (often ``K * B`` folded together), ``D`` elements of a vector, ``L`` stochastic layers.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+__all__ = ["Context", "Latent", "map_latent"]
+
+Latent = Tensor | dict[str, Tensor]
+"""A latent variable: one tensor, or one tensor a node of a graph. Opaque to bounds, gradients and training."""
+
+Context = Mapping[str, Tensor]
+"""What is known of a batch beside x, by name: ``label``, ``length``, ``index``. Leading axis B."""
+
+
+def map_latent(function: Callable[[Tensor], Tensor], z: Latent) -> Latent:
+    """Applies `function` to every tensor of a latent."""
+    if isinstance(z, Tensor):
+        return function(z)
+    return {name: function(leaf) for name, leaf in z.items()}
