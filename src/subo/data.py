@@ -7,10 +7,11 @@ it is for and the seed: any batch of any epoch can be made again without those b
 
 import hashlib
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import torch
 from jaxtyping import Float, Integer, Shaped
@@ -28,18 +29,17 @@ __all__ = [
     "binarized",
     "check_grey",
     "check_values",
-    "joined",
     "kind_of",
     "num_batches",
-    "seeded",
     "split",
+    "stream",
 ]
 
 Binarize = Literal["none", "static", "dynamic"]
 Kind = Literal["binary", "grey", "counts", "real"]
 
 
-def seeded(*key: str | int) -> torch.Generator:
+def stream(*key: str | SupportsIndex) -> torch.Generator:
     """Makes the generator that belongs to a key, such as `("order", seed, epoch)`.
 
     The key is hashed (SHA-256), so neighbouring or shorter keys give unrelated streams, where sums such as
@@ -52,7 +52,7 @@ def seeded(*key: str | int) -> torch.Generator:
     Returns:
         A CPU generator at the start of its stream.
     """
-    plain = [part if isinstance(part, str) else int(part) for part in key]  # NumPy's integers, too
+    plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # NumPy's integers, too
     digest = hashlib.sha256(repr(plain).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
 
@@ -213,7 +213,7 @@ def split(
     """
     n = len(x)
     if n < 3:
-        found = "one row" if n == 1 else f"{n} rows"
+        found = {0: "no rows", 1: "one row"}.get(n, f"{n} rows")
         raise InputError(
             f"{where}: at least three rows are needed, one each to train, validate and test on, and there "
             f"{'is' if n == 1 else 'are'} {found}; usually an axis is missing or swapped: rows are data"
@@ -225,20 +225,10 @@ def split(
     num_test = min(max(math.floor(n * fractions[2] + 1e-6), 1), n - 2)
     num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
     sizes = [n - num_validation - num_test, num_validation, num_test]
-    order = torch.randperm(n, generator=seeded("split", seed))
+    order = torch.randperm(n, generator=stream("split", seed))
     whole = Split(x, levels=levels, labels=labels)
     train, validation, test = (whole.take(index) for index in order.split(sizes))
     return train, validation, test
-
-
-def joined(*splits: Split) -> Split:
-    """Puts splits of one data set one after the other; labels are kept if all have them."""
-    labels = [part.labels for part in splits if part.labels is not None]
-    return replace(
-        splits[0],
-        x=torch.cat([part.x for part in splits]),
-        labels=torch.cat(labels) if len(labels) == len(splits) else None,
-    )
 
 
 def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
@@ -258,12 +248,12 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
     if policy == "none":
         return data
     check_grey(data.kind, where=data.name)
-    train = data.train.drawn(seeded("bits", seed, "train"))
+    train = data.train.drawn(stream("bits", seed, "train"))
     return replace(
         data,
         train=train if policy == "static" else replace(data.train, resample=True),
-        validation=data.validation.drawn(seeded("bits", seed, "validation")),
-        test=data.test.drawn(seeded("bits", seed, "test")),
+        validation=data.validation.drawn(stream("bits", seed, "validation")),
+        test=data.test.drawn(stream("bits", seed, "test")),
         kind="binary",
         binarize=policy,
         seed=seed,
@@ -386,20 +376,17 @@ def batches(
         Batches. A process whose share of the last batch is empty gets that batch's first datum, weighing 0,
         so that all processes take the same number of steps.
     """
-    num_data = len(split)
-    order = (
-        torch.randperm(num_data, generator=seeded("order", seed, epoch))
-        if shuffle
-        else torch.arange(num_data)
-    )
+    order = torch.arange(len(split))
+    if shuffle:
+        order = torch.randperm(len(split), generator=stream("order", seed, epoch))
     for b in range(first, num_batches(split, batch_size)):
         index = order[b * batch_size : (b + 1) * batch_size]
-        share = torch.arange(rank, len(index), world_size)
+        share = torch.arange(len(index))[rank::world_size]
         weight = len(share) * world_size / len(index)
-        if len(share) == 0:
+        if weight == 0:
             share = torch.zeros(1, dtype=torch.long)
         if split.resample:  # the whole batch is drawn, so that a share's bits are those of one process
-            x, context = split.read(index, generator=seeded("batch", seed, epoch, b))
+            x, context = split.read(index, generator=stream("batch", seed, epoch, b))
             yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
         else:
             yield Batch(*split.read(index[share]), weight)

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Poisson as TorchPoisson
 
+from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
@@ -89,7 +89,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (logits,) = _fields(params, self.event_shape, 1)
-        return _independent(TorchBernoulli(logits=logits, validate_args=False), self.event_shape)
+        return BernoulliDistribution(logits, len(self.event_shape))
 
 
 class ContinuousBernoulli(nn.Module):
@@ -192,22 +192,36 @@ class Scale(nn.Module):
 class _LocationScale(nn.Module):
     """Location and scale of independent real elements, in the data's own units. Held by a family, not inherited."""
 
-    def __init__(self, event_shape: Size, scale: ScaleSource, min_scale: float, center, unit):
+    def __init__(
+        self,
+        event_shape: Size,
+        scale: ScaleSource,
+        min_scale: float,
+        center: float | Tensor | None,
+        unit: float | Tensor | None,
+    ):
         super().__init__()
         self.event_shape = event_shape
         self.scale = Scale(scale, event_shape, floor=min_scale)
         self.count = 1 + self.scale.from_network
-        self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()).clone())
-        self.register_buffer("unit", torch.as_tensor(unit, dtype=torch.get_default_dtype()).clone())
+        self.register_buffer("center", None if center is None else _number(center))
+        self.register_buffer("unit", None if unit is None else _number(unit))
 
     def forward(self, params: Tensor) -> tuple[Tensor, Tensor]:
         loc, *rest = _fields(params, self.event_shape, self.count)
         scale = self.scale(tuple(rest))
-        return self.center + self.unit * loc, (self.unit * scale).expand_as(loc)
+        if self.unit is not None:
+            loc, scale = self.unit * loc, self.unit * scale
+        return loc if self.center is None else self.center + loc, scale.expand_as(loc)
 
     def share_at_floor(self, scale: Tensor) -> float:
         """Share of scales within 5% of the floor."""
-        return (scale <= 1.05 * self.scale.floor * self.unit).double().mean().item()
+        floor = self.scale.floor if self.unit is None else self.scale.floor * self.unit
+        return (scale <= 1.05 * floor).double().mean().item()
+
+
+def _number(value: float | Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.get_default_dtype()).clone()
 
 
 class Gaussian(nn.Module):
@@ -217,9 +231,9 @@ class Gaussian(nn.Module):
         event_shape: Shape of one event.
         scale: A fixed number, ``"shared"``, ``"per-dimension"`` or ``"network"``.
         min_scale: Floor of the scale, in units of `unit`. A density without one is unbounded.
-        center: Where ``loc = 0`` lies in the data's units; a number or a tensor of the event's shape.
+        center: Where ``loc = 0`` lies in the data's units; a number or a tensor of the event's shape; 0 by default.
         unit: What ``scale = 1`` means in the data's units, such as the data's standard deviation. Networks then
-            work with numbers of order one, while densities stay those of the data as they came.
+            work with numbers of order one, while densities stay those of the data as they came. 1 by default.
 
     Example:
         >>> q = Gaussian((2,))(torch.zeros(5, 4))  # two numbers a dimension: location and scale
@@ -233,8 +247,8 @@ class Gaussian(nn.Module):
         scale: ScaleSource = "network",
         *,
         min_scale: float = 1e-3,
-        center: float | Tensor = 0.0,
-        unit: float | Tensor = 1.0,
+        center: float | Tensor | None = None,
+        unit: float | Tensor | None = None,
     ):
         super().__init__()
         self.event_shape = Size(event_shape)
@@ -266,8 +280,8 @@ class Laplace(nn.Module):
         scale: ScaleSource = "network",
         *,
         min_scale: float = 1e-3,
-        center: float | Tensor = 0.0,
-        unit: float | Tensor = 1.0,
+        center: float | Tensor | None = None,
+        unit: float | Tensor | None = None,
     ):
         super().__init__()
         self.event_shape = Size(event_shape)

@@ -44,7 +44,7 @@ class Factor:
     def kl(self) -> Float[Tensor, "K B"] | None:
         """``KL(q || p)`` in closed form, where torch's registry knows one, else None."""
         try:
-            return kl_divergence(self.q, self.p).expand(self.log_posterior.shape)
+            return kl_divergence(self.q, self.p).expand(_leading(self.z))
         except NotImplementedError:
             return None
 

@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 
 from subo.data import Split, split
 from subo.errors import InputError
-from subo.files import read_numpy
+from subo.readers import read_numpy
 
 __all__ = ["NAMES", "read_idx", "read_named"]
 
@@ -112,8 +112,8 @@ def _download(name: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "N D"
     except (OSError, EOFError, ValueError, HTTPException) as error:
         raise InputError(
             f"{name}: there is {_looked(name, data_dir)}, and the download from OpenML failed ({error}). "
-            f"Without internet, put the original files {', '.join(_IDX_FILES)} into a folder named {name}, and "
-            "give the folder around it as data_dir or in the environment variable SUBO_DATA"
+            f"Without internet, put the original files {', '.join(_IDX_FILES)} into a folder named {name}, "
+            "and give the folder around it as data_dir or in the environment variable SUBO_DATA"
         ) from error
     return images.astype(np.uint8), labels
 
@@ -124,8 +124,8 @@ def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
     if folder is None:
         raise InputError(
             f"binarized-mnist: there is {_looked('binarized-mnist', data_dir)}, and OpenML has no copy to "
-            f"download. Put the file {_BITS_FILE} (arrays train, valid and test, of bits packed along axis 1) "
-            "into a folder named binarized-mnist, and give the folder around it as data_dir or in the "
+            f"download. Put {_BITS_FILE} (arrays train, valid and test, of bits packed along axis 1) into "
+            "a folder named binarized-mnist, and give the folder around it as data_dir or in the "
             "environment variable SUBO_DATA; or use mnist with binarize static"
         )
     arrays = read_numpy(folder / _BITS_FILE)
@@ -133,8 +133,8 @@ def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
     found = {part: array.shape for part, array in arrays.items()} if isinstance(arrays, Mapping) else {}
     if not isinstance(arrays, Mapping) or any(found.get(part) != shape for part, shape in expected.items()):
         raise InputError(
-            f"{folder / _BITS_FILE}: expected arrays of the shapes {expected}, found {found}; usually the file "
-            "is another binarisation: its bits must be packed along axis 1, as numpy.packbits(..., axis=1) does"
+            f"{folder / _BITS_FILE}: expected arrays of the shapes {expected}, found {found}; usually the "
+            "file is another binarisation: its bits must be packed along axis 1, by numpy.packbits(x, axis=1)"
         )
     bits = (np.unpackbits(arrays[part].astype(np.uint8), axis=1) for part in expected)
     train, validation, test = (Split(torch.from_numpy(b.reshape(-1, 1, 28, 28))) for b in bits)

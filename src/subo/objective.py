@@ -1,6 +1,6 @@
 """The objective: a model, the bound that it maximises, and how the bound's gradient is estimated."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,10 @@ from subo.typing import Context
 __all__ = ["Loss", "Objective"]
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(NamedTuple):
     """One training step's numbers, in nats per datum; all but `loss` are detached.
+
+    A tuple, since precision and data-parallel wrappers look for tensors inside of what ``forward`` returns.
 
     Attributes:
         loss: What is minimised; its value is minus the mean bound, its gradient the estimator's.

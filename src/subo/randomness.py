@@ -5,17 +5,17 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["seeded"]
+__all__ = ["forked"]
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def forked(seed: int) -> Iterator[None]:
     """Inside, torch's generators start from `seed`; afterwards they are as they were before.
 
     Example:
-        >>> with seeded(0):
+        >>> with forked(0):
         ...     a = torch.randn(3)
-        >>> with seeded(0):
+        >>> with forked(0):
         ...     b = torch.randn(3)
         >>> torch.equal(a, b)
         True

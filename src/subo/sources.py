@@ -2,29 +2,21 @@
 
 import csv
 import difflib
-import os
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from subo.data import (
-    Binarize,
-    Data,
-    Kind,
-    Split,
-    binarized,
-    check_grey,
-    joined,
-    kind_of,
-    seeded,
-    split,
-)
+from subo.data import Binarize, Data, Split, binarized, check_grey, kind_of, split, stream
 from subo.errors import InputError
-from subo.files import FORMATS, Contents, read_file
+from subo.files import replacing
 from subo.named_sets import NAMES, read_named
+from subo.readers import FORMATS, Contents, read_file
 
 __all__ = ["Part", "load", "load_rows", "save_array"]
 
@@ -102,10 +94,10 @@ def load_rows(
         if binarize == "none" or kind == "binary":
             return rows
         check_grey(kind, where=str(source))
-        return rows.drawn(seeded("bits", seed, "rows"))
+        return rows.drawn(stream("bits", seed, "rows"))
     policy = "none" if binarize == "none" else "static"
     data = binarized(_data(contents, str(source), seed), policy, seed=seed)
-    return joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
+    return _joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
 
 
 def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[str] | None = None) -> None:
@@ -126,38 +118,47 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
         raise InputError(
             f"{path}: an array is written as .npy or .csv, not as {path.suffix or 'a file without ending'!r}"
         )
-    table = values.reshape(len(values), int(np.prod(values.shape[1:])))
+    table = values.reshape(len(values), math.prod(values.shape[1:]))
+    if table.dtype == bool:  # 0 and 1, which can be read back
+        table = table.astype(np.uint8)
     header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
     if len(header) != table.shape[1]:
         raise InputError(
             f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column"
         )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        if path.suffix.lower() == ".npy":
-            with unfinished.open("wb") as file:
-                np.save(file, values, allow_pickle=False)
-        else:
-            with unfinished.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(header)
-                writer.writerows(row.astype(str) for row in table)  # NumPy's shortest exact digits
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            if path.suffix.lower() == ".npy":
+                with unfinished.open("wb") as file:
+                    np.save(file, values, allow_pickle=False)
+            else:
+                with unfinished.open("w", encoding="utf-8", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(header)
+                    writer.writerows(row.astype(str) for row in table)  # NumPy's shortest exact digits
     except OSError as error:
-        hint = "" if path.parent.is_dir() else f"; the folder {path.parent} doesn't exist: make it first"
-        raise InputError(f"{path} can't be written ({error.strerror}){hint}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+        raise InputError(
+            f"{path} can't be written ({error.strerror}): choose another place or name"
+        ) from error
 
 
 def _data(contents: Contents, name: str, seed: int) -> Data:
     """Makes three splits of what was read."""
-    whole = joined(*contents.parts)
     parts = contents.parts
+    whole = parts[0] if len(parts) == 1 else _joined(*parts)
     if len(parts) == 1:
         parts = split(whole.x, labels=whole.labels, levels=whole.levels, seed=seed, where=name)
-    kind: Kind = kind_of(whole.x, whole.levels)
-    return Data(name, *parts, kind=kind, seed=seed, feature_names=contents.names)
+    return Data(name, *parts, kind=kind_of(whole.x, whole.levels), seed=seed, feature_names=contents.names)
+
+
+def _joined(*splits: Split) -> Split:
+    """Puts splits of one data set one after the other; labels are kept if all have them."""
+    labels = [part.labels for part in splits if part.labels is not None]
+    return replace(
+        splits[0],
+        x=torch.cat([part.x for part in splits]),
+        labels=torch.cat(labels) if len(labels) == len(splits) else None,
+    )
 
 
 def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:

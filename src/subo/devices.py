@@ -1,0 +1,47 @@
+"""Where training runs: Lightning Fabric, made from plain words."""
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from subo.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["make_fabric"]
+
+
+def make_fabric(
+    *, device: str = "auto", precision: str = "32-true", processes: int = 1, strategy: str = "auto"
+) -> "Fabric":
+    """Makes the Fabric that moves, wraps and launches.
+
+    Fabric is imported here and not with subo, since its import adds a logging handler and an environment variable;
+    both are taken back.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
+        precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed``, ``bf16-mixed``.
+        processes: How many processes share each batch.
+        strategy: Fabric's name of how they do; ``auto`` is data-parallel for several processes.
+
+    Raises:
+        InputError: This machine has no such device, or Fabric does not know a word.
+    """
+    environment = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")
+    from lightning_fabric import Fabric
+
+    if environment is None:
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+    logger = logging.getLogger("lightning_fabric")
+    logger.handlers.clear()
+    logger.propagate = True
+    options: dict[str, Any] = {"accelerator": device, "devices": processes, "precision": precision}
+    try:
+        return Fabric(**options, strategy=strategy if processes == 1 or strategy != "auto" else "ddp")
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"cannot train with device '{device}', precision '{precision}', {processes} processes and strategy "
+            f"'{strategy}': {str(error).splitlines()[0]}"
+        ) from error

@@ -1,0 +1,451 @@
+"""Fitting: epochs, validation, early stopping, checkpoints, and going on as if nothing had happened."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from subo.data import Batch, Data, Split, batches, num_batches
+from subo.devices import make_fabric
+from subo.errors import DivergedError, InputError, Interrupted
+from subo.interrupts import stop_signals
+from subo.objective import Loss, Objective
+from subo.progress import TrainingBar
+from subo.randomness import forked
+from subo.runs import Run
+from subo.support import check_support
+from subo.training import Schedule, Step, make_optimizer, train
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Epoch", "History", "Metrics", "fit", "measure"]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Means over data, in nats per datum.
+
+    Attributes:
+        bound: The bound on log p(x), whatever shaped the gradient.
+        elbo: ``-(rate + distortion)``.
+        rate: ``KL(q || p)``, all layers.
+        distortion: ``-E_q[log p(x|z)]``.
+        rates: The rate of each stochastic layer.
+    """
+
+    bound: float
+    elbo: float
+    rate: float
+    distortion: float
+    rates: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of training; the last may be a part of one.
+
+    Attributes:
+        epoch: Counts from 1.
+        step: Steps made until its end.
+        seconds: Of training until its end, over all sittings.
+        learning_rate: At its end.
+        kl_weight: At its end.
+        train: Means over its batches, each before its step.
+        validation: At its end; None without validation data.
+    """
+
+    epoch: int
+    step: int
+    seconds: float
+    learning_rate: float
+    kl_weight: float
+    train: Metrics
+    validation: Metrics | None
+
+
+@dataclass(frozen=True)
+class History:
+    """What training did.
+
+    Attributes:
+        epochs: One record an epoch.
+        best_epoch: The epoch of the best validation bound, whose weights the model has; None without validation.
+        stopped_by: What ended it.
+    """
+
+    epochs: tuple[Epoch, ...]
+    best_epoch: int | None
+    stopped_by: Literal["epochs", "minutes", "patience"]
+
+
+@dataclass
+class _State:
+    """Where training is: with the weights, the optimiser and the random state, all that a checkpoint holds."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    totals: Tensor | None = None  # sums over the running epoch's data, see _sums
+    unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed when somebody asks
+    records: list[dict[str, Any]] = field(default_factory=list)
+    best_bound: float = -math.inf
+    best_epoch: int | None = None
+    best_weights: dict[str, Tensor] | None = None
+
+
+def fit(
+    objective: Objective,
+    data: Data | Split | Tensor,
+    *,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    batch_size: int = 100,
+    optimizer: str | Optimizer = "Adam",
+    learning_rate: float = 1e-3,
+    warmup_epochs: float = 0.0,
+    decay: Literal["constant", "cosine"] = "constant",
+    kl_warmup_epochs: float = 0.0,
+    clip: float | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    checkpoint_minutes: float = 10.0,
+    resume: bool = False,
+    fabric: "Fabric | None" = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    progress: bool = False,
+) -> History:
+    """Fits an objective to data, in place.
+
+    All randomness comes from `seed`, in streams of its own; the caller's generators are left as they were. With
+    validation data the weights of the best epoch are kept. On the CPU, a run that was stopped and resumed, even by
+    ``kill -9``, ends with the same weights, bit for bit, as one that never stopped.
+
+    Args:
+        objective: What is trained.
+        data: Data in splits, or training data alone.
+        epochs: How often the data are gone through; 100 where neither this nor `minutes` is given.
+        minutes: How long to train at the most; learning-rate decay then follows the clock.
+        batch_size: Data in a batch, over all processes.
+        optimizer: A class of ``torch.optim`` by name, or an optimiser over the objective's parameters.
+        learning_rate: Its step size, where it is given by name.
+        warmup_epochs: Epochs over which the learning rate rises from 0.
+        decay: ``constant`` or ``cosine``, down to 0 at the end.
+        kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
+        clip: Largest norm of the gradient.
+        patience: Stop after this many epochs without a better validation bound.
+        seed: Of order, binarisation and samples.
+        run_dir: Where metrics and checkpoints go; nowhere by default.
+        checkpoint_minutes: How often a checkpoint is written.
+        resume: Whether to go on from the checkpoint in `run_dir`.
+        fabric: Where to train, launched already where it has several processes.
+        on_epoch: Called with each epoch's record.
+        progress: Whether to show progress in the terminal.
+
+    Returns:
+        The epochs' records.
+
+    Raises:
+        InputError: The data are not what the model describes, or an option makes no sense.
+        DivergedError: A number is not finite; the last checkpoint is from before.
+        Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first, where there is a `run_dir`.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> history = fit(Objective(probabilistic_pca(5, 2)), torch.randn(100, 5), epochs=2)
+        >>> len(history.epochs), history.stopped_by
+        (2, 'epochs')
+    """
+    training, validation = _splits(data)
+    for name, value in (("epochs", epochs), ("minutes", minutes), ("patience", patience), ("clip", clip)):
+        if value is not None and not value > 0:
+            raise InputError(f"{name} must be positive, not {value}")
+    if patience is not None and validation is None:
+        raise InputError("patience counts epochs without a better validation bound, and there are no validation data")
+    if resume and run_dir is None:
+        raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
+    limit = epochs if epochs or minutes else 100
+    fabric = fabric or make_fabric()
+    run = Run(Path(run_dir)) if run_dir is not None else None
+    if run is not None and fabric.is_global_zero:
+        run.path.mkdir(parents=True, exist_ok=True)
+    check_support(objective.model, training, where="the training data")
+    if validation is not None:
+        check_support(objective.model, validation, where="the validation data")
+
+    per_epoch = num_batches(training, batch_size)
+    schedule = Schedule(round(warmup_epochs * per_epoch), decay, round(kl_warmup_epochs * per_epoch))
+    objective.to(fabric.device)
+    if isinstance(optimizer, str):
+        optimizer = make_optimizer(objective, optimizer, learning_rate=learning_rate)
+    state = _State()
+    settings = {"seed": seed, "batch_size": batch_size, "num_data": len(training), "processes": fabric.world_size}
+
+    with forked(seed), stop_signals() as signal, TrainingBar(limit, per_epoch, minutes, show=progress) as bar:
+        torch.manual_seed(seed + 7919 * fabric.global_rank)
+        if resume and run is not None:
+            state = _restore(run.load_checkpoint(), objective, optimizer, settings, fabric)
+            if fabric.is_global_zero:
+                run.write_metrics(state.records)
+        elif run is not None and fabric.is_global_zero:
+            run.write_metrics([])
+
+        def share_done(step: int) -> float:
+            by_epochs = step / (limit * per_epoch) if limit else 0.0
+            return max(by_epochs, state.seconds / (60 * minutes) if minutes else 0.0)
+
+        def save() -> None:
+            _check_finite(objective, state.step)
+            content = _content(state, objective, optimizer, settings, fabric)
+            if run is not None and fabric.is_global_zero:
+                run.save_checkpoint(content)
+
+        stopped_by = _reason(state, limit, minutes, patience)
+        started, saved = time.monotonic() - state.seconds, time.monotonic()
+        steps = train(
+            objective,
+            _stream(training, batch_size, seed, state, fabric),
+            fabric=fabric,
+            optimizer=optimizer,
+            schedule=schedule,
+            progress=share_done,
+            clip=clip,
+            first=state.step,
+        )
+        while stopped_by is None:
+            step = next(steps)
+            _count(state, step)
+            state.seconds, asked, due = _agreed(
+                fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
+            )
+            bar.step(step, state.epoch, len(step.loss.bound) * fabric.world_size)
+            out_of_time = minutes is not None and state.seconds >= 60 * minutes
+            if state.batch == per_epoch or out_of_time or due or asked:
+                _sum_up(state, step)
+            if state.batch == per_epoch or out_of_time:
+                epoch = _close_epoch(state, step, objective, validation, batch_size, seed, fabric)
+                stopped_by = _reason(state, limit, minutes, patience)
+                if run is not None and fabric.is_global_zero:
+                    run.append_metrics(state.records[-1])
+                bar.epoch(epoch)
+                if on_epoch is not None:
+                    on_epoch(epoch)
+            if due or asked or stopped_by is not None:
+                save()
+                saved = time.monotonic()
+            if asked:
+                raise Interrupted(_farewell(state, run), signal=asked)
+        steps.close()
+    if state.best_weights is not None:
+        objective.load_state_dict(state.best_weights)
+    return History(tuple(_epoch(record) for record in state.records), state.best_epoch, stopped_by)
+
+
+@torch.no_grad()
+def measure(
+    objective: Objective, split: Split, *, batch_size: int = 100, seed: int = 0, fabric: "Fabric | None" = None
+) -> Metrics:
+    """Means of an objective's numbers over data, every datum counting the same; always with the same noise.
+
+    Args:
+        objective: The model, bound and number of samples.
+        split: The data.
+        batch_size: Data at a time; the result does not depend on it but through the noise.
+        seed: Of the noise.
+        fabric: Shares the data between its processes; one process by default.
+    """
+    rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    parameter = next(objective.parameters())
+    mode = objective.training
+    objective.eval()
+    totals = None
+    with forked(seed):
+        for batch in batches(
+            split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size
+        ):
+            x = batch.x.to(parameter)
+            context = {name: tensor.to(parameter.device) for name, tensor in batch.context.items()}
+            loss = objective(x, context)
+            totals = _sums([loss] if batch.weight else [], totals, like=loss)
+    objective.train(mode)
+    assert totals is not None  # a split has at least one datum
+    return _means(totals, fabric)
+
+
+def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
+    if isinstance(data, Data):
+        return data.train, data.validation
+    if isinstance(data, Tensor):
+        return Split(data if data.dtype == torch.uint8 else data.float()), None
+    return data, None
+
+
+def _stream(split: Split, batch_size: int, seed: int, state: _State, fabric: "Fabric") -> Iterator[Batch]:
+    """All batches from where the state is, for ever."""
+    first = state.batch
+    for epoch in count(state.epoch):
+        yield from batches(
+            split, batch_size, seed=seed, epoch=epoch, rank=fabric.global_rank, world_size=fabric.world_size, first=first
+        )
+        first = 0
+
+
+def _sums(losses: list[Loss], totals: Tensor | None, *, like: Loss) -> Tensor:
+    """Adds losses to running sums over data: their number, bound, distortion and rates."""
+    if totals is None:
+        totals = torch.zeros(3 + len(like.rate), dtype=torch.float64, device=like.bound.device)
+    if not losses:
+        return totals
+    columns = [torch.stack((loss.bound, loss.distortion, *loss.rate)) for loss in losses]
+    values = torch.cat(columns, dim=1).double()
+    return totals + torch.cat([values.new_tensor([values.shape[1]]), values.sum(1)])
+
+
+def _means(totals: Tensor, fabric: "Fabric | None") -> Metrics:
+    if fabric is not None and fabric.world_size > 1:
+        totals = fabric.all_reduce(totals, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
+    number, bound, distortion, *rates = totals.tolist()
+    rates = tuple(rate / number for rate in rates)
+    rate, distortion = sum(rates), distortion / number
+    return Metrics(bound / number, -(rate + distortion), rate, distortion, rates)
+
+
+def _count(state: _State, step: Step) -> None:
+    state.step = step.number
+    state.batch += 1
+    if step.weight:  # a share of weight 0 stands for no data
+        state.unsummed.append(step.loss)
+
+
+def _sum_up(state: _State, step: Step) -> None:
+    """Brings the running sums up to date: rarely, since every little operation costs at every step."""
+    state.totals = _sums(state.unsummed, state.totals, like=step.loss)
+    state.unsummed = []
+
+
+def _agreed(fabric: "Fabric", seconds: float, signal: int, due: bool) -> tuple[float, int, bool]:
+    """What all processes take as the time, the signal that came and whether to save: the largest of each one's."""
+    if fabric.world_size == 1:
+        return seconds, signal, due
+    values = torch.tensor([seconds, float(signal), float(due)], dtype=torch.float64, device=fabric.device)
+    values = fabric.all_reduce(values, reduce_op="max")
+    return float(values[0]), int(values[1]), bool(values[2])
+
+
+def _close_epoch(
+    state: _State,
+    step: Step,
+    objective: Objective,
+    validation: Split | None,
+    batch_size: int,
+    seed: int,
+    fabric: "Fabric",
+) -> Epoch:
+    """Ends an epoch: means, validation, best weights, record."""
+    assert state.totals is not None
+    state.epoch += 1
+    state.batch = 0
+    held_out = None
+    if validation is not None:
+        held_out = measure(objective, validation, batch_size=batch_size, seed=seed, fabric=fabric)
+        if held_out.bound > state.best_bound:
+            state.best_bound, state.best_epoch = held_out.bound, state.epoch
+            state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
+    epoch = Epoch(
+        epoch=state.epoch,
+        step=state.step,
+        seconds=state.seconds,
+        learning_rate=step.learning_rate,
+        kl_weight=step.kl_weight,
+        train=_means(state.totals, fabric),
+        validation=held_out,
+    )
+    state.totals = None
+    state.records.append(asdict(epoch))
+    return epoch
+
+
+def _reason(
+    state: _State, epochs: int | None, minutes: float | None, patience: int | None
+) -> Literal["epochs", "minutes", "patience"] | None:
+    """Why training is over, if it is."""
+    if patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= patience:
+        return "patience"
+    if epochs is not None and state.epoch >= epochs:
+        return "epochs"
+    return "minutes" if minutes is not None and state.seconds >= 60 * minutes else None
+
+
+def _check_finite(objective: Objective, step: int) -> None:
+    """Keeps a checkpoint from being replaced by a broken one."""
+    for name, parameter in objective.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergedError(
+                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. The "
+                "last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
+            )
+
+
+def _content(
+    state: _State, objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+) -> dict[str, Any]:
+    """A checkpoint: plain values and tensors only."""
+    random = torch.get_rng_state()
+    gathered = fabric.all_gather(random) if fabric.world_size > 1 else random[None]
+    cuda = fabric.device.type == "cuda"
+    return {
+        **vars(state),
+        "objective": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": gathered,
+        "random_cuda": torch.cuda.get_rng_state(fabric.device) if cuda else None,
+        "settings": settings,
+    }
+
+
+def _restore(
+    content: dict[str, Any], objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+) -> _State:
+    for name, value in settings.items():
+        if content["settings"][name] != value:
+            raise InputError(
+                f"the checkpoint was made with {name} = {content['settings'][name]}, and going on with {value} would be "
+                "another run. Resume with the same, or start again with --overwrite."
+            )
+    try:
+        objective.load_state_dict(content.pop("objective"))
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
+    optimizer.load_state_dict(content.pop("optimizer"))
+    torch.set_rng_state(content.pop("random")[fabric.global_rank])
+    cuda = content.pop("random_cuda")
+    if cuda is not None and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(cuda, fabric.device)
+    content.pop("settings")
+    state = _State(**content)
+    if state.totals is not None:
+        state.totals = state.totals.to(fabric.device)
+    return state
+
+
+def _epoch(record: dict[str, Any]) -> Epoch:
+    def metrics(values: dict[str, Any] | None) -> Metrics | None:
+        return None if values is None else Metrics(**{**values, "rates": tuple(values["rates"])})
+
+    return Epoch(**{**record, "train": metrics(record["train"]), "validation": metrics(record["validation"])})
+
+
+def _farewell(state: _State, run: Run | None) -> str:
+    where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
+    if run is None:
+        return f"{where}; the model has the weights that it had then."
+    return f"{where}; the checkpoint is written. Go on with: subo fit --resume --out {run.path}"

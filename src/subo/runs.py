@@ -1,0 +1,208 @@
+"""The run directory, and its one reader and writer.
+
+===================== ==================================================================================
+``config.json``       what was asked for: data, recipe, training; enough to build the model again
+``metrics.jsonl``     one line an epoch
+``checkpoint.pt``     all that training needs to go on
+``model.safetensors`` the fitted weights; there when the run is finished
+``evaluation.json``   what was measured on held-out data
+``snapshots/``        posterior means of some held-out data during training
+``figures/``          pictures
+===================== ==================================================================================
+
+No file holds code: weights are safetensors, settings JSON, and the checkpoint is read with ``weights_only=True``.
+"""
+
+import json
+import pickle
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from subo.errors import InputError
+from subo.files import read_json, replacing, write_json, write_text
+
+__all__ = ["Run"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Args:
+        path: The directory. :meth:`create` makes one, :meth:`open` checks that it is one.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """``config.json``."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.jsonl``."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoint(self) -> Path:
+        """``checkpoint.pt``."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def model(self) -> Path:
+        """``model.safetensors``."""
+        return self.path / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """``evaluation.json``."""
+        return self.path / "evaluation.json"
+
+    @property
+    def snapshots(self) -> Path:
+        """``snapshots/``."""
+        return self.path / "snapshots"
+
+    @property
+    def figures(self) -> Path:
+        """``figures/``."""
+        return self.path / "figures"
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
+        """Makes an empty run directory.
+
+        Args:
+            path: Where.
+            overwrite: Whether a run that is there already is removed; only files of a run ever are.
+
+        Raises:
+            InputError: Something is there, or the place cannot be written to.
+        """
+        run = cls(Path(path))
+        if run.path.is_file():
+            raise InputError(f"{path} is a file, and a run needs a folder of its own. Give another --out.")
+        if run.path.is_dir() and any(run.path.iterdir()):
+            if not run.config.exists():
+                raise InputError(f"{path} is not empty, and what it holds is no run of subo. Give another --out.")
+            if not overwrite:
+                raise InputError(
+                    f"{path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or give "
+                    "another --out."
+                )
+            run._clear()
+        try:
+            run.figures.mkdir(parents=True, exist_ok=True)
+            run.snapshots.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {path}: {error.strerror}. Give another --out.") from error
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path, *, finished: bool = True) -> "Run":
+        """Opens a run directory.
+
+        Args:
+            path: Where it is.
+            finished: Whether its weights must be there.
+
+        Raises:
+            InputError: There is no run, or it is not finished.
+        """
+        run = cls(Path(path))
+        if not run.path.is_dir():
+            raise InputError(f"there is no run folder {path}. 'subo fit DATA --out {path}' would make one.")
+        if not run.config.exists():
+            raise InputError(f"{path} is not a run folder: it has no config.json. Name the folder given to --out.")
+        if finished and not run.model.exists():
+            raise InputError(
+                f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
+                f"'subo fit --resume --out {path}'."
+            )
+        return run
+
+    def _clear(self) -> None:
+        for file in (self.model, self.evaluation, self.checkpoint, self.metrics, self.config):
+            file.unlink(missing_ok=True)
+        for folder in (self.figures, self.snapshots):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_config(self) -> dict[str, Any]:
+        """What was asked for."""
+        return read_json(self.config)
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Writes what was asked for."""
+        write_json(self.config, config)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The epochs' records."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Replaces the epochs' records."""
+        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds an epoch's record."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def save_weights(self, module: nn.Module) -> None:
+        """Writes the fitted weights."""
+        with replacing(self.model) as temporary:
+            save_model(module, str(temporary))
+
+    def load_weights(self, module: nn.Module) -> None:
+        """Reads the fitted weights into a module built from this run's config.
+
+        Raises:
+            InputError: The file is truncated, foreign, or of another model.
+        """
+        try:
+            load_model(module, str(self.model))
+        except (safetensors.SafetensorError, OSError) as error:
+            raise InputError(
+                f"{self.model} is not a readable safetensors file ({error}). It may be truncated or not one of "
+                "subo's: restore it from a copy, or fit again."
+            ) from error
+        except RuntimeError as error:
+            problem = str(error).splitlines()[-1].strip()
+            raise InputError(
+                f"{self.model} holds the weights of another model than {self.config} describes ({problem}). "
+                "Restore the two files that belong together, or fit again."
+            ) from error
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Writes all that training needs to go on."""
+        with replacing(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def load_checkpoint(self) -> dict[str, Any]:
+        """Reads what :meth:`save_checkpoint` wrote.
+
+        Raises:
+            InputError: There is none, or it cannot be read.
+        """
+        if not self.checkpoint.exists():
+            raise InputError(
+                f"{self.path} has no checkpoint to go on from. Start again with --overwrite; checkpoints are written "
+                "every --checkpoint-minutes and when training is stopped."
+            )
+        try:
+            return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+            raise InputError(
+                f"{self.checkpoint} is not a readable checkpoint ({str(error).splitlines()[0]}). Restore it from a "
+                "copy, or start again with --overwrite."
+            ) from error
