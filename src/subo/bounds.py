@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.errors import InputError
-from subo.model import Draw, sum_layers
+from subo.model import Draw, mean_over_samples, sum_layers
 
 __all__ = ["ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", "reported"]
 
@@ -54,10 +54,11 @@ class ELBO:
             raise InputError(f"beta and free_bits must not be negative: got {self.beta} and {self.free_bits}")
 
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
-        rates = [factor.rate(closed_form=self.closed_form_kl).mean(0) for factor in draw.factors]
+        rates = [mean_over_samples(factor.rate(closed_form=self.closed_form_kl)) for factor in draw.factors]
         if self.free_bits > 0:
             rates = [rate.clamp(min=self.free_bits) for rate in rates]
-        return draw.log_likelihood.mean(0) - self.beta * sum_layers(rates)
+        rate = sum_layers(rates)
+        return mean_over_samples(draw.log_likelihood) - (rate if self.beta == 1 else self.beta * rate)
 
     def tempered(self, weight: float) -> "ELBO":
         """The same with its KL's weight multiplied: a step of KL warm-up (Sonderby et al., 2016)."""

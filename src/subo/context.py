@@ -20,11 +20,13 @@ __all__ = ["call", "repeat"]
 
 
 @lru_cache(maxsize=256)
-def _declared(function: Callable) -> tuple[dict[str, bool], bool]:
-    """Names that a call declares (and whether each is required), and whether it takes any name at all."""
-    parameters = inspect.signature(function).parameters.values()
-    names = {p.name: p.default is p.empty for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+def _declared(function: Callable, num_inputs: int) -> tuple[tuple[tuple[str, bool], ...], bool]:
+    """Names that a call declares after its inputs (and whether each is required), and whether it takes any name."""
+    parameters = list(inspect.signature(function).parameters.values())[num_inputs:]
+    names = [
+        (p.name, p.default is p.empty) for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    return tuple(names), any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def call(module: Callable[..., Any], *inputs: Any, context: Context | None = None) -> Any:
@@ -42,14 +44,15 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
         >>> call(lambda z, label: z + label, torch.ones(2), context={"label": torch.ones(2), "index": torch.arange(2)})
         tensor([2., 2.])
     """
-    context = context or {}
     function = module.forward if isinstance(module, nn.Module) else module
-    # A bound method is made anew at each access: its function is what stays the same from call to call.
-    names, takes_all = _declared(getattr(function, "__func__", function))
-    bound = len(inputs) + (function is not getattr(function, "__func__", function))
+    # A bound method is made anew at each access; its function, whose first parameter is self, stays the same.
+    plain = getattr(function, "__func__", function)
+    declared, takes_all = _declared(plain, len(inputs) + (plain is not function))
     if takes_all:
-        return module(*inputs, **context)
-    declared = list(names.items())[bound:]
+        return module(*inputs, **(context or {}))
+    if not declared:
+        return module(*inputs)
+    context = context or {}
     for name, required in declared:
         if required and name not in context:
             raise InputError(

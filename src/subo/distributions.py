@@ -6,9 +6,7 @@ Importing this module adds two rules to torch's registry of KL divergences, for 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Size, Tensor
-from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import (
     Distribution,
@@ -20,54 +18,7 @@ from torch.distributions import (
     register_kl,
 )
 
-__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow"]
-
-class _BitsLogProb(torch.autograd.Function):
-    """``x l - log(1 + e^l)`` elementwise, with its gradient ``x - sigmoid(l)`` in two passes over memory.
-
-    Automatic differentiation of the same formula makes five; on a processor the passes are what it costs, and a
-    784-pixel likelihood is a fifth of a training step.
-    """
-
-    @staticmethod
-    def forward(value: Tensor, logits: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return (value * logits).sub_(F.softplus(logits))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        value, logits = ctx.saved_tensors
-        to_value = (gradient * logits).sum_to_size(value.shape) if ctx.needs_input_grad[0] else None
-        return to_value, ((value - torch.sigmoid(logits)) * gradient).sum_to_size(logits.shape)
-
-
-class Bernoulli(Independent):
-    """Independent bits as one event: torch's, with a faster log-density.
-
-    ``log p(x) = sum_d x_d l_d - log(1 + exp(l_d))``
-
-    Args:
-        logits: ``log p(x = 1) / p(x = 0)``, ``(*batch, *event)``.
-        event_dims: How many of its last dimensions make an event.
-    """
-
-    def __init__(self, logits: Tensor, event_dims: int):
-        super().__init__(TorchBernoulli(logits=logits, validate_args=False), event_dims, validate_args=False)
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> "Bernoulli":
-        """The same distribution with its parameters expanded to `batch_shape`."""
-        return Bernoulli(
-            self.base_dist.logits.expand(Size(batch_shape) + self.event_shape), self.reinterpreted_batch_ndims
-        )
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of whole events."""
-        bits: Any = _BitsLogProb.apply(value, self.base_dist.logits)
-        return bits.flatten(-self.reinterpreted_batch_ndims).sum(-1) if self.reinterpreted_batch_ndims else bits
-
+__all__ = ["Categorical", "ContinuousBernoulli", "Flow"]
 
 # log(sinh(u) / u) = sum_n c_n u^(2n): even and smooth, with radius of convergence pi.
 _SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Size, Tensor, nn
+from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Poisson as TorchPoisson
 
-from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
@@ -55,13 +55,13 @@ class Family(Protocol):
 
 def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
     """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
-    if params[0].numel() != count * event_shape.numel():
+    if params.numel() != len(params) * count * event_shape.numel():
         raise InputError(
             f"a family over events of shape {tuple(event_shape)} takes {count * event_shape.numel()} parameters a "
-            f"datum; the network gave {params[0].numel()} (shape {tuple(params.shape)}). Make the network's output "
+            f"datum; the network gave {params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output "
             "as large as the family's num_params."
         )
-    return params.reshape(params.shape[0], count, *event_shape).unbind(1)
+    return params.reshape(len(params), count, *event_shape).unbind(1)
 
 
 def _independent(elements: Distribution, event_shape: Size) -> Distribution:
@@ -89,7 +89,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (logits,) = _fields(params, self.event_shape, 1)
-        return BernoulliDistribution(logits, len(self.event_shape))
+        return _independent(TorchBernoulli(logits=logits, validate_args=False), self.event_shape)
 
 
 class ContinuousBernoulli(nn.Module):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Shaped
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
@@ -86,11 +87,9 @@ def training_curves(
         values[~np.isfinite(values)] = np.nan
         for label, colour, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
             measured = ~np.isnan(curve)
-            marker = "o" if measured.sum() <= 10 else None
             if measured.any():
-                axes.plot(
-                    epoch[measured], curve[measured], marker=marker, ms=4, lw=1.6, color=colour, label=label
-                )
+                x, y, marker = epoch[measured], curve[measured], "o" if measured.sum() <= 10 else None
+                axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=colour, label=label)
         if best_epoch is not None:
             label = f"best, epoch {best_epoch}"
             axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
@@ -133,7 +132,7 @@ def reconstructions(
     """
     title = "Data, and the means of their reconstructions"
     if _pictures(originals) is None:
-        return _vector_reconstructions(title, _rows(originals), _rows(means), feature_names)
+        return _compare_vectors(title, _rows(originals), _rows(means), feature_names)
     count = min(len(originals), 24)
     bands = 1 if count <= 12 else 2
     columns = math.ceil(count / bands)
@@ -153,9 +152,7 @@ def reconstructions(
     return figure
 
 
-def _vector_reconstructions(
-    title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None
-) -> Figure:
+def _compare_vectors(title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None) -> Figure:
     figure, panels = _panels(title, min(len(originals), 8), means.shape[1], names)
     feature = np.arange(means.shape[1])
     for index, (axes, x, mean) in enumerate(zip(panels, originals, means, strict=False)):
@@ -187,10 +184,9 @@ def samples(means: Shaped[ndarray, " N *event"], *, feature_names: Sequence[str]
     if _pictures(means) is not None:
         columns = math.ceil(math.sqrt(len(means)))
         picture = tile(means, columns=columns)
-        size = min(columns, 6)  # inches
-        figure = Figure(
-            figsize=(max(size, 4), 0.4 + size * picture.shape[0] / picture.shape[1]), layout="constrained"
-        )
+        width = min(columns, 6)  # inches
+        height = 0.4 + width * picture.shape[0] / picture.shape[1]
+        figure = Figure(figsize=(max(width, 4), height), layout="constrained")
         _show(figure.subplots(), picture)
         _title(figure.axes[0], title)
         return figure
@@ -297,9 +293,7 @@ def _bars(values: ndarray, active: ndarray | None, title: str, ylabel: str, *, f
     axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colours)
     room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
     axes.set_xlim(-room, count - 1 + room)
-    axes.set_xticks(
-        np.arange(count) if listed else [], labels=[str(index) for index in order] if listed else []
-    )
+    axes.set_xticks(*([np.arange(count), [str(index) for index in order]] if listed else [[]]))
     xlabel = "index of the latent dimension, sorted" if listed else f"{count} latent dimensions, sorted"
     _label(axes, title, xlabel, ylabel)
     axes.tick_params(axis="x", length=0, labelsize=9 if count <= 32 else 7)
@@ -337,9 +331,8 @@ def latent_plane(
     figure = Figure(figsize=(6.6, 5.6), layout="compressed")
     plane = figure.subplots()
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
-    title = f"Posterior means of {len(means):,} data" + (
-        f", {len(points):,} of them shown" if step > 1 else ""
-    )
+    shown = f", {len(points):,} of them shown" if step > 1 else ""
+    title = f"Posterior means of {len(means):,} data{shown}"
     if prior is not None and _draw_prior(plane, *prior):
         title += "\nContours enclose 50, 90 and 99% of the prior"
     shares = ["", ""] if explained is None else [f" ({share:.0%} of the variance)" for share in explained]
@@ -358,9 +351,8 @@ def _draw_prior(axes: Axes, x: ndarray, y: ndarray, log_density: ndarray) -> boo
         return False
     seen = density >= levels[0]
     rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
-    box = tuple(
-        slice(max(hit[0] - 1, 0), hit[-1] + 2) for hit in (rows, columns)
-    )  # no room for the grid's rest
+    # The grid beyond the outer contour would only take room.
+    box = tuple(slice(max(hit[0] - 1, 0), hit[-1] + 2) for hit in (rows, columns))
     axes.contour(x[box[1]], y[box[0]], density[box], levels=levels, colors=GREY, linewidths=0.9, zorder=0)
     axes.use_sticky_edges = False
     axes.margins(0.03)
@@ -438,9 +430,8 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure
     pictures = _pictures(cells)
     if pictures is not None:
         height, width, *colour = pictures.shape[1:]
-        upward = pictures.reshape(side, side, height, width, *colour)[
-            ::-1
-        ]  # a picture's first row is its top
+        # A picture's first row is its top, and belongs to the last z2.
+        upward = pictures.reshape(side, side, height, width, *colour)[::-1]
         _show(axes, np.swapaxes(upward, 1, 2).reshape(side * height, side * width, *colour))
         axes.images[0].set_extent((-edge, edge, -edge, edge))
         axes.set_aspect(height / width)
@@ -457,9 +448,8 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure
         axes.hlines(borders, -edge, edge, color=PALE, lw=0.5, zorder=0)
         axes.vlines(borders, -edge, edge, color=PALE, lw=0.5, zorder=0)
         axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
-    ticks = (
-        np.arange(-math.floor(limit), math.floor(limit) + 1) if limit >= 1 else np.array([-limit, 0, limit])
-    )
+    whole = math.floor(limit)
+    ticks = np.arange(-whole, whole + 1) if whole else np.array([-limit, 0, limit])
     axes.set_xticks(ticks)
     axes.set_yticks(ticks)
     _label(axes, title, "z1", "z2")
@@ -477,7 +467,7 @@ def animate_means(
 ) -> None:
     """Writes a looping .gif of the posterior means as training moves them.
 
-    Both axes stay as they are and hold 99.5% of all frames' points; what lies outside leaves the picture.
+    The axes never move, and each holds 99.5% of all frames' points; what lies outside leaves the picture.
 
     Args:
         frames: Means of q(z|x) of the same data at F times, ``(F, N, 2)``, thinned as for `latent_plane`.
@@ -503,23 +493,23 @@ def animate_means(
         dots.set_offsets(points)
         _title(axes, caption)
         canvas.draw()
-        pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    palette = _frequent_colours(pictures[-1])
-    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    palette = _palette(pictures[-1])
+    pictures = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     shown = [round(1000 * duration)] * (len(pictures) - 1) + [2000]
     with _replacing(path) as partial:
         pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=shown, loop=0)
 
 
-def _frequent_colours(picture: Image.Image) -> Image.Image:
-    """A palette of the colours that a picture shows most, exactly as they are: averages would dim the paper."""
-    counted = sorted(picture.getcolors(maxcolors=1 << 24), reverse=True)
-    white = (255, 255, 255)
-    colours = [white] + [colour for _, colour in counted if min(colour) < 248][
-        :255
-    ]  # nothing mistaken for white
+def _palette(picture: ndarray) -> Image.Image:
+    """The colours that a picture ``(H, W, 3)`` shows most, just as they are: averages would dim the paper."""
+    red, green, blue = np.moveaxis(picture.astype(np.int64), -1, 0)
+    codes, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    codes = codes[np.argsort(-counts, kind="stable")]
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
+    darkest = colours.min(axis=1)
     palette = Image.new("P", (1, 1))
-    palette.putpalette([channel for colour in colours for channel in colour])
+    palette.putpalette(colours[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # one white alone
     return palette
 
 
@@ -582,7 +572,7 @@ def _show(axes: Axes, picture: ndarray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _title(axes: Axes, text: str, *, size: float = 11) -> None:
+def _title(axes: Axes, text: str, *, size: int = 11) -> None:
     axes.set_title(text, loc="left", fontsize=size, color=INK)
 
 
@@ -596,9 +586,8 @@ def _label(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.tick_params(labelsize=9, labelcolor=INK, color=GREY)
 
 
-def _legend_below(figure: Figure, handles: Sequence[Patch] | None = None) -> None:
+def _legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:
     """A legend under all panels, where it hides nothing; of the first panel's artists unless told."""
-    figure.legend(
-        handles=handles or figure.axes[0].get_legend_handles_labels()[0],
-        **{"loc": "outside lower right", "ncols": 3, "frameon": False, "fontsize": 9, "labelcolor": INK},
-    )
+    handles = handles or figure.axes[0].get_legend_handles_labels()[0]
+    place = {"loc": "outside lower right", "ncols": 3}
+    figure.legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK, **place)

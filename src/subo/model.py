@@ -13,7 +13,7 @@ from subo import context as contexts
 from subo.errors import InputError
 from subo.typing import Context, Latent, map_latent
 
-__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel"]
+__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel", "mean_over_samples", "sum_layers"]
 
 
 class Factor:
@@ -94,6 +94,11 @@ class Draw:
     def log_weight(self) -> Float[Tensor, "K B"]:
         """``log p(x, z) - log q(z | x)``: its mean is the ELBO, its log-mean-exp the importance-weighted bound."""
         return self.log_joint - self.log_posterior
+
+
+def mean_over_samples(values: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
+    """The mean over K; of one sample, itself, which is a view and costs nothing."""
+    return values.squeeze(0) if values.shape[0] == 1 else values.mean(0)
 
 
 def sum_layers(terms: list[Tensor]) -> Tensor:

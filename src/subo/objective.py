@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from subo.bounds import ELBO, Bound, reported
 from subo.errors import InputError
 from subo.gradients import GradientEstimator, Pathwise
-from subo.model import LatentVariableModel
+from subo.model import LatentVariableModel, mean_over_samples
 from subo.typing import Context
 
 __all__ = ["Loss", "Objective"]
@@ -42,7 +42,7 @@ class Objective(nn.Module):
     """What is trained: ``forward(x, context)`` is the training step.
 
     The bound's value and the estimator's surrogate are joined as
-    ``loss = -mean(bound + surrogate - stop_gradient(surrogate))``: the value of the one, the gradient of the other.
+    ``loss = mean(stop_gradient(surrogate) - surrogate - bound)``: the value of the one, the gradient of the other.
 
     Args:
         model: The latent-variable model; a module.
@@ -86,10 +86,10 @@ class Objective(nn.Module):
         surrogate = self.gradient.surrogate(draw, self._followed(kl_weight), x, context)
         with torch.no_grad():
             bound = reported(self.bound)(draw)
-            rate = torch.stack([factor.rate().mean(0) for factor in draw.factors])
-            distortion = -draw.log_likelihood.mean(0)
-        loss = -(bound + surrogate - surrogate.detach()).mean()
-        return Loss(loss, bound.detach(), rate.detach(), distortion.detach())
+            rate = torch.stack([mean_over_samples(factor.rate()) for factor in draw.factors])
+            distortion = -mean_over_samples(draw.log_likelihood)
+        loss = (surrogate.detach() - surrogate - bound).mean()
+        return Loss(loss, bound, rate, distortion)
 
     def _followed(self, kl_weight: float) -> Bound:
         if kl_weight == 1:

@@ -26,7 +26,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         InputError: Says which datum is wrong and how, and what to do.
     """
     device = next((tensor.device for tensor in getattr(model, "parameters", lambda: iter(()))()), torch.device("cpu"))
-    _, context = Split(split.x[:1], levels=split.levels, labels=split.labels and split.labels[:1]).read(torch.arange(1))
+    _, context = Split(split.x[:1], levels=split.levels, labels=None if split.labels is None else split.labels[:1]).read(torch.arange(1))
     with forked(0):
         _, p = model.sample(1, {name: tensor.to(device) for name, tensor in context.items()})
     if p.event_shape != split.event_shape:
