@@ -54,7 +54,7 @@ class ELBO:
             raise InputError(f"beta and free_bits must not be negative: got {self.beta} and {self.free_bits}")
 
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
-        rates = [mean_over_samples(factor.rate(closed_form=self.closed_form_kl)) for factor in draw.factors]
+        rates = [factor.rate(closed_form=self.closed_form_kl) for factor in draw.factors]
         if self.free_bits > 0:
             rates = [rate.clamp(min=self.free_bits) for rate in rates]
         rate = sum_layers(rates)

@@ -6,7 +6,7 @@ one that declares ``**context`` receives all of it.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -63,7 +63,7 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
     return module(*inputs, **{name: context[name] for name, _ in declared if name in context})
 
 
-def repeat(context: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor]:
+def repeat(context: Context | None, times: int) -> dict[str, Tensor]:
     """The context of ``times * B`` rows, sample-major: row ``k * B + b`` is that of datum b.
 
     Args:
@@ -73,6 +73,4 @@ def repeat(context: Mapping[str, Tensor] | None, times: int) -> dict[str, Tensor
     Returns:
         Tensors of shape ``(times * B, ...)``.
     """
-    if not context or times == 1:
-        return dict(context or {})
-    return {name: torch.cat([tensor] * times) for name, tensor in context.items()}
+    return {name: torch.cat([tensor] * times) for name, tensor in (context or {}).items()}

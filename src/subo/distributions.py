@@ -1,12 +1,14 @@
 """The distributions, and the closed-form divergences, that torch lacks.
 
-Importing this module adds two rules to torch's registry of KL divergences, for pairs that had none.
+Importing this module adds four rules to torch's registry of KL divergences, for pairs that had none.
 """
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Size, Tensor
+from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import (
     Distribution,
@@ -15,10 +17,11 @@ from torch.distributions import (
     Normal,
     Transform,
     constraints,
+    kl_divergence,
     register_kl,
 )
 
-__all__ = ["Categorical", "ContinuousBernoulli", "Flow"]
+__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow", "StandardNormal"]
 
 # log(sinh(u) / u) = sum_n c_n u^(2n): even and smooth, with radius of convergence pi.
 _SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
@@ -112,6 +115,31 @@ def _kl_continuous_bernoulli(q: ContinuousBernoulli, p: ContinuousBernoulli) -> 
     return (q.logits - p.logits) * q.mean - q.log_normalizer + p.log_normalizer
 
 
+class Bernoulli(Independent):
+    """Independent bits as one event: torch's, with one pass less over the pixels in its log-density.
+
+    Args:
+        logits: ``log p(x = 1) / p(x = 0)``, ``(*batch, *event)``.
+        event_dims: How many of its last dimensions make an event, at least one.
+    """
+
+    def __init__(self, logits: Tensor, event_dims: int):
+        super().__init__(TorchBernoulli(logits=logits, validate_args=False), event_dims, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Bernoulli":
+        """The same distribution with its parameters expanded to `batch_shape`."""
+        logits = self.base_dist.logits.expand(Size(batch_shape) + self.event_shape)
+        return Bernoulli(logits, self.reinterpreted_batch_ndims)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``sum_d x_d l_d - log(1 + exp(l_d))``."""
+        logits = self.base_dist.logits
+        if value.shape != logits.shape:
+            value, logits = torch.broadcast_tensors(value, logits)
+        entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -entropy.flatten(-self.reinterpreted_batch_ndims).sum(-1)
+
+
 class Categorical(TorchCategorical):
     """torch's categorical, with the moments that it leaves undefined: those of the value 0 .. C - 1.
 
@@ -175,6 +203,32 @@ class Flow(Distribution):
         """The log-density of any z, by the inverse map."""
         noise, log_det = self.transform.inv.call_and_ladj(value)
         return self.base.log_prob(noise) + log_det
+
+
+class StandardNormal(Independent):
+    """``N(0, I)`` over events: a normal that divergences can tell from others, and need not divide by 1 for.
+
+    Args:
+        zeros: A tensor of zeros of the event's shape, where the samples are wanted.
+    """
+
+    def __init__(self, zeros: Tensor):
+        super().__init__(Normal(zeros, torch.ones_like(zeros), validate_args=False), zeros.ndim, validate_args=False)
+
+
+@register_kl(Independent, StandardNormal)
+def _kl_independent_standard(q: Independent, p: StandardNormal) -> Tensor:
+    r"""KL(N(m, diag s^2) || N(0, I)) = sum_i [ (m_i^2 + s_i^2 - 1) / 2 - log s_i ] (Kingma and Welling, 2014, appendix B)."""
+    normal = q.base_dist
+    if not isinstance(normal, Normal):
+        return sum_last(kl_divergence(normal, p.base_dist), q.reinterpreted_batch_ndims)
+    elements = torch.addcmul(normal.loc.square() - 1, normal.scale, normal.scale) / 2 - normal.scale.log()
+    return sum_last(elements, q.reinterpreted_batch_ndims)
+
+
+def sum_last(values: Tensor, dims: int) -> Tensor:
+    """The sum over the last `dims` dimensions."""
+    return values.sum(tuple(range(-dims, 0))) if dims else values
 
 
 @register_kl(MultivariateNormal, Independent)

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Size, Tensor, nn
-from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import Laplace as TorchLaplace
 from torch.distributions import Poisson as TorchPoisson
 
+from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
@@ -61,6 +61,8 @@ def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]
             f"datum; the network gave {params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output "
             "as large as the family's num_params."
         )
+    if count == 1:  # not through unbind, whose gradient is a copy
+        return (params.reshape(len(params), *event_shape),)
     return params.reshape(len(params), count, *event_shape).unbind(1)
 
 
@@ -89,7 +91,7 @@ class Bernoulli(nn.Module):
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (logits,) = _fields(params, self.event_shape, 1)
-        return _independent(TorchBernoulli(logits=logits, validate_args=False), self.event_shape)
+        return BernoulliDistribution(logits, len(self.event_shape))
 
 
 class ContinuousBernoulli(nn.Module):
@@ -152,7 +154,7 @@ class Poisson(nn.Module):
 class Scale(nn.Module):
     """Where the scale of a location-scale family comes from; never below its floor.
 
-    ``scale = floor + softplus(raw + c)`` with c such that ``raw = 0`` gives 1. Without a floor the density is
+    ``scale = floor + softplus_b(raw)``, ``softplus_b(r) = log(1 + e^(b r)) / b`` with b such that ``raw = 0`` gives 1. Without a floor the density is
     unbounded: one dimension that the model reproduces exactly sends log p(x) to infinity.
 
     Args:
@@ -172,21 +174,20 @@ class Scale(nn.Module):
             raise InputError(f"a fixed scale must be at least min_scale = {floor}, not {source}")
         self.source = source
         self.floor = floor
+        self.beta = math.log(2) / (1 - floor)
         self.from_network = source == "network"
         if not isinstance(source, str):
             self.register_buffer("fixed", torch.tensor(float(source)), persistent=False)
         elif not self.from_network:
             self.raw = nn.Parameter(torch.zeros(event_shape if source == "per-dimension" else ()))
 
-    def forward(self, fields: tuple[Tensor, ...]) -> Tensor:
-        """The scale, given what the network sent beside the location: nothing, or one tensor."""
-        if self.from_network:
-            return self.above_floor(fields[0])
-        return self.above_floor(self.raw) if isinstance(self.source, str) else self.fixed
-
-    def above_floor(self, raw: Tensor) -> Tensor:
-        """``floor + softplus(raw + c)``; 1 at ``raw = 0``."""
-        return self.floor + F.softplus(raw + math.log(math.expm1(1 - self.floor)))
+    def forward(self, raw: Tensor | None = None) -> Tensor:
+        """The scale, given what the network sent for it, if anything: 1 where that is 0."""
+        if raw is None:
+            if not isinstance(self.source, str):
+                return self.fixed
+            raw = self.raw
+        return F.softplus(raw, beta=self.beta) + self.floor
 
 
 class _LocationScale(nn.Module):
@@ -209,10 +210,10 @@ class _LocationScale(nn.Module):
 
     def forward(self, params: Tensor) -> tuple[Tensor, Tensor]:
         loc, *rest = _fields(params, self.event_shape, self.count)
-        scale = self.scale(tuple(rest))
+        scale = self.scale(*rest)
         if self.unit is not None:
             loc, scale = self.unit * loc, self.unit * scale
-        return loc if self.center is None else self.center + loc, scale.expand_as(loc)
+        return loc if self.center is None else self.center + loc, scale
 
     def share_at_floor(self, scale: Tensor) -> float:
         """Share of scales within 5% of the floor."""
@@ -321,7 +322,7 @@ class FullRankGaussian(nn.Module):
         (params,) = _fields(params, Size((self.num_params,)), 1)
         loc, entries = params[:, : self.dim], params[:, self.dim :]
         rows, columns = self.rows_and_columns
-        entries = torch.where(rows == columns, self.scale.above_floor(entries), entries)
+        entries = torch.where(rows == columns, self.scale(entries), entries)
         scale_tril = entries.new_zeros(len(params), self.dim, self.dim)
         scale_tril[:, rows, columns] = entries
         return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)

@@ -41,17 +41,22 @@ class Factor:
         return self.p.log_prob(self.z)
 
     @cached_property
-    def kl(self) -> Float[Tensor, "K B"] | None:
-        """``KL(q || p)`` in closed form, where torch's registry knows one, else None."""
+    def kl(self) -> Float[Tensor, "*K B"] | None:
+        """``KL(q || p)`` in closed form, where torch's registry knows one, else None.
+
+        ``(B,)``, or ``(K, B)`` for a layer below others, whose distributions depend on their samples.
+        """
         try:
-            return kl_divergence(self.q, self.p).expand(_leading(self.z))
+            return kl_divergence(self.q, self.p)
         except NotImplementedError:
             return None
 
-    def rate(self, *, closed_form: bool = True) -> Float[Tensor, "K B"]:
-        """``KL(q || p)``: in closed form where there is one and it is wanted, else from the samples."""
+    def rate(self, *, closed_form: bool = True) -> Float[Tensor, " B"]:
+        """``E_q[log q(z | x) - log p(z)]``: in closed form where there is one and it is wanted, else by the samples' mean."""
         kl = self.kl if closed_form else None
-        return self.log_posterior - self.log_prior if kl is None else kl
+        if kl is None:
+            kl = self.log_posterior - self.log_prior
+        return mean_over_samples(kl) if kl.ndim == 2 else kl
 
 
 class Draw:
@@ -210,13 +215,13 @@ class VAE(nn.Module):
 
     def _log_likelihood(self, x: Tensor, z: Latent, context: Context | None) -> Tensor:
         num_samples, num_data = _leading(z)
-        p = contexts.call(
-            self.likelihood, map_latent(lambda leaf: leaf.flatten(0, 1), z), context=contexts.repeat(context, num_samples)
-        )
+        if num_samples > 1:
+            context = contexts.repeat(context, num_samples)
+        p = contexts.call(self.likelihood, map_latent(lambda leaf: leaf.flatten(0, 1), z), context=context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
             raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
         repeated = x if num_samples == 1 else x.expand(num_samples, *x.shape).flatten(0, 1)
-        return p.log_prob(repeated).unflatten(0, (num_samples, num_data))
+        return p.log_prob(repeated).reshape(num_samples, num_data)
 
 
 def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Tensor | None]:

@@ -86,7 +86,7 @@ class Objective(nn.Module):
         surrogate = self.gradient.surrogate(draw, self._followed(kl_weight), x, context)
         with torch.no_grad():
             bound = reported(self.bound)(draw)
-            rate = torch.stack([mean_over_samples(factor.rate()) for factor in draw.factors])
+            rate = torch.stack([factor.rate() for factor in draw.factors])
             distortion = -mean_over_samples(draw.log_likelihood)
         loss = (surrogate.detach() - surrogate - bound).mean()
         return Loss(loss, bound, rate, distortion)

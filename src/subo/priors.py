@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 from subo.distributions import Flow
+from subo.distributions import StandardNormal as StandardNormalDistribution
 from subo.errors import InputError
 from subo.families import FullRankGaussian, Gaussian
 from subo.flows import autoregressive, spline
@@ -29,11 +30,10 @@ class StandardNormal(nn.Module):
 
     def __init__(self, *event_shape: int):
         super().__init__()
-        self.register_buffer("loc", torch.zeros(event_shape), persistent=False)
-        self.register_buffer("scale", torch.ones(event_shape), persistent=False)
+        self.register_buffer("zeros", torch.zeros(event_shape), persistent=False)
 
     def forward(self) -> Distribution:
-        return Independent(Normal(self.loc, self.scale, validate_args=False), self.loc.ndim, validate_args=False)
+        return StandardNormalDistribution(self.zeros)
 
 
 class GaussianMixture(nn.Module):

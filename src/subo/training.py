@@ -149,8 +149,9 @@ def train(
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    module, wrapped = fabric.setup(objective, optimizer)
-    module.train()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    module, stepper, backward = _prepared(objective, optimizer, fabric)
+    objective.train()
     number = first
     for item in _cycle(batches, forever=steps is not None):
         if steps is not None and number >= steps:
@@ -165,16 +166,28 @@ def train(
         number += 1
         if not math.isfinite(loss.loss.item()):
             raise DivergedError(_diagnosis(number, loss))
-        wrapped.zero_grad()
-        fabric.backward(loss.loss if batch.weight == 1 else batch.weight * loss.loss)
+        for parameter in parameters:
+            parameter.grad = None
+        backward(loss.loss if batch.weight == 1 else batch.weight * loss.loss)
         norm = None
         if clip is not None:
-            norm = float(fabric.clip_gradients(module, wrapped, max_norm=clip, error_if_nonfinite=False))
+            norm = float(fabric.clip_gradients(objective, stepper, max_norm=clip, error_if_nonfinite=False))
             if not math.isfinite(norm):
                 raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {_REMEDY}")
-        wrapped.step()
+        stepper.step()
         loss = loss._replace(loss=loss.loss.detach())
         yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
+
+
+def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable]:
+    """The module, optimiser and backward pass that Fabric makes of these; themselves where it would only wrap them.
+
+    On one device in full precision Fabric's wrappers change nothing and cost 80 microseconds a step.
+    """
+    if fabric.world_size == 1 and fabric.strategy.precision.precision == "32-true":
+        return fabric.to_device(objective), optimizer, Tensor.backward
+    module, wrapped = fabric.setup(objective, optimizer)
+    return module, wrapped, fabric.backward
 
 
 def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:

@@ -96,7 +96,7 @@ def log_marginal(
         log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(0))
         log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_weight).logsumexp(0))
         distortion = distortion - draw.log_likelihood.double().sum(0)
-        rate = rate + torch.stack([factor.rate().double().sum(0) for factor in draw.factors])
+        rate = rate + count * torch.stack([factor.rate().double() for factor in draw.factors])
         drawn += count
     inverse_ess = torch.exp(log_sum_squares - 2 * log_sum)
     variance = (num_samples * inverse_ess - 1).clamp(min=0) / (num_samples - 1) if num_samples > 1 else torch.inf
