@@ -236,7 +236,7 @@ def test_kl_bars_are_sorted_and_the_inactive_ones_grey():
     figure = draw(figures.kl_per_dimension(kl, active=active))
     (axes,) = figure.axes
     assert [bar.get_height() for bar in bars_of(axes)] == [2.0, 0.5, 0.001, 0.0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "0", "3"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["z2", "z3", "z1", "z4"]
     colours = [bar.get_facecolor() for bar in bars_of(axes)]
     assert colours == [to_rgba(figures.BLUE)] * 2 + [to_rgba(figures.GREY)] * 2
     assert "nats" in axes.get_ylabel()

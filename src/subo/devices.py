@@ -2,14 +2,30 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from subo.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["make_fabric"]
+__all__ = ["make_fabric", "place"]
+
+
+def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch where a module's parameters are, with x in their precision; as it is for a model without any.
+
+    Args:
+        module: A module, or any model.
+        x: Data.
+        context: What is known beside x.
+    """
+    parameters = getattr(module, "parameters", None)
+    like = next(iter(parameters()), x) if parameters else x
+    return x.to(like), {name: tensor.to(like.device) for name, tensor in context.items()}
 
 
 def make_fabric(

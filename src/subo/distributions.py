@@ -3,6 +3,7 @@
 Importing this module adds four rules to torch's registry of KL divergences, for pairs that had none.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -27,13 +28,17 @@ __all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow", "StandardN
 _SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
 _SERIES_LIMIT = 0.25  # below it the first omitted term is less than 1e-17, above it the direct form is exact enough
 
+# (e^v - 1) / v and log(1 + v) / v, whose derivatives the quotients lose to cancellation near 0.
+_EXPM1 = tuple(1 / math.factorial(n + 1) for n in range(9))
+_LOG1P = tuple((-1) ** n / (n + 1) for n in range(9))
+_QUOTIENT_LIMIT = 0.01  # below it the first omitted term is less than 1e-18
 
-def _even_series(u: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """``sum_n coefficients[n] * u^(2n)`` by Horner's rule."""
-    square = u * u
+
+def _polynomial(u: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """``sum_n coefficients[n] * u^n`` by Horner's rule."""
     total = torch.zeros_like(u)
     for coefficient in reversed(coefficients):
-        total = total * square + coefficient
+        total = total * u + coefficient
     return total
 
 
@@ -71,7 +76,7 @@ class ContinuousBernoulli(Distribution):
         near = u.abs() < _SERIES_LIMIT
         large = torch.where(near, torch.ones_like(u), u.abs())  # keeps the branch not taken away from 0 / 0
         direct = large + torch.log1p(-torch.exp(-2 * large)) - torch.log(2 * large)
-        return u + torch.where(near, u * u * _even_series(u, _SERIES), direct)
+        return u + torch.where(near, u * u * _polynomial(u * u, _SERIES), direct)
 
     @property
     def mean(self) -> Tensor:
@@ -79,7 +84,7 @@ class ContinuousBernoulli(Distribution):
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
         far = torch.where(near, torch.ones_like(u), u)
-        slope = u * _even_series(u, tuple(2 * (n + 1) * c for n, c in enumerate(_SERIES)))
+        slope = u * _polynomial(u * u, tuple(2 * (n + 1) * c for n, c in enumerate(_SERIES)))
         return 0.5 + 0.5 * torch.where(near, slope, 1 / torch.tanh(far) - 1 / far)
 
     @property
@@ -88,7 +93,7 @@ class ContinuousBernoulli(Distribution):
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
         far = torch.where(near, torch.ones_like(u), u.abs())
-        curvature = _even_series(u, tuple((2 * n + 2) * (2 * n + 1) * c for n, c in enumerate(_SERIES)))
+        curvature = _polynomial(u * u, tuple((2 * n + 2) * (2 * n + 1) * c for n, c in enumerate(_SERIES)))
         inverse_sinh_squared = 4 * torch.exp(-2 * far) / torch.expm1(-2 * far) ** 2
         return torch.where(near, curvature, far**-2 - inverse_sinh_squared) / 4
 
@@ -99,14 +104,17 @@ class ContinuousBernoulli(Distribution):
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         r"""Inverts the distribution function, ``x = log(1 + t (e^eta - 1)) / eta`` for t uniform.
 
-        Evaluated for ``-|eta|``, where nothing overflows, and mirrored.
+        Evaluated for ``-|eta|``, where nothing overflows, and mirrored; near 0, where it is 0 / 0, as the product
+        ``t * (e^eta - 1) / eta * log(1 + w) / w`` with ``w = t (e^eta - 1)``, factor by factor from the power series.
         """
         shape = Size(sample_shape) + self.batch_shape
         uniform = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device)
-        # At 0 the quotient's limit is t; a parameter this small gives it to rounding.
-        eta = -self.logits.abs().clamp(min=torch.finfo(self.logits.dtype).tiny ** 0.5)
-        x = torch.log1p(uniform * torch.expm1(eta)) / eta
-        return torch.where(self.logits > 0, 1 - x, x)
+        near = self.logits.abs() < _QUOTIENT_LIMIT
+        small = torch.where(near, self.logits, torch.zeros_like(self.logits))
+        product = uniform * _polynomial(small, _EXPM1) * _polynomial(uniform * torch.expm1(small), _LOG1P)
+        eta = -torch.where(near, torch.ones_like(self.logits), self.logits.abs())
+        quotient = torch.log1p(uniform * torch.expm1(eta)) / eta
+        return torch.where(near, product, torch.where(self.logits > 0, 1 - quotient, quotient))
 
 
 @register_kl(ContinuousBernoulli, ContinuousBernoulli)
@@ -120,7 +128,7 @@ class Bernoulli(Independent):
 
     Args:
         logits: ``log p(x = 1) / p(x = 0)``, ``(*batch, *event)``.
-        event_dims: How many of its last dimensions make an event, at least one.
+        event_dims: How many of its last dimensions make an event.
     """
 
     def __init__(self, logits: Tensor, event_dims: int):
@@ -137,7 +145,8 @@ class Bernoulli(Independent):
         if value.shape != logits.shape:
             value, logits = torch.broadcast_tensors(value, logits)
         entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
-        return -entropy.flatten(-self.reinterpreted_batch_ndims).sum(-1)
+        dims = self.reinterpreted_batch_ndims
+        return -(entropy.flatten(-dims).sum(-1) if dims else entropy)
 
 
 class Categorical(TorchCategorical):
@@ -153,9 +162,9 @@ class Categorical(TorchCategorical):
 
     @property
     def variance(self) -> Tensor:
-        """``sum_c c^2 p_c - mean^2``."""
-        squares = torch.arange(self._num_events, device=self.probs.device).square()
-        return (self.probs * squares).sum(-1) - self.mean.square()
+        """``sum_c (c - mean)^2 p_c``."""
+        levels = torch.arange(self._num_events, device=self.probs.device)
+        return (self.probs * (levels - self.mean.unsqueeze(-1)).square()).sum(-1)
 
 
 class Flow(Distribution):
@@ -214,6 +223,11 @@ class StandardNormal(Independent):
 
     def __init__(self, zeros: Tensor):
         super().__init__(Normal(zeros, torch.ones_like(zeros), validate_args=False), zeros.ndim, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Independent:
+        """A batch of the same normal."""
+        elements = self.base_dist.expand(Size(batch_shape) + self.event_shape)
+        return Independent(elements, len(self.event_shape), validate_args=False)
 
 
 @register_kl(Independent, StandardNormal)

@@ -53,14 +53,19 @@ class Family(Protocol):
         ...
 
 
-def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
-    """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
-    if params.numel() != len(params) * count * event_shape.numel():
+def check_count(params: Tensor, event_shape: Size, count: int) -> None:
+    """Refuses parameters that are not `count` numbers a datum, the family's num_params."""
+    if params.numel() != len(params) * count:
         raise InputError(
-            f"a family over events of shape {tuple(event_shape)} takes {count * event_shape.numel()} parameters a "
+            f"a family over events of shape {tuple(event_shape)} takes {count} parameters a "
             f"datum; the network gave {params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output "
             "as large as the family's num_params."
         )
+
+
+def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
+    """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
+    check_count(params, event_shape, count * event_shape.numel())
     if count == 1:  # not through unbind, whose gradient is a copy
         return (params.reshape(len(params), *event_shape),)
     return params.reshape(len(params), count, *event_shape).unbind(1)
@@ -319,7 +324,8 @@ class FullRankGaussian(nn.Module):
         self.register_buffer("rows_and_columns", torch.tril_indices(self.dim, self.dim), persistent=False)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        (params,) = _fields(params, Size((self.num_params,)), 1)
+        check_count(params, self.event_shape, self.num_params)
+        params = params.flatten(1)
         loc, entries = params[:, : self.dim], params[:, self.dim :]
         rows, columns = self.rows_and_columns
         entries = torch.where(rows == columns, self.scale(entries), entries)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from subo.data import Batch, Data, Split, batches, num_batches
-from subo.devices import make_fabric
+from subo.devices import make_fabric, place
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.interrupts import stop_signals
 from subo.objective import Loss, Objective
@@ -264,7 +264,6 @@ def measure(
         fabric: Shares the data between its processes; one process by default.
     """
     rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    parameter = next(objective.parameters())
     mode = objective.training
     objective.eval()
     totals = None
@@ -272,9 +271,7 @@ def measure(
         for batch in batches(
             split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size
         ):
-            x = batch.x.to(parameter)
-            context = {name: tensor.to(parameter.device) for name, tensor in batch.context.items()}
-            loss = objective(x, context)
+            loss = objective(*place(objective, batch.x, batch.context))
             totals = _sums([loss] if batch.weight else [], totals, like=loss)
     objective.train(mode)
     assert totals is not None  # a split has at least one datum

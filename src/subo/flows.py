@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from subo.distributions import Flow
 from subo.errors import InputError
-from subo.families import Gaussian
+from subo.families import Gaussian, check_count
 
 _validation, _constraints = Distribution._validate_args, Distribution.arg_constraints
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform  # noqa: E402
@@ -78,6 +78,7 @@ class _FlowFamily(nn.Module):
         self.transform = transform
 
     def forward(self, params: Tensor) -> Distribution:
+        check_count(params, self.base.event_shape, self.num_params)
         base, context = params.flatten(1).split([self.base.num_params, self.num_params - self.base.num_params], dim=1)
         return Flow(self.base(base), self.transform(context), validate_args=False)
 

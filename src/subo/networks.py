@@ -8,7 +8,7 @@ from torch import Size, Tensor, nn
 
 from subo.errors import InputError
 
-__all__ = ["ACTIVATIONS", "Standardize", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
+__all__ = ["ACTIVATIONS", "Offset", "Standardize", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -178,3 +178,20 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.center) / self.unit
+
+
+class Offset(nn.Module):
+    """``network(z) + offset``: lets an untrained decoder start at the data's mean.
+
+    Args:
+        network: ``(N, ...) -> (N, P)`` in any shape of P numbers.
+        offset: P numbers, in any shape; not trained.
+    """
+
+    def __init__(self, network: nn.Module, offset: Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("offset", offset.flatten().clone())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.network(z).flatten(1) + self.offset

@@ -1,9 +1,12 @@
 """Whether data are what a model describes: checked once, at the door."""
 
+from dataclasses import replace
+
 import torch
 from torch.distributions import Distribution, constraints
 
 from subo.data import Split
+from subo.devices import place
 from subo.errors import InputError
 from subo.model import LatentVariableModel
 from subo.randomness import forked
@@ -25,10 +28,9 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     Raises:
         InputError: Says which datum is wrong and how, and what to do.
     """
-    device = next((tensor.device for tensor in getattr(model, "parameters", lambda: iter(()))()), torch.device("cpu"))
-    _, context = Split(split.x[:1], levels=split.levels, labels=None if split.labels is None else split.labels[:1]).read(torch.arange(1))
+    first = replace(split.take(torch.arange(1)), resample=False)
     with forked(0):
-        _, p = model.sample(1, {name: tensor.to(device) for name, tensor in context.items()})
+        _, p = model.sample(1, place(model, *first.read(torch.arange(1)))[1])
     if p.event_shape != split.event_shape:
         raise InputError(
             f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
@@ -40,7 +42,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     for start in range(0, len(split), _CHUNK):
         index = torch.arange(start, min(start + _CHUNK, len(split)))
         x, _ = split.read(index)
-        inside = support.check(x.to(device)).cpu()
+        inside = support.check(x)
         if not inside.all():
             row = int((~inside).nonzero()[0, 0])
             raise InputError(_message(where, support, x[row], start + row))

@@ -1,0 +1,196 @@
+"""The numbers of a fitted model on held-out data, each with its error."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subo.context import call
+from subo.data import Split, batches
+from subo.devices import place
+from subo.errors import InputError
+from subo.evaluation.importance import log_marginal
+from subo.evaluation.usage import latent_usage
+from subo.model import LatentVariableModel
+from subo.randomness import forked
+
+__all__ = ["Evaluation", "Scores", "evaluate", "score"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-datum estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
+
+    Attributes:
+        log_px: Importance-sampled log p(x), ``(N,)``.
+        standard_error: Of each `log_px`, ``(N,)``.
+        effective_sample_size: ``(N,)``.
+        rate: ``(N,)``, all layers.
+        distortion: ``(N,)``.
+        num_samples: K.
+    """
+
+    log_px: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
+    rate: Tensor
+    distortion: Tensor
+    num_samples: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over held-out data, in nats per datum; ``_se`` are standard errors of the means.
+
+    Attributes:
+        log_px: Mean of the importance-sampled log p(x).
+        log_px_se: From the spread over data, which holds that of the samples.
+        elbo: ``-(rate + distortion)``, always at beta 1.
+        elbo_se: From the spread over data.
+        rate: ``KL(q || p)``.
+        distortion: ``-E_q[log p(x|z)]``.
+        active_units: Latent dimensions whose posterior mean varies by more than 0.01 over the data.
+        latent_dim: Latent dimensions in all.
+        bits_per_dim: ``-log_px / (elements * log 2)``; of a density where the data are not discrete.
+        median_ess: Median over data of the effective number of samples.
+        num_samples: K of `log_px`.
+        num_data: How many data.
+        split: Which data.
+        at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
+    """
+
+    log_px: float
+    log_px_se: float
+    elbo: float
+    elbo_se: float
+    rate: float
+    distortion: float
+    active_units: int
+    latent_dim: int
+    bits_per_dim: float
+    median_ess: float
+    num_samples: int
+    num_data: int
+    split: str
+    at_floor: float | None
+
+
+@torch.no_grad()
+def score(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    num_samples: int = 1000,
+    max_rows: int = 5000,
+    seed: int = 0,
+    advance: Callable[[int], Any] | None = None,
+) -> Scores:
+    """log p(x) of every datum; the same numbers at every call with the same seed.
+
+    Args:
+        model: The model.
+        split: The data.
+        num_samples: K.
+        max_rows: Latents decoded at a time.
+        seed: Of the samples.
+        advance: Called with the number of data done, as they are.
+    """
+    parts = []
+    size = max(1, min(len(split), max_rows // min(num_samples, max_rows)))
+    with _evaluating(model), forked(seed):
+        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
+            x, context = place(model, batch.x, batch.context)
+            parts.append(log_marginal(model, x, context, num_samples=num_samples, max_rows=max_rows))
+            if advance is not None:
+                advance(len(x))
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
+
+    return Scores(
+        joined("log_px"),
+        joined("standard_error"),
+        joined("effective_sample_size"),
+        joined("rate").sum(0),
+        joined("distortion"),
+        num_samples,
+    )
+
+
+def evaluate(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    name: str = "test",
+    num_samples: int = 1000,
+    seed: int = 0,
+    advance: Callable[[int], Any] | None = None,
+) -> Evaluation:
+    """Measures a model on held-out data.
+
+    Args:
+        model: The model.
+        split: The data, at least two.
+        name: What they are called in the record.
+        num_samples: K of log p(x).
+        seed: Of the samples.
+        advance: Called with the number of data done, as they are.
+
+    Raises:
+        InputError: There is only one datum, so no standard error.
+    """
+    if len(split) < 2:
+        raise InputError("one datum gives no standard error: evaluate on at least two")
+    scores = score(model, split, num_samples=num_samples, seed=seed, advance=advance)
+    with _evaluating(model):
+        usage = latent_usage(model, split)
+        at_floor = _share_at_floor(model, split)
+    elbo = -(scores.rate + scores.distortion)
+    root = math.sqrt(len(split))
+    log_px = scores.log_px.mean().item()
+    return Evaluation(
+        log_px=log_px,
+        log_px_se=scores.log_px.std().item() / root,
+        elbo=elbo.mean().item(),
+        elbo_se=elbo.std().item() / root,
+        rate=scores.rate.mean().item(),
+        distortion=scores.distortion.mean().item(),
+        active_units=int(usage.active.sum()),
+        latent_dim=len(usage.active),
+        bits_per_dim=-log_px / (split.event_shape.numel() * math.log(2)),
+        median_ess=scores.effective_sample_size.median().item(),
+        num_samples=num_samples,
+        num_data=len(split),
+        split=name,
+        at_floor=at_floor,
+    )
+
+
+@contextmanager
+def _evaluating(model: LatentVariableModel) -> Iterator[None]:
+    """A module in evaluation mode inside, in its own mode after."""
+    module = model if isinstance(model, nn.Module) else nn.Identity()
+    mode = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(mode)
+
+
+@torch.no_grad()
+def _share_at_floor(model: Any, split: Split) -> float | None:
+    """Asks the likelihood's family, where it has a floor, at the latents of some data."""
+    family = getattr(getattr(model, "likelihood", None), "family", None)
+    share = getattr(family, "share_at_floor", None)
+    if share is None:
+        return None
+    batch = next(batches(split, 1000, seed=0, epoch=0, shuffle=False))
+    x, context = place(model, batch.x, batch.context)
+    with forked(0):
+        z = model.draw(x, context, path=False).z
+    return share(call(model.likelihood, z[0], context=context))

@@ -1,0 +1,291 @@
+"""Experiments: a run from data to figures, and a run read back. What the command line does, as functions."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from subo.data import Data, Split, stream
+from subo.devices import make_fabric
+from subo.errors import InputError
+from subo.evaluation.summary import Evaluation, evaluate
+from subo.evaluation.usage import posterior_means
+from subo.files import replacing, write_json
+from subo.fitting import Epoch, History, fit
+from subo.inference import with_local_posterior
+from subo.objective import Objective
+from subo.pictures import draw_figures
+from subo.progress import bar
+from subo.randomness import forked
+from subo.recipes import RECIPES, likelihood_for
+from subo.runs import Run
+from subo.sources import load
+
+__all__ = ["Experiment", "evaluate_run", "finish_run", "model_for", "open_run", "resume_run", "start_run"]
+
+_EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
+_SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run with what its files say.
+
+    Attributes:
+        run: The directory.
+        config: What was asked for.
+        objective: The model, its bound and number of samples; with the fitted weights once there are some.
+    """
+
+    run: Run
+    config: dict[str, Any]
+    objective: Objective
+
+    def data(self) -> Data:
+        """Loads the data that the run was fitted to.
+
+        Raises:
+            InputError: They are gone, or are not the same any more.
+        """
+        asked = self.config["data"]
+        directory = asked["data_dir"] and Path(asked["data_dir"])
+        data = load(asked["source"], data_dir=directory, binarize=asked["binarize"], seed=asked["seed"])
+        if data.fingerprint != asked["fingerprint"]:
+            raise InputError(
+                f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
+                f"{data.fingerprint}, then {asked['fingerprint']}): its numbers would not belong together. Restore the "
+                "data, or fit again."
+            )
+        return data
+
+
+def start_run(
+    source: str,
+    out: Path,
+    *,
+    recipe: str = "vae",
+    options: Mapping[str, Any] | None = None,
+    data_dir: Path | None = None,
+    binarize: str = "none",
+    seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+    device: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> tuple[Experiment, History] | None:
+    """Fits a recipe to data, and writes everything to a run directory.
+
+    Args:
+        source: A named data set or a path.
+        out: The run directory.
+        recipe: Which of RECIPES.
+        options: Its settings.
+        data_dir: Where named sets are looked for.
+        binarize: The binarisation policy.
+        seed: Of everything.
+        training: Settings of :func:`subo.fitting.fit`.
+        device: Settings of :func:`subo.devices.make_fabric`.
+        overwrite: Whether a run that is there already is replaced.
+        progress: Whether to show progress.
+
+    Returns:
+        The experiment and its history; None in all processes but the first.
+    """
+    fabric = make_fabric(**(device or {}))
+    fabric.launch()
+    data = load(source, data_dir=data_dir, binarize=binarize, seed=seed)  # pyright: ignore[reportArgumentType]
+    settings = _resolved(recipe, options or {}, data)
+    config = {
+        "subo": version("subo"),
+        "recipe": recipe,
+        "options": settings,
+        "data": {
+            "source": source if not Path(source).exists() else str(Path(source).resolve()),
+            "data_dir": data_dir and str(data_dir.resolve()),
+            **data.describe(),
+            "feature_names": data.feature_names,
+        },
+        "training": {**(training or {}), "seed": seed},
+        "device": dict(device or {}),
+    }
+    objective = _built(config, data)
+    run = Run(out)
+    if fabric.is_global_zero:
+        run = Run.create(out, overwrite=overwrite)
+        run.write_config(config)
+    fabric.barrier()
+    return _fitted(Experiment(run, config, objective), data, fabric, progress=progress, resume=False)
+
+
+def resume_run(
+    out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False
+) -> tuple[Experiment, History] | None:
+    """Goes on with a run from its checkpoint.
+
+    Args:
+        out: The run directory.
+        changes: Settings of training that are to be others from now on, such as `epochs`.
+        progress: Whether to show progress.
+
+    Returns:
+        As :func:`start_run`.
+    """
+    run = Run.open(out, finished=False)
+    config = run.read_config()
+    config["training"].update(changes or {})
+    fabric = make_fabric(**config["device"])
+    fabric.launch()
+    experiment = Experiment(run, config, _built(config, None))
+    data = experiment.data()
+    if fabric.is_global_zero:
+        run.write_config(config)
+    fabric.barrier()
+    return _fitted(experiment, data, fabric, progress=progress, resume=True)
+
+
+def open_run(path: str | Path) -> Experiment:
+    """Reads a finished run: builds its model again and loads the weights."""
+    run = Run.open(path)
+    config = run.read_config()
+    try:
+        objective = _built(config, None)
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
+            f"written by {config.get('subo', 'an unknown version') if isinstance(config, dict) else 'something else'}."
+        ) from error
+    run.load_weights(objective.model)
+    objective.eval()
+    return Experiment(run, config, objective)
+
+
+def evaluate_run(
+    experiment: Experiment,
+    data: Data,
+    *,
+    split: str = "test",
+    num_samples: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures a run on one of its splits, and writes ``evaluation.json``.
+
+    Args:
+        experiment: The run.
+        data: Its data.
+        split: ``test``, ``validation`` or ``train``.
+        num_samples: K of log p(x).
+        seed: Of the samples.
+        progress: Whether to show progress.
+    """
+    held_out: Split = getattr(data, split)
+    shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
+    model = model_for(experiment, held_out)
+    with shown:
+        result = evaluate(
+            model,
+            held_out,
+            name=split,
+            num_samples=num_samples,
+            seed=seed,
+            advance=lambda count: shown.advance(task, count),
+        )
+    discrete = experiment.config["options"]["likelihood"] in ("bernoulli", "categorical", "poisson")
+    write_json(
+        experiment.run.evaluation,
+        {
+            **{name: _plain(value) for name, value in asdict(result).items()},
+            "unit": "nats per datum",
+            "log_px_is": "log-probability" if discrete else "log-density in the data's units",
+            "data": experiment.config["data"]["source"],
+            "binarization": experiment.config["data"]["binarization"],
+        },
+    )
+    return result
+
+
+def model_for(experiment: Experiment, split: Split) -> Any:
+    """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
+    if experiment.config["options"].get("inference") != "local":
+        return experiment.objective.model
+    return with_local_posterior(experiment.objective, split)
+
+
+def _fitted(
+    experiment: Experiment, data: Data, fabric: Any, *, progress: bool, resume: bool
+) -> tuple[Experiment, History] | None:
+    """Trains, saves the weights, measures and draws."""
+    run, training = experiment.run, experiment.config["training"]
+    watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
+    local = experiment.config["options"].get("inference") == "local"
+    every = math.ceil((training.get("epochs") or 100) / _SNAPSHOTS) if not training.get("minutes") else 1
+
+    def snapshot(epoch: Epoch) -> None:
+        if fabric.is_global_zero and not local and (epoch.epoch == 1 or epoch.epoch % every == 0):
+            means = posterior_means(experiment.objective.model, watched).flatten(1).numpy()
+            with replacing(run.snapshots / f"means-{epoch.epoch:06d}.npy") as temporary:
+                np.save(temporary, means)
+
+    history = fit(
+        experiment.objective,
+        data.train if local else data,  # other data have no rows of parameters while it trains
+        run_dir=run.path,
+        resume=resume,
+        fabric=fabric,
+        on_epoch=snapshot,
+        progress=progress and fabric.is_global_zero,
+        **training,
+    )
+    if not fabric.is_global_zero:
+        return None
+    experiment.objective.cpu()
+    run.save_weights(experiment.objective.model)
+    experiment.objective.eval()
+    return experiment, history
+
+
+def finish_run(
+    experiment: Experiment, *, num_samples: int = 1000, figures: bool = True, progress: bool = False
+) -> Evaluation:
+    """Measures a fitted run on its test data and draws its figures."""
+    data = experiment.data()
+    result = evaluate_run(experiment, data, num_samples=num_samples, progress=progress)
+    if figures:
+        draw_figures(experiment.run, model_for(experiment, data.test), data)
+    return result
+
+
+def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """Settings with what depends on the data filled in, so that the config alone tells the model."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    settings = dict(options)
+    if settings.get("likelihood", "auto") == "auto":
+        settings["likelihood"] = likelihood_for(data.kind)
+    return settings
+
+
+def _built(config: dict[str, Any], data: Data | None) -> Objective:
+    """The objective that a config describes; with data, started from them."""
+    options = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()
+    }
+    if options.get("inference") == "local":
+        options["num_data"] = config["data"]["sizes"]["train"]
+    seed = config["data"]["seed"]
+    examples = None
+    if data is not None:
+        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:_EXAMPLES]
+        examples, _ = data.train.read(index, generator=stream("example bits", seed))
+    with forked(seed):
+        return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
+
+
+def _plain(value: Any) -> Any:
+    """None for numbers that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,29 @@
+"""Arrays in, figures out: training, reconstructions, samples and the latent space.
+
+Every function returns a :class:`matplotlib.figure.Figure` of its own: no pyplot state, no changed defaults,
+no window. Images are events of shape ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)`` with values in [0, 1]; every
+other event is drawn as a vector over its features.
+"""
+
+# Names imported `as` themselves aren't public: the tests look at them.
+from subo.figures.data_space import decoder_grid, reconstructions, samples, tile
+from subo.figures.latent_space import _mass_levels as _mass_levels
+from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
+from subo.figures.style import BLUE as BLUE
+from subo.figures.style import CLASS_COLOURS as CLASS_COLOURS
+from subo.figures.style import GREY as GREY
+from subo.figures.style import save
+from subo.figures.training import training_curves
+
+__all__ = [
+    "activity_per_dimension",
+    "animate_means",
+    "decoder_grid",
+    "kl_per_dimension",
+    "latent_plane",
+    "reconstructions",
+    "samples",
+    "save",
+    "tile",
+    "training_curves",
+]

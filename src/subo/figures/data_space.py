@@ -1,0 +1,239 @@
+"""Data and what the model makes of them: reconstructions, samples, and the decoded latent plane."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from subo.errors import InputError
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, legend_below, set_labels, set_title
+
+__all__ = ["decoder_grid", "reconstructions", "samples", "tile"]
+
+MAX_LISTED = 20
+"""Vectors of at most so many features are drawn feature by feature, longer ones as curves."""
+
+
+def reconstructions(
+    originals: Shaped[ndarray, " N *event"],
+    means: Shaped[ndarray, " N *event"],
+    *,
+    feature_names: Sequence[str] | None = None,
+) -> Figure:
+    """Data, and the means of p(x|z) where their posterior puts z.
+
+    Args:
+        originals: Data, ``(N, *event)``; the first 24 images or 8 vectors are drawn.
+        means: Their reconstructions, ``(N, *event)``.
+        feature_names: Names of a vector's features, written where there are 20 or fewer.
+
+    Returns:
+        Images: a row of originals above a row of reconstructions, once or twice. Vectors: a panel a datum.
+    """
+    title = "Data, and the means of their reconstructions"
+    if _pictures(originals) is None:
+        return _compare_vectors(title, _rows(originals), _rows(means), feature_names)
+    count = min(len(originals), 24)
+    bands = 1 if count <= 12 else 2
+    columns = math.ceil(count / bands)
+    pictures = []
+    for start in range(0, count, columns):
+        band = slice(start, min(start + columns, count))
+        blank = np.ones((columns - (band.stop - start), *originals.shape[1:]))  # completes the last band
+        pictures.append(tile(np.concatenate([originals[band], blank, means[band]]), columns=columns))
+    height, width = pictures[0].shape[:2]
+    band_height = 0.8 * columns * height / width + 0.2  # an image is 0.8 inches wide
+    figure = Figure(figsize=(max(1.3 + 0.8 * columns, 5), 0.4 + bands * band_height), layout="constrained")
+    for axes, picture in zip(figure.subplots(bands, 1, squeeze=False)[:, 0], pictures, strict=True):
+        _show(axes, picture)
+        axes.set_yticks([height / 4 - 0.5, 3 * height / 4 - 0.5], labels=["original", "reconstruction"])
+        axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    set_title(figure.axes[0], title)
+    return figure
+
+
+def _compare_vectors(title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None) -> Figure:
+    figure, panels = _panels(title, min(len(originals), 8), means.shape[1], names)
+    feature = np.arange(means.shape[1])
+    for index, (axes, x, mean) in enumerate(zip(panels, originals, means, strict=False)):
+        if len(feature) <= MAX_LISTED:
+            axes.hlines(feature, x, mean, color=PALE, lw=2.5, zorder=1)
+            axes.plot(x, feature, "o", ms=4.5, color=INK, label="original")
+            axes.plot(mean, feature, "o", ms=6, mfc="none", mew=1.4, color=ORANGE, label="reconstruction")
+        else:
+            axes.plot(feature, x, color=GREY, lw=1.1, label="original")
+            axes.plot(feature, mean, color=ORANGE, lw=1.3, label="reconstruction")
+        set_title(axes, f"datum {index}", size=9)
+    legend_below(figure)
+    return figure
+
+
+def samples(means: Shaped[ndarray, " N *event"], *, feature_names: Sequence[str] | None = None) -> Figure:
+    """Means of p(x|z) at draws of z from the prior: what the model believes data look like.
+
+    Args:
+        means: Decoded draws, ``(N, *event)``; the first 100 are drawn.
+        feature_names: Names of a vector's features, written where there are 20 or fewer.
+
+    Returns:
+        Images: a square of them. Vectors of 20 features or fewer: a line a sample, all in one panel. Longer
+        ones: a panel for each of the first 12, before all the others in grey.
+    """
+    title = "Samples from the prior, as means of p(x|z)"
+    means = means[:100]
+    if _pictures(means) is not None:
+        columns = math.ceil(math.sqrt(len(means)))
+        picture = tile(means, columns=columns)
+        width = min(columns, 6)  # inches
+        height = 0.4 + width * picture.shape[0] / picture.shape[1]
+        figure = Figure(figsize=(max(width, 4), height), layout="constrained")
+        _show(figure.subplots(), picture)
+        set_title(figure.axes[0], title)
+        return figure
+    means = _rows(means)
+    feature = np.arange(means.shape[1])
+    if len(feature) <= MAX_LISTED:
+        figure, (axes,) = _panels(title, 1, len(feature), feature_names)
+        marker, alpha = "o" if len(feature) == 1 else None, max(0.25, len(means) ** -0.3)
+        for sample in means:
+            axes.plot(sample, feature, marker=marker, ms=4, lw=0.8, color=BLUE, alpha=alpha)
+        return figure
+    figure, panels = _panels(title, min(len(means), 12), len(feature), feature_names)
+    everything = [np.column_stack([feature, sample]) for sample in means]
+    for axes, sample in zip(panels, means, strict=False):
+        axes.add_collection(LineCollection(everything, colors=PALE, linewidths=0.4, zorder=0))
+        axes.plot(feature, sample, color=BLUE, lw=1.3)
+    return figure
+
+
+def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure:
+    """What the decoder makes of every place in a plane of z.
+
+    Args:
+        means: Means of p(x|z) over an equally spaced grid, ``(G, G, *event)`` or ``(G * G, *event)``:
+            ``means[i, j]`` belongs to ``z2 = grid[i]`` and ``z1 = grid[j]``, where ``grid`` is
+            ``linspace(-limit, limit, G)``. Two equal leading axes are taken for the grid's.
+        limit: The grid's last value, in units of z.
+
+    Returns:
+        Images: one seamless picture, z2 upwards. Vectors: a small curve over the features in every place, all
+        to one scale.
+    """
+    if means.ndim < 3 or means.shape[0] != means.shape[1]:
+        side = math.isqrt(len(means))
+        if side * side != len(means):
+            raise InputError(f"{len(means)} means fill no square: expected G * G, one a place.")
+        means = means.reshape(side, side, *means.shape[1:])
+    side = len(means)
+    cells = means.reshape(side * side, *means.shape[2:])
+    step = 2 * limit / max(side - 1, 1)
+    edge = limit + step / 2
+    title = "Means of p(x|z) over the latent plane"
+    figure = Figure(figsize=(7, 7), layout="constrained")
+    axes = figure.subplots()
+    pictures = _pictures(cells)
+    if pictures is not None:
+        height, width, *colour = pictures.shape[1:]
+        # A picture's first row is its top, and belongs to the last z2.
+        upward = pictures.reshape(side, side, height, width, *colour)[::-1]
+        _show(axes, np.swapaxes(upward, 1, 2).reshape(side * height, side * width, *colour))
+        axes.images[0].set_extent((-edge, edge, -edge, edge))
+        axes.set_aspect(height / width)
+    else:
+        curves = _rows(cells)
+        low, high = curves.min(), curves.max()
+        scale = f"{low:.3g} to {high:.3g}".replace("-", "−")
+        title += f"\nEach curve runs over {curves.shape[1]} features; all to one scale, {scale}"
+        z2, z1 = (np.indices((side, side)).reshape(2, -1, 1) - (side - 1) / 2) * step
+        x = z1 + 0.8 * step * (np.linspace(0, 1, curves.shape[1]) - 0.5)
+        y = z2 + 0.8 * step * ((curves - low) / ((high - low) or 1.0) - 0.5)
+        axes.add_collection(LineCollection(list(np.stack([x, y], axis=-1)), colors=BLUE, linewidths=1.0))
+        borders = np.linspace(-edge, edge, side + 1)
+        axes.hlines(borders, -edge, edge, color=PALE, lw=0.5, zorder=0)
+        axes.vlines(borders, -edge, edge, color=PALE, lw=0.5, zorder=0)
+        axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    whole = math.floor(limit)
+    ticks = np.arange(-whole, whole + 1) if whole else np.array([-limit, 0, limit])
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    set_labels(axes, title, "z1", "z2")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
+    """Lays images out in rows, left to right and downwards, one white pixel apart.
+
+    Args:
+        images: ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)``, clipped to [0, 1].
+        columns: Images in a row. Cells that the last row leaves over are white.
+
+    Returns:
+        One picture, ``(rows * (H + 1) - 1, columns * (W + 1) - 1)``, and a last axis of 3 if there is colour.
+    """
+    pictures = _pictures(images)
+    if pictures is None:
+        raise InputError(
+            f"images have the shape (N, H, W), (N, 1, H, W) or (N, 3, H, W); these have {images.shape}. "
+            "Reshape them, with the channels before height and width."
+        )
+    count, height, width, *colour = pictures.shape
+    canvas = np.ones((math.ceil(count / columns) * (height + 1) - 1, columns * (width + 1) - 1, *colour))
+    for index, picture in enumerate(pictures):
+        top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
+        canvas[top : top + height, left : left + width] = picture
+    return canvas
+
+
+def _pictures(events: ndarray) -> ndarray | None:
+    """Images for matplotlib, ``(N, H, W)`` or ``(N, H, W, 3)`` in [0, 1]; None for vectors."""
+    match events.shape[1:]:
+        case (_, _):
+            pictures = events
+        case (1, _, _):
+            pictures = events[:, 0]
+        case (3, _, _):
+            pictures = np.moveaxis(events, 1, -1)
+        case _:
+            return None
+    return np.clip(pictures, 0, 1)
+
+
+def _rows(events: ndarray) -> ndarray:
+    return events.reshape(len(events), -1)
+
+
+def _panels(title: str, count: int, size: int, names: Sequence[str] | None) -> tuple[Figure, list[Axes]]:
+    """At most `count` panels for vectors of `size` features, in full rows and with shared axes.
+
+    Few features run down the y-axis, where their names can be read; many run along the x-axis.
+    """
+    rows = 1 if count < 5 else 2 if count < 9 else 3
+    columns = count // rows
+    listed = size <= MAX_LISTED
+    figsize = (max(2.6 * columns + 0.6, 6), 0.9 + rows * (0.4 + 0.2 * max(size, 4) if listed else 2.0))
+    figure = Figure(figsize=figsize, layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    feature = "" if listed and names is not None else "feature"
+    for (row, column), axes in np.ndenumerate(grid):
+        xlabel, ylabel = ("value", feature) if listed else (feature, "value")
+        set_labels(axes, "", xlabel if row == rows - 1 else "", ylabel if column == 0 else "")
+    if listed:
+        grid[0, 0].set_yticks(range(size), labels=[str(i) for i in range(size)] if names is None else names)
+        grid[0, 0].set_ylim(size - 0.5, -0.5)
+    else:
+        grid[0, 0].set_xlim(0, size - 1)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    return figure, list(grid.ravel())
+
+
+def _show(axes: Axes, picture: ndarray) -> None:
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    axes.set_anchor("W")
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])

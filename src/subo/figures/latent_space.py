@@ -1,0 +1,244 @@
+"""The latent space: which of its dimensions are used, where the data lie in it, and how they came there."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy import ndarray
+from PIL import Image
+
+from subo.figures.style import (
+    BLUE,
+    CLASS_COLOURS,
+    GREY,
+    INK,
+    legend_below,
+    set_labels,
+    set_title,
+    with_ending,
+)
+from subo.files import replacing
+
+__all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane"]
+
+MAX_POINTS = 5_000
+ACTIVE_VARIANCE = 0.01
+PRIOR_MASSES = np.array([0.99, 0.9, 0.5])
+
+
+def kl_per_dimension(kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None) -> Figure:
+    """How much each latent dimension says of a datum, the most talkative first.
+
+    Args:
+        kl: KL(q(z_d|x) || p(z_d)), averaged over data, ``(D,)`` in nats per datum.
+        active: Which dimensions are active, as Burda et al. (2016) have it: their posterior means vary over
+            the data by more than 0.01, ``(D,)``. The others are grey.
+
+    Returns:
+        A bar a dimension; below it its name, z1 for the first of z, where there are 64 or fewer.
+    """
+    title = f"KL of each latent dimension: {kl.sum():.1f} nats per datum in all"
+    return _bars(kl, active, title, "KL [nats per datum]", floor=0.0)
+
+
+def activity_per_dimension(variance: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"]) -> Figure:
+    """How far the posterior means vary over the data: the picture where the KL doesn't separate by dimension.
+
+    Args:
+        variance: Variance over the data of the means of q(z|x), ``(D,)`` in squared units of z.
+        active: Which dimensions are active: a variance above 0.01, which is drawn as a line, ``(D,)``.
+
+    Returns:
+        A bar a dimension on a logarithmic axis, sorted and labelled as in :func:`kl_per_dimension`.
+    """
+    floor = 10.0 ** math.floor(math.log10(np.clip(variance.min() / 1.5, 1e-6, 1e-3)))
+    title, ylabel = "Activity of each latent dimension", "variance of the posterior means"
+    figure = _bars(np.maximum(variance, floor), active, title, ylabel, floor=floor)
+    axes = figure.axes[0]
+    axes.set_yscale("log")
+    axes.set_ylim(floor, 2 * max(float(variance.max()), ACTIVE_VARIANCE))
+    axes.axhline(ACTIVE_VARIANCE, color=INK, lw=0.9, ls=(0, (4, 3)))
+    return figure
+
+
+def _bars(values: ndarray, active: ndarray | None, title: str, ylabel: str, *, floor: float) -> Figure:
+    """Sorted bars that stand on `floor`, the inactive ones grey."""
+    count, order = len(values), np.argsort(-values, kind="stable")
+    listed = count <= 64
+    figure = Figure(figsize=(float(np.clip(0.16 * count + 1.5, 6, 11)), 3.6), layout="constrained")
+    axes = figure.subplots()
+    colours = [BLUE if active is None or active[index] else GREY for index in order]
+    axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colours)
+    room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
+    axes.set_xlim(-room, count - 1 + room)
+    axes.set_xticks(*([np.arange(count), [f"z{index + 1}" for index in order]] if listed else [[]]))
+    xlabel = "latent dimension, sorted" if listed else f"{count} latent dimensions, sorted"
+    set_labels(axes, title, xlabel, ylabel)
+    axes.tick_params(axis="x", length=0, labelsize=9 if count <= 32 else 7, rotation=0 if count <= 20 else 90)
+    if active is not None:
+        name = f"{active.sum()} of {count} active: variance of the posterior means > {ACTIVE_VARIANCE}"
+        handles = [Patch(color=BLUE, label=name), Patch(color=GREY, label="inactive")]
+        legend_below(figure, handles[: 1 if active.all() else 2])
+    return figure
+
+
+def latent_plane(
+    means: Shaped[ndarray, " N D"],
+    labels: Shaped[ndarray, " N"] | None = None,
+    *,
+    prior: tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " Gy Gx"]] | None = None,
+    axes: tuple[str, str] = ("z1", "z2"),
+    explained: Shaped[ndarray, " 2"] | None = None,
+) -> Figure:
+    """The data where their posteriors put them, as points of a plane.
+
+    Args:
+        means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to be told apart. Of more
+            than 5,000 only every n-th is drawn.
+        labels: ``(N,)``. Up to ten classes have colours of their own; other numbers run through a colour map.
+        prior: Grids of z1 ``(Gx,)`` and z2 ``(Gy,)``, and log p(z) on them, ``(Gy, Gx)``, in nats up to a
+            constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
+        axes: Names of the two axes.
+        explained: The part of the variance on each axis, ``(2,)``, if they are principal components.
+
+    Returns:
+        A scatter plot with equal units on both axes.
+    """
+    step = math.ceil(len(means) / MAX_POINTS)
+    points = means[::step]
+    figure = Figure(figsize=(6.6, 5.6), layout="compressed")
+    plane = figure.subplots()
+    _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
+    shown = f", {len(points):,} of them shown" if step > 1 else ""
+    title = f"Posterior means of {len(means):,} data{shown}"
+    if prior is not None and _draw_prior(plane, *prior):
+        title += "\nContours enclose 50, 90 and 99% of the prior"
+    shares = ["", ""] if explained is None else [f" ({share:.0%} of the variance)" for share in explained]
+    set_labels(plane, title, axes[0] + shares[0], axes[1] + shares[1])
+    if means.shape[1] == 1:
+        plane.set_yticks([])
+        plane.set_ylabel("")
+    return figure
+
+
+def _draw_prior(axes: Axes, x: ndarray, y: ndarray, log_density: ndarray) -> bool:
+    """Draws the contours of a prior, if there are any: a flat one has none."""
+    density = np.exp(log_density - log_density.max())
+    levels = _mass_levels(density, np.outer(np.gradient(y), np.gradient(x)))
+    if len(levels) < len(PRIOR_MASSES) or levels[0] <= density.min():
+        return False
+    seen = density >= levels[0]
+    rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
+    # The grid beyond the outer contour would only take room.
+    box = tuple(slice(max(hit[0] - 1, 0), hit[-1] + 2) for hit in (rows, columns))
+    axes.contour(x[box[1]], y[box[0]], density[box], levels=levels, colors=GREY, linewidths=0.9, zorder=0)
+    axes.use_sticky_edges = False
+    axes.margins(0.03)
+    return True
+
+
+def _mass_levels(density: ndarray, area: ndarray) -> ndarray:
+    """The densities, rising, above which the cells of a grid hold 99, 90 and 50% of its mass."""
+    order = np.argsort(-density, axis=None)
+    mass = np.cumsum((density * area).ravel()[order])
+    return np.unique(density.ravel()[order][np.searchsorted(mass, PRIOR_MASSES * mass[-1])])
+
+
+def _in_plane(points: ndarray) -> ndarray:
+    """Points of a line get a second coordinate in [-1/2, 1/2], evenly spread and the same each time."""
+    if points.shape[1] == 2:
+        return points
+    golden = (math.sqrt(5) - 1) / 2
+    return np.column_stack([points[:, 0], np.arange(len(points)) * golden % 1 - 0.5])
+
+
+def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None) -> PathCollection:
+    """Points ``(N, 2)`` coloured by label, in the order of the data, which hides no class; and a legend."""
+    size = float(np.clip(16_000 / len(points), 7, 26))
+    dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
+    axes.set_aspect("equal")
+    if labels is None:
+        dots.set_alpha(0.6)
+        return dots
+    classes, codes = np.unique(labels, return_inverse=True)
+    is_number = classes.dtype.kind in "iuf"
+    names = [f"{name:g}" if is_number else str(name) for name in classes]
+    if len(classes) <= len(CLASS_COLOURS) and not (is_number and np.any(classes % 1)):
+        dots.set_color([CLASS_COLOURS[code] for code in codes])
+        handles = [Line2D([], [], ls="", marker="o", color=colour) for colour in CLASS_COLOURS[: len(names)]]
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
+        axes.legend(handles, names, frameon=False, fontsize=9, labelcolor=INK, **place)
+    else:
+        dots.set_cmap("viridis")
+        dots.set_array(labels if is_number else codes)
+        bar = figure.colorbar(dots, ax=axes, shrink=0.8, aspect=30)
+        if not is_number:
+            bar.set_ticks(list(range(len(names))), labels=names)
+        set_labels(bar.ax, "", "", "label")
+        bar.ax.spines[:].set_visible(False)
+    dots.set_alpha(0.8)  # after the colour bar, which would take it over
+    return dots
+
+
+def animate_means(
+    frames: Shaped[ndarray, " F N 2"],
+    labels: Shaped[ndarray, " N"] | None,
+    captions: Sequence[str],
+    path: str | Path,
+    *,
+    duration: float = 0.12,
+) -> None:
+    """Writes a looping .gif of the posterior means as training moves them.
+
+    The axes never move, and each holds 99.5% of all frames' points; what lies outside leaves the picture.
+
+    Args:
+        frames: Means of q(z|x) of the same data at F times, ``(F, N, 2)``, thinned as for `latent_plane`.
+        labels: ``(N,)``, as for :func:`latent_plane`.
+        captions: What stands above each frame, F strings.
+        path: The .gif to be written; a file of that name is replaced.
+        duration: Seconds that a frame is shown. The last one stays for 2 s.
+    """
+    path = with_ending(path, ".gif")
+    step = math.ceil(frames.shape[1] / MAX_POINTS)
+    frames = frames[:, ::step]
+    low, high = np.quantile(frames.reshape(-1, 2), [0.0025, 0.9975], axis=0)
+    middle, reach = (low + high) / 2, 0.54 * (np.max(high - low) or 1.0)
+    figure = Figure(figsize=(4.8, 4.8 if labels is None else 4.4), dpi=100, layout="compressed")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
+    dots = _scatter(figure, axes, frames[-1], None if labels is None else labels[::step])
+    axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
+    set_labels(axes, captions[0], "z1", "z2")
+    canvas.draw()
+    figure.set_layout_engine("none")  # laid out once, so that nothing moves but the points
+    pictures = []
+    for points, caption in zip(frames, captions, strict=True):
+        dots.set_offsets(points)
+        set_title(axes, caption)
+        canvas.draw()
+        pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    palette = _palette(pictures[-1])
+    pictures = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
+    shown = [round(1000 * duration)] * (len(pictures) - 1) + [2000]
+    with replacing(path) as partial:
+        pictures[0].save(partial, save_all=True, append_images=pictures[1:], duration=shown, loop=0)
+
+
+def _palette(picture: ndarray) -> Image.Image:
+    """The colours that a picture ``(H, W, 3)`` shows most, just as they are: averages would dim the paper."""
+    red, green, blue = np.moveaxis(picture.astype(np.int64), -1, 0)
+    codes, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
+    codes = codes[np.argsort(-counts, kind="stable")]
+    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
+    darkest = colours.min(axis=1)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # one white alone
+    return palette

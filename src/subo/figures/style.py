@@ -1,0 +1,72 @@
+"""What all figures share: the colours, the look of axes and legends, and the way into a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from subo.errors import InputError
+from subo.files import replacing
+
+__all__ = [
+    "BLUE",
+    "CLASS_COLOURS",
+    "GREY",
+    "INK",
+    "ORANGE",
+    "PALE",
+    "legend_below",
+    "save",
+    "set_labels",
+    "set_title",
+    "with_ending",
+]
+
+INK, GREY, PALE = "#333333", "#a6a6a6", "#dddddd"
+BLUE, ORANGE = "#0072b2", "#d55e00"
+CLASS_COLOURS = (
+    *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"),
+    *("#cc79a7", "#882255", "#b3a800", "#333333", "#a6a6a6"),
+)
+
+
+def set_title(axes: Axes, text: str, *, size: int = 11) -> None:
+    """A title on the left, in ink."""
+    axes.set_title(text, loc="left", fontsize=size, color=INK)
+
+
+def set_labels(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    """The look of all figures: a title on the left, two grey spines, words in ink."""
+    set_title(axes, title)
+    axes.set_xlabel(xlabel, fontsize=10, color=INK)
+    axes.set_ylabel(ylabel, fontsize=10, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(labelsize=9, labelcolor=INK, color=GREY)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:
+    """A legend under all panels, where it hides nothing; of the first panel's artists unless told."""
+    handles = handles or figure.axes[0].get_legend_handles_labels()[0]
+    place = {"loc": "outside lower right", "ncols": 3}
+    figure.legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK, **place)
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure, whole or not at all.
+
+    Args:
+        figure: What to write.
+        path: Where, a .png (150 dots an inch), .pdf or .svg; a file of that name is replaced.
+    """
+    with replacing(with_ending(path, ".png", ".pdf", ".svg")) as partial:
+        figure.savefig(partial, dpi=150, bbox_inches="tight")
+
+
+def with_ending(path: str | Path, *endings: str) -> Path:
+    """The path, if its name has one of the endings; an input error otherwise."""
+    if Path(path).suffix not in endings:
+        raise InputError(f"'{path}' can't be written: expected a name that ends in {' or '.join(endings)}.")
+    return Path(path)

@@ -1,0 +1,74 @@
+"""The curves of a training run."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Shaped
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
+
+from subo.figures.style import BLUE, GREY, ORANGE, legend_below, set_labels
+
+__all__ = ["training_curves"]
+
+
+def training_curves(
+    epoch: Shaped[ndarray, " E"],
+    train: Mapping[str, ndarray],
+    validation: Mapping[str, ndarray] | None = None,
+    *,
+    best_epoch: int | None = None,
+) -> Figure:
+    """Bound, rate and distortion over the epochs of a run.
+
+    A y-axis spans what the last 90% of the epochs show, so that a start's huge values don't hide the rest; it
+    spans everything where that takes less than twice the room. Where an axis cuts something off it says so.
+
+    Args:
+        epoch: Numbers of the epochs, ``(E,)``.
+        train: ``bound``, ``elbo``, ``rate``, ``distortion``, each ``(E,)`` in nats per datum.
+        validation: The same of held-out data, NaN where it wasn't measured.
+        best_epoch: The epoch whose weights were kept.
+
+    Returns:
+        Three panels. The first is named ELBO where the bound is the ELBO throughout.
+    """
+    runs = {"train": train} if validation is None else {"train": train, "validation": validation}
+    is_elbo = all(np.allclose(run["bound"], run["elbo"], equal_nan=True) for run in runs.values())
+    panels = {
+        "bound": ("ELBO", "−(rate + distortion)") if is_elbo else ("bound", "what training raises"),
+        "rate": ("rate", "the cost of coding z"),
+        "distortion": ("distortion", "the cost of x, given z"),
+    }
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    for axes, (quantity, (name, meaning)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        values = np.stack([run[quantity] for run in runs.values()]).astype(float)
+        values[~np.isfinite(values)] = np.nan
+        for label, colour, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
+            measured = ~np.isnan(curve)
+            if measured.any():
+                x, y, marker = epoch[measured], curve[measured], "o" if measured.sum() <= 10 else None
+                axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=colour, label=label)
+        if best_epoch is not None:
+            label = f"best, epoch {best_epoch}"
+            axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
+        low, high, cut = _late_range(values)
+        axes.set_ylim(low, high)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        xlabel = "epoch (the first run off the axis)" if cut else "epoch"
+        set_labels(axes, f"{name}: {meaning}", xlabel, f"{name} [nats per datum]")
+    legend_below(figure)
+    return figure
+
+
+def _late_range(values: ndarray) -> tuple[float, float, bool]:
+    """Limits of a y-axis for curves ``(R, E)``, and whether they cut something off: see `training_curves`."""
+    late = values[:, values.shape[1] // 10 :]
+    if np.isnan(late).all():
+        return 0.0, 1.0, False
+    cut = bool(np.nanmax(values) - np.nanmin(values) > 2 * (np.nanmax(late) - np.nanmin(late)))
+    cut &= late.shape != values.shape
+    low, high = (np.nanmin(late), np.nanmax(late)) if cut else (np.nanmin(values), np.nanmax(values))
+    margin = 0.06 * (high - low) or 0.5
+    return float(low - margin), float(high + margin), cut

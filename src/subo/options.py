@@ -1,0 +1,121 @@
+"""The options of ``subo fit``: made from the signatures and docstrings of what they set, so that they cannot drift.
+
+The recipe, the data loader, ``fit`` and ``make_fabric`` each give a group of options: names, types and defaults from the
+signature, help from the docstring's ``Args``.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import docstring_parser
+from cyclopts import Parameter, Token
+
+from subo.devices import make_fabric
+from subo.errors import InputError
+from subo.fitting import fit
+from subo.recipes import RECIPES
+from subo.sources import load
+
+__all__ = ["fit_signature", "grouped"]
+
+# What the program itself gives, and what a command line has no words for.
+_NOT_OPTIONS = {
+    "recipe": {"event_shape", "examples", "num_data"},
+    "data": {"source", "seed"},
+    "training": {"objective", "data", "seed", "run_dir", "resume", "fabric", "on_epoch", "progress"},
+    "device": set[str](),
+}
+_TYPES = {"optimizer": str}
+
+
+def _sources(recipe: str) -> dict[str, tuple[str, Callable[..., Any]]]:
+    """Each group's title and the function whose arguments it sets."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'. Recipes: {', '.join(RECIPES)}.")
+    return {
+        "recipe": (f"Model (recipe {recipe})", RECIPES[recipe]),
+        "data": ("Data", load),
+        "training": ("Training", fit),
+        "device": ("Device", make_fabric),
+    }
+
+
+def fit_signature(recipe: str) -> inspect.Signature:
+    """The signature of the command ``fit`` with a recipe, annotated for the parser."""
+
+    def own(name: str, kind: Any, default: Any, help: str, **extra: Any) -> inspect.Parameter:
+        annotation = Annotated[kind, Parameter(help=help, **extra)]
+        position = inspect.Parameter.POSITIONAL_ONLY if name == "data" else inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(name, position, default=default, annotation=annotation)
+
+    parameters = [
+        own(
+            "data",
+            str | None,
+            None,
+            "digits, mnist, fashion-mnist, binarized-mnist, or a .npy, .npz, .csv or folder of images.",
+        ),
+        own("out", Path | None, None, "Run folder; runs/NAME by default."),
+        own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}."),
+        own("seed", int, 0, "Of everything random: split, binarisation, first weights, order, samples."),
+        own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
+        own("overwrite", bool, False, "Replace the run in --out.", negative=()),
+        own("evaluation_samples", int, 1000, "Samples for each log p(x) when the fitted model is measured."),
+        own("quiet", bool, False, "Show nothing.", negative=()),
+    ]
+    for group, (title, function) in _sources(recipe).items():
+        parameters += _parameters(function, title, _NOT_OPTIONS[group])
+    return inspect.Signature(parameters)
+
+
+def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
+    """What was given, by group: ``recipe``, ``data``, ``training``, ``device``; without what ``fit`` handles itself."""
+    return {
+        group: {name: given[name] for name in _names(function, _NOT_OPTIONS[group]) if name in given}
+        for group, (_, function) in _sources(recipe).items()
+    }
+
+
+def defaults(recipe: str, group: str) -> dict[str, Any]:
+    """A group's values where nothing is given."""
+    function = _sources(recipe)[group][1]
+    signature = inspect.signature(function)
+    return {name: signature.parameters[name].default for name in _names(function, _NOT_OPTIONS[group])}
+
+
+def _names(function: Callable[..., Any], excluded: set[str]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in excluded]
+
+
+def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) -> list[inspect.Parameter]:
+    """A function's arguments as options of the command line."""
+    signature = inspect.signature(function)
+    helps = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__ or "").params}
+    parameters = []
+    for name in _names(function, excluded):
+        parameter = signature.parameters[name]
+        kind = _TYPES.get(name, parameter.annotation)
+        extra: dict[str, Any] = {}
+        if kind == tuple[int, ...]:
+            extra = {"converter": _integers, "n_tokens": 1, "negative": ()}
+        text = " ".join((helps.get(name) or "").replace("``", "").split())
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=parameter.default,
+                annotation=Annotated[kind, Parameter(help=text, group=title, **extra)],
+            )
+        )
+    return parameters
+
+
+def _integers(kind: Any, tokens: list[Token]) -> tuple[int, ...]:
+    """``200,200`` as numbers; nothing as none."""
+    text = tokens[0].value
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"expected whole numbers between commas, such as 200,200, and got {text}") from error

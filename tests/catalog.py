@@ -1,0 +1,204 @@
+"""Everything that the library offers, by name: a new bound, family, prior or model is one line here.
+
+The conformance test and the laws run over all of it. Constructors take what they need to fit the small data that
+every test uses, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from subo import bounds, networks, priors
+from subo import families as f
+from subo.conditionals import Conditional, Local
+from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.gradients import GradientEstimator, Pathwise
+from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.model import VAE
+
+NUM_DATA, LATENT_DIM, DATA_SHAPE = 4, 2, (6,)
+
+
+def context_of(num_data: int) -> dict[str, Tensor]:
+    """A context that holds every name that a module of the catalog declares."""
+    return {"index": torch.arange(num_data) % NUM_DATA, "label": torch.arange(num_data) % 3}
+
+
+# Families: event shape -> family
+
+ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
+    "bernoulli": lambda event: f.Bernoulli(event),
+    "continuous-bernoulli": lambda event: f.ContinuousBernoulli(event),
+    "categorical": lambda event: f.Categorical(event, num_classes=5),
+    "poisson": lambda event: f.Poisson(event),
+    "gaussian, fixed scale": lambda event: f.Gaussian(event, 0.5),
+    "gaussian, shared scale": lambda event: f.Gaussian(event, "shared"),
+    "gaussian, scale per dimension": lambda event: f.Gaussian(event, "per-dimension"),
+    "gaussian": lambda event: f.Gaussian(event, "network"),
+    "gaussian, in units": lambda event: f.Gaussian(event, center=2.0, unit=3.0),
+    "laplace, fixed scale": lambda event: f.Laplace(event, 0.5),
+    "laplace, shared scale": lambda event: f.Laplace(event, "shared"),
+    "laplace, scale per dimension": lambda event: f.Laplace(event, "per-dimension"),
+    "laplace": lambda event: f.Laplace(event, "network"),
+}
+OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
+    "full-rank gaussian": lambda event: f.FullRankGaussian(event),
+    "inverse autoregressive flow": lambda event: InverseAutoregressiveFlow(event, context_dim=3, hidden=(8,)),
+    "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
+}
+FAMILIES = ELEMENTWISE | OVER_VECTORS
+CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")}
+
+# Posteriors: data shape -> q(z|x)
+
+POSTERIORS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
+    **{label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape) for label, make in CONTINUOUS.items()},
+    "local gaussian": lambda shape: Local(f.Gaussian((LATENT_DIM,)), NUM_DATA),
+    "local full-rank gaussian": lambda shape: Local(f.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
+}
+
+
+def amortized(family: f.Family, shape: Sequence[int]) -> Conditional:
+    return Conditional(family, networks.mlp(torch.Size(shape).numel(), family.num_params, hidden=(8,)))
+
+
+# Priors: (q(z|x), pseudo-inputs) -> p(z)
+
+PRIORS: dict[str, Callable[[nn.Module, Tensor], nn.Module]] = {
+    "standard normal": lambda q, u: priors.StandardNormal(LATENT_DIM),
+    "mixture": lambda q, u: priors.GaussianMixture(LATENT_DIM, components=3),
+    "full-rank mixture": lambda q, u: priors.GaussianMixture(LATENT_DIM, components=3, covariance="full"),
+    "vamp": lambda q, u: priors.VampPrior(q, u),
+    "vamp, limited": lambda q, u: priors.VampPrior(q, u, limits=(0.0, 1.0)),
+    "autoregressive flow": lambda q, u: priors.FlowPrior(LATENT_DIM, hidden=(8,)),
+    "spline flow": lambda q, u: priors.FlowPrior(LATENT_DIM, kind="spline", hidden=(8,)),
+}
+
+# Bounds, all of which accept four samples
+
+BOUNDS: dict[str, bounds.Bound] = {
+    "elbo": bounds.ELBO(),
+    "elbo, beta": bounds.ELBO(beta=4.0),
+    "elbo, free bits": bounds.ELBO(free_bits=0.1),
+    "elbo, monte carlo kl": bounds.ELBO(closed_form_kl=False),
+    "iwae": bounds.IWAE(),
+    "renyi, 0.5": bounds.Renyi(0.5),
+    "miwae, groups": bounds.MIWAE(groups=2),
+    "miwae, inner": bounds.MIWAE(inner=2),
+}
+
+# Gradient estimators
+
+GRADIENTS: dict[str, Callable[[], GradientEstimator]] = {
+    "pathwise": Pathwise,
+}
+
+# Networks: constructor, shape of one input, shape of one output
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, ...]]] = {
+    "mlp": (lambda: networks.mlp(5, 3), (5,), (3,)),
+    "mlp, linear": (lambda: networks.mlp(5, 3, hidden=()), (5,), (3,)),
+    "mlp, of images": (lambda: networks.mlp(12, 3), (1, 3, 4), (3,)),
+    "residual mlp": (lambda: networks.residual_mlp(5, 3, hidden=(8, 8)), (5,), (3,)),
+    "residual mlp, of images": (lambda: networks.residual_mlp(12, 3, hidden=(8,)), (1, 3, 4), (3,)),
+    "standardize": (lambda: networks.Standardize(torch.ones(5), 2.0), (5,), (5,)),
+    **{
+        f"conv encoder, {shape}": (lambda shape=shape: networks.conv_encoder(shape, 3, hidden=8), shape, (3,))
+        for shape in ((1, 28, 28), (3, 17, 23), (1, 8, 8), (2, 5, 1))
+    },
+    **{
+        f"conv decoder, {shape}": (lambda shape=shape: networks.conv_decoder(3, shape, hidden=8), (3,), shape)
+        for shape in ((1, 28, 28), (3, 17, 23), (1, 8, 8), (2, 5, 1))
+    },
+    "conv encoder, three layers": (
+        lambda: networks.conv_encoder((1, 9, 30), 3, channels=(2, 3, 4), hidden=8), (1, 9, 30), (3,),
+    ),
+    "conv decoder, three layers": (
+        lambda: networks.conv_decoder(3, (1, 9, 30), channels=(2, 3, 4), hidden=8), (3,), (1, 9, 30),
+    ),
+}  # fmt: skip
+
+# Whole models
+
+
+def vae(prior: str = "standard normal", posterior: str = "gaussian", likelihood: str = "bernoulli") -> VAE:
+    """A small model over data of the shape DATA_SHAPE."""
+    q = POSTERIORS[posterior](DATA_SHAPE)
+    p = FAMILIES[likelihood](DATA_SHAPE)
+    decoder = Conditional(p, networks.mlp(LATENT_DIM, p.num_params, hidden=(8,)))
+    return VAE(PRIORS[prior](q, torch.rand(3, *DATA_SHAPE)), decoder, q)
+
+
+def conv_vae(image: tuple[int, int, int]) -> VAE:
+    """Convolutions on both sides, and a likelihood of two numbers a pixel."""
+    channels, height, width = image
+    decoder = networks.conv_decoder(LATENT_DIM, (2 * channels, height, width), channels=(3, 4), hidden=8)
+    encoder = networks.conv_encoder(image, 2 * LATENT_DIM, channels=(3, 4), hidden=8)
+    return VAE(
+        priors.StandardNormal(LATENT_DIM),
+        Conditional(f.Gaussian(image), decoder),
+        Conditional(f.Gaussian((LATENT_DIM,)), encoder),
+    )
+
+
+class LabelledPrior(nn.Module):
+    """``p(z | label)``: batch shape ``(B,)``."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc = nn.Embedding(3, LATENT_DIM)
+
+    def forward(self, label: Tensor) -> Distribution:
+        loc = self.loc(label)
+        return Independent(Normal(loc, torch.ones_like(loc)), 1)
+
+
+class Labelled(nn.Module):
+    """A network that is given the label beside its input."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.bias = nn.Embedding(3, out_features)
+
+    def forward(self, input: Tensor, label: Tensor) -> Tensor:
+        return self.linear(input) + self.bias(label)
+
+
+def conditional_vae() -> VAE:
+    """``p(x, z | label)``: all three parts are given the label."""
+    dim = DATA_SHAPE[0]
+    return VAE(
+        LabelledPrior(),
+        Conditional(f.Bernoulli(DATA_SHAPE), Labelled(LATENT_DIM, dim)),
+        Conditional(f.Gaussian((LATENT_DIM,)), Labelled(dim, 2 * LATENT_DIM)),
+    )
+
+
+def mean_field_pca() -> VAE:
+    likelihood = LinearGaussian(6, 2)
+    return VAE(priors.StandardNormal(2), likelihood, MeanFieldPosterior(likelihood))
+
+
+def fit_together(prior: str, posterior: str) -> bool:
+    """Whether a pair makes sense: pseudo-inputs have no index, so a local posterior can't be their mixture."""
+    return not (prior.startswith("vamp") and posterior.startswith("local"))
+
+
+MODELS: dict[str, Callable[[], VAE]] = {
+    **{
+        f"{prior}; {posterior}": lambda prior=prior, posterior=posterior: vae(prior, posterior)
+        for prior in PRIORS
+        for posterior in POSTERIORS
+        if fit_together(prior, posterior)
+    },
+    **{f"{label} likelihood": lambda label=label: vae(likelihood=label) for label in FAMILIES},
+    "convolutions, even": lambda: conv_vae((1, 8, 8)),
+    "convolutions, odd": lambda: conv_vae((3, 7, 11)),
+    "convolutions, thin": lambda: conv_vae((2, 5, 1)),
+    "labelled": conditional_vae,
+    "probabilistic pca": lambda: probabilistic_pca(6, 2),
+    "mean-field pca": mean_field_pca,
+}
