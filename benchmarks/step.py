@@ -29,9 +29,7 @@ class HandWritten(nn.Module):
         self.encoder = nn.Sequential(
             nn.Linear(784, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 100)
         )
-        self.decoder = nn.Sequential(
-            nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784)
-        )
+        self.decoder = nn.Sequential(nn.Linear(50, 200), nn.Tanh(), nn.Linear(200, 200), nn.Tanh(), nn.Linear(200, 784))
 
     def forward(self, x):
         mean, log_variance = self.encoder(x).chunk(2, dim=1)

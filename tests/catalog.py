@@ -1,7 +1,7 @@
 """Everything that the library offers, by name: a new bound, family, prior or model is one line here.
 
-The conformance test and the laws run over all of it. Constructors take what they need to fit the small data that
-every test uses, and nothing else.
+The conformance test and the laws run over all of it. Constructors take what they need to fit the small data
+that every test uses, and nothing else.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,12 +49,17 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS
-CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")}
+CONTINUOUS = {
+    label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")
+}
 
 # Posteriors: data shape -> q(z|x)
 
 POSTERIORS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
-    **{label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape) for label, make in CONTINUOUS.items()},
+    **{
+        label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape)
+        for label, make in CONTINUOUS.items()
+    },
     "local gaussian": lambda shape: Local(f.Gaussian((LATENT_DIM,)), NUM_DATA),
     "local full-rank gaussian": lambda shape: Local(f.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
 }
@@ -183,7 +188,7 @@ def mean_field_pca() -> VAE:
 
 
 def fit_together(prior: str, posterior: str) -> bool:
-    """Whether a pair makes sense: pseudo-inputs have no index, so a local posterior can't be their mixture."""
+    """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
 
 

@@ -1,14 +1,14 @@
-"""One contract for everything in the catalog: what the core asks of each part, and nothing of its mathematics."""
+"""One contract for everything in the catalog: what the core asks of each part, whatever its mathematics."""
 
 from pathlib import Path
 
-import catalog
 import pytest
 import torch
 from safetensors.torch import load_model, save_model
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
+import catalog
 from subo.errors import InputError
 from subo.families import Family
 from subo.model import LatentVariableModel
@@ -154,7 +154,9 @@ def test_a_network_has_the_shapes_that_it_promises(entry, dtype):
     assert output.shape == (N, *shape_out)
     assert output.dtype == dtype
     for parameter in network.parameters():
-        (gradient,) = torch.autograd.grad(network(torch.randn(N, *shape_in, dtype=dtype)).square().sum(), parameter)
+        (gradient,) = torch.autograd.grad(
+            network(torch.randn(N, *shape_in, dtype=dtype)).square().sum(), parameter
+        )
         assert gradient.any()
 
 

@@ -65,9 +65,7 @@ def fit(**given: Any) -> None:
     if fitted is None:  # another process of the same run
         return
     experiment, history = fitted
-    result = experiments.finish_run(
-        experiment, num_samples=given.get("evaluation_samples", 1000), progress=progress
-    )
+    result = experiments.finish_run(experiment, num_samples=given.get("evaluation_samples", 1000), progress=progress)
     if progress:
         last = history.epochs[-1]
         best = f", best validation bound in epoch {history.best_epoch}" if history.best_epoch else ""
@@ -245,7 +243,11 @@ def score(
         save_array(out, scores.log_px.numpy())
     else:
         columns = (scores.log_px, scores.standard_error, scores.effective_sample_size)
-        save_array(out, np.stack([c.numpy() for c in columns], axis=1), names=["log_px", "standard_error", "effective_sample_size"])
+        save_array(
+            out,
+            np.stack([c.numpy() for c in columns], axis=1),
+            names=["log_px", "standard_error", "effective_sample_size"],
+        )
     lowest = int(scores.log_px.argmin())
     _say(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest "
@@ -400,12 +402,17 @@ def _print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     _say(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
     kind = "" if discrete else " (of a density, in the data's units)"
     _say(f"  bits/dim    {result['bits_per_dim']:10.3f}{kind}")
+    if result["active_units"] == 0:
+        _say(
+            "  Careful: no latent dimension is active: the posterior has collapsed to the prior, and the model says "
+            "the same of every datum. Try --kl-warmup-epochs 50, --free-bits 1, or another seed."
+        )
     if result["median_ess"] < 5:
         _say(f"  Careful: the median effective sample size is {result['median_ess']:.1f}; log p(x) may be well above.")
     if result["at_floor"]:
         _say(
-            f"  Careful: {result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log p(x) "
-            "leans on it. Constant or copied features do this."
+            f"  Careful: {result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log "
+            "p(x) leans on it. Constant or copied features do this."
         )
 
 

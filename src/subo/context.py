@@ -23,9 +23,7 @@ __all__ = ["call", "repeat"]
 def _declared(function: Callable, num_inputs: int) -> tuple[tuple[tuple[str, bool], ...], bool]:
     """Names that a call declares after its inputs (and whether each is required), and whether it takes any name."""
     parameters = list(inspect.signature(function).parameters.values())[num_inputs:]
-    names = [
-        (p.name, p.default is p.empty) for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    ]
+    names = [(p.name, p.default is p.empty) for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return tuple(names), any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 

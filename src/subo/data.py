@@ -174,8 +174,7 @@ class Data:
         how = {
             "none": "train, validation and test are used as stored: nothing was binarised",
             "static": f"train, validation and test were each {drawn}",
-            "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; "
-            f"validation and test were each {drawn}",
+            "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; validation and test were each {drawn}",
         }
         return {
             "name": self.name,
@@ -219,9 +218,7 @@ def split(
             f"{'is' if n == 1 else 'are'} {found}; usually an axis is missing or swapped: rows are data"
         )
     if min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise InputError(
-            f"fractions must be three shares that sum to 1, such as 0.8, 0.1, 0.1; got {fractions}"
-        )
+        raise InputError(f"fractions must be three shares that sum to 1, such as 0.8, 0.1, 0.1; got {fractions}")
     num_test = min(max(math.floor(n * fractions[2] + 1e-6), 1), n - 2)
     num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
     sizes = [n - num_validation - num_test, num_validation, num_test]

@@ -21,8 +21,9 @@ from torch.distributions import (
     kl_divergence,
     register_kl,
 )
+from torch.distributions import Poisson as TorchPoisson
 
-__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow", "StandardNormal"]
+__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow", "Poisson", "StandardNormal"]
 
 # log(sinh(u) / u) = sum_n c_n u^(2n): even and smooth, with radius of convergence pi.
 _SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
@@ -57,8 +58,8 @@ class ContinuousBernoulli(Distribution):
         logits: The natural parameter eta, of any shape.
     """
 
-    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 (torch's protocol)
-    support = constraints.unit_interval
+    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 # pyright: ignore[reportAssignmentType] (torch's way)
+    support = constraints.unit_interval  # pyright: ignore[reportAssignmentType]
     has_rsample = True
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None):
@@ -74,17 +75,18 @@ class ContinuousBernoulli(Distribution):
         r"""A(eta), of the batch shape."""
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
-        large = torch.where(near, torch.ones_like(u), u.abs())  # keeps the branch not taken away from 0 / 0
+        small = torch.where(near, u, torch.zeros_like(u))  # keeps the branch not taken away from overflow
+        large = torch.where(near, torch.ones_like(u), u.abs())  # and from 0 / 0
         direct = large + torch.log1p(-torch.exp(-2 * large)) - torch.log(2 * large)
-        return u + torch.where(near, u * u * _polynomial(u * u, _SERIES), direct)
+        return u + torch.where(near, small * small * _polynomial(small * small, _SERIES), direct)
 
     @property
     def mean(self) -> Tensor:
         r"""A'(eta) = 1/2 + (coth(u) - 1/u) / 2 with u = eta / 2."""
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
-        far = torch.where(near, torch.ones_like(u), u)
-        slope = u * _polynomial(u * u, tuple(2 * (n + 1) * c for n, c in enumerate(_SERIES)))
+        small, far = torch.where(near, u, torch.zeros_like(u)), torch.where(near, torch.ones_like(u), u)
+        slope = small * _polynomial(small * small, tuple(2 * (n + 1) * c for n, c in enumerate(_SERIES)))
         return 0.5 + 0.5 * torch.where(near, slope, 1 / torch.tanh(far) - 1 / far)
 
     @property
@@ -92,10 +94,20 @@ class ContinuousBernoulli(Distribution):
         r"""A''(eta) = (1/u^2 - 1/sinh(u)^2) / 4 with u = eta / 2."""
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
-        far = torch.where(near, torch.ones_like(u), u.abs())
-        curvature = _polynomial(u * u, tuple((2 * n + 2) * (2 * n + 1) * c for n, c in enumerate(_SERIES)))
+        small, far = torch.where(near, u, torch.zeros_like(u)), torch.where(near, torch.ones_like(u), u.abs())
+        curvature = _polynomial(small * small, tuple((2 * n + 2) * (2 * n + 1) * c for n, c in enumerate(_SERIES)))
         inverse_sinh_squared = 4 * torch.exp(-2 * far) / torch.expm1(-2 * far) ** 2
         return torch.where(near, curvature, far**-2 - inverse_sinh_squared) / 4
+
+    @staticmethod
+    def logits_of_mean(mean: Tensor) -> Tensor:
+        """The parameter whose distribution has this mean, in (0, 1): the inverse of A', by bisection."""
+        low, high = torch.full_like(mean, -1e4), torch.full_like(mean, 1e4)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = ContinuousBernoulli(middle, validate_args=False).mean < mean
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``eta * x - A(eta)``."""
@@ -167,6 +179,26 @@ class Categorical(TorchCategorical):
         return (self.probs * (levels - self.mean.unsqueeze(-1)).square()).sum(-1)
 
 
+class Poisson(TorchPoisson):
+    """torch's Poisson, by the logarithm of its rate: exact in value and gradient where the rate underflows to 0.
+
+    Args:
+        log_rate: Logarithm of the rate, of any shape.
+    """
+
+    def __init__(self, log_rate: Tensor):
+        self.log_rate = log_rate
+        super().__init__(log_rate.exp(), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Poisson":
+        """The same distribution with its parameter expanded to `batch_shape`."""
+        return Poisson(self.log_rate.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``x log_rate - rate - log x!``."""
+        return value * self.log_rate - self.rate - torch.lgamma(value + 1)
+
+
 class Flow(Distribution):
     r"""A base distribution pushed through an invertible map, with a sample and its density in one pass.
 
@@ -201,16 +233,21 @@ class Flow(Distribution):
     def rsample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
         """A sample ``(*sample, *batch, D)`` and its log-density ``(*sample, *batch)``, without any inversion."""
         noise = self.base.rsample(Size(sample_shape))
-        z, log_det = self.transform.call_and_ladj(noise)
+        z, log_det = self._call_and_log_det(self.transform, noise)
         return z, self.base.log_prob(noise) - log_det
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """A sample of shape ``(*sample, *batch, D)``, differentiable in the parameters."""
-        return self.transform(self.base.rsample(Size(sample_shape)))
+        return self._call_and_log_det(self.transform, self.base.rsample(Size(sample_shape)))[0]
+
+    @staticmethod
+    def _call_and_log_det(transform: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """zuko's name for a map and its log-determinant at once."""
+        return transform.call_and_ladj(x)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density of any z, by the inverse map."""
-        noise, log_det = self.transform.inv.call_and_ladj(value)
+        noise, log_det = self._call_and_log_det(self.transform.inv, value)
         return self.base.log_prob(noise) + log_det
 
 
@@ -232,7 +269,10 @@ class StandardNormal(Independent):
 
 @register_kl(Independent, StandardNormal)
 def _kl_independent_standard(q: Independent, p: StandardNormal) -> Tensor:
-    r"""KL(N(m, diag s^2) || N(0, I)) = sum_i [ (m_i^2 + s_i^2 - 1) / 2 - log s_i ] (Kingma and Welling, 2014, appendix B)."""
+    r"""KL(N(m, diag s^2) || N(0, I)) = sum_i [ (m_i^2 + s_i^2 - 1) / 2 - log s_i ].
+
+    Kingma and Welling, 2014, appendix B.
+    """
     normal = q.base_dist
     if not isinstance(normal, Normal):
         return sum_last(kl_divergence(normal, p.base_dist), q.reinterpreted_batch_ndims)
@@ -257,5 +297,3 @@ def _kl_full_rank_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     squares = q.scale_tril.square().sum(-1) + (q.loc - p.base_dist.loc).square()
     log_det = q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return 0.5 * (squares / variance - 1 + variance.log()).sum(-1) - log_det
-
-

@@ -272,9 +272,7 @@ def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, 
 
 def _built(config: dict[str, Any], data: Data | None) -> Objective:
     """The objective that a config describes; with data, started from them."""
-    options = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()
-    }
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
     if options.get("inference") == "local":
         options["num_data"] = config["data"]["sizes"]["train"]
     seed = config["data"]["seed"]

@@ -18,11 +18,11 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import Laplace as TorchLaplace
-from torch.distributions import Poisson as TorchPoisson
 
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
+from subo.distributions import Poisson as PoissonDistribution
 from subo.errors import InputError
 
 __all__ = [
@@ -57,9 +57,9 @@ def check_count(params: Tensor, event_shape: Size, count: int) -> None:
     """Refuses parameters that are not `count` numbers a datum, the family's num_params."""
     if params.numel() != len(params) * count:
         raise InputError(
-            f"a family over events of shape {tuple(event_shape)} takes {count} parameters a "
-            f"datum; the network gave {params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output "
-            "as large as the family's num_params."
+            f"a family over events of shape {tuple(event_shape)} takes {count} parameters a datum; the network gave "
+            f"{params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output as large as the "
+            "family's num_params."
         )
 
 
@@ -151,16 +151,15 @@ class Poisson(nn.Module):
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (log_rate,) = _fields(params, self.event_shape, 1)
-        # A rate that underflows to 0 would make every positive count impossible, log p(x) = -inf.
-        rate = log_rate.exp() + torch.finfo(log_rate.dtype).tiny
-        return _independent(TorchPoisson(rate, validate_args=False), self.event_shape)
+        return _independent(PoissonDistribution(log_rate), self.event_shape)
 
 
 class Scale(nn.Module):
     """Where the scale of a location-scale family comes from; never below its floor.
 
-    ``scale = floor + softplus_b(raw)``, ``softplus_b(r) = log(1 + e^(b r)) / b`` with b such that ``raw = 0`` gives 1. Without a floor the density is
-    unbounded: one dimension that the model reproduces exactly sends log p(x) to infinity.
+    ``scale = floor + softplus_b(raw)``, ``softplus_b(r) = log(1 + e^(b r)) / b``, with b such that ``raw = 0`` gives 1.
+    Without a floor the density is unbounded: one dimension that the model reproduces exactly sends log p(x) to
+    infinity.
 
     Args:
         source: A fixed number, ``"shared"`` (one learned number), ``"per-dimension"`` (one learned number an
@@ -168,6 +167,8 @@ class Scale(nn.Module):
         event_shape: Shape of one event.
         floor: The smallest scale.
     """
+
+    fixed: Tensor
 
     def __init__(self, source: ScaleSource, event_shape: Size, *, floor: float):
         super().__init__()
@@ -197,6 +198,9 @@ class Scale(nn.Module):
 
 class _LocationScale(nn.Module):
     """Location and scale of independent real elements, in the data's own units. Held by a family, not inherited."""
+
+    center: Tensor | None
+    unit: Tensor | None
 
     def __init__(
         self,
@@ -312,6 +316,8 @@ class FullRankGaussian(nn.Module):
         event_shape: ``(D,)``.
         min_scale: Floor of L's diagonal.
     """
+
+    rows_and_columns: Tensor
 
     def __init__(self, event_shape: Sequence[int], *, min_scale: float = 1e-3):
         super().__init__()

@@ -62,6 +62,4 @@ def read_json(path: str | Path) -> Any:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise InputError(
-            f"{path} is not JSON ({error}). It may be truncated: restore it from a copy."
-        ) from error
+        raise InputError(f"{path} is not JSON ({error}). It may be truncated: restore it from a copy.") from error

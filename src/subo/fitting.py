@@ -244,7 +244,6 @@ def fit(
                 saved = time.monotonic()
             if asked:
                 raise Interrupted(_farewell(state, run), signal=asked)
-        steps.close()
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
     return History(tuple(_epoch(record) for record in state.records), state.best_epoch, stopped_by)
@@ -268,9 +267,7 @@ def measure(
     objective.eval()
     totals = None
     with forked(seed):
-        for batch in batches(
-            split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size
-        ):
+        for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
             loss = objective(*place(objective, batch.x, batch.context))
             totals = _sums([loss] if batch.weight else [], totals, like=loss)
     objective.train(mode)
@@ -290,9 +287,8 @@ def _stream(split: Split, batch_size: int, seed: int, state: _State, fabric: "Fa
     """All batches from where the state is, for ever."""
     first = state.batch
     for epoch in count(state.epoch):
-        yield from batches(
-            split, batch_size, seed=seed, epoch=epoch, rank=fabric.global_rank, world_size=fabric.world_size, first=first
-        )
+        share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+        yield from batches(split, batch_size, seed=seed, epoch=epoch, first=first, **share)
         first = 0
 
 
@@ -387,8 +383,8 @@ def _check_finite(objective: Objective, step: int) -> None:
     for name, parameter in objective.named_parameters():
         if not parameter.isfinite().all():
             raise DivergedError(
-                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. The "
-                "last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
+                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
+                "The last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
             )
 
 
@@ -415,8 +411,8 @@ def _restore(
     for name, value in settings.items():
         if content["settings"][name] != value:
             raise InputError(
-                f"the checkpoint was made with {name} = {content['settings'][name]}, and going on with {value} would be "
-                "another run. Resume with the same, or start again with --overwrite."
+                f"the checkpoint was made with {name} = {content['settings'][name]}, and going on with {value} would "
+                "be another run. Resume with the same, or start again with --overwrite."
             )
     try:
         objective.load_state_dict(content.pop("objective"))

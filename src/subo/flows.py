@@ -5,6 +5,7 @@ set back here, so that importing subo changes nothing.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -20,12 +21,15 @@ from zuko.flows.autoregressive import MaskedAutoregressiveTransform  # noqa: E40
 from zuko.lazy import LazyComposedTransform, LazyTransform  # noqa: E402
 from zuko.transforms import MonotonicRQSTransform  # noqa: E402
 
-Distribution._validate_args, Distribution.arg_constraints = _validation, _constraints
+Distribution._validate_args = _validation
+Distribution.arg_constraints = _constraints  # pyright: ignore[reportAttributeAccessIssue]
 
 __all__ = ["InverseAutoregressiveFlow", "NeuralSplineFlow", "autoregressive", "spline"]
 
 
-def autoregressive(dim: int, *, context_dim: int = 0, transforms: int = 2, hidden: Sequence[int] = (64, 64)) -> LazyTransform:
+def autoregressive(
+    dim: int, *, context_dim: int = 0, transforms: int = 2, hidden: Sequence[int] = (64, 64)
+) -> LazyTransform:
     """A stack of masked autoregressive affine maps of vectors, alternating the order of the elements.
 
     One pass forward; D passes to invert.
@@ -39,7 +43,9 @@ def autoregressive(dim: int, *, context_dim: int = 0, transforms: int = 2, hidde
     return _stack(dim, transforms, context=context_dim, hidden_features=tuple(hidden))
 
 
-def spline(dim: int, *, context_dim: int = 0, transforms: int = 2, hidden: Sequence[int] = (64, 64), bins: int = 8) -> LazyTransform:
+def spline(
+    dim: int, *, context_dim: int = 0, transforms: int = 2, hidden: Sequence[int] = (64, 64), bins: int = 8
+) -> LazyTransform:
     """A stack of coupling maps by monotonic rational-quadratic splines on [-5, 5], the identity outside.
 
     Two passes either way.
@@ -53,15 +59,20 @@ def spline(dim: int, *, context_dim: int = 0, transforms: int = 2, hidden: Seque
     """
     shapes = [(bins,), (bins,), (bins - 1,)]
     return _stack(
-        dim, transforms, context=context_dim, hidden_features=tuple(hidden), passes=2,
-        univariate=MonotonicRQSTransform, shapes=shapes,
+        dim,
+        transforms,
+        context=context_dim,
+        hidden_features=tuple(hidden),
+        passes=2,
+        univariate=MonotonicRQSTransform,
+        shapes=shapes,
     )
 
 
-def _stack(dim: int, transforms: int, **options) -> LazyTransform:
+def _stack(dim: int, transforms: int, **options: Any) -> LazyTransform:
     if transforms < 1:
         raise InputError(f"a flow needs at least one transform, not {transforms}")
-    ascending = torch.arange(dim)
+    ascending: Any = torch.arange(dim)
     orders = [ascending, ascending.flip(0)]
     return LazyComposedTransform(
         *(MaskedAutoregressiveTransform(dim, order=orders[i % 2], **options) for i in range(transforms))

@@ -26,9 +26,7 @@ class GradientEstimator(nn.Module, ABC):
     """Whether it goes along the path through z (``rsample``) or not (``sample``)."""
 
     @abstractmethod
-    def surrogate(
-        self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None
-    ) -> Float[Tensor, " B"]:
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         """One number a datum whose gradient estimates the bound's; its value means nothing."""
 
     @abstractmethod
@@ -46,9 +44,7 @@ class Pathwise(GradientEstimator):
 
     path = True
 
-    def surrogate(
-        self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None
-    ) -> Float[Tensor, " B"]:
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         return bound(draw)
 
     def check(self, q: Distribution, bound: Bound) -> None:

@@ -37,7 +37,9 @@ class LinearGaussian(nn.Module):
 
     def forward(self, z: Float[Tensor, "N d"]) -> Distribution:
         loc = z @ self.weight.mT + self.bias
-        return Independent(Normal(loc, self.log_scale.exp().expand_as(loc), validate_args=False), 1, validate_args=False)
+        return Independent(
+            Normal(loc, self.log_scale.exp().expand_as(loc), validate_args=False), 1, validate_args=False
+        )
 
     def marginal(self) -> MultivariateNormal:
         """``p(x) = N(b, W W^T + s^2 I)``."""

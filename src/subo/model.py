@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, kl_divergence
@@ -27,7 +26,8 @@ class Factor:
     """
 
     def __init__(self, q: Distribution, p: Distribution, z: Latent, *, log_posterior: Tensor | None = None):
-        self.q, self.p, self.z = q, p, z
+        self.q, self.p = q, p
+        self.z: Any = z  # whatever q and p take
         self._log_posterior = log_posterior
 
     @cached_property
@@ -52,7 +52,7 @@ class Factor:
             return None
 
     def rate(self, *, closed_form: bool = True) -> Float[Tensor, " B"]:
-        """``E_q[log q(z | x) - log p(z)]``: in closed form where there is one and it is wanted, else by the samples' mean."""
+        """``E_q[log q(z | x) - log p(z)]``: in closed form if there is one and it is wanted, else by samples."""
         kl = self.kl if closed_form else None
         if kl is None:
             kl = self.log_posterior - self.log_prior
@@ -69,9 +69,7 @@ class Draw:
         log_likelihood: Computes ``log p(x | z)``, ``(K, B)``.
     """
 
-    def __init__(
-        self, z: Latent, q: Distribution, factors: tuple[Factor, ...], log_likelihood: Callable[[], Tensor]
-    ):
+    def __init__(self, z: Latent, q: Distribution, factors: tuple[Factor, ...], log_likelihood: Callable[[], Tensor]):
         self.z, self.q, self.factors = z, q, factors
         self._log_likelihood = log_likelihood
 
@@ -231,8 +229,8 @@ def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, 
         return q.sample(size), None
     if not q.has_rsample:
         raise InputError(
-            f"the posterior's {type(q).__name__} has no rsample: there is no path for the gradient from z to its "
-            "parameters. Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
+            f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
+            "Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
         )
     joint: Any = getattr(q, "rsample_and_log_prob", None)
     return (q.rsample(size), None) if joint is None else joint(size)

@@ -163,15 +163,11 @@ def read_idx(path: Path, *, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
             f"{path} is missing, and the folder is there: add the file, or remove {path.parent}"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{path} isn't a whole gzip file ({error}); a download was cut off: {mend}"
-        ) from error
+        raise InputError(f"{path} isn't a whole gzip file ({error}); a download was cut off: {mend}") from error
     magic = bytes([0, 0, 8, len(shape)])
     start = 4 + 4 * len(shape)
     if len(content) < start or content[:4] != magic:
-        raise InputError(
-            f"{path} isn't an IDX file of bytes: begins with {content[:4]!r}, not {magic!r}; {mend}"
-        )
+        raise InputError(f"{path} isn't an IDX file of bytes: begins with {content[:4]!r}, not {magic!r}; {mend}")
     found = struct.unpack(f">{len(shape)}I", content[4:start])
     if found != shape:
         raise InputError(f"{path} holds an array of shape {found}, expected {shape}: {mend}")

@@ -122,9 +122,7 @@ def conv_encoder(
     for c_in, c_out in pairwise([colours, *channels]):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), activation()]
     top = [colours, *channels][-1] * _halved(height, len(channels))[-1] * _halved(width, len(channels))[-1]
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features)
-    )
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features))
 
 
 def conv_decoder(
@@ -155,7 +153,7 @@ def conv_decoder(
     outputs = [colours, *channels][:-1][::-1]
     for i, (c_in, c_out) in enumerate(zip(channels[::-1], outputs, strict=True)):
         # From ceil(n / 2) a stride of 2 leads to n - 1 or n; the output padding is what tells them apart.
-        padding = tuple(1 - sizes[-2 - i] % 2 for sizes in (heights, widths))
+        padding = (1 - heights[-2 - i] % 2, 1 - widths[-2 - i] % 2)
         layers += [
             activation(),
             nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, output_padding=padding),
@@ -170,6 +168,9 @@ class Standardize(nn.Module):
         center: A number or a tensor of one input's shape.
         unit: As `center`, positive.
     """
+
+    center: Tensor
+    unit: Tensor
 
     def __init__(self, center: float | Tensor, unit: float | Tensor):
         super().__init__()

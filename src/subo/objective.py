@@ -1,6 +1,6 @@
 """The objective: a model, the bound that it maximises, and how the bound's gradient is estimated."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         super().__init__()
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
-        self.model = model
+        self.model: Any = model  # a LatentVariableModel and a module, for which Python has no one type
         self.bound = bound
         self.gradient = gradient or Pathwise()
         self.num_samples = num_samples

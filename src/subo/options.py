@@ -1,7 +1,7 @@
 """The options of ``subo fit``: made from the signatures and docstrings of what they set, so that they cannot drift.
 
-The recipe, the data loader, ``fit`` and ``make_fabric`` each give a group of options: names, types and defaults from the
-signature, help from the docstring's ``Args``.
+The recipe, the data loader, ``fit`` and ``make_fabric`` each give a group of options: names, types and defaults from
+the signature, help from the docstring's ``Args``.
 """
 
 import inspect

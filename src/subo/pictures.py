@@ -51,7 +51,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     else:
         figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
     figures.save(draw_latent_plane(model, usage, held_out), folder / "latent_plane.png")
-    if z.shape[1:] == (2,):
+    if isinstance(z, Tensor) and z.shape[1:] == (2,):
         figures.save(figures.decoder_grid(_grid_means(model), limit=_LIMIT), folder / "decoder_grid.png")
     _animate(run, data)
 

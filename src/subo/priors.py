@@ -28,6 +28,8 @@ class StandardNormal(nn.Module):
         tensor(-1.8379)
     """
 
+    zeros: Tensor
+
     def __init__(self, *event_shape: int):
         super().__init__()
         self.register_buffer("zeros", torch.zeros(event_shape), persistent=False)
@@ -86,7 +88,7 @@ class VampPrior(nn.Module):
     def __init__(
         self,
         posterior: nn.Module,
-        pseudo_inputs: Float[Tensor, "K *event"],
+        pseudo_inputs: Float[Tensor, " K *event"],
         *,
         limits: tuple[float, float] | None = None,
     ):

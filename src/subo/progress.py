@@ -5,7 +5,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from subo.training import Step
 
@@ -87,7 +95,7 @@ class TrainingBar:
             )
 
 
-def bar(description: str, total: int, *, show: bool) -> tuple[Progress, int]:
+def bar(description: str, total: int, *, show: bool) -> tuple[Progress, TaskID]:
     """A plain bar for work of known length: use the first as a context, advance the second."""
     console = Console(stderr=True)
     progress = Progress(

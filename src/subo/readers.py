@@ -82,9 +82,7 @@ def _read_arrays(path: Path) -> Contents:
     if {"train", validation, "test"} <= content.keys():
         return Contents(_splits({key: content[key] for key in ("train", validation, "test")}, path))
     data_keys = [key for key in content if key not in ("labels", "y")]
-    key = next(
-        (key for key in ("x", "data") if key in content), data_keys[0] if len(data_keys) == 1 else None
-    )
+    key = next((key for key in ("x", "data") if key in content), data_keys[0] if len(data_keys) == 1 else None)
     if key is None:
         raise InputError(
             f"{path} holds the arrays {', '.join(content) or '(none)'}; expected one array of data "
@@ -120,9 +118,7 @@ def _splits(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[Split, ...]:
 def _arranged(array: np.ndarray, where: str) -> np.ndarray:
     """Makes bytes of pixels and bits, with channels first, and float32 of everything else."""
     if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"{where}: expected numbers, got an array of {array.dtype}: convert it to float32 first"
-        )
+        raise InputError(f"{where}: expected numbers, got an array of {array.dtype}: convert it to float32 first")
     if array.ndim < 2:
         raise InputError(
             f"{where}: expected shape (N, ...), a row per datum, got {array.shape}: for N data of one "
@@ -162,9 +158,7 @@ def _read_csv(path: Path) -> Contents:
                 except ValueError:
                     _refuse_text(cells, header, f"row {rows} (line {lines.line_num})", path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"{path} can't be read as comma-separated text in UTF-8 ({error}): write it again"
-        ) from error
+        raise InputError(f"{path} can't be read as comma-separated text in UTF-8 ({error}): write it again") from error
     if rows == 0:
         raise InputError(f"{path} is empty: it has a header and no rows")
     table = np.array(values).reshape(rows, len(header))
@@ -193,9 +187,7 @@ def _header(cells: list[str], path: Path) -> tuple[str, ...]:
             "use to_csv(..., index=False), or name the column"
         )
     if all(_is_number(name) for name in header) and header != tuple(map(str, range(len(header)))):
-        raise InputError(
-            f"{path}: the first line holds numbers; a header with a name per column is expected: add one"
-        )
+        raise InputError(f"{path}: the first line holds numbers; a header with a name per column is expected: add one")
     if len(set(header)) < len(header):
         raise InputError(f"{path}: two columns have one name; the header is {', '.join(header)}")
     if header == ("label",):
@@ -228,9 +220,7 @@ def _read_images(folder: Path) -> Contents:
         inside = [(path, label) for label, sub in enumerate(subfolders) for path in _images_in(sub)]
         paths, classes = [path for path, _ in inside], [label for _, label in inside]
     if not paths:
-        raise InputError(
-            f"{folder}: no images found in the folder or its subfolders; known are {', '.join(_IMAGES)}"
-        )
+        raise InputError(f"{folder}: no images found in the folder or its subfolders; known are {', '.join(_IMAGES)}")
     size, modes = _on_image(paths[0], lambda image: image.size), set()
     for path in paths:  # headers only: a wrong size is found before pixels fill the memory
         found, mode = _on_image(path, lambda image: (image.size, image.mode))
@@ -240,9 +230,7 @@ def _read_images(folder: Path) -> Contents:
                 f"{found[0]} x {found[1]} pixels (width x height): resize or crop them"
             )
         if mode[0] in "IF":
-            raise InputError(
-                f"{path}: pixels of more than 8 bits (mode {mode}); save 8-bit images, or a .npy"
-            )
+            raise InputError(f"{path}: pixels of more than 8 bits (mode {mode}); save 8-bit images, or a .npy")
         modes.add(mode)
     mode = "L" if modes <= {"1", "L", "LA", "La"} else "RGB"
     pixels = np.empty((len(paths), size[1], size[0], len(mode)), dtype=np.uint8)

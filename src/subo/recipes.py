@@ -13,6 +13,7 @@ from torch import Size, Tensor, nn
 from subo.bounds import ELBO, IWAE, MIWAE, Bound, Renyi
 from subo.conditionals import Conditional, Local
 from subo.data import Kind
+from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
 from subo.families import (
     Bernoulli,
@@ -131,13 +132,17 @@ def vae(
     center, unit = _moments(examples, event)
     family = _likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
     decoder = _decoder(network, latent_dim, family, hidden, channels, activation)
-    if isinstance(family, (Bernoulli, Poisson)):
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
         decoder = Offset(decoder, _natural_mean(family, examples))
-    q = _posterior(posterior, inference, latent_dim, num_data, flow_transforms, flow_hidden, lambda outputs: nn.Sequential(
-        Standardize(center, unit), _encoder(network, event, outputs, hidden, channels, activation)
-    ))  # fmt: skip
+
+    def encoder(outputs: int) -> nn.Module:
+        return nn.Sequential(Standardize(center, unit), _encoder(network, event, outputs, hidden, channels, activation))
+
+    q = _posterior(posterior, inference, latent_dim, num_data, flow_transforms, flow_hidden, encoder)
     model = VAE(
-        _prior(prior, latent_dim, prior_components, prior_covariance, flow_transforms, flow_hidden, q, family, examples),
+        _prior(
+            prior, latent_dim, prior_components, prior_covariance, flow_transforms, flow_hidden, q, family, examples
+        ),
         Conditional(family, decoder),
         q,
     )
@@ -164,14 +169,16 @@ def _moments(examples: Tensor | None, event: Size) -> tuple[Tensor, Tensor]:
     return examples.mean(dim=dims), torch.where(deviation > 0, deviation, torch.ones_like(deviation))
 
 
-def _natural_mean(family: Bernoulli | Poisson, examples: Tensor | None) -> Tensor:
+def _natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: Tensor | None) -> Tensor:
     """The natural parameters of the data's mean, where an untrained decoder should start."""
     if examples is None:
         return torch.zeros(family.event_shape)
     # Shrunk as by one more datum: an element that never varies would start at infinity.
-    plain = 0.5 if isinstance(family, Bernoulli) else 1.0
+    plain = 1.0 if isinstance(family, Poisson) else 0.5
     mean = (examples.sum(0) + plain) / (len(examples) + 1)
-    return torch.logit(mean) if isinstance(family, Bernoulli) else mean.log()
+    if isinstance(family, ContinuousBernoulli):
+        return ContinuousBernoulliDistribution.logits_of_mean(mean)
+    return mean.log() if isinstance(family, Poisson) else torch.logit(mean)
 
 
 def _likelihood(
@@ -284,7 +291,9 @@ def _bound(
     if name != "elbo" and (beta != 1 or free_bits != 0):
         raise InputError(f"beta and free_bits weigh the KL of the bound elbo; {name} has none of its own")
     if name == "miwae" and num_samples % groups:
-        raise InputError(f"miwae splits the samples into equal groups: num_samples {num_samples} is no multiple of {groups}")
+        raise InputError(
+            f"miwae splits the samples into equal groups: num_samples {num_samples} is no multiple of {groups}"
+        )
     if name in ("iwae", "renyi") and num_samples == 1:
         raise InputError(f"the bound {name} of one sample is the ELBO: raise num_samples, or use elbo")
     return {

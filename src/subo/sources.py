@@ -123,9 +123,7 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
         table = table.astype(np.uint8)
     header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
     if len(header) != table.shape[1]:
-        raise InputError(
-            f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column"
-        )
+        raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
     try:
         with replacing(path) as unfinished:
             if path.suffix.lower() == ".npy":
@@ -137,9 +135,7 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
                     writer.writerow(header)
                     writer.writerows(row.astype(str) for row in table)  # NumPy's shortest exact digits
     except OSError as error:
-        raise InputError(
-            f"{path} can't be written ({error.strerror}): choose another place or name"
-        ) from error
+        raise InputError(f"{path} can't be written ({error.strerror}): choose another place or name") from error
 
 
 def _data(contents: Contents, name: str, seed: int) -> Data:

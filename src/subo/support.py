@@ -66,7 +66,9 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor, row: 
     elements = getattr(support, "base_constraint", support)
     outside = ~elements.check(x)
     value = x[outside].flatten()[0].item() if outside.shape == x.shape and outside.any() else None
-    what = f"{where}: row {row + 1} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
+    what = (
+        f"{where}: row {row + 1} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
+    )
     if elements is constraints.boolean:
         grey = bool(((x >= 0) & (x <= 1)).all())
         mend = (

@@ -94,7 +94,7 @@ def make_optimizer(module: nn.Module, name: str = "Adam", *, learning_rate: floa
         raise InputError(f"torch has no optimiser '{name}'; it has {names}")
     if not (learning_rate > 0 and math.isfinite(learning_rate)):
         raise InputError(f"the learning rate must be positive, not {learning_rate}")
-    kind = known[name.lower()]
+    kind: Any = known[name.lower()]
     if "fused" in inspect.signature(kind).parameters:
         options.setdefault("fused", True)
     try:
@@ -171,7 +171,8 @@ def train(
         backward(loss.loss if batch.weight == 1 else batch.weight * loss.loss)
         norm = None
         if clip is not None:
-            norm = float(fabric.clip_gradients(objective, stepper, max_norm=clip, error_if_nonfinite=False))
+            clipped: Any = fabric.clip_gradients(objective, stepper, max_norm=clip, error_if_nonfinite=False)
+            norm = float(clipped)
             if not math.isfinite(norm):
                 raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {_REMEDY}")
         stepper.step()
@@ -207,18 +208,19 @@ def _as_batch(item: Any) -> Batch:
         return item
     if isinstance(item, Tensor):
         return Batch(item, {}, 1.0)
-    if isinstance(item, (tuple, list)) and item and isinstance(item[0], Tensor):
-        context = item[1] if len(item) > 1 else {}
-        if isinstance(context, dict) and len(item) <= 2:
-            return Batch(item[0], context, 1.0)
+    match item:
+        case [Tensor() as x]:
+            return Batch(x, {}, 1.0)
+        case [Tensor() as x, dict() as context]:
+            return Batch(x, context, 1.0)
     raise InputError(
         f"a batch is x, or (x, context) with the context a dict of tensors by name; got {type(item).__name__}"
     )
 
 
 _REMEDY = (
-    "Usual causes: a learning rate too high, or data of very different scales. Try a smaller --learning-rate, --clip 10, "
-    "a learning-rate or KL warm-up, a larger min_scale, or standardised data."
+    "Usual causes: a learning rate too high, or data of very different scales. Try a smaller --learning-rate, "
+    "--clip 10, a learning-rate or KL warm-up, a larger min_scale, or standardised data."
 )
 
 

@@ -82,9 +82,7 @@ def log_marginal(
         raise InputError(f"num_samples and max_rows must be at least 1: got {num_samples} and {max_rows}")
     if len(x) > max_rows:
         parts = zip(x.split(max_rows), _split(context, len(x), max_rows), strict=True)
-        return _joined(
-            [log_marginal(model, part, c, num_samples=num_samples, max_rows=max_rows) for part, c in parts]
-        )
+        return _joined([log_marginal(model, part, c, num_samples=num_samples, max_rows=max_rows) for part, c in parts])
     log_sum = x.new_full((len(x),), -torch.inf, dtype=torch.float64)
     log_sum_squares = log_sum.clone()
     distortion, rate = torch.zeros_like(log_sum), torch.zeros_like(log_sum)

@@ -46,9 +46,7 @@ def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
 
 
 @torch.no_grad()
-def posterior_means(
-    model: LatentVariableModel, split: Split, *, batch_size: int = 1000
-) -> Float[Tensor, "N ..."]:
+def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
     """Posterior means of data, in their order; the same at every call.
 
     Args:
