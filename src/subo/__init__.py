@@ -2,7 +2,8 @@
 
 from subo.bounds import ELBO, IWAE, MIWAE, Renyi
 from subo.conditionals import Conditional, Local
-from subo.errors import InputError
+from subo.errors import DivergedError, InputError, Interrupted
+from subo.evaluation import evaluate, log_marginal
 from subo.families import (
     Bernoulli,
     Categorical,
@@ -12,6 +13,7 @@ from subo.families import (
     Laplace,
     Poisson,
 )
+from subo.fitting import fit
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.gradients import GradientEstimator, Pathwise
 from subo.linear_gaussian import probabilistic_pca
@@ -19,6 +21,8 @@ from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
 from subo.priors import FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.sources import load
+from subo.training import train
 
 __all__ = [
     "ELBO",
@@ -29,6 +33,7 @@ __all__ = [
     "Categorical",
     "Conditional",
     "ContinuousBernoulli",
+    "DivergedError",
     "Draw",
     "Factor",
     "FlowPrior",
@@ -37,6 +42,7 @@ __all__ = [
     "GaussianMixture",
     "GradientEstimator",
     "InputError",
+    "Interrupted",
     "InverseAutoregressiveFlow",
     "Laplace",
     "LatentVariableModel",
@@ -51,7 +57,12 @@ __all__ = [
     "VampPrior",
     "conv_decoder",
     "conv_encoder",
+    "evaluate",
+    "fit",
+    "load",
+    "log_marginal",
     "mlp",
     "probabilistic_pca",
     "residual_mlp",
+    "train",
 ]

@@ -133,11 +133,11 @@ def fit(
     Args:
         objective: What is trained.
         data: Data in splits, or training data alone.
-        epochs: How often the data are gone through; 100 where neither this nor `minutes` is given.
+        epochs: How often the data are gone through; 100 where neither epochs nor minutes are given.
         minutes: How long to train at the most; learning-rate decay then follows the clock.
         batch_size: Data in a batch, over all processes.
-        optimizer: A class of ``torch.optim`` by name, or an optimiser over the objective's parameters.
-        learning_rate: Its step size, where it is given by name.
+        optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimiser over the objective's parameters).
+        learning_rate: The optimiser's step size.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
@@ -287,8 +287,8 @@ def _stream(split: Split, batch_size: int, seed: int, state: _State, fabric: "Fa
     """All batches from where the state is, for ever."""
     first = state.batch
     for epoch in count(state.epoch):
-        share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
-        yield from batches(split, batch_size, seed=seed, epoch=epoch, first=first, **share)
+        rank, world_size = fabric.global_rank, fabric.world_size
+        yield from batches(split, batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size, first=first)
         first = 0
 
 

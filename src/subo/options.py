@@ -99,7 +99,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         kind = _TYPES.get(name, parameter.annotation)
         extra: dict[str, Any] = {}
         if kind == tuple[int, ...]:
-            extra = {"converter": _integers, "n_tokens": 1, "negative": ()}
+            shown = ",".join(map(str, parameter.default))
+            extra = {"converter": _integers, "n_tokens": 1, "negative": (), "show_default": lambda _, shown=shown: shown}
         text = " ".join((helps.get(name) or "").replace("``", "").split())
         parameters.append(
             inspect.Parameter(

@@ -51,7 +51,8 @@ def load(
     Args:
         source: A name or a path. A `Path` is never a name: `Path("digits")` is a file.
         data_dir: Where named sets are looked for first.
-        binarize: The policy, see `subo.data.binarized`.
+        binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn afresh at every
+            visit in training and once for held-out data (dynamic).
         seed: The seed of the split and of the bits.
 
     Raises:

@@ -1,0 +1,309 @@
+"""A variational autoencoder as a scikit-learn estimator: a map, a density and samples of a table."""
+
+import inspect
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from subo.data import Data, Split, kind_of, stream
+from subo.devices import make_fabric
+from subo.errors import InputError, Interrupted
+from subo.evaluation.reconstruction import decode
+from subo.evaluation.summary import score
+from subo.evaluation.usage import posterior_means
+from subo.families import ScaleSource
+from subo.fitting import fit
+from subo.objective import Objective
+from subo.randomness import forked
+from subo.recipes import BoundName, LikelihoodName, PosteriorName, PriorName, likelihood_for, vae
+from subo.support import check_support
+
+__all__ = ["VariationalAutoencoder"]
+
+_CHUNK = 1000  # rows sampled at a time
+
+
+class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverride] (scikit-learn's set_output)
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
+):
+    r"""A variational autoencoder of the rows of a table, in scikit-learn's terms.
+
+    .. math:: p(x) = \int p(z) \, p(x|z) \, dz, \qquad q(z|x) \approx p(z|x)
+
+    (Kingma and Welling, 2014). :meth:`transform` gives the means of q(z|x), :meth:`inverse_transform` those of p(x|z),
+    :meth:`score_samples` log p(x), low for outliers, and :meth:`sample` new rows. Columns need no scaling under the
+    gaussian and laplace likelihoods, whose networks see standardised numbers while densities stay those of X as it came.
+
+    Training is in float32, what follows it in float64 on the CPU. There is no ``partial_fit``: centre, units and the
+    held-out rows are those of the whole table, which one batch does not tell.
+
+    Args:
+        latent_dim: Size of z: by default two, a map to look at (subo's recipe has ten). More describe the data better;
+            those that the data do not need carry nothing.
+        likelihood: p(x|z): ``bernoulli`` (0 and 1), ``continuous-bernoulli`` (values in [0, 1]), ``poisson`` (counts),
+            ``categorical`` (classes), ``gaussian`` or ``laplace`` (real numbers); ``auto`` takes the first of
+            bernoulli, continuous-bernoulli, poisson and gaussian that has room for all of X, so name it where zeros
+            and ones or whole numbers are only what this table happens to hold.
+        scale: Scale of a gaussian or laplace likelihood, in standard deviations of the column: a number, or learned:
+            ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
+        min_scale: Floor of that scale; a density without one is unbounded.
+        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood.
+        prior: p(z): ``normal``, ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
+        prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
+        posterior: Family of q(z|x): ``gaussian``, ``full-rank``, ``laplace``, ``inverse-autoregressive`` or ``spline``.
+        network: Kind of encoder and decoder: ``mlp`` or ``residual``.
+        hidden: Widths of the encoder's hidden layers; the decoder mirrors them; ``()`` makes both linear.
+        activation: Their nonlinearity: ``elu``, ``gelu``, ``leaky-relu``, ``relu``, ``silu`` or ``tanh``.
+        bound: What is maximised: ``elbo``, ``iwae``, ``renyi`` or ``miwae``.
+        num_samples: Samples of z a row in training.
+        beta: Weight of the KL in elbo's gradient; scores are of the model itself, whatever it is.
+        free_bits: Nats per row below which elbo's gradient leaves the KL alone.
+        epochs: How often training goes through the rows, at the most.
+        batch_size: Rows in a batch.
+        learning_rate: Adam's step size.
+        validation_fraction: Share of the rows, rounded up, that is held out; the weights are those of the epoch with
+            the best bound on them. 0: none, and the weights are the last.
+        patience: Epochs without a better bound on the held-out rows after which training stops; None: all epochs.
+        evaluation_samples: Samples of z a row in :meth:`score_samples`.
+        device: Where training runs: ``cpu``, ``cuda``, ``mps`` or ``auto``. Networks for tables are rarely faster
+            elsewhere than on the CPU.
+        random_state: Of everything that :meth:`fit` draws and of the noise of :meth:`score_samples`; None takes
+            NumPy's global state, as everywhere in scikit-learn.
+        verbose: Whether to show progress.
+
+    Attributes:
+        model_: The fitted :class:`subo.VAE`, on the CPU in float64.
+        likelihood_: The likelihood's name, never ``auto``.
+        history_: What training did, a :class:`subo.fitting.History`.
+        n_iter_: Epochs that were run.
+        seed_: The integer that was drawn from `random_state`.
+        n_features_in_: Columns of X.
+        feature_names_in_: Their names, where all are strings.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 5)) + [0, 0, 0, 0, 100]
+        >>> autoencoder = VariationalAutoencoder(hidden=(20,), epochs=5, random_state=0).fit(X)
+        >>> autoencoder.likelihood_, autoencoder.transform(X).shape, autoencoder.sample(3).shape
+        ('gaussian', (200, 2), (3, 5))
+        >>> usual, outlier = autoencoder.score_samples([[0, 0, 0, 0, 100], [5, -5, 5, -5, 95]])
+        >>> bool(usual > outlier)
+        True
+    """
+
+    def __init__(
+        self,
+        latent_dim: int = 2,
+        *,
+        likelihood: LikelihoodName = "auto",
+        scale: ScaleSource = "per-dimension",
+        min_scale: float = 1e-3,
+        num_classes: int = 256,
+        prior: PriorName = "normal",
+        prior_components: int = 10,
+        posterior: PosteriorName = "gaussian",
+        network: Literal["mlp", "residual"] = "mlp",
+        hidden: tuple[int, ...] = (200, 200),
+        activation: Literal["elu", "gelu", "leaky-relu", "relu", "silu", "tanh"] = "tanh",
+        bound: BoundName = "elbo",
+        num_samples: int = 1,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+        epochs: int = 100,
+        batch_size: int = 100,
+        learning_rate: float = 1e-3,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        evaluation_samples: int = 1000,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ):
+        self.latent_dim = latent_dim
+        self.likelihood = likelihood
+        self.scale = scale
+        self.min_scale = min_scale
+        self.num_classes = num_classes
+        self.prior = prior
+        self.prior_components = prior_components
+        self.posterior = posterior
+        self.network = network
+        self.hidden = hidden
+        self.activation = activation
+        self.bound = bound
+        self.num_samples = num_samples
+        self.beta = beta
+        self.free_bits = free_bits
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.evaluation_samples = evaluation_samples
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> "VariationalAutoencoder":
+        """Fits the model, from scratch.
+
+        Args:
+            X: Rows, ``(N, D)``, at least two.
+            y: Ignored.
+
+        Raises:
+            InputError: A value of X has no density under the likelihood, or the settings make no sense together.
+            DivergedError: Training met a number that is not finite.
+        """
+        x = torch.tensor(validate_data(self, X, dtype=np.float32, ensure_min_samples=2))
+        seed = _seed(self.random_state)
+        training, validation = self._split(x, seed)
+        kind = kind_of(x)
+        likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
+        options = self.get_params(deep=False) | {"likelihood": likelihood}
+        options = {name: options[name] for name in inspect.signature(vae).parameters if name in options}
+        with forked(seed):
+            objective: Objective = vae(x.shape[1:], examples=training.x, **options)
+        check_support(objective.model, Split(x), where="X")
+        with _signals_obeyed():
+            history = fit(
+                objective,
+                # fit has no use for test data
+                training if validation is None else Data("X", training, validation, validation, kind),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                patience=self.patience,
+                seed=seed,
+                fabric=make_fabric(device=self.device),
+                progress=bool(self.verbose),
+            )
+        # In float64 a row's numbers depend on no other row: in float32, BLAS rounds by the size of the batch.
+        self.model_ = objective.model.cpu().double().eval()
+        self.likelihood_ = likelihood
+        self.history_ = history
+        self.n_iter_ = len(history.epochs)
+        self.seed_ = seed
+        self._n_features_out = self.latent_dim
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Posterior means ``E_q[z|x]``; the same at every call.
+
+        They are exact, but for the flows (``inverse-autoregressive``, ``spline``): there the means of 1,000 samples,
+        row by row with the same noise.
+
+        Args:
+            X: Rows, ``(N, D)``.
+
+        Returns:
+            ``(N, latent_dim)``, float64.
+
+        Raises:
+            InputError: A value of X is outside of what the likelihood describes.
+        """
+        x = self._checked(X)
+        sampled = self.posterior in ("inverse-autoregressive", "spline")
+        return posterior_means(self.model_, x, batch_size=1 if sampled else 1000).numpy()
+
+    def inverse_transform(self, X: Any) -> np.ndarray:
+        """Means ``E[x|z]`` of the data at given latents.
+
+        Args:
+            X: Latents z, ``(N, latent_dim)``.
+
+        Returns:
+            ``(N, D)``, float64, in the units of the data.
+        """
+        check_is_fitted(self)
+        z = check_array(X, dtype=np.float64, input_name="X")
+        if z.shape[1] != self._n_features_out:
+            raise InputError(
+                f"inverse_transform takes latents with {self._n_features_out} columns, as transform gives them, and these "
+                f"have {z.shape[1]}"
+            )
+        return decode(self.model_, torch.tensor(z)).numpy()
+
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
+        """New rows: z from p(z), then x from p(x|z), noise and all.
+
+        Args:
+            n_samples: How many.
+            random_state: Of the draws; None: others at every call.
+
+        Returns:
+            ``(n_samples, D)``, float64, in the order drawn.
+        """
+        check_is_fitted(self)
+        if n_samples < 1:
+            raise InputError(f"n_samples must be at least 1, not {n_samples}")
+        sizes = [len(part) for part in torch.arange(n_samples).split(_CHUNK)]
+        with forked(_seed(random_state)), torch.no_grad():
+            return torch.cat([self.model_.sample(size)[1].sample() for size in sizes]).double().numpy()
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """``log p(x)`` of each row in nats, by importance sampling; a log-density in the units of X, unless X is discrete.
+
+        With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
+        bound, which K makes tight. Every row meets the same noise, that of `seed_`, so its score is the same at every
+        call and in any company, and errors cancel where rows are compared; :func:`subo.evaluation.score` gives standard
+        errors.
+
+        Args:
+            X: Rows, ``(N, D)``.
+
+        Returns:
+            ``(N,)``, float64.
+
+        Raises:
+            InputError: A value of X is outside of what the likelihood describes.
+        """
+        rows = self._checked(X).x.split(1)
+        samples = self.evaluation_samples
+        parts = [score(self.model_, Split(row), num_samples=samples, seed=self.seed_).log_px for row in rows]
+        return torch.cat(parts).numpy()
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """The mean of :meth:`score_samples`, in nats per row.
+
+        Args:
+            X: Rows, ``(N, D)``.
+            y: Ignored.
+        """
+        return float(self.score_samples(X).mean())
+
+    def _checked(self, X: Any) -> Split:
+        """Rows of a fitted model's kind."""
+        check_is_fitted(self)
+        split = Split(torch.tensor(validate_data(self, X, dtype=np.float32, reset=False)))
+        check_support(self.model_, split, where="X")
+        return split
+
+    def _split(self, x: torch.Tensor, seed: int) -> tuple[Split, Split | None]:
+        """Rows to train on, and those held out, if any."""
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(f"validation_fraction must be at least 0 and below 1, not {self.validation_fraction}")
+        held_out = min(math.ceil(len(x) * self.validation_fraction), len(x) - 1)
+        order = torch.randperm(len(x), generator=stream("split", seed))
+        return Split(x[order[held_out:]]), Split(x[order[:held_out]]) if held_out else None
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@contextmanager
+def _signals_obeyed() -> Iterator[None]:
+    """Passes on a signal that fit has caught: to a search over settings, Interrupted is one more fit that failed."""
+    try:
+        yield
+    except Interrupted as stop:
+        signal.raise_signal(stop.signal)
+        raise

@@ -1,0 +1,162 @@
+"""The training loop: what it yields, what it follows, and how it fails."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from subo import ELBO, Bernoulli, Conditional, DivergedError, Gaussian, InputError, Objective, StandardNormal, VAE, mlp
+from subo import probabilistic_pca, train
+from subo.data import Batch
+from subo.training import Schedule, make_optimizer
+
+
+def small_objective(**options) -> Objective:
+    model = VAE(
+        StandardNormal(2),
+        Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))),
+        Conditional(Gaussian((2,)), mlp(5, 4, hidden=(8,))),
+    )
+    return Objective(model, **options)
+
+
+def bits(n: int) -> torch.Tensor:
+    return torch.bernoulli(torch.full((n, 5), 0.5))
+
+
+def test_steps_are_counted_and_batches_gone_through_again():
+    steps = list(train(small_objective(), [bits(4), bits(4)], steps=5))
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5]
+    assert len(list(train(small_objective(), [bits(4), bits(4)]))) == 2
+
+
+def test_batches_come_as_tensors_pairs_or_batches():
+    x = bits(4)
+    for item in (x, (x,), [x, {}], Batch(x, {}, 1.0)):
+        assert len(list(train(small_objective(), [item]))) == 1
+    with pytest.raises(InputError, match="a batch is x, or"):
+        next(train(small_objective(), [(x, x)]))
+
+
+def test_a_step_is_one_step_of_the_optimiser_along_the_gradient():
+    torch.manual_seed(0)
+    objective, x = small_objective(), bits(4)
+    before = [p.clone() for p in objective.parameters()]
+    state = torch.get_rng_state()
+    gradients = torch.autograd.grad(objective(x).loss, list(objective.parameters()))
+    torch.set_rng_state(state)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    next(train(objective, [x], optimizer=optimizer))
+    for p, start, gradient in zip(objective.parameters(), before, gradients, strict=True):
+        torch.testing.assert_close(p, start - 0.1 * gradient)
+
+
+def test_weight_scales_the_gradient_of_a_share():
+    torch.manual_seed(0)
+    objective, x = small_objective(), bits(4)
+    weights = [p.clone() for p in objective.parameters()]
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
+    next(train(objective, [Batch(x, {}, 0.0)], optimizer=optimizer))
+    for p, start in zip(objective.parameters(), weights, strict=True):
+        assert torch.equal(p, start)
+
+
+def test_schedule_rises_and_decays():
+    schedule = Schedule(warmup=4, decay="cosine", kl_warmup=2)
+    assert [schedule.learning_rate(step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert schedule.learning_rate(10, 0.5) == pytest.approx(0.5)
+    assert schedule.learning_rate(10, 1.0) == pytest.approx(0.0)
+    assert [schedule.kl_weight(step) for step in range(3)] == [0.5, 1.0, 1.0]
+    assert Schedule().learning_rate(0, 0.9) == Schedule().kl_weight(0) == 1
+
+
+def test_learning_rate_follows_the_schedule_in_training():
+    objective = small_objective()
+    optimizer = make_optimizer(objective, "SGD", learning_rate=0.4)
+    steps = train(objective, [bits(4)], steps=4, optimizer=optimizer, schedule=Schedule(warmup=2, decay="cosine"))
+    rates = [step.learning_rate for step in steps]
+    shares = [0.5 * (1 + math.cos(math.pi * n / 4)) for n in range(4)]
+    assert rates == pytest.approx([0.4 * min(1, (n + 1) / 2) * share for n, share in enumerate(shares)])
+
+
+def test_kl_warmup_shapes_the_gradient_and_not_the_numbers():
+    torch.manual_seed(0)
+    objective, x = small_objective(), bits(4)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.0)
+    state = torch.get_rng_state()
+    (plain,) = train(objective, [x], optimizer=optimizer)
+    torch.set_rng_state(state)
+    (warm,) = train(objective, [x], optimizer=optimizer, schedule=Schedule(kl_warmup=10))
+    assert warm.kl_weight == pytest.approx(0.1)
+    assert torch.equal(warm.loss.bound, plain.loss.bound)
+    torch.set_rng_state(state)
+    followed = torch.autograd.grad(objective(x, kl_weight=0.1).loss, list(objective.parameters()))
+    torch.set_rng_state(state)
+    beta = Objective(objective.model, ELBO(beta=0.1))
+    expected = torch.autograd.grad(beta(x).loss, list(objective.parameters()))
+    torch.testing.assert_close(followed, expected)
+
+
+def test_clipping_shortens_the_gradient_and_reports_its_norm():
+    torch.manual_seed(0)
+    objective, x = small_objective(), bits(4)
+    before = torch.cat([p.flatten() for p in objective.parameters()]).clone()
+    optimizer = torch.optim.SGD(objective.parameters(), lr=1.0)
+    (step,) = train(objective, [x], optimizer=optimizer, clip=1e-3)
+    after = torch.cat([p.flatten() for p in objective.parameters()])
+    assert step.gradient_norm is not None
+    assert step.gradient_norm > 1e-3
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+@pytest.mark.parametrize("name", ["Adam", "adamw", "SGD", "RMSprop", "NAdam", "Adagrad"])
+def test_any_torch_optimiser_by_name(name: str):
+    objective = small_objective()
+    start = [p.clone() for p in objective.parameters()]
+    list(train(objective, [bits(4)], steps=2, optimizer=make_optimizer(objective, name)))
+    assert any(not torch.equal(a, b) for a, b in zip(start, objective.parameters(), strict=True))
+
+
+def test_unknown_optimisers_and_rates_are_refused():
+    with pytest.raises(InputError, match="no optimiser 'Adem'.*AdamW"):
+        make_optimizer(nn.Linear(2, 2), "Adem")
+    with pytest.raises(InputError, match="learning rate must be positive"):
+        make_optimizer(nn.Linear(2, 2), learning_rate=0.0)
+
+
+class Broken(nn.Module):
+    """A likelihood whose scale is NaN for some z."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, z: torch.Tensor) -> torch.distributions.Distribution:
+        loc = z[:, :1].expand(-1, 5) * torch.tensor([math.nan, 1, 1, 1, 1]) + self.weight
+        return torch.distributions.Independent(torch.distributions.Normal(loc, 1.0, validate_args=False), 1)
+
+
+def test_a_nonfinite_loss_names_step_term_and_mend_and_changes_nothing():
+    model = VAE(StandardNormal(2), Broken(), Conditional(Gaussian((2,)), mlp(5, 4)))
+    objective = Objective(model)
+    before = [p.clone() for p in objective.parameters()]
+    with pytest.raises(DivergedError, match=r"step 1: the distortion.* is nan for 4 of 4 data.*learning-rate"):
+        list(train(objective, [bits(4)]))
+    assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
+
+
+def test_a_linear_vae_reaches_the_evidence_of_pca():
+    """Lucas et al., 2019: the ELBO of a linear VAE has no maximum but that of the evidence."""
+    torch.manual_seed(0)
+    x = torch.randn(400, 2, dtype=torch.float64) @ torch.randn(2, 6, dtype=torch.float64)
+    x = x + 0.5 * torch.randn(400, 6, dtype=torch.float64) + torch.randn(6, dtype=torch.float64)
+    best = probabilistic_pca(6, 2).double().likelihood.fit(x).log_px(x).mean()
+    model = probabilistic_pca(6, 2)
+    model.posterior = Conditional(Gaussian((2,), scale="per-dimension"), nn.Linear(6, 2))
+    objective = Objective(model.double(), num_samples=8)
+    optimizer = make_optimizer(objective, learning_rate=0.03)
+    for _ in train(objective, [x], steps=1500, optimizer=optimizer, schedule=Schedule(decay="cosine")):
+        pass
+    reached = model.likelihood.log_px(x).mean()
+    assert best - 0.01 < reached <= best
