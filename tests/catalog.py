@@ -49,17 +49,12 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS
-CONTINUOUS = {
-    label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")
-}
+CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")}
 
 # Posteriors: data shape -> q(z|x)
 
 POSTERIORS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
-    **{
-        label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape)
-        for label, make in CONTINUOUS.items()
-    },
+    **{label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape) for label, make in CONTINUOUS.items()},
     "local gaussian": lambda shape: Local(f.Gaussian((LATENT_DIM,)), NUM_DATA),
     "local full-rank gaussian": lambda shape: Local(f.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
 }

@@ -154,9 +154,7 @@ def test_a_network_has_the_shapes_that_it_promises(entry, dtype):
     assert output.shape == (N, *shape_out)
     assert output.dtype == dtype
     for parameter in network.parameters():
-        (gradient,) = torch.autograd.grad(
-            network(torch.randn(N, *shape_in, dtype=dtype)).square().sum(), parameter
-        )
+        (gradient,) = torch.autograd.grad(network(torch.randn(N, *shape_in, dtype=dtype)).square().sum(), parameter)
         assert gradient.any()
 
 

@@ -266,6 +266,15 @@ def test_a_flow_changes_the_density_of_its_base_by_the_jacobian(kind):
 
 
 @FLOWS
+def test_two_maps_let_every_element_of_a_flow_depend_on_every_other(kind):
+    family = kind((2,), context_dim=1, transforms=2, hidden=(16,)).double()
+    q = family(torch.randn(1, family.num_params, dtype=torch.float64))
+    jacobian = torch.autograd.functional.jacobian(lambda e: one_row(q.transform, e), q.base.sample()[0])
+    assert isinstance(jacobian, torch.Tensor)
+    assert (jacobian != 0).all()
+
+
+@FLOWS
 def test_each_row_of_a_flow_has_its_own_context(kind):
     family, params = flow(kind)
     z = torch.randn(4, 3, dtype=torch.float64)

@@ -1,6 +1,8 @@
+import contextlib
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -277,7 +279,7 @@ class Dictionary(Distribution):
     def sample(self, sample_shape=()):  # type: ignore[override]
         return {name: part.sample(sample_shape) for name, part in self.parts.items()}
 
-    def log_prob(self, value):
+    def log_prob(self, value: Any):
         return sum(part.log_prob(value[name]) for name, part in self.parts.items())
 
 
@@ -361,6 +363,7 @@ def test_a_flow_of_zuko_serves_as_posterior():
     model = catalog.vae()
     model.posterior = zuko.flows.MAF(d, D, transforms=2, hidden_features=(8,))
     draw = model.draw(data(), num_samples=3)
+    assert isinstance(draw.z, Tensor)
     assert_close(draw.log_posterior, draw.q.log_prob(draw.z), rtol=1e-3, atol=1e-3)
     Objective(model)(data()).loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.posterior.parameters())
@@ -509,7 +512,6 @@ def state():
     loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict)]
     return {
         "validation": Distribution._validate_args,
-        "constraints": repr(Distribution.__dict__["arg_constraints"]) if False else repr(type(Distribution.arg_constraints)),
         "normal": repr(Normal.arg_constraints),
         "checks": refuses(),
         "root handlers": len(logging.root.handlers),
@@ -540,7 +542,8 @@ before = state()
 import subo
 after = state()
 changed = [name for name in before if before[name] != after[name]]
-loaded = [name for name in ("lightning_fabric", "matplotlib", "sklearn", "pandas", "IPython") if name in sys.modules]
+heavy = {"lightning_fabric", "matplotlib", "rich", "sklearn", "pandas", "IPython"}
+loaded = sorted(heavy & set(sys.modules))
 print(json.dumps([changed, loaded]))
 """
 
@@ -548,6 +551,12 @@ print(json.dumps([changed, loaded]))
 def test_importing_changes_nothing_and_loads_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", STATE], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == [[], []]
+    assert run.stderr == ""
+
+
+def test_flows_of_zuko_work_after_importing_subo():
+    lines = "import subo, zuko; zuko.flows.MAF(2)().sample(); zuko.flows.NSF(2, 1)"
+    run = subprocess.run([sys.executable, "-W", "error", "-c", lines], capture_output=True, text=True, check=False)
     assert run.stderr == ""
 
 
@@ -560,7 +569,6 @@ def test_forked_random_numbers_leave_no_trace_and_come_back():
         assert torch.equal(torch.randn(5), inside)
     with forked(4):
         assert not torch.equal(torch.randn(5), inside)
-    with pytest.raises(RuntimeError, match="on the way"), forked(3):
-        torch.randn(5)
-        raise RuntimeError("on the way")
+    with contextlib.suppress(RuntimeError), forked(3):
+        raise RuntimeError(torch.randn(5))
     assert torch.equal(torch.get_rng_state(), before)

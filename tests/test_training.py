@@ -6,8 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from subo import ELBO, Bernoulli, Conditional, DivergedError, Gaussian, InputError, Objective, StandardNormal, VAE, mlp
-from subo import probabilistic_pca, train
+from subo import (
+    ELBO,
+    VAE,
+    Bernoulli,
+    Conditional,
+    DivergedError,
+    Gaussian,
+    InputError,
+    Objective,
+    StandardNormal,
+    mlp,
+    probabilistic_pca,
+    train,
+)
 from subo.data import Batch
 from subo.training import Schedule, make_optimizer
 

@@ -1,5 +1,7 @@
 """Fit, measure and explore deep latent-variable models by variational inference."""
 
+from typing import TYPE_CHECKING, Any
+
 from subo.bounds import ELBO, IWAE, MIWAE, Renyi
 from subo.conditionals import Conditional, Local
 from subo.errors import DivergedError, InputError, Interrupted
@@ -23,6 +25,9 @@ from subo.objective import Loss, Objective
 from subo.priors import FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.sources import load
 from subo.training import train
+
+if TYPE_CHECKING:
+    from subo.autoencoder import VariationalAutoencoder
 
 __all__ = [
     "ELBO",
@@ -55,6 +60,7 @@ __all__ = [
     "Renyi",
     "StandardNormal",
     "VampPrior",
+    "VariationalAutoencoder",
     "conv_decoder",
     "conv_encoder",
     "evaluate",
@@ -66,3 +72,12 @@ __all__ = [
     "residual_mlp",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the estimator when it is asked for: scikit-learn takes a second to import."""
+    if name == "VariationalAutoencoder":
+        from subo.autoencoder import VariationalAutoencoder
+
+        return VariationalAutoencoder
+    raise AttributeError(f"module 'subo' has no attribute '{name}'")

@@ -5,7 +5,7 @@ import math
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, no_type_check
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
 
     (Kingma and Welling, 2014). :meth:`transform` gives the means of q(z|x), :meth:`inverse_transform` those of p(x|z),
     :meth:`score_samples` log p(x), low for outliers, and :meth:`sample` new rows. Columns need no scaling under the
-    gaussian and laplace likelihoods, whose networks see standardised numbers while densities stay those of X as it came.
+    gaussian and laplace likelihoods, whose networks see standardised numbers; densities stay those of X as it came.
 
     Training is in float32, what follows it in float64 on the CPU. There is no ``partial_fit``: centre, units and the
     held-out rows are those of the whole table, which one batch does not tell.
@@ -68,7 +68,7 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
         free_bits: Nats per row below which elbo's gradient leaves the KL alone.
         epochs: How often training goes through the rows, at the most.
         batch_size: Rows in a batch.
-        learning_rate: Adam's step size.
+        learning_rate: Adam's step size; larger than :func:`subo.fitting.fit`'s, since a table has few batches an epoch.
         validation_fraction: Share of the rows, rounded up, that is held out; the weights are those of the epoch with
             the best bound on them. 0: none, and the weights are the last.
         patience: Epochs without a better bound on the held-out rows after which training stops; None: all epochs.
@@ -98,6 +98,7 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
         True
     """
 
+    @no_type_check  # by scikit-learn's contract anything can be set, and fit complains
     def __init__(
         self,
         latent_dim: int = 2,
@@ -118,7 +119,7 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
         free_bits: float = 0.0,
         epochs: int = 100,
         batch_size: int = 100,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         validation_fraction: float = 0.1,
         patience: int | None = None,
         evaluation_samples: int = 1000,
@@ -167,8 +168,8 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
         training, validation = self._split(x, seed)
         kind = kind_of(x)
         likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
-        options = self.get_params(deep=False) | {"likelihood": likelihood}
-        options = {name: options[name] for name in inspect.signature(vae).parameters if name in options}
+        params: dict[str, Any] = self.get_params(deep=False) | {"likelihood": likelihood}
+        options = {name: params[name] for name in inspect.signature(vae).parameters if name in params}
         with forked(seed):
             objective: Objective = vae(x.shape[1:], examples=training.x, **options)
         check_support(objective.model, Split(x), where="X")
@@ -223,11 +224,11 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
             ``(N, D)``, float64, in the units of the data.
         """
         check_is_fitted(self)
-        z = check_array(X, dtype=np.float64, input_name="X")
+        z = check_array(X, dtype="float64", input_name="X")
         if z.shape[1] != self._n_features_out:
             raise InputError(
-                f"inverse_transform takes latents with {self._n_features_out} columns, as transform gives them, and these "
-                f"have {z.shape[1]}"
+                f"inverse_transform takes latents with {self._n_features_out} columns, as transform gives them, and "
+                f"these have {z.shape[1]}"
             )
         return decode(self.model_, torch.tensor(z)).numpy()
 
@@ -249,7 +250,7 @@ class VariationalAutoencoder(  # pyright: ignore[reportIncompatibleMethodOverrid
             return torch.cat([self.model_.sample(size)[1].sample() for size in sizes]).double().numpy()
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """``log p(x)`` of each row in nats, by importance sampling; a log-density in the units of X, unless X is discrete.
+        """``log p(x)`` of each row in nats, by importance sampling; of a density, it depends on the units of X.
 
         With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
         bound, which K makes tight. Every row meets the same noise, that of `seed_`, so its score is the same at every

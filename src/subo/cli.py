@@ -407,7 +407,7 @@ def _print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
             "  Careful: no latent dimension is active: the posterior has collapsed to the prior, and the model says "
             "the same of every datum. Try --kl-warmup-epochs 50, --free-bits 1, or another seed."
         )
-    if result["median_ess"] < 5:
+    if result["num_samples"] >= 100 and result["median_ess"] < 5:
         _say(f"  Careful: the median effective sample size is {result['median_ess']:.1f}; log p(x) may be well above.")
     if result["at_floor"]:
         _say(

@@ -67,10 +67,11 @@ class Local(nn.Module):
         self.params = nn.Parameter(torch.zeros(num_data, family.num_params))
 
     def forward(self, input: Float[Tensor, "B ..."], index: Integer[Tensor, " B"]) -> Distribution:
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(self.params):
+        unknown = index[(index < 0) | (index >= len(self.params))]
+        if len(unknown):
             raise InputError(
                 f"this posterior holds parameters for the {len(self.params)} data it was fitted to, and index "
-                f"{int(index.max())} is not one of them. Data never seen have no parameters yet: optimise some with "
+                f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimise some with "
                 "subo.infer(model, x)."
             )
         return self.family(self.params[index])

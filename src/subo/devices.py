@@ -1,18 +1,19 @@
-"""Where training runs: Lightning Fabric, made from plain words."""
+"""Where, in which precision and in which mode modules run."""
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from subo.errors import InputError
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["make_fabric", "place"]
+__all__ = ["evaluating", "make_fabric", "place"]
 
 
 def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -45,14 +46,15 @@ def make_fabric(
     Raises:
         InputError: This machine has no such device, or Fabric does not know a word.
     """
-    environment = os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK")
+    logger = logging.getLogger("lightning_fabric")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    environment = dict(os.environ)
     from lightning_fabric import Fabric
 
-    if environment is None:
-        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-    logger = logging.getLogger("lightning_fabric")
-    logger.handlers.clear()
-    logger.propagate = True
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
     options: dict[str, Any] = {"accelerator": device, "devices": processes, "precision": precision}
     try:
         return Fabric(**options, strategy=strategy if processes == 1 or strategy != "auto" else "ddp")
@@ -61,3 +63,15 @@ def make_fabric(
             f"cannot train with device '{device}', precision '{precision}', {processes} processes and strategy "
             f"'{strategy}': {str(error).splitlines()[0]}"
         ) from error
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A module in evaluation mode inside, in its own mode after."""
+    module = model if isinstance(model, nn.Module) else nn.Identity()
+    mode = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(mode)

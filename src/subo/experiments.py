@@ -1,7 +1,7 @@
 """Experiments: a run from data to figures, and a run read back. What the command line does, as functions."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -98,6 +98,8 @@ def start_run(
     """
     fabric = make_fabric(**(device or {}))
     fabric.launch()
+    if fabric.is_global_zero:
+        Run.place(out, overwrite=overwrite)
     data = load(source, data_dir=data_dir, binarize=binarize, seed=seed)  # pyright: ignore[reportArgumentType]
     settings = _resolved(recipe, options or {}, data)
     config = {
@@ -114,12 +116,12 @@ def start_run(
         "device": dict(device or {}),
     }
     objective = _built(config, data)
-    run = Run(out)
-    if fabric.is_global_zero:
-        run = Run.create(out, overwrite=overwrite)
-        run.write_config(config)
-    fabric.barrier()
-    return _fitted(Experiment(run, config, objective), data, fabric, progress=progress, resume=False)
+
+    def create() -> None:
+        Run.create(out, overwrite=overwrite).write_config(config)
+
+    experiment = Experiment(Run(out), config, objective)
+    return _fitted(experiment, data, fabric, on_start=create, progress=progress, resume=False)
 
 
 def resume_run(
@@ -142,10 +144,7 @@ def resume_run(
     fabric.launch()
     experiment = Experiment(run, config, _built(config, None))
     data = experiment.data()
-    if fabric.is_global_zero:
-        run.write_config(config)
-    fabric.barrier()
-    return _fitted(experiment, data, fabric, progress=progress, resume=True)
+    return _fitted(experiment, data, fabric, on_start=lambda: run.write_config(config), progress=progress, resume=True)
 
 
 def open_run(path: str | Path) -> Experiment:
@@ -159,6 +158,8 @@ def open_run(path: str | Path) -> Experiment:
             f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
             f"written by {config.get('subo', 'an unknown version') if isinstance(config, dict) else 'something else'}."
         ) from error
+    if config["device"].get("precision") == "64-true":
+        objective.double()
     run.load_weights(objective.model)
     objective.eval()
     return Experiment(run, config, objective)
@@ -217,7 +218,7 @@ def model_for(experiment: Experiment, split: Split) -> Any:
 
 
 def _fitted(
-    experiment: Experiment, data: Data, fabric: Any, *, progress: bool, resume: bool
+    experiment: Experiment, data: Data, fabric: Any, *, on_start: Callable[[], None], progress: bool, resume: bool
 ) -> tuple[Experiment, History] | None:
     """Trains, saves the weights, measures and draws."""
     run, training = experiment.run, experiment.config["training"]
@@ -237,6 +238,7 @@ def _fitted(
         run_dir=run.path,
         resume=resume,
         fabric=fabric,
+        on_start=on_start,
         on_epoch=snapshot,
         progress=progress and fabric.is_global_zero,
         **training,

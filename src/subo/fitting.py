@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from subo.data import Batch, Data, Split, batches, num_batches
-from subo.devices import make_fabric, place
+from subo.devices import evaluating, make_fabric, place
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.interrupts import stop_signals
 from subo.objective import Loss, Objective
-from subo.progress import TrainingBar
 from subo.randomness import forked
 from subo.runs import Run
 from subo.support import check_support
@@ -121,6 +120,7 @@ def fit(
     checkpoint_minutes: float = 10.0,
     resume: bool = False,
     fabric: "Fabric | None" = None,
+    on_start: Callable[[], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
 ) -> History:
@@ -148,6 +148,7 @@ def fit(
         checkpoint_minutes: How often a checkpoint is written.
         resume: Whether to go on from the checkpoint in `run_dir`.
         fabric: Where to train, launched already where it has several processes.
+        on_start: Called once, when data and settings have been accepted and before the first step.
         on_epoch: Called with each epoch's record.
         progress: Whether to show progress in the terminal.
 
@@ -176,8 +177,6 @@ def fit(
     limit = epochs if epochs or minutes else 100
     fabric = fabric or make_fabric()
     run = Run(Path(run_dir)) if run_dir is not None else None
-    if run is not None and fabric.is_global_zero:
-        run.path.mkdir(parents=True, exist_ok=True)
     check_support(objective.model, training, where="the training data")
     if validation is not None:
         check_support(objective.model, validation, where="the validation data")
@@ -185,10 +184,20 @@ def fit(
     per_epoch = num_batches(training, batch_size)
     schedule = Schedule(round(warmup_epochs * per_epoch), decay, round(kl_warmup_epochs * per_epoch))
     objective.to(fabric.device)
+    if kl_warmup_epochs:
+        objective.followed(0.5)  # refuses a bound that has no KL to warm up
     if isinstance(optimizer, str):
         optimizer = make_optimizer(objective, optimizer, learning_rate=learning_rate)
+    if fabric.is_global_zero:
+        if on_start is not None:
+            on_start()
+        if run is not None:
+            run.path.mkdir(parents=True, exist_ok=True)
+    fabric.barrier()
     state = _State()
     settings = {"seed": seed, "batch_size": batch_size, "num_data": len(training), "processes": fabric.world_size}
+
+    from subo.progress import TrainingBar  # rich, which draws Python random numbers where it is imported
 
     with forked(seed), stop_signals() as signal, TrainingBar(limit, per_epoch, minutes, show=progress) as bar:
         torch.manual_seed(seed + 7919 * fabric.global_rank)
@@ -263,14 +272,11 @@ def measure(
         fabric: Shares the data between its processes; one process by default.
     """
     rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    mode = objective.training
-    objective.eval()
     totals = None
-    with forked(seed):
+    with evaluating(objective), forked(seed):
         for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
             loss = objective(*place(objective, batch.x, batch.context))
             totals = _sums([loss] if batch.weight else [], totals, like=loss)
-    objective.train(mode)
     assert totals is not None  # a split has at least one datum
     return _means(totals, fabric)
 

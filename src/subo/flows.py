@@ -1,7 +1,7 @@
 """Normalizing flows as families: richer posteriors than a Gaussian, given the encoder's context.
 
 The maps are zuko's. Importing zuko switches torch's argument validation off for the whole process; the switch is
-set back here, so that importing subo changes nothing.
+set back here, so that importing subo changes nothing, and stays off for zuko's own distributions.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,16 @@ from subo.errors import InputError
 from subo.families import Gaussian, check_count
 
 _validation, _constraints = Distribution._validate_args, Distribution.arg_constraints
+import zuko.distributions  # noqa: E402
 from zuko.flows.autoregressive import MaskedAutoregressiveTransform  # noqa: E402
 from zuko.lazy import LazyComposedTransform, LazyTransform  # noqa: E402
 from zuko.transforms import MonotonicRQSTransform  # noqa: E402
 
 Distribution._validate_args = _validation
 Distribution.arg_constraints = _constraints  # pyright: ignore[reportAttributeAccessIssue]
+for _kind in vars(zuko.distributions).values():
+    if isinstance(_kind, type) and _kind.__module__ == zuko.distributions.__name__:
+        _kind._validate_args = False
 
 __all__ = ["InverseAutoregressiveFlow", "NeuralSplineFlow", "autoregressive", "spline"]
 

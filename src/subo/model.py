@@ -151,6 +151,10 @@ class VAE(nn.Module):
         torch.Size([3, 5])
     """
 
+    prior: Any
+    likelihood: Any
+    posterior: Any
+
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
         super().__init__()
         self.prior = prior

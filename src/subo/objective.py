@@ -83,7 +83,7 @@ class Objective(nn.Module):
         """
         draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
         self.gradient.check(draw.q, self.bound)
-        surrogate = self.gradient.surrogate(draw, self._followed(kl_weight), x, context)
+        surrogate = self.gradient.surrogate(draw, self.followed(kl_weight), x, context)
         with torch.no_grad():
             bound = reported(self.bound)(draw)
             rate = torch.stack([factor.rate() for factor in draw.factors])
@@ -91,7 +91,12 @@ class Objective(nn.Module):
         loss = (surrogate.detach() - surrogate - bound).mean()
         return Loss(loss, bound, rate, distortion)
 
-    def _followed(self, kl_weight: float) -> Bound:
+    def followed(self, kl_weight: float) -> Bound:
+        """The bound whose gradient training follows while the KL has this weight.
+
+        Raises:
+            InputError: The weight is not 1, and the bound has no KL of its own.
+        """
         if kl_weight == 1:
             return self.bound
         tempered = getattr(self.bound, "tempered", None)

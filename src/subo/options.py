@@ -5,7 +5,7 @@ the signature, help from the docstring's ``Args``.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ __all__ = ["fit_signature", "grouped"]
 _NOT_OPTIONS = {
     "recipe": {"event_shape", "examples", "num_data"},
     "data": {"source", "seed"},
-    "training": {"objective", "data", "seed", "run_dir", "resume", "fabric", "on_epoch", "progress"},
+    "training": {"objective", "data", "seed", "run_dir", "resume", "fabric", "on_start", "on_epoch", "progress"},
     "device": set[str](),
 }
 _TYPES = {"optimizer": str}
@@ -100,7 +100,12 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         extra: dict[str, Any] = {}
         if kind == tuple[int, ...]:
             shown = ",".join(map(str, parameter.default))
-            extra = {"converter": _integers, "n_tokens": 1, "negative": (), "show_default": lambda _, shown=shown: shown}
+            extra = {
+                "converter": _integers,
+                "n_tokens": 1,
+                "negative": (),
+                "show_default": lambda _, shown=shown: shown,
+            }
         text = " ".join((helps.get(name) or "").replace("``", "").split())
         parameters.append(
             inspect.Parameter(
@@ -113,7 +118,7 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
     return parameters
 
 
-def _integers(kind: Any, tokens: list[Token]) -> tuple[int, ...]:
+def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     """``200,200`` as numbers; nothing as none."""
     text = tokens[0].value
     try:

@@ -14,7 +14,6 @@ No file holds code: weights are safetensors, settings JSON, and the checkpoint i
 """
 
 import json
-import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +76,15 @@ class Run:
         return self.path / "figures"
 
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
-        """Makes an empty run directory.
+    def place(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
+        """The run that could be made at a path; nothing is made or removed yet.
 
         Args:
             path: Where.
-            overwrite: Whether a run that is there already is removed; only files of a run ever are.
+            overwrite: Whether a run may be there already.
 
         Raises:
-            InputError: Something is there, or the place cannot be written to.
+            InputError: Something is there.
         """
         run = cls(Path(path))
         if run.path.is_file():
@@ -98,8 +97,22 @@ class Run:
                     f"{path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or give "
                     "another --out."
                 )
-            run._clear()
+        return run
+
+    @classmethod
+    def create(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
+        """Makes an empty run directory.
+
+        Args:
+            path: Where.
+            overwrite: Whether a run that is there already is removed; only files of a run ever are.
+
+        Raises:
+            InputError: Something is there, or the place cannot be written to.
+        """
+        run = cls.place(path, overwrite=overwrite)
         try:
+            run._clear()
             run.figures.mkdir(parents=True, exist_ok=True)
             run.snapshots.mkdir(exist_ok=True)
         except OSError as error:
@@ -201,8 +214,8 @@ class Run:
             )
         try:
             return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        except Exception as error:  # what torch raises for a foreign file depends on its bytes
             raise InputError(
-                f"{self.checkpoint} is not a readable checkpoint ({str(error).splitlines()[0]}). Restore it from a "
+                f"{self.checkpoint} is not a readable checkpoint ({type(error).__name__}). Restore it from a "
                 "copy, or start again with --overwrite."
             ) from error

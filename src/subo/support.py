@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Distribution, constraints
 
 from subo.data import Split
-from subo.devices import place
+from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.model import LatentVariableModel
 from subo.randomness import forked
@@ -29,7 +29,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         InputError: Says which datum is wrong and how, and what to do.
     """
     first = replace(split.take(torch.arange(1)), resample=False)
-    with forked(0):
+    with evaluating(model), forked(0):
         _, p = model.sample(1, place(model, *first.read(torch.arange(1)))[1])
     if p.event_shape != split.event_shape:
         raise InputError(

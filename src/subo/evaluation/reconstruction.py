@@ -6,7 +6,7 @@ from torch import Tensor
 
 from subo.context import call
 from subo.data import Split, batches
-from subo.devices import place
+from subo.devices import evaluating, place
 from subo.evaluation.usage import posterior_mean
 from subo.model import VAE
 from subo.randomness import forked
@@ -26,8 +26,8 @@ def decode(model: VAE, z: Float[Tensor, "N ..."], *, batch_size: int = 1000) -> 
     Returns:
         Means on the CPU, ``(N, *event)``.
     """
-    parts = [call(model.likelihood, place(model, part, {})[0]).mean.cpu() for part in z.split(batch_size)]
-    return torch.cat(parts)
+    with evaluating(model):
+        return torch.cat([call(model.likelihood, place(model, part, {})[0]).mean.cpu() for part in z.split(batch_size)])
 
 
 @torch.no_grad()
@@ -43,7 +43,7 @@ def reconstruct(model: VAE, split: Split, *, batch_size: int = 1000) -> Float[Te
         Means on the CPU, ``(N, *event)``, in the data's order.
     """
     parts = []
-    with forked(0):
+    with evaluating(model), forked(0):
         for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
             z = posterior_mean(model.draw(x, context, path=False).q)

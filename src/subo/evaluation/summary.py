@@ -1,17 +1,16 @@
 """The numbers of a fitted model on held-out data, each with its error."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from subo.context import call
 from subo.data import Split, batches
-from subo.devices import place
+from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.usage import latent_usage
@@ -101,7 +100,7 @@ def score(
     """
     parts = []
     size = max(1, min(len(split), max_rows // min(num_samples, max_rows)))
-    with _evaluating(model), forked(seed):
+    with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
             parts.append(log_marginal(model, x, context, num_samples=num_samples, max_rows=max_rows))
@@ -146,9 +145,8 @@ def evaluate(
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
     scores = score(model, split, num_samples=num_samples, seed=seed, advance=advance)
-    with _evaluating(model):
-        usage = latent_usage(model, split)
-        at_floor = _share_at_floor(model, split)
+    usage = latent_usage(model, split)
+    at_floor = _share_at_floor(model, split)
     elbo = -(scores.rate + scores.distortion)
     root = math.sqrt(len(split))
     log_px = scores.log_px.mean().item()
@@ -170,18 +168,6 @@ def evaluate(
     )
 
 
-@contextmanager
-def _evaluating(model: LatentVariableModel) -> Iterator[None]:
-    """A module in evaluation mode inside, in its own mode after."""
-    module = model if isinstance(model, nn.Module) else nn.Identity()
-    mode = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(mode)
-
-
 @torch.no_grad()
 def _share_at_floor(model: Any, split: Split) -> float | None:
     """Asks the likelihood's family, where it has a floor, at the latents of some data."""
@@ -191,6 +177,6 @@ def _share_at_floor(model: Any, split: Split) -> float | None:
         return None
     batch = next(batches(split, 1000, seed=0, epoch=0, shuffle=False))
     x, context = place(model, batch.x, batch.context)
-    with forked(0):
+    with evaluating(model), forked(0):
         z = model.draw(x, context, path=False).z
     return share(call(model.likelihood, z[0], context=context))

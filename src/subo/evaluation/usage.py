@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from subo.data import Split, batches
-from subo.devices import place
+from subo.devices import evaluating, place
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
 
@@ -97,6 +97,6 @@ def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
 def _draws(model: LatentVariableModel, split: Split, batch_size: int) -> Iterator[Draw]:
     """A draw of every batch: how any model tells its posterior and prior."""
-    with forked(0):
+    with evaluating(model), forked(0):
         for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
             yield model.draw(*place(model, batch.x, batch.context), path=False)

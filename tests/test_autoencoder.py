@@ -1,0 +1,299 @@
+"""The scikit-learn estimator: scikit-learn's own contract, and what its numbers mean."""
+
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from torch.distributions import MultivariateNormal
+
+import subo.autoencoder
+from subo import InputError, VariationalAutoencoder, probabilistic_pca
+from subo.data import Split
+from subo.errors import Interrupted
+from subo.evaluation import score
+from subo.fitting import fit
+from subo.recipes import vae
+
+QUICK = {"epochs": 2, "hidden": (8,), "evaluation_samples": 20}
+
+
+def table(rows: int = 200, *, noise: float = 0.3, seed: int = 0) -> np.ndarray:
+    """Five correlated columns: two latents, linearly, and noise."""
+    rng = np.random.default_rng(seed)
+    weight = np.array([[1.0, 1.0, 0.5, -1.0, 0.0], [0.0, 1.0, -1.0, 0.5, 1.0]])
+    return rng.normal(size=(rows, 2)) @ weight + noise * rng.normal(size=(rows, 5))
+
+
+# scikit-learn skips one check, check_array_api_input, unless SCIPY_ARRAY_API=1 was set before SciPy's import: it runs in
+# the process of the next test, as do all for the default settings, which take long where shapes are checked at run time.
+@parametrize_with_checks([
+    VariationalAutoencoder(**QUICK, prior="vamp", prior_components=1, posterior="full-rank", patience=1),
+    VariationalAutoencoder(**QUICK, prior="mixture", bound="iwae", num_samples=3, scale="network", network="residual"),
+    VariationalAutoencoder(**QUICK, likelihood="laplace", posterior="laplace", validation_fraction=0.0),
+    VariationalAutoencoder(**QUICK, latent_dim=3, posterior="inverse-autoregressive", prior="spline-flow"),
+])  # fmt: skip
+def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+def test_scikit_learn_contract_of_the_defaults():
+    code = """
+        import sys, warnings, subo
+        assert "sklearn" not in sys.modules  # it takes a second to import
+        estimator = subo.VariationalAutoencoder()
+        from sklearn.exceptions import SkipTestWarning
+        from sklearn.utils.estimator_checks import check_estimator
+        warnings.simplefilter("error", SkipTestWarning)
+        results = check_estimator(estimator)
+        assert len(results) > 40 and all(result["status"] == "passed" for result in results)
+    """
+    environment = {**os.environ, "SCIPY_ARRAY_API": "1"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True)
+
+
+def test_parameters_are_those_of_recipe_and_fit():
+    ours, recipe, training = (inspect.signature(thing).parameters for thing in (VariationalAutoencoder, vae, fit))
+    reasons = {
+        "latent_dim": "a table is mapped to a plane, unless more is asked for",
+        "epochs": "fit's None stands for the same 100, unless there are minutes",
+        "learning_rate": "a table has few batches an epoch",
+    }
+    own = {"validation_fraction", "evaluation_samples", "device", "random_state", "verbose"}
+    assert set(ours) <= {*recipe, *training, *own}
+    for name in set(ours) - own - set(reasons):
+        assert ours[name].default == (recipe if name in recipe else training)[name].default, name
+
+
+@pytest.fixture(scope="module")
+def linear() -> tuple[VariationalAutoencoder, np.ndarray]:
+    """A linear Gaussian model, fitted to standardised columns: probabilistic PCA by gradient steps."""
+    X = StandardScaler().fit_transform(table(500))
+    model = VariationalAutoencoder(
+        hidden=(), scale="shared", epochs=150, learning_rate=1e-2, validation_fraction=0.0, random_state=0
+    )
+    return model.fit(X), X
+
+
+def exact_log_px(model: VariationalAutoencoder, X: np.ndarray) -> torch.Tensor:
+    """The evidence of a linear model, from its means at the origin and at the unit vectors and its scale."""
+    bias, *ends = torch.tensor(model.inverse_transform(np.eye(3, 2, k=-1)))
+    weight = torch.stack(ends, dim=1) - bias[:, None]
+    variance = model.model_.likelihood(torch.zeros(1, 2, dtype=torch.float64)).variance[0].detach()
+    return MultivariateNormal(bias, weight @ weight.mT + variance.diag()).log_prob(torch.tensor(X))
+
+
+def test_scores_are_the_exact_evidence_of_a_linear_model(linear):
+    model, X = linear
+    scores = model.score_samples(X[:100])
+    error = score(model.model_, Split(torch.tensor(X[:100])), num_samples=1000).standard_error.numpy()
+    assert (abs(scores - exact_log_px(model, X[:100]).numpy()) < 5 * error).all()
+    assert model.score(X[:100]) == scores.mean()
+
+
+def test_scores_are_those_of_subo(linear):
+    model, X = linear
+    expected = [score(model.model_, Split(torch.tensor(row[None])), seed=model.seed_).log_px for row in X[:3]]
+    np.testing.assert_array_equal(model.score_samples(X[:3]), torch.cat(expected).numpy())
+
+
+def test_a_linear_model_comes_close_to_pca_from_below(linear):
+    model, X = linear
+    x = torch.tensor(X)
+    best = probabilistic_pca(5, 2).double().likelihood.fit(x).log_px(x).mean().item()
+    isotropic = torch.distributions.Normal(0.0, x.std(correction=0)).log_prob(x).sum(1).mean().item()
+    reached = exact_log_px(model, X).mean().item()
+    assert reached <= best + 1e-6  # no parameters have a higher likelihood on the training data
+    assert reached > best - 0.05 * (best - isotropic)
+
+
+@pytest.mark.parametrize(
+    "scale, shift, tolerance",
+    [
+        ([2.0, 0.25, 1024.0, 1.0, 8.0], [0.0] * 5, 1e-6),  # powers of 2 change no digit
+        ([3.0, 0.1, 700.0, 1.0, 9.0], [1.0, -2.0, 30.0, 0.0, 5.0], 2e-3),  # the training's float32
+    ],
+)
+def test_units_shift_the_log_density_by_the_log_jacobian(scale, shift, tolerance):
+    X = table(100)
+    settings = {**QUICK, "epochs": 10, "random_state": 0}
+    plain = VariationalAutoencoder(**settings).fit(X)
+    changed = VariationalAutoencoder(**settings).fit(X * scale + shift)
+    np.testing.assert_allclose(
+        changed.score_samples(X * scale + shift), plain.score_samples(X) - np.log(scale).sum(), atol=tolerance, rtol=0
+    )
+    np.testing.assert_allclose(changed.transform(X * scale + shift), plain.transform(X), atol=tolerance, rtol=0)
+
+
+def test_outliers_score_lower_than_what_is_usual():
+    X, usual = table(400), table(100, seed=1)
+    # Each value is one that its column has: only their combination is unusual.
+    outliers = np.random.default_rng(2).permuted(usual, axis=0)
+    outliers = outliers[np.abs(outliers - table(100, noise=0.0, seed=1)).max(1) > 2]
+    model = VariationalAutoencoder(hidden=(50,), epochs=60, learning_rate=1e-2, random_state=0, evaluation_samples=100)
+    low, high = (model.fit(X).score_samples(rows) for rows in (outliers, usual))
+    above = (high[:, None] > low).mean()  # the area under the ROC curve
+    assert above > 0.95
+
+
+def test_reconstructions_are_nearer_than_the_mean(linear):
+    model, X = linear
+    error = ((model.inverse_transform(model.transform(X)) - X) ** 2).mean()
+    assert error < 0.25 * X.var(axis=0).mean()
+    np.testing.assert_array_equal(model.transform(X), model.transform(X))
+
+
+def test_search_over_a_pipeline_finds_the_latents_of_the_data():
+    model = VariationalAutoencoder(
+        hidden=(), epochs=40, learning_rate=2e-2, evaluation_samples=30, random_state=0, validation_fraction=0.0
+    )
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), model),
+        {"variationalautoencoder__latent_dim": [1, 2]},
+        cv=2,
+        error_score="raise",
+    ).fit(table(200))
+    assert search.best_params_ == {"variationalautoencoder__latent_dim": 2}
+    assert search.transform(table(7)).shape == (7, 2)
+
+
+def test_named_columns():
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(table(30), columns=list("abcde"), index=range(100, 130))
+    model = VariationalAutoencoder(**QUICK).set_output(transform="pandas").fit(X)
+    z = model.transform(X)
+    assert (
+        list(z.columns) == ["variationalautoencoder0", "variationalautoencoder1"] == list(model.get_feature_names_out())
+    )
+    assert list(z.index) == list(X.index)
+    assert list(model.feature_names_in_) == list("abcde")
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.transform(X.rename(columns={"a": "z"}))
+
+
+def test_random_state_is_all_there_is_to_chance():
+    X = table(50)
+    before, before_numpy = torch.get_rng_state(), np.random.get_state(legacy=False)  # noqa: NPY002 (its state is meant)
+
+    def numbers(random_state: int) -> np.ndarray:
+        model = VariationalAutoencoder(**QUICK, random_state=random_state).fit(X)
+        return np.concatenate(
+            [model.score_samples(X), model.transform(X).ravel(), model.sample(5, random_state).ravel()]
+        )
+
+    np.testing.assert_array_equal(numbers(3), numbers(3))
+    assert (numbers(3) != numbers(4)).all()
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_equal(np.random.get_state(legacy=False), before_numpy)  # noqa: NPY002
+    free = VariationalAutoencoder(**QUICK)
+    assert (free.fit(X).transform(X) != free.fit(X).transform(X)).all()
+    assert (free.sample(5) != free.sample(5)).all()
+
+
+@pytest.mark.parametrize(
+    "likelihood", ["bernoulli", "continuous-bernoulli", "poisson", "gaussian", "laplace", "categorical"]
+)
+def test_samples_are_such_data(likelihood):
+    rng = np.random.default_rng(0)
+    X = {
+        "bernoulli": rng.integers(2, size=(60, 3)),
+        "continuous-bernoulli": rng.random(size=(60, 3)),
+        "poisson": rng.poisson(4.0, size=(60, 3)),
+        "categorical": rng.integers(4, size=(60, 3)),
+    }.get(likelihood, rng.normal(size=(60, 3)))
+    name = likelihood if likelihood in ("laplace", "categorical") else "auto"
+    model = VariationalAutoencoder(**QUICK, likelihood=name, num_classes=4, random_state=0).fit(X)
+    assert model.likelihood_ == likelihood
+    samples = model.sample(2500, random_state=0)
+    assert samples.shape == (2500, 3)
+    assert samples.dtype == np.float64
+    allowed = {
+        "bernoulli": np.isin(samples, [0, 1]),
+        "continuous-bernoulli": (samples >= 0) & (samples <= 1),
+        "poisson": (samples >= 0) & (samples == samples.round()),
+        "categorical": np.isin(samples, range(4)),
+    }.get(likelihood, np.isfinite(samples))
+    assert allowed.all()
+    assert np.isfinite(model.score_samples(samples[:5])).all()
+    assert model.sample().shape == (1, 3)
+
+
+def test_discrete_probabilities_sum_to_one():
+    X = np.random.default_rng(0).integers(2, size=(50, 2))
+    model = VariationalAutoencoder(hidden=(8,), epochs=3, random_state=0).fit(X)
+    everything = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    error = score(model.model_, Split(torch.tensor(everything).float())).standard_error.numpy()
+    probabilities = np.exp(model.score_samples(everything))
+    assert abs(probabilities.sum() - 1) < 5 * (probabilities * error).sum()
+
+
+@pytest.mark.parametrize("rows", [2, 3, 11])
+def test_few_rows(rows):
+    model = VariationalAutoencoder(**QUICK).fit(table(rows))
+    assert np.isfinite(model.score(table(rows)))
+    assert model.history_.epochs[0].validation is not None
+
+
+def test_early_stopping_keeps_the_best_epoch():
+    model = VariationalAutoencoder(hidden=(8,), epochs=500, learning_rate=0.05, patience=3, random_state=0).fit(
+        table(60)
+    )
+    assert model.n_iter_ == len(model.history_.epochs) < 500
+    assert model.history_.best_epoch == model.n_iter_ - 3
+    model.set_params(validation_fraction=0.0, patience=None, epochs=2).fit(table(60))
+    assert model.history_.best_epoch is None
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"likelihood": "bernoulli"}, "row 1 holds"),
+        ({"likelihood": "poisson"}, "use the likelihood gaussian"),
+        ({"network": "conv"}, "Use the network 'mlp'"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be"),
+        ({"validation_fraction": 0.0, "patience": 1}, "no validation data"),
+        ({"device": "abacus"}, "cannot train with device 'abacus'"),
+        ({"prior": "vamp", "prior_components": 50}, "pseudo-inputs"),
+    ],
+)
+def test_refused_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        VariationalAutoencoder(**{**QUICK, **settings}).fit(table(30))
+
+
+def test_refused_data():
+    with pytest.raises(NotFittedError):
+        VariationalAutoencoder().sample()
+    with pytest.raises(NotFittedError):
+        VariationalAutoencoder().inverse_transform([[0.0, 0.0]])
+    bits = np.random.default_rng(0).integers(2, size=(30, 3))
+    model = VariationalAutoencoder(**QUICK).fit(bits)
+    for method in (model.transform, model.score_samples):
+        with pytest.raises(InputError, match=r"X: row 2 holds 0.5.*binarise"):
+            method([[0, 1, 0], [0, 0.5, 1]])
+        with pytest.raises(ValueError, match="X has 2 features, but VariationalAutoencoder is expecting 3"):
+            method([[0, 1]])
+    with pytest.raises(InputError, match="latents with 2 columns"):
+        model.inverse_transform([[0.0, 0.0, 0.0]])
+    with pytest.raises(InputError, match="n_samples must be at least 1"):
+        model.sample(0)
+
+
+def test_ctrl_c_ends_a_search_and_not_one_fit_of_it(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise Interrupted("stopped", signal=signal.SIGINT)
+
+    monkeypatch.setattr(subo.autoencoder, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        GridSearchCV(VariationalAutoencoder(**QUICK), {"latent_dim": [1, 2]}, cv=2).fit(table(20))

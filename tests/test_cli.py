@@ -1,0 +1,364 @@
+"""The command line end to end on digits, and every bad input: one clear line, exit code 2, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from subo.cli import main
+from subo.options import defaults, fit_signature
+from subo.recipes import RECIPES
+
+SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
+
+
+def run(*argv: object) -> int:
+    """Runs a command in this process and gives its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in argv])
+    return stopped.value.code if isinstance(stopped.value.code, int) else 1
+
+
+def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
+    """The message of a command that must fail: one line, code 2, no traceback."""
+    code = run(*argv)
+    captured = capsys.readouterr()
+    assert code == 2, captured
+    assert "Traceback" not in captured.err
+    lines = [line for line in captured.err.splitlines() if line.startswith("subo: ")]
+    assert len(lines) == 1, captured.err
+    return captured.err
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run on digits, two latents."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert run("fit", "digits", "--latent-dim", 2, "--out", out, "--binarize", "dynamic", "--quiet", *SMALL) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run on a small table in .csv, and the table."""
+    folder = tmp_path_factory.mktemp("table")
+    x = np.random.default_rng(0).normal(size=(60, 3)) * [1, 10, 100] + [0, 5, 1000]
+    np.savetxt(folder / "table.csv", x, delimiter=",", header="age,size,income", comments="")
+    assert run("fit", folder / "table.csv", "--out", folder / "run", "--latent-dim", 3, "--quiet", *SMALL) == 0
+    return folder / "run", folder / "table.csv"
+
+
+def test_fit_writes_everything(fitted: Path):
+    config = json.loads((fitted / "config.json").read_text())
+    assert config["data"]["kind"] == "binary"
+    assert config["data"]["binarize"] == "dynamic"
+    assert config["options"]["likelihood"] == "bernoulli"
+    metrics = [json.loads(line) for line in (fitted / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in metrics] == [1, 2]
+    evaluation = json.loads((fitted / "evaluation.json").read_text())
+    names = "log_px log_px_se elbo elbo_se rate distortion active_units bits_per_dim num_samples num_data split"
+    assert set(names.split()) <= set(evaluation)
+    assert evaluation["elbo"] == pytest.approx(-(evaluation["rate"] + evaluation["distortion"]))
+    assert evaluation["bits_per_dim"] == pytest.approx(-evaluation["log_px"] / 64 / np.log(2))
+    assert evaluation["log_px"] >= evaluation["elbo"]
+    assert (evaluation["num_samples"], evaluation["num_data"], evaluation["split"]) == (10, 179, "test")
+    pictures = {path.name for path in (fitted / "figures").iterdir()}
+    expected = {"training", "reconstructions", "samples", "kl", "latent_plane", "decoder_grid"}
+    assert pictures == {f"{name}.png" for name in expected} | {"latent_plane.gif"}
+    assert load_file(fitted / "model.safetensors")
+
+
+def test_evaluate_gives_the_same_numbers_again(fitted: Path, capsys: pytest.CaptureFixture):
+    before = json.loads((fitted / "evaluation.json").read_text())
+    assert run("evaluate", fitted, "--num-samples", 10) == 0
+    assert json.loads((fitted / "evaluation.json").read_text()) == before
+    assert run("evaluate", fitted, "--split", "validation", "--num-samples", 20) == 0
+    after = json.loads((fitted / "evaluation.json").read_text())
+    assert (after["split"], after["num_samples"]) == ("validation", 20)
+    assert "log p(x)" in capsys.readouterr().out
+    (fitted / "evaluation.json").write_text(json.dumps(before))
+
+
+def test_encode_is_deterministic_and_of_the_latents(fitted: Path, tmp_path: Path):
+    for name in ("a.npy", "b.npy", "c.csv", "d.png"):
+        assert run("encode", fitted, "digits", "--part", "test", "--out", tmp_path / name) == 0
+    a, b = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
+    assert a.shape == (179, 2)
+    assert np.array_equal(a, b)
+    assert (tmp_path / "c.csv").read_text().splitlines()[0] == "z1,z2"
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1), a, rtol=1e-5, atol=1e-7)
+    with Image.open(tmp_path / "d.png") as picture:
+        assert picture.size[0] > 300
+
+
+def test_reconstruct_and_sample(fitted: Path, tmp_path: Path):
+    assert run("reconstruct", fitted, "digits", "--part", "test", "--out", tmp_path / "r.npy") == 0
+    means = np.load(tmp_path / "r.npy")
+    assert means.shape == (179, 1, 8, 8)
+    assert 0 < means.min() <= means.max() < 1
+    assert run("reconstruct", fitted, "digits", "--part", "test", "--out", tmp_path / "r.png") == 0
+    assert run("sample", fitted, "-n", 5, "--out", tmp_path / "s.npy") == 0
+    samples = np.load(tmp_path / "s.npy")
+    assert samples.shape == (5, 1, 8, 8)
+    assert set(np.unique(samples)) == {0, 1}
+    assert run("sample", fitted, "-n", 5, "--mean", "--out", tmp_path / "m.npy") == 0
+    assert len(np.unique(np.load(tmp_path / "m.npy"))) > 2
+    assert run("sample", fitted, "--out", tmp_path / "s.png") == 0
+
+
+def test_score_gives_log_px_with_its_error(fitted: Path, tmp_path: Path):
+    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert lines[0] == "log_px,standard_error,effective_sample_size"
+    values = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
+    evaluation = json.loads((fitted / "evaluation.json").read_text())
+    assert values[:, 0].mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
+    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.npy") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "s.npy"), values[:, 0], rtol=1e-4)
+
+
+def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture):
+    assert run("show", fitted) == 0
+    shown = capsys.readouterr().out
+    for word in ("digits", "drawn afresh", "bernoulli", "latent_dim 2", "finished", "log p(x)"):
+        assert word in shown
+
+
+def test_a_table_in_its_own_units(table: tuple[Path, Path], tmp_path: Path):
+    run_dir, data = table
+    assert run("sample", run_dir, "-n", 200, "--out", tmp_path / "s.csv") == 0
+    assert (tmp_path / "s.csv").read_text().splitlines()[0] == "age,size,income"
+    samples = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
+    assert abs(samples[:, 2].mean() - 1000) < 60
+    assert 50 < samples[:, 2].std() < 200
+    assert run("score", run_dir, data, "--num-samples", 5, "--out", tmp_path / "p.npy") == 0
+    assert np.load(tmp_path / "p.npy").shape == (60,)
+    assert {path.name for path in (run_dir / "figures").iterdir()} >= {"latent_plane.png", "kl.png"}
+
+
+COMBINATIONS = [
+    ["--prior", "mixture", "--posterior", "full-rank", "--prior-covariance", "full"],
+    ["--prior", "vamp", "--posterior", "inverse-autoregressive", "--bound", "iwae", "--num-samples", "3"],
+    ["--prior", "autoregressive-flow", "--posterior", "spline", "--bound", "renyi", "--num-samples", "3"],
+    ["--prior", "spline-flow", "--posterior", "laplace", "--bound", "miwae", "--num-samples", "4", "--groups", "2"],
+    ["--network", "conv", "--channels", "4,8", "--kl-warmup-epochs", "1", "--free-bits", "0.5", "--beta", "2"],
+    ["--network", "residual", "--likelihood", "gaussian", "--scale", "shared", "--activation", "silu"],
+    ["--likelihood", "laplace", "--scale", "network", "--optimizer", "AdamW", "--decay", "cosine", "--clip", "10"],
+    ["--likelihood", "gaussian", "--scale", "0.5", "--no-closed-form-kl", "--patience", "1", "--warmup-epochs", "1"],
+    ["--inference", "local", "--binarize", "static", "--precision", "64-true"],
+]
+
+
+@pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+def test_any_combination_fits_and_is_read_back(options: list[str], tmp_path: Path):
+    out = tmp_path / "run"
+    small = ["--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 4, "--quiet"]
+    hidden = [] if "--network" in options and "residual" in options else ["--hidden", "16"]
+    assert run("fit", "digits", "--out", out, *small, *hidden, *options) == 0
+    before = json.loads((out / "evaluation.json").read_text())
+    assert np.isfinite(before["log_px"])
+    assert run("evaluate", out, "--num-samples", 4) == 0
+    assert json.loads((out / "evaluation.json").read_text())["log_px"] == pytest.approx(before["log_px"], rel=1e-6)
+
+
+def test_options_are_the_signatures_of_what_they_set():
+    signature = fit_signature("vae")
+    recipe = defaults("vae", "recipe")
+    assert {name: signature.parameters[name].default for name in recipe} == recipe
+    assert set(recipe) == set(RECIPES["vae"].__annotations__) - {"event_shape", "examples", "num_data", "return"}
+    helps = [parameter.annotation.__metadata__[0].help for parameter in signature.parameters.values()]
+    assert all(helps)
+
+
+@pytest.mark.parametrize("command", ["", "fit", "evaluate", "sample", "reconstruct", "encode", "score", "show"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture):
+    assert run(*filter(None, [command]), "--help") == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+# Bad input
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_missing_and_unreadable_data(tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    assert "needs data" in refused(capsys, "fit")
+    assert "did you mean" in refused(capsys, "fit", "digit", "--out", out).lower()
+    assert "missing.npy" in refused(capsys, "fit", tmp_path / "missing.npy", "--out", out)
+    assert ".npy" in refused(capsys, "fit", write(tmp_path / "a.docx", "x"), "--out", out)
+    refused(capsys, "fit", write(tmp_path / "broken.npy", "not numpy"), "--out", out)
+    assert not out.exists()
+
+
+def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    for text, words in {
+        "": ["empty"],
+        "a,b\n": ["row"],
+        "a,b\n1,2\n": ["one row"],
+        "a,b\n1,2\n3,x\n5,6\n7,8\n": ["'b'", "row 2"],
+        "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["2 of 8", "row 2", "'b'"],
+    }.items():
+        message = refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
+        for word in words:
+            assert word in message, message
+    assert not out.exists()
+
+
+def test_values_outside_of_the_likelihoods_support(tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    message = refused(capsys, "fit", "digits", "--likelihood", "bernoulli", "--out", out)
+    assert "binarise" in message
+    assert "continuous-bernoulli" in message
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
+    assert "counts" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "poisson", "--out", out)
+    assert "[0, 1]" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "continuous-bernoulli", "--out", out)
+    assert "classes" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "categorical", "--out", out)
+    assert "binarize none" in refused(capsys, "fit", tmp_path / "x.npy", "--binarize", "static", "--out", out)
+    assert "channel" in refused(capsys, "fit", tmp_path / "x.npy", "--network", "conv", "--out", out)
+
+
+def test_another_number_of_features_at_encode(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    other = write(tmp_path / "two.csv", "age,size\n1,2\n3,4\n")
+    message = refused(capsys, "encode", table[0], other, "--out", tmp_path / "z.npy")
+    assert "3 features" in message
+    assert "2 came" in message
+    assert not (tmp_path / "z.npy").exists()
+
+
+def test_options_and_commands_that_do_not_exist(capsys: pytest.CaptureFixture):
+    assert "--latent-dim" in refused(capsys, "fit", "digits", "--latent-dims", "3")
+    assert '"fit"' in refused(capsys, "fitt", "digits")
+    assert "three" in refused(capsys, "fit", "digits", "--latent-dim", "three")
+    assert "vae" in refused(capsys, "fit", "digits", "--recipe", "vea")
+    assert "normal" in refused(capsys, "fit", "digits", "--prior", "gauss")
+    assert "200,200" in refused(capsys, "fit", "digits", "--hidden", "2x2")
+
+
+def test_outputs_that_cannot_be_written(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    before = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
+    message = refused(capsys, "fit", "digits", "--out", fitted, *SMALL)
+    assert "--resume" in message
+    assert "--overwrite" in message
+    assert {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()} == before
+    write(tmp_path / "file", "x")
+    assert "is a file" in refused(capsys, "fit", "digits", "--out", tmp_path / "file", *SMALL)
+    refused(capsys, "fit", "digits", "--out", tmp_path / "file" / "run", *SMALL)
+    assert ".npy" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "z.txt")
+    assert "no folder" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "none" / "z.npy")
+
+
+def test_runs_that_are_none_or_damaged(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert "no run folder" in refused(capsys, "evaluate", tmp_path / "none")
+    assert "not a run folder" in refused(capsys, "show", tmp_path)
+    weights = fitted / "model.safetensors"
+    whole = weights.read_bytes()
+    try:
+        weights.write_bytes(whole[:100])
+        assert "safetensors" in refused(capsys, "evaluate", fitted)
+        weights.unlink()
+        assert "not finished" in refused(capsys, "evaluate", fitted)
+        assert "not finished" in refused(capsys, "sample", fitted, "--out", tmp_path / "s.npy")
+    finally:
+        weights.write_bytes(whole)
+
+
+def test_data_that_changed_since_the_fit_are_noticed(table: tuple[Path, Path], capsys: pytest.CaptureFixture):
+    run_dir, data = table
+    text = data.read_text()
+    try:
+        data.write_text(text.replace("\n", "\n", 1) + "1,2,3\n")
+        assert "not what it was" in refused(capsys, "evaluate", run_dir)
+    finally:
+        data.write_text(text)
+
+
+def test_settings_that_make_no_sense_together(tmp_path: Path, capsys: pytest.CaptureFixture):
+    def message(*options: object) -> str:
+        return refused(capsys, "fit", "digits", "--out", tmp_path / "run", *options)
+
+    assert "raise num_samples" in message("--bound", "iwae")
+    assert "equal groups" in message("--bound", "miwae", "--num-samples", 5, "--groups", 2)
+    assert "beta" in message("--bound", "iwae", "--num-samples", 5, "--beta", 2)
+    assert "local inference" in message("--prior", "vamp", "--inference", "local")
+    assert "latent_dim" in message("--latent-dim", 0)
+    assert "min_scale" in message("--likelihood", "gaussian", "--min-scale", 0)
+    assert "no KL of its own" in message("--bound", "iwae", "--num-samples", 5, "--kl-warmup-epochs", 2)
+    assert "device" in message("--device", "abacus")
+
+
+def test_divergence_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "run"
+    message = refused(
+        capsys, "fit", tmp_path / "x.npy", "--out", out, "--optimizer", "SGD", "--learning-rate", "1e12", *SMALL
+    )
+    assert "step" in message
+    assert "--learning-rate" in message
+    assert not (out / "model.safetensors").exists()
+
+
+def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture):
+    assert run("fit", "digit", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+# Stopping and going on
+
+
+def start(out: Path, *options: object) -> subprocess.Popen:
+    command = [sys.executable, "-m", "subo", "fit", "digits", "--out", out, "--latent-dim", 2, "--hidden", 16]
+    command += ["--binarize", "dynamic", "--epochs", 30, "--evaluation-samples", 5, "--quiet", *options]
+    return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.exists()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    process = start(out)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    return load_file(out / "model.safetensors")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor], capsys
+):
+    out = tmp_path / "run"
+    checkpoint_minutes = 1e-4 if number == signal.SIGKILL else 10
+    process = start(out, "--checkpoint-minutes", checkpoint_minutes)
+    wait_for(out / "checkpoint.pt" if number == signal.SIGKILL else out / "metrics.jsonl")
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    if number != signal.SIGKILL:
+        assert "Go on with: subo fit --resume" in stderr
+    assert not (out / "model.safetensors").exists()
+    assert "--beta" in refused(capsys, "fit", "--resume", "--out", out, "--beta", 2)
+    assert run("fit", "--resume", "--out", out, "--quiet", "--evaluation-samples", 5) == 0
+    resumed = load_file(out / "model.safetensors")
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in uninterrupted.items())

@@ -1,0 +1,254 @@
+"""Fitting: honest means, best weights, checkpoints, and going on bit for bit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from subo import VAE, Bernoulli, Conditional, DivergedError, Gaussian, InputError, Objective, StandardNormal, fit, mlp
+from subo.data import Data, Split, split
+from subo.fitting import Epoch, measure
+from subo.runs import Run
+from subo.sources import load
+
+
+def binary(n: int = 230, seed: int = 0) -> Data:
+    x = torch.bernoulli(torch.full((n, 5), 0.5), generator=torch.Generator().manual_seed(seed))
+    return Data("bits", *split(x), kind="binary")
+
+
+def objective(seed: int = 0) -> Objective:
+    torch.manual_seed(seed)
+    decoder = Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,)))
+    return Objective(VAE(StandardNormal(2), decoder, Conditional(Gaussian((2,)), mlp(5, 4, hidden=(8,)))))
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return torch.cat([tensor.flatten().double() for tensor in module.state_dict().values()])
+
+
+class Fixed(nn.Module):
+    """A posterior without noise or parameters, so that numbers do not depend on how data are batched."""
+
+    def forward(self, x: torch.Tensor) -> torch.distributions.Distribution:
+        scale = torch.full((len(x), 2), 1e-20)
+        return torch.distributions.Independent(torch.distributions.Normal(x[:, :2], scale), 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 1000])
+def test_epoch_means_weigh_every_datum_the_same(batch_size: int):
+    """The last, smaller batch counts by its data, not as a batch."""
+    data = binary()
+    model = VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5)), Fixed())
+    whole = Objective(model)(data.train.x)
+    history = fit(Objective(model), data, epochs=1, batch_size=batch_size, learning_rate=1e-30)
+    (epoch,) = history.epochs
+    assert epoch.train.distortion == pytest.approx(whole.distortion.mean().item(), rel=1e-5)
+    assert epoch.train.elbo == pytest.approx(whole.elbo.mean().item(), rel=1e-5)
+    assert epoch.train.elbo == -(epoch.train.rate + epoch.train.distortion)
+    assert epoch.validation == measure(Objective(model), data.validation, batch_size=batch_size)
+
+
+def test_measuring_is_repeatable_and_touches_no_random_state():
+    data, fitted = binary(), objective()
+    state = torch.get_rng_state()
+    assert measure(fitted, data.test) == measure(fitted, data.test)
+    assert torch.equal(state, torch.get_rng_state())
+    assert fitted.training
+
+
+def test_fitting_is_reproducible_by_seed_and_touches_no_random_state():
+    data = binary()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    runs = [objective() for _ in range(3)]
+    torch.set_rng_state(state)
+    for run, seed in zip(runs, (0, 0, 1), strict=True):
+        fit(run, data, epochs=2, seed=seed)
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(weights(runs[0]), weights(runs[1]))
+    assert not torch.equal(weights(runs[0]), weights(runs[2]))
+
+
+def test_the_best_epochs_weights_are_kept():
+    """A learning rate so high that the last epoch is not the best: the kept weights give the best bound again."""
+    data, fitted = binary(), objective()
+    history = fit(fitted, data, epochs=30, learning_rate=0.3)
+    bounds = [epoch.validation.bound for epoch in history.epochs if epoch.validation]
+    assert history.best_epoch == 1 + bounds.index(max(bounds)) < 30
+    assert measure(fitted, data.validation).bound == max(bounds)
+
+
+def test_patience_stops_after_epochs_without_a_better_bound():
+    history = fit(objective(), binary(), epochs=500, patience=3, learning_rate=0.3)
+    assert history.stopped_by == "patience"
+    assert history.best_epoch is not None
+    assert len(history.epochs) == history.best_epoch + 3
+
+
+def test_minutes_end_training_with_a_last_record():
+    history = fit(objective(), binary(), minutes=0.005)
+    assert history.stopped_by == "minutes"
+    assert 0.3 <= history.epochs[-1].seconds < 5
+
+
+def test_training_data_alone_keeps_the_last_weights():
+    fitted = objective()
+    history = fit(fitted, binary().train.x, epochs=2)
+    assert history.best_epoch is None
+    assert history.epochs[-1].validation is None
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"epochs": 0}, "epochs must be positive"),
+        ({"minutes": -1.0}, "minutes must be positive"),
+        ({"clip": 0.0}, "clip must be positive"),
+        ({"resume": True}, "none was given"),
+        ({"batch_size": 0}, "batch"),
+        ({"kl_warmup_epochs": -1.0}, "must not be negative"),
+        ({"optimizer": "Adem"}, "no optimiser"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        fit(objective(), binary(), **options)
+
+
+def test_patience_without_validation_is_refused():
+    with pytest.raises(InputError, match="no validation data"):
+        fit(objective(), binary().train, patience=2)
+
+
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.full((9, 5), 0.5), "row 1 holds 0.5.*grey values.*binarise.*continuous-bernoulli"),
+        (torch.full((9, 5), 3.0), "row 1 holds 3.*poisson for counts"),
+        (torch.zeros(9, 4), r"shape \(5,\), and these have the shape \(4,\).*fitted to 5 features, and 4 came"),
+    ],
+)
+def test_data_that_the_model_does_not_describe_are_refused(x: torch.Tensor, message: str):
+    with pytest.raises(InputError, match=message):
+        fit(objective(), Split(x), epochs=1)
+
+
+class Stop(Exception):
+    """Stands for a crash."""
+
+
+def interrupt_after(epoch: int):
+    def crash(record: Epoch) -> None:
+        if record.epoch == epoch:
+            raise Stop
+
+    return crash
+
+
+OPTIONS = {"epochs": 6, "batch_size": 50, "warmup_epochs": 1.0, "decay": "cosine", "kl_warmup_epochs": 3.0, "clip": 5.0}
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
+def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, optimizer: str):
+    data = load("digits", binarize="dynamic")
+    data = Data("d", *(Split(s.x.flatten(1)[:120, :5], s.levels, None, s.resample) for s in
+                       (data.train, data.validation, data.test)), kind="binary")  # fmt: skip
+    options = {**OPTIONS, "optimizer": optimizer}
+    whole = objective()
+    history = fit(whole, data, run_dir=tmp_path / "whole", **options)
+    broken = objective()
+    with pytest.raises(Stop):
+        fit(broken, data, run_dir=tmp_path / "broken", checkpoint_minutes=1e-9, on_epoch=interrupt_after(3), **options)
+    resumed = objective(seed=5)  # other first weights: all must come from the checkpoint
+    again = fit(resumed, data, run_dir=tmp_path / "broken", resume=True, **options)
+    assert torch.equal(weights(resumed), weights(whole))
+    numbers = [(e.epoch, e.step, e.train, e.validation) for e in history.epochs]
+    assert numbers == [(e.epoch, e.step, e.train, e.validation) for e in again.epochs]
+    lines = (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_in_the_middle_of_an_epoch_resumes_too(tmp_path: Path):
+    data, whole, broken = binary(), objective(), objective()
+    fit(whole, data, epochs=3, batch_size=20)
+
+    calls = 0
+
+    class Crashing(Objective):
+        def forward(self, x, context=None, *, kl_weight=1.0):
+            nonlocal calls
+            calls += self.training
+            if calls == 14:
+                raise Stop
+            return super().forward(x, context, kl_weight=kl_weight)
+
+    crashing = Crashing(broken.model)
+    with pytest.raises(Stop):
+        fit(crashing, data, epochs=3, batch_size=20, run_dir=tmp_path, checkpoint_minutes=1e-9)
+    content = Run(tmp_path).load_checkpoint()
+    assert content["batch"] == 3
+    resumed = objective(seed=5)
+    history = fit(resumed, data, epochs=3, batch_size=20, run_dir=tmp_path, resume=True)
+    assert torch.equal(weights(resumed), weights(whole))
+    assert len(history.epochs) == 3
+
+
+def test_resuming_another_run_is_refused(tmp_path: Path):
+    fit(objective(), binary(), epochs=1, run_dir=tmp_path)
+    with pytest.raises(InputError, match="made with batch_size = 100, and going on with 10"):
+        fit(objective(), binary(), epochs=2, batch_size=10, run_dir=tmp_path, resume=True)
+    with pytest.raises(InputError, match="checkpoint is of another model"):
+        other = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(9,))), Fixed()))
+        fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True)
+
+
+def test_a_finished_run_goes_on_when_there_are_more_epochs(tmp_path: Path):
+    data, whole, short = binary(), objective(), objective()
+    fit(whole, data, epochs=4)
+    fit(short, data, epochs=2, run_dir=tmp_path)
+    fit(short, data, epochs=4, run_dir=tmp_path, resume=True)
+    assert torch.equal(weights(short), weights(whole))
+
+
+class Poisoned(nn.Module):
+    """A decoder that gives NaN once it has been asked often enough."""
+
+    def __init__(self, after: int):
+        super().__init__()
+        self.network, self.left = mlp(2, 5), after
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        self.left -= self.training
+        return self.network(z) * (torch.nan if self.left < 0 else 1.0)
+
+
+def test_a_nonfinite_loss_leaves_the_last_good_checkpoint(tmp_path: Path):
+    decoder = Conditional(Bernoulli((5,)), Poisoned(after=10))
+    poisoned = Objective(VAE(StandardNormal(2), decoder, Conditional(Gaussian((2,)), mlp(5, 4))))
+    with pytest.raises(DivergedError, match="step 11: the distortion"):
+        fit(poisoned, binary(), epochs=9, batch_size=50, run_dir=tmp_path, checkpoint_minutes=1e-9)
+    content = Run(tmp_path).load_checkpoint()
+    assert content["step"] == 10
+    assert all(tensor.isfinite().all() for tensor in content["objective"].values())
+
+
+def test_parameters_that_became_nan_never_reach_a_checkpoint(tmp_path: Path):
+    """A finite loss can have a gradient that is not."""
+
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.raw = mlp(2, 5), nn.Parameter(torch.zeros(()))
+
+        def forward(self, z: torch.Tensor) -> torch.Tensor:
+            return self.network(z) + self.raw.sqrt()  # at 0 the derivative is infinite
+
+    root = Objective(
+        VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Root()), Conditional(Gaussian((2,)), mlp(5, 4)))
+    )
+    with pytest.raises(DivergedError, match=r"parameter .*raw is not finite"):
+        fit(root, binary(), epochs=1, batch_size=1000, run_dir=tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()

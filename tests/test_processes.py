@@ -1,0 +1,66 @@
+"""Two processes do what one does: the gradient of the whole batch, and its means."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from subo.runs import Run
+
+WORKER = '''
+import sys
+import torch
+from torch import nn
+from subo import VAE, Bernoulli, Conditional, Objective, StandardNormal, fit, mlp
+from subo.data import Data, split
+from subo.devices import make_fabric
+
+class Encoder(nn.Module):
+    """q(z|x) without noise: two processes draw other noise than one, and nothing else may differ."""
+    def __init__(self):
+        super().__init__()
+        self.network = mlp(5, 2, hidden=(8,))
+    def forward(self, x):
+        scale = torch.full((len(x), 2), 1e-12, dtype=x.dtype)
+        return torch.distributions.Independent(torch.distributions.Normal(self.network(x), scale), 1)
+
+if __name__ == "__main__":
+    out, processes = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.full((203, 5), 0.5), generator=torch.Generator().manual_seed(0))
+    data = Data("bits", *split(x), kind="binary")
+    objective = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), Encoder()))
+    fabric = make_fabric(device="cpu", precision="64-true", processes=processes)
+    fabric.launch()
+    objective.double()
+    fit(objective, data, epochs=3, batch_size=54, optimizer="SGD", learning_rate=0.1, fabric=fabric, run_dir=out)
+    if fabric.is_global_zero:
+        torch.save(objective.state_dict(), out + "/weights.pt")
+'''
+
+
+def run(path: Path, processes: int) -> tuple[dict, list[dict]]:
+    script = path / "worker.py"
+    script.write_text(WORKER)
+    out = path / f"run{processes}"
+    command = [sys.executable, str(script), str(out), str(processes)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    return torch.load(out / "weights.pt", weights_only=True), Run(out).read_metrics()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the gloo launcher needs POSIX processes")
+def test_two_processes_take_the_steps_and_report_the_means_of_one(tmp_path: Path):
+    """Batches of 54 of 163 data, shared unevenly in the last batch of one, whose second share is empty."""
+    one, one_metrics = run(tmp_path, 1)
+    two, two_metrics = run(tmp_path, 2)
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-9, atol=1e-12)
+    for a, b in zip(one_metrics, two_metrics, strict=True):
+        assert a["step"] == b["step"]
+        for part in ("train", "validation"):
+            for name in ("bound", "elbo", "rate", "distortion"):
+                assert b[part][name] == pytest.approx(a[part][name], rel=1e-9)
