@@ -38,6 +38,7 @@ LikelihoodName = Literal["auto", "bernoulli", "continuous-bernoulli", "gaussian"
 PosteriorName = Literal["gaussian", "full-rank", "laplace", "inverse-autoregressive", "spline"]
 PriorName = Literal["normal", "mixture", "vamp", "autoregressive-flow", "spline-flow"]
 NetworkName = Literal["mlp", "residual", "conv"]
+ActivationName = Literal["elu", "gelu", "leaky-relu", "relu", "silu", "tanh"]
 BoundName = Literal["elbo", "iwae", "renyi", "miwae"]
 
 
@@ -72,7 +73,7 @@ def vae(
     network: NetworkName = "mlp",
     hidden: tuple[int, ...] = (200, 200),
     channels: tuple[int, ...] = (32, 64),
-    activation: Literal["elu", "gelu", "leaky-relu", "relu", "silu", "tanh"] = "tanh",
+    activation: ActivationName = "tanh",
     bound: BoundName = "elbo",
     num_samples: int = 1,
     beta: float = 1.0,
@@ -129,6 +130,7 @@ def vae(
     event = Size(event_shape)
     if latent_dim < 1:
         raise InputError(f"latent_dim must be at least 1, not {latent_dim}")
+    _known("activation", activation, ActivationName)
     center, unit = _moments(examples, event)
     family = _likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
     decoder = _decoder(network, latent_dim, family, hidden, channels, activation)
