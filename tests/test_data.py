@@ -6,18 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from subo.data import (
-    Data,
-    Split,
-    batches,
-    binarized,
-    check_grey,
-    check_values,
-    kind_of,
-    num_batches,
-    split,
-    stream,
-)
+from subo.batches import batches, num_batches
+from subo.data import Data, Split, binarized, check_grey, check_values, kind_of, split, stream
 from subo.errors import InputError
 
 
@@ -378,9 +368,7 @@ def test_num_batches():
 @pytest.mark.parametrize("part", both())
 def test_epochs_and_seeds_have_their_own_order(part):
     def order(seed, epoch):
-        return tuple(
-            torch.cat([b.context["index"] for b in batches(part, 5, seed=seed, epoch=epoch)]).tolist()
-        )
+        return tuple(torch.cat([b.context["index"] for b in batches(part, 5, seed=seed, epoch=epoch)]).tolist())
 
     assert order(0, 1) == order(0, 1)
     assert len({order(0, 0), order(0, 1), order(1, 0), order(1, 1)}) == 4
@@ -416,8 +404,7 @@ def test_first_goes_on_where_an_epoch_stopped(part, first):
 def test_processes_see_together_what_one_would_see(part, world_size, batch_size):
     whole = list(batches(part, batch_size, seed=3, epoch=2))
     shares = [
-        list(batches(part, batch_size, seed=3, epoch=2, rank=rank, world_size=world_size))
-        for rank in range(world_size)
+        list(batches(part, batch_size, seed=3, epoch=2, rank=rank, world_size=world_size)) for rank in range(world_size)
     ]
     assert all(len(share) == len(whole) for share in shares)
     for b, batch in enumerate(whole):

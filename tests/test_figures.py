@@ -154,9 +154,7 @@ def test_samples_are_a_square_of_images(rng):
 def test_decoder_grid_has_z2_upwards():
     grid = np.linspace(-3, 3, 4)
     z2, z1 = np.meshgrid(grid, grid, indexing="ij")
-    means = (
-        (np.stack([z1, z2, 0 * z1], axis=-1)[..., None, None] + 3) / 6 * np.ones((2, 2))
-    )  # (G, G, 3, 2, 2)
+    means = (np.stack([z1, z2, 0 * z1], axis=-1)[..., None, None] + 3) / 6 * np.ones((2, 2))  # (G, G, 3, 2, 2)
     figure = draw(figures.decoder_grid(means))
     (axes,) = figure.axes
     picture = image_of(axes)
@@ -264,9 +262,7 @@ def test_mass_levels_of_a_gaussian_are_those_of_chi_squared():
     scale = np.array([1.0, 1.5])
     density = np.exp(-0.5 * ((x / scale[0]) ** 2 + (y[:, None] / scale[1]) ** 2))
     levels = figures._mass_levels(density, np.ones_like(density))
-    np.testing.assert_allclose(
-        levels, [0.01, 0.1, 0.5], rtol=0.02
-    )  # P(density < level) = level, in two dimensions
+    np.testing.assert_allclose(levels, [0.01, 0.1, 0.5], rtol=0.02)  # P(density < level) = level, in two dimensions
 
 
 def test_latent_plane_draws_the_prior_with_rows_as_z2(rng):
@@ -284,14 +280,10 @@ def test_latent_plane_draws_the_prior_with_rows_as_z2(rng):
 
 def test_latent_plane_colours_classes(rng):
     means, labels = rng.normal(size=(60, 2)), np.arange(60) % 3
-    (axes,) = draw(
-        figures.latent_plane(means, labels, axes=("PC 1", "PC 2"), explained=np.array([0.6, 0.3]))
-    ).axes
+    (axes,) = draw(figures.latent_plane(means, labels, axes=("PC 1", "PC 2"), explained=np.array([0.6, 0.3]))).axes
     np.testing.assert_array_equal(points_of(axes), means)
     colours = np.asarray(dots_of(axes).get_facecolor())
-    assert [tuple(c[:3]) for c in colours[:4]] == [
-        to_rgba(figures.CLASS_COLOURS[k])[:3] for k in (0, 1, 2, 0)
-    ]
+    assert [tuple(c[:3]) for c in colours[:4]] == [to_rgba(figures.CLASS_COLOURS[k])[:3] for k in (0, 1, 2, 0)]
     assert axes.get_xlabel() == "PC 1 (60% of the variance)"
     assert axes.get_aspect() == 1
     assert classes_of(axes) == ["0", "1", "2"]

@@ -9,7 +9,8 @@ from torch import nn
 
 from subo import VAE, Bernoulli, Conditional, DivergedError, Gaussian, InputError, Objective, StandardNormal, fit, mlp
 from subo.data import Data, Split, split
-from subo.fitting import Epoch, measure
+from subo.fitting import Epoch
+from subo.metrics import measure
 from subo.runs import Run
 from subo.sources import load
 

@@ -70,9 +70,7 @@ def test_digits_are_scikit_learns():
     assert data.train.event_shape == (1, 8, 8)
     assert (data.train.x.dtype, data.train.levels) == (torch.uint8, 16)
     known: Any = load_digits()
-    pairs = {
-        (tuple(x.ravel().tolist()), int(y)) for x, y in zip(known["images"], known["target"], strict=True)
-    }
+    pairs = {(tuple(x.ravel().tolist()), int(y)) for x, y in zip(known["images"], known["target"], strict=True)}
     for part in (data.train, data.validation, data.test):
         for x, y in zip(part.x.flatten(1).tolist(), labels_of(part).tolist(), strict=True):
             assert (tuple(x), y) in pairs
@@ -319,9 +317,7 @@ def test_the_real_binarized_mnist_is_a_draw_of_mnist():
 
 def test_an_unknown_name_is_answered_by_the_known(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with refused(
-        "'fashion_mnist'", "not found", "Did you mean 'fashion-mnist'?", *NAMES, ".npy", ".csv", ".png"
-    ):
+    with refused("'fashion_mnist'", "not found", "Did you mean 'fashion-mnist'?", *NAMES, ".npy", ".csv", ".png"):
         load("fashion_mnist")
     with refused("Did you mean 'mnist'?"):
         load("MNIST")
@@ -486,9 +482,7 @@ def test_npz_of_one_array_and_labels(tmp_path):
         assert torch.equal(labels_of(part), (part.x[:, 0] / 2 % 3 > 0).long())
 
 
-@pytest.mark.parametrize(
-    "labels", [np.arange(5), np.zeros(6), np.zeros((6, 1), dtype=int), np.array(list("abcdef"))]
-)
+@pytest.mark.parametrize("labels", [np.arange(5), np.zeros(6), np.zeros((6, 1), dtype=int), np.array(list("abcdef"))])
 def test_npz_labels_that_cant_be_used(labels, tmp_path):
     zipped(tmp_path / "x.npz", x=np.zeros((6, 2)), labels=labels)
     with refused("x.npz", "labels must be 6 integers", labels.shape, labels.dtype):
@@ -682,9 +676,7 @@ def test_subfolders_are_classes(tmp_path):
         image(tmp_path / f"{name}.png", "L", seed=i)
     rows = load_rows(tmp_path)
     assert labels_of(rows).tolist() == [0, 0, 1, 1, 2]
-    expected = [
-        np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")
-    ]
+    expected = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")]
     assert np.array_equal(rows.x.numpy()[:, 0], np.stack(expected))
     pixels = image(tmp_path / "top.png", "L", seed=9)
     rows = load_rows(tmp_path)  # images beside the subfolders: these are no classes

@@ -20,7 +20,7 @@ from subo import (
     probabilistic_pca,
     train,
 )
-from subo.data import Batch
+from subo.batches import Batch
 from subo.training import Schedule, make_optimizer
 
 

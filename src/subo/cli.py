@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
-from rich.table import Table
 
 from subo.data import Split
 from subo.errors import DivergedError, InputError, Interrupted
+from subo.messages import print_evaluation, print_run
 from subo.options import defaults, fit_signature, grouped
 from subo.sources import Part, load_rows, save_array
 from subo.support import check_support
@@ -70,7 +69,7 @@ def fit(**given: Any) -> None:
         last = history.epochs[-1]
         best = f", best validation bound in epoch {history.best_epoch}" if history.best_epoch else ""
         _say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s{best}")
-        _print_evaluation(asdict(result), experiment.config)
+        print_evaluation(asdict(result), experiment.config)
         _say(f"run:      {out}")
         _say(f"pictures: {out / 'figures'}")
 
@@ -97,7 +96,7 @@ def evaluate(
     result = experiments.evaluate_run(
         experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True
     )
-    _print_evaluation(asdict(result), experiment.config)
+    print_evaluation(asdict(result), experiment.config)
     _say(f"written to {experiment.run.evaluation}")
 
 
@@ -261,33 +260,9 @@ def show(run: RunPath, /) -> None:
     Args:
         run: Run folder.
     """
-    from subo import experiments
-    from subo.files import read_json
     from subo.runs import Run
 
-    folder = Run.open(run, finished=False)
-    config = folder.read_config()
-    data, training = config["data"], config["training"]
-    table = Table.grid(padding=(0, 2))
-    table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
-    table.add_row("", data["binarization"])
-    table.add_row("recipe", config["recipe"])
-    options = ", ".join(f"{name} {_short(value)}" for name, value in config["options"].items())
-    table.add_row("model", options)
-    if folder.model.exists():
-        model = experiments.open_run(run).objective.model
-        table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
-    table.add_row("training", ", ".join(f"{name} {_short(value)}" for name, value in training.items() if value))
-    records = folder.read_metrics()
-    if records:
-        last = records[-1]
-        table.add_row("epochs", f"{last['epoch']} in {last['seconds']:.1f} s, {last['step']} steps")
-    table.add_row("state", "finished" if folder.model.exists() else "not finished: go on with fit --resume")
-    files = sorted(path.relative_to(folder.path).as_posix() for path in folder.path.rglob("*.[jgpsm]*"))
-    table.add_row("files", ", ".join(name for name in files if not name.startswith("snapshots")))
-    Console().print(table)
-    if folder.evaluation.exists():
-        _print_evaluation(read_json(folder.evaluation), config)
+    print_run(Run.open(run, finished=False))
 
 
 def make_app(recipe: str = "vae") -> App:
@@ -390,31 +365,3 @@ def _check_ending(out: Path, *endings: str) -> None:
         raise InputError(f"cannot write {out}: its ending must be one of {', '.join(endings)}.")
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: there is no folder {out.parent}.")
-
-
-def _print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
-    discrete = config["options"]["likelihood"] in ("bernoulli", "categorical", "poisson")
-    _say(f"{result['split']}, {result['num_data']} data, nats per datum:")
-    _say(f"  log p(x)    {result['log_px']:10.3f} +- {result['log_px_se']:.3f}   by {result['num_samples']} samples")
-    _say(f"  ELBO        {result['elbo']:10.3f} +- {result['elbo_se']:.3f}   = -(rate + distortion)")
-    _say(f"  rate        {result['rate']:10.3f}")
-    _say(f"  distortion  {result['distortion']:10.3f}")
-    _say(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
-    kind = "" if discrete else " (of a density, in the data's units)"
-    _say(f"  bits/dim    {result['bits_per_dim']:10.3f}{kind}")
-    if result["active_units"] == 0:
-        _say(
-            "  Careful: no latent dimension is active: the posterior has collapsed to the prior, and the model says "
-            "the same of every datum. Try --kl-warmup-epochs 50, --free-bits 1, or another seed."
-        )
-    if result["num_samples"] >= 100 and result["median_ess"] < 5:
-        _say(f"  Careful: the median effective sample size is {result['median_ess']:.1f}; log p(x) may be well above.")
-    if result["at_floor"]:
-        _say(
-            f"  Careful: {result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log "
-            "p(x) leans on it. Constant or copied features do this."
-        )
-
-
-def _short(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

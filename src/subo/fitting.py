@@ -1,9 +1,8 @@
 """Fitting: epochs, validation, early stopping, checkpoints, and going on as if nothing had happened."""
 
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from subo.data import Batch, Data, Split, batches, num_batches
-from subo.devices import evaluating, make_fabric, place
-from subo.errors import DivergedError, InputError, Interrupted
+from subo.batches import Batch, batches, num_batches
+from subo.checkpoints import TrainingState, check_finite, content, restore
+from subo.data import Data, Split
+from subo.devices import make_fabric
+from subo.errors import InputError, Interrupted
 from subo.interrupts import stop_signals
-from subo.objective import Loss, Objective
+from subo.metrics import Metrics, means, measure, sums
+from subo.objective import Objective
 from subo.randomness import forked
 from subo.runs import Run
 from subo.support import check_support
@@ -25,26 +27,7 @@ from subo.training import Schedule, Step, make_optimizer, train
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Epoch", "History", "Metrics", "fit", "measure"]
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Means over data, in nats per datum.
-
-    Attributes:
-        bound: The bound on log p(x), whatever shaped the gradient.
-        elbo: ``-(rate + distortion)``.
-        rate: ``KL(q || p)``, all layers.
-        distortion: ``-E_q[log p(x|z)]``.
-        rates: The rate of each stochastic layer.
-    """
-
-    bound: float
-    elbo: float
-    rate: float
-    distortion: float
-    rates: tuple[float, ...]
+__all__ = ["Epoch", "History", "fit"]
 
 
 @dataclass(frozen=True)
@@ -83,22 +66,6 @@ class History:
     epochs: tuple[Epoch, ...]
     best_epoch: int | None
     stopped_by: Literal["epochs", "minutes", "patience"]
-
-
-@dataclass
-class _State:
-    """Where training is: with the weights, the optimiser and the random state, all that a checkpoint holds."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    totals: Tensor | None = None  # sums over the running epoch's data, see _sums
-    unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed when somebody asks
-    records: list[dict[str, Any]] = field(default_factory=list)
-    best_bound: float = -math.inf
-    best_epoch: int | None = None
-    best_weights: dict[str, Tensor] | None = None
 
 
 def fit(
@@ -194,7 +161,7 @@ def fit(
         if run is not None:
             run.path.mkdir(parents=True, exist_ok=True)
     fabric.barrier()
-    state = _State()
+    state = TrainingState()
     settings = {"seed": seed, "batch_size": batch_size, "num_data": len(training), "processes": fabric.world_size}
 
     from subo.progress import TrainingBar  # rich, which draws Python random numbers where it is imported
@@ -202,7 +169,7 @@ def fit(
     with forked(seed), stop_signals() as signal, TrainingBar(limit, per_epoch, minutes, show=progress) as bar:
         torch.manual_seed(seed + 7919 * fabric.global_rank)
         if resume and run is not None:
-            state = _restore(run.load_checkpoint(), objective, optimizer, settings, fabric)
+            state = restore(run.load_checkpoint(), objective, optimizer, settings, fabric)
             if fabric.is_global_zero:
                 run.write_metrics(state.records)
         elif run is not None and fabric.is_global_zero:
@@ -213,10 +180,10 @@ def fit(
             return max(by_epochs, state.seconds / (60 * minutes) if minutes else 0.0)
 
         def save() -> None:
-            _check_finite(objective, state.step)
-            content = _content(state, objective, optimizer, settings, fabric)
+            check_finite(objective, state.step)
+            state_now = content(state, objective, optimizer, settings, fabric)
             if run is not None and fabric.is_global_zero:
-                run.save_checkpoint(content)
+                run.save_checkpoint(state_now)
 
         stopped_by = _reason(state, limit, minutes, patience)
         started, saved = time.monotonic() - state.seconds, time.monotonic()
@@ -258,29 +225,6 @@ def fit(
     return History(tuple(_epoch(record) for record in state.records), state.best_epoch, stopped_by)
 
 
-@torch.no_grad()
-def measure(
-    objective: Objective, split: Split, *, batch_size: int = 100, seed: int = 0, fabric: "Fabric | None" = None
-) -> Metrics:
-    """Means of an objective's numbers over data, every datum counting the same; always with the same noise.
-
-    Args:
-        objective: The model, bound and number of samples.
-        split: The data.
-        batch_size: Data at a time; the result does not depend on it but through the noise.
-        seed: Of the noise.
-        fabric: Shares the data between its processes; one process by default.
-    """
-    rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    totals = None
-    with evaluating(objective), forked(seed):
-        for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
-            loss = objective(*place(objective, batch.x, batch.context))
-            totals = _sums([loss] if batch.weight else [], totals, like=loss)
-    assert totals is not None  # a split has at least one datum
-    return _means(totals, fabric)
-
-
 def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
     if isinstance(data, Data):
         return data.train, data.validation
@@ -289,7 +233,7 @@ def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
     return data, None
 
 
-def _stream(split: Split, batch_size: int, seed: int, state: _State, fabric: "Fabric") -> Iterator[Batch]:
+def _stream(split: Split, batch_size: int, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
     """All batches from where the state is, for ever."""
     first = state.batch
     for epoch in count(state.epoch):
@@ -298,36 +242,16 @@ def _stream(split: Split, batch_size: int, seed: int, state: _State, fabric: "Fa
         first = 0
 
 
-def _sums(losses: list[Loss], totals: Tensor | None, *, like: Loss) -> Tensor:
-    """Adds losses to running sums over data: their number, bound, distortion and rates."""
-    if totals is None:
-        totals = torch.zeros(3 + len(like.rate), dtype=torch.float64, device=like.bound.device)
-    if not losses:
-        return totals
-    columns = [torch.stack((loss.bound, loss.distortion, *loss.rate)) for loss in losses]
-    values = torch.cat(columns, dim=1).double()
-    return totals + torch.cat([values.new_tensor([values.shape[1]]), values.sum(1)])
-
-
-def _means(totals: Tensor, fabric: "Fabric | None") -> Metrics:
-    if fabric is not None and fabric.world_size > 1:
-        totals = fabric.all_reduce(totals, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
-    number, bound, distortion, *rates = totals.tolist()
-    rates = tuple(rate / number for rate in rates)
-    rate, distortion = sum(rates), distortion / number
-    return Metrics(bound / number, -(rate + distortion), rate, distortion, rates)
-
-
-def _count(state: _State, step: Step) -> None:
+def _count(state: TrainingState, step: Step) -> None:
     state.step = step.number
     state.batch += 1
     if step.weight:  # a share of weight 0 stands for no data
         state.unsummed.append(step.loss)
 
 
-def _sum_up(state: _State, step: Step) -> None:
+def _sum_up(state: TrainingState, step: Step) -> None:
     """Brings the running sums up to date: rarely, since every little operation costs at every step."""
-    state.totals = _sums(state.unsummed, state.totals, like=step.loss)
+    state.totals = sums(state.unsummed, state.totals, like=step.loss)
     state.unsummed = []
 
 
@@ -341,7 +265,7 @@ def _agreed(fabric: "Fabric", seconds: float, signal: int, due: bool) -> tuple[f
 
 
 def _close_epoch(
-    state: _State,
+    state: TrainingState,
     step: Step,
     objective: Objective,
     validation: Split | None,
@@ -365,7 +289,7 @@ def _close_epoch(
         seconds=state.seconds,
         learning_rate=step.learning_rate,
         kl_weight=step.kl_weight,
-        train=_means(state.totals, fabric),
+        train=means(state.totals, fabric),
         validation=held_out,
     )
     state.totals = None
@@ -374,7 +298,7 @@ def _close_epoch(
 
 
 def _reason(
-    state: _State, epochs: int | None, minutes: float | None, patience: int | None
+    state: TrainingState, epochs: int | None, minutes: float | None, patience: int | None
 ) -> Literal["epochs", "minutes", "patience"] | None:
     """Why training is over, if it is."""
     if patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= patience:
@@ -384,58 +308,6 @@ def _reason(
     return "minutes" if minutes is not None and state.seconds >= 60 * minutes else None
 
 
-def _check_finite(objective: Objective, step: int) -> None:
-    """Keeps a checkpoint from being replaced by a broken one."""
-    for name, parameter in objective.named_parameters():
-        if not parameter.isfinite().all():
-            raise DivergedError(
-                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
-                "The last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
-            )
-
-
-def _content(
-    state: _State, objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
-) -> dict[str, Any]:
-    """A checkpoint: plain values and tensors only."""
-    random = torch.get_rng_state()
-    gathered = fabric.all_gather(random) if fabric.world_size > 1 else random[None]
-    cuda = fabric.device.type == "cuda"
-    return {
-        **vars(state),
-        "objective": objective.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "random": gathered,
-        "random_cuda": torch.cuda.get_rng_state(fabric.device) if cuda else None,
-        "settings": settings,
-    }
-
-
-def _restore(
-    content: dict[str, Any], objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
-) -> _State:
-    for name, value in settings.items():
-        if content["settings"][name] != value:
-            raise InputError(
-                f"the checkpoint was made with {name} = {content['settings'][name]}, and going on with {value} would "
-                "be another run. Resume with the same, or start again with --overwrite."
-            )
-    try:
-        objective.load_state_dict(content.pop("objective"))
-    except RuntimeError as error:
-        raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
-    optimizer.load_state_dict(content.pop("optimizer"))
-    torch.set_rng_state(content.pop("random")[fabric.global_rank])
-    cuda = content.pop("random_cuda")
-    if cuda is not None and fabric.device.type == "cuda":
-        torch.cuda.set_rng_state(cuda, fabric.device)
-    content.pop("settings")
-    state = _State(**content)
-    if state.totals is not None:
-        state.totals = state.totals.to(fabric.device)
-    return state
-
-
 def _epoch(record: dict[str, Any]) -> Epoch:
     def metrics(values: dict[str, Any] | None) -> Metrics | None:
         return None if values is None else Metrics(**{**values, "rates": tuple(values["rates"])})
@@ -443,7 +315,7 @@ def _epoch(record: dict[str, Any]) -> Epoch:
     return Epoch(**{**record, "train": metrics(record["train"]), "validation": metrics(record["validation"])})
 
 
-def _farewell(state: _State, run: Run | None) -> str:
+def _farewell(state: TrainingState, run: Run | None) -> str:
     where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
     if run is None:
         return f"{where}; the model has the weights that it had then."

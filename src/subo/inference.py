@@ -2,9 +2,10 @@
 
 import torch
 
+from subo.batches import batches, num_batches
 from subo.bounds import ELBO
 from subo.conditionals import Local
-from subo.data import Split, batches, num_batches
+from subo.data import Split
 from subo.errors import InputError
 from subo.model import VAE
 from subo.objective import Objective

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from subo.data import Batch
+from subo.batches import Batch
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError
 from subo.objective import Loss, Objective

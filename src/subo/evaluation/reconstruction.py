@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.batches import batches
 from subo.context import call
-from subo.data import Split, batches
+from subo.data import Split
 from subo.devices import evaluating, place
 from subo.evaluation.usage import posterior_mean
 from subo.model import VAE

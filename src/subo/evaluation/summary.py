@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subo.batches import batches
 from subo.context import call
-from subo.data import Split, batches
+from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal

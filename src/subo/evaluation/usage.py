@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from subo.data import Split, batches
+from subo.batches import batches
+from subo.data import Split
 from subo.devices import evaluating, place
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked

@@ -1,0 +1,90 @@
+"""Checkpoints: all that training needs to go on as if it had never stopped, in plain values and tensors."""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from subo.errors import DivergedError, InputError
+from subo.objective import Loss, Objective
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["TrainingState", "check_finite", "content", "restore"]
+
+
+@dataclass
+class TrainingState:
+    """Where training is: with the weights, the optimiser and the random state, all that a checkpoint holds."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    totals: Tensor | None = None  # sums over the running epoch's data, see subo.metrics.sums
+    unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed when somebody asks
+    records: list[dict[str, Any]] = field(default_factory=list)
+    best_bound: float = -math.inf
+    best_epoch: int | None = None
+    best_weights: dict[str, Tensor] | None = None
+
+
+def check_finite(objective: Objective, step: int) -> None:
+    """Keeps a checkpoint from being replaced by a broken one."""
+    for name, parameter in objective.named_parameters():
+        if not parameter.isfinite().all():
+            raise DivergedError(
+                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
+                "The last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
+            )
+
+
+def content(
+    state: TrainingState, objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+) -> dict[str, Any]:
+    """A checkpoint: plain values and tensors only."""
+    random = torch.get_rng_state()
+    gathered = fabric.all_gather(random) if fabric.world_size > 1 else random[None]
+    cuda = fabric.device.type == "cuda"
+    return {
+        **vars(state),
+        "objective": objective.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": gathered,
+        "random_cuda": torch.cuda.get_rng_state(fabric.device) if cuda else None,
+        "settings": settings,
+    }
+
+
+def restore(
+    saved: dict[str, Any], objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+) -> TrainingState:
+    """Puts objective, optimiser and random state back to where a checkpoint was made.
+
+    Raises:
+        InputError: It was made with other settings or of another model.
+    """
+    for name, value in settings.items():
+        if saved["settings"][name] != value:
+            raise InputError(
+                f"the checkpoint was made with {name} = {saved['settings'][name]}, and going on with {value} would "
+                "be another run. Resume with the same, or start again with --overwrite."
+            )
+    try:
+        objective.load_state_dict(saved.pop("objective"))
+    except RuntimeError as error:
+        raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
+    optimizer.load_state_dict(saved.pop("optimizer"))
+    torch.set_rng_state(saved.pop("random")[fabric.global_rank])
+    cuda = saved.pop("random_cuda")
+    if cuda is not None and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(cuda, fabric.device)
+    saved.pop("settings")
+    state = TrainingState(**saved)
+    if state.totals is not None:
+        state.totals = state.totals.to(fabric.device)
+    return state
