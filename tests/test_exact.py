@@ -30,7 +30,7 @@ def linear(log_scale: float = 0.0) -> LinearGaussian:
     """A likelihood whose exact posterior is correlated."""
     likelihood = LinearGaussian(D, d).double()
     with torch.no_grad():
-        likelihood.weight.copy_(0.6 * torch.randn(D, 1) + 0.4 * torch.randn(D, d))
+        likelihood.weight.copy_(torch.linspace(-0.8, 1, D)[:, None] + 0.3 * torch.randn(D, d))
         likelihood.bias.normal_()
         likelihood.log_scale.fill_(log_scale)
     return likelihood

@@ -41,7 +41,7 @@ def mean_field(num_data: int = 400) -> tuple[VAE, Tensor]:
     likelihood = model.likelihood
     assert isinstance(likelihood, LinearGaussian)
     with torch.no_grad():
-        likelihood.weight.copy_(torch.randn(5, 1) + 0.3 * torch.randn(5, 2))
+        likelihood.weight.copy_(torch.linspace(-1, 1.5, 5)[:, None] + 0.3 * torch.randn(5, 2))
     model.posterior = MeanFieldPosterior(likelihood)
     return model, model.sample(num_data)[1].sample()
 

@@ -247,8 +247,8 @@ class Gaussian(nn.Module):
 
     Example:
         >>> q = Gaussian((2,))(torch.zeros(5, 4))  # two numbers a dimension: location and scale
-        >>> q.batch_shape, q.event_shape, q.variance[0]
-        (torch.Size([5]), torch.Size([2]), tensor([1., 1.]))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([2]))
     """
 
     def __init__(
