@@ -177,6 +177,26 @@ def conditional_vae() -> VAE:
     )
 
 
+class Wide(nn.Module):
+    """Probabilistic PCA's exact posterior moved aside, and in all directions as wide as in its widest: no weight is
+    unbounded, hence every moment of the weights is finite.
+    """
+
+    def __init__(self, likelihood: LinearGaussian, *, shift: float = 0.3, factor: float = 1.0):
+        super().__init__()
+        self.likelihood, self.shift, self.factor = likelihood, shift, factor
+
+    def forward(self, x: Tensor) -> Independent:
+        loc = self.likelihood.posterior_mean(x) + self.shift
+        widest = torch.linalg.eigvalsh(self.likelihood.precision())[0].rsqrt()
+        return Independent(Normal(loc, self.factor * widest.expand_as(loc)), 1)
+
+
+def wide_pca() -> VAE:
+    likelihood = LinearGaussian(6, 2)
+    return VAE(priors.StandardNormal(2), likelihood, Wide(likelihood))
+
+
 def mean_field_pca() -> VAE:
     likelihood = LinearGaussian(6, 2)
     return VAE(priors.StandardNormal(2), likelihood, MeanFieldPosterior(likelihood))
@@ -201,4 +221,5 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "labelled": conditional_vae,
     "probabilistic pca": lambda: probabilistic_pca(6, 2),
     "mean-field pca": mean_field_pca,
+    "wide pca": wide_pca,
 }

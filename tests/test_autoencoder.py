@@ -103,7 +103,7 @@ def test_scores_are_the_exact_evidence_of_a_linear_model(linear):
 
 def test_scores_are_those_of_subo(linear):
     model, X = linear
-    expected = [score(model.model_, Split(torch.tensor(row[None])), seed=model.seed_).log_px for row in X[:3]]
+    expected = [score(model.model_, Split(torch.tensor(row[None]).float()), seed=model.seed_).log_px for row in X[:3]]
     np.testing.assert_array_equal(model.score_samples(X[:3]), torch.cat(expected).numpy())
 
 

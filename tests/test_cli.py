@@ -39,6 +39,11 @@ def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
     return captured.err
 
 
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run on digits, two latents."""
@@ -145,6 +150,37 @@ def test_a_table_in_its_own_units(table: tuple[Path, Path], tmp_path: Path):
     assert {path.name for path in (run_dir / "figures").iterdir()} >= {"latent_plane.png", "kl.png"}
 
 
+def test_columns_are_matched_by_name(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    run_dir, data = table
+    lines = [line.split(",") for line in data.read_text().splitlines()]
+    turned = write(tmp_path / "turned.csv", "\n".join(f"{c},{a},{b}" for a, b, c in lines) + "\n")
+    for source, out in ((data, tmp_path / "a.npy"), (turned, tmp_path / "b.npy")):
+        assert run("score", run_dir, source, "--num-samples", 5, "--out", out) == 0
+    assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
+    other = write(tmp_path / "other.csv", "age,size,salary\n1,2,3\n")
+    message = refused(capsys, "score", run_dir, other, "--out", tmp_path / "c.npy")
+    assert "'salary'" in message
+    assert "'income'" in message
+
+
+def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert run("fit", "digits", "--out", "run", "--quiet", *SMALL) == 0
+    assert run("evaluate", "run", "--num-samples", 5) == 0
+
+
+def test_pixels_under_a_categorical_likelihood_are_whole_numbers(tmp_path: Path):
+    out = tmp_path / "run"
+    assert run("fit", "digits", "--likelihood", "categorical", "--out", out, "--quiet", *SMALL) == 0
+    assert json.loads((out / "config.json").read_text())["options"]["num_classes"] == 17
+    evaluation = json.loads((out / "evaluation.json").read_text())
+    assert evaluation["log_px_is"] == "log-probability"
+    assert 0 < evaluation["bits_per_dim"] < np.log2(17)
+    assert run("reconstruct", out, "digits", "--part", "test", "--out", tmp_path / "r.npy") == 0
+    assert np.load(tmp_path / "r.npy").max() > 5
+
+
 COMBINATIONS = [
     ["--prior", "mixture", "--posterior", "full-rank", "--prior-covariance", "full"],
     ["--prior", "vamp", "--posterior", "inverse-autoregressive", "--bound", "iwae", "--num-samples", "3"],
@@ -188,11 +224,6 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture):
 # Bad input
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
 def test_missing_and_unreadable_data(tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "run"
     assert "needs data" in refused(capsys, "fit")
@@ -215,6 +246,9 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         message = refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
         for word in words:
             assert word in message, message
+    times = "".join(f"{1_700_000_000 + i},{i}\n" for i in range(30))
+    assert "'time'" in refused(capsys, "fit", write(tmp_path / "a.csv", "time,b\n" + times), "--out", out)
+    assert "two" in refused(capsys, "fit", write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n5,7\n"), "--out", out)
     assert not out.exists()
 
 

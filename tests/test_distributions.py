@@ -229,7 +229,7 @@ def flow(kind, dim=3, num=4):
     family = kind((dim,), context_dim=5, transforms=3, hidden=(16,)).double()
     with torch.no_grad():
         for parameter in family.parameters():
-            parameter.mul_(3)
+            parameter.mul_(2)
     return family, torch.randn(num, family.num_params, dtype=torch.float64)
 
 

@@ -1,14 +1,29 @@
 """Fitting: honest means, best weights, checkpoints, and going on bit for bit."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from subo import VAE, Bernoulli, Conditional, DivergedError, Gaussian, InputError, Objective, StandardNormal, fit, mlp
+from subo import (
+    ELBO,
+    VAE,
+    Bernoulli,
+    Conditional,
+    DivergedError,
+    Gaussian,
+    InputError,
+    Interrupted,
+    Objective,
+    StandardNormal,
+    fit,
+    mlp,
+)
 from subo.data import Data, Split, split
+from subo.devices import make_fabric
 from subo.fitting import Epoch
 from subo.metrics import measure
 from subo.runs import Run
@@ -251,5 +266,67 @@ def test_parameters_that_became_nan_never_reach_a_checkpoint(tmp_path: Path):
         VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Root()), Conditional(Gaussian((2,)), mlp(5, 4)))
     )
     with pytest.raises(DivergedError, match=r"parameter .*raw is not finite"):
-        fit(root, binary(), epochs=1, batch_size=1000, run_dir=tmp_path)
+        fit(root, binary().train, epochs=1, batch_size=1000, run_dir=tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_kept_weights_are_the_best_of_what_was_trained():
+    """With a small beta the bound at beta 1 is best before anything is learnt; what was asked for is not."""
+    data = load("digits", binarize="static")
+    torch.manual_seed(0)
+    decoder = Conditional(Bernoulli((1, 8, 8)), mlp(5, 64, hidden=(50,)))
+    model = VAE(StandardNormal(5), decoder, Conditional(Gaussian((5,)), mlp(64, 10, hidden=(50,))))
+    history = fit(Objective(model, ELBO(beta=0.05)), data, epochs=15, learning_rate=3e-3)
+    followed = [epoch.validation.objective for epoch in history.epochs if epoch.validation]
+    assert history.best_epoch == 1 + followed.index(max(followed)) > 10
+    for epoch in history.epochs:
+        assert epoch.validation is not None
+        assert epoch.validation.objective == pytest.approx(
+            -(0.05 * epoch.validation.rate + epoch.validation.distortion), rel=1e-5
+        )
+        assert epoch.validation.bound == pytest.approx(epoch.validation.elbo, rel=1e-5)
+
+
+def test_nonfinite_validation_is_an_error_with_its_step_and_term():
+    data = binary()
+    wild = Split(torch.full((5, 5), 1e25))
+    gaussian = Objective(VAE(StandardNormal(2), Conditional(Gaussian((5,)), mlp(2, 10)), Fixed()))
+    with pytest.raises(DivergedError, match=r"step 2, held-out data: the distortion .* for 5 of 5 data"):
+        fit(gaussian, Data("wild", data.train, wild, wild, kind="real"), epochs=2)
+
+
+def test_a_fresh_start_forgets_the_checkpoint_of_another_run(tmp_path: Path):
+    fit(objective(), binary(), epochs=1, run_dir=tmp_path)
+    with pytest.raises(DivergedError):
+        poisoned = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Poisoned(0)), Fixed()))
+        fit(poisoned, binary(), epochs=1, run_dir=tmp_path)
+    with pytest.raises(InputError, match="no checkpoint"):
+        fit(objective(), binary(), epochs=2, run_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_resume_exactly_too(tmp_path: Path, precision: str):
+    data, whole, broken = binary(), objective(), objective()
+    fit(whole, data, epochs=3, fabric=make_fabric(device="cpu", precision=precision))
+    options = {"run_dir": tmp_path, "checkpoint_minutes": 1e-9}
+    with pytest.raises(Stop):
+        fit(broken, data, epochs=3, fabric=make_fabric(device="cpu", precision=precision),
+            on_epoch=interrupt_after(2), **options)  # fmt: skip
+    resumed = objective(seed=5)
+    fit(resumed, data, epochs=3, fabric=make_fabric(device="cpu", precision=precision), resume=True, **options)
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_float64_model_is_fitted_in_float64():
+    fitted = objective().double()
+    fit(fitted, binary().train.x.double(), epochs=1)
+    assert all(parameter.dtype == torch.float64 for parameter in fitted.parameters())
+
+
+def test_a_signal_during_the_last_epochs_end_is_obeyed():
+    def ask(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        fit(objective(), binary(), epochs=2, on_epoch=ask)

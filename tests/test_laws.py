@@ -15,7 +15,7 @@ from subo.conditionals import Conditional
 from subo.errors import InputError
 from subo.families import Bernoulli, Gaussian
 from subo.gradients import GradientEstimator, Pathwise
-from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.linear_gaussian import LinearGaussian, probabilistic_pca
 from subo.model import VAE, Draw
 from subo.networks import mlp
 from subo.objective import Objective
@@ -36,19 +36,19 @@ def weights(num_samples: int, num_data: int = 3, spread: float = 3.0) -> Weights
 # Orders of bounds
 
 
-def mean_field(num_data: int = 400) -> tuple[VAE, Tensor]:
+def imperfect(num_data: int = 5000) -> tuple[VAE, Tensor]:
     model = probabilistic_pca(5, 2).double()
     likelihood = model.likelihood
     assert isinstance(likelihood, LinearGaussian)
     with torch.no_grad():
         likelihood.weight.copy_(torch.linspace(-1, 1.5, 5)[:, None] + 0.3 * torch.randn(5, 2))
-    model.posterior = MeanFieldPosterior(likelihood)
+    model.posterior = catalog.Wide(likelihood, shift=1.0)
     return model, model.sample(num_data)[1].sample()
 
 
 @pytest.mark.parametrize("num_samples", [1, 2, 5])
 def test_the_bounds_rise_from_the_elbo_through_iwae_to_the_evidence(num_samples):
-    model, x = mean_field()
+    model, x = imperfect()
     draw = model.draw(x, num_samples=2 * num_samples)
     elbo, more = ELBO(closed_form_kl=False)(draw), IWAE()(draw)
     fewer = MIWAE(inner=num_samples)(draw)

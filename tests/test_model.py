@@ -421,14 +421,19 @@ def test_the_vamp_prior_is_the_mixture_of_the_models_own_posterior():
     assert len(names) == len(set(names)) == 9  # two layers twice, and the pseudo-inputs
 
 
-def test_the_vamp_prior_keeps_its_pseudo_inputs_in_their_limits():
+def test_the_vamp_priors_inputs_stay_in_their_limits_and_learn_from_anywhere():
+    """A clamp would stop the gradient of every pixel that starts at 0 or 1, as most pixels of bits do."""
     q = OwnPosterior()
-    outside = torch.tensor([[-3.0] * D, [0.5] * D, [7.0] * D])
-    z = torch.randn(5, d)
-    limited = VampPrior(q, outside, limits=(0.0, 1.0))
-    assert_close(limited().log_prob(z), VampPrior(q, outside.clamp(0, 1))().log_prob(z))
-    assert (limited().log_prob(z) != VampPrior(q, outside)().log_prob(z)).all()
-    assert limited.pseudo_inputs is not outside
+    start = torch.tensor([[0.0] * D, [0.5] * D, [1.0] * D])
+    limited = VampPrior(q, start, limits=(0.0, 1.0))
+    assert (limited.pseudo_inputs - start).abs().max() <= 0.0501
+    (gradient,) = torch.autograd.grad(limited().log_prob(torch.randn(5, d)).sum(), [limited.raw_inputs])
+    assert (gradient != 0).all()
+    with torch.no_grad():
+        limited.raw_inputs.mul_(100)
+    assert 0 <= limited.pseudo_inputs.min() <= limited.pseudo_inputs.max() <= 1
+    free = VampPrior(q, 7 * start)
+    assert torch.equal(free.pseudo_inputs, 7 * start)
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])

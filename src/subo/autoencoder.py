@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from subo.data import Data, Split, kind_of, stream
+from subo.data import Data, Split, check_values, kind_of, stream
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
 from subo.evaluation.reconstruction import decode
@@ -53,7 +53,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         scale: Scale of a gaussian or laplace likelihood, in standard deviations of the column: a number, or learned:
             ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
         min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood.
+        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood; one more than X's largest by default.
         prior: p(z): ``normal``, ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         posterior: Family of q(z|x): ``gaussian``, ``full-rank``, ``laplace``, ``inverse-autoregressive`` or ``spline``.
@@ -64,6 +64,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         num_samples: Samples of z a row in training.
         beta: Weight of the KL in elbo's gradient; scores are of the model itself, whatever it is.
         free_bits: Nats per row below which elbo's gradient leaves the KL alone.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound.
         epochs: How often training goes through the rows, at the most.
         batch_size: Rows in a batch.
         learning_rate: Adam's step size; larger than :func:`subo.fitting.fit`'s, since a table has few batches an epoch.
@@ -104,7 +106,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         likelihood: LikelihoodName = "auto",
         scale: ScaleSource = "per-dimension",
         min_scale: float = 1e-3,
-        num_classes: int = 256,
+        num_classes: int | None = None,
         prior: PriorName = "normal",
         prior_components: int = 10,
         posterior: PosteriorName = "gaussian",
@@ -115,6 +117,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         num_samples: int = 1,
         beta: float = 1.0,
         free_bits: float = 0.0,
+        alpha: float = 0.5,
+        groups: int = 2,
         epochs: int = 100,
         batch_size: int = 100,
         learning_rate: float = 3e-3,
@@ -140,6 +144,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self.num_samples = num_samples
         self.beta = beta
         self.free_bits = free_bits
+        self.alpha = alpha
+        self.groups = groups
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -162,11 +168,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             DivergedError: Training met a number that is not finite.
         """
         x = torch.tensor(validate_data(self, X, dtype=np.float32, ensure_min_samples=2))
+        check_values(x, where="X", names=_names(self))
         seed = _seed(self.random_state)
         training, validation = self._split(x, seed)
         kind = kind_of(x)
         likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
         params: dict[str, Any] = self.get_params(deep=False) | {"likelihood": likelihood}
+        if likelihood == "categorical" and self.num_classes is None:
+            params["num_classes"] = max(2, 1 + int(x.max()))
         options = {name: params[name] for name in inspect.signature(vae).parameters if name in params}
         with forked(seed):
             objective: Objective = vae(x.shape[1:], examples=training.x, **options)
@@ -306,3 +315,8 @@ def _signals_obeyed() -> Iterator[None]:
     except Interrupted as stop:
         signal.raise_signal(stop.signal)
         raise
+
+
+def _names(estimator: Any) -> tuple[str, ...] | None:
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else tuple(map(str, names))

@@ -36,7 +36,7 @@ class ELBO:
         beta: Weight of the KL (Higgins et al., 2017, equation 4).
         free_bits: Nats per datum and stochastic layer below which a KL is not pushed down any further,
             ``max(free_bits, KL)`` (Kingma et al., 2016, equation 15, here datum by datum, so that it does not depend
-            on the batch).
+            on the batch). Where the KL is estimated from samples, it is the estimate that is compared.
         closed_form_kl: Whether the KL is computed in closed form where torch knows one; it is estimated from the
             samples elsewhere.
 
@@ -81,7 +81,7 @@ class IWAE:
 
 @dataclass(frozen=True)
 class Renyi:
-    r"""The variational Renyi bound, ``1/(1-alpha) log 1/K sum_k w_k^(1-alpha)`` (Li and Turner, 2016, equation 11).
+    r"""The variational Renyi bound, ``1/(1-alpha) log 1/K sum_k w_k^(1-alpha)`` (Li and Turner, 2016, section 4).
 
     It falls as alpha rises: the IWAE bound at 0, the ELBO at 1, the largest weight at minus infinity. For
     ``alpha < 0`` it is not a lower bound on log p(x) as K grows.
@@ -103,7 +103,7 @@ class Renyi:
 
 @dataclass(frozen=True)
 class MIWAE:
-    r"""The mean of importance-weighted bounds over groups of samples (Rainforth et al., 2018, equation 9).
+    r"""The mean of importance-weighted bounds over groups of samples (Rainforth et al., 2018, section 5).
 
     The K samples are split into `groups` of `inner` samples: ``mean over groups of log mean of w in a group``.
     ``groups=1`` is IWAE, ``inner=1`` the ELBO. Give one of the two; the other is K divided by it.

@@ -28,7 +28,7 @@ class TrainingState:
     totals: Tensor | None = None  # sums over the running epoch's data, see subo.metrics.sums
     unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed when somebody asks
     records: list[dict[str, Any]] = field(default_factory=list)
-    best_bound: float = -math.inf
+    best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
 
@@ -47,15 +47,14 @@ def content(
     state: TrainingState, objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
 ) -> dict[str, Any]:
     """A checkpoint: plain values and tensors only."""
-    random = torch.get_rng_state()
-    gathered = fabric.all_gather(random) if fabric.world_size > 1 else random[None]
-    cuda = fabric.device.type == "cuda"
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(fabric.device)] if _on_cuda(fabric) else [])]
+    gathered = [fabric.all_gather(s).cpu() if fabric.world_size > 1 else s[None] for s in states]  # pyright: ignore
     return {
         **vars(state),
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random": gathered,
-        "random_cuda": torch.cuda.get_rng_state(fabric.device) if cuda else None,
+        "precision": fabric.strategy.precision.state_dict(),
         "settings": settings,
     }
 
@@ -79,12 +78,14 @@ def restore(
     except RuntimeError as error:
         raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
     optimizer.load_state_dict(saved.pop("optimizer"))
-    torch.set_rng_state(saved.pop("random")[fabric.global_rank])
-    cuda = saved.pop("random_cuda")
-    if cuda is not None and fabric.device.type == "cuda":
-        torch.cuda.set_rng_state(cuda, fabric.device)
+    fabric.strategy.precision.load_state_dict(saved.pop("precision"))
+    states = [state[fabric.global_rank] for state in saved.pop("random")]
+    torch.set_rng_state(states[0])
+    if _on_cuda(fabric) and len(states) > 1:
+        torch.cuda.set_rng_state(states[1], fabric.device)
     saved.pop("settings")
-    state = TrainingState(**saved)
-    if state.totals is not None:
-        state.totals = state.totals.to(fabric.device)
-    return state
+    return TrainingState(**saved)
+
+
+def _on_cuda(fabric: "Fabric") -> bool:
+    return fabric.device.type == "cuda"

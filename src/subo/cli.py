@@ -350,7 +350,15 @@ def _run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> 
     asked = experiment.config["data"]
     if data_dir is None and asked["data_dir"]:
         data_dir = Path(asked["data_dir"])
-    split = load_rows(source, part=part, data_dir=data_dir, binarize=asked["binarize"], seed=asked["seed"])
+    split = load_rows(
+        source,
+        part=part,
+        data_dir=data_dir,
+        binarize=asked["binarize"],
+        seed=asked["seed"],
+        names=_feature_names(experiment.config),
+    )
+    split = experiments.in_levels(split, experiment.config)
     check_support(experiment.objective.model, split, where=source)
     return experiment, split
 

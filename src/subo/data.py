@@ -87,15 +87,16 @@ class Split:
             generator: Where the bits come from; needed if `resample`, else unused.
 
         Returns:
-            `x / levels`, or bits drawn from it, `(B, *event)` float32; and the context: `index`, and `label`
-            where there are labels, `(B,)` each.
+            `x / levels`, or bits drawn from it, `(B, *event)`, float32 unless another floating type is stored; and the
+            context: `index`, and `label` where there are labels, `(B,)` each.
 
         Raises:
             InputError: Bits must be drawn, and there is no generator.
         """
         stored = self.x.index_select(0, index)  # five times faster than self.x[index]
         if not self.resample:
-            x = stored.float() if self.levels == 1 else stored.float() / self.levels
+            x = stored if stored.is_floating_point() else stored.float()
+            x = x if self.levels == 1 else x / self.levels
         elif generator is None:
             raise InputError(
                 "this split draws its bits at every read and needs a generator: read(index, generator=...)"
@@ -177,6 +178,7 @@ class Data:
             "event_shape": list(self.train.event_shape),
             "sizes": {name: len(getattr(self, name)) for name in ("train", "validation", "test")},
             "kind": self.kind,
+            "levels": self.train.levels,
             "binarize": self.binarize,
             "binarization": how[self.binarize],
             "seed": self.seed,
@@ -297,11 +299,13 @@ def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str
         names: The names of the columns, for data of shape `(N, D)`.
 
     Raises:
-        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
+        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1. Or a column
+            varies so little around so large a number that float32 cannot tell its values apart.
     """
     bad = ~x.isfinite()
     count = int(bad.sum())
     if count == 0:
+        _check_resolution(x, where=where, names=names)
         return
     first = tuple(bad.nonzero()[0].tolist())
     row, *place = (position + 1 for position in first)
@@ -314,3 +318,17 @@ def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str
         f"or infinite; the first, {x[first].item()}, is in row {row}, {column} (counting from 1). Usually a "
         "value is missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
     )
+
+
+def _check_resolution(x: Tensor, *, where: str, names: tuple[str, ...] | None) -> None:
+    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
+        return
+    center, deviation = x.double().mean(0), x.double().std(0)
+    lost = (deviation > 0) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())
+    if lost.any():
+        column = int(lost.nonzero()[0])
+        name = f"column {column + 1}" if names is None else f"column {names[column]!r}"
+        raise InputError(
+            f"{where}: {name} varies by {deviation[column]:.3g} around {center[column]:.10g}, which float32 (7 digits) "
+            "cannot resolve. Usually a time or an identifier: subtract an offset from it, or leave it out"
+        )

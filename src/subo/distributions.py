@@ -49,10 +49,10 @@ class ContinuousBernoulli(Distribution):
     .. math:: p(x) = \exp(\eta x - A(\eta)), \qquad A(\eta) = \log \int_0^1 e^{\eta x} dx
               = \frac{\eta}{2} + \log \frac{\sinh(\eta/2)}{\eta/2}
 
-    which is equation 2 of Loaiza-Ganem and Cunningham, 2019, "The continuous Bernoulli: fixing a pervasive error in
-    variational autoencoders", with :math:`\eta = \log \lambda / (1 - \lambda)`. The normaliser is usually written in
-    lambda, as a quotient that is 0/0 at 1/2; in eta it is an even, analytic function, and below ``|eta| = 1/2`` it is
-    summed from its power series, so that value and gradient are exact to rounding everywhere.
+    the density of Loaiza-Ganem and Cunningham, 2019, section 3, with :math:`\eta = \log \lambda / (1 - \lambda)`. The
+    normaliser is usually written in lambda, as a quotient that is 0/0 at 1/2; in eta it is an even, analytic function,
+    and below ``|eta| = 1/2`` it is summed from its power series, so that value and gradient are exact to rounding
+    everywhere.
 
     Args:
         logits: The natural parameter eta, of any shape.
@@ -195,8 +195,10 @@ class Poisson(TorchPoisson):
         return Poisson(self.log_rate.expand(batch_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """``x log_rate - rate - log x!``."""
-        return value * self.log_rate - self.rate - torch.lgamma(value + 1)
+        """``x log_rate - rate - log x!``, whose large terms cancel: in float64, where the device has it."""
+        wide = self.log_rate.dtype if self.log_rate.device.type == "mps" else torch.float64
+        x, log_rate = value.to(wide), self.log_rate.to(wide)
+        return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).to(self.log_rate.dtype)
 
 
 class Flow(Distribution):

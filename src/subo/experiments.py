@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,26 @@ from subo.evaluation.usage import posterior_means
 from subo.files import replacing, write_json
 from subo.fitting import Epoch, History, fit
 from subo.inference import with_local_posterior
+from subo.named_sets import NAMES
 from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
 from subo.randomness import forked
-from subo.recipes import RECIPES, likelihood_for
+from subo.recipes import DISCRETE, RECIPES, likelihood_for
 from subo.runs import Run
 from subo.sources import load
 
-__all__ = ["Experiment", "evaluate_run", "finish_run", "model_for", "open_run", "resume_run", "start_run"]
+__all__ = [
+    "Experiment",
+    "describe_log_px",
+    "evaluate_run",
+    "finish_run",
+    "in_levels",
+    "model_for",
+    "open_run",
+    "resume_run",
+    "start_run",
+]
 
 _EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
@@ -55,6 +66,7 @@ class Experiment:
         asked = self.config["data"]
         directory = asked["data_dir"] and Path(asked["data_dir"])
         data = load(asked["source"], data_dir=directory, binarize=asked["binarize"], seed=asked["seed"])
+        data = _data_in_levels(data, self.config["options"])
         if data.fingerprint != asked["fingerprint"]:
             raise InputError(
                 f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
@@ -101,13 +113,18 @@ def start_run(
     if fabric.is_global_zero:
         Run.place(out, overwrite=overwrite)
     data = load(source, data_dir=data_dir, binarize=binarize, seed=seed)  # pyright: ignore[reportArgumentType]
+    if len(data.test) < 2:
+        raise InputError(
+            f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
+        )
+    data = _data_in_levels(data, options or {})
     settings = _resolved(recipe, options or {}, data)
     config = {
         "subo": version("subo"),
         "recipe": recipe,
         "options": settings,
         "data": {
-            "source": source if not Path(source).exists() else str(Path(source).resolve()),
+            "source": source if source in NAMES else str(Path(source).resolve()),
             "data_dir": data_dir and str(data_dir.resolve()),
             **data.describe(),
             "feature_names": data.feature_names,
@@ -169,6 +186,7 @@ def evaluate_run(
     experiment: Experiment,
     data: Data,
     *,
+    model: Any = None,
     split: str = "test",
     num_samples: int = 1000,
     seed: int = 0,
@@ -179,6 +197,7 @@ def evaluate_run(
     Args:
         experiment: The run.
         data: Its data.
+        model: The model as it can be asked about that split; that of :func:`model_for` by default.
         split: ``test``, ``validation`` or ``train``.
         num_samples: K of log p(x).
         seed: Of the samples.
@@ -186,7 +205,7 @@ def evaluate_run(
     """
     held_out: Split = getattr(data, split)
     shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
-    model = model_for(experiment, held_out)
+    model = model or model_for(experiment, held_out)
     with shown:
         result = evaluate(
             model,
@@ -196,13 +215,12 @@ def evaluate_run(
             seed=seed,
             advance=lambda count: shown.advance(task, count),
         )
-    discrete = experiment.config["options"]["likelihood"] in ("bernoulli", "categorical", "poisson")
     write_json(
         experiment.run.evaluation,
         {
             **{name: _plain(value) for name, value in asdict(result).items()},
             "unit": "nats per datum",
-            "log_px_is": "log-probability" if discrete else "log-density in the data's units",
+            "log_px_is": describe_log_px(experiment.config),
             "data": experiment.config["data"]["source"],
             "binarization": experiment.config["data"]["binarization"],
         },
@@ -245,7 +263,6 @@ def _fitted(
     )
     if not fabric.is_global_zero:
         return None
-    experiment.objective.cpu()
     run.save_weights(experiment.objective.model)
     experiment.objective.eval()
     return experiment, history
@@ -256,9 +273,10 @@ def finish_run(
 ) -> Evaluation:
     """Measures a fitted run on its test data and draws its figures."""
     data = experiment.data()
-    result = evaluate_run(experiment, data, num_samples=num_samples, progress=progress)
+    model = model_for(experiment, data.test)
+    result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
     if figures:
-        draw_figures(experiment.run, model_for(experiment, data.test), data)
+        draw_figures(experiment.run, model, data)
     return result
 
 
@@ -269,6 +287,8 @@ def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, 
     settings = dict(options)
     if settings.get("likelihood", "auto") == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
+    if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
+        settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
     return settings
 
 
@@ -284,6 +304,26 @@ def _built(config: dict[str, Any], data: Data | None) -> Objective:
         examples, _ = data.train.read(index, generator=stream("example bits", seed))
     with forked(seed):
         return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
+
+
+def in_levels(split: Split, config: Mapping[str, Any]) -> Split:
+    """Pixels as whole numbers, where a run's likelihood is categorical; else as they are."""
+    return replace(split, levels=1) if config["options"]["likelihood"] == "categorical" else split
+
+
+def _data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
+    if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
+        return data
+    parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
+    return replace(data, kind="counts", **parts)
+
+
+def describe_log_px(config: Mapping[str, Any]) -> str:
+    """What log p(x) is the logarithm of, and in which units."""
+    if config["options"]["likelihood"] in DISCRETE:
+        return "log-probability"
+    levels = config["data"]["levels"]
+    return "log-density in the data's units" if levels == 1 else f"log-density of x/{levels}"
 
 
 def _plain(value: Any) -> Any:

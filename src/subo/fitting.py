@@ -15,7 +15,7 @@ from subo.batches import Batch, batches, num_batches
 from subo.checkpoints import TrainingState, check_finite, content, restore
 from subo.data import Data, Split
 from subo.devices import make_fabric
-from subo.errors import InputError, Interrupted
+from subo.errors import DivergedError, InputError, Interrupted
 from subo.interrupts import stop_signals
 from subo.metrics import Metrics, means, measure, sums
 from subo.objective import Objective
@@ -59,7 +59,8 @@ class History:
 
     Attributes:
         epochs: One record an epoch.
-        best_epoch: The epoch of the best validation bound, whose weights the model has; None without validation.
+        best_epoch: The epoch of the best validation objective (the bound, unless beta or free bits shape it), whose
+            weights the model has; None without validation.
         stopped_by: What ended it.
     """
 
@@ -94,7 +95,8 @@ def fit(
     """Fits an objective to data, in place.
 
     All randomness comes from `seed`, in streams of its own; the caller's generators are left as they were. With
-    validation data the weights of the best epoch are kept. On the CPU, a run that was stopped and resumed, even by
+    validation data the weights of the epoch with the best objective on them are kept: the bound, or what beta and free
+    bits make of it. On the CPU, a run that was stopped and resumed, even by
     ``kill -9``, ends with the same weights, bit for bit, as one that never stopped.
 
     Args:
@@ -109,7 +111,7 @@ def fit(
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
         clip: Largest norm of the gradient.
-        patience: Stop after this many epochs without a better validation bound.
+        patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Of order, binarisation and samples.
         run_dir: Where metrics and checkpoints go; nowhere by default.
         checkpoint_minutes: How often a checkpoint is written.
@@ -151,10 +153,13 @@ def fit(
     per_epoch = num_batches(training, batch_size)
     schedule = Schedule(round(warmup_epochs * per_epoch), decay, round(kl_warmup_epochs * per_epoch))
     objective.to(fabric.device)
+    fabric.strategy.precision.convert_module(objective)
     if kl_warmup_epochs:
         objective.followed(0.5)  # refuses a bound that has no KL to warm up
     if isinstance(optimizer, str):
-        optimizer = make_optimizer(objective, optimizer, learning_rate=learning_rate)
+        scaled = fabric.strategy.precision.precision == "16-mixed"  # whose gradients Fabric cannot clip when fused
+        options = {"fused": False} if scaled and clip else {}
+        optimizer = make_optimizer(objective, optimizer, learning_rate=learning_rate, **options)
     if fabric.is_global_zero:
         if on_start is not None:
             on_start()
@@ -173,6 +178,7 @@ def fit(
             if fabric.is_global_zero:
                 run.write_metrics(state.records)
         elif run is not None and fabric.is_global_zero:
+            run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
             run.write_metrics([])
 
         def share_done(step: int) -> float:
@@ -218,6 +224,7 @@ def fit(
             if due or asked or stopped_by is not None:
                 save()
                 saved = time.monotonic()
+            asked = asked or (stopped_by is not None and signal())  # one that came during the last validation
             if asked:
                 raise Interrupted(_farewell(state, run), signal=asked)
     if state.best_weights is not None:
@@ -229,7 +236,7 @@ def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
     if isinstance(data, Data):
         return data.train, data.validation
     if isinstance(data, Tensor):
-        return Split(data if data.dtype == torch.uint8 else data.float()), None
+        return Split(data), None
     return data, None
 
 
@@ -251,7 +258,7 @@ def _count(state: TrainingState, step: Step) -> None:
 
 def _sum_up(state: TrainingState, step: Step) -> None:
     """Brings the running sums up to date: rarely, since every little operation costs at every step."""
-    state.totals = sums(state.unsummed, state.totals, like=step.loss)
+    state.totals = sums(state.unsummed, state.totals, layers=len(step.loss.rate))
     state.unsummed = []
 
 
@@ -279,9 +286,12 @@ def _close_epoch(
     state.batch = 0
     held_out = None
     if validation is not None:
-        held_out = measure(objective, validation, batch_size=batch_size, seed=seed, fabric=fabric)
-        if held_out.bound > state.best_bound:
-            state.best_bound, state.best_epoch = held_out.bound, state.epoch
+        try:
+            held_out = measure(objective, validation, batch_size=batch_size, seed=seed, fabric=fabric)
+        except DivergedError as error:
+            raise DivergedError(f"step {state.step}, {error}") from error
+        if held_out.objective > state.best_objective:
+            state.best_objective, state.best_epoch = held_out.objective, state.epoch
             state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
     epoch = Epoch(
         epoch=state.epoch,

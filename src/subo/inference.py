@@ -3,14 +3,14 @@
 import torch
 
 from subo.batches import batches, num_batches
-from subo.bounds import ELBO
+from subo.bounds import reported
 from subo.conditionals import Local
 from subo.data import Split
+from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.model import VAE
 from subo.objective import Objective
 from subo.randomness import forked
-from subo.training import Schedule, make_optimizer, train
 
 __all__ = ["with_local_posterior"]
 
@@ -46,25 +46,17 @@ def with_local_posterior(
     model = objective.model
     if not isinstance(model, VAE) or not isinstance(model.posterior, Local):
         raise InputError("the model's posterior is not Local: it needs no fitting to new data")
-    rows = Local(model.posterior.family, len(split)).to(next(model.parameters()))
+    like = next(model.parameters())
+    rows = Local(model.posterior.family, len(split)).to(like)
     local = VAE(model.prior, model.likelihood, rows)
-    free = torch.nn.ParameterList([rows.params])
-    steps = epochs * num_batches(split, batch_size)
-    frozen = [p for p in local.parameters() if p is not rows.params and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        with forked(seed):
-            fitting = train(
-                Objective(local, getattr(objective.bound, "reported", ELBO)(), num_samples=objective.num_samples),
-                (batch for epoch in range(epochs) for batch in batches(split, batch_size, seed=seed, epoch=epoch)),
-                optimizer=make_optimizer(free, learning_rate=learning_rate),
-                schedule=Schedule(decay="cosine"),
-                progress=lambda step: step / steps,
-            )
-            for _ in fitting:
-                pass
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+    inner = Objective(local, reported(objective.bound), num_samples=objective.num_samples)
+    optimizer = torch.optim.Adam([rows.params], lr=learning_rate)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * num_batches(split, batch_size))
+    with evaluating(inner), forked(seed):
+        for epoch in range(epochs):
+            for batch in batches(split, batch_size, seed=seed, epoch=epoch):
+                loss = inner(*place(inner, batch.x, batch.context)).loss
+                (rows.params.grad,) = torch.autograd.grad(loss, [rows.params])  # and of nothing else
+                optimizer.step()
+                decay.step()
     return local

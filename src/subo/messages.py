@@ -13,14 +13,16 @@ __all__ = ["print_evaluation", "print_run"]
 
 def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
-    discrete = config["options"]["likelihood"] in ("bernoulli", "categorical", "poisson")
+    from subo.experiments import describe_log_px  # here, since it takes a second that importing this should not
+
     print(f"{result['split']}, {result['num_data']} data, nats per datum:")
     print(f"  log p(x)    {result['log_px']:10.3f} +- {result['log_px_se']:.3f}   by {result['num_samples']} samples")
     print(f"  ELBO        {result['elbo']:10.3f} +- {result['elbo_se']:.3f}   = -(rate + distortion)")
     print(f"  rate        {result['rate']:10.3f}")
     print(f"  distortion  {result['distortion']:10.3f}")
     print(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
-    kind = "" if discrete else " (of a density, in the data's units)"
+    meaning = describe_log_px(config)
+    kind = "" if meaning == "log-probability" else f"   log p(x) is a {meaning}"
     print(f"  bits/dim    {result['bits_per_dim']:10.3f}{kind}")
     if result["active_units"] == 0:
         print(

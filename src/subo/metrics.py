@@ -9,8 +9,10 @@ from torch import Tensor
 from subo.batches import batches
 from subo.data import Split
 from subo.devices import evaluating, place
+from subo.errors import DivergedError
 from subo.objective import Loss, Objective
 from subo.randomness import forked
+from subo.training import REMEDY
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -24,6 +26,7 @@ class Metrics:
 
     Attributes:
         bound: The bound on log p(x), whatever shaped the gradient.
+        objective: What is maximised, at the KL's full weight: the bound, unless beta or free bits shape it.
         elbo: ``-(rate + distortion)``.
         rate: ``KL(q || p)``, all layers.
         distortion: ``-E_q[log p(x|z)]``.
@@ -31,6 +34,7 @@ class Metrics:
     """
 
     bound: float
+    objective: float
     elbo: float
     rate: float
     distortion: float
@@ -49,25 +53,29 @@ def measure(
         batch_size: Data at a time; the result does not depend on it but through the noise.
         seed: Of the noise.
         fabric: Shares the data between its processes; one process by default.
+
+    Raises:
+        DivergedError: A number is not finite.
     """
     rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    totals = None
+    losses = []
     with evaluating(objective), forked(seed):
         for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
             loss = objective(*place(objective, batch.x, batch.context))
-            totals = sums([loss] if batch.weight else [], totals, like=loss)
-    assert totals is not None  # a split has at least one datum
-    return means(totals, fabric)
+            if problem := loss.nonfinite():
+                raise DivergedError(f"held-out data: {problem}. {REMEDY}")
+            losses += [loss] * (batch.weight > 0)
+    return means(sums(losses, None, layers=len(loss.rate)), fabric)
 
 
-def sums(losses: list[Loss], totals: Tensor | None, *, like: Loss) -> Tensor:
-    """Adds losses to running sums over data: their number, bound, distortion and rates."""
+def sums(losses: list[Loss], totals: Tensor | None, *, layers: int) -> Tensor:
+    """Adds losses to running sums over data, on the CPU: their number, bound, objective, distortion and rates."""
     if totals is None:
-        totals = torch.zeros(3 + len(like.rate), dtype=torch.float64, device=like.bound.device)
+        totals = torch.zeros(4 + layers, dtype=torch.float64)
     if not losses:
         return totals
-    columns = [torch.stack((loss.bound, loss.distortion, *loss.rate)) for loss in losses]
-    values = torch.cat(columns, dim=1).double()
+    columns = [torch.stack((loss.bound, loss.objective, loss.distortion, *loss.rate)) for loss in losses]
+    values = torch.cat(columns, dim=1).cpu().double()
     return totals + torch.cat([values.new_tensor([values.shape[1]]), values.sum(1)])
 
 
@@ -75,7 +83,7 @@ def means(totals: Tensor, fabric: "Fabric | None") -> Metrics:
     """The means that running sums stand for, over all processes."""
     if fabric is not None and fabric.world_size > 1:
         totals = fabric.all_reduce(totals, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
-    number, bound, distortion, *rates = totals.tolist()
+    number, bound, objective, distortion, *rates = totals.tolist()
     rates = tuple(rate / number for rate in rates)
     rate, distortion = sum(rates), distortion / number
-    return Metrics(bound / number, -(rate + distortion), rate, distortion, rates)
+    return Metrics(bound / number, objective / number, -(rate + distortion), rate, distortion, rates)

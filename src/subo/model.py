@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, kl_divergence
@@ -179,8 +180,8 @@ class VAE(nn.Module):
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
         q = self._posterior(x, context)
         p = contexts.call(self.prior, context=context)
-        if p.batch_shape not in (Size(), Size([len(x)])):
-            raise InputError(_shape_message("prior", p, (), p.event_shape))
+        if p.batch_shape not in (Size(), Size([len(x)])) or p.event_shape != q.event_shape:
+            raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, log_posterior = _samples(q, num_samples, path=path)
         factor = Factor(q, p, z, log_posterior=log_posterior)
         return Draw(z, q, (factor,), lambda: self._log_likelihood(x, z, context))
@@ -229,6 +230,9 @@ class VAE(nn.Module):
 def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Tensor | None]:
     """K samples of q and, where it comes with them, their log-density."""
     size = Size([num_samples])
+    joint: Any = getattr(q, "rsample_and_log_prob", None)
+    if joint is not None and (path or not torch.is_grad_enabled()):
+        return joint(size)
     if not path:
         return q.sample(size), None
     if not q.has_rsample:
@@ -236,8 +240,7 @@ def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, 
             f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
             "Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
         )
-    joint: Any = getattr(q, "rsample_and_log_prob", None)
-    return (q.rsample(size), None) if joint is None else joint(size)
+    return q.rsample(size), None
 
 
 def _leading(z: Latent) -> tuple[int, int]:

@@ -91,7 +91,9 @@ def _halved(size: int, times: int) -> list[int]:
     return sizes
 
 
-def _image(shape: Sequence[int]) -> tuple[int, int, int]:
+def _image(shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
+    if not channels:
+        raise InputError("a convolutional network needs channels for at least one convolution, such as 32,64")
     if len(shape) != 3:
         raise InputError(
             f"a convolutional network needs images of shape (C, H, W); these data have the shape {tuple(shape)}. "
@@ -117,7 +119,7 @@ def conv_encoder(
         hidden: Width of the perceptron's hidden layer.
         activation: Makes the nonlinearities.
     """
-    colours, height, width = _image(image_shape)
+    colours, height, width = _image(image_shape, channels)
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise([colours, *channels]):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), activation()]
@@ -143,7 +145,7 @@ def conv_decoder(
         hidden: Width of the perceptron's hidden layer.
         activation: Makes the nonlinearities.
     """
-    colours, height, width = _image(image_shape)
+    colours, height, width = _image(image_shape, channels)
     heights, widths = _halved(height, len(channels)), _halved(width, len(channels))
     start = (channels[-1], heights[-1], widths[-1])
     layers: list[nn.Module] = [

@@ -23,12 +23,14 @@ class Loss(NamedTuple):
     Attributes:
         loss: What is minimised; its value is minus the mean bound, its gradient the estimator's.
         bound: The bound on log p(x); with ELBO, always at beta 1 and without free bits.
+        objective: What is maximised, at the KL's full weight: the bound, or what beta and free bits make of it.
         rate: ``KL(q || p)`` of each stochastic layer.
         distortion: ``-E_q[log p(x|z)]``.
     """
 
     loss: Float[Tensor, ""]
     bound: Float[Tensor, " B"]
+    objective: Float[Tensor, " B"]
     rate: Float[Tensor, "L B"]
     distortion: Float[Tensor, " B"]
 
@@ -36,6 +38,15 @@ class Loss(NamedTuple):
     def elbo(self) -> Float[Tensor, " B"]:
         """``-(rate + distortion)``, whatever the bound, beta and free bits."""
         return -(self.rate.sum(0) + self.distortion)
+
+    def nonfinite(self) -> str | None:
+        """Which term is not finite, and for how many data; None where all are."""
+        terms = {"distortion (-log p(x|z))": self.distortion, "rate (KL)": self.rate.sum(0), "bound": self.bound}
+        for name, values in terms.items():
+            bad = ~values.isfinite()
+            if bad.any():
+                return f"the {name} is {values[bad][0].item()} for {int(bad.sum())} of {len(values)} data"
+        return None
 
 
 class Objective(nn.Module):
@@ -85,11 +96,13 @@ class Objective(nn.Module):
         self.gradient.check(draw.q, self.bound)
         surrogate = self.gradient.surrogate(draw, self.followed(kl_weight), x, context)
         with torch.no_grad():
-            bound = reported(self.bound)(draw)
+            honest = reported(self.bound)
+            bound = honest(draw)
+            objective = bound if honest == self.bound else self.bound(draw)
             rate = torch.stack([factor.rate() for factor in draw.factors])
             distortion = -mean_over_samples(draw.log_likelihood)
         loss = (surrogate.detach() - surrogate - bound).mean()
-        return Loss(loss, bound, rate, distortion)
+        return Loss(loss, bound, objective, rate, distortion)
 
     def followed(self, kl_weight: float) -> Bound:
         """The bound whose gradient training follows while the KL has this weight.

@@ -1,5 +1,7 @@
 """A run's figures: what is computed of a model for each picture, and under which name the picture goes."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -38,13 +40,14 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     _draw_training(run)
     shown = held_out.take(torch.arange(min(len(held_out), _SHOWN)))
     originals = shown.read(torch.arange(len(shown)))[0]
+    shade = _shading(originals)
     picture = figures.reconstructions(
-        _array(originals), _array(reconstruct(model, shown)), feature_names=data.feature_names
+        shade(originals), shade(reconstruct(model, shown)), feature_names=data.feature_names
     )
     figures.save(picture, folder / "reconstructions.png")
     with forked(0), torch.no_grad():
         z, p = model.sample(_SAMPLES)
-    figures.save(figures.samples(_array(p.mean), feature_names=data.feature_names), folder / "samples.png")
+    figures.save(figures.samples(shade(p.mean.cpu()), feature_names=data.feature_names), folder / "samples.png")
     active = usage.active.numpy()
     if usage.kl is not None:
         figures.save(figures.kl_per_dimension(_array(usage.kl), active=active), folder / "kl.png")
@@ -52,7 +55,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
     figures.save(draw_latent_plane(model, usage, held_out), folder / "latent_plane.png")
     if isinstance(z, Tensor) and z.shape[1:] == (2,):
-        figures.save(figures.decoder_grid(_grid_means(model), limit=_LIMIT), folder / "decoder_grid.png")
+        figures.save(figures.decoder_grid(shade(_grid_means(model)), limit=_LIMIT), folder / "decoder_grid.png")
     _animate(run, data)
 
 
@@ -103,11 +106,11 @@ def _prior_density(model: VAE, means: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return axis.numpy(), axis.numpy(), _array(density)
 
 
-def _grid_means(model: VAE) -> np.ndarray:
+def _grid_means(model: VAE) -> Tensor:
     axis = torch.linspace(-_LIMIT, _LIMIT, _GRID)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     means = decode(model, torch.stack([z1, z2], dim=-1).reshape(-1, 2))
-    return _array(means.unflatten(0, (_GRID, _GRID)))
+    return means.unflatten(0, (_GRID, _GRID))
 
 
 def _animate(run: Run, data: Data) -> None:
@@ -134,6 +137,14 @@ def _animate(run: Run, data: Data) -> None:
         captions,
         run.figures / "latent_plane.gif",
     )
+
+
+def _shading(originals: Tensor) -> Callable[[Tensor], np.ndarray]:
+    """Brings pictures whose values are not in [0, 1] into it, by the originals' range; vectors stay as they are."""
+    low, high = (value.item() for value in originals.aminmax())
+    if originals.ndim < 3 or (low >= 0 and high <= 1):
+        return _array
+    return lambda means: (_array(means) - low) / (high - low)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -94,11 +94,22 @@ class VampPrior(nn.Module):
     ):
         super().__init__()
         self.posterior = posterior
-        self.pseudo_inputs = nn.Parameter(pseudo_inputs.clone())
         self.limits = limits
+        if limits is not None:  # strictly inside, where the gradient is not 0
+            low, high = limits
+            pseudo_inputs = torch.logit(((pseudo_inputs - low) / (high - low)).clamp(0.05, 0.95))
+        self.raw_inputs = nn.Parameter(pseudo_inputs.clone())
+
+    @property
+    def pseudo_inputs(self) -> Float[Tensor, " K *event"]:
+        """The inputs u_k, within the limits by way of a sigmoid."""
+        if self.limits is None:
+            return self.raw_inputs
+        low, high = self.limits
+        return low + (high - low) * torch.sigmoid(self.raw_inputs)
 
     def forward(self) -> Distribution:
-        inputs = self.pseudo_inputs if self.limits is None else self.pseudo_inputs.clamp(*self.limits)
+        inputs = self.pseudo_inputs
         weights = Categorical(logits=inputs.new_zeros(len(inputs)), validate_args=False)
         return MixtureSameFamily(weights, self.posterior(inputs), validate_args=False)
 

@@ -32,7 +32,7 @@ from subo.networks import ACTIVATIONS, Offset, Standardize, conv_decoder, conv_e
 from subo.objective import Objective
 from subo.priors import FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
-__all__ = ["RECIPES", "likelihood_for", "vae"]
+__all__ = ["DISCRETE", "RECIPES", "likelihood_for", "vae"]
 
 LikelihoodName = Literal["auto", "bernoulli", "continuous-bernoulli", "gaussian", "laplace", "categorical", "poisson"]
 PosteriorName = Literal["gaussian", "full-rank", "laplace", "inverse-autoregressive", "spline"]
@@ -40,6 +40,9 @@ PriorName = Literal["normal", "mixture", "vamp", "autoregressive-flow", "spline-
 NetworkName = Literal["mlp", "residual", "conv"]
 ActivationName = Literal["elu", "gelu", "leaky-relu", "relu", "silu", "tanh"]
 BoundName = Literal["elbo", "iwae", "renyi", "miwae"]
+
+DISCRETE = ("bernoulli", "categorical", "poisson")
+"""The likelihoods that give probabilities; the others give densities."""
 
 
 def likelihood_for(kind: Kind) -> LikelihoodName:
@@ -61,7 +64,7 @@ def vae(
     likelihood: LikelihoodName = "auto",
     scale: ScaleSource = "per-dimension",
     min_scale: float = 1e-3,
-    num_classes: int = 256,
+    num_classes: int | None = None,
     latent_dim: int = 10,
     prior: PriorName = "normal",
     prior_components: int = 10,
@@ -80,7 +83,7 @@ def vae(
     free_bits: float = 0.0,
     closed_form_kl: bool = True,
     alpha: float = 0.5,
-    groups: int = 1,
+    groups: int = 2,
 ) -> Objective:
     """A variational autoencoder with one vector of latents, by any combination of parts.
 
@@ -94,7 +97,7 @@ def vae(
         scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
             or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
         min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
         latent_dim: Size of z.
         prior: p(z).
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
@@ -114,7 +117,7 @@ def vae(
         free_bits: Nats per datum below which elbo's gradient leaves the KL alone.
         closed_form_kl: Whether elbo's KL is in closed form where there is one.
         alpha: Order of the renyi bound.
-        groups: Groups of the miwae bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
 
     Returns:
         The objective, ready to be fitted.
@@ -184,12 +187,14 @@ def _natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: T
 
 
 def _likelihood(
-    name: str, event: Size, scale: ScaleSource, min_scale: float, num_classes: int, center: Tensor, unit: Tensor
+    name: str, event: Size, scale: ScaleSource, min_scale: float, num_classes: int | None, center: Tensor, unit: Tensor
 ) -> Family:
     _known("likelihood", name, LikelihoodName)
     if name == "auto":
         raise InputError("likelihood auto stands for another one, by the data: take it from likelihood_for(kind)")
     if name == "categorical":
+        if num_classes is None:
+            raise InputError("a categorical likelihood needs num_classes: one more than the largest value")
         return Categorical(event, num_classes=num_classes)
     if name in ("gaussian", "laplace"):
         family = Gaussian if name == "gaussian" else Laplace

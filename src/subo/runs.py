@@ -169,7 +169,7 @@ class Run:
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds an epoch's record."""
         with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def save_weights(self, module: nn.Module) -> None:
         """Writes the fitted weights."""

@@ -72,6 +72,7 @@ def load_rows(
     data_dir: Path | None = None,
     binarize: Binarize = "none",
     seed: int = 0,
+    names: Sequence[str] | None = None,
 ) -> Split:
     """Loads data to be encoded or scored, even a single row; sources as for `load`.
 
@@ -84,11 +85,12 @@ def load_rows(
             `load(..., binarize="static")`. Rows of a file that are bits already are kept, as a few rows of a
             grey data set may well be.
         seed: The seed of the split and of the bits.
+        names: The columns that are wanted, in their order; a table with names is put into it.
 
     Raises:
-        InputError: As `load`.
+        InputError: As `load`; or the table has other columns.
     """
-    contents = _read(source, data_dir, seed)
+    contents = _ordered(_read(source, data_dir, seed), names, where=str(source))
     if part == "all" and len(contents.parts) == 1:
         rows = contents.parts[0]
         kind = kind_of(rows.x, rows.levels)
@@ -146,6 +148,21 @@ def _data(contents: Contents, name: str, seed: int) -> Data:
     if len(parts) == 1:
         parts = split(whole.x, labels=whole.labels, levels=whole.levels, seed=seed, where=name)
     return Data(name, *parts, kind=kind_of(whole.x, whole.levels), seed=seed, feature_names=contents.names)
+
+
+def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> Contents:
+    """The columns of a table by name; what has no names stays as it is."""
+    if names is None or contents.names is None or tuple(names) == contents.names:
+        return contents
+    if len(names) == len(contents.names) and set(names) != set(contents.names):
+        other = next(name for name in contents.names if name not in names)
+        missing = next(name for name in names if name not in contents.names)
+        raise InputError(f"{where}: there is a column {other!r}, and none is called {missing!r}, as was fitted to")
+    if set(names) != set(contents.names):
+        return contents  # another number of features, which is said where the model is known
+    order = [contents.names.index(name) for name in names]
+    parts = tuple(replace(part, x=part.x[:, order]) for part in contents.parts)
+    return replace(contents, parts=parts, names=tuple(names))
 
 
 def _joined(*splits: Split) -> Split:

@@ -42,6 +42,12 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     for start in range(0, len(split), _CHUNK):
         index = torch.arange(start, min(start + _CHUNK, len(split)))
         x, _ = split.read(index)
+        finite = x.isfinite().flatten(1).all(1)
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0, 0])
+            raise InputError(
+                f"{where}: row {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or fill it."
+            )
         inside = support.check(x)
         if not inside.all():
             row = int((~inside).nonzero()[0, 0])

@@ -18,7 +18,7 @@ from subo.objective import Loss, Objective
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Schedule", "Step", "make_optimizer", "train"]
+__all__ = ["REMEDY", "Schedule", "Step", "make_optimizer", "train"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ def make_optimizer(module: nn.Module, name: str = "Adam", *, learning_rate: floa
         for key, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
+    unfit = {"lbfgs": "it asks for the loss again and again", "sparseadam": "it needs sparse gradients"}
+    if name.lower() in unfit:
+        raise InputError(f"{name} cannot train here, since {unfit[name.lower()]}: use Adam or AdamW")
     if name.lower() not in known:
         names = ", ".join(sorted(kind.__name__ for kind in known.values()))
         raise InputError(f"torch has no optimiser '{name}'; it has {names}")
@@ -151,6 +154,7 @@ def train(
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     module, stepper, backward = _prepared(objective, optimizer, fabric)
+    scaled = fabric.strategy.precision.precision == "16-mixed"
     objective.train()
     number = first
     for item in _cycle(batches, forever=steps is not None):
@@ -160,12 +164,13 @@ def train(
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        x = batch.x.to(fabric.device, non_blocking=True)
+        x = batch.x.to(parameters[0], non_blocking=True)
         context = {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.context.items()}
         loss: Loss = module(x, context, kl_weight=kl_weight)
         number += 1
         if not math.isfinite(loss.loss.item()):
-            raise DivergedError(_diagnosis(number, loss))
+            what = loss.nonfinite() or "the gradient's surrogate is not finite, though the bound is"
+            raise DivergedError(f"step {number}: {what}. {REMEDY}")
         for parameter in parameters:
             parameter.grad = None
         backward(loss.loss if batch.weight == 1 else batch.weight * loss.loss)
@@ -173,8 +178,8 @@ def train(
         if clip is not None:
             clipped: Any = fabric.clip_gradients(objective, stepper, max_norm=clip, error_if_nonfinite=False)
             norm = float(clipped)
-            if not math.isfinite(norm):
-                raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {_REMEDY}")
+            if not math.isfinite(norm) and not scaled:  # a loss scaler skips such a step, and lowers its scale
+                raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {REMEDY}")
         stepper.step()
         loss = loss._replace(loss=loss.loss.detach())
         yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
@@ -218,17 +223,7 @@ def _as_batch(item: Any) -> Batch:
     )
 
 
-_REMEDY = (
+REMEDY = (
     "Usual causes: a learning rate too high, or data of very different scales. Try a smaller --learning-rate, "
     "--clip 10, a learning-rate or KL warm-up, a larger min_scale, or standardised data."
 )
-
-
-def _diagnosis(step: int, loss: Loss) -> str:
-    terms = {"distortion (-log p(x|z))": loss.distortion, "rate (KL)": loss.rate.sum(0), "bound": loss.bound}
-    for name, values in terms.items():
-        bad = ~values.isfinite()
-        if bad.any():
-            first = values[bad][0].item()
-            return f"step {step}: the {name} is {first} for {int(bad.sum())} of {len(values)} data. {_REMEDY}"
-    return f"step {step}: the gradient's surrogate is not finite, though the bound is. {_REMEDY}"

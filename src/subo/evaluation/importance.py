@@ -16,7 +16,7 @@ __all__ = ["ImportanceEstimate", "log_marginal"]
 
 @dataclass(frozen=True)
 class ImportanceEstimate:
-    """Per-datum estimates from K samples of the posterior, in nats and float64.
+    """Per-datum estimates from K samples of the posterior, in nats, float64 and on the CPU.
 
     Attributes:
         log_px: ``log 1/K sum_k w_k``. In expectation a lower bound on log p(x), which K makes tight.
@@ -54,7 +54,7 @@ def log_marginal(
 
     .. math:: \hat p(x) = \frac1K \sum_k w_k, \qquad w_k = \frac{p(x, z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
-    is unbiased for p(x) (Burda et al., 2016, equation 7). The standard error is that of its logarithm by the delta
+    is unbiased for p(x) (Burda et al., 2016, section 3). The standard error is that of its logarithm by the delta
     method, ``sqrt(Var(w) / K) / mean(w)``. Exactly K samples are drawn, `max_rows` latents at a time at the most, and
     the sums of ``w`` and ``w^2`` are kept in log space, so memory does not grow with K.
 
@@ -83,24 +83,24 @@ def log_marginal(
     if len(x) > max_rows:
         parts = zip(x.split(max_rows), _split(context, len(x), max_rows), strict=True)
         return _joined([log_marginal(model, part, c, num_samples=num_samples, max_rows=max_rows) for part, c in parts])
-    log_sum = x.new_full((len(x),), -torch.inf, dtype=torch.float64)
+    log_sum = torch.full((len(x),), -torch.inf, dtype=torch.float64)  # on the CPU: some devices have no float64
     log_sum_squares = log_sum.clone()
     distortion, rate = torch.zeros_like(log_sum), torch.zeros_like(log_sum)
     drawn = 0
     while drawn < num_samples:
         count = min(max_rows // len(x), num_samples - drawn)
         draw = model.draw(x, context, num_samples=count, path=False)
-        log_weight = draw.log_weight.double()
+        log_weight = draw.log_weight.cpu().double()
         log_sum = torch.logaddexp(log_sum, log_weight.logsumexp(0))
         log_sum_squares = torch.logaddexp(log_sum_squares, (2 * log_weight).logsumexp(0))
-        distortion = distortion - draw.log_likelihood.double().sum(0)
-        rate = rate + count * torch.stack([factor.rate().double() for factor in draw.factors])
+        distortion = distortion - draw.log_likelihood.cpu().double().sum(0)
+        rate = rate + count * torch.stack([factor.rate().cpu().double() for factor in draw.factors])
         drawn += count
     inverse_ess = torch.exp(log_sum_squares - 2 * log_sum)
     variance = (num_samples * inverse_ess - 1).clamp(min=0) / (num_samples - 1) if num_samples > 1 else torch.inf
     return ImportanceEstimate(
         log_px=log_sum - math.log(num_samples),
-        standard_error=torch.as_tensor(variance, dtype=torch.float64, device=x.device).sqrt().expand(len(x)),
+        standard_error=torch.as_tensor(variance, dtype=torch.float64).sqrt().expand(len(x)),
         effective_sample_size=1 / inverse_ess,
         rate=rate / num_samples,
         distortion=distortion / num_samples,

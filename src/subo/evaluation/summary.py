@@ -17,6 +17,9 @@ from subo.evaluation.importance import log_marginal
 from subo.evaluation.usage import latent_usage
 from subo.model import LatentVariableModel
 from subo.randomness import forked
+from subo.support import check_support
+
+_NUMBERS = 20_000_000  # in one tensor of a pass: 80 MB of float32
 
 __all__ = ["Evaluation", "Scores", "evaluate", "score"]
 
@@ -85,7 +88,7 @@ def score(
     split: Split,
     *,
     num_samples: int = 1000,
-    max_rows: int = 5000,
+    max_rows: int | None = None,
     seed: int = 0,
     advance: Callable[[int], Any] | None = None,
 ) -> Scores:
@@ -95,11 +98,13 @@ def score(
         model: The model.
         split: The data.
         num_samples: K.
-        max_rows: Latents decoded at a time.
+        max_rows: Latents decoded at a time; by default as many as the decoder's output allows, 5,000 at the most.
         seed: Of the samples.
         advance: Called with the number of data done, as they are.
     """
+    check_support(model, split)
     parts = []
+    max_rows = max_rows or _rows(model, split)
     size = max(1, min(len(split), max_rows // min(num_samples, max_rows)))
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
@@ -167,6 +172,12 @@ def evaluate(
         split=name,
         at_floor=at_floor,
     )
+
+
+def _rows(model: Any, split: Split) -> int:
+    """How many latents to decode at a time: bounded by the numbers that describe one p(x|z)."""
+    family = getattr(getattr(model, "likelihood", None), "family", None)
+    return max(1, min(5000, _NUMBERS // getattr(family, "num_params", split.event_shape.numel())))
 
 
 @torch.no_grad()

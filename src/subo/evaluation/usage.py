@@ -27,8 +27,9 @@ class LatentUsage:
     Attributes:
         means: Posterior means.
         variance: Variance of the posterior means over the data.
-        active: Which exceed 0.01: the active units of Burda et al., 2016, section 4.
-        kl: Mean KL of each dimension in nats, or None where prior or posterior does not factorise over them.
+        active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
+        kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
+            prior and posterior factorise over dimensions, and to less below a full-rank posterior.
     """
 
     means: Float[Tensor, "N D"]
