@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from subo.data import Data, Split, check_values, kind_of, stream
+from subo.data import Data, Split, check_resolution, check_values, kind_of, stream
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
 from subo.evaluation.reconstruction import decode
@@ -167,7 +167,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             InputError: A value of X has no density under the likelihood, or the settings make no sense together.
             DivergedError: Training met a number that is not finite.
         """
-        x = torch.tensor(validate_data(self, X, dtype=np.float32, ensure_min_samples=2))
+        wide = torch.tensor(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        check_resolution(wide, where="X", names=_names(self))
+        x = wide.float()
         check_values(x, where="X", names=_names(self))
         seed = _seed(self.random_state)
         training, validation = self._split(x, seed)

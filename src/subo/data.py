@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "binarized",
     "check_grey",
+    "check_resolution",
     "check_values",
     "kind_of",
     "split",
@@ -299,13 +300,11 @@ def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str
         names: The names of the columns, for data of shape `(N, D)`.
 
     Raises:
-        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1. Or a column
-            varies so little around so large a number that float32 cannot tell its values apart.
+        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
     """
     bad = ~x.isfinite()
     count = int(bad.sum())
     if count == 0:
-        _check_resolution(x, where=where, names=names)
         return
     first = tuple(bad.nonzero()[0].tolist())
     row, *place = (position + 1 for position in first)
@@ -320,8 +319,18 @@ def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str
     )
 
 
-def _check_resolution(x: Tensor, *, where: str, names: tuple[str, ...] | None) -> None:
-    if x.ndim != 2 or not x.is_floating_point() or len(x) < 2:
+def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuses columns that float32, in which data are kept, would round beyond recognition.
+
+    Args:
+        x: `(N, D)`, before it is rounded.
+        where: What the data are called in the message.
+        names: The names of the columns.
+
+    Raises:
+        InputError: A column varies so little around so large a number that float32 cannot tell its values apart.
+    """
+    if len(x) < 2:
         return
     center, deviation = x.double().mean(0), x.double().std(0)
     lost = (deviation > 0) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from subo.data import Split, check_values
+from subo.data import Split, check_resolution, check_values
 from subo.errors import InputError
 
 __all__ = ["FORMATS", "Contents", "read_file", "read_numpy"]
@@ -127,6 +127,8 @@ def _arranged(array: np.ndarray, where: str) -> np.ndarray:
     if array.size == 0:
         raise InputError(f"{where} is empty: an array of shape {array.shape} holds no values")
     if array.dtype != bool and (array.dtype != np.uint8 or array.ndim < 3):
+        if array.ndim == 2:
+            check_resolution(torch.from_numpy(array.astype(np.float64)), where=where)
         with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is reported as such
             return np.ascontiguousarray(array, dtype=np.float32)
     if array.ndim == 3:
@@ -166,6 +168,7 @@ def _read_csv(path: Path) -> Contents:
     with np.errstate(over="ignore"):
         x = torch.from_numpy(table.astype(np.float32))
     check_values(x, where=str(path), names=header)
+    check_resolution(torch.from_numpy(table), where=str(path), names=header)
     if len(features) == len(header):
         return Contents((Split(x),), header)
     labels = table[:, header.index("label")]
