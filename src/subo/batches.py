@@ -72,12 +72,16 @@ def batches(
         order = torch.randperm(len(split), generator=stream("order", seed, epoch))
     for b in range(first, num_batches(split, batch_size)):
         index = order[b * batch_size : (b + 1) * batch_size]
+        generator = stream("batch", seed, epoch, b) if split.resample else None
+        if world_size == 1:
+            yield Batch(*split.read(index, generator=generator), 1.0)
+            continue
         share = torch.arange(len(index))[rank::world_size]
         weight = len(share) * world_size / len(index)
         if weight == 0:
             share = torch.zeros(1, dtype=torch.long)
         if split.resample:  # the whole batch is drawn, so that a share's bits are those of one process
-            x, context = split.read(index, generator=stream("batch", seed, epoch, b))
+            x, context = split.read(index, generator=generator)
             yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
         else:
             yield Batch(*split.read(index[share]), weight)

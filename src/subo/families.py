@@ -55,7 +55,7 @@ class Family(Protocol):
 
 def check_count(params: Tensor, event_shape: Size, count: int) -> None:
     """Refuses parameters that are not `count` numbers a datum, the family's num_params."""
-    if params.numel() != len(params) * count:
+    if params.numel() != params.shape[0] * count:
         raise InputError(
             f"a family over events of shape {tuple(event_shape)} takes {count} parameters a datum; the network gave "
             f"{params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output as large as the "
@@ -67,8 +67,8 @@ def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]
     """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
     check_count(params, event_shape, count * event_shape.numel())
     if count == 1:  # not through unbind, whose gradient is a copy
-        return (params.reshape(len(params), *event_shape),)
-    return params.reshape(len(params), count, *event_shape).unbind(1)
+        return (params.reshape(params.shape[0], *event_shape),)
+    return params.reshape(params.shape[0], count, *event_shape).unbind(1)
 
 
 def _independent(elements: Distribution, event_shape: Size) -> Distribution:

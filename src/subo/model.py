@@ -180,7 +180,7 @@ class VAE(nn.Module):
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
         q = self._posterior(x, context)
         p = contexts.call(self.prior, context=context)
-        if p.batch_shape not in (Size(), Size([len(x)])) or p.event_shape != q.event_shape:
+        if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, log_posterior = _samples(q, num_samples, path=path)
         factor = Factor(q, p, z, log_posterior=log_posterior)
@@ -207,12 +207,16 @@ class VAE(nn.Module):
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
         """
         p = contexts.call(self.prior, context=context)
+        if p.batch_shape not in (Size(), Size([num_samples])):
+            raise InputError(
+                f"the context has {p.batch_shape[0]} rows, and {num_samples} samples were asked for: one each"
+            )
         z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
         return z, contexts.call(self.likelihood, z, context=context)
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
         q = contexts.call(self.posterior, x, context=context)
-        if q.batch_shape != Size([len(x)]):
+        if q.batch_shape != x.shape[:1]:
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
 

@@ -80,6 +80,8 @@ def log_marginal(
     """
     if num_samples < 1 or max_rows < 1:
         raise InputError(f"num_samples and max_rows must be at least 1: got {num_samples} and {max_rows}")
+    if len(x) == 0:
+        raise InputError("there are no data to estimate log p(x) of")
     if len(x) > max_rows:
         parts = zip(x.split(max_rows), _split(context, len(x), max_rows), strict=True)
         return _joined([log_marginal(model, part, c, num_samples=num_samples, max_rows=max_rows) for part, c in parts])
