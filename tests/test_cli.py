@@ -298,6 +298,8 @@ def test_outputs_that_cannot_be_written(fitted: Path, tmp_path: Path, capsys: py
 def test_runs_that_are_none_or_damaged(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     assert "no run folder" in refused(capsys, "evaluate", tmp_path / "none")
     assert "not a run folder" in refused(capsys, "show", tmp_path)
+    write(tmp_path / "config.json", '{"some": "thing"}')
+    assert "not the config of a run" in refused(capsys, "show", tmp_path)
     weights = fitted / "model.safetensors"
     whole = weights.read_bytes()
     try:

@@ -311,6 +311,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(stopped), debug, code=128 + stopped.signal)
     except KeyboardInterrupt:
         _fail("stopped.", debug, code=130)
+    except Exception as error:  # a defect of ours: said in one line, too
+        hint = "" if debug else " --debug shows where."
+        _fail(f"{type(error).__name__}: {error}. This should not happen: please report it.{hint}", debug, code=1)
     sys.exit(0)
 
 

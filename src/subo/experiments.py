@@ -322,7 +322,7 @@ def describe_log_px(config: Mapping[str, Any]) -> str:
     """What log p(x) is the logarithm of, and in which units."""
     if config["options"]["likelihood"] in DISCRETE:
         return "log-probability"
-    levels = config["data"]["levels"]
+    levels = config["data"].get("levels", 1)
     return "log-density in the data's units" if levels == 1 else f"log-density of x/{levels}"
 
 

@@ -187,7 +187,7 @@ class Scale(nn.Module):
         elif not self.from_network:
             self.raw = nn.Parameter(torch.zeros(event_shape if source == "per-dimension" else ()))
 
-    def forward(self, raw: Tensor | None = None) -> Tensor:
+    def of(self, raw: Tensor | None = None) -> Tensor:
         """The scale, given what the network sent for it, if anything: 1 where that is 0."""
         if raw is None:
             if not isinstance(self.source, str):
@@ -217,9 +217,10 @@ class _LocationScale(nn.Module):
         self.register_buffer("center", None if center is None else _number(center))
         self.register_buffer("unit", None if unit is None else _number(unit))
 
-    def forward(self, params: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale, ``(N, *event)``; a plain method: a module's call costs as much as all that it does."""
         loc, *rest = _fields(params, self.event_shape, self.count)
-        scale = self.scale(*rest)
+        scale = self.scale.of(*rest)
         if self.unit is not None:
             loc, scale = self.unit * loc, self.unit * scale
         return loc if self.center is None else self.center + loc, scale
@@ -266,7 +267,7 @@ class Gaussian(nn.Module):
         self.num_params = self.location_scale.count * self.event_shape.numel()
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        return _independent(Normal(*self.location_scale(params), validate_args=False), self.event_shape)
+        return _independent(Normal(*self.location_scale.of(params), validate_args=False), self.event_shape)
 
     def share_at_floor(self, distribution: Independent) -> float:
         """Share of the distribution's scales within 5% of the floor: when it is not 0, log p(x) leans on the floor."""
@@ -299,7 +300,7 @@ class Laplace(nn.Module):
         self.num_params = self.location_scale.count * self.event_shape.numel()
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        return _independent(TorchLaplace(*self.location_scale(params), validate_args=False), self.event_shape)
+        return _independent(TorchLaplace(*self.location_scale.of(params), validate_args=False), self.event_shape)
 
     def share_at_floor(self, distribution: Independent) -> float:
         """As in :class:`Gaussian`."""
@@ -334,7 +335,7 @@ class FullRankGaussian(nn.Module):
         params = params.flatten(1)
         loc, entries = params[:, : self.dim], params[:, self.dim :]
         rows, columns = self.rows_and_columns
-        entries = torch.where(rows == columns, self.scale(entries), entries)
+        entries = torch.where(rows == columns, self.scale.of(entries), entries)
         scale_tril = entries.new_zeros(len(params), self.dim, self.dim)
         scale_tril[:, rows, columns] = entries
         return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)

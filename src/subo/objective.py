@@ -94,15 +94,17 @@ class Objective(nn.Module):
         """
         draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
         self.gradient.check(draw.q, self.bound)
-        surrogate = self.gradient.surrogate(draw, self.followed(kl_weight), x, context)
+        followed, honest = self.followed(kl_weight), reported(self.bound)
+        surrogate = self.gradient.surrogate(draw, followed, x, context)
         with torch.no_grad():
-            honest = reported(self.bound)
-            bound = honest(draw)
-            objective = bound if honest == self.bound else self.bound(draw)
-            rate = torch.stack([factor.rate() for factor in draw.factors])
+            rates = [factor.rate() for factor in draw.factors]
+            rate = rates[0].unsqueeze(0) if len(rates) == 1 else torch.stack(rates)
             distortion = -mean_over_samples(draw.log_likelihood)
-        loss = (surrogate.detach() - surrogate - bound).mean()
-        return Loss(loss, bound, objective, rate, distortion)
+            same = self.gradient.is_bound and followed == honest  # then its value is there already
+            bound = surrogate.detach() if same else honest(draw)
+            objective = bound if honest == self.bound else self.bound(draw)
+        loss = -surrogate.mean() if same else (surrogate.detach() - surrogate - bound).mean()
+        return Loss(loss, bound, objective, rate.detach(), distortion)
 
     def followed(self, kl_weight: float) -> Bound:
         """The bound whose gradient training follows while the KL has this weight.

@@ -149,8 +149,15 @@ class Run:
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_config(self) -> dict[str, Any]:
-        """What was asked for."""
-        return read_json(self.config)
+        """What was asked for.
+
+        Raises:
+            InputError: The file is no run's config.
+        """
+        config = read_json(self.config)
+        if not isinstance(config, dict) or not {"recipe", "options", "data", "training", "device"} <= set(config):
+            raise InputError(f"{self.config} is not the config of a run of subo. Restore it from a copy, or fit again.")
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes what was asked for."""
