@@ -25,9 +25,6 @@ class GradientEstimator(nn.Module, ABC):
     path: ClassVar[bool]
     """Whether it goes along the path through z (``rsample``) or not (``sample``)."""
 
-    is_bound: ClassVar[bool] = False
-    """Whether the surrogate is the bound itself, whose value then need not be computed again."""
-
     @abstractmethod
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         """One number a datum whose gradient estimates the bound's; its value means nothing."""
@@ -46,7 +43,6 @@ class Pathwise(GradientEstimator):
     """
 
     path = True
-    is_bound = True
 
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         return bound(draw)

@@ -100,7 +100,7 @@ class Objective(nn.Module):
             rates = [factor.rate() for factor in draw.factors]
             rate = rates[0].unsqueeze(0) if len(rates) == 1 else torch.stack(rates)
             distortion = -mean_over_samples(draw.log_likelihood)
-            same = self.gradient.is_bound and followed == honest  # then its value is there already
+            same = type(self.gradient) is Pathwise and followed == honest  # then the surrogate has the bound's value
             bound = surrogate.detach() if same else honest(draw)
             objective = bound if honest == self.bound else self.bound(draw)
         loss = -surrogate.mean() if same else (surrogate.detach() - surrogate - bound).mean()
