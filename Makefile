@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/subo fit digits --latent-dim 2 --epochs 200 --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)  # one thread: the models are too small to share
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
