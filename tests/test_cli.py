@@ -240,6 +240,8 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         "": ["empty"],
         "a,b\n": ["row"],
         "a,b\n1,2\n": ["one row"],
+        "a;b\n1;2\n3;4\n5;6\n": ["semicolons", "commas"],
+        "a\tb\n1\t2\n3\t4\n": ["tabs", "commas"],
         "a,b\n1,2\n3,x\n5,6\n7,8\n": ["'b'", "row 2"],
         "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["2 of 8", "row 2", "'b'"],
     }.items():

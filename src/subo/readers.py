@@ -145,6 +145,12 @@ def _read_csv(path: Path) -> Contents:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)
             header = _header(next((cells for cells in lines if cells), []), path)
+            other = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
+            if other is not None:
+                what = "semicolons" if other == ";" else "tabs"
+                raise InputError(
+                    f"{path}: cells are separated by {what}, and commas are expected: write it with commas"
+                )
             rows = 0
             for cells in lines:
                 if not cells:  # a blank line, mostly the last
