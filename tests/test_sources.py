@@ -601,7 +601,7 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
         (",a\n0,1\n", ("column 1 has no name", "index=False")),
         ("a,b,a\n1,2,3\n", ("two columns have one name", "a, b, a")),
         ("label\n1\n", ("no column of data",)),
-        ("a;b\n1;2\n", ("column 'a;b'", "row 1 (line 2)", "'1;2'")),
+        ("a;b\n1;2\n", ("semicolons", "commas")),
     ],
 )
 def test_tables_that_cant_be_used(content, facts, tmp_path):

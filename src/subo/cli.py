@@ -126,7 +126,7 @@ def sample(
         x = (p.mean if mean else p.sample()).numpy()
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
-        figures.save(figures.samples(x, feature_names=names), out)
+        figures.save(figures.samples(x, feature_names=names, drawn=not mean), out)
     else:
         save_array(out, x, names=names)
     _say(f"{num} samples written to {out}")

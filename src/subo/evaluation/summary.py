@@ -102,6 +102,8 @@ def score(
         seed: Of the samples.
         advance: Called with the number of data done, as they are.
     """
+    if num_samples < 1:
+        raise InputError(f"the number of samples must be at least 1, not {num_samples}")
     check_support(model, split)
     parts = []
     max_rows = max_rows or _rows(model, split)

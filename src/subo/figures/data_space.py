@@ -73,18 +73,21 @@ def _compare_vectors(title: str, originals: ndarray, means: ndarray, names: Sequ
     return figure
 
 
-def samples(means: Shaped[ndarray, " N *event"], *, feature_names: Sequence[str] | None = None) -> Figure:
-    """Means of p(x|z) at draws of z from the prior: what the model believes data look like.
+def samples(
+    means: Shaped[ndarray, " N *event"], *, feature_names: Sequence[str] | None = None, drawn: bool = False
+) -> Figure:
+    """What the model believes data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
 
     Args:
         means: Decoded draws, ``(N, *event)``; the first 100 are drawn.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
+        drawn: Whether these are draws of x and not means of p(x|z); the title says which.
 
     Returns:
         Images: a square of them. Vectors of 20 features or fewer: a line a sample, all in one panel. Longer
         ones: a panel for each of the first 12, before all the others in grey.
     """
-    title = "Samples from the prior, as means of p(x|z)"
+    title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
     if _pictures(means) is not None:
         columns = math.ceil(math.sqrt(len(means)))
