@@ -82,7 +82,7 @@ def evaluate(
     num_samples: int = 1000,
     seed: int = 0,
 ) -> None:
-    """Measures a run on held-out data: log p(x), ELBO, rate, distortion, each with its error.
+    """Measures a run on held-out data: log p(x) and ELBO with their standard errors, rate, distortion.
 
     Args:
         run: Run folder.
