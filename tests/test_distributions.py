@@ -13,7 +13,7 @@ from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Distribution, Independent, Laplace, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
-from subo.distributions import Bernoulli, Categorical, ContinuousBernoulli, Flow, Poisson, StandardNormal
+from subo.distributions import Bernoulli, Categorical, ContinuousBernoulli, Flow, Gaussian, Poisson, StandardNormal
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.priors import FlowPrior
 
@@ -196,6 +196,36 @@ def test_bernoulli_log_density_is_torchs(event):
     assert_close(p.log_prob(x[0]), oracle.log_prob(x[0]))
     assert_close(p.log_prob(x[0, 0]), oracle.log_prob(x[0, 0]))  # broadcast
     assert_close(p.mean, oracle.mean)
+
+
+@pytest.mark.parametrize("event", [(), (5,), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("scale_shape", ["scalar", "event", "full"])
+def test_gaussian_is_torchs_independent_normal(event, scale_shape):
+    loc = torch.randn(4, *event, dtype=torch.float64).requires_grad_()
+    shape = {"scalar": (), "event": event, "full": (4, *event)}[scale_shape]
+    scale = torch.rand(shape, dtype=torch.float64).add(0.3).requires_grad_()
+    q = Gaussian(loc, scale, len(event))
+    oracle = Independent(Normal(loc, scale.expand_as(loc)), len(event))
+    x = oracle.sample((3,))
+    same_value_and_gradient(q.log_prob(x), oracle.log_prob(x), (loc, scale))
+    assert_close(q.expand((3, 4)).log_prob(x), oracle.log_prob(x))
+    same_value_and_gradient(q.entropy(), oracle.entropy(), (loc, scale))
+    assert q.batch_shape == (4,) and q.event_shape == event and q.has_rsample
+    zeros = torch.zeros(event, dtype=torch.float64)
+    kl = kl_divergence(oracle.base_dist, Normal(zeros, torch.ones_like(zeros))).reshape(4, -1).sum(1)
+    same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), kl, (loc, scale))
+
+
+def test_gaussian_samples_have_its_moments_and_its_path():
+    torch.manual_seed(0)
+    loc, scale = double([[1.0, -2.0]]).requires_grad_(), double([[0.5, 3.0]]).requires_grad_()
+    z = Gaussian(loc, scale, 1).rsample((20_000,))
+    standard = ((z - loc) / scale).detach()
+    for i in range(2):
+        assert kstest(standard[:, 0, i].numpy(), "norm").pvalue > 1e-4
+    grad_loc, grad_scale = torch.autograd.grad(z.sum(), (loc, scale))
+    assert_close(grad_loc, torch.full_like(loc, 20_000))
+    assert_close(grad_scale, standard.sum(0))
 
 
 def test_categorical_moments_are_those_of_its_values():

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.errors import InputError
-from subo.model import Draw, mean_over_samples, sum_layers
+from subo.model import Draw, sum_layers
 
 __all__ = ["ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", "reported"]
 
@@ -57,7 +57,7 @@ class ELBO:
         if self.free_bits > 0:
             rates = [rate.clamp(min=self.free_bits) for rate in rates]
         rate = sum_layers(rates)
-        return mean_over_samples(draw.log_likelihood) - (rate if self.beta == 1 else self.beta * rate)
+        return draw.expected_log_likelihood - (rate if self.beta == 1 else self.beta * rate)
 
     def tempered(self, weight: float) -> "ELBO":
         """The same with its KL's weight multiplied: a step of KL warm-up (Sonderby et al., 2016)."""

@@ -74,8 +74,11 @@ def sums(losses: list[Loss], totals: Tensor | None, *, layers: int) -> Tensor:
         totals = torch.zeros(4 + layers, dtype=torch.float64)
     if not losses:
         return totals
-    columns = [torch.stack((loss.bound, loss.objective, loss.distortion, *loss.rate)) for loss in losses]
-    values = torch.cat(columns, dim=1).cpu().double()
+    bound = torch.cat([loss.bound for loss in losses])
+    objective = torch.cat([loss.objective for loss in losses])
+    distortion = torch.cat([loss.distortion for loss in losses])
+    rate = torch.cat([loss.rate for loss in losses], dim=1)
+    values = torch.cat([torch.stack((bound, objective, distortion)), rate]).cpu().double()
     return totals + torch.cat([values.new_tensor([values.shape[1]]), values.sum(1)])
 
 

@@ -67,7 +67,7 @@ class Draw:
         z: The samples, leaves ``(K, B, *event)``.
         q: The posterior that they come from.
         factors: One per stochastic layer.
-        log_likelihood: Computes ``log p(x | z)``, ``(K, B)``.
+        log_likelihood: Computes ``log p(x | z)``, ``(K, B)``, or of a lone sample ``(B,)``.
     """
 
     def __init__(self, z: Latent, q: Distribution, factors: tuple[Factor, ...], log_likelihood: Callable[[], Tensor]):
@@ -77,6 +77,17 @@ class Draw:
     @cached_property
     def log_likelihood(self) -> Float[Tensor, "K B"]:
         """``log p(x | z)``."""
+        values = self._computed
+        return values if values.ndim == 2 else values.unsqueeze(0)
+
+    @property
+    def expected_log_likelihood(self) -> Float[Tensor, " B"]:
+        """``E_q[log p(x | z)]`` by the samples: minus the distortion."""
+        values = self._computed
+        return mean_over_samples(values) if values.ndim == 2 else values
+
+    @cached_property
+    def _computed(self) -> Tensor:
         return self._log_likelihood()
 
     @cached_property
@@ -182,9 +193,9 @@ class VAE(nn.Module):
         p = contexts.call(self.prior, context=context)
         if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
-        z, log_posterior = _samples(q, num_samples, path=path)
+        z, rows, log_posterior = _samples(q, num_samples, path=path)
         factor = Factor(q, p, z, log_posterior=log_posterior)
-        return Draw(z, q, (factor,), lambda: self._log_likelihood(x, z, context))
+        return Draw(z, q, (factor,), lambda: self._log_likelihood(x, rows, num_samples, context))
 
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(x, z) = log p(z) + log p(x|z)`` of given latents.
@@ -194,7 +205,10 @@ class VAE(nn.Module):
             z: Latents, leaves ``(K, B, *event)``.
             context: What is known beside x.
         """
-        return contexts.call(self.prior, context=context).log_prob(z) + self._log_likelihood(x, z, context)
+        num_samples = _first_leaf(z).shape[0]
+        rows = map_latent(lambda leaf: leaf.flatten(0, 1), z)
+        log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # one of one sample broadcasts
+        return contexts.call(self.prior, context=context).log_prob(z) + log_likelihood
 
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
         """Latents from the prior, and the data's distribution at each of them.
@@ -220,37 +234,43 @@ class VAE(nn.Module):
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
 
-    def _log_likelihood(self, x: Tensor, z: Latent, context: Context | None) -> Tensor:
-        num_samples, num_data = _leading(z)
+    def _log_likelihood(self, x: Tensor, rows: Latent, num_samples: int, context: Context | None) -> Tensor:
+        """``log p(x | z)``, ``(K, B)``, or ``(B,)`` of one, of latents whose K samples are folded into the batch."""
+        num_data = len(x)
         if num_samples > 1:
             context = contexts.repeat(context, num_samples)
-        p = contexts.call(self.likelihood, map_latent(lambda leaf: leaf.flatten(0, 1), z), context=context)
+        p = contexts.call(self.likelihood, rows, context=context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
             raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
         repeated = x if num_samples == 1 else x.expand(num_samples, *x.shape).flatten(0, 1)
-        return p.log_prob(repeated).reshape(num_samples, num_data)
+        values = p.log_prob(repeated)
+        return values if num_samples == 1 else values.unflatten(0, (num_samples, num_data))
 
 
-def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Tensor | None]:
-    """K samples of q and, where it comes with them, their log-density."""
-    size = Size([num_samples])
+def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Latent, Tensor | None]:
+    """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
+    size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
     joint: Any = getattr(q, "rsample_and_log_prob", None)
+    log_posterior = None
     if joint is not None and (path or not torch.is_grad_enabled()):
-        return joint(size)
-    if not path:
-        return q.sample(size), None
-    if not q.has_rsample:
+        sample, log_posterior = joint(size)
+    elif not path:
+        sample = q.sample(size)
+    elif q.has_rsample:
+        sample = q.rsample(size)
+    else:
         raise InputError(
             f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
             "Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
         )
-    return q.rsample(size), None
+    if num_samples > 1:
+        return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
+    lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)
+    return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
 
 
-def _leading(z: Latent) -> tuple[int, int]:
-    """K and B of a latent."""
-    leaf = z if isinstance(z, Tensor) else next(iter(z.values()))
-    return leaf.shape[0], leaf.shape[1]
+def _first_leaf(z: Latent) -> Tensor:
+    return z if isinstance(z, Tensor) else next(iter(z.values()))
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

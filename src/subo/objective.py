@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from subo.bounds import ELBO, Bound, reported
 from subo.errors import InputError
 from subo.gradients import GradientEstimator, Pathwise
-from subo.model import LatentVariableModel, mean_over_samples
+from subo.model import LatentVariableModel
 from subo.typing import Context
 
 __all__ = ["Loss", "Objective"]
@@ -99,7 +99,7 @@ class Objective(nn.Module):
         with torch.no_grad():
             rates = [factor.rate() for factor in draw.factors]
             rate = rates[0].unsqueeze(0) if len(rates) == 1 else torch.stack(rates)
-            distortion = -mean_over_samples(draw.log_likelihood)
+            distortion = -draw.expected_log_likelihood
             same = type(self.gradient) is Pathwise and followed == honest  # then the surrogate has the bound's value
             bound = surrogate.detach() if same else honest(draw)
             objective = bound if honest == self.bound else self.bound(draw)
