@@ -14,7 +14,17 @@ from subo import bounds, networks, priors
 from subo import families as f
 from subo.conditionals import Conditional, Local
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
-from subo.gradients import GradientEstimator, Pathwise
+from subo.gradients import (
+    VIMCO,
+    DReG,
+    GradientEstimator,
+    GumbelSoftmax,
+    Pathwise,
+    ScoreFunction,
+    StickingTheLanding,
+    StraightThrough,
+    WakePhi,
+)
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
 from subo.model import VAE
 
@@ -93,6 +103,19 @@ BOUNDS: dict[str, bounds.Bound] = {
 
 GRADIENTS: dict[str, Callable[[], GradientEstimator]] = {
     "pathwise": Pathwise,
+    "sticking the landing": StickingTheLanding,
+    "dreg": DReG,
+    "score, no baseline": lambda: ScoreFunction("none"),
+    "score, running mean": lambda: ScoreFunction("mean", normalize=True),
+    "score, leave-one-out": ScoreFunction,
+    "score, network": lambda: ScoreFunction(networks.mlp(6, 1, hidden=(4,))),
+    "vimco": VIMCO,
+    "wake phi": WakePhi,
+}
+DISCRETE_GRADIENTS: dict[str, Callable[[], GradientEstimator]] = {
+    **{label: make for label, make in GRADIENTS.items() if not make().path},
+    "straight-through": StraightThrough,
+    "gumbel-softmax": GumbelSoftmax,
 }
 
 # Networks: constructor, shape of one input, shape of one output
@@ -202,6 +225,20 @@ def mean_field_pca() -> VAE:
     return VAE(priors.StandardNormal(2), likelihood, MeanFieldPosterior(likelihood))
 
 
+def bits_vae() -> VAE:
+    """Bits as latents, whose prior is learned."""
+    family = f.Bernoulli((LATENT_DIM,))
+    decoder = Conditional(f.Bernoulli(DATA_SHAPE), networks.mlp(LATENT_DIM, DATA_SHAPE[0], hidden=(8,)))
+    return VAE(priors.BernoulliPrior(LATENT_DIM), decoder, amortized(family, DATA_SHAPE))
+
+
+def categories_vae() -> VAE:
+    """One-hot categories as latents."""
+    family = f.OneHotCategorical((LATENT_DIM,), num_classes=3)
+    decoder = Conditional(f.Bernoulli(DATA_SHAPE), networks.mlp(3 * LATENT_DIM, DATA_SHAPE[0], hidden=(8,)))
+    return VAE(priors.CategoricalPrior(LATENT_DIM, num_classes=3), decoder, amortized(family, DATA_SHAPE))
+
+
 def fit_together(prior: str, posterior: str) -> bool:
     """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
@@ -223,3 +260,5 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "mean-field pca": mean_field_pca,
     "wide pca": wide_pca,
 }
+
+DISCRETE_MODELS: dict[str, Callable[[], VAE]] = {"bits": bits_vae, "one-hot categories": categories_vae}

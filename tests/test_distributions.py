@@ -210,7 +210,9 @@ def test_gaussian_is_torchs_independent_normal(event, scale_shape):
     same_value_and_gradient(q.log_prob(x), oracle.log_prob(x), (loc, scale))
     assert_close(q.expand((3, 4)).log_prob(x), oracle.log_prob(x))
     assert_close(q.entropy(), oracle.entropy())
-    assert q.batch_shape == (4,) and q.event_shape == event and q.has_rsample
+    assert q.batch_shape == (4,)
+    assert q.event_shape == event
+    assert q.has_rsample
     zeros = torch.zeros(event, dtype=torch.float64)
     kl = kl_divergence(oracle.base_dist, Normal(zeros, torch.ones_like(zeros))).reshape(4, -1).sum(1)
     same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), kl, (loc, scale))

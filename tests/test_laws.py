@@ -319,8 +319,8 @@ class Recorder(GradientEstimator):
         self.seen = draw.z.requires_grad, bound, context
         return bound(draw)
 
-    def check(self, q, bound):
-        self.checked = q, bound
+    def check(self, q, bound, *, num_samples):
+        self.checked = q, bound, num_samples
 
 
 def test_an_estimator_without_a_path_is_given_samples_without_one():

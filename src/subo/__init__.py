@@ -13,16 +13,27 @@ from subo.families import (
     FullRankGaussian,
     Gaussian,
     Laplace,
+    OneHotCategorical,
     Poisson,
 )
 from subo.fitting import fit
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
-from subo.gradients import GradientEstimator, Pathwise
+from subo.gradients import (
+    VIMCO,
+    DReG,
+    GradientEstimator,
+    GumbelSoftmax,
+    Pathwise,
+    ScoreFunction,
+    StickingTheLanding,
+    StraightThrough,
+    WakePhi,
+)
 from subo.linear_gaussian import probabilistic_pca
 from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
-from subo.priors import FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.sources import load
 from subo.training import train
 
@@ -34,10 +45,14 @@ __all__ = [
     "IWAE",
     "MIWAE",
     "VAE",
+    "VIMCO",
     "Bernoulli",
+    "BernoulliPrior",
     "Categorical",
+    "CategoricalPrior",
     "Conditional",
     "ContinuousBernoulli",
+    "DReG",
     "DivergedError",
     "Draw",
     "Factor",
@@ -46,6 +61,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "GradientEstimator",
+    "GumbelSoftmax",
     "InputError",
     "Interrupted",
     "InverseAutoregressiveFlow",
@@ -55,12 +71,17 @@ __all__ = [
     "Loss",
     "NeuralSplineFlow",
     "Objective",
+    "OneHotCategorical",
     "Pathwise",
     "Poisson",
     "Renyi",
+    "ScoreFunction",
     "StandardNormal",
+    "StickingTheLanding",
+    "StraightThrough",
     "VampPrior",
     "VariationalAutoencoder",
+    "WakePhi",
     "conv_decoder",
     "conv_encoder",
     "evaluate",

@@ -169,6 +169,13 @@ class Bernoulli(Independent):
         return -sum_last(entropy, self.reinterpreted_batch_ndims)
 
 
+@register_kl(Bernoulli, Bernoulli)
+def _kl_bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
+    """Bregman divergence of the log-normaliser: ``sum_d sigma(l_q) (l_q - l_p) - log(1 + e^l_q) + log(1 + e^l_p)``."""
+    elements = q.logits.sigmoid() * (q.logits - p.logits) - F.softplus(q.logits) + F.softplus(p.logits)
+    return sum_last(elements, q.reinterpreted_batch_ndims)
+
+
 class Categorical(TorchCategorical):
     """torch's categorical, with the moments that it leaves undefined: those of the value 0 .. C - 1.
 

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal
 from torch.distributions import Laplace as TorchLaplace
+from torch.distributions import OneHotCategorical as TorchOneHotCategorical
 
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
@@ -34,6 +35,7 @@ __all__ = [
     "FullRankGaussian",
     "Gaussian",
     "Laplace",
+    "OneHotCategorical",
     "Poisson",
     "ScaleSource",
 ]
@@ -138,6 +140,29 @@ class Categorical(nn.Module):
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         logits = torch.stack(_fields(params, self.event_shape, self.num_classes), dim=-1)
         return _independent(CategoricalDistribution(logits=logits, validate_args=False), self.event_shape)
+
+
+class OneHotCategorical(nn.Module):
+    """Vectors of one-hot categories, ``(D, C)`` numbers that are 0 or 1: categories as latents, for a decoder to read.
+
+    Args:
+        event_shape: ``(D,)``: how many categories.
+        num_classes: How many values each can take.
+    """
+
+    def __init__(self, event_shape: Sequence[int], *, num_classes: int):
+        super().__init__()
+        if num_classes < 2:
+            raise InputError(f"a categorical needs at least 2 classes, not {num_classes}")
+        self.event_shape = Size((*event_shape, num_classes))
+        self.num_params = self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        check_count(params, self.event_shape, self.num_params)
+        logits = params.reshape(params.shape[0], *self.event_shape)
+        return Independent(
+            TorchOneHotCategorical(logits=logits, validate_args=False), len(self.event_shape) - 1, validate_args=False
+        )
 
 
 class Poisson(nn.Module):

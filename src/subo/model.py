@@ -11,7 +11,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
 from subo.errors import InputError
-from subo.typing import Context, Latent, map_latent
+from subo.typing import Context, Latent, Path, map_latent
 
 __all__ = ["VAE", "Draw", "Factor", "LatentVariableModel", "mean_over_samples", "sum_layers"]
 
@@ -24,12 +24,22 @@ class Factor:
         p: The layer's prior; its batch shape broadcasts with q's.
         z: Samples of q, ``(K, B, *event)``.
         log_posterior: ``log q(z)``, ``(K, B)``, where it came with the sample.
+        closed_form: Whether the KL may be computed in closed form.
     """
 
-    def __init__(self, q: Distribution, p: Distribution, z: Latent, *, log_posterior: Tensor | None = None):
+    def __init__(
+        self,
+        q: Distribution,
+        p: Distribution,
+        z: Latent,
+        *,
+        log_posterior: Tensor | None = None,
+        closed_form: bool = True,
+    ):
         self.q, self.p = q, p
         self.z: Any = z  # whatever q and p take
         self._log_posterior = log_posterior
+        self._closed_form = closed_form
 
     @cached_property
     def log_posterior(self) -> Float[Tensor, "K B"]:
@@ -47,6 +57,8 @@ class Factor:
 
         ``(B,)``, or ``(K, B)`` for a layer below others, whose distributions depend on their samples.
         """
+        if not self._closed_form:
+            return None
         try:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
@@ -110,6 +122,12 @@ class Draw:
         """``log p(x, z) - log q(z | x)``: its mean is the ELBO, its log-mean-exp the importance-weighted bound."""
         return self.log_joint - self.log_posterior
 
+    def with_log_posterior(self, log_posterior: Float[Tensor, "K B"]) -> "Draw":
+        """The same draw of one layer with another ``log q(z | x)``, from which the KL is estimated, too."""
+        (factor,) = self.factors
+        factor = Factor(factor.q, factor.p, factor.z, log_posterior=log_posterior, closed_form=False)
+        return Draw(self.z, self.q, (factor,), lambda: self._computed)
+
 
 def mean_over_samples(values: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
     """The mean over K; of one sample, itself, which is a view and costs nothing."""
@@ -128,7 +146,7 @@ def sum_layers(terms: list[Tensor]) -> Tensor:
 class LatentVariableModel(Protocol):
     """The one seam: whatever implements these three can be trained, evaluated and explored."""
 
-    def draw(self, x: Tensor, context: Context | None = None, *, num_samples: int = 1, path: bool = True) -> Draw:
+    def draw(self, x: Tensor, context: Context | None = None, *, num_samples: int = 1, path: Path = True) -> Draw:
         """K samples of q(z|x); with `path`, differentiable in the posterior's parameters."""
         ...
 
@@ -174,7 +192,7 @@ class VAE(nn.Module):
         self.posterior = posterior
 
     def draw(
-        self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: bool = True
+        self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
         """K samples of q(z|x) a datum, with their densities.
 
@@ -182,7 +200,8 @@ class VAE(nn.Module):
             x: Data.
             context: What is known beside x, by name, leading axis B.
             num_samples: K.
-            path: Whether the samples are differentiable in the posterior's parameters (``rsample``).
+            path: Whether the samples are differentiable in the posterior's parameters (``rsample``), or what draws
+                them so.
 
         Raises:
             InputError: A part returned another shape than it should, or `path` is asked of a posterior that has none.
@@ -247,12 +266,14 @@ class VAE(nn.Module):
         return values if num_samples == 1 else values.unflatten(0, (num_samples, num_data))
 
 
-def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, Latent, Tensor | None]:
+def _samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:
     """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
     size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
     joint: Any = getattr(q, "rsample_and_log_prob", None)
     log_posterior = None
-    if joint is not None and (path or not torch.is_grad_enabled()):
+    if callable(path):
+        sample = path(q, size)
+    elif joint is not None and (path or not torch.is_grad_enabled()):
         sample, log_posterior = joint(size)
     elif not path:
         sample = q.sample(size)
@@ -261,7 +282,7 @@ def _samples(q: Distribution, num_samples: int, *, path: bool) -> tuple[Latent, 
     else:
         raise InputError(
             f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
-            "Use a gradient estimator that needs none, or a family that has one (Gaussian, Laplace, a flow)."
+            "Use a gradient estimator that needs none (ScoreFunction), or a family that has one (Gaussian, a flow)."
         )
     if num_samples > 1:
         return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior

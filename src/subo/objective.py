@@ -93,7 +93,7 @@ class Objective(nn.Module):
             kl_weight: Multiplies the KL's weight in what is followed (KL warm-up); never in what is reported.
         """
         draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
-        self.gradient.check(draw.q, self.bound)
+        self.gradient.check(draw.q, self.bound, num_samples=self.num_samples)
         followed, honest = self.followed(kl_weight), reported(self.bound)
         surrogate = self.gradient.surrogate(draw, followed, x, context)
         with torch.no_grad():

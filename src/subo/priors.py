@@ -6,15 +6,22 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    OneHotCategorical,
+)
 
+from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Flow
 from subo.distributions import StandardNormal as StandardNormalDistribution
 from subo.errors import InputError
 from subo.families import FullRankGaussian, Gaussian
 from subo.flows import autoregressive, spline
 
-__all__ = ["FlowPrior", "GaussianMixture", "StandardNormal", "VampPrior"]
+__all__ = ["BernoulliPrior", "CategoricalPrior", "FlowPrior", "GaussianMixture", "StandardNormal", "VampPrior"]
 
 
 class StandardNormal(nn.Module):
@@ -36,6 +43,39 @@ class StandardNormal(nn.Module):
 
     def forward(self) -> Distribution:
         return StandardNormalDistribution(self.zeros)
+
+
+class BernoulliPrior(nn.Module):
+    """Independent bits, fair ones to begin with.
+
+    Args:
+        *event_shape: Shape of z, usually one number.
+        trainable: Whether their probabilities are learned.
+    """
+
+    def __init__(self, *event_shape: int, trainable: bool = True):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(event_shape), requires_grad=trainable)
+
+    def forward(self) -> Distribution:
+        return BernoulliDistribution(self.logits, self.logits.ndim)
+
+
+class CategoricalPrior(nn.Module):
+    """Independent one-hot categories, ``(D, C)``, uniform to begin with.
+
+    Args:
+        dim: How many categories D.
+        num_classes: How many values C each can take.
+        trainable: Whether their probabilities are learned.
+    """
+
+    def __init__(self, dim: int, *, num_classes: int, trainable: bool = True):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(dim, num_classes), requires_grad=trainable)
+
+    def forward(self) -> Distribution:
+        return Independent(OneHotCategorical(logits=self.logits, validate_args=False), 1, validate_args=False)
 
 
 class GaussianMixture(nn.Module):

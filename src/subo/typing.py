@@ -6,15 +6,21 @@ ordinary batch (often ``K * B`` folded together), ``D`` elements of a vector, ``
 
 from collections.abc import Callable, Mapping
 
-from torch import Tensor
+from torch import Size, Tensor
+from torch.distributions import Distribution
 
-__all__ = ["Context", "Latent", "map_latent"]
+__all__ = ["Context", "Latent", "Path", "map_latent"]
 
 Latent = Tensor | dict[str, Tensor]
 """A latent variable: one tensor, or one tensor a node of a graph. Opaque to bounds, gradients and training."""
 
 Context = Mapping[str, Tensor]
 """What is known of a batch beside x, by name: ``label``, ``length``, ``index``. Leading axis B."""
+
+
+Path = bool | Callable[[Distribution, Size], Tensor]
+"""How z is drawn: differentiable in q's parameters (``rsample``) or not (``sample``), or by a function of q and the
+sample shape, which gives samples of q with a derivative that q itself has not."""
 
 
 def map_latent(function: Callable[[Tensor], Tensor], z: Latent) -> Latent:
