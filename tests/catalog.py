@@ -27,6 +27,7 @@ from subo.gradients import (
 )
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
 from subo.model import VAE
+from subo.refinement import Refined
 
 NUM_DATA, LATENT_DIM, DATA_SHAPE = 4, 2, (6,)
 
@@ -133,7 +134,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, .
     },
     **{
         f"conv decoder, {shape}": (lambda shape=shape: networks.conv_decoder(3, shape, hidden=8), (3,), shape)
-        for shape in ((1, 28, 28), (3, 17, 23), (1, 8, 8), (2, 5, 1))
+        for shape in ((1, 28, 28), (3, 17, 23), (1, 8, 8), (2, 5, 1), (1, 1, 1))
     },
     "conv encoder, three layers": (
         lambda: networks.conv_encoder((1, 9, 30), 3, channels=(2, 3, 4), hidden=8), (1, 9, 30), (3,),
@@ -239,6 +240,12 @@ def categories_vae() -> VAE:
     return VAE(priors.CategoricalPrior(LATENT_DIM, num_classes=3), decoder, amortized(family, DATA_SHAPE))
 
 
+def refined_vae(through: bool) -> VAE:
+    """An encoder's parameters after some steps."""
+    model = vae()
+    return VAE(model.prior, model.likelihood, Refined(model, steps=2, through=through))
+
+
 def fit_together(prior: str, posterior: str) -> bool:
     """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
@@ -259,6 +266,8 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "probabilistic pca": lambda: probabilistic_pca(6, 2),
     "mean-field pca": mean_field_pca,
     "wide pca": wide_pca,
+    "refined": lambda: refined_vae(through=True),
+    "refined, stopped": lambda: refined_vae(through=False),
 }
 
 DISCRETE_MODELS: dict[str, Callable[[], VAE]] = {"bits": bits_vae, "one-hot categories": categories_vae}

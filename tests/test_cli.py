@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from subo.cli import main
+from subo.messages import print_evaluation
 from subo.options import defaults, fit_signature
 from subo.recipes import RECIPES
 
@@ -86,10 +87,20 @@ def test_evaluate_gives_the_same_numbers_again(fitted: Path, capsys: pytest.Capt
     before = json.loads((fitted / "evaluation.json").read_text())
     assert run("evaluate", fitted, "--num-samples", 10) == 0
     assert json.loads((fitted / "evaluation.json").read_text()) == before
-    assert run("evaluate", fitted, "--split", "validation", "--num-samples", 20) == 0
-    after = json.loads((fitted / "evaluation.json").read_text())
-    assert (after["split"], after["num_samples"]) == ("validation", 20)
-    assert "log p(x)" in capsys.readouterr().out
+    for split in ("validation", "train"):
+        path = fitted / f"evaluation-{split}.json"
+        assert run("evaluate", fitted, "--split", split, "--num-samples", 20) == 0
+        after = json.loads(path.read_text())
+        assert (after["split"], after["num_samples"]) == (split, 20)
+        printed = capsys.readouterr().out
+        assert f"{split}, {after['num_data']} data" in printed
+        assert str(path) in printed
+    assert json.loads((fitted / "evaluation.json").read_text()) == before
+    assert run("show", fitted) == 0
+    assert "test, 179 data" in capsys.readouterr().out
+    (fitted / "evaluation.json").unlink()
+    assert run("show", fitted) == 0
+    assert "validation, 179 data" in capsys.readouterr().out
     (fitted / "evaluation.json").write_text(json.dumps(before))
 
 
@@ -134,8 +145,63 @@ def test_score_gives_log_px_with_its_error(fitted: Path, tmp_path: Path):
 def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture):
     assert run("show", fitted) == 0
     shown = capsys.readouterr().out
-    for word in ("digits", "drawn afresh", "bernoulli", "latent_dim 2", "finished", "log p(x)"):
+    for word in ("digits", "drawn afresh", "bernoulli", "latent_dim 2", "finished", "log p(x)", "beta 1.0"):
         assert word in shown
+    for word in ("flow_", "channels", "scale", "num_classes", "groups"):  # which say nothing of this model
+        assert word not in shown
+    assert "bits/dim" in shown
+
+
+def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
+    rows = np.random.default_rng(0).normal(size=(60, 7))
+    rows[:, 1:] = 3.0
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="a,b,c,d,e,f,g", comments="")
+    out = tmp_path / "run"
+    assert run("fit", tmp_path / "a.csv", "--out", out, "--latent-dim", 1, *SMALL) == 0
+    printed = capsys.readouterr().out
+    for words in (
+        "a.csv: 60 data of shape (7,), real: 48 to train on, 6 to validate on, 6 to test on",
+        "likelihood gaussian (auto: the values are real), 1 latents",
+        "one value in b, c, d, e, f and 1 more",
+        "all epochs are done; kept the weights of epoch",
+        "log-density in the data's units",
+    ):
+        assert words in printed, printed
+    assert "bits/dim" not in printed  # of a density
+    assert run("fit", "--resume", "--out", out, "--evaluation-samples", 10) == 0
+    assert "nothing was left to do: all epochs are done" in capsys.readouterr().out
+    write(out / "evaluation-train.json", "{}")
+    assert run("fit", "--resume", "--out", out, "--evaluation-samples", 10, "--epochs", 4, "--patience", 1) == 0
+    assert not (out / "evaluation-train.json").exists()  # of weights that are gone
+    assert "kept the weights of epoch" in capsys.readouterr().out
+    options = ["--likelihood", "laplace", "--minutes", "1e-4", "--overwrite", "--out", out]
+    assert run("fit", tmp_path / "a.csv", *options, "--evaluation-samples", 10) == 0
+    printed = capsys.readouterr().out
+    assert "likelihood laplace, 10 latents" in printed
+    assert "time is up (--minutes 0.0001)" in printed
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, []),
+        ({"rate": 0.05}, ["collapsed"]),
+        ({"active_units": 0}, ["collapsed"]),
+        ({"median_ess": 99.0}, ["99.0 of 1000", "may be above"]),
+        ({"median_ess": 3.0}, ["3.0 of 1000", "well above"]),
+        ({"at_floor": 0.5}, ["50.0% of the likelihood's scales"]),
+    ],
+)
+def test_numbers_to_be_read_with_care_have_a_warning(
+    fitted: Path, changes: dict, words: list[str], capsys: pytest.CaptureFixture
+):
+    result = json.loads((fitted / "evaluation.json").read_text())
+    result |= {"rate": 5.0, "active_units": 2, "median_ess": 500.0, "num_samples": 1000, "at_floor": None} | changes
+    print_evaluation(result, json.loads((fitted / "config.json").read_text()))
+    printed = capsys.readouterr().out
+    assert printed.count("Careful") == bool(words)
+    for word in words:
+        assert word in printed
 
 
 def test_a_table_in_its_own_units(table: tuple[Path, Path], tmp_path: Path):
@@ -148,6 +214,8 @@ def test_a_table_in_its_own_units(table: tuple[Path, Path], tmp_path: Path):
     assert run("score", run_dir, data, "--num-samples", 5, "--out", tmp_path / "p.npy") == 0
     assert np.load(tmp_path / "p.npy").shape == (60,)
     assert {path.name for path in (run_dir / "figures").iterdir()} >= {"latent_plane.png", "kl.png"}
+    assert run("sample", run_dir, "--out", tmp_path / "s.png") == 0
+    assert run("reconstruct", run_dir, data, "--out", tmp_path / "r.png") == 0
 
 
 def test_columns_are_matched_by_name(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -215,7 +283,10 @@ def test_options_are_the_signatures_of_what_they_set():
     assert all(helps)
 
 
-@pytest.mark.parametrize("command", ["", "fit", "evaluate", "sample", "reconstruct", "encode", "score", "show"])
+COMMANDS = ["fit", "evaluate", "compare", "sample", "reconstruct", "encode", "score", "show"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture):
     assert run(*filter(None, [command]), "--help") == 0
     assert len(capsys.readouterr().out.splitlines()) > 5
@@ -295,6 +366,40 @@ def test_outputs_that_cannot_be_written(fitted: Path, tmp_path: Path, capsys: py
     refused(capsys, "fit", "digits", "--out", tmp_path / "file" / "run", *SMALL)
     assert ".npy" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "z.txt")
     assert "no folder" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "none" / "z.npy")
+
+
+def test_run_and_data_that_change_places(
+    table: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    run_dir, data = table
+    for given in (data, "digits"):
+        message = refused(capsys, "score", given, run_dir, "--out", tmp_path / "s.npy")
+        assert f"{given} is a {'data set' if given == 'digits' else 'file'}" in message
+        assert "the run comes first" in message
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").symlink_to(run_dir)
+    assert run("show", "digits") == 0  # a run of that name is one
+
+
+def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    message = refused(capsys, "fit", "digits", "--device", "cuda", "--out", tmp_path / "run")
+    assert "no device 'cuda'" in message
+    assert "--device cpu" in message
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
+@pytest.mark.parametrize("command", ["show", "evaluate"])
+def test_a_reader_that_has_gone_is_no_error(fitted: Path, command: str):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "subo", command, str(fitted)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert not process.stderr.read()
+    process.stderr.close()
+    process.wait(timeout=60)
 
 
 def test_runs_that_are_none_or_damaged(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

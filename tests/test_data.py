@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from subo.batches import batches, num_batches
-from subo.data import Data, Split, binarized, check_grey, check_values, kind_of, split, stream
+from subo.data import Data, Kind, Split, binarized, check_grey, check_values, kind_of, split, stream
 from subo.errors import InputError
 
 
@@ -295,6 +295,28 @@ def test_describe_is_json_and_says_how_splits_were_binarised():
         assert ("with seed 4" in about["binarization"]) == (policy != "none")
         for part in about["sizes"]:
             assert part in about["binarization"]
+
+
+def test_data_are_shown_in_one_line():
+    data = grey_data()
+    assert repr(data) == "Data(grey: 32 train, 4 validation, 4 test, of shape (1, 4, 4), grey)"
+    assert repr(binarized(data, "dynamic", seed=4)).endswith("binary, binarize dynamic)")
+    assert repr(data.test) == "Split(4 of shape (1, 4, 4), uint8, levels 255, labels)"
+    assert repr(binarized(data, "dynamic", seed=4).train).endswith("bits drawn at every read)")
+    assert repr(Split(torch.zeros(1200, 3))) == "Split(1,200 of shape (3,), float32)"
+
+
+def test_columns_with_one_value_are_named():
+    x = torch.arange(30.0).reshape(10, 3) - 5
+    x[:, [0, 2]] = 7.5
+
+    def named(names, kind: Kind = "real"):
+        return Data("x", *split(x), kind=kind, feature_names=names).constant_features()
+
+    assert named(("a", "b", "c")) == ("a", "c")
+    assert named(None) == ("1", "3")
+    assert named(None, kind="binary") == ()  # a bit may be 0 everywhere
+    assert Data("x", *split(x[..., None, None]), kind="real").constant_features() == ()
 
 
 def test_the_fingerprint_tells_data_apart():

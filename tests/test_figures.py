@@ -3,6 +3,7 @@ import math
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgba
 from matplotlib.contour import ContourSet
@@ -12,6 +13,7 @@ from PIL import Image, ImageSequence
 
 from subo import figures
 from subo.errors import InputError
+from subo.figures import latent_space
 
 
 def draw(figure: Figure) -> Figure:
@@ -83,9 +85,17 @@ def test_training_curves_are_not_squeezed_by_the_first_epoch():
     assert low < late.min()
     assert late.max() < high < 100
     assert "off the axis" in distortion.get_xlabel()
-    assert rate.get_xlabel() == "epoch"  # it starts at 0 and needs no cut
-    assert rate.get_ylim()[0] < 0
     assert elbo.get_ylim()[0] > -100
+    assert rate.get_xlabel() == "epoch"  # it starts at 0 and needs no cut
+
+
+def test_the_rates_axis_starts_at_zero_or_below_a_negative_estimate():
+    late = history(40) | {"rate": np.linspace(30, 31, 40)}
+    low, high = figures.training_curves(np.arange(40), late).axes[1].get_ylim()
+    assert low == 0
+    assert 31 < high < 40
+    estimated = history(40) | {"rate": np.linspace(-0.2, 3, 40)}
+    assert figures.training_curves(np.arange(40), estimated).axes[1].get_ylim()[0] < -0.2
 
 
 def test_training_curves_skip_what_was_not_measured():
@@ -158,13 +168,18 @@ def test_decoder_grid_has_z2_upwards():
     figure = draw(figures.decoder_grid(means))
     (axes,) = figure.axes
     picture = image_of(axes)
-    assert picture.shape == (8, 8, 3)
+    assert picture.shape == (4 * 3 - 1, 4 * 3 - 1, 3)
     np.testing.assert_allclose(picture[0, 0, :2], [0, 1])  # top left: z1 = -3, z2 = 3
     np.testing.assert_allclose(picture[-1, 0, :2], [0, 0])
     np.testing.assert_allclose(picture[-1, -1, :2], [1, 0])
-    assert axes.images[0].get_extent() == [-4, 4, -4, 4]  # cells are centred on their z
+    assert (picture[[2, 5, 8]] == 1).all()  # a pixel between images
+    assert (picture[:, [2, 5, 8]] == 1).all()
+    left, right, bottom, top = axes.images[0].get_extent()
+    centres = left + (np.arange(4) * 3 + 1) * (right - left) / 11  # of images two pixels wide
+    np.testing.assert_allclose(centres, grid)
+    assert (bottom, top) == (left, right)
     assert axes.images[0].origin == "upper"
-    assert axes.get_ylim() == (-4, 4)
+    assert axes.get_ylim() == (bottom, top)
     assert list(axes.get_xticks()) == list(axes.get_yticks()) == [-3, -2, -1, 0, 1, 2, 3]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("z1", "z2")
     flat = figures.decoder_grid(means.reshape(16, 3, 2, 2))
@@ -174,8 +189,12 @@ def test_decoder_grid_has_z2_upwards():
 def test_decoder_grid_keeps_the_order_of_pixels():
     image = np.arange(6).reshape(2, 3) / 5
     (axes,) = draw(figures.decoder_grid(np.tile(image, (2, 2, 1, 1)), limit=1.5)).axes
-    np.testing.assert_array_equal(image_of(axes), np.tile(image, (2, 2)))
-    assert axes.get_aspect() == pytest.approx(2 / 3)
+    picture = image_of(axes)
+    assert picture.shape == (2 * 3 - 1, 2 * 4 - 1)
+    for rows, columns in ((slice(2), slice(3)), (slice(3, 5), slice(4, 7))):
+        np.testing.assert_array_equal(picture[rows, columns], image)
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert (top - bottom) * float(axes.get_aspect()) / 5 == pytest.approx((right - left) / 7)  # pixels are square
     assert image_of(draw(figures.decoder_grid(image[None], limit=0.5)).axes[0]).shape == (2, 3)
 
 
@@ -206,6 +225,22 @@ def test_vectors_of_named_features(rng):
     (axes,) = draw(figures.samples(x, feature_names=["alcohol", "ash", "hue"])).axes
     assert len(axes.lines) == 9
     assert [label.get_text() for label in axes.get_yticklabels()] == ["alcohol", "ash", "hue"]
+
+
+def test_features_of_different_units_share_an_axis_of_standard_deviations(rng):
+    mean, deviation = np.array([0.0, 1e4, 0.5]), np.array([1.0, 1e3, 1e-3])
+    standard = rng.normal(size=(9, 3))
+    x = mean + deviation * standard
+    units = (mean, deviation)
+    axes = draw(figures.reconstructions(x, mean + 0.5 * (x - mean), units=units)).axes[7]
+    np.testing.assert_allclose(np.asarray(axes.lines[0].get_xdata()), standard[7], rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(axes.lines[1].get_xdata()), standard[7] / 2, rtol=1e-6)
+    assert "standard deviations" in axes.get_xlabel()
+    (axes,) = draw(figures.samples(x, units=units)).axes
+    np.testing.assert_allclose(np.asarray(axes.lines[8].get_xdata()), standard[8], rtol=1e-6)
+    assert "standard deviations" in axes.get_xlabel()
+    assert "standard deviations" in draw(figures.decoder_grid(x, units=units)).axes[0].get_title(loc="left")
+    assert axes.get_xlabel() != figures.samples(x).axes[0].get_xlabel() == "value"
 
 
 @pytest.mark.parametrize("count, panels", [(1, 1), (3, 3), (5, 4), (7, 6), (11, 8)])
@@ -273,6 +308,11 @@ def test_latent_plane_draws_the_prior_with_rows_as_z2(rng):
     for path, mass in zip(contours.get_paths(), (0.99, 0.9, 0.5), strict=True):
         radius = math.sqrt(-2 * math.log(1 - mass))
         np.testing.assert_allclose(np.asarray(path.vertices).max(axis=0), [radius, 2 * radius], rtol=0.03)
+    figure.canvas.draw()
+    (left, right), (bottom, top) = figure.axes[0].get_xlim(), figure.axes[0].get_ylim()
+    outer = np.asarray(contours.get_paths()[0].vertices)
+    assert left < outer[:, 0].min() < outer[:, 0].max() < right
+    assert bottom < outer[:, 1].min() < outer[:, 1].max() < top
     assert "prior" in figure.axes[0].get_title(loc="left")
     flat = figures.latent_plane(rng.normal(size=(50, 2)), prior=(x, y, np.zeros((101, 81))))
     assert "prior" not in draw(flat).axes[0].get_title(loc="left")
@@ -289,6 +329,9 @@ def test_latent_plane_colours_classes(rng):
     assert classes_of(axes) == ["0", "1", "2"]
     (axes,) = draw(figures.latent_plane(means, np.array(["ant", "bee"])[labels % 2])).axes
     assert classes_of(axes) == ["ant", "bee"]
+    assert "60 data" in axes.get_title(loc="left")
+    (axes,) = draw(figures.latent_plane(means, name="test data")).axes
+    assert "60 test data" in axes.get_title(loc="left")
 
 
 def test_latent_plane_runs_numbers_through_a_colour_bar(rng):
@@ -337,6 +380,23 @@ def test_animation_has_all_frames_and_loops(tmp_path, rng):
     assert moved.any()
     assert not moved[-30:].any()  # the axis below stays where it is
     assert [p.name for p in tmp_path.iterdir()] == ["means.gif"]
+
+
+def test_animation_has_room_for_the_priors_contours_and_names_the_data(tmp_path, rng, monkeypatch):
+    seen: list[Figure] = []
+    monkeypatch.setattr(latent_space, "FigureCanvasAgg", lambda f: seen.append(f) or FigureCanvasAgg(f))
+    x = np.linspace(-8, 8, 161)
+    prior = (x, x, -0.5 * (x**2 + x[:, None] ** 2))
+    frames = 0.1 * rng.normal(size=(2, 30, 2))
+    figures.animate_means(frames, None, ["epoch 1", "epoch 2"], tmp_path / "a.gif", prior=prior, name="validation data")
+    (axes,) = seen[0].axes
+    assert axes.get_title(loc="left").splitlines()[0] == "Posterior means of 30 validation data"
+    assert axes.get_title(loc="left").splitlines()[-1] == "epoch 2"
+    (contours,) = (c for c in axes.collections if isinstance(c, ContourSet))
+    outer = np.asarray(contours.get_paths()[0].vertices)
+    assert np.abs(outer).max() == pytest.approx(math.sqrt(-2 * math.log(0.01)), rel=0.03)
+    assert max(axes.get_xlim()) > outer.max()
+    assert min(axes.get_ylim()) < outer.min()
 
 
 def test_animation_of_many_frames_is_small(tmp_path, rng):

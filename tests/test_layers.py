@@ -18,6 +18,10 @@ CORE = [
     "distributions",
     "model",
     "bounds",
+    "gradients.estimator",
+    "gradients.pathwise",
+    "gradients.score",
+    "gradients.discrete",
     "gradients",
     "objective",
 ]

@@ -678,6 +678,7 @@ def test_subfolders_are_classes(tmp_path):
     assert labels_of(rows).tolist() == [0, 0, 1, 1, 2]
     expected = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")]
     assert np.array_equal(rows.x.numpy()[:, 0], np.stack(expected))
+    assert load(tmp_path).class_names == ("cat", "dog", "emu")
     pixels = image(tmp_path / "top.png", "L", seed=9)
     rows = load_rows(tmp_path)  # images beside the subfolders: these are no classes
     assert rows.labels is None

@@ -21,7 +21,8 @@ from subo import (
     train,
 )
 from subo.batches import Batch
-from subo.training import Schedule, make_optimizer
+from subo.optimizers import make_optimizer
+from subo.training import Schedule
 
 
 def small_objective(**options) -> Objective:

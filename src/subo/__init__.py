@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from subo.bounds import ELBO, IWAE, MIWAE, Renyi
-from subo.conditionals import Conditional, Local
+from subo.conditionals import Conditional, Given, Local
 from subo.errors import DivergedError, InputError, Interrupted
-from subo.evaluation import evaluate, log_marginal
+from subo.evaluation import compare, evaluate, log_marginal
 from subo.families import (
     Bernoulli,
     Categorical,
@@ -29,11 +29,13 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
+from subo.inference import Inferred, infer
 from subo.linear_gaussian import probabilistic_pca
 from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
 from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.refinement import Refined
 from subo.sources import load
 from subo.training import train
 
@@ -60,8 +62,10 @@ __all__ = [
     "FullRankGaussian",
     "Gaussian",
     "GaussianMixture",
+    "Given",
     "GradientEstimator",
     "GumbelSoftmax",
+    "Inferred",
     "InputError",
     "Interrupted",
     "InverseAutoregressiveFlow",
@@ -74,6 +78,7 @@ __all__ = [
     "OneHotCategorical",
     "Pathwise",
     "Poisson",
+    "Refined",
     "Renyi",
     "ScoreFunction",
     "StandardNormal",
@@ -82,10 +87,12 @@ __all__ = [
     "VampPrior",
     "VariationalAutoencoder",
     "WakePhi",
+    "compare",
     "conv_decoder",
     "conv_encoder",
     "evaluate",
     "fit",
+    "infer",
     "load",
     "log_marginal",
     "mlp",

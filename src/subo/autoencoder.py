@@ -54,7 +54,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
         min_scale: Floor of that scale; a density without one is unbounded.
         num_classes: Values 0 .. num_classes - 1 of the categorical likelihood; one more than X's largest by default.
-        prior: p(z): ``normal``, ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
+        prior: p(z): ``normal`` (also ``auto``), ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         posterior: Family of q(z|x): ``gaussian``, ``full-rank``, ``laplace``, ``inverse-autoregressive`` or ``spline``.
         network: Kind of encoder and decoder: ``mlp`` or ``residual``.
@@ -107,7 +107,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         scale: ScaleSource = "per-dimension",
         min_scale: float = 1e-3,
         num_classes: int | None = None,
-        prior: PriorName = "normal",
+        prior: PriorName = "auto",
         prior_components: int = 10,
         posterior: PosteriorName = "gaussian",
         network: Literal["mlp", "residual"] = "mlp",

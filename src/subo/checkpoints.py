@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from subo.errors import DivergedError, InputError
 from subo.objective import Loss, Objective
+from subo.updates import Updates
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,7 +37,7 @@ class TrainingState:
 def check_finite(objective: Objective, step: int) -> None:
     """Keeps a checkpoint from being replaced by a broken one."""
     for name, parameter in objective.named_parameters():
-        if not parameter.isfinite().all():
+        if not torch.stack(parameter.detach().aminmax()).isfinite().all():  # without a copy of a local posterior's rows
             raise DivergedError(
                 f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
                 "The last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
@@ -44,7 +45,12 @@ def check_finite(objective: Objective, step: int) -> None:
 
 
 def content(
-    state: TrainingState, objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+    state: TrainingState,
+    objective: Objective,
+    optimizer: Optimizer,
+    updates: Updates,
+    settings: dict[str, Any],
+    fabric: "Fabric",
 ) -> dict[str, Any]:
     """A checkpoint: plain values and tensors only."""
     states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(fabric.device)] if _on_cuda(fabric) else [])]
@@ -53,6 +59,7 @@ def content(
         **vars(state),
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "updates": updates.state_dict(),
         "random": gathered,
         "precision": fabric.strategy.precision.state_dict(),
         "settings": settings,
@@ -60,17 +67,23 @@ def content(
 
 
 def restore(
-    saved: dict[str, Any], objective: Objective, optimizer: Optimizer, settings: dict[str, int], fabric: "Fabric"
+    saved: dict[str, Any],
+    objective: Objective,
+    optimizer: Optimizer,
+    updates: Updates,
+    settings: dict[str, Any],
+    fabric: "Fabric",
 ) -> TrainingState:
-    """Puts objective, optimiser and random state back to where a checkpoint was made.
+    """Puts objective, optimiser, updates and random state back to where a checkpoint was made.
 
     Raises:
         InputError: It was made with other settings or of another model.
     """
     for name, value in settings.items():
-        if saved["settings"][name] != value:
+        made_with = saved["settings"].get(name, value)  # nothing: before there was that setting
+        if made_with != value:
             raise InputError(
-                f"the checkpoint was made with {name} = {saved['settings'][name]}, and going on with {value} would "
+                f"the checkpoint was made with {name} = {made_with}, and going on with {value} would "
                 "be another run. Resume with the same, or start again with --overwrite."
             )
     try:
@@ -78,6 +91,7 @@ def restore(
     except RuntimeError as error:
         raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
     optimizer.load_state_dict(saved.pop("optimizer"))
+    updates.load_state_dict(saved.pop("updates", {}))
     fabric.strategy.precision.load_state_dict(saved.pop("precision"))
     states = [state[fabric.global_rank] for state in saved.pop("random")]
     torch.set_rng_state(states[0])

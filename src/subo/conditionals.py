@@ -1,7 +1,7 @@
 """Conditional distributions: a family, and where its parameters come from.
 
-Any module whose call returns a ``torch.distributions.Distribution`` is a conditional distribution; these two are
-the ones that need no code. The prior p(z), the likelihood p(x|z) and the posterior q(z|x) are one concept in three
+Any module whose call returns a ``torch.distributions.Distribution`` is a conditional distribution; these are the
+ones that need no code. The prior p(z), the likelihood p(x|z) and the posterior q(z|x) are one concept in three
 positions.
 """
 
@@ -16,7 +16,7 @@ from subo import context as contexts
 from subo.errors import InputError
 from subo.families import Family
 
-__all__ = ["Conditional", "Local"]
+__all__ = ["Conditional", "Given", "Local"]
 
 
 class Conditional(nn.Module):
@@ -48,7 +48,8 @@ class Conditional(nn.Module):
 class Local(nn.Module):
     """A distribution whose parameters are free, a row for every datum: variational inference without an encoder.
 
-    The batch's context names the data by ``index``. Rows start at zero, the family's plainest member.
+    The batch's context names the data by ``index``. Rows start at zero, the family's plainest member. The gradient
+    is sparse: it holds the batch's rows alone, and :class:`~subo.optimizers.RowAdam` moves them alone.
 
     Args:
         family: Parameters -> Distribution.
@@ -64,7 +65,12 @@ class Local(nn.Module):
     def __init__(self, family: Family, num_data: int):
         super().__init__()
         self.family = family
-        self.params = nn.Parameter(torch.zeros(num_data, family.num_params))
+        self.rows = nn.Embedding.from_pretrained(torch.zeros(num_data, family.num_params), freeze=False, sparse=True)
+
+    @property
+    def params(self) -> Tensor:
+        """All rows, ``(num_data, family.num_params)``."""
+        return self.rows.weight
 
     def forward(self, input: Float[Tensor, "B ..."], index: Integer[Tensor, " B"]) -> Distribution:
         unknown = index[(index < 0) | (index >= len(self.params))]
@@ -74,4 +80,29 @@ class Local(nn.Module):
                 f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimise some with "
                 "subo.infer(model, x)."
             )
-        return self.family(self.params[index])
+        return self.family(self.rows(index))
+
+
+class Given(nn.Module):
+    """A distribution whose parameters are given, a row for every datum of the batch, in its order.
+
+    No parameters of the module: whoever made them moves them, or lets gradients go through to where they came from.
+
+    Args:
+        family: Parameters -> Distribution.
+        params: ``(B, family.num_params)``.
+
+    Example:
+        >>> from subo.families import Gaussian
+        >>> q = Given(Gaussian((2,)), torch.zeros(3, 4))
+        >>> q(torch.zeros(3, 5)).mean.shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, family: Family, params: Float[Tensor, "B ..."]):
+        super().__init__()
+        self.family = family
+        self.params = params
+
+    def forward(self, input: Float[Tensor, "B ..."]) -> Distribution:
+        return self.family(self.params)

@@ -70,6 +70,12 @@ class Split:
     labels: Integer[Tensor, " N"] | None = None
     resample: bool = False
 
+    def __repr__(self) -> str:
+        stored = str(self.x.dtype).removeprefix("torch.")
+        notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None)
+        notes += ["bits drawn at every read"] * self.resample
+        return f"Split({', '.join([f'{len(self):,} of shape {tuple(self.event_shape)}', stored, *notes])})"
+
     def __len__(self) -> int:
         return len(self.x)
 
@@ -139,6 +145,7 @@ class Data:
         binarize: The policy that was applied, see `binarized`.
         seed: The seed of the split and of the bits.
         feature_names: The names of a table's columns, where it has them.
+        class_names: The names that the labels 0, 1, ... stand for, where they have some.
     """
 
     name: str
@@ -149,6 +156,20 @@ class Data:
     binarize: Binarize = "none"
     seed: int = 0
     feature_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in ("train", "validation", "test"))
+        bits = "" if self.binarize == "none" else f", binarize {self.binarize}"
+        return f"Data({self.name}: {sizes}, of shape {tuple(self.train.event_shape)}, {self.kind}{bits})"
+
+    def constant_features(self) -> tuple[str, ...]:
+        """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
+        x = self.train.x
+        if x.ndim != 2 or self.kind not in ("real", "counts"):
+            return ()
+        names = self.feature_names or [str(i + 1) for i in range(x.shape[1])]
+        return tuple(names[i] for i in (x == x[0]).all(0).nonzero()[:, 0].tolist())
 
     @cached_property
     def fingerprint(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from subo.errors import InputError
@@ -46,6 +47,7 @@ def make_fabric(
     Raises:
         InputError: This machine has no such device, or Fabric does not know a word.
     """
+    _check_there(device)
     logger = logging.getLogger("lightning_fabric")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     environment = dict(os.environ)
@@ -63,6 +65,19 @@ def make_fabric(
             f"cannot train with device '{device}', precision '{precision}', {processes} processes and strategy "
             f"'{strategy}': {str(error).splitlines()[0]}"
         ) from error
+
+
+def _check_there(device: str) -> None:
+    there = {
+        "cuda": torch.cuda.is_available,
+        "gpu": lambda: torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "mps": torch.backends.mps.is_available,
+    }.get(device)
+    if there is not None and not there():
+        raise InputError(
+            f"there is no device '{device}' here that torch {torch.__version__} can use. Usually this machine has no "
+            "GPU, or torch was installed without support for it: use --device cpu, or auto for whatever there is."
+        )
 
 
 @contextmanager

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from subo.announcements import announce, conclude
+from subo.bounds import reported
+from subo.conditionals import Local
 from subo.data import Data, Split, stream
 from subo.devices import make_fabric
 from subo.errors import InputError
@@ -17,7 +20,8 @@ from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
 from subo.files import replacing, write_json
 from subo.fitting import Epoch, History, fit
-from subo.inference import with_local_posterior
+from subo.inference import infer
+from subo.model import VAE
 from subo.named_sets import NAMES
 from subo.objective import Objective
 from subo.pictures import draw_figures
@@ -117,8 +121,9 @@ def start_run(
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
         )
-    data = _data_in_levels(data, options or {})
-    settings = _resolved(recipe, options or {}, data)
+    asked = options or {}
+    data = _data_in_levels(data, asked)
+    settings = _resolved(recipe, asked, data)
     config = {
         "subo": version("subo"),
         "recipe": recipe,
@@ -136,6 +141,9 @@ def start_run(
 
     def create() -> None:
         Run.create(out, overwrite=overwrite).write_config(config)
+        if progress:
+            chosen = asked.get("likelihood", "auto") == "auto"
+            announce(config, objective.model, chosen=chosen, constant=data.constant_features())
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=create, progress=progress, resume=False)
@@ -192,7 +200,7 @@ def evaluate_run(
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
-    """Measures a run on one of its splits, and writes ``evaluation.json``.
+    """Measures a run on one of its splits, and writes ``evaluation.json``, or ``evaluation-SPLIT.json``.
 
     Args:
         experiment: The run.
@@ -216,7 +224,7 @@ def evaluate_run(
             advance=lambda count: shown.advance(task, count),
         )
     write_json(
-        experiment.run.evaluation,
+        experiment.run.evaluation_of(split),
         {
             **{name: _plain(value) for name, value in asdict(result).items()},
             "unit": "nats per datum",
@@ -232,7 +240,19 @@ def model_for(experiment: Experiment, split: Split) -> Any:
     """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
     if experiment.config["options"].get("inference") != "local":
         return experiment.objective.model
-    return with_local_posterior(experiment.objective, split)
+    objective, model = experiment.objective, experiment.objective.model
+    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # a bit drawn again is its probability
+    fitted = infer(
+        model,
+        x,
+        context,
+        bound=reported(objective.bound),
+        gradient=objective.gradient,
+        num_samples=objective.num_samples,
+    )
+    rows = Local(model.posterior.family, len(split)).to(fitted.params)
+    rows.params.data.copy_(fitted.params)
+    return VAE(model.prior, model.likelihood, rows)
 
 
 def _fitted(
@@ -243,8 +263,11 @@ def _fitted(
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
     local = experiment.config["options"].get("inference") == "local"
     every = math.ceil((training.get("epochs") or 100) / _SNAPSHOTS) if not training.get("minutes") else 1
+    trained = False
 
     def snapshot(epoch: Epoch) -> None:
+        nonlocal trained
+        trained = True
         if fabric.is_global_zero and not local and (epoch.epoch == 1 or epoch.epoch % every == 0):
             means = posterior_means(experiment.objective.model, watched).flatten(1).numpy()
             with replacing(run.snapshots / f"means-{epoch.epoch:06d}.npy") as temporary:
@@ -263,8 +286,12 @@ def _fitted(
     )
     if not fabric.is_global_zero:
         return None
+    if trained:
+        run.clear_evaluations()
     run.save_weights(experiment.objective.model)
     experiment.objective.eval()
+    if progress:
+        conclude(history, training, trained=trained)
     return experiment, history
 
 

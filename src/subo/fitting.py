@@ -16,13 +16,16 @@ from subo.checkpoints import TrainingState, check_finite, content, restore
 from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError, Interrupted
+from subo.evaluation.information import mutual_information
 from subo.interrupts import stop_signals
 from subo.metrics import Metrics, means, measure, sums
 from subo.objective import Objective
+from subo.optimizers import make_optimizer
 from subo.randomness import forked
 from subo.runs import Run
 from subo.support import check_support
-from subo.training import Schedule, Step, make_optimizer, train
+from subo.training import Schedule, Step, train
+from subo.updates import Updates, UpdatesName, at_rest, make_updates
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -42,6 +45,9 @@ class Epoch:
         kl_weight: At its end.
         train: Means over its batches, each before its step.
         validation: At its end; None without validation data.
+        updates: What was done in it: aggressive updates become joint ones for good after the epoch that ends them.
+        mutual_information: Of x and z under q at its end, on validation data, or training data where there are none;
+            None unless updates were aggressive.
     """
 
     epoch: int
@@ -51,6 +57,8 @@ class Epoch:
     kl_weight: float
     train: Metrics
     validation: Metrics | None
+    updates: UpdatesName = "joint"
+    mutual_information: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ def fit(
     decay: Literal["constant", "cosine"] = "constant",
     kl_warmup_epochs: float = 0.0,
     clip: float | None = None,
+    updates: UpdatesName = "joint",
+    posterior_steps: int = 1,
     patience: int | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -111,6 +121,11 @@ def fit(
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
         clip: Largest norm of the gradient.
+        updates: What a batch moves: posterior and model together (joint); some steps of the posterior, then one of
+            the model (alternating); or the posterior alone until that helps no more, then the model once, as long as
+            the mutual information of data and latents rises (aggressive), and joint after: against posterior collapse,
+            and slow, since few batches move the model.
+        posterior_steps: Steps of the posterior before each of the model, in alternating updates.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Of order, binarisation and samples.
         run_dir: Where metrics and checkpoints go; nowhere by default.
@@ -151,6 +166,8 @@ def fit(
         check_support(objective.model, validation, where="the validation data")
 
     per_epoch = num_batches(training, batch_size)
+    moves = make_updates(updates, posterior_steps=posterior_steps)
+    at_rest(objective, moves)  # refuses a model whose theta and phi cannot be told apart
     schedule = Schedule(round(warmup_epochs * per_epoch), decay, round(kl_warmup_epochs * per_epoch))
     objective.to(fabric.device)
     fabric.strategy.precision.convert_module(objective)
@@ -167,14 +184,21 @@ def fit(
             run.path.mkdir(parents=True, exist_ok=True)
     fabric.barrier()
     state = TrainingState()
-    settings = {"seed": seed, "batch_size": batch_size, "num_data": len(training), "processes": fabric.world_size}
+    settings = {
+        "seed": seed,
+        "batch_size": batch_size,
+        "num_data": len(training),
+        "processes": fabric.world_size,
+        "updates": updates,
+        "posterior_steps": posterior_steps,
+    }
 
     from subo.progress import TrainingBar  # rich, which draws Python random numbers where it is imported
 
     with forked(seed), stop_signals() as signal, TrainingBar(limit, per_epoch, minutes, show=progress) as bar:
         torch.manual_seed(seed + 7919 * fabric.global_rank)
         if resume and run is not None:
-            state = restore(run.load_checkpoint(), objective, optimizer, settings, fabric)
+            state = restore(run.load_checkpoint(), objective, optimizer, moves, settings, fabric)
             if fabric.is_global_zero:
                 run.write_metrics(state.records)
         elif run is not None and fabric.is_global_zero:
@@ -187,7 +211,7 @@ def fit(
 
         def save() -> None:
             check_finite(objective, state.step)
-            state_now = content(state, objective, optimizer, settings, fabric)
+            state_now = content(state, objective, optimizer, moves, settings, fabric)
             if run is not None and fabric.is_global_zero:
                 run.save_checkpoint(state_now)
 
@@ -199,6 +223,7 @@ def fit(
             fabric=fabric,
             optimizer=optimizer,
             schedule=schedule,
+            updates=moves,
             progress=share_done,
             clip=clip,
             first=state.step,
@@ -214,7 +239,7 @@ def fit(
             if state.batch == per_epoch or out_of_time or due or asked:
                 _sum_up(state, step)
             if state.batch == per_epoch or out_of_time:
-                epoch = _close_epoch(state, step, objective, validation, batch_size, seed, fabric)
+                epoch = _close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
                 stopped_by = _reason(state, limit, minutes, patience)
                 if run is not None and fabric.is_global_zero:
                     run.append_metrics(state.records[-1])
@@ -275,12 +300,14 @@ def _close_epoch(
     state: TrainingState,
     step: Step,
     objective: Objective,
+    updates: Updates,
+    training: Split,
     validation: Split | None,
     batch_size: int,
     seed: int,
     fabric: "Fabric",
 ) -> Epoch:
-    """Ends an epoch: means, validation, best weights, record."""
+    """Ends an epoch: means, validation, best weights, mutual information, record."""
     assert state.totals is not None
     state.epoch += 1
     state.batch = 0
@@ -293,6 +320,8 @@ def _close_epoch(
         if held_out.objective > state.best_objective:
             state.best_objective, state.best_epoch = held_out.objective, state.epoch
             state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
+    done = updates.now
+    information = _informed(updates, objective, validation or training, seed, fabric)
     epoch = Epoch(
         epoch=state.epoch,
         step=state.step,
@@ -301,10 +330,22 @@ def _close_epoch(
         kl_weight=step.kl_weight,
         train=means(state.totals, fabric),
         validation=held_out,
+        updates=done,
+        mutual_information=information,
     )
     state.totals = None
     state.records.append(asdict(epoch))
     return epoch
+
+
+def _informed(updates: Updates, objective: Objective, split: Split, seed: int, fabric: "Fabric") -> float | None:
+    """The mutual information at an epoch's end, by which aggressive updates go; None for others."""
+    if updates.now != "aggressive":
+        return None
+    information = mutual_information(objective.model, split, num_samples=1, seed=seed).value
+    information = fabric.broadcast(information)  # all processes have the same, but for rounding
+    updates.inform(information)
+    return information
 
 
 def _reason(

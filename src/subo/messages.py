@@ -1,14 +1,38 @@
 """What the command line says of a run: its numbers, and what is in it."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from subo.files import read_json
-from subo.runs import Run
+from subo.runs import SPLITS, Run
 
-__all__ = ["print_evaluation", "print_run"]
+__all__ = ["print_evaluation", "print_run", "say"]
+
+# Options that say something beside some values of another one only.
+_DENSITIES, _FLOWS = ("gaussian", "laplace"), ("autoregressive-flow", "spline-flow", "inverse-autoregressive", "spline")
+_BESIDE = {
+    "scale": (("likelihood",), _DENSITIES),
+    "min_scale": (("likelihood",), _DENSITIES),
+    "num_classes": (("likelihood",), ("categorical",)),
+    "prior_components": (("prior",), ("mixture", "vamp")),
+    "prior_covariance": (("prior",), ("mixture",)),
+    "flow_transforms": (("prior", "posterior"), _FLOWS),
+    "flow_hidden": (("prior", "posterior"), _FLOWS),
+    "channels": (("network",), ("conv",)),
+    "beta": (("bound",), ("elbo",)),
+    "free_bits": (("bound",), ("elbo",)),
+    "closed_form_kl": (("bound",), ("elbo",)),
+    "alpha": (("bound",), ("renyi",)),
+    "groups": (("bound",), ("miwae",)),
+}
+
+
+def say(message: str) -> None:
+    """Prints a line at once, so that it keeps its place among those on stderr."""
+    print(message, flush=True)
 
 
 def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
@@ -22,19 +46,32 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     print(f"  distortion  {result['distortion']:10.3f}")
     print(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
     meaning = describe_log_px(config)
-    kind = "" if meaning == "log-probability" else f"   log p(x) is a {meaning}"
-    print(f"  bits/dim    {result['bits_per_dim']:10.3f}{kind}")
-    if result["active_units"] == 0:
-        print(
-            "  Careful: no latent dimension is active: the posterior has collapsed to the prior, and the model says "
-            "the same of every datum. Try --kl-warmup-epochs 50, --free-bits 1, or another seed."
+    if meaning == "log-probability":
+        print(f"  bits/dim    {result['bits_per_dim']:10.3f}")
+    else:  # bits of a density count nothing
+        print(f"  log p(x) is a {meaning}")
+    for caution in _cautions(result):
+        print(f"  Careful: {caution}")
+
+
+def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
+    """What should be known of an evaluation before its numbers are used."""
+    if result["active_units"] == 0 or result["rate"] < 0.1:
+        yield (
+            f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
+            "posterior has collapsed to the prior, and the model says the same of every datum. Try --kl-warmup-epochs "
+            "50, --free-bits 1, or another seed."
         )
-    if result["num_samples"] >= 100 and result["median_ess"] < 5:
-        print(f"  Careful: the median effective sample size is {result['median_ess']:.1f}; log p(x) may be well above.")
+    if result["median_ess"] < result["num_samples"] / 10:
+        above = "well above" if result["median_ess"] < 5 else "above"
+        yield (
+            f"the median effective sample size is {result['median_ess']:.1f} of {result['num_samples']}: log p(x) may "
+            f"be {above}. More samples tell: subo evaluate RUN --num-samples {10 * result['num_samples']}"
+        )
     if result["at_floor"]:
-        print(
-            f"  Careful: {result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log "
-            "p(x) leans on it. Constant or copied features do this."
+        yield (
+            f"{result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log p(x) leans on "
+            "it. Constant or copied features do this."
         )
 
 
@@ -48,7 +85,7 @@ def print_run(run: Run) -> None:
     table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
     table.add_row("", data["binarization"])
     table.add_row("recipe", config["recipe"])
-    options = ", ".join(f"{name} {_short(value)}" for name, value in config["options"].items())
+    options = ", ".join(f"{name} {_short(value)}" for name, value in _telling(config).items())
     table.add_row("model", options)
     if run.model.exists():
         model = open_run(run.path).objective.model
@@ -62,9 +99,24 @@ def print_run(run: Run) -> None:
     files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[jgpsm]*"))
     table.add_row("files", ", ".join(name for name in files if not name.startswith("snapshots")))
     Console().print(table)
-    if run.evaluation.exists():
-        print_evaluation(read_json(run.evaluation), config)
+    measured = [run.evaluation_of(split) for split in SPLITS if run.evaluation_of(split).exists()]
+    if measured:  # on the test data, where there is a choice
+        print_evaluation(read_json(measured[0]), config)
+
+
+def _telling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's options that apply beside the others, or that were set to something."""
+    from subo.options import defaults
+
+    options, plain = config["options"], defaults(config["recipe"], "recipe")
+
+    def tells(name: str) -> bool:
+        others, values = _BESIDE.get(name, ((), ()))
+        applies = not others or any(options.get(other) in values for other in others)
+        return applies or _short(options[name]) != _short(plain.get(name))
+
+    return {name: value for name, value in options.items() if tells(name)}
 
 
 def _short(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

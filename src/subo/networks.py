@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 from torch import Size, Tensor, nn
+from torch.nn.functional import conv_transpose2d, pad
 
 from subo.errors import InputError
 
@@ -83,6 +84,32 @@ def residual_mlp(
     )
 
 
+class Upscale(nn.Module):
+    """Repeats pixels in both directions, then convolves: ``(N, C, h, w) -> (N, C', H, W)``.
+
+    A plain transposed convolution of stride 2 gives neighbours to different weights, which leaves a checkerboard in
+    pictures (Odena et al., 2016). Here all pixels share a 3 x 3 kernel w. Both steps are one transposed convolution
+    with the 4 x 4 kernel that is w, flipped, summed over 2 x 2 shifts: less than half the operations.
+
+    Args:
+        in_channels: C.
+        out_channels: C'.
+        size: ``(H, W)``, at most ``(2 h, 2 w)``; what is beyond is cut off.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]):
+        super().__init__()
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel_size=3)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = self.size
+        w = self.convolution.weight.flip(2, 3).transpose(0, 1)
+        rows = pad(w, (0, 0, 0, 1)) + pad(w, (0, 0, 1, 0))
+        kernel = pad(rows, (0, 1)) + pad(rows, (1, 0))
+        return conv_transpose2d(x, kernel, self.convolution.bias, stride=2, padding=1)[..., :height, :width]
+
+
 def _halved(size: int, times: int) -> list[int]:
     """The sizes that strides of 2 lead through, from `size` down: each is half of the last, rounded up."""
     sizes = [size]
@@ -137,6 +164,8 @@ def conv_decoder(
 ) -> nn.Sequential:
     """The mirror of :func:`conv_encoder`: ``(N, in_features) -> (N, C, H, W)``, any C, H and W, odd sizes too.
 
+    Each step doubles the image and convolves it, see :class:`Upscale`.
+
     Args:
         in_features: Elements of one input.
         image_shape: ``(C, H, W)`` of the output; for a family that takes P numbers an element, C is P times the
@@ -153,13 +182,9 @@ def conv_decoder(
         nn.Linear(hidden, Size(start).numel()), nn.Unflatten(1, start),
     ]  # fmt: skip
     outputs = [colours, *channels][:-1][::-1]
-    for i, (c_in, c_out) in enumerate(zip(channels[::-1], outputs, strict=True)):
-        # From ceil(n / 2) a stride of 2 leads to n - 1 or n; the output padding is what tells them apart.
-        padding = (1 - heights[-2 - i] % 2, 1 - widths[-2 - i] % 2)
-        layers += [
-            activation(),
-            nn.ConvTranspose2d(c_in, c_out, kernel_size=3, stride=2, padding=1, output_padding=padding),
-        ]
+    sizes = list(zip(heights, widths, strict=True))[:-1][::-1]
+    for c_in, c_out, size in zip(channels[::-1], outputs, sizes, strict=True):
+        layers += [activation(), Upscale(c_in, c_out, size)]
     return nn.Sequential(*layers)
 
 

@@ -1,6 +1,6 @@
 """A run's figures: what is computed of a model for each picture, and under which name the picture goes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +18,14 @@ from subo.model import VAE
 from subo.randomness import forked
 from subo.runs import Run
 
-__all__ = ["draw_figures", "draw_latent_plane"]
+__all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
 
-_SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 20, 3.0, 60
+Units = tuple[np.ndarray, np.ndarray]
+
+_SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 12, 3.0, 60
+_LISTED = 20  # features without names, which may be a table's; more are rather a curve
+_PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
+_COMPONENTS = ("first principal component of z", "second principal component of z")
 
 
 def draw_figures(run: Run, model: VAE, data: Data) -> None:
@@ -32,47 +37,90 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     Args:
         run: Where metrics and snapshots are, and the pictures go.
         model: The fitted model.
-        data: Its data; pictures show the test data.
+        data: Its data; pictures show the test data, and the moving one the validation data.
     """
     held_out = data.test
     usage = latent_usage(model, held_out)
     folder = run.figures
+    names, units = data.feature_names, feature_units(data)
     _draw_training(run)
-    shown = held_out.take(torch.arange(min(len(held_out), _SHOWN)))
-    originals = shown.read(torch.arange(len(shown)))[0]
-    shade = _shading(originals)
-    picture = figures.reconstructions(
-        shade(originals), shade(reconstruct(model, shown)), feature_names=data.feature_names
-    )
+    picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
     figures.save(picture, folder / "reconstructions.png")
+    shade = shading(_first(held_out))
     with forked(0), torch.no_grad():
         z, p = model.sample(_SAMPLES)
-    figures.save(figures.samples(shade(p.mean.cpu()), feature_names=data.feature_names), folder / "samples.png")
+    picture = figures.samples(shade(p.mean.cpu()), feature_names=names, units=units)
+    figures.save(picture, folder / "samples.png")
     active = usage.active.numpy()
     if usage.kl is not None:
         figures.save(figures.kl_per_dimension(_array(usage.kl), active=active), folder / "kl.png")
     else:
         figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
-    figures.save(draw_latent_plane(model, usage, held_out), folder / "latent_plane.png")
+    picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
+    figures.save(picture, folder / "latent_plane.png")
     if isinstance(z, Tensor) and z.shape[1:] == (2,):
-        figures.save(figures.decoder_grid(shade(_grid_means(model)), limit=_LIMIT), folder / "decoder_grid.png")
-    _animate(run, data)
+        picture = figures.decoder_grid(shade(_grid_means(model)), limit=_LIMIT, units=units)
+        figures.save(picture, folder / "decoder_grid.png")
+    _animate(run, model, data)
 
 
-def draw_latent_plane(model: VAE, usage: LatentUsage, split: Split) -> Figure:
-    """The posterior means of data: as they are in one or two dimensions, else by their two principal components."""
-    means, labels = usage.means.numpy(), None if split.labels is None else split.labels.numpy()
+def draw_reconstructions(
+    model: VAE, split: Split, *, feature_names: Sequence[str] | None = None, units: Units | None = None
+) -> Figure:
+    """The first 16 of some data, beside their reconstructions; options as of :func:`subo.figures.reconstructions`."""
+    originals, shown = _first(split), split.take(torch.arange(min(len(split), _SHOWN)))
+    shade = shading(originals)
+    return figures.reconstructions(
+        shade(originals), shade(reconstruct(model, shown)), feature_names=feature_names, units=units
+    )
+
+
+def draw_latent_plane(
+    model: VAE, usage: LatentUsage, split: Split, *, name: str = "data", classes: Sequence[str] | None = None
+) -> Figure:
+    """The posterior means of data: as they are in one or two dimensions, else by their two principal components.
+
+    Args:
+        model: The model.
+        usage: Its latents on these data.
+        split: The data.
+        name: What they are called in the title.
+        classes: The names that the labels 0, 1, ... stand for.
+    """
+    means, labels = usage.means.numpy(), _labels(split, classes)
     if means.shape[1] == 1:
-        return figures.latent_plane(means, labels, axes=("z1", ""))
+        return figures.latent_plane(means, labels, axes=("z1", ""), name=name)
     if means.shape[1] == 2:
-        return figures.latent_plane(means, labels, prior=_prior_density(model, means))
+        return figures.latent_plane(means, labels, prior=_prior_density(model), name=name)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
         pca.transform(means),
         labels,
-        axes=("first principal component of z", "second principal component of z"),
+        axes=_COMPONENTS,
         explained=pca.explained_variance_ratio_,
+        name=name,
     )
+
+
+def feature_units(data: Data) -> Units | None:
+    """Mean and standard deviation of a table's columns over the training data, which have units of their own.
+
+    Returns:
+        Two arrays ``(D,)``; None for images, for curves (many features without names) and for values in [0, 1], which
+        share a unit.
+    """
+    x = data.train.x
+    if x.ndim != 2 or data.kind not in ("real", "counts") or (data.feature_names is None and x.shape[1] > _LISTED):
+        return None
+    deviation, mean = torch.std_mean(x.double(), dim=0, correction=0)
+    return _array(mean), _array(torch.where(deviation > 0, deviation, 1.0))
+
+
+def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
+    """Labels as they are, or by name."""
+    if split.labels is None:
+        return None
+    return split.labels.numpy() if classes is None else np.array(classes)[split.labels.numpy()]
 
 
 def _draw_training(run: Run) -> None:
@@ -97,13 +145,19 @@ def _draw_training(run: Run) -> None:
 
 
 @torch.no_grad()
-def _prior_density(model: VAE, means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log p(z) over a grid that holds the means and the prior's own mass."""
-    reach = max(4.0, 1.2 * float(np.abs(means).max()))
-    axis = torch.linspace(-reach, reach, 200)
-    points = torch.cartesian_prod(axis, axis)
-    density = call(model.prior).log_prob(place(model, points, {})[0]).reshape(200, 200).T  # rows are z2
-    return axis.numpy(), axis.numpy(), _array(density)
+def _prior_density(model: VAE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log p(z) over a grid with room for the contours: around the densest 99% of draws."""
+    prior = call(model.prior)
+    with forked(0):
+        z = prior.sample(torch.Size([_PRIOR_DRAWS]))
+    log_density = prior.log_prob(z)
+    z = z[log_density >= log_density.quantile(1 - _PRIOR_MASS)].cpu()
+    low, high = z.amin(0), z.amax(0)
+    margin = 0.2 * (high - low)
+    x, y = (torch.linspace(start, end, 200) for start, end in zip(low - margin, high + margin, strict=True))
+    points = torch.cartesian_prod(x, y)
+    density = prior.log_prob(place(model, points, {})[0]).reshape(200, 200).T  # rows are z2
+    return x.numpy(), y.numpy(), _array(density)
 
 
 def _grid_means(model: VAE) -> Tensor:
@@ -113,7 +167,7 @@ def _grid_means(model: VAE) -> Tensor:
     return means.unflatten(0, (_GRID, _GRID))
 
 
-def _animate(run: Run, data: Data) -> None:
+def _animate(run: Run, model: VAE, data: Data) -> None:
     files = sorted(run.snapshots.glob("means-*.npy"))
     if len(files) < 2:
         return
@@ -121,6 +175,7 @@ def _animate(run: Run, data: Data) -> None:
     frames = np.stack([np.load(file) for file in kept])
     if frames.shape[2] == 1:
         return
+    prior, axes = (_prior_density(model), ("z1", "z2")) if frames.shape[2] == 2 else (None, _COMPONENTS)
     if frames.shape[2] > 2:  # one pair of axes for all frames: the last one's principal components
         pca = PCA(2).fit(frames[-1])
         frames = np.stack([pca.transform(frame) for frame in frames])
@@ -130,21 +185,29 @@ def _animate(run: Run, data: Data) -> None:
         epoch = int(file.stem.split("-")[1])
         metrics = bounds.get(epoch)
         captions.append(f"epoch {epoch}" + (f", bound {metrics['bound']:.2f} nats" if metrics else ""))
-    labels = data.validation.labels
+    watched = data.validation.take(torch.arange(frames.shape[1]))
     figures.animate_means(
         frames,
-        None if labels is None else labels[: frames.shape[1]].numpy(),
+        _labels(watched, data.class_names),
         captions,
         run.figures / "latent_plane.gif",
+        prior=prior,
+        axes=axes,
+        name="validation data",
     )
 
 
-def _shading(originals: Tensor) -> Callable[[Tensor], np.ndarray]:
+def _first(split: Split) -> Tensor:
+    """The data that are shown, as numbers."""
+    return split.read(torch.arange(min(len(split), _SHOWN)))[0]
+
+
+def shading(originals: Tensor) -> Callable[[Tensor], np.ndarray]:
     """Brings pictures whose values are not in [0, 1] into it, by the originals' range; vectors stay as they are."""
     low, high = (value.item() for value in originals.aminmax())
     if originals.ndim < 3 or (low >= 0 and high <= 1):
         return _array
-    return lambda means: (_array(means) - low) / (high - low)
+    return lambda means: (_array(means) - low) / ((high - low) or 1.0)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

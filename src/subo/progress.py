@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingBar", "bar"]
 
 _REFRESH = 0.2  # seconds: reading the numbers of every step would cost more than some steps do
+_LINES = 10  # where there is no terminal
 
 
 class TrainingBar:
@@ -40,6 +41,7 @@ class TrainingBar:
         self._epochs, self._minutes, self._show = epochs, minutes, show
         self._console = Console(stderr=True)
         self._data, self._since, self._shown = 0, time.monotonic(), 0.0
+        self._printed = -1  # tenths of training that were over at the last line
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -83,9 +85,14 @@ class TrainingBar:
         )
 
     def epoch(self, epoch: "Epoch") -> None:
-        """Where there is no terminal, prints a line for about every tenth of the epochs."""
-        every = max(1, (self._epochs or 10) // 10)
-        if self._show and not self._console.is_terminal and (epoch.epoch % every == 0 or epoch.epoch == 1):
+        """Where there is no terminal, prints a line for the first epoch and for every tenth of the training."""
+        if not self._show or self._console.is_terminal:
+            return
+        by_epochs = epoch.epoch / self._epochs if self._epochs else 0.0
+        by_time = epoch.seconds / (60 * self._minutes) if self._minutes else 0.0
+        done = int(_LINES * min(1.0, max(by_epochs, by_time)))
+        if done > self._printed:
+            self._printed = done
             held_out = f", validation bound {epoch.validation.bound:.2f}" if epoch.validation else ""
             self._console.print(
                 f"epoch {epoch.epoch}: bound {epoch.train.bound:.2f}, rate {epoch.train.rate:.2f}, "

@@ -29,10 +29,12 @@ class Contents:
     Attributes:
         parts: One split with all rows in their order, or train, validation and test.
         names: The names of a table's columns.
+        classes: The names that the labels 0, 1, ... stand for.
     """
 
     parts: tuple[Split, ...]
     names: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
 
 
 def read_file(path: Path) -> Contents:
@@ -223,11 +225,12 @@ def _is_number(cell: str) -> bool:
 
 def _read_images(folder: Path) -> Contents:
     """Reads the images of a folder, or of its subfolders, in the order of their names."""
-    paths, classes = _images_in(folder), []
+    paths, labels, classes = _images_in(folder), None, None
     if not paths:
         subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
         inside = [(path, label) for label, sub in enumerate(subfolders) for path in _images_in(sub)]
-        paths, classes = [path for path, _ in inside], [label for _, label in inside]
+        paths, labels = [path for path, _ in inside], torch.tensor([label for _, label in inside])
+        classes = tuple(subfolder.name for subfolder in subfolders)
     if not paths:
         raise InputError(f"{folder}: no images found in the folder or its subfolders; known are {', '.join(_IMAGES)}")
     size, modes = _on_image(paths[0], lambda image: image.size), set()
@@ -246,7 +249,7 @@ def _read_images(folder: Path) -> Contents:
     for row, path in zip(pixels, paths, strict=True):
         row[:] = _on_image(path, lambda image: _pixels(image, mode)).reshape(row.shape)
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 3, 1)))
-    return Contents((Split(x, levels=255, labels=torch.tensor(classes) if classes else None),))
+    return Contents((Split(x, levels=255, labels=labels),), classes=classes)
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -5,7 +5,8 @@
 ``metrics.jsonl``     one line an epoch
 ``checkpoint.pt``     all that training needs to go on
 ``model.safetensors`` the fitted weights; there when the run is finished
-``evaluation.json``   what was measured on held-out data
+``evaluation.json``   what was measured on the test data; ``evaluation-train.json`` and
+                      ``evaluation-validation.json``: on those, where they were asked for
 ``snapshots/``        posterior means of some held-out data during training
 ``figures/``          pictures
 ===================== ==================================================================================
@@ -26,8 +27,11 @@ from torch import nn
 
 from subo.errors import InputError
 from subo.files import read_json, replacing, write_json, write_text
+from subo.named_sets import NAMES
 
-__all__ = ["Run"]
+__all__ = ["SPLITS", "Run"]
+
+SPLITS = ("test", "validation", "train")
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,11 @@ class Run:
     @property
     def evaluation(self) -> Path:
         """``evaluation.json``."""
-        return self.path / "evaluation.json"
+        return self.evaluation_of("test")
+
+    def evaluation_of(self, split: str) -> Path:
+        """``evaluation.json`` of the test data, ``evaluation-SPLIT.json`` of others."""
+        return self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
     @property
     def snapshots(self) -> Path:
@@ -131,10 +139,19 @@ class Run:
             InputError: There is no run, or it is not finished.
         """
         run = cls(Path(path))
+        if run.path.is_file() or (str(path) in NAMES and not run.config.exists()):
+            what = "a file" if run.path.is_file() else "a data set"
+            raise InputError(
+                f"{path} is {what}, and the folder of a run is expected, as given to fit --out. Where a command takes "
+                "both, the run comes first, then the data."
+            )
         if not run.path.is_dir():
             raise InputError(f"there is no run folder {path}. 'subo fit DATA --out {path}' would make one.")
         if not run.config.exists():
-            raise InputError(f"{path} is not a run folder: it has no config.json. Name the folder given to --out.")
+            raise InputError(
+                f"{path} is not a run folder: it has no config.json. Name the folder given to --out; where a command "
+                "takes a run and data, the run comes first."
+            )
         if finished and not run.model.exists():
             raise InputError(
                 f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
@@ -142,8 +159,14 @@ class Run:
             )
         return run
 
+    def clear_evaluations(self) -> None:
+        """Removes all that was measured: of weights that are replaced."""
+        for split in SPLITS:
+            self.evaluation_of(split).unlink(missing_ok=True)
+
     def _clear(self) -> None:
-        for file in (self.model, self.evaluation, self.checkpoint, self.metrics, self.config):
+        self.clear_evaluations()
+        for file in (self.model, self.checkpoint, self.metrics, self.config):
             file.unlink(missing_ok=True)
         for folder in (self.figures, self.snapshots):
             shutil.rmtree(folder, ignore_errors=True)

@@ -147,7 +147,14 @@ def _data(contents: Contents, name: str, seed: int) -> Data:
     whole = parts[0] if len(parts) == 1 else _joined(*parts)
     if len(parts) == 1:
         parts = split(whole.x, labels=whole.labels, levels=whole.levels, seed=seed, where=name)
-    return Data(name, *parts, kind=kind_of(whole.x, whole.levels), seed=seed, feature_names=contents.names)
+    return Data(
+        name,
+        *parts,
+        kind=kind_of(whole.x, whole.levels),
+        seed=seed,
+        feature_names=contents.names,
+        class_names=contents.classes,
+    )
 
 
 def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> Contents:

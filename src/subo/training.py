@@ -1,12 +1,10 @@
 """The training loop: a generator of steps, which whoever trains consumes."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,11 +12,13 @@ from subo.batches import Batch
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError
 from subo.objective import Loss, Objective
+from subo.optimizers import clip_gradients, make_optimizer
+from subo.updates import Joint, Updates, at_rest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["REMEDY", "Schedule", "Step", "make_optimizer", "train"]
+__all__ = ["REMEDY", "Schedule", "Step", "train"]
 
 
 @dataclass(frozen=True)
@@ -72,40 +72,6 @@ class Step:
     gradient_norm: float | None
 
 
-def make_optimizer(module: nn.Module, name: str = "Adam", *, learning_rate: float = 1e-3, **options: Any) -> Optimizer:
-    """Makes any of torch's optimisers by name, fused where it can be.
-
-    Args:
-        module: Whose parameters.
-        name: A class of ``torch.optim``, in any case.
-        learning_rate: Its step size.
-        **options: Its other arguments.
-
-    Raises:
-        InputError: There is no such optimiser, or it does not take such arguments.
-    """
-    known = {
-        key.lower(): kind
-        for key, kind in vars(torch.optim).items()
-        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
-    }
-    unfit = {"lbfgs": "it asks for the loss again and again", "sparseadam": "it needs sparse gradients"}
-    if name.lower() in unfit:
-        raise InputError(f"{name} cannot train here, since {unfit[name.lower()]}: use Adam or AdamW")
-    if name.lower() not in known:
-        names = ", ".join(sorted(kind.__name__ for kind in known.values()))
-        raise InputError(f"torch has no optimiser '{name}'; it has {names}")
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise InputError(f"the learning rate must be positive, not {learning_rate}")
-    kind: Any = known[name.lower()]
-    if "fused" in inspect.signature(kind).parameters:
-        options.setdefault("fused", True)
-    try:
-        return kind(module.parameters(), lr=learning_rate, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{kind.__name__} cannot be made with {options or 'these parameters'}: {error}") from error
-
-
 def train(
     objective: Objective,
     batches: Iterable[Any],
@@ -114,6 +80,7 @@ def train(
     fabric: "Fabric | None" = None,
     optimizer: Optimizer | None = None,
     schedule: Schedule | None = None,
+    updates: Updates | None = None,
     progress: Callable[[int], float] | None = None,
     clip: float | None = None,
     first: int = 0,
@@ -130,6 +97,7 @@ def train(
         fabric: Where to train; this process's CPU or accelerator by default.
         optimizer: Over the objective's parameters; Adam at 1e-3 by default.
         schedule: Of learning rate and KL weight; constant by default.
+        updates: Which parameters a batch moves; all of them at once by default.
         progress: The share of the whole training that is over, from the number of steps made; by default that of
             `steps`.
         clip: Largest norm of the gradient; longer ones are shortened to it.
@@ -139,7 +107,8 @@ def train(
         One record a step.
 
     Raises:
-        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are as before that step.
+        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are as before it was followed.
+        InputError: `updates` move theta and phi in turns, and the model does not tell them apart.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -149,12 +118,13 @@ def train(
     """
     fabric = fabric or make_fabric()
     schedule = schedule or Schedule()
+    updates = updates or Joint()
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    module, stepper, backward = _prepared(objective, optimizer, fabric)
-    scaled = fabric.strategy.precision.precision == "16-mixed"
+    like = optimizer.param_groups[0]["params"][0]
+    follow = _follower(objective, optimizer, fabric, clip)
+    resting = at_rest(objective, updates)
     objective.train()
     number = first
     for item in _cycle(batches, forever=steps is not None):
@@ -164,25 +134,51 @@ def train(
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        x = batch.x.to(parameters[0], non_blocking=True)
+        x = batch.x.to(like, non_blocking=True)
         context = {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.context.items()}
-        loss: Loss = module(x, context, kl_weight=kl_weight)
         number += 1
+        *before, last = updates.turns()
+        for part in before:
+            follow(number, x, context, batch.weight, kl_weight, resting[part])
+        loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
+        updates.watch(loss, batch.weight, fabric)
+        yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
+
+
+def _follower(
+    objective: Objective, optimizer: Optimizer, fabric: "Fabric", clip: float | None
+) -> Callable[..., tuple[Loss, float | None]]:
+    """Makes the function that takes one step of the optimiser, with fresh noise; gives loss and norm."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    module, stepper, backward = _prepared(objective, optimizer, fabric)
+    scaled = fabric.strategy.precision.precision == "16-mixed"
+
+    def follow(
+        number: int,
+        x: Tensor,
+        context: dict[str, Tensor],
+        weight: float,
+        kl_weight: float,
+        resting: list[nn.Parameter],
+    ) -> tuple[Loss, float | None]:
+        loss: Loss = module(x, context, kl_weight=kl_weight)
         if not math.isfinite(loss.loss.item()):
             what = loss.nonfinite() or "the gradient's surrogate is not finite, though the bound is"
             raise DivergedError(f"step {number}: {what}. {REMEDY}")
         for parameter in parameters:
             parameter.grad = None
-        backward(loss.loss if batch.weight == 1 else batch.weight * loss.loss)
+        backward(loss.loss if weight == 1 else weight * loss.loss)
+        for parameter in resting:  # what has no gradient is left alone, by its moments and its decay, too
+            parameter.grad = None
         norm = None
         if clip is not None:
-            clipped: Any = fabric.clip_gradients(objective, stepper, max_norm=clip, error_if_nonfinite=False)
-            norm = float(clipped)
+            norm = clip_gradients(fabric, objective, stepper, clip)
             if not math.isfinite(norm) and not scaled:  # a loss scaler skips such a step, and lowers its scale
                 raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {REMEDY}")
         stepper.step()
-        loss = loss._replace(loss=loss.loss.detach())
-        yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
+        return loss._replace(loss=loss.loss.detach()), norm
+
+    return follow
 
 
 def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable]:

@@ -19,9 +19,10 @@ from subo.model import LatentVariableModel
 from subo.randomness import forked
 from subo.support import check_support
 
-_NUMBERS = 20_000_000  # in one tensor of a pass: 80 MB of float32
+_NUMBERS = 1_000_000  # in one tensor of a pass: 4 MB of float32
+_DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
-__all__ = ["Evaluation", "Scores", "evaluate", "score"]
+__all__ = ["Evaluation", "Scores", "evaluate", "measure", "rows_at_a_time", "score"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Scores:
     rate: Tensor
     distortion: Tensor
     num_samples: int
+
+    @property
+    def elbo(self) -> Tensor:
+        """``-(rate + distortion)``, ``(N,)``."""
+        return -(self.rate + self.distortion)
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,15 @@ class Evaluation:
     split: str
     at_floor: float | None
 
+    def __repr__(self) -> str:
+        return (
+            f"Evaluation({self.split}, {self.num_data:,} data, nats per datum: "
+            f"log_px {self.log_px:.3f} +- {self.log_px_se:.3f} by {self.num_samples:,} samples, "
+            f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
+            f"{self.active_units} of {self.latent_dim} latents active, "
+            f"median effective sample size {self.median_ess:.1f})"
+        )
+
 
 @torch.no_grad()
 def score(
@@ -106,8 +121,8 @@ def score(
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
     check_support(model, split)
     parts = []
-    max_rows = max_rows or _rows(model, split)
-    size = max(1, min(len(split), max_rows // min(num_samples, max_rows)))
+    max_rows = max_rows or rows_at_a_time(model, split)
+    size = max(1, min(len(split), max_rows, _DATA))
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
@@ -150,15 +165,29 @@ def evaluate(
     Raises:
         InputError: There is only one datum, so no standard error.
     """
+    return measure(model, split, name=name, num_samples=num_samples, seed=seed, advance=advance)[0]
+
+
+def measure(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    name: str = "test",
+    num_samples: int = 1000,
+    max_rows: int | None = None,
+    seed: int = 0,
+    advance: Callable[[int], Any] | None = None,
+) -> tuple[Evaluation, Scores]:
+    """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
-    scores = score(model, split, num_samples=num_samples, seed=seed, advance=advance)
+    scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
     at_floor = _share_at_floor(model, split)
-    elbo = -(scores.rate + scores.distortion)
+    elbo = scores.elbo
     root = math.sqrt(len(split))
     log_px = scores.log_px.mean().item()
-    return Evaluation(
+    evaluation = Evaluation(
         log_px=log_px,
         log_px_se=scores.log_px.std().item() / root,
         elbo=elbo.mean().item(),
@@ -174,9 +203,10 @@ def evaluate(
         split=name,
         at_floor=at_floor,
     )
+    return evaluation, scores
 
 
-def _rows(model: Any, split: Split) -> int:
+def rows_at_a_time(model: Any, split: Split) -> int:
     """How many latents to decode at a time: bounded by the numbers that describe one p(x|z)."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
     return max(1, min(5000, _NUMBERS // getattr(family, "num_params", split.event_shape.numel())))

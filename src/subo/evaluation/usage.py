@@ -92,7 +92,8 @@ def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     else:
         return None
     try:
-        return kl_divergence(marginals, p.base_dist).flatten(1)
+        prior = p.base_dist.expand(marginals.batch_shape)  # torch's divergence of bits does not broadcast
+        return kl_divergence(marginals, prior).flatten(1)
     except NotImplementedError:
         return None
 

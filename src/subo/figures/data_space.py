@@ -18,12 +18,16 @@ __all__ = ["decoder_grid", "reconstructions", "samples", "tile"]
 MAX_LISTED = 20
 """Vectors of at most so many features are drawn feature by feature, longer ones as curves."""
 
+Units = tuple[Shaped[ndarray, " D"], Shaped[ndarray, " D"]]
+"""Mean and standard deviation of each feature; the second is positive."""
+
 
 def reconstructions(
     originals: Shaped[ndarray, " N *event"],
     means: Shaped[ndarray, " N *event"],
     *,
     feature_names: Sequence[str] | None = None,
+    units: Units | None = None,
 ) -> Figure:
     """Data, and the means of p(x|z) where their posterior puts z.
 
@@ -31,13 +35,15 @@ def reconstructions(
         originals: Data, ``(N, *event)``; the first 24 images or 8 vectors are drawn.
         means: Their reconstructions, ``(N, *event)``.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
+        units: Mean and standard deviation of each feature of a vector, in which they are drawn; by default as
+            they are.
 
     Returns:
         Images: a row of originals above a row of reconstructions, once or twice. Vectors: a panel a datum.
     """
     title = "Data, and the means of their reconstructions"
     if _pictures(originals) is None:
-        return _compare_vectors(title, _rows(originals), _rows(means), feature_names)
+        return _compare_vectors(title, _rows(originals, units), _rows(means, units), feature_names, units is not None)
     count = min(len(originals), 24)
     bands = 1 if count <= 12 else 2
     columns = math.ceil(count / bands)
@@ -57,8 +63,10 @@ def reconstructions(
     return figure
 
 
-def _compare_vectors(title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None) -> Figure:
-    figure, panels = _panels(title, min(len(originals), 8), means.shape[1], names)
+def _compare_vectors(
+    title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None, standard: bool
+) -> Figure:
+    figure, panels = _panels(title, min(len(originals), 8), means.shape[1], names, standard)
     feature = np.arange(means.shape[1])
     for index, (axes, x, mean) in enumerate(zip(panels, originals, means, strict=False)):
         if len(feature) <= MAX_LISTED:
@@ -74,13 +82,18 @@ def _compare_vectors(title: str, originals: ndarray, means: ndarray, names: Sequ
 
 
 def samples(
-    means: Shaped[ndarray, " N *event"], *, feature_names: Sequence[str] | None = None, drawn: bool = False
+    means: Shaped[ndarray, " N *event"],
+    *,
+    feature_names: Sequence[str] | None = None,
+    units: Units | None = None,
+    drawn: bool = False,
 ) -> Figure:
     """What the model believes data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
 
     Args:
         means: Decoded draws, ``(N, *event)``; the first 100 are drawn.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
+        units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
         drawn: Whether these are draws of x and not means of p(x|z); the title says which.
 
     Returns:
@@ -98,15 +111,15 @@ def samples(
         _show(figure.subplots(), picture)
         set_title(figure.axes[0], title)
         return figure
-    means = _rows(means)
-    feature = np.arange(means.shape[1])
+    means = _rows(means, units)
+    feature, standard = np.arange(means.shape[1]), units is not None
     if len(feature) <= MAX_LISTED:
-        figure, (axes,) = _panels(title, 1, len(feature), feature_names)
+        figure, (axes,) = _panels(title, 1, len(feature), feature_names, standard)
         marker, alpha = "o" if len(feature) == 1 else None, max(0.25, len(means) ** -0.3)
         for sample in means:
             axes.plot(sample, feature, marker=marker, ms=4, lw=0.8, color=BLUE, alpha=alpha)
         return figure
-    figure, panels = _panels(title, min(len(means), 12), len(feature), feature_names)
+    figure, panels = _panels(title, min(len(means), 12), len(feature), feature_names, standard)
     everything = [np.column_stack([feature, sample]) for sample in means]
     for axes, sample in zip(panels, means, strict=False):
         axes.add_collection(LineCollection(everything, colors=PALE, linewidths=0.4, zorder=0))
@@ -114,7 +127,7 @@ def samples(
     return figure
 
 
-def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure:
+def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Units | None = None) -> Figure:
     """What the decoder makes of every place in a plane of z.
 
     Args:
@@ -122,10 +135,11 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure
             ``means[i, j]`` belongs to ``z2 = grid[i]`` and ``z1 = grid[j]``, where ``grid`` is
             ``linspace(-limit, limit, G)``. Two equal leading axes are taken for the grid's.
         limit: The grid's last value, in units of z.
+        units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
 
     Returns:
-        Images: one seamless picture, z2 upwards. Vectors: a small curve over the features in every place, all
-        to one scale.
+        Images: one beside the other, z2 upwards. Vectors: a small curve over the features in every place, all to
+        one scale.
     """
     if means.ndim < 3 or means.shape[0] != means.shape[1]:
         side = math.isqrt(len(means))
@@ -141,16 +155,17 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0) -> Figure
     axes = figure.subplots()
     pictures = _pictures(cells)
     if pictures is not None:
-        height, width, *colour = pictures.shape[1:]
-        # A picture's first row is its top, and belongs to the last z2.
-        upward = pictures.reshape(side, side, height, width, *colour)[::-1]
-        _show(axes, np.swapaxes(upward, 1, 2).reshape(side * height, side * width, *colour))
-        axes.images[0].set_extent((-edge, edge, -edge, edge))
-        axes.set_aspect(height / width)
+        height, width = pictures.shape[1:3]
+        upward = cells.reshape(means.shape)[::-1].reshape(cells.shape)  # the first row of tiles is the last z2
+        _show(axes, tile(upward, columns=side))
+        # Each image is centred on its z; the gap to the next one is a pixel, which the last one lacks.
+        right, top = (limit + step / 2 * size / (size + 1) for size in (width, height))
+        axes.images[0].set_extent((-right, right, -top, top))
+        axes.set_aspect((height + 1) / (width + 1))
     else:
-        curves = _rows(cells)
+        curves = _rows(cells, units)
         low, high = curves.min(), curves.max()
-        scale = f"{low:.3g} to {high:.3g}".replace("-", "−")
+        scale = f"{low:.3g} to {high:.3g}".replace("-", "−") + (" standard deviations" if units is not None else "")
         title += f"\nEach curve runs over {curves.shape[1]} features; all to one scale, {scale}"
         z2, z1 = (np.indices((side, side)).reshape(2, -1, 1) - (side - 1) / 2) * step
         x = z1 + 0.8 * step * (np.linspace(0, 1, curves.shape[1]) - 0.5)
@@ -207,11 +222,15 @@ def _pictures(events: ndarray) -> ndarray | None:
     return np.clip(pictures, 0, 1)
 
 
-def _rows(events: ndarray) -> ndarray:
-    return events.reshape(len(events), -1)
+def _rows(events: ndarray, units: Units | None) -> ndarray:
+    """Vectors, ``(N, D)``: as they are, or in standard deviations from the mean."""
+    rows = events.reshape(len(events), -1)
+    return rows if units is None else (rows - units[0]) / units[1]
 
 
-def _panels(title: str, count: int, size: int, names: Sequence[str] | None) -> tuple[Figure, list[Axes]]:
+def _panels(
+    title: str, count: int, size: int, names: Sequence[str] | None, standard: bool
+) -> tuple[Figure, list[Axes]]:
     """At most `count` panels for vectors of `size` features, in full rows and with shared axes.
 
     Few features run down the y-axis, where their names can be read; many run along the x-axis.
@@ -223,8 +242,9 @@ def _panels(title: str, count: int, size: int, names: Sequence[str] | None) -> t
     figure = Figure(figsize=figsize, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     feature = "" if listed and names is not None else "feature"
+    value = "standard deviations\nfrom the mean" if standard else "value"
     for (row, column), axes in np.ndenumerate(grid):
-        xlabel, ylabel = ("value", feature) if listed else (feature, "value")
+        xlabel, ylabel = (value, feature) if listed else (feature, value)
         set_labels(axes, "", xlabel if row == rows - 1 else "", ylabel if column == 0 else "")
     if listed:
         grid[0, 0].set_yticks(range(size), labels=[str(i) for i in range(size)] if names is None else names)

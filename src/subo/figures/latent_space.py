@@ -32,6 +32,10 @@ __all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "laten
 MAX_POINTS = 5_000
 ACTIVE_VARIANCE = 0.01
 PRIOR_MASSES = np.array([0.99, 0.9, 0.5])
+CONTOURS = "Contours enclose 50, 90 and 99% of the prior"
+
+Prior = tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " Gy Gx"]]
+"""Grids of z1 and z2, and log p(z) on them in nats up to a constant."""
 
 
 def kl_per_dimension(kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None) -> Figure:
@@ -94,9 +98,10 @@ def latent_plane(
     means: Shaped[ndarray, " N D"],
     labels: Shaped[ndarray, " N"] | None = None,
     *,
-    prior: tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " Gy Gx"]] | None = None,
+    prior: Prior | None = None,
     axes: tuple[str, str] = ("z1", "z2"),
     explained: Shaped[ndarray, " 2"] | None = None,
+    name: str = "data",
 ) -> Figure:
     """The data where their posteriors put them, as points of a plane.
 
@@ -108,6 +113,7 @@ def latent_plane(
             constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
         axes: Names of the two axes.
         explained: The part of the variance on each axis, ``(2,)``, if they are principal components.
+        name: What the data are called in the title, such as ``test data``.
 
     Returns:
         A scatter plot with equal units on both axes.
@@ -118,9 +124,9 @@ def latent_plane(
     plane = figure.subplots()
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
     shown = f", {len(points):,} of them shown" if step > 1 else ""
-    title = f"Posterior means of {len(means):,} data{shown}"
+    title = f"Posterior means of {len(means):,} {name}{shown}"
     if prior is not None and _draw_prior(plane, *prior):
-        title += "\nContours enclose 50, 90 and 99% of the prior"
+        title += f"\n{CONTOURS}"
     shares = ["", ""] if explained is None else [f" ({share:.0%} of the variance)" for share in explained]
     set_labels(plane, title, axes[0] + shares[0], axes[1] + shares[1])
     if means.shape[1] == 1:
@@ -194,35 +200,47 @@ def animate_means(
     captions: Sequence[str],
     path: str | Path,
     *,
+    prior: Prior | None = None,
+    axes: tuple[str, str] = ("z1", "z2"),
+    name: str = "data",
     duration: float = 0.12,
 ) -> None:
     """Writes a looping .gif of the posterior means as training moves them.
 
-    The axes never move, and each holds 99.5% of all frames' points; what lies outside leaves the picture.
+    The axes never move; they hold 99.5% of all frames' points and the prior's contours. What lies outside leaves the
+    picture.
 
     Args:
         frames: Means of q(z|x) of the same data at F times, ``(F, N, 2)``, thinned as for `latent_plane`.
         labels: ``(N,)``, as for :func:`latent_plane`.
         captions: What stands above each frame, F strings.
         path: The .gif to be written; a file of that name is replaced.
+        prior: As for :func:`latent_plane`, the same in all frames.
+        axes: Names of the two axes.
+        name: What the data are called in the title, such as ``validation data``.
         duration: Seconds that a frame is shown. The last one stays for 2 s.
     """
     path = with_ending(path, ".gif")
-    step = math.ceil(frames.shape[1] / MAX_POINTS)
+    count = frames.shape[1]
+    step = math.ceil(count / MAX_POINTS)
     frames = frames[:, ::step]
     low, high = np.quantile(frames.reshape(-1, 2), [0.0025, 0.9975], axis=0)
+    figure = Figure(figsize=(4.8, 5.2 if labels is None else 4.8), dpi=100, layout="compressed")
+    canvas, plane = FigureCanvasAgg(figure), figure.subplots()
+    title = f"Posterior means of {count:,} {name}"
+    if prior is not None and _draw_prior(plane, *prior):
+        title += f"\n{CONTOURS}"
+        low, high = np.minimum(low, plane.dataLim.min), np.maximum(high, plane.dataLim.max)
     middle, reach = (low + high) / 2, 0.54 * (np.max(high - low) or 1.0)
-    figure = Figure(figsize=(4.8, 4.8 if labels is None else 4.4), dpi=100, layout="compressed")
-    canvas, axes = FigureCanvasAgg(figure), figure.subplots()
-    dots = _scatter(figure, axes, frames[-1], None if labels is None else labels[::step])
-    axes.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
-    set_labels(axes, captions[0], "z1", "z2")
+    dots = _scatter(figure, plane, frames[-1], None if labels is None else labels[::step])
+    plane.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
+    set_labels(plane, f"{title}\n{captions[0]}", *axes)
     canvas.draw()
     figure.set_layout_engine("none")  # laid out once, so that nothing moves but the points
     pictures = []
     for points, caption in zip(frames, captions, strict=True):
         dots.set_offsets(points)
-        set_title(axes, caption)
+        set_title(plane, f"{title}\n{caption}")
         canvas.draw()
         pictures.append(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     palette = _palette(pictures[-1])

@@ -23,7 +23,8 @@ def training_curves(
     """Bound, rate and distortion over the epochs of a run.
 
     A y-axis spans what the last 90% of the epochs show, so that a start's huge values don't hide the rest; it
-    spans everything where that takes less than twice the room. Where an axis cuts something off it says so.
+    spans everything where that takes less than twice the room. Where an axis cuts something off it says so. That
+    of the rate starts at 0, where the latents say nothing.
 
     Args:
         epoch: Numbers of the epochs, ``(E,)``.
@@ -53,7 +54,7 @@ def training_curves(
         if best_epoch is not None:
             label = f"best, epoch {best_epoch}"
             axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
-        low, high, cut = _late_range(values)
+        low, high, cut = _late_range(values, zero=quantity == "rate")
         axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         xlabel = "epoch (the first run off the axis)" if cut else "epoch"
@@ -62,13 +63,15 @@ def training_curves(
     return figure
 
 
-def _late_range(values: ndarray) -> tuple[float, float, bool]:
+def _late_range(values: ndarray, *, zero: bool) -> tuple[float, float, bool]:
     """Limits of a y-axis for curves ``(R, E)``, and whether they cut something off: see `training_curves`."""
     late = values[:, values.shape[1] // 10 :]
     if np.isnan(late).all():
         return 0.0, 1.0, False
+    if zero:  # as if it were a value of the last epochs
+        values, late = (np.pad(part, ((0, 1), (0, 0))) for part in (values, late))
     cut = bool(np.nanmax(values) - np.nanmin(values) > 2 * (np.nanmax(late) - np.nanmin(late)))
     cut &= late.shape != values.shape
     low, high = (np.nanmin(late), np.nanmax(late)) if cut else (np.nanmin(values), np.nanmax(values))
     margin = 0.06 * (high - low) or 0.5
-    return float(low - margin), float(high + margin), cut
+    return 0.0 if zero and low == 0 else float(low - margin), float(high + margin), cut

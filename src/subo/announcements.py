@@ -1,0 +1,63 @@
+"""What a fit says before it trains, of what it read and chose, and after: why it is over."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from subo.messages import say
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from subo.fitting import History
+
+__all__ = ["announce", "conclude"]
+
+_USES = {"train": "train on", "validation": "validate on", "test": "test on"}
+_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
+_NAMED = 5  # columns
+
+
+def announce(config: Mapping[str, Any], model: "nn.Module", *, chosen: bool, constant: Sequence[str] = ()) -> None:
+    """Prints what was read and what is going to be fitted.
+
+    Args:
+        config: Of the run.
+        model: The model.
+        chosen: Whether the likelihood was left to the data.
+        constant: Columns of a table that never change in the training data.
+    """
+    data, options = config["data"], config["options"]
+    sizes, kind = data["sizes"], data["kind"]
+    parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
+    shape = tuple(data["event_shape"])
+    say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{_BITS[data['binarize']]}: {parts}")
+    why = f" (auto: the values are {kind})" if chosen else ""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    say(f"likelihood {options['likelihood']}{why}, {options['latent_dim']} latents, {parameters:,} parameters")
+    if constant:
+        more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
+        say(
+            f"Careful: all training data have one value in {', '.join(constant[:_NAMED])}{more}: such a column tells "
+            "nothing, and a density of it is as high as --min-scale lets it be. Leave it out."
+        )
+
+
+def conclude(history: "History", training: Mapping[str, Any], *, trained: bool) -> None:
+    """Prints why training is over.
+
+    Args:
+        history: What it did, over all sittings.
+        training: Its settings.
+        trained: Whether there was anything to do in this sitting.
+    """
+    last = history.epochs[-1]
+    reason = {
+        "epochs": "all epochs are done",
+        "minutes": f"time is up (--minutes {training.get('minutes') or 0:g})",
+        "patience": f"no better validation for {training.get('patience')} epochs (--patience)",
+    }[history.stopped_by]
+    if trained:
+        best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
+        say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
+    else:
+        say(f"nothing was left to do: {reason}. A larger --epochs, --minutes or --patience goes on.")

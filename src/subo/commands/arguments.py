@@ -1,0 +1,26 @@
+"""What several commands take, and the checks of it that come before any work."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from subo.errors import InputError
+
+__all__ = ["RunPath", "check_ending"]
+
+RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
+
+
+def check_ending(out: Path, *endings: str) -> None:
+    """Refuses a file that could not be written when the work is done.
+
+    Raises:
+        InputError: Its ending is none of these, it is a folder, or its own folder does not exist.
+    """
+    if out.suffix.lower() not in endings:
+        raise InputError(f"cannot write {out}: its ending must be one of {', '.join(endings)}.")
+    if out.is_dir():
+        raise InputError(f"cannot write {out}: it is a folder. Give another --out.")
+    if not out.parent.is_dir():
+        raise InputError(f"cannot write {out}: there is no folder {out.parent}.")

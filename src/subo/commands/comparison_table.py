@@ -1,0 +1,89 @@
+"""What ``compare`` prints: a table, and the differences in words."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from subo.evaluation.comparison import Comparison, Estimate, Row
+
+__all__ = ["print_comparison"]
+
+_COLUMNS = 100  # what a table must fit
+
+
+def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local: Sequence[str] = ()) -> None:
+    """Prints a row for each run, then in words how the others differ from the first.
+
+    Args:
+        comparison: What was measured.
+        config: Of one of the runs: what it says of the data holds for all.
+        local: The runs whose q was fitted to every one of the data.
+    """
+    from subo.experiments import describe_log_px  # here, since it takes a second that importing this should not
+
+    meaning = describe_log_px(config)
+    print(f"{comparison.split}, {comparison.num_data} data, nats per datum, +- standard errors; ELBO at beta 1")
+    print(f"log p(x), a {meaning}, by importance sampling from q(z|x):")
+    print(f"{comparison.num_samples} samples, of the same seed for every run\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column("run", overflow="fold", min_width=8)
+    bits = ["bits/dim"] if meaning == "log-probability" else []  # bits of a density count nothing
+    for name in ("log p(x)", "ELBO", "rate", "distortion", *bits, "active", "training"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        cells = [_lines(estimate, 3) for estimate in (row.log_px, row.elbo, row.rate, row.distortion)]
+        cells += [_lines(row.bits_per_dim, 4)] if bits else []
+        cells += [f"{row.active_units}/{row.latent_dim}", _duration(row.training_seconds)]
+        table.add_row(*(Text(cell) for cell in (row.name, *cells)))
+    Console(width=_COLUMNS).print(table)
+    for row in comparison.rows:
+        for warning in _warnings(row, comparison.num_samples, row.name in local):
+            print(f"Careful: {row.name} {warning}")
+    first = comparison.rows[0].name
+    print(f"\nAgainst {first}, paired over the {comparison.num_data} data:")
+    for row in comparison.rows[1:]:
+        for name, difference in (("log p(x)", row.log_px_difference), ("ELBO", row.elbo_difference)):
+            if difference is not None:
+                print(f"  {_in_words(difference, name, row.name, first)}")
+
+
+def _warnings(row: "Row", num_samples: int, local: bool) -> list[str]:
+    """What to know before a run's numbers are set beside another's."""
+    found = []
+    if row.active_units == 0 or row.rate.mean < 0.1:
+        found.append("has latents that say next to nothing: its posterior has collapsed to the prior.")
+    if row.median_ess < num_samples / 10:
+        ess = f"{row.median_ess:.1f} of {num_samples}"
+        found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")
+    if row.at_floor:
+        found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their floor: log p(x) leans on it.")
+    if local:
+        found.append("has no encoder: its q was fitted to each of these data, which makes its ELBO tighter.")
+    return found
+
+
+def _lines(estimate: "Estimate", digits: int) -> str:
+    return f"{estimate.mean:.{digits}f}\n+- {estimate.standard_error:.{digits}f}"
+
+
+def _in_words(difference: "Estimate", quantity: str, name: str, first: str) -> str:
+    if not math.isfinite(difference.mean):
+        return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
+    # to two digits of the error
+    digits = 3 if difference.standard_error == 0 else max(0, 1 - math.floor(math.log10(difference.standard_error)))
+    numbers = f"{abs(difference.mean):.{digits}f} +- {difference.standard_error:.{digits}f} nats"
+    if difference.differs:
+        return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
+    return f"{name} and {first}: no difference beyond 2 standard errors in {quantity} ({numbers})"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    units = ((100.0, 1, "s"), (6000.0, 60, "min"), (math.inf, 3600, "h"))
+    return next(f"{seconds / unit:.1f} {name}" for limit, unit, name in units if seconds < limit)

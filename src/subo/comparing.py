@@ -1,0 +1,185 @@
+"""Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.data import Split
+from subo.errors import InputError
+from subo.evaluation.comparison import Comparison, compare
+from subo.experiments import Experiment, describe_log_px, model_for, open_run
+from subo.files import write_json, write_text
+from subo.progress import bar
+from subo.runs import Run
+
+__all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison"]
+
+_SETTINGS = {
+    "event_shape": "the shape of its data is",
+    "sizes": "the sizes of its splits are",
+    "seed": "the seed of its split and bits is",
+    "binarize": "its binarisation is",
+}
+# These follow from the content or from the likelihood, or say nothing of what was held out.
+_NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
+
+
+def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
+    """Opens runs that may be compared: fitted to the same split of the same data, and of one kind of log p(x).
+
+    Args:
+        paths: Two or more run folders.
+
+    Returns:
+        The runs by their path, in the order given.
+
+    Raises:
+        InputError: A folder holds no finished run or is named twice, or a run differs from the first; says in what.
+    """
+    if len(paths) < 2:
+        given = "none was" if not paths else "one was"
+        raise InputError(f"a comparison needs at least two runs, and {given} given: subo compare RUN RUN ...")
+    places: dict[Path, str | Path] = {}
+    for path in paths:
+        place = Path(path).resolve()
+        if place in places:
+            raise InputError(
+                f"{path} is the same run as {places[place]}: a run differs from itself by nothing. Name each run once."
+            )
+        places[place] = path
+    experiments = {str(path): open_run(path) for path in paths}
+    (first, reference), *others = experiments.items()
+    for name, experiment in others:
+        if found := _differences(experiment.config, reference.config):
+            raise InputError(
+                f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for other "
+                "reasons than the models: fit both to the same data, with the same seed, binarisation and kind of "
+                "likelihood."
+            )
+    return experiments
+
+
+def compare_runs(
+    experiments: Mapping[str, Experiment],
+    *,
+    split: str = "test",
+    num_samples: int = 1000,
+    max_data: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Comparison:
+    """Measures runs on the same held-out data, and their differences from the first; writes nothing into the runs.
+
+    Args:
+        experiments: Those of :func:`open_comparable`.
+        split: ``test`` or ``validation``.
+        num_samples: K of log p(x).
+        max_data: How many of the data, the first of them; all by default.
+        seed: Of the samples.
+        progress: Whether to show progress.
+
+    Raises:
+        InputError: There are too few data or samples, or the data are not what they were.
+    """
+    if num_samples < 1:
+        raise InputError(f"--num-samples must be at least 1, not {num_samples}")
+    if max_data is not None and max_data < 2:
+        raise InputError(f"--max-data must be at least 2, not {max_data}: one datum gives no standard error")
+    held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
+    if max_data is not None:
+        held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
+    shown, task = bar("", len(experiments) * len(held_out), show=progress)
+
+    def advance(name: str, count: int) -> None:
+        shown.update(task, advance=count, description=f"{name}: log p(x), {num_samples} samples")
+
+    models = {}
+    with shown:
+        for name, experiment in experiments.items():
+            if is_local(experiment):
+                shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
+            models[name] = model_for(experiment, held_out)
+        comparison = compare(models, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
+    rows = zip(comparison.rows, experiments.values(), strict=True)
+    return replace(comparison, rows=tuple(replace(row, training_seconds=_seconds(e.run)) for row, e in rows))
+
+
+def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any]) -> None:
+    """Writes a comparison: .csv with a line per run, or .json with what the numbers mean beside them.
+
+    Args:
+        path: Where to.
+        comparison: What was measured.
+        config: Of one of the runs: what it says of the data holds for all.
+    """
+    rows = [{name: _plain(value) for name, value in row.flat().items()} for row in comparison.rows]
+    about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
+    if path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*rows[0], *about], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row | about for row in rows)
+        write_text(path, text.getvalue())
+        return
+    meaning = {
+        "unit": "nats per datum",
+        "estimator": "importance sampling from q(z|x), the same seed for every run",
+        "log_px_is": describe_log_px(config),
+        "differences": f"minus {comparison.rows[0].name}, paired over the data",
+        "data": config["data"]["source"],
+        "binarization": config["data"]["binarization"],
+        "fingerprint": config["data"]["fingerprint"],
+    }
+    write_json(path, {**about, **meaning, "rows": rows})
+
+
+def is_local(experiment: Experiment) -> bool:
+    """Whether the run has no encoder, so that its q is fitted to every datum that is measured."""
+    return experiment.config["options"].get("inference") == "local"
+
+
+def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what a run differs from the first such that their log p(x) tell of different things; in words."""
+    own, reference = config["data"], other["data"]
+    same_content, found = own["fingerprint"] == reference["fingerprint"], []
+    if not same_content and own["source"] != reference["source"]:
+        found.append(f"its data are {own['source']}, not {reference['source']}")
+    for name in [*_SETTINGS, *sorted({*own, *reference} - {*_SETTINGS, *_NO_SETTINGS})]:
+        came, expected = _words(own.get(name)), _words(reference.get(name))
+        if came != expected and not (same_content and name in ("seed", "sizes")):
+            found.append(f"{_SETTINGS.get(name, f'its {name} is')} {came}, not {expected}")
+    kinds = [describe_log_px({**c, "data": {**c["data"], "levels": 1}}) for c in (config, other)]
+    if kinds[0] != kinds[1]:
+        found.append(
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and a density is no "
+            "probability: it depends on the units of x and may exceed 1"
+        )
+    if not same_content and not found:
+        prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"
+        found.append(f"its data have the same name and another content ({prints})")
+    return found
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {size}" for name, size in value.items())
+    return "none" if value is None or value is False else str(tuple(value) if isinstance(value, list) else value)
+
+
+def _plain(value: Any) -> Any:
+    """None for numbers that JSON has no word for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _seconds(run: Run) -> float | None:
+    """Of training over all sittings; None where the run's metrics do not tell."""
+    try:
+        return float(run.read_metrics()[-1]["seconds"])
+    except (IndexError, KeyError, ValueError):
+        return None

@@ -1,0 +1,196 @@
+"""Several models on the same held-out data: a row for each, and their differences datum by datum."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.data import Split
+from subo.errors import InputError
+from subo.evaluation.summary import Evaluation, Scores, measure, rows_at_a_time
+from subo.model import LatentVariableModel
+
+__all__ = ["Comparison", "Estimate", "Row", "compare"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over N data and its standard error, ``sd / sqrt(N)``.
+
+    Attributes:
+        mean: The mean.
+        standard_error: From the spread over the data, which holds that of the samples.
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: Float[Tensor, " N"]) -> "Estimate":
+        """Of at least two data's values."""
+        return cls(values.mean().item(), values.std().item() / math.sqrt(len(values)))
+
+    @property
+    def differs(self) -> bool:
+        """Whether the mean is more than two standard errors from zero."""
+        return abs(self.mean) > 2 * self.standard_error
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's means over the data, in nats per datum; see :class:`~subo.evaluation.summary.Evaluation`.
+
+    Attributes:
+        name: What it is called.
+        log_px: Importance-sampled log p(x).
+        elbo: ``-(rate + distortion)``.
+        rate: ``KL(q || p)``.
+        distortion: ``-E_q[log p(x|z)]``.
+        bits_per_dim: ``-log_px / (elements * log 2)``.
+        active_units: Latent dimensions whose posterior mean varies.
+        latent_dim: Latent dimensions in all.
+        median_ess: Median over data of the effective number of samples.
+        at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
+        log_px_difference: Mean of ``log_px - log_px of the first``, datum by datum; None for the first.
+        elbo_difference: The same of the ELBO.
+        training_seconds: Of training, where it is known.
+    """
+
+    name: str
+    log_px: Estimate
+    elbo: Estimate
+    rate: Estimate
+    distortion: Estimate
+    bits_per_dim: Estimate
+    active_units: int
+    latent_dim: int
+    median_ess: float
+    at_floor: float | None
+    log_px_difference: Estimate | None
+    elbo_difference: Estimate | None
+    training_seconds: float | None = None
+
+    def flat(self) -> dict[str, Any]:
+        """Plain numbers by name, the errors beside them as ``_se``; None where there is none."""
+        record: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            estimate = value if isinstance(value, Estimate) else None
+            record[name] = value if estimate is None else estimate.mean
+            if estimate is not None or name.endswith("_difference"):
+                record[f"{name}_se"] = None if estimate is None else estimate.standard_error
+        return record
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models measured on the same data, by the same estimator and seed.
+
+    Attributes:
+        rows: One a model; differences are against the first.
+        split: Which data.
+        num_data: How many.
+        num_samples: K of log p(x).
+        seed: Of the samples.
+    """
+
+    rows: tuple[Row, ...]
+    split: str
+    num_data: int
+    num_samples: int
+    seed: int
+
+    @classmethod
+    def of(cls, measured: Mapping[str, tuple[Evaluation, Scores]], *, num_elements: int, seed: int = 0) -> "Comparison":
+        """Sets side by side what was measured of several models.
+
+        Data that are hard for one model are hard for the others, so that the difference ``l_i - l_i'`` of two models
+        spreads less over the data than either: its error is ``sd(l - l') / sqrt(N)``, and not that of two independent
+        means. It says how well N data tell these fitted models apart; of another training seed it says nothing.
+
+        Args:
+            measured: By name, of the same data in the same order: what :func:`~subo.evaluation.summary.measure` gives.
+            num_elements: Elements of one datum, for bits per dimension.
+            seed: With which they were measured.
+
+        Raises:
+            InputError: There are fewer than two, or they are not of the same data or number of samples.
+        """
+        if len(measured) < 2:
+            raise InputError(f"a comparison needs at least two models, and {len(measured)} came")
+        evaluations = [evaluation for evaluation, _ in measured.values()]
+        kinds = {(e.split, e.num_data, e.num_samples) for e in evaluations}
+        if len(kinds) > 1:
+            raise InputError(
+                "models are compared on the same data with the same number of samples, and these were measured on "
+                + ", ".join(f"{split} ({n} data, {k} samples)" for split, n, k in sorted(kinds))
+            )
+        scores = [scores for _, scores in measured.values()]
+        against = [None, *(scores[0] for _ in scores[1:])]
+        rows = tuple(
+            Row(
+                name=name,
+                log_px=Estimate.of(own.log_px),
+                elbo=Estimate.of(own.elbo),
+                rate=Estimate.of(own.rate),
+                distortion=Estimate.of(own.distortion),
+                bits_per_dim=Estimate.of(-own.log_px / (num_elements * math.log(2))),
+                active_units=evaluation.active_units,
+                latent_dim=evaluation.latent_dim,
+                median_ess=evaluation.median_ess,
+                at_floor=evaluation.at_floor,
+                log_px_difference=None if first is None else Estimate.of(own.log_px - first.log_px),
+                elbo_difference=None if first is None else Estimate.of(own.elbo - first.elbo),
+            )
+            for (name, (evaluation, own)), first in zip(measured.items(), against, strict=True)
+        )
+        ((split, num_data, num_samples),) = kinds
+        return cls(rows, split, num_data, num_samples, seed)
+
+
+def compare(
+    models: Mapping[str, LatentVariableModel],
+    split: Split,
+    *,
+    name: str = "test",
+    num_samples: int = 1000,
+    seed: int = 0,
+    advance: Callable[[str, int], Any] | None = None,
+) -> Comparison:
+    """Measures models on the same held-out data, and their differences from the first.
+
+    The seed, and with it the cuts of the data into batches, are the same for all: models that draw z in the same way
+    share their random numbers, and bits drawn at every read are the same bits.
+
+    Args:
+        models: By name; all give probabilities, or all give densities in the same units.
+        split: The data, at least two.
+        name: What they are called in the record.
+        num_samples: K of log p(x).
+        seed: Of the samples.
+        advance: Called with a model's name and the number of data done, as they are.
+
+    Raises:
+        InputError: There are fewer than two models or data, or a model does not describe such data.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> models = {"one": probabilistic_pca(5, 1), "two": probabilistic_pca(5, 2)}
+        >>> comparison = compare(models, Split(torch.randn(20, 5)), num_samples=10)
+        >>> difference = comparison.rows[1].log_px_difference
+        >>> abs(difference.mean - (comparison.rows[1].log_px.mean - comparison.rows[0].log_px.mean)) < 1e-5
+        True
+    """
+    if len(models) < 2:
+        raise InputError(f"a comparison needs at least two models, and {len(models)} came")
+    max_rows = min(rows_at_a_time(model, split) for model in models.values())
+    measured = {}
+    for label, model in models.items():
+        advanced = None if advance is None else partial(advance, label)
+        measured[label] = measure(
+            model, split, name=name, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advanced
+        )
+    return Comparison.of(measured, num_elements=split.event_shape.numel(), seed=seed)

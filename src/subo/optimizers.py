@@ -1,0 +1,248 @@
+"""Optimisers: any of torch's by name, Adam for rows of which a batch touches a few, and both as one."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from subo.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["Combined", "RowAdam", "adam_step", "clip_gradients", "make_optimizer", "row_parameters"]
+
+
+def make_optimizer(
+    module: nn.Module,
+    name: str = "Adam",
+    *,
+    learning_rate: float = 1e-3,
+    rows_learning_rate: float = 0.05,
+    **options: Any,
+) -> Optimizer:
+    """Makes any of torch's optimisers by name, fused where it can be; rows of local parameters get :class:`RowAdam`.
+
+    Args:
+        module: Whose parameters.
+        name: A class of ``torch.optim``, in any case.
+        learning_rate: Its step size.
+        rows_learning_rate: That of parameters whose gradient is sparse over rows, such as a local posterior's. It
+            is larger, since a row is moved only when its datum is in the batch.
+        **options: Other arguments of the optimiser that has a name.
+
+    Raises:
+        InputError: There is no such optimiser, or it does not take such arguments.
+    """
+    known = {
+        key.lower(): kind
+        for key, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
+    }
+    unfit = {"lbfgs": "it asks for the loss again and again", "sparseadam": "it needs sparse gradients"}
+    if name.lower() in unfit:
+        raise InputError(f"{name} cannot train here, since {unfit[name.lower()]}: use Adam or AdamW")
+    if name.lower() not in known:
+        names = ", ".join(sorted(kind.__name__ for kind in known.values()))
+        raise InputError(f"torch has no optimiser '{name}'; it has {names}")
+    for rate in (learning_rate, rows_learning_rate):
+        if not (rate > 0 and math.isfinite(rate)):
+            raise InputError(f"the learning rate must be positive, not {rate}")
+    kind: Any = known[name.lower()]
+    if "fused" in inspect.signature(kind).parameters:
+        options.setdefault("fused", True)
+    rows = row_parameters(module)
+    shared = [parameter for parameter in module.parameters() if not any(parameter is row for row in rows)]
+    if rows and not shared:
+        return RowAdam(rows, lr=rows_learning_rate)
+    try:
+        optimizer = kind(shared, lr=learning_rate, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{kind.__name__} cannot be made with {options or 'these parameters'}: {error}") from error
+    return Combined(optimizer, RowAdam(rows, lr=rows_learning_rate)) if rows else optimizer
+
+
+def row_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters whose gradient holds a batch's rows alone: those of torch's Embedding where it is ``sparse``.
+
+    Args:
+        module: Where to look, at any depth.
+    """
+    sparse = [part for part in module.modules() if getattr(part, "sparse", False)]
+    return [parameter for part in sparse for parameter in part.parameters(recurse=False)]
+
+
+def adam_step(
+    params: Float[Tensor, " n *P"],
+    gradient: Float[Tensor, " n *P"],
+    mean: Float[Tensor, " n *P"],
+    square: Float[Tensor, " n *P"],
+    count: Float[Tensor, " n *one"] | int,
+    *,
+    lr: Float[Tensor, " n *one"] | float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+) -> None:
+    r"""One step down for every row, in place (Kingma and Ba, 2015, algorithm 1).
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``,
+    ``params <- params - lr * [m / (1 - b1^t)] / (sqrt(v / (1 - b2^t)) + eps)``
+
+    Args:
+        params: What is moved.
+        gradient: g.
+        mean: m, the running mean of g.
+        square: v, the running mean of its square.
+        count: t, the number of this step, for all rows or for each.
+        lr: Step size, for all rows or for each.
+        betas: b1 and b2.
+        eps: Keeps the quotient finite.
+    """
+    mean.lerp_(gradient, 1 - betas[0])
+    square.mul_(betas[1]).addcmul_(gradient, gradient, value=1 - betas[1])
+    denominator = (square / (1 - betas[1] ** count)).sqrt_().add_(eps)
+    params.sub_(lr / (1 - betas[0] ** count) * mean / denominator)
+
+
+class RowAdam(Optimizer):
+    r"""Adam (Kingma and Ba, 2015, algorithm 1) in which every row of a parameter keeps its own time.
+
+    Moments and the count of steps belong to the row: one whose datum is not in the batch is left as it is, and its
+    bias correction waits with it. torch's SparseAdam has one count for all rows, so that a row that is met late gets
+    a first step of ``(1 - b1) / sqrt(1 - b2) = 3`` times the length; Adam itself moves all rows at every step, on stale
+    moments.
+
+    Two moments and a count: memory is three times the parameters', and time is the batch's.
+
+    Args:
+        params: Parameters ``(N, ...)`` whose gradients are sparse over the first axis; repeated rows are summed.
+        lr: Step size.
+        betas: Decay of the two moments.
+        eps: Keeps the quotient finite.
+
+    Example:
+        >>> rows = nn.Embedding(1000, 4, sparse=True)
+        >>> optimizer = RowAdam(rows.parameters(), lr=0.1)
+        >>> before = rows.weight.detach().clone()
+        >>> rows(torch.tensor([3, 7, 3])).sum().backward()
+        >>> optimizer.step()
+        >>> (rows.weight != before).any(1).nonzero().flatten()
+        tensor([3, 7])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.05,
+        *,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
+        """Moves the rows that have a gradient.
+
+        Raises:
+            InputError: A gradient is dense.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move(parameter, group)
+        return loss
+
+    def _move(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        gradient: Any = parameter.grad
+        if not gradient.is_sparse:
+            raise InputError(
+                f"RowAdam takes gradients that are sparse over rows, and one of shape {tuple(gradient.shape)} is "
+                "dense. Look rows up by nn.Embedding(..., sparse=True), or use torch's Adam."
+            )
+        state = self.state[parameter]
+        if not state:
+            state["mean"], state["square"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+            state["count"] = parameter.new_zeros(len(parameter), *[1] * (parameter.ndim - 1))
+        gradient = gradient.coalesce()
+        (rows,), values = gradient.indices(), gradient.values()
+        state["count"].index_add_(0, rows, torch.ones_like(state["count"][rows]))
+        moved = [tensor[rows] for tensor in (parameter, state["mean"], state["square"])]
+        params, mean, square = moved
+        adam_step(
+            params, values, mean, square, state["count"][rows], lr=group["lr"], betas=group["betas"], eps=group["eps"]
+        )
+        for whole, part in zip((parameter, state["mean"], state["square"]), moved, strict=True):
+            whole.index_copy_(0, rows, part)
+
+
+class Combined(Optimizer):
+    """Several optimisers, each over parameters of its own, as one.
+
+    Its parameter groups are theirs, the same objects: a schedule that sets ``lr`` here sets it there.
+
+    Args:
+        *parts: The optimisers.
+    """
+
+    def __init__(self, *parts: Optimizer):
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
+        """One step of each."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of the parts, in their order."""
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Puts every part back to where it was."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]  # which loading makes anew
+
+
+def clip_gradients(fabric: "Fabric", module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
+    """Shortens the gradient of all parameters to a norm, where it is longer; a part may be sparse over rows.
+
+    Args:
+        fabric: Who knows whether the gradients are scaled.
+        module: Whose gradients.
+        optimizer: Over its parameters.
+        max_norm: The norm.
+
+    Returns:
+        The norm before.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    sparse = [parameter for parameter in parameters if parameter.grad is not None and parameter.grad.is_sparse]
+    if not sparse:
+        clipped: Any = fabric.clip_gradients(module, optimizer, max_norm=max_norm, error_if_nonfinite=False)
+        return float(clipped)
+    fabric.strategy.precision.unscale_gradients(getattr(optimizer, "optimizer", optimizer))
+    for parameter in sparse:
+        parameter.grad = parameter.grad.coalesce()
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    values = [gradient.values() if gradient.is_sparse else gradient for gradient in gradients]
+    norm = torch.nn.utils.get_total_norm(values)
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1)
+    for value in values:
+        value.mul_(factor)
+    return float(norm)

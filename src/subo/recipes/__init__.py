@@ -1,0 +1,40 @@
+"""Recipes: named set-ups, each a typed function from the data's shape and plain settings to an objective.
+
+This is the only table from strings to things. The command line makes its options of these signatures and docstrings.
+"""
+
+from collections.abc import Callable
+
+from subo.data import Kind
+from subo.objective import Objective
+from subo.recipes.parts import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName
+from subo.recipes.vae import vae
+
+__all__ = [
+    "DISCRETE",
+    "RECIPES",
+    "ActivationName",
+    "BoundName",
+    "LikelihoodName",
+    "PosteriorName",
+    "PriorName",
+    "likelihood_for",
+    "vae",
+]
+
+DISCRETE = ("bernoulli", "categorical", "poisson")
+"""The likelihoods that give probabilities; the others give densities."""
+
+
+def likelihood_for(kind: Kind) -> LikelihoodName:
+    """The likelihood that ``auto`` stands for, by what the data's values are."""
+    names: dict[Kind, LikelihoodName] = {
+        "binary": "bernoulli",
+        "grey": "continuous-bernoulli",
+        "counts": "poisson",
+        "real": "gaussian",
+    }
+    return names[kind]
+
+
+RECIPES: dict[str, Callable[..., Objective]] = {"vae": vae}

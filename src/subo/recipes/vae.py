@@ -1,0 +1,186 @@
+"""The recipe ``vae``: a variational autoencoder with one vector of latents, by any combination of parts."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+
+from subo.conditionals import Conditional
+from subo.errors import InputError
+from subo.families import Bernoulli, ContinuousBernoulli, Poisson, ScaleSource
+from subo.model import VAE
+from subo.networks import Offset, Standardize, mlp
+from subo.objective import Objective
+from subo.recipes.parts import (
+    DISCRETE_POSTERIORS,
+    ActivationName,
+    BaselineName,
+    BoundName,
+    GradientName,
+    InferenceName,
+    LikelihoodName,
+    NetworkName,
+    PosteriorName,
+    PriorName,
+    known,
+    make_bound,
+    make_decoder,
+    make_encoder,
+    make_gradient,
+    make_latent_family,
+    make_likelihood,
+    make_posterior,
+    make_prior,
+    moments,
+    natural_mean,
+)
+from subo.refinement import Refined
+
+__all__ = ["vae"]
+
+
+def vae(
+    event_shape: Sequence[int],
+    *,
+    examples: Float[Tensor, "N ..."] | None = None,
+    num_data: int | None = None,
+    likelihood: LikelihoodName = "auto",
+    scale: ScaleSource = "per-dimension",
+    min_scale: float = 1e-3,
+    num_classes: int | None = None,
+    latent_dim: int = 10,
+    prior: PriorName = "auto",
+    prior_components: int = 10,
+    prior_covariance: Literal["diagonal", "full"] = "diagonal",
+    posterior: PosteriorName = "gaussian",
+    latent_classes: int = 10,
+    inference: InferenceName = "amortized",
+    refinement_steps: int = 10,
+    refinement_rate: float = 0.1,
+    refinement_through: bool = True,
+    flow_transforms: int = 2,
+    flow_hidden: tuple[int, ...] = (64, 64),
+    network: NetworkName = "mlp",
+    hidden: tuple[int, ...] = (200, 200),
+    channels: tuple[int, ...] = (32, 64),
+    activation: ActivationName = "tanh",
+    bound: BoundName = "elbo",
+    num_samples: int = 1,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+    closed_form_kl: bool = True,
+    alpha: float = 0.5,
+    groups: int = 2,
+    gradient: GradientName = "auto",
+    baseline: BaselineName = "auto",
+    normalize_signal: bool = False,
+    temperature: float = 0.5,
+) -> Objective:
+    """A variational autoencoder with one vector of latents, by any combination of parts.
+
+    Args:
+        event_shape: Shape of one datum.
+        examples: Some training data, from which units, the mean image and pseudo-inputs are taken; without them
+            these are placeholders, for weights that are loaded next.
+        num_data: Number of training data; needed by local inference.
+        likelihood: p(x|z); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
+            counts, gaussian for other numbers.
+        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
+            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
+        min_scale: Floor of that scale; a density without one is unbounded.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        latent_dim: Size of z.
+        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents.
+        prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
+        prior_covariance: Covariances of the mixture's components.
+        posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
+        latent_classes: Values that each latent of the categorical posterior can take.
+        inference: Where the posterior's parameters come from: a network of x (amortized), or a free row for every
+            datum (local), or the network and then some gradient steps for each datum (semi-amortized).
+        refinement_steps: Gradient steps of semi-amortized inference, in training and after.
+        refinement_rate: Their size.
+        refinement_through: Whether training's gradient goes through those steps, or stops there.
+        flow_transforms: Maps in a flow, as prior or posterior.
+        flow_hidden: Widths of each map's network, such as 64,64.
+        network: Kind of encoder and decoder; conv is for images.
+        hidden: Widths of the hidden layers, such as 200,200; the decoder mirrors the encoder. Of conv, the last one.
+        channels: Channels of the convolutions, such as 32,64; each halves the image.
+        activation: Nonlinearity of encoder and decoder.
+        bound: What is maximised.
+        num_samples: Samples K of z a datum in training.
+        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
+        free_bits: Nats per datum below which elbo's gradient leaves the KL alone.
+        closed_form_kl: Whether elbo's KL is in closed form where there is one.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+        gradient: How the bound's gradient is estimated; auto takes pathwise, and for discrete latents vimco with iwae,
+            else score-function. straight-through and gumbel-softmax are biased, wake-phi follows another objective.
+        baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
+            takes leave-one-out where there are samples enough, else the mean.
+        normalize_signal: Whether score-function divides its signal by a running standard deviation.
+        temperature: Of gumbel-softmax.
+
+    Returns:
+        The objective, ready to be fitted.
+
+    Raises:
+        InputError: The settings make no sense together.
+
+    Example:
+        >>> objective = vae((64,), likelihood="bernoulli", latent_dim=2, prior="vamp", bound="iwae", num_samples=5)
+        >>> objective(torch.zeros(3, 64)).bound.shape
+        torch.Size([3])
+    """
+    event = Size(event_shape)
+    if latent_dim < 1:
+        raise InputError(f"latent_dim must be at least 1, not {latent_dim}")
+    known("activation", activation, ActivationName)
+    center, unit = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
+    decoder = make_decoder(network, latents.event_shape, family, hidden, channels, activation)
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+        decoder = Offset(decoder, natural_mean(family, examples))
+
+    def encoder(outputs: int) -> nn.Module:
+        return nn.Sequential(
+            Standardize(center, unit), make_encoder(network, event, outputs, hidden, channels, activation)
+        )
+
+    q = make_posterior(latents, inference, num_data, encoder)
+    p = make_prior(
+        prior,
+        posterior,
+        latents.event_shape,
+        prior_components,
+        prior_covariance,
+        flow_transforms,
+        flow_hidden,
+        q,
+        family,
+        examples,
+    )
+    followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
+    estimator = make_gradient(
+        gradient,
+        baseline,
+        normalize_signal,
+        temperature,
+        posterior,
+        followed,
+        num_samples,
+        lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+    )
+    if inference == "semi-amortized" and posterior in DISCRETE_POSTERIORS:
+        raise InputError(
+            f"semi-amortized inference moves q along the path through z, and {posterior} latents have none: "
+            "use inference amortized or local"
+        )
+    estimator.check(latents(torch.zeros(1, latents.num_params)), followed, num_samples=num_samples)
+    model = VAE(p, Conditional(family, decoder), q)
+    if inference == "semi-amortized":
+        refined = Refined(model, steps=refinement_steps, learning_rate=refinement_rate, through=refinement_through)
+        model = VAE(p, model.likelihood, refined)
+    return Objective(model, followed, gradient=estimator, num_samples=num_samples)

@@ -1,0 +1,430 @@
+"""Statistics of gradient estimators, against a model whose gradients have a mean and variance in closed form."""
+
+import csv
+import math
+import weakref
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.testing import assert_close
+
+from catalog import vae
+from subo import (
+    ELBO,
+    IWAE,
+    VAE,
+    BernoulliPrior,
+    Conditional,
+    DReG,
+    InputError,
+    Local,
+    Pathwise,
+    ScoreFunction,
+    StandardNormal,
+    StraightThrough,
+    families,
+    mlp,
+)
+from subo.bounds import Bound
+from subo.cli import main
+from subo.distributions import Gaussian
+from subo.evaluation.gradient_draws import STANDARD, GradientDraws, standard_estimators
+from subo.evaluation.gradient_statistics import GradientStatistics, gradient_statistics, refusals
+from subo.figures.gradients import gradient_variances, signal_to_noise_curves
+from subo.model import Draw
+from subo.typing import Context
+
+MU, B, SCALE = 0.4, -0.2, 0.7
+
+
+class Place(nn.Module):
+    """``q(z|x) = N(mu, scale)``: one parameter."""
+
+    def __init__(self, scale: float = 1.0):
+        super().__init__()
+        self.mu, self.scale = nn.Parameter(torch.tensor(MU, dtype=torch.float64)), scale
+
+    def forward(self, x: Tensor) -> Distribution:
+        return Gaussian(self.mu.expand(len(x), 1), torch.full((), self.scale, dtype=torch.float64), 1)
+
+
+class Shift(nn.Module):
+    """``p(x|z) = N(z + b, s)``: one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Parameter(torch.tensor(B, dtype=torch.float64))
+
+    def forward(self, z: Tensor) -> Distribution:
+        return Gaussian(z + self.b, torch.tensor(SCALE, dtype=torch.float64), 1)
+
+
+def toy(scale: float = 1.0) -> VAE:
+    return VAE(StandardNormal(1).double(), Shift(), Place(scale))
+
+
+def datum(gap: float) -> Tensor:
+    """One x, this far from what the middle of q decodes to."""
+    return torch.full((1, 1), MU + B + gap, dtype=torch.float64)
+
+
+def by_name(records: list[GradientStatistics], part: str = "phi") -> dict[str, GradientStatistics]:
+    return {record.estimator: record for record in records if record.part == part}
+
+
+def test_the_statistics_are_those_of_the_closed_form():
+    """``z = mu + e``, ``d = x - mu - b``: pathwise ``(d - e) / s^2 - mu``, score ``e f(e) - mu``, f quadratic in e."""
+    d, draws = 2.0, 1000
+    estimators = {"pathwise": Pathwise(), "score": ScoreFunction("none")}
+    found = gradient_statistics(toy(), datum(d), estimators=estimators, draws=draws)
+    phi, theta = by_name(found), by_name(found, "theta")
+    mean, variance = d / SCALE**2 - MU, 1 / SCALE**4
+    # of e f(e) = a e + g e^2 + h e^3, with E e^2 = 1, E e^4 = 3, E e^6 = 15
+    a, g, h = -math.log(SCALE * math.sqrt(2 * math.pi)) - d**2 / (2 * SCALE**2), d / SCALE**2, -1 / (2 * SCALE**2)
+    noisy = a**2 + 2 * g**2 + 15 * h**2 + 6 * a * h
+    e = np.random.default_rng(0).normal(size=1_000_000)
+    fourth = ((a * e + g * e**2 + h * e**3 - g) ** 4).mean()
+    spread = {"pathwise": variance * math.sqrt(2 / draws), "score": math.sqrt((fourth - noisy**2) / draws)}
+    for name, truth in (("pathwise", variance), ("score", noisy)):
+        record = phi[name]
+        assert abs(record.variance - truth) < 5 * spread[name]
+        assert record.mean_norm_se == pytest.approx(math.sqrt(truth / draws), rel=0.25)
+        assert abs(record.mean_norm - mean) < 5 * record.mean_norm_se
+        assert record.signal_to_noise == pytest.approx(record.mean_norm / math.sqrt(record.variance))
+        of_mean, of_trace = record.mean_norm_se / record.mean_norm, spread[name] / truth / 2
+        assert record.signal_to_noise_se == pytest.approx(
+            record.signal_to_noise * math.hypot(of_mean, of_trace), rel=0.3
+        )
+        assert abs(theta[name].variance - variance) < 5 * spread["pathwise"]
+        assert abs(theta[name].mean_norm - d / SCALE**2) < 5 * theta[name].mean_norm_se
+        assert (record.draws, record.bound, record.num_samples) == (draws, "ELBO", 1)
+        assert record.seconds > 0
+    assert phi["pathwise"].bias is None
+    assert abs(phi["score"].bias or 0) < 4
+
+
+def test_the_mean_of_a_batch_has_its_share_of_the_variance():
+    (one, *_), (many, *_) = (
+        gradient_statistics(toy(), datum(2.0).expand(count, 1), estimators={"p": Pathwise()}, draws=1000)
+        for count in (1, 10)
+    )
+    assert many.variance == pytest.approx(one.variance / 10, rel=5 * math.sqrt(4 / 1000))
+
+
+def test_noise_alone_is_no_signal():
+    """At the optimum the gradient's mean is 0, and the norm of n draws' mean is not."""
+    x = datum(MU * SCALE**2)
+    record = by_name(gradient_statistics(toy(), x, estimators={"p": Pathwise()}, draws=400))["p"]
+    assert record.mean_norm < 3 * record.mean_norm_se
+
+
+class Scaled(Pathwise):
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Tensor:
+        return 1.1 * bound(draw)
+
+
+class Drawn(Pathwise):
+    """Also pulls phi upwards."""
+
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Tensor:
+        return bound(draw) + 2 * draw.q.mean.sum(-1)
+
+
+def test_a_bias_is_found_and_none_where_there_is_none():
+    estimators = {"pathwise": Pathwise(), "again": Pathwise(), "scaled": Scaled()}
+    found = by_name(gradient_statistics(toy(), datum(6.0), estimators=estimators, draws=400))
+    assert abs(found["again"].bias or 0) < 4
+    assert (found["scaled"].bias or 0) > 4
+    at_optimum = {"pathwise": Pathwise(), "drawn": Drawn()}  # where the mean gives no direction
+    found = by_name(gradient_statistics(toy(), datum(MU * SCALE**2), estimators=at_optimum, draws=400))
+    assert abs(found["drawn"].bias or 0) > 4
+
+
+def test_the_bias_of_an_unbiased_estimator_is_a_standard_normal_of_two():
+    torch.manual_seed(1)
+    model, x = vae(), torch.rand(3, 6).round()
+    estimators = {"one": Pathwise(), "other": Pathwise()}
+    zs = []
+    for seed in range(30):
+        found = gradient_statistics(model, x, estimators=estimators, draws=40, seed=seed)
+        zs += [record.bias for record in found if record.bias is not None]
+    assert len(zs) == 60
+    assert np.mean(np.abs(zs) > 2) < 0.25  # 0.09 of independent ones
+    assert np.mean(np.abs(zs) > 0.5) > 0.6  # 0.85 of independent ones
+
+
+def test_what_does_not_vary_has_no_bias_from_rounding():
+    """The prior's gradient is that of the closed-form KL, whatever the samples."""
+
+    class Prior(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.full((1,), 0.3))
+
+        def forward(self) -> Distribution:
+            return Gaussian(self.loc, torch.tensor(1.0), 1)
+
+    model = VAE(Prior(), Shift().requires_grad_(False), Place()).float()
+    estimators = {"pathwise": Pathwise(), "score": ScoreFunction("mean")}
+    found = by_name(gradient_statistics(model, datum(1.0).float(), estimators=estimators, draws=20), "theta")
+    assert abs(found["score"].bias or 0) < 3
+    assert found["pathwise"].mean_norm == pytest.approx(0.1, rel=1e-5)
+
+
+def test_the_signal_falls_with_samples_for_the_pathwise_gradient_and_rises_for_dreg():
+    """Rainforth et al., 2018, theorem 1: as K^-1/2; Tucker et al., 2019: as K^1/2."""
+    estimators = {"pathwise": Pathwise(), "dreg": DReG()}
+    found = gradient_statistics(
+        toy(0.9), datum(0.5).expand(500, 1), bound=IWAE(), estimators=estimators, num_samples=(8, 128), draws=200
+    )
+    ratio = {(r.estimator, r.num_samples): r.signal_to_noise for r in found if r.part == "phi"}
+    assert 1 / 8 < ratio["pathwise", 128] / ratio["pathwise", 8] < 1 / 2  # theory: 1 / 4
+    assert 2 < ratio["dreg", 128] / ratio["dreg", 8] < 8  # theory: 4
+
+
+def test_a_baseline_is_fitted_to_the_batch_and_what_was_given_stays_as_it_was():
+    x = torch.linspace(-3, 4, 8, dtype=torch.float64).unsqueeze(1)
+    network = mlp(1, 1, hidden=(20,)).double()
+    before = [parameter.clone() for parameter in network.parameters()]
+    estimators = {
+        "none": ScoreFunction("none"),
+        "mean": ScoreFunction("mean").double(),
+        "network": ScoreFunction(network).double(),
+    }
+    model = toy()
+    model.train()
+    found = by_name(gradient_statistics(model, x, estimators=estimators, draws=400))
+    assert found["network"].variance < 0.8 * found["mean"].variance < 0.64 * found["none"].variance
+    assert estimators["mean"].steps == 0
+    for parameter, value in zip(network.parameters(), before, strict=True):
+        assert_close(parameter, value)
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_numbers_are_the_same_again_and_do_not_depend_on_the_other_estimators():
+    def phi(*names: str, seed: int = 0) -> list[float]:
+        estimators = standard_estimators(datum(1.0), names)
+        found = gradient_statistics(toy(), datum(1.0), estimators=estimators, draws=20, seed=seed)
+        record = by_name(found)["score-mean"]
+        return [record.variance, record.mean_norm, record.signal_to_noise]
+
+    state = torch.get_rng_state()
+    assert phi("pathwise", "score-mean") == phi("score-mean")
+    assert phi("score-mean") != phi("score-mean", seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_no_gradient_is_kept(monkeypatch: pytest.MonkeyPatch):
+    drawn: list[weakref.ref] = []
+    draw = GradientDraws.draw
+
+    def watched(self: GradientDraws) -> tuple[dict[str, Tensor], float]:
+        assert sum(vector() is not None for vector in drawn) <= 4  # of this step and the last
+        gradient, seconds = draw(self)
+        drawn.extend(weakref.ref(vector) for vector in gradient.values())
+        return gradient, seconds
+
+    monkeypatch.setattr(GradientDraws, "draw", watched)
+    gradient_statistics(toy(), datum(1.0), estimators={"p": Pathwise(), "s": ScoreFunction("none")}, draws=30)
+    assert len(drawn) == 120
+
+
+# Whose parameters are which
+
+
+def test_the_posterior_is_phi_also_where_the_prior_shares_it():
+    model = vae(prior="vamp")
+    parts = GradientDraws(model, torch.rand(3, 6), None, ELBO(), Pathwise(), 1).parameters
+    assert {id(p) for p in parts["phi"]} == {id(p) for p in model.posterior.parameters()}
+    assert any(p is model.prior.raw_inputs for p in parts["theta"])
+    found = gradient_statistics(model, torch.rand(3, 6), estimators={"p": Pathwise()}, draws=10)
+    assert all(math.isfinite(record.variance) for record in found)
+
+
+def test_of_free_parameters_the_rows_of_the_batch_count():
+    def variance(num_data: int) -> float:
+        model = VAE(StandardNormal(1), Conditional(families.Gaussian((1,)), mlp(1, 2)), posterior(num_data))
+        torch.manual_seed(3)
+        for parameter in model.likelihood.parameters():
+            nn.init.normal_(parameter, std=0.3)
+        context = {"index": torch.tensor([3, 1])}
+        found = gradient_statistics(model, torch.ones(2, 1), context, estimators={"p": Pathwise()}, draws=20)
+        return by_name(found)["p"].variance
+
+    def posterior(num_data: int) -> Local:
+        return Local(families.Gaussian((1,)), num_data)
+
+    assert variance(5) == pytest.approx(variance(500))
+
+
+def test_a_part_without_parameters_has_no_record():
+    model = toy()
+    model.likelihood.requires_grad_(False)
+    found = gradient_statistics(model, datum(1.0), estimators={"p": Pathwise()}, draws=10)
+    assert [record.part for record in found] == ["phi"]
+    model.requires_grad_(False)
+    with pytest.raises(InputError, match="no parameters"):
+        gradient_statistics(model, datum(1.0), draws=10)
+
+
+# Which estimators, and which is the reference
+
+
+def bits() -> VAE:
+    q, p = families.Bernoulli((4,)), families.Bernoulli((6,))
+    return VAE(BernoulliPrior(4), Conditional(p, mlp(4, 6)), Conditional(q, mlp(6, 4)))
+
+
+def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_variance():
+    x = torch.rand(5, 6).round()
+    found = gradient_statistics(bits(), x, num_samples=(1, 4), draws=20)
+    phi = {(r.estimator, r.num_samples): r for r in found if r.part == "phi"}
+    assert {name for name, _ in phi} == {
+        *("score-leave-one-out", "score-network", "score-mean", "score-none", "straight-through", "gumbel-softmax"),
+    }
+    assert phi["score-leave-one-out", 4].bias is None
+    assert phi["score-network", 1].bias is None
+    assert phi["straight-through", 4].biased
+    assert not phi["score-none", 4].biased
+    found = gradient_statistics(bits(), x, bound=IWAE(), num_samples=(4,), draws=20)
+    assert by_name(found)["vimco"].bias is None
+    assert by_name(found)["wake-phi"].biased
+    lone = gradient_statistics(bits(), x, estimators={"st": StraightThrough()}, draws=10)
+    assert all(record.bias is None for record in lone)
+
+
+def test_refusals_say_why_by_name_and_number_of_samples():
+    found = refusals(toy(), datum(1.0), bound=IWAE(), num_samples=(1, 4))
+    assert ("vimco", 1) in found
+    assert ("vimco", 4) not in found
+    assert "IWAE" in found["sticking-the-landing", 4]
+    assert {"straight-through", "gumbel-softmax", "sticking-the-landing"} <= {name for name, _ in found}
+    records = gradient_statistics(toy(), datum(1.0), bound=IWAE(), num_samples=(1, 4), draws=10)
+    assert {(r.estimator, r.num_samples) for r in records} == {(n, k) for n in STANDARD for k in (1, 4)} - set(found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"draws": 9}, "at least 10"),
+        ({"num_samples": (0, 2)}, "at least 1"),
+        ({"num_samples": ()}, "none"),
+        ({"reference": "dreg", "estimators": {"p": Pathwise()}}, "'dreg' is none of the estimators: p"),
+        ({"estimators": {"p": Pathwise(), "d": DReG()}}, "d: DReG is the gradient of IWAE"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_refused(settings, words):
+    with pytest.raises(InputError, match=words):
+        gradient_statistics(toy(), datum(1.0), **settings)
+
+
+def test_a_name_that_is_none_lists_the_names():
+    with pytest.raises(InputError, match="'paths'.*pathwise, sticking-the-landing, dreg"):
+        standard_estimators(datum(1.0), ["paths"])
+
+
+# Figures
+
+
+def test_curves_leave_out_what_is_lost_in_the_noise():
+    ratios = np.array([[0.5, 0.1], [0.01, 0.2]])  # and their errors
+    curves = {"phi": {"one": ratios, "other": np.array([[1.0, 2.0], [0.1, 0.1]])}}
+    curves["theta"] = {"one": np.full((2, 2), np.nan)}
+    figure = signal_to_noise_curves([1, 8], curves, biased={"other"})
+    figure.canvas.draw()
+    assert len(figure.axes) == 2
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), [0.5, np.nan])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "other (biased)"]
+    low, high = figure.axes[0].get_ylim()
+    assert (low, high) == pytest.approx((0.1, 10))
+
+
+def test_bars_stand_side_by_side_on_one_scale_and_biased_ones_are_hatched():
+    figure = gradient_variances(
+        {"phi": {"one": 0.002, "other": 3.0}, "theta": {"one": 0.0, "other": 0.1}}, biased={"one"}
+    )
+    figure.canvas.draw()
+    phi, theta = figure.axes
+    assert phi.get_xlim() == theta.get_xlim()
+    assert [bool(patch.get_hatch()) for patch in phi.patches] == [True, False]  # pyright: ignore[reportAttributeAccessIssue]
+    assert [label.get_text() for label in phi.get_yticklabels()] == ["one (biased)", "other"]
+
+
+# The command
+
+
+def run(*argv: object) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in argv])
+    return stopped.value.code if isinstance(stopped.value.code, int) else 1
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    settings = ["--latent-dim", 2, "--hidden", 16, "--epochs", 2, "--evaluation-samples", 10, "--binarize", "dynamic"]
+    assert run("fit", "digits", "--out", out, "--quiet", *settings) == 0
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command_writes_a_table_and_a_picture(fitted: Path, capsys: pytest.CaptureFixture):
+    backend = matplotlib.get_backend()
+    assert run("gradients", fitted, "--bound", "iwae", "--num-samples", "1,4", "--draws", 20) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.split("written to")[0].splitlines())) <= 100
+    for words in ("phi, the posterior", "theta, the model", "wake-phi *", "left out: vimco at K = 1", "score function"):
+        assert words in printed
+    assert "pathwise: from K = 1 to 4" in printed
+    assert "dreg: from K = 1 to 4" in printed
+    table = rows(fitted / "gradients.csv")
+    assert {row["part"] for row in table} == {"phi", "theta"}
+    assert float(table[0]["variance"]) > 0
+    with Image.open(fitted / "figures" / "gradients.png") as picture:
+        assert picture.size[0] > 1000
+    assert matplotlib.get_backend() == backend
+
+
+def test_the_command_takes_names_and_another_folder(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "new" / "folder"
+    names = "score-none,pathwise"
+    settings = ("--num-samples", 2, "--draws", 10, "--batch-size", 5, "--estimators", names, "--out", out)
+    assert run("gradients", fitted, *settings) == 0
+    assert "times that of pathwise" in " ".join(capsys.readouterr().out.split())
+    assert [row["estimator"] for row in rows(out / "gradients.csv")][:2] == ["pathwise", "score-none"]
+    assert (out / "gradients.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--estimators", "pathways"), "Estimators: pathwise, sticking-the-landing"),
+        (("--estimators", "dreg"), "dreg: DReG is the gradient of IWAE"),
+        (("--num-samples", "1,x"), "such as 1,8,64"),
+        (("--num-samples", "0"), "such as 1,8,64"),
+        (("--draws", 3), "at least 10"),
+        (("--batch-size", 0), "at least one datum"),
+    ],
+)
+def test_the_command_refuses_in_one_line(fitted: Path, argv, words, capsys: pytest.CaptureFixture):
+    assert run("gradients", fitted, *argv) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert len([line for line in error.splitlines() if line.startswith("subo: ")]) == 1
+
+
+def test_the_command_refuses_a_file_for_a_folder(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "file").touch()
+    assert run("gradients", fitted, "--out", tmp_path / "file") == 2
+    assert "it is a file" in capsys.readouterr().err

@@ -1,0 +1,31 @@
+"""What the networks compute, beside the shapes that the conformance test holds."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, interpolate
+
+from subo.networks import Upscale, conv_decoder
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (4, 6)])
+def test_upscale_repeats_pixels_and_convolves(height, width):
+    torch.manual_seed(0)
+    upscale = Upscale(5, 3, (2 * height, 2 * width)).double()
+    x = torch.randn(2, 5, height, width, dtype=torch.float64)
+    weight, bias = upscale.convolution.weight, upscale.convolution.bias
+    expected = conv2d(interpolate(x, scale_factor=2), weight, bias, padding=1)
+    torch.testing.assert_close(upscale(x), expected)
+    upscale.size = (2 * height - 1, 2 * width - 1)
+    torch.testing.assert_close(upscale(x), expected[..., :-1, :-1])
+
+
+def test_an_untrained_decoder_draws_no_checkerboard():
+    """Away from the borders a constant input gives a constant image: no place differs from its neighbours."""
+    torch.manual_seed(0)
+    convolutions = list(conv_decoder(3, (2, 64, 64), hidden=8))[4:]
+    assert any(isinstance(module, Upscale) for module in convolutions)
+    image = nn.Sequential(*convolutions)(torch.randn(1, 64, 1, 1).expand(1, 64, 16, 16))
+    inside = image[..., 16:-16, 16:-16]
+    torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
+    assert inside.abs().max() > 1e-3
