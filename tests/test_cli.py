@@ -1,12 +1,15 @@
 """The command line end to end on digits, and every bad input: one clear line, exit code 2, nothing lost."""
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from subo.cli import main
-from subo.messages import print_evaluation
+from subo.evaluation import Evaluation
+from subo.messages import _BESIDE, print_evaluation
 from subo.options import defaults, fit_signature
 from subo.recipes import RECIPES
 
@@ -150,6 +154,22 @@ def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture)
     for word in ("flow_", "channels", "scale", "num_classes", "groups"):  # which say nothing of this model
         assert word not in shown
     assert "bits/dim" in shown
+
+
+def test_options_that_depend_on_others_are_options():
+    parameters = inspect.signature(RECIPES["vae"]).parameters
+    for name, (others, values) in _BESIDE.items():
+        assert name in parameters
+        choices = {choice for other in others for choice in get_args(parameters[other].annotation)}
+        assert set(values) <= choices, name
+
+
+def test_an_evaluation_is_shown_in_one_line(fitted: Path):
+    written = json.loads((fitted / "evaluation.json").read_text())
+    shown = repr(Evaluation(**{field.name: written[field.name] for field in fields(Evaluation)}))
+    assert shown.startswith(f"Evaluation(test, 179 data, nats per datum: log_px {written['log_px']:.3f} +- ")
+    assert f"{written['active_units']} of 2 latents active" in shown
+    assert "\n" not in shown
 
 
 def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):

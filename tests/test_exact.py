@@ -17,6 +17,7 @@ from subo.linear_gaussian import ExactPosterior, LinearGaussian, MeanFieldPoster
 from subo.model import VAE
 from subo.objective import Objective
 from subo.priors import StandardNormal
+from subo.typing import Path
 
 D, d = 5, 2
 
@@ -248,7 +249,7 @@ class Counting(nn.Module):
         self.model = model
         self.draws: list[tuple[int, int]] = []
 
-    def draw(self, x, context=None, *, num_samples=1, path=True):
+    def draw(self, x, context=None, *, num_samples=1, path: Path = True):
         self.draws.append((num_samples, len(x)))
         return self.model.draw(x, context, num_samples=num_samples, path=path)
 

@@ -24,7 +24,7 @@ from subo import (
 )
 from subo.data import Data, Split, split
 from subo.devices import make_fabric
-from subo.fitting import Epoch
+from subo.history import Epoch
 from subo.metrics import measure
 from subo.runs import Run
 from subo.sources import load

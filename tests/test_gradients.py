@@ -399,6 +399,17 @@ def test_normalizing_divides_by_the_running_deviation_where_it_is_above_one():
     assert_close(estimator._normalized(signal), signal)
 
 
+def test_normalizing_leaves_the_direction_of_phis_gradient():
+    """The KL's share is scaled like the likelihood's: otherwise it would be the only one that is left."""
+    count, estimator = 30_000, seen(ScoreFunction("mean", normalize=True))
+    estimator.variance.fill_(16 * (1 - 0.99**200))
+    _, truth = by_enumeration(ELBO(), 2)
+    found = gradients(bits(count), Y.expand(count, 3), estimator, ELBO(), 2)
+    assert_unbiased(4 * found["logits"], truth["logits"], "phi")
+    for name in ("table", "prior_logits"):
+        assert_unbiased(found[name], truth[name], name)
+
+
 # Stand-ins for the path of discrete latents
 
 
@@ -481,6 +492,7 @@ def gaussian(count: int = 3) -> Distribution:
         (ScoreFunction(), gaussian(), ELBO(), 1, "at least 2, or the baseline mean"),
         (ScoreFunction(), gaussian(), IWAE(), 4, "VIMCO"),
         (ScoreFunction(), gaussian(), Renyi(0.5), 4, "baseline mean"),
+        (ScoreFunction("mean", normalize=True), gaussian(), IWAE(), 4, "use the ELBO"),
         (VIMCO(), gaussian(), IWAE(), 1, "at least 2"),
         (VIMCO(), gaussian(), ELBO(), 4, "leave-one-out"),
         (WakePhi(), gaussian(), IWAE(), 1, "at least 2"),

@@ -20,8 +20,9 @@ from subo.evaluation.importance import log_marginal
 from subo.evaluation.reconstruction import reconstruct
 from subo.evaluation.usage import latent_usage
 from subo.families import Bernoulli, FullRankGaussian, Gaussian, Laplace
-from subo.fitting import Epoch, fit
+from subo.fitting import fit
 from subo.gradients import ScoreFunction
+from subo.history import Epoch
 from subo.inference import LOOK_EVERY, infer
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior
 from subo.model import VAE

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from subo.fitting import Epoch
+from subo.history import Epoch
 from subo.metrics import Metrics
 from subo.progress import TrainingBar
 

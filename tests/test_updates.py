@@ -24,7 +24,7 @@ from subo import (
 from subo.data import Data, Split, split
 from subo.devices import make_fabric
 from subo.evaluation.information import mutual_information
-from subo.fitting import Epoch, _epoch
+from subo.history import Epoch, epoch_of
 from subo.objective import Loss
 from subo.runs import Run
 from subo.updates import Aggressive, Alternating, Joint, Updates, at_rest, make_updates
@@ -240,7 +240,7 @@ def test_going_on_with_other_updates_is_refused(tmp_path: Path):
 def test_records_of_runs_before_there_were_updates_are_read():
     metrics = {"bound": 0.0, "objective": 0.0, "elbo": 0.0, "rate": 0.0, "distortion": 0.0, "rates": [0.0]}
     record = {"epoch": 1, "step": 1, "seconds": 0.0, "learning_rate": 1.0, "kl_weight": 1.0, "train": metrics}
-    assert _epoch({**record, "validation": None}).updates == "joint"
+    assert epoch_of({**record, "validation": None}).updates == "joint"
 
 
 def test_names_make_schedules():

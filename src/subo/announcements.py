@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 from subo.messages import say
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from subo.fitting import History
+    from subo.history import History
+    from subo.objective import Objective
 
 __all__ = ["announce", "conclude"]
 
@@ -17,12 +16,12 @@ _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afr
 _NAMED = 5  # columns
 
 
-def announce(config: Mapping[str, Any], model: "nn.Module", *, chosen: bool, constant: Sequence[str] = ()) -> None:
+def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool, constant: Sequence[str] = ()) -> None:
     """Prints what was read and what is going to be fitted.
 
     Args:
         config: Of the run.
-        model: The model.
+        objective: The model and how its gradient is estimated.
         chosen: Whether the likelihood was left to the data.
         constant: Columns of a table that never change in the training data.
     """
@@ -32,8 +31,13 @@ def announce(config: Mapping[str, Any], model: "nn.Module", *, chosen: bool, con
     shape = tuple(data["event_shape"])
     say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{_BITS[data['binarize']]}: {parts}")
     why = f" (auto: the values are {kind})" if chosen else ""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     say(f"likelihood {options['likelihood']}{why}, {options['latent_dim']} latents, {parameters:,} parameters")
+    gradient = type(objective.gradient).__name__
+    if objective.gradient.biased:
+        say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
+    elif gradient != "Pathwise":
+        say(f"gradient {gradient}, {objective.num_samples} samples of z a datum")
     if constant:
         more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
         say(

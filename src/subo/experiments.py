@@ -19,7 +19,8 @@ from subo.errors import InputError
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
 from subo.files import replacing, write_json
-from subo.fitting import Epoch, History, fit
+from subo.fitting import fit
+from subo.history import Epoch, History
 from subo.inference import infer
 from subo.model import VAE
 from subo.named_sets import NAMES
@@ -143,7 +144,7 @@ def start_run(
         Run.create(out, overwrite=overwrite).write_config(config)
         if progress:
             chosen = asked.get("likelihood", "auto") == "auto"
-            announce(config, objective.model, chosen=chosen, constant=data.constant_features())
+            announce(config, objective, chosen=chosen, constant=data.constant_features())
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=create, progress=progress, resume=False)

@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -17,8 +17,9 @@ from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation.information import mutual_information
+from subo.history import Epoch, History, epoch_of
 from subo.interrupts import stop_signals
-from subo.metrics import Metrics, means, measure, sums
+from subo.metrics import means, measure, sums
 from subo.objective import Objective
 from subo.optimizers import make_optimizer
 from subo.randomness import forked
@@ -30,51 +31,7 @@ from subo.updates import Updates, UpdatesName, at_rest, make_updates
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Epoch", "History", "fit"]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One epoch of training; the last may be a part of one.
-
-    Attributes:
-        epoch: Counts from 1.
-        step: Steps made until its end.
-        seconds: Of training until its end, over all sittings.
-        learning_rate: At its end.
-        kl_weight: At its end.
-        train: Means over its batches, each before its step.
-        validation: At its end; None without validation data.
-        updates: What was done in it: aggressive updates become joint ones for good after the epoch that ends them.
-        mutual_information: Of x and z under q at its end, on validation data, or training data where there are none;
-            None unless updates were aggressive.
-    """
-
-    epoch: int
-    step: int
-    seconds: float
-    learning_rate: float
-    kl_weight: float
-    train: Metrics
-    validation: Metrics | None
-    updates: UpdatesName = "joint"
-    mutual_information: float | None = None
-
-
-@dataclass(frozen=True)
-class History:
-    """What training did.
-
-    Attributes:
-        epochs: One record an epoch.
-        best_epoch: The epoch of the best validation objective (the bound, unless beta or free bits shape it), whose
-            weights the model has; None without validation.
-        stopped_by: What ended it.
-    """
-
-    epochs: tuple[Epoch, ...]
-    best_epoch: int | None
-    stopped_by: Literal["epochs", "minutes", "patience"]
+__all__ = ["fit"]
 
 
 def fit(
@@ -86,6 +43,7 @@ def fit(
     batch_size: int = 100,
     optimizer: str | Optimizer = "Adam",
     learning_rate: float = 1e-3,
+    rows_learning_rate: float = 0.05,
     warmup_epochs: float = 0.0,
     decay: Literal["constant", "cosine"] = "constant",
     kl_warmup_epochs: float = 0.0,
@@ -117,6 +75,7 @@ def fit(
         batch_size: Data in a batch, over all processes.
         optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimiser over the objective's parameters).
         learning_rate: The optimiser's step size.
+        rows_learning_rate: That of local inference's rows, one a datum, which an Adam of their own moves.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
@@ -176,7 +135,8 @@ def fit(
     if isinstance(optimizer, str):
         scaled = fabric.strategy.precision.precision == "16-mixed"  # whose gradients Fabric cannot clip when fused
         options = {"fused": False} if scaled and clip else {}
-        optimizer = make_optimizer(objective, optimizer, learning_rate=learning_rate, **options)
+        rates = {"learning_rate": learning_rate, "rows_learning_rate": rows_learning_rate}
+        optimizer = make_optimizer(objective, optimizer, **rates, **options)
     if fabric.is_global_zero:
         if on_start is not None:
             on_start()
@@ -254,7 +214,7 @@ def fit(
                 raise Interrupted(_farewell(state, run), signal=asked)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
-    return History(tuple(_epoch(record) for record in state.records), state.best_epoch, stopped_by)
+    return History(tuple(epoch_of(record) for record in state.records), state.best_epoch, stopped_by)
 
 
 def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
@@ -357,13 +317,6 @@ def _reason(
     if epochs is not None and state.epoch >= epochs:
         return "epochs"
     return "minutes" if minutes is not None and state.seconds >= 60 * minutes else None
-
-
-def _epoch(record: dict[str, Any]) -> Epoch:
-    def metrics(values: dict[str, Any] | None) -> Metrics | None:
-        return None if values is None else Metrics(**{**values, "rates": tuple(values["rates"])})
-
-    return Epoch(**{**record, "train": metrics(record["train"]), "validation": metrics(record["validation"])})
 
 
 def _farewell(state: TrainingState, run: Run | None) -> str:

@@ -27,6 +27,13 @@ _BESIDE = {
     "closed_form_kl": (("bound",), ("elbo",)),
     "alpha": (("bound",), ("renyi",)),
     "groups": (("bound",), ("miwae",)),
+    "latent_classes": (("posterior",), ("categorical",)),
+    "refinement_steps": (("inference",), ("semi-amortized",)),
+    "refinement_rate": (("inference",), ("semi-amortized",)),
+    "refinement_through": (("inference",), ("semi-amortized",)),
+    "baseline": (("gradient", "posterior"), ("score-function", "bernoulli", "categorical")),
+    "normalize_signal": (("gradient", "posterior"), ("score-function", "bernoulli", "categorical")),
+    "temperature": (("gradient",), ("gumbel-softmax",)),
 }
 
 

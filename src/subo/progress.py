@@ -18,7 +18,7 @@ from rich.progress import (
 from subo.training import Step
 
 if TYPE_CHECKING:
-    from subo.fitting import Epoch
+    from subo.history import Epoch
 
 __all__ = ["TrainingBar", "bar"]
 
@@ -40,6 +40,7 @@ class TrainingBar:
         self._total = None if epochs is None else epochs * steps_per_epoch
         self._epochs, self._minutes, self._show = epochs, minutes, show
         self._console = Console(stderr=True)
+        self._updates = ""
         self._data, self._since, self._shown = 0, time.monotonic(), 0.0
         self._printed = -1  # tenths of training that were over at the last line
         self._progress = Progress(
@@ -85,7 +86,10 @@ class TrainingBar:
         )
 
     def epoch(self, epoch: "Epoch") -> None:
-        """Where there is no terminal, prints a line for the first epoch and for every tenth of the training."""
+        """Says when aggressive updates end; without a terminal, also a line for every tenth of the training."""
+        if self._show and self._updates == "aggressive" != epoch.updates:
+            self._console.print(f"from epoch {epoch.epoch} on theta and phi are moved jointly", highlight=False)
+        self._updates = epoch.updates
         if not self._show or self._console.is_terminal:
             return
         by_epochs = epoch.epoch / self._epochs if self._epochs else 0.0

@@ -7,6 +7,7 @@
 ``model.safetensors`` the fitted weights; there when the run is finished
 ``evaluation.json``   what was measured on the test data; ``evaluation-train.json`` and
                       ``evaluation-validation.json``: on those, where they were asked for
+``gradients.csv``     what ``subo gradients`` measured
 ``snapshots/``        posterior means of some held-out data during training
 ``figures/``          pictures
 ===================== ==================================================================================
@@ -53,6 +54,11 @@ class Run:
     def metrics(self) -> Path:
         """``metrics.jsonl``."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def gradients(self) -> Path:
+        """``gradients.csv``."""
+        return self.path / "gradients.csv"
 
     @property
     def checkpoint(self) -> Path:
@@ -166,7 +172,7 @@ class Run:
 
     def _clear(self) -> None:
         self.clear_evaluations()
-        for file in (self.model, self.checkpoint, self.metrics, self.config):
+        for file in (self.model, self.checkpoint, self.metrics, self.config, self.gradients):
             file.unlink(missing_ok=True)
         for folder in (self.figures, self.snapshots):
             shutil.rmtree(folder, ignore_errors=True)

@@ -31,6 +31,7 @@ class StraightThrough(GradientEstimator):
 
     def path(self, q: Distribution, size: Size) -> Tensor:
         """A sample of q whose derivative is its mean's."""
+        _discrete(q, "StraightThrough")
         mean = q.mean
         return q.sample(size) + (mean - mean.detach())
 
@@ -64,6 +65,7 @@ class GumbelSoftmax(GradientEstimator):
 
     def path(self, q: Distribution, size: Size) -> Tensor:
         """A sample of q whose derivative is that of its relaxation."""
+        _discrete(q, "GumbelSoftmax")
         elements, _ = _elements(q)
         logits = elements.logits.expand(size + elements.logits.shape)
         uniform = torch.rand_like(logits).clamp(torch.finfo(logits.dtype).tiny, 1 - torch.finfo(logits.dtype).eps)

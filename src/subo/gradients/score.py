@@ -37,7 +37,8 @@ class ScoreFunction(GradientEstimator):
             ``(B, 1)`` that learns to predict f from x (Mnih and Gregor, 2014, section 2.3), on top of the running
             mean. Its squared error is part of the surrogate: it learns along with the model.
         normalize: Divide the centred signal by its running standard deviation where that is above 1 (Mnih and Gregor,
-            2014, section 2.3). That scales phi's gradient, and leaves its direction unbiased.
+            2014, section 2.3). That scales phi's gradient, and leaves its direction unbiased, since all of it then is
+            signal times score: the KL is estimated from samples, too. For the ELBO.
 
     Example:
         >>> from subo import ELBO, Objective
@@ -71,7 +72,7 @@ class ScoreFunction(GradientEstimator):
 
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         if isinstance(bound, ELBO):
-            direct, signal = _elbo(draw, bound)
+            direct, signal = _elbo(draw, bound, closed_form=bound.closed_form_kl and not self.normalize)
             score = draw.log_posterior
         else:
             direct = bound(draw)
@@ -84,6 +85,11 @@ class ScoreFunction(GradientEstimator):
         return surrogate if regression is None else surrogate + regression
 
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
+        if self.normalize and not isinstance(bound, ELBO):
+            raise InputError(
+                f"normalize scales all of phi's gradient in the ELBO, and only a part of it in {type(bound).__name__}: "
+                "leave it out, or use the ELBO."
+            )
         if self.baseline == "leave-one-out":
             needs_samples(num_samples, "the baseline leave-one-out", "the baseline mean")
             if not isinstance(bound, ELBO):
@@ -172,21 +178,21 @@ class WakePhi(GradientEstimator):
         needs_samples(num_samples, "WakePhi", "ScoreFunction")
 
 
-def _elbo(draw: Draw, bound: ELBO) -> tuple[Float[Tensor, " B"], Float[Tensor, "K B"]]:
+def _elbo(draw: Draw, bound: ELBO, *, closed_form: bool) -> tuple[Float[Tensor, " B"], Float[Tensor, "K B"]]:
     """What of the ELBO is differentiated as it stands, and the signal of each sample.
 
     The score of ``log q`` at fixed z has expectation 0: it is left out of the first.
     """
     direct, signal = draw.expected_log_likelihood, draw.log_likelihood
     for factor in draw.factors:
-        kl = factor.kl if bound.closed_form_kl else None
+        kl = factor.kl if closed_form else None
         if kl is not None and kl.ndim == 1:  # it does not depend on any sample
             direct = direct - bound.beta * kl.clamp(min=bound.free_bits)
             continue
         if bound.free_bits > 0:
             raise InputError(
                 "free bits cut each datum's KL, which is a number only in closed form; this one is estimated from "
-                "samples. Use free_bits 0, or families whose KL torch knows."
+                "samples. Use free_bits 0, or families whose KL torch knows, without normalizing the signal."
             )
         if kl is None:
             direct = direct + bound.beta * mean_over_samples(factor.log_prior)
