@@ -59,7 +59,7 @@ def main() -> None:
             f"{result['log_px']:9.2f} +- {result['log_px_se']:.2f}",
             flush=True,
         )
-    by_step.set(xlabel="step", ylabel="validation ELBO, nats", ylim=(-220, None))
+    by_step.set(xlabel="step", ylabel="validation ELBO, nats", ylim=(-200, None))
     by_second.set(xlabel="seconds of training")
     by_second.legend(frameon=False, fontsize=8)
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)

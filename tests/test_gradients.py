@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
-from torch.distributions import Distribution, Independent, Normal, OneHotCategorical
+from torch.distributions import Distribution, Independent, Normal
 from torch.testing import assert_close
 
 from subo import (
@@ -35,9 +35,10 @@ from subo import (
     WakePhi,
 )
 from subo.bounds import Bound, log_mean_exp
-from subo.distributions import Bernoulli, Gaussian
+from subo.distributions import Bernoulli, Gaussian, OneHotCategorical
 from subo.gradients.score import _without_each
 from subo.linear_gaussian import ExactPosterior, LinearGaussian
+from subo.model import Factor
 from subo.networks import mlp
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
@@ -472,6 +473,33 @@ def test_gumbel_softmax_samples_are_of_q_and_their_slope_is_of_the_softmax(kind)
         assert_close(one, other)
 
 
+@pytest.mark.parametrize("estimator", [StraightThrough(), GumbelSoftmax(1.0)], ids=["straight-through", "gumbel"])
+def test_a_path_through_categories_reaches_their_densities(estimator):
+    """log q(z) - log p(z) is linear in z: its gradient along a straight path is the exact one."""
+    count = 40_000
+    logits, prior = torch.tensor([[0.3, -0.5, 0.8]]), torch.tensor([[0.1, 0.4, -0.2]])
+    rows = rows_of(logits, count)
+    q = Independent(OneHotCategorical(logits=rows), 1)
+    p = Independent(OneHotCategorical(logits=prior), 1)
+    z = estimator.path(q, torch.Size([]))
+    (found,) = torch.autograd.grad((q.log_prob(z) - p.log_prob(z)).sum(), rows)
+    start = logits.clone().requires_grad_()
+    kl = torch.distributions.kl_divergence(OneHotCategorical(logits=start), OneHotCategorical(logits=prior))
+    (truth,) = torch.autograd.grad(kl.sum(), start)
+    if isinstance(estimator, StraightThrough):
+        assert_unbiased(found.flatten(1), truth, "phi")
+    assert found.flatten(1).mean(0) @ truth.flatten() > 0  # Gumbel-softmax is biased, and not blind
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_kl_between_bits_is_known_whoever_made_them(ours):
+    logits, prior = torch.randn(4, 3), torch.randn(3)
+    exact = Factor(Bernoulli(logits, 1), Bernoulli(prior, 1), torch.zeros(1, 4, 3)).kl
+    of_torch = Independent(TorchBernoulli(logits=prior), 1)
+    q = Bernoulli(logits, 1) if ours else Independent(TorchBernoulli(logits=logits), 1)
+    assert_close(Factor(q, of_torch, torch.zeros(1, 4, 3)).kl, exact)
+
+
 # What makes no sense is refused
 
 
@@ -504,6 +532,22 @@ def gaussian(count: int = 3) -> Distribution:
 def test_a_combination_that_makes_no_sense_is_refused_and_the_right_one_named(estimator, q, bound, num_samples, words):
     with pytest.raises(InputError, match=words):
         estimator.check(q, bound, num_samples=num_samples)
+
+
+class Loose(ScoreFunction):
+    path = "sample"  # type: ignore[assignment]
+
+
+class Whole(Pathwise):
+    def surrogate(self, draw, bound, x, context=None):
+        return bound(draw).mean()
+
+
+def test_an_estimator_that_keeps_not_to_its_contract_is_refused():
+    with pytest.raises(InputError, match="path must be True"):
+        Objective(bits(3), gradient=Loose())
+    with pytest.raises(InputError, match="one number a datum"):
+        Objective(line(3), gradient=Whole())(X.expand(3, 2))
 
 
 def test_settings_out_of_range_are_refused():

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.testing import assert_close
 
 from subo.bounds import ELBO
 from subo.conditionals import Conditional, Given, Local
-from subo.data import Split
+from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.distributions import Gaussian as GaussianDistribution
 from subo.errors import InputError
@@ -122,8 +122,37 @@ def test_infer_needs_no_path_through_z():
     missing = best_elbo(model, x) - exact_elbo(model.likelihood, fitted.q, x).detach()
     assert missing.mean() < 1e-2
     assert missing.max() < 0.1
-    standing = infer(blind, x, family=Gaussian((d,)), num_samples=32, steps=200)  # what a path would have needed
-    assert (best_elbo(model, x) - exact_elbo(model.likelihood, standing.q, x)).mean() > 1
+    with pytest.raises(InputError, match="no gradient in z"):
+        infer(blind, x, family=Gaussian((d,)))
+
+
+def test_a_decoder_outside_of_torch_is_fitted_by_the_score_and_refused_by_a_path():
+    """Its slope in z is unknown; its offset is learned, as is q."""
+
+    class Simulator(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.offset = nn.Parameter(torch.zeros(3))
+
+        def forward(self, z: Tensor) -> Distribution:
+            loc = np.stack([z.detach().numpy()[:, 0] * slope for slope in (1.0, -0.5, 2.0)], axis=1)
+            return Independent(Normal(torch.from_numpy(loc) + self.offset, 0.5), 1)
+
+    torch.manual_seed(0)
+    slopes, offset = torch.tensor([1.0, -0.5, 2.0]).double(), torch.tensor([3.0, -1.0, 0.5]).double()
+    x = torch.randn(400, 1).double() * slopes + offset + 0.5 * torch.randn(400, 3).double()
+    log_px = MultivariateNormal(offset, slopes[:, None] * slopes + 0.25 * torch.eye(3).double()).log_prob(x).mean()
+
+    def model() -> VAE:
+        q = Conditional(Gaussian((1,)), nn.Linear(3, 2))
+        return VAE(StandardNormal(1), Simulator(), q).double()
+
+    with pytest.raises(InputError, match="score-function"):
+        fit(Objective(model()), x, epochs=1)
+    objective = Objective(model(), gradient=ScoreFunction(), num_samples=8)
+    history = fit(objective, x, epochs=500, learning_rate=0.05, decay="cosine")
+    assert (objective.model.likelihood.offset - x.mean(0)).abs().max() < 0.1
+    assert history.epochs[-1].train.elbo > log_px - 0.1
 
 
 # infer: never worse, datum by datum
@@ -236,6 +265,20 @@ def test_unseen_data_of_a_local_posterior_are_inferred_as_the_message_says():
     with pytest.raises(InputError, match=r"subo\.infer\(model, x\)"):
         model.draw(x, {"index": torch.arange(7)})
     assert infer(model, x, {"index": torch.arange(7)}, steps=10).q.batch_shape == (7,)
+
+
+def test_held_out_data_are_never_taken_for_training_data():
+    """Every split of a data set names its data apart: a row of another datum would answer without a word."""
+    split = Split(torch.randint(0, 2, (12, D)).float())
+    whole = Data("bits", split, split.take(torch.arange(3)), split.take(torch.arange(3, 8)), "binary")
+    assert [whole.train.first, whole.validation.first, whole.test.first] == [0, 12, 15]
+    assert whole.test.read(torch.arange(2))[1]["index"].tolist() == [15, 16]
+    local = VAE(StandardNormal(d), Conditional(Bernoulli((D,)), mlp(d, D, hidden=(4,))), Local(Gaussian((d,)), 12))
+    with pytest.raises(InputError, match="index 12 is not one of them"):
+        fit(Objective(local), whole, epochs=1)
+    fit(Objective(local), whole.train, epochs=1)
+    rows = Local(Gaussian((d,)), 5, first=15)
+    assert rows(torch.zeros(2, D), index=torch.tensor([15, 19])).batch_shape == (2,)
 
 
 # Rows

@@ -54,6 +54,7 @@ class Local(nn.Module):
     Args:
         family: Parameters -> Distribution.
         num_data: Number of rows.
+        first: The index of the first; those of a data set's training split count from 0.
 
     Example:
         >>> from subo.families import Gaussian
@@ -62,9 +63,10 @@ class Local(nn.Module):
         torch.Size([3, 2])
     """
 
-    def __init__(self, family: Family, num_data: int):
+    def __init__(self, family: Family, num_data: int, *, first: int = 0):
         super().__init__()
         self.family = family
+        self.first = first
         self.rows = nn.Embedding.from_pretrained(torch.zeros(num_data, family.num_params), freeze=False, sparse=True)
 
     @property
@@ -73,14 +75,14 @@ class Local(nn.Module):
         return self.rows.weight
 
     def forward(self, input: Float[Tensor, "B ..."], index: Integer[Tensor, " B"]) -> Distribution:
-        unknown = index[(index < 0) | (index >= len(self.params))]
+        unknown = index[(index < self.first) | (index >= self.first + len(self.params))]
         if len(unknown):
             raise InputError(
                 f"this posterior holds parameters for the {len(self.params)} data it was fitted to, and index "
                 f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimise some with "
-                "subo.infer(model, x)."
+                "subo.infer(model, x), where z has no path with gradient=ScoreFunction() and num_samples=8."
             )
-        return self.family(self.rows(index))
+        return self.family(self.rows(index - self.first if self.first else index))
 
 
 class Given(nn.Module):

@@ -63,12 +63,15 @@ class Split:
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
         labels: `(N,)` integers, or None.
         resample: Whether every read draws bits afresh, with probability `x / levels` of a 1.
+        first: The name of the first datum: `index` in the context counts from it, so that no two splits of one data
+            set name a datum alike.
     """
 
     x: Shaped[Tensor, " N *event"]
     levels: int = 1
     labels: Integer[Tensor, " N"] | None = None
     resample: bool = False
+    first: int = 0
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
@@ -110,7 +113,7 @@ class Split:
             )
         else:
             x = _bits(stored, self.levels, generator).float()
-        context = {"index": index}
+        context = {"index": index + self.first if self.first else index}
         return x, context if self.labels is None else context | {"label": self.labels[index]}
 
     def take(self, index: Integer[Tensor, " B"]) -> "Split":
@@ -157,6 +160,13 @@ class Data:
     seed: int = 0
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        first = 0
+        for name in ("train", "validation", "test"):
+            split = getattr(self, name)
+            object.__setattr__(self, name, replace(split, first=first))  # frozen for everybody else
+            first += len(split)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in ("train", "validation", "test"))

@@ -22,9 +22,19 @@ from torch.distributions import (
     kl_divergence,
     register_kl,
 )
+from torch.distributions import OneHotCategorical as TorchOneHotCategorical
 from torch.distributions import Poisson as TorchPoisson
 
-__all__ = ["Bernoulli", "Categorical", "ContinuousBernoulli", "Flow", "Gaussian", "Poisson", "StandardNormal"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Flow",
+    "Gaussian",
+    "OneHotCategorical",
+    "Poisson",
+    "StandardNormal",
+]
 
 # log(sinh(u) / u) = sum_n c_n u^(2n): even and smooth, with radius of convergence pi.
 _SERIES = (1 / 6, -1 / 180, 1 / 2835, -1 / 37800, 1 / 467775, -691 / 3831077250, 2 / 127702575)
@@ -192,6 +202,19 @@ class Categorical(TorchCategorical):
         """``sum_c (c - mean)^2 p_c``."""
         levels = torch.arange(self._num_events, device=self.probs.device)
         return (self.probs * (levels - self.mean.unsqueeze(-1)).square()).sum(-1)
+
+
+class OneHotCategorical(TorchOneHotCategorical):
+    """torch's one-hot categorical, with a log-density linear in z: it has the gradient that a relaxed path follows."""
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "OneHotCategorical":
+        """The same distribution with its parameters expanded to `batch_shape`."""
+        logits = self.logits.expand(Size(batch_shape) + self.event_shape)
+        return OneHotCategorical(logits=logits, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``sum_c z_c log p_c``; torch's looks the category up, through which nothing can be differentiated."""
+        return (value * self.logits).sum(-1)
 
 
 class Poisson(TorchPoisson):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from subo.announcements import announce, conclude
-from subo.bounds import reported
+from subo.bounds import ELBO, reported
 from subo.conditionals import Local
 from subo.data import Data, Split, stream
 from subo.devices import make_fabric
@@ -79,6 +79,9 @@ class Experiment:
                 "data, or fit again."
             )
         return data
+
+
+_LOCAL_SAMPLES = 16  # of z, for each step of a posterior that is fitted to held-out data
 
 
 def start_run(
@@ -237,11 +240,12 @@ def evaluate_run(
     return result
 
 
-def model_for(experiment: Experiment, split: Split) -> Any:
+def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -> Any:
     """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
     if experiment.config["options"].get("inference") != "local":
         return experiment.objective.model
     objective, model = experiment.objective, experiment.objective.model
+    elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone
     x, context = replace(split, resample=False).read(torch.arange(len(split)))  # a bit drawn again is its probability
     fitted = infer(
         model,
@@ -249,9 +253,10 @@ def model_for(experiment: Experiment, split: Split) -> Any:
         context,
         bound=reported(objective.bound),
         gradient=objective.gradient,
-        num_samples=objective.num_samples,
+        num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        progress=progress,
     )
-    rows = Local(model.posterior.family, len(split)).to(fitted.params)
+    rows = Local(model.posterior.family, len(split), first=split.first).to(fitted.params)
     rows.params.data.copy_(fitted.params)
     return VAE(model.prior, model.likelihood, rows)
 
@@ -301,7 +306,7 @@ def finish_run(
 ) -> Evaluation:
     """Measures a fitted run on its test data and draws its figures."""
     data = experiment.data()
-    model = model_for(experiment, data.test)
+    model = model_for(experiment, data.test, progress=progress)
     result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
     if figures:
         draw_figures(experiment.run, model, data)

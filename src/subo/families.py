@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal
 from torch.distributions import Laplace as TorchLaplace
-from torch.distributions import OneHotCategorical as TorchOneHotCategorical
 
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.distributions import Gaussian as GaussianDistribution
+from subo.distributions import OneHotCategorical as OneHotCategoricalDistribution
 from subo.distributions import Poisson as PoissonDistribution
 from subo.errors import InputError
 
@@ -161,7 +161,9 @@ class OneHotCategorical(nn.Module):
         check_count(params, self.event_shape, self.num_params)
         logits = params.reshape(params.shape[0], *self.event_shape)
         return Independent(
-            TorchOneHotCategorical(logits=logits, validate_args=False), len(self.event_shape) - 1, validate_args=False
+            OneHotCategoricalDistribution(logits=logits, validate_args=False),
+            len(self.event_shape) - 1,
+            validate_args=False,
         )
 
 

@@ -24,7 +24,7 @@ from subo.objective import Objective
 from subo.optimizers import make_optimizer
 from subo.randomness import forked
 from subo.runs import Run
-from subo.support import check_support
+from subo.support import check_draws, check_support
 from subo.training import Schedule, Step, train
 from subo.updates import Updates, UpdatesName, at_rest, make_updates
 
@@ -123,6 +123,8 @@ def fit(
     check_support(objective.model, training, where="the training data")
     if validation is not None:
         check_support(objective.model, validation, where="the validation data")
+    for split in (training,) if validation is None else (training, validation):
+        check_draws(objective, split)
 
     per_epoch = num_batches(training, batch_size)
     moves = make_updates(updates, posterior_steps=posterior_steps)

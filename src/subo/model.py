@@ -63,6 +63,8 @@ class Factor:
             return kl_divergence(self.q, self.p)
         except NotImplementedError:
             return None
+        except IndexError:  # torch's divergence of its own bits does not broadcast
+            return kl_divergence(self.q, self.p.expand(self.q.batch_shape))
 
     def rate(self, *, closed_form: bool = True) -> Float[Tensor, " B"]:
         """``E_q[log q(z | x) - log p(z)]``: in closed form if there is one and it is wanted, else by samples."""

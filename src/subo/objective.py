@@ -79,6 +79,12 @@ class Objective(nn.Module):
         super().__init__()
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
+        path = getattr(gradient or Pathwise, "path", None)
+        if not (isinstance(path, bool) or callable(path)):
+            raise InputError(
+                f"a gradient estimator's path must be True (rsample), False (sample) or a function of q and the sample "
+                f"shape; {type(gradient).__name__} has {path!r}. An estimator is an instance: ScoreFunction()."
+            )
         self.model: Any = model  # a LatentVariableModel and a module, for which Python has no one type
         self.bound = bound
         self.gradient = gradient or Pathwise()
@@ -96,6 +102,11 @@ class Objective(nn.Module):
         self.gradient.check(draw.q, self.bound, num_samples=self.num_samples)
         followed, honest = self.followed(kl_weight), reported(self.bound)
         surrogate = self.gradient.surrogate(draw, followed, x, context)
+        if surrogate.shape != x.shape[:1]:
+            raise InputError(
+                f"{type(self.gradient).__name__}'s surrogate has shape {tuple(surrogate.shape)}; expected one number a "
+                f"datum, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
+            )
         with torch.no_grad():
             rates = [factor.rate() for factor in draw.factors]
             rate = rates[0].unsqueeze(0) if len(rates) == 1 else torch.stack(rates)

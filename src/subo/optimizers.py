@@ -73,7 +73,7 @@ def row_parameters(module: nn.Module) -> list[nn.Parameter]:
     Args:
         module: Where to look, at any depth.
     """
-    sparse = [part for part in module.modules() if getattr(part, "sparse", False)]
+    sparse = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse]
     return [parameter for part in sparse for parameter in part.parameters(recurse=False)]
 
 

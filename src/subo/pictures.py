@@ -58,7 +58,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
     picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
     figures.save(picture, folder / "latent_plane.png")
-    if isinstance(z, Tensor) and z.shape[1:] == (2,):
+    if isinstance(z, Tensor) and z.shape[1:] == (2,) and not _discrete(model):
         picture = figures.decoder_grid(shade(_grid_means(model)), limit=_LIMIT, units=units)
         figures.save(picture, folder / "decoder_grid.png")
     _animate(run, model, data)
@@ -91,7 +91,7 @@ def draw_latent_plane(
     if means.shape[1] == 1:
         return figures.latent_plane(means, labels, axes=("z1", ""), name=name)
     if means.shape[1] == 2:
-        return figures.latent_plane(means, labels, prior=_prior_density(model), name=name)
+        return figures.latent_plane(means, labels, prior=None if _discrete(model) else _prior_density(model), name=name)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
         pca.transform(means),
@@ -144,6 +144,11 @@ def _draw_training(run: Run) -> None:
     figures.save(picture, run.figures / "training.png")
 
 
+def _discrete(model: VAE) -> bool:
+    """Whether z is: then there is no plane between its values to draw anything on."""
+    return bool(call(model.prior).support.is_discrete)
+
+
 @torch.no_grad()
 def _prior_density(model: VAE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log p(z) over a grid with room for the contours: around the densest 99% of draws."""
@@ -175,7 +180,9 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
     frames = np.stack([np.load(file) for file in kept])
     if frames.shape[2] == 1:
         return
-    prior, axes = (_prior_density(model), ("z1", "z2")) if frames.shape[2] == 2 else (None, _COMPONENTS)
+    plane = frames.shape[2] == 2
+    prior = _prior_density(model) if plane and not _discrete(model) else None
+    axes = ("z1", "z2") if plane else _COMPONENTS
     if frames.shape[2] > 2:  # one pair of axes for all frames: the last one's principal components
         pca = PCA(2).fit(frames[-1])
         frames = np.stack([pca.transform(frame) for frame in frames])

@@ -11,11 +11,10 @@ from torch.distributions import (
     Distribution,
     Independent,
     MixtureSameFamily,
-    OneHotCategorical,
 )
 
 from subo.distributions import Bernoulli as BernoulliDistribution
-from subo.distributions import Flow
+from subo.distributions import Flow, OneHotCategorical
 from subo.distributions import StandardNormal as StandardNormalDistribution
 from subo.errors import InputError
 from subo.families import FullRankGaussian, Gaussian

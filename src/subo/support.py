@@ -8,10 +8,12 @@ from torch.distributions import Distribution, constraints
 from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import InputError
+from subo.gradients import check_path
 from subo.model import LatentVariableModel
+from subo.objective import Objective
 from subo.randomness import forked
 
-__all__ = ["check_support"]
+__all__ = ["check_draws", "check_support"]
 
 _CHUNK = 10_000
 
@@ -94,3 +96,20 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor, row: 
             "raise num_classes."
         )
     return f"{what}describes, {elements}."
+
+
+def check_draws(objective: Objective, split: Split) -> None:
+    """Draws z for the first two data, as training will: a posterior without them or a path that is cut is found here.
+
+    Raises:
+        InputError: The posterior has no parameters for them, or the gradient estimator's path does not reach z.
+    """
+    index = torch.arange(min(2, len(split)))
+    x, context = replace(split, resample=False).read(index)
+    with evaluating(objective), forked(0), torch.enable_grad():
+        place_x, place_context = place(objective, x, context)
+        check_path(
+            objective.model.draw(
+                place_x, place_context, num_samples=max(2, objective.num_samples), path=objective.gradient.path
+            )
+        )

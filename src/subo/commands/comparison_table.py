@@ -63,7 +63,7 @@ def _warnings(row: "Row", num_samples: int, local: bool) -> list[str]:
     if row.at_floor:
         found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their floor: log p(x) leans on it.")
     if local:
-        found.append("has no encoder: its q was fitted to each of these data, which makes its ELBO tighter.")
+        found.append("has no encoder: its q was fitted to each of these data, and its ELBO is not that of an encoder.")
     return found
 
 

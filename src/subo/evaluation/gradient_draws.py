@@ -20,6 +20,7 @@ from subo.gradients import (
     StickingTheLanding,
     StraightThrough,
     WakePhi,
+    check_path,
 )
 from subo.model import VAE
 from subo.networks import Standardize, mlp
@@ -102,6 +103,9 @@ class GradientDraws:
         try:
             q = self.model.draw(self.x, self.context, path=False).q
             self.estimator.check(q, self.bound, num_samples=self.num_samples)
+            check_path(
+                self.model.draw(self.x, self.context, num_samples=max(2, self.num_samples), path=self.estimator.path)
+            )
             self.surrogate()
         except InputError as error:
             return str(error)

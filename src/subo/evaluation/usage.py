@@ -77,6 +77,8 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
         kls.append(_kl_by_dimension(draw.q, draw.factors[0].p))
     z = torch.cat(means)
     variance = z.var(0, correction=0)
+    if kls[0] is not None and kls[0].shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
+        variance = variance.unflatten(0, (kls[0].shape[1], -1)).sum(1)
     kl = None if kls[0] is None else torch.cat([k.cpu() for k in kls if k is not None]).mean(0)
     return LatentUsage(z, variance, variance > ACTIVE_VARIANCE, kl)
 

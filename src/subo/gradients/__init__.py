@@ -2,7 +2,7 @@
 
 from subo.gradients.discrete import GumbelSoftmax, StraightThrough
 from subo.gradients.estimator import GradientEstimator
-from subo.gradients.pathwise import DReG, Pathwise, StickingTheLanding
+from subo.gradients.pathwise import DReG, Pathwise, StickingTheLanding, check_path
 from subo.gradients.score import VIMCO, ScoreFunction, WakePhi
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "StickingTheLanding",
     "StraightThrough",
     "WakePhi",
+    "check_path",
 ]

@@ -9,9 +9,9 @@ from subo.bounds import ELBO, IWAE, Bound
 from subo.errors import InputError
 from subo.gradients.estimator import GradientEstimator, only_layer
 from subo.model import Draw, Factor
-from subo.typing import Context
+from subo.typing import Context, Latent
 
-__all__ = ["DReG", "Pathwise", "StickingTheLanding"]
+__all__ = ["DReG", "Pathwise", "StickingTheLanding", "check_path"]
 
 
 class Pathwise(GradientEstimator):
@@ -40,7 +40,8 @@ class StickingTheLanding(GradientEstimator):
     ``grad_z [log p(x, z) - log q(z)] dz/dphi``, which is 0 for every sample once q is the exact posterior.
 
     Unbiased for the ELBO, whose KL is then always estimated from the samples; one more small pass back than
-    :class:`Pathwise`. For importance-weighted bounds leaving the score out is a bias: :class:`DReG` mends it.
+    :class:`Pathwise`, through q's log-density (of an inverse autoregressive flow D passes). For importance-weighted
+    bounds leaving the score out is a bias: :class:`DReG` mends it.
     """
 
     path = True
@@ -72,8 +73,8 @@ class DReG(GradientEstimator):
     .. math:: \nabla_\phi = E \sum_k v_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}
 
     theta's gradient keeps the weights ``v_k``. Unbiased for IWAE; where the pathwise signal-to-noise ratio of phi falls
-    with K as ``1/sqrt(K)``, this one's rises. One more small pass back than :class:`Pathwise`. With K = 1 it is
-    :class:`StickingTheLanding`.
+    with K as ``1/sqrt(K)``, this one's rises. One more small pass back than :class:`Pathwise`, as
+    :class:`StickingTheLanding`, which it is with K = 1. A draw serves once: its z stays weighted.
     """
 
     path = True
@@ -83,7 +84,8 @@ class DReG(GradientEstimator):
         log_weight = draw.log_joint - _through_z(draw.factors[0])
         weight = log_weight.detach().softmax(0)
         if z.requires_grad and len(weight) > 1:  # phi's gradient goes through z, and theta's does not
-            z.register_hook(lambda gradient: gradient * weight.reshape(weight.shape + (1,) * (gradient.ndim - 2)))
+            wide = weight.reshape(weight.shape + (1,) * (z.ndim - 2))
+            z.register_hook(lambda gradient: (gradient * wide).to(gradient.dtype))
         return (weight * log_weight).sum(0)
 
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
@@ -93,6 +95,28 @@ class DReG(GradientEstimator):
                 f"DReG is the gradient of IWAE, and the bound is {_name(bound)}. Use StickingTheLanding with the ELBO, "
                 "or Pathwise."
             )
+
+
+def check_path(draw: Draw) -> None:
+    """Refuses a draw along a path that the likelihood does not let through; asked once, since it costs a pass back.
+
+    Raises:
+        InputError: log p(x|z) has no gradient in z, as of a decoder that leaves torch.
+    """
+    leaves = [leaf for leaf in _leaves(draw.z) if leaf.requires_grad]
+    if not leaves:
+        return
+    likelihood = draw.log_likelihood.sum()
+    slopes = torch.autograd.grad(likelihood, leaves, allow_unused=True) if likelihood.requires_grad else [None]
+    if all(slope is None for slope in slopes):
+        raise InputError(
+            "log p(x|z) has no gradient in z, and this gradient goes along the path through z. Usually the likelihood "
+            "leaves torch (numpy, detach, rounding). Use ScoreFunction, on the command line --gradient score-function."
+        )
+
+
+def _leaves(z: Latent) -> list[Tensor]:
+    return [z] if isinstance(z, Tensor) else list(z.values())
 
 
 def _through_z(factor: Factor) -> Float[Tensor, "K B"]:

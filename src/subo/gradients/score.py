@@ -16,7 +16,7 @@ from subo.typing import Context
 
 __all__ = ["VIMCO", "ScoreFunction", "WakePhi"]
 
-_DECAY = 0.99  # of running means of the learning signal; Mnih and Gregor (2014) take 0.9, here a longer memory
+_DECAY = 0.99  # of running means of the learning signal
 
 
 class ScoreFunction(GradientEstimator):
@@ -38,7 +38,8 @@ class ScoreFunction(GradientEstimator):
             mean. Its squared error is part of the surrogate: it learns along with the model.
         normalize: Divide the centred signal by its running standard deviation where that is above 1 (Mnih and Gregor,
             2014, section 2.3). That scales phi's gradient, and leaves its direction unbiased, since all of it then is
-            signal times score: the KL is estimated from samples, too. For the ELBO.
+            signal times score: the KL is estimated from samples, too. For the ELBO, and a prior without phi in it
+            (not a VampPrior).
 
     Example:
         >>> from subo import ELBO, Objective
@@ -89,6 +90,10 @@ class ScoreFunction(GradientEstimator):
             raise InputError(
                 f"normalize scales all of phi's gradient in the ELBO, and only a part of it in {type(bound).__name__}: "
                 "leave it out, or use the ELBO."
+            )
+        if self.normalize and isinstance(bound, ELBO) and bound.free_bits > 0:
+            raise InputError(
+                "normalize takes the KL from samples, and free bits need it in closed form: leave one out."
             )
         if self.baseline == "leave-one-out":
             needs_samples(num_samples, "the baseline leave-one-out", "the baseline mean")

@@ -178,9 +178,21 @@ def vae(
             f"semi-amortized inference moves q along the path through z, and {posterior} latents have none: "
             "use inference amortized or local"
         )
+    if normalize_signal and prior == "vamp":
+        raise InputError(
+            "normalize_signal scales the posterior's gradient, and the vamp prior holds the posterior, whose gradient "
+            "through it would stay as it is: use another prior, or leave it out"
+        )
     estimator.check(latents(torch.zeros(1, latents.num_params)), followed, num_samples=num_samples)
     model = VAE(p, Conditional(family, decoder), q)
     if inference == "semi-amortized":
-        refined = Refined(model, steps=refinement_steps, learning_rate=refinement_rate, through=refinement_through)
+        refined = Refined(
+            model,
+            steps=refinement_steps,
+            learning_rate=refinement_rate,
+            through=refinement_through,
+            bound=followed,
+            num_samples=num_samples,
+        )
         model = VAE(p, model.likelihood, refined)
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)
