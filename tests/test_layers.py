@@ -15,6 +15,7 @@ CORE = [
     "files",
     "randomness",
     "context",
+    "continuous_bernoulli",
     "distributions",
     "model",
     "bounds",

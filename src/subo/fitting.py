@@ -114,7 +114,10 @@ def fit(
         if value is not None and not value > 0:
             raise InputError(f"{name} must be positive, not {value}")
     if patience is not None and validation is None:
-        raise InputError("patience counts epochs without a better validation bound, and there are no validation data")
+        raise InputError(
+            "patience counts epochs without a better validation bound, and there are no validation data"
+            " (local inference has none: its rows are those of the training data)"
+        )
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     limit = epochs if epochs or minutes else 100

@@ -130,6 +130,11 @@ def infer(
         raise InputError(
             f"the learning rate must be positive and tolerance not negative: got {learning_rate} and {tolerance}"
         )
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"infer takes data as a tensor, (N, ...), and got {type(x).__name__}: torch.as_tensor(array), or "
+            "split.read(torch.arange(len(split)))[0]"
+        )
     if len(x) == 0:
         raise InputError("there are no data to infer the latents of")
     family = family or _family(model)

@@ -69,7 +69,9 @@ class Refined(nn.Module):
     ):
         super().__init__()
         if steps < 1 or num_samples < 1:
-            raise InputError(f"steps and num_samples must be at least 1: got {steps} and {num_samples}")
+            raise InputError(
+                f"refinement takes at least one step and one sample: got {steps} steps and {num_samples} samples"
+            )
         if not (learning_rate > 0 and 0 <= momentum < 1 and (clip is None or clip > 0)):
             raise InputError(
                 "learning_rate and clip must be positive, and momentum at least 0 and below 1: got "

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent
 
 from subo.bounds import Bound
 from subo.errors import InputError
 from subo.model import Draw, Factor
 from subo.typing import Context, Path
 
-__all__ = ["GradientEstimator", "needs_samples", "only_layer"]
+__all__ = ["GradientEstimator", "kind_of", "needs_samples", "only_layer"]
 
 
 class GradientEstimator(nn.Module, ABC):
@@ -46,6 +46,13 @@ def only_layer(draw: Draw, estimator: GradientEstimator) -> Factor:
             "Use Pathwise, or ScoreFunction where there is no path."
         )
     return factor
+
+
+def kind_of(q: Distribution) -> str:
+    """What a message calls a distribution: the kind of its elements."""
+    while isinstance(q, Independent) and type(q) is Independent:
+        q = q.base_dist
+    return type(q).__name__
 
 
 def needs_samples(num_samples: int, what: str, instead: str) -> None:

@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from subo.bounds import ELBO, IWAE, Bound
 from subo.errors import InputError
-from subo.gradients.estimator import GradientEstimator, only_layer
+from subo.gradients.estimator import GradientEstimator, kind_of, only_layer
 from subo.model import Draw, Factor
 from subo.typing import Context, Latent
 
@@ -135,7 +135,7 @@ def _through_z(factor: Factor) -> Float[Tensor, "K B"]:
 def _has_path(q: Distribution) -> None:
     if not q.has_rsample:
         raise InputError(
-            f"this gradient goes along the path from q's parameters to z, and the posterior's {type(q).__name__} has "
+            f"this gradient goes along the path from q's parameters to z, and the posterior's {kind_of(q)} has "
             "no rsample. Use a family that has one (Gaussian, Laplace, a flow), or ScoreFunction, which needs none; "
             "for discrete latents there are also StraightThrough and GumbelSoftmax, which are biased."
         )
