@@ -530,7 +530,7 @@ def test_a_refined_model_is_fitted_and_evaluated(through):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "at least 1: got 0 and 1"),
+        ({"steps": 0}, "at least one step and one sample: got 0 steps"),
         ({"momentum": 1.0}, "momentum at least 0 and below 1"),
         ({"clip": 0.0}, "must be positive"),
     ],
