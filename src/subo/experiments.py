@@ -217,7 +217,7 @@ def evaluate_run(
     """
     held_out: Split = getattr(data, split)
     shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
-    model = model or model_for(experiment, held_out)
+    model = model or model_for(experiment, held_out, progress=progress)
     with shown:
         result = evaluate(
             model,

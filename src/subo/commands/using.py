@@ -84,10 +84,10 @@ def reconstruct(
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
         split = split.take(torch.arange(min(16, len(split))))
-        model, units = model_for(experiment, split), _units(experiment)
+        model, units = model_for(experiment, split, progress=True), _units(experiment)
         figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
     else:
-        save_array(out, reconstructed(model_for(experiment, split), split).numpy(), names=names)
+        save_array(out, reconstructed(model_for(experiment, split, progress=True), split).numpy(), names=names)
     say(f"{len(split)} reconstructions written to {out}")
 
 
@@ -110,7 +110,7 @@ def encode(
 
     check_ending(out, ".npy", ".csv", ".png")
     experiment, split = _run_and_rows(run, data, part, data_dir)
-    model = model_for(experiment, split)
+    model = model_for(experiment, split, progress=True)
     usage = latent_usage(model, split)
     if out.suffix == ".png":
         if len(split) < 2:
@@ -154,7 +154,7 @@ def score(
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
         scores = scored(
-            model_for(experiment, split),
+            model_for(experiment, split, progress=True),
             split,
             num_samples=num_samples,
             seed=seed,
