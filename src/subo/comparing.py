@@ -104,7 +104,7 @@ def compare_runs(
         for name, experiment in experiments.items():
             if is_local(experiment):
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
-            models[name] = model_for(experiment, held_out, progress=progress)
+            models[name] = model_for(experiment, held_out)
         comparison = compare(models, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
     rows = zip(comparison.rows, experiments.values(), strict=True)
     return replace(comparison, rows=tuple(replace(row, training_seconds=_seconds(e.run)) for row, e in rows))

@@ -151,10 +151,11 @@ def score(
 
     check_ending(out, ".npy", ".csv")
     experiment, split = _run_and_rows(run, data, part, data_dir)
+    model = model_for(experiment, split, progress=True)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
         scores = scored(
-            model_for(experiment, split, progress=True),
+            model,
             split,
             num_samples=num_samples,
             seed=seed,
