@@ -4,6 +4,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -24,25 +25,30 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert failed == 0
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+PAGES = ("README.md", "docs/inference.md")
 
 
-@pytest.mark.parametrize("block", blocks("python"))
-def test_the_readmes_python(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("page", "block"), [(page, block) for page in PAGES for block in blocks("python", page)])
+def test_the_pages_python(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    exec(compile(block, "README.md", "exec"), {})
+    exec(compile(block, page, "exec"), {})
 
 
-def test_the_readmes_shell_lines_name_commands_and_options_that_exist():
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_shell_lines_name_commands_and_options_that_exist(page: str):
     from subo.cli import make_app
 
     app = make_app()
-    lines = [line for block in blocks("sh") for line in block.splitlines() if ".venv/bin/subo" in line]
+    text = "\n".join(blocks("sh", page)).replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.startswith((".venv/bin/subo", "subo "))]
     assert lines
     for line in lines:
-        words = line.split("#")[0].replace(".venv/bin/subo", "").split()
+        words = shlex.split(line, comments=True)[1:]
         app.parse_args(words, exit_on_error=False, print_error=False)
 
 
