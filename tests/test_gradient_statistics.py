@@ -428,3 +428,9 @@ def test_the_command_refuses_a_file_for_a_folder(fitted: Path, tmp_path: Path, c
     (tmp_path / "file").touch()
     assert run("gradients", fitted, "--out", tmp_path / "file") == 2
     assert "it is a file" in capsys.readouterr().err
+
+
+def test_a_reference_that_is_refused_at_one_k_is_not_replaced():
+    x = torch.zeros(3, 6)
+    with pytest.raises(InputError, match="vimco cannot be the reference at K = 1"):
+        gradient_statistics(vae(), x, bound=IWAE(), num_samples=(1, 4), draws=10, reference="vimco")

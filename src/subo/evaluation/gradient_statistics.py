@@ -155,6 +155,9 @@ def gradient_statistics(
     if reference is not None and reference not in known:
         raise InputError(f"the reference '{reference}' is none of the estimators: {', '.join(known)}")
     refused = refusals(model, x, context, bound=bound, estimators=known, num_samples=num_samples)
+    for count in num_samples:
+        if reference is not None and (reference, count) in refused:
+            raise InputError(f"{reference} cannot be the reference at K = {count}: {refused[reference, count]}")
     none_can = len(refused) == len(known) * len(num_samples)
     for name in known if estimators or none_can else ():
         if all((name, count) in refused for count in num_samples):
