@@ -21,6 +21,7 @@ from subo import (
     train,
 )
 from subo.batches import Batch
+from subo.fused_adam import direct_step
 from subo.optimizers import make_optimizer
 from subo.training import Schedule
 
@@ -173,3 +174,45 @@ def test_a_linear_vae_reaches_the_evidence_of_pca():
         pass
     reached = model.likelihood.log_px(x).mean()
     assert best - 0.01 < reached <= best
+
+
+# The way past torch's step
+
+
+def test_the_direct_step_is_adams_own_bit_for_bit():
+    networks = [nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3)) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    direct, plain = (torch.optim.Adam(n.parameters(), lr=0.1, weight_decay=0.01, fused=True) for n in networks)
+    step = direct_step(direct)
+    assert step != direct.step
+    for number in range(12):
+        x = torch.randn(4, 5)
+        for network, optimizer in zip(networks, (direct, plain), strict=True):
+            optimizer.zero_grad()
+            network(x).square().sum().backward()
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + number)
+            if number == 5:  # a layer rests, and its moments and count with it
+                for parameter in network[0].parameters():
+                    parameter.grad = None
+        if number == 8:
+            direct.load_state_dict(direct.state_dict())
+        step()
+        plain.step()
+        for own, reference in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+            assert torch.equal(own, reference)
+    counts = [{float(state["step"]) for state in optimizer.state.values()} for optimizer in (direct, plain)]
+    assert counts == [{11.0, 12.0}, {11.0, 12.0}]
+
+
+@pytest.mark.parametrize(
+    "options", [{"amsgrad": True, "fused": True}, {"fused": False}, {"lr": torch.tensor(0.1), "fused": True}]
+)
+def test_every_other_optimizer_makes_its_own_step(options):
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), **options)
+    assert direct_step(optimizer) == optimizer.step
+
+
+def test_hooks_are_called():
+    optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), fused=True)
+    optimizer.register_step_pre_hook(lambda *_: None)
+    assert direct_step(optimizer) == optimizer.step
