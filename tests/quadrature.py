@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from subo import VAE, Conditional, Poisson, StandardNormal
+from subo.typing import Context
 
 _GRID, _EDGE = 401, 7.0
 
@@ -58,16 +59,28 @@ def log_cell() -> float:
 
 
 @torch.no_grad()
-def exact_log_px(model: VAE, x: Tensor) -> Tensor:
+def log_joint_on_grid(model: VAE, x: Tensor, context: Context | None = None) -> Tensor:
+    """``log p(x, z)`` at every point, ``(G, B)``, for any model with two latents."""
+    z, columns = grid(), []
+    for i in range(len(x)):
+        own = {name: tensor[i : i + 1] for name, tensor in (context or {}).items()}
+        columns.append(model.log_joint(x[i : i + 1], z[:, None], own)[:, 0])
+    return torch.stack(columns, dim=1)
+
+
+def exact_log_px(model: VAE, x: Tensor, context: Context | None = None) -> Tensor:
     """``log p(x)``, ``(B,)``: the trapezoidal rule, whose error vanishes faster than any power of the cell's width."""
-    z = grid()
-    return torch.cat([model.log_joint(row[None], z[:, None])[:, 0].logsumexp(0, True) for row in x]) + log_cell()
+    return log_joint_on_grid(model, x, context).logsumexp(0) + log_cell()
 
 
-@torch.no_grad()
 def exact_moments(model: VAE, x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(B, 2)`` and third central moment ``(B, 2)`` of p(z|x)."""
-    z = grid()
-    weight = torch.stack([model.log_joint(row[None], z[:, None])[:, 0].softmax(0) for row in x])
-    mean = weight @ z
-    return mean, torch.stack([w @ (z - m) ** 3 for w, m in zip(weight, mean, strict=True)])
+    weight = log_joint_on_grid(model, x).softmax(0).T
+    mean = weight @ grid()
+    return mean, torch.stack([w @ (grid() - m) ** 3 for w, m in zip(weight, mean, strict=True)])
+
+
+def exact_samples(model: VAE, x: Tensor, num_samples: int) -> Tensor:
+    """Samples ``(S, B, 2)`` of p(z|x): a point of the grid, and a place in its cell."""
+    chosen = log_joint_on_grid(model, x).softmax(0).T.multinomial(num_samples, replacement=True).T
+    return grid()[chosen] + (torch.rand(*chosen.shape, 2, dtype=torch.float64) - 0.5) * math.exp(log_cell() / 2)

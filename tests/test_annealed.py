@@ -1,0 +1,300 @@
+"""Annealed importance sampling and the bracket: against quadrature, closed forms, enumeration, and each other."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
+from torch.testing import assert_close
+
+import catalog
+from quadrature import exact_log_px, exact_moments, exact_samples, skewed_data, skewed_model
+from subo import VAE, BernoulliPrior, Conditional, InputError, StandardNormal
+from subo import Bernoulli as BernoulliFamily
+from subo.evaluation.annealed import Annealing, ais, begin
+from subo.evaluation.bidirectional import bdmc
+from subo.evaluation.hamiltonian import Bridge, adapted, pack, transition
+from subo.linear_gaussian import ExactPosterior, LinearGaussian
+from subo.randomness import forked
+
+
+def within(estimates: Tensor, truth: Tensor | float):
+    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
+    error = (estimates.mean(0) - truth).abs()
+    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-12).all()
+
+
+class Shifted(nn.Module):
+    """The exact posterior in another place: weights and their inverses have all moments."""
+
+    def __init__(self, likelihood: LinearGaussian):
+        super().__init__()
+        self.exact = ExactPosterior(likelihood)
+
+    def forward(self, x: Tensor) -> MultivariateNormal:
+        q: Any = self.exact(x)
+        return MultivariateNormal(q.mean + 0.5, precision_matrix=q.precision_matrix)
+
+
+def linear(posterior: type[nn.Module] = ExactPosterior, *, log_scale: float = -0.3) -> VAE:
+    likelihood = LinearGaussian(5, 2)
+    with torch.no_grad():
+        likelihood.weight.copy_(torch.linspace(-0.8, 1, 5)[:, None] + 0.3 * torch.randn(5, 2))
+        likelihood.log_scale.fill_(log_scale)
+    return VAE(StandardNormal(2), likelihood, posterior(likelihood)).double()
+
+
+# Transitions
+
+
+def test_transitions_leave_the_skewed_posterior_as_it_is():
+    model, x = skewed_model(), skewed_data(3)
+    mean, third = exact_moments(model, x)
+    annealing = Annealing(chains=50)
+    bridge, state = begin(model, x, {}, annealing)
+    step = adapted(bridge, state, annealing.betas(50), leapfrog_steps=6)[-1]
+    first = state = bridge.at(exact_samples(model, x, 8000))
+    for _ in range(8):
+        state, probability = transition(bridge, state, 1.0, step, leapfrog_steps=6)
+    within(state.z, mean)
+    within((state.z - mean) ** 3, third)
+    assert (third.abs() > 5 * ((state.z - mean) ** 3).std(0) / 8000**0.5).any(), "no skewness to be mistaken in"
+    assert ((probability.mean(0) - 0.65).abs() < 0.15).all()
+    correlation = ((state.z - mean) * (first.z - mean)).mean(0) / first.z.var(0)
+    assert (correlation < 0.5).all(), "chains that stay where they are leave everything as it is"
+
+
+def test_halfway_transitions_leave_the_bridge_as_it_is():
+    model = linear()
+    x = torch.randn(2, 5, dtype=torch.float64)
+    precision = torch.lerp(torch.eye(2, dtype=torch.float64), model.likelihood.precision().detach(), 0.5)
+    bridge, state = begin(model, x, {}, Annealing(chains=4000))
+    step = torch.full((2,), 0.4, dtype=torch.float64)
+    for _ in range(30):
+        state, _ = transition(bridge, state, 0.5, step, leapfrog_steps=5)
+    centred = state.z - state.z.mean(0)
+    within(torch.einsum("cbi,cbj->cbij", centred, centred), torch.linalg.inv(precision))
+
+
+def test_a_trajectory_that_leaves_the_density_is_rejected():
+    def log_start(z: Any) -> Tensor:
+        return -z.square().sum(-1) / 2
+
+    def log_joint(z: Any) -> Tensor:
+        return z.log().sum(-1)
+
+    bridge = Bridge(log_start, log_joint, lambda rows: rows)
+    state = bridge.at(torch.full((4, 1, 1), 1e-3))
+    moved, probability = transition(bridge, state, 1.0, torch.tensor([50.0]), leapfrog_steps=3)
+    assert_close(moved.z, state.z)
+    assert (probability == 0).all()
+
+
+def test_latents_of_a_graph_are_packed_and_unpacked():
+    z = {"top": torch.randn(3, 2, 4), "one": torch.randn(3, 2), "image": torch.randn(3, 2, 2, 5)}
+    rows, unpack = pack(z)
+    assert rows.shape == (3, 2, 15)
+    assert_close(unpack(rows), z)
+
+
+# The estimate
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.parametrize("schedule", ["sigmoid", "linear"])
+def test_it_agrees_with_quadrature(start: Any, schedule: Any):
+    model, x = skewed_model(), skewed_data(5)
+    found = ais(model, x, temperatures=100, chains=100, start=start, schedule=schedule)
+    assert ((found.log_px - exact_log_px(model, x)).abs() < 5 * found.standard_error).all()
+    assert (found.standard_error < 0.1).all()
+    assert ((found.acceptance - 0.65).abs() < 0.1).all()
+
+
+def test_it_agrees_with_the_closed_form():
+    model, x = linear(), torch.randn(6, 5, dtype=torch.float64)
+    found = ais(model, x, temperatures=100, chains=64)
+    assert ((found.log_px - model.likelihood.log_px(x)).abs() < 5 * found.standard_error).all()
+    assert (found.effective_sample_size > 32).all()
+    assert found.log_px.dtype == torch.float64
+
+
+def test_from_the_exact_posterior_every_weight_is_the_evidence():
+    model, x = linear(), torch.randn(4, 5, dtype=torch.float64)
+    found = ais(model, x, temperatures=7, chains=3, start="posterior")
+    assert_close(found.log_weight, model.likelihood.log_px(x).detach().expand(3, -1))
+    assert_close(found.standard_error, torch.zeros(4, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("temperatures", [1, 4])
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_weights_are_unbiased_upwards_and_their_inverse_downwards_with_few_temperatures(temperatures: int, start: Any):
+    model = linear(Shifted, log_scale=1.0)  # wide enough for 1 / p(x|z) to have a variance
+    x = 2.0 * torch.randn(2, 5, dtype=torch.float64)
+    log_px = model.likelihood.log_px(x).detach()
+    annealing = Annealing(temperatures, chains=20_000, leapfrog_steps=3, start=start)
+    bridge, state = begin(model, x, {}, annealing)
+    steps = annealing.steps(bridge, state)
+    up, _ = annealing.upwards(bridge, begin(model, x, {}, annealing)[1], steps)
+    within((up - log_px).exp(), 1.0)
+    exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([20_000]))
+    down, _ = annealing.downwards(bridge, bridge.at(exact), steps)
+    within((log_px - down).exp(), 1.0)
+    assert (up.mean(0) < log_px).all()
+    assert (down.mean(0) > log_px).all()
+
+
+def test_one_temperature_is_importance_sampling_from_the_prior():
+    model, x = linear(), torch.randn(3, 5, dtype=torch.float64)
+    with forked(3):
+        bridge, state = begin(model, x, {}, Annealing(1, chains=8))
+    prior = model.prior().log_prob(state.z)
+    weights, acceptance = Annealing(1, chains=8).upwards(bridge, state, [])
+    assert_close(weights, model.log_joint(x, state.z).detach() - prior)
+    assert (acceptance == 1).all()
+
+
+def test_a_context_reaches_prior_and_likelihood():
+    model = catalog.conditional_vae().double()
+    x, context = torch.randint(2, (4, 6)).double(), catalog.context_of(4)
+    found = ais(model, x, context, temperatures=100, chains=64)
+    truth = exact_log_px(model, x, context)
+    assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
+    swapped = exact_log_px(model, x, {name: tensor.flip(0) for name, tensor in context.items()})
+    assert ((found.log_px - swapped).abs() > 10 * found.standard_error).any(), "a context that changes nothing"
+
+
+class Alone:
+    """A user's own model: the protocol's three methods, no module, and one layer."""
+
+    def __init__(self, model: VAE):
+        self.draw, self.log_joint, self.sample = model.draw, model.log_joint, model.sample
+
+
+def test_a_model_of_ones_own_is_served():
+    model, x = skewed_model(), skewed_data(2)
+    own: Any = Alone(model)
+    assert_close(ais(own, x, temperatures=20).log_px, ais(model, x, temperatures=20).log_px)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_leaves_others_alone():
+    model, x = skewed_model(), skewed_data(2)
+    before = torch.get_rng_state()
+    first = ais(model, x, temperatures=10)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.log_px, ais(model, x, temperatures=10).log_px)
+    assert not torch.equal(first.log_px, ais(model, x, temperatures=10, seed=1).log_px)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_one_chain_knows_nothing_of_its_error():
+    found = ais(skewed_model(), skewed_data(2), temperatures=3, chains=1)
+    assert found.standard_error.isinf().all()
+
+
+# The bracket
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
+    model = skewed_model()
+    with forked(0):
+        x = model.sample(100)[1].sample()
+    truth = exact_log_px(model, x)
+    short = bdmc(model, 100, temperatures=5, chains=2, start=start)
+    long = bdmc(model, 100, temperatures=100, start=start)
+    for sandwich in (short, long):
+        below, above = sandwich.lower - truth, sandwich.upper - truth
+        assert below.mean() < 5 * below.std() / 100**0.5
+        assert above.mean() > -5 * above.std() / 100**0.5
+        assert_close(sandwich.means()["width"][0], (above - below).mean().item())
+    assert (short.lower - truth).mean() < -0.1, "too good to tell the sides"
+    assert (short.upper - truth).mean() > 0.1, "too good to tell the sides"
+    assert long.width.mean() < 0.2 * short.width.mean()
+
+
+def bits_model() -> VAE:
+    """Four bits as latents, all of which can be enumerated."""
+    torch.manual_seed(1)
+    decoder = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5))
+    model = VAE(
+        BernoulliPrior(4),
+        Conditional(BernoulliFamily((5,)), decoder),
+        Conditional(BernoulliFamily((4,)), nn.Linear(5, 4)),
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=1.2)
+        for parameter in model.posterior.parameters():
+            parameter.mul_(0.3)
+    return model
+
+
+def test_the_bracket_by_importance_sampling_serves_discrete_latents():
+    model = bits_model()
+    with forked(0):
+        x = model.sample(400)[1].sample()
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 4)
+    truth = model.log_joint(x, every[:, None].expand(-1, 400, -1)).logsumexp(0).detach()
+    few = bdmc(model, 400, estimator="importance", num_samples=2)
+    many = bdmc(model, 400, estimator="importance", num_samples=2000)
+    for sandwich in (few, many):
+        assert (sandwich.lower - truth).mean() < 0
+        assert (sandwich.upper - truth).mean() > 0
+        within((truth - sandwich.upper).exp(), 1.0)  # E[1 / estimate] = 1 / p(x)
+        within((sandwich.lower - truth).exp(), 1.0)
+    assert many.width.mean() < 0.02 < few.width.mean()
+    assert many.acceptance is None
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"temperatures": 0}, "at least 1: got 0"),
+        ({"chains": 0}, "1000, 0 and 10"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        Annealing(**settings)
+
+
+def test_discrete_latents_are_refused_with_what_to_use_instead():
+    model: Any = catalog.bits_vae()
+    with pytest.raises(InputError, match="estimator='importance'"):
+        ais(model, torch.zeros(2, 6), temperatures=2)
+    with pytest.raises(InputError, match="estimator='importance'"):
+        bdmc(model, 2, temperatures=2)
+
+
+def test_a_likelihood_without_a_gradient_is_refused():
+    class Cut(nn.Module):
+        def forward(self, z: Tensor) -> Independent:
+            return Independent(Laplace(z.detach(), 1.0), 1)
+
+    class Flat(nn.Module):
+        def forward(self, x: Tensor) -> Independent:
+            return Independent(Normal(x, 1.0), 1)
+
+    class NoGradient(VAE):
+        def log_joint(self, x: Any, z: Any, context: Any = None) -> Any:
+            return super().log_joint(x, z.detach(), context)
+
+    with pytest.raises(InputError, match="no gradient in z"):
+        ais(NoGradient(StandardNormal(2), Cut(), Flat()), torch.zeros(2, 2), temperatures=2)
+
+
+def test_brackets_of_too_few_data_or_samples_are_refused():
+    with pytest.raises(InputError, match="two simulated data, not 1"):
+        bdmc(skewed_model(), 1)
+    with pytest.raises(InputError, match="num_samples is 1"):
+        bdmc(skewed_model(), 5, estimator="importance", num_samples=1)
+
+
+def test_the_sigmoid_ends_at_one_and_is_symmetric():
+    betas = [0.0, *Annealing(10).betas()]
+    assert_close(betas[-1], 1.0)
+    assert all(b > a for a, b in pairwise(betas))
+    assert_close(torch.tensor(betas) + torch.tensor(betas).flip(0), torch.ones(11))
+    assert betas[1] < Annealing(10, schedule="linear").betas()[0]
