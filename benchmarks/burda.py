@@ -1,7 +1,7 @@
 """The one-layer network of Burda et al. (2016) on dynamically binarised MNIST, beside their table 1.
 
-784-200-200-50, tanh, mirrored decoder, as theirs; trained on all 60,000 training images and measured on the 10,000 test
-images (binarised once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
+784-200-200-50, tanh, mirrored decoder, as theirs; trained on all 60,000 training images and measured on the 10,000 for
+test (binarised once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
 of 100 instead of 20, Adam with a cosine decay over a fixed number of epochs instead of their 3,280 in eight stages, and
 for IWAE the doubly reparametrised gradient. A cell that was trained or measured before is not done again; one that was
 stopped goes on from its checkpoint.
@@ -14,6 +14,7 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ def objective_of(cell: str, images: Split) -> subo.Objective:
     torch.manual_seed(0)
     mean = images.x.float().mean(0).flatten() / images.levels
     decoder = subo.mlp(50, 784)
-    last = decoder[-1]
+    last: Any = decoder[-1]
     with torch.no_grad():
         last.bias.copy_(mean.clamp(1e-3, 1 - 1e-3).logit())  # as theirs: the mean image to begin with
     model = subo.VAE(

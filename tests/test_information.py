@@ -1,4 +1,4 @@
-"""Mutual information under q and the aggregate posterior: quadrature, enumeration, identities."""
+"""Mutual information, total correlation and the aggregate posterior: quadrature, enumeration, identities."""
 
 import math
 from typing import Any
@@ -6,12 +6,25 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from subo import VAE, Conditional, Draw, Gaussian, InputError, InverseAutoregressiveFlow, StandardNormal, mlp
+from subo import (
+    VAE,
+    CategoricalPrior,
+    Conditional,
+    Draw,
+    Gaussian,
+    GaussianMixture,
+    InputError,
+    InverseAutoregressiveFlow,
+    OneHotCategorical,
+    StandardNormal,
+    mlp,
+)
 from subo.data import Split
 from subo.evaluation import information
 from subo.evaluation.information import mutual_information
+from subo.evaluation.total_correlation import TotalCorrelation, total_correlation
 
 
 class Linear(nn.Module):
@@ -175,3 +188,158 @@ def test_several_layers_are_refused():
     model = linear()
     with pytest.raises(InputError, match="this model has 2 stochastic layers"):
         mutual_information(Two(model.prior, model.likelihood, model.posterior), numbers(5))
+
+
+# Total correlation
+
+
+class Plane(nn.Module):
+    """Both latents follow the same number, ``q(z|x) = N((a x, b x), S)``; S diagonal, or as it is."""
+
+    def __init__(self, slopes: tuple[float, float], covariance: Tensor, *, diagonal: bool):
+        super().__init__()
+        self.slopes, self.covariance, self.diagonal = torch.tensor(slopes, dtype=torch.float64), covariance, diagonal
+
+    def forward(self, x: Tensor) -> Distribution:
+        loc = x * self.slopes
+        if self.diagonal:
+            scale = self.covariance.diagonal().sqrt().expand_as(loc)
+            return Independent(Normal(loc, scale, validate_args=False), 1, validate_args=False)
+        return MultivariateNormal(loc, self.covariance, validate_args=False)
+
+
+def plane(slopes: tuple[float, float], *, diagonal: bool = True, prior: nn.Module | None = None) -> VAE:
+    covariance = torch.tensor([[0.3, 0.2], [0.2, 0.5]], dtype=torch.float64)
+    likelihood = Conditional(Gaussian((1,)), nn.Linear(2, 2))
+    return VAE(prior or StandardNormal(2), likelihood, Plane(slopes, covariance, diagonal=diagonal)).double()
+
+
+def measured(model: VAE, split: Split, **options: Any) -> TotalCorrelation:
+    found = total_correlation(model, split, **options)
+    assert found is not None
+    return found
+
+
+def on_the_plane(model: VAE, x: Tensor) -> tuple[float, float, float]:
+    """Total correlation, dimension-wise and marginal KL, all from the density on a grid and its sums over rows."""
+    axis = torch.linspace(-9, 9, 301, dtype=torch.float64)
+    step = float(axis[1] - axis[0])
+    z = torch.cartesian_prod(axis, axis)
+    aggregate = model.posterior(x).log_prob(z.unsqueeze(1).expand(-1, len(x), 2)).exp().mean(1).view(301, 301)
+    prior = model.prior().log_prob(z).exp().view(301, 301)
+
+    def divergence(q: Tensor, p: Tensor, cell: float) -> float:
+        return float(torch.special.xlogy(q, q / p).sum() * cell)
+
+    first, second = aggregate.sum(1) * step, aggregate.sum(0) * step
+    standard = Normal(0.0, 1.0).log_prob(axis).exp()
+    by_dimension = divergence(first, standard, step) + divergence(second, standard, step)
+    product = first.unsqueeze(1) * second
+    return divergence(aggregate, product, step**2), by_dimension, divergence(aggregate, prior, step**2)
+
+
+@pytest.mark.parametrize("diagonal", [True, False])
+@pytest.mark.parametrize("slopes", [(1.0, 1.5), (2.0, -0.5), (0.0, 1.0)])
+def test_total_correlation_agrees_with_quadrature_in_the_plane(slopes: tuple[float, float], diagonal: bool):
+    model, split = plane(slopes, diagonal=diagonal), numbers(7)
+    correlation, by_dimension, marginal = on_the_plane(model, split.x)
+    found = measured(model, split, num_samples=2000)
+    assert found.dimension_kl is not None
+    assert found.dimension_kl_se is not None
+    assert abs(found.value - correlation) < 5 * found.standard_error + 1e-6
+    assert abs(found.dimension_kl - by_dimension) < 5 * found.dimension_kl_se
+    assert abs(found.marginal_kl - marginal) < 5 * found.marginal_kl_se
+    assert found.standard_error < 0.02
+    assert (correlation < 1e-9) == (diagonal and slopes[0] == 0)
+
+
+def test_two_latents_of_one_number_are_correlated_and_of_none_are_not():
+    both = measured(plane((2.0, 2.0)), numbers(200))
+    assert both.value > 0.7
+    nothing = measured(plane((0.0, 0.0)), numbers(200))
+    assert nothing.value == pytest.approx(0.0, abs=1e-12)
+    assert nothing.dimension_kl == pytest.approx(nothing.marginal_kl, abs=1e-12)
+
+
+def test_the_marginal_kl_is_the_sum_of_its_parts_and_that_of_the_mutual_information():
+    model, split = plane((1.0, 1.5)), numbers(300)
+    found, information = measured(model, split, max_data=60), mutual_information(model, split, max_data=60)
+    assert found.dimension_kl is not None
+    assert found.value + found.dimension_kl == pytest.approx(found.marginal_kl, abs=1e-12)
+    assert (found.marginal_kl, found.marginal_kl_se) == (information.marginal_kl, information.marginal_kl_se)
+    assert (found.num_data, found.num_samples) == (60, 4)
+
+
+def test_total_correlation_of_bits_agrees_with_enumeration():
+    weight = torch.tensor([[2.0, 2.0, -1.0], [0.0, 1.0, 3.0]], dtype=torch.float64)
+    prior = Bits(torch.zeros(0), torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64))
+    model = VAE(prior, Conditional(Gaussian((2,)), mlp(3, 4)), Bits(weight, weight[0] / 4)).double()
+    x = torch.randn(9, 2, dtype=torch.float64)
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 3)
+    aggregate = model.posterior(x).log_prob(states[:, None].expand(8, 9, 3)).exp().mean(1)
+    ones = aggregate @ states
+    log_product = (states * ones.log() + (1 - states) * (1 - ones).log()).sum(1)
+    found = measured(model, Split(x), num_samples=5000)
+    assert found.dimension_kl is not None
+    assert found.dimension_kl_se is not None
+    correlation = (aggregate * (aggregate.log() - log_product)).sum()
+    assert correlation > 0.1
+    assert abs(found.value - correlation) < 5 * found.standard_error
+    by_dimension = (aggregate * (log_product - prior().log_prob(states))).sum()
+    assert abs(found.dimension_kl - by_dimension) < 5 * found.dimension_kl_se
+
+
+def test_a_category_is_one_dimension():
+    """Its C numbers sum to 1, which would be correlation enough."""
+    family = OneHotCategorical((2,), num_classes=3)
+    posterior = Conditional(family, nn.Linear(1, family.num_params))
+    model = VAE(CategoricalPrior(2, num_classes=3), Conditional(Gaussian((1,)), mlp(6, 2)), posterior).double()
+    with torch.no_grad():
+        network: Any = posterior.network
+        network.weight.mul_(6)
+        model.prior.logits.copy_(torch.tensor([[0.0, 1.0, 2.0], [1.0, 0.0, 0.0]]))
+    split = numbers(8)
+    probs = posterior(split.x).base_dist.probs.detach()  # (N, 2, C)
+    aggregate = torch.einsum("na,nb->ab", probs[:, 0], probs[:, 1]) / 8
+    product = probs[:, 0].mean(0).unsqueeze(1) * probs[:, 1].mean(0)
+    prior = model.prior.logits.detach().softmax(1)
+    found = measured(model, split, num_samples=3000)
+    assert found.dimension_kl is not None
+    assert found.dimension_kl_se is not None
+    correlation = (aggregate * (aggregate / product).log()).sum()
+    assert correlation > 0.1
+    assert abs(found.value - correlation) < 5 * found.standard_error
+    by_dimension = (probs.mean(0) * (probs.mean(0) / prior).log()).sum()
+    assert abs(found.dimension_kl - by_dimension) < 5 * found.dimension_kl_se
+
+
+def test_where_marginals_or_a_factorised_prior_are_missing():
+    split = numbers(6)
+    mixture = plane((1.0, 1.5), prior=GaussianMixture(2, components=3))
+    found, standard = measured(mixture, split), measured(plane((1.0, 1.5)), split)
+    assert found.dimension_kl is None
+    assert found.dimension_kl_se is None
+    assert found.value == standard.value
+    assert found.marginal_kl != standard.marginal_kl
+    family = InverseAutoregressiveFlow((2,), transforms=1, hidden=(8,))
+    flow = Conditional(family, mlp(1, family.num_params, hidden=(8,)))
+    assert total_correlation(VAE(mixture.prior, mixture.likelihood, flow).double(), split) is None
+
+
+def test_total_correlation_is_the_same_at_every_call_and_whatever_the_chunks(monkeypatch: pytest.MonkeyPatch):
+    model, split = plane((1.0, 1.5)), numbers(70)
+    state = torch.get_rng_state()
+    found = measured(model, split)
+    assert found == measured(model, split)
+    assert found != measured(model, split, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    with monkeypatch.context() as patch:
+        patch.setattr(information, "_NUMBERS", 1000)
+        assert measured(model, split).value == pytest.approx(found.value, rel=1e-12)
+    monkeypatch.setattr(information, "_ENCODED", 15)
+    several = measured(model, split, num_samples=100)
+    assert abs(several.value - on_the_plane(model, split.x)[0]) < 5 * several.standard_error
+    assert measured(model, split, num_samples=1).standard_error == math.inf
+    with pytest.raises(InputError, match="there are no data"):
+        total_correlation(model, numbers(0))

@@ -31,6 +31,7 @@ from subo.gradients import (
 )
 from subo.inference import Inferred, infer
 from subo.linear_gaussian import probabilistic_pca
+from subo.local_flow import CouplingFlow
 from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
@@ -54,6 +55,7 @@ __all__ = [
     "CategoricalPrior",
     "Conditional",
     "ContinuousBernoulli",
+    "CouplingFlow",
     "DReG",
     "DivergedError",
     "Draw",

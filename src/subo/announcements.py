@@ -13,6 +13,7 @@ __all__ = ["announce", "conclude"]
 
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
+_NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
 _NAMED = 5  # columns
 
 
@@ -29,7 +30,8 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
     sizes, kind = data["sizes"], data["kind"]
     parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
     shape = tuple(data["event_shape"])
-    say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{_BITS[data['binarize']]}: {parts}")
+    drawn = _NOISE if data["dequantize"] else _BITS[data["binarize"]]
+    say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{drawn}: {parts}")
     why = f" (auto: the values are {kind})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     say(f"likelihood {options['likelihood']}{why}, {options['latent_dim']} latents, {parameters:,} parameters")

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from subo.data import Data, Split, check_resolution, check_values, kind_of, stream
+from subo.data import Data, Split, stream
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
 from subo.evaluation.reconstruction import decode
@@ -25,6 +25,7 @@ from subo.objective import Objective
 from subo.randomness import forked
 from subo.recipes import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName, likelihood_for, vae
 from subo.support import check_support
+from subo.values import check_resolution, check_values, kind_of
 
 __all__ = ["VariationalAutoencoder"]
 

@@ -1,21 +1,27 @@
-"""Checkpoints: all that training needs to go on as if it had never stopped, in plain values and tensors."""
+"""Checkpoints: all that training needs to go on as if it had never stopped, in plain values and tensors.
+
+And the weights after some epochs, by which training is looked at afterwards.
+"""
 
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.errors import DivergedError, InputError
 from subo.objective import Loss, Objective
+from subo.runs import Run
 from subo.updates import Updates
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["TrainingState", "check_finite", "content", "restore"]
+__all__ = ["KeptWeights", "TrainingState", "check_finite", "content", "restore"]
+
+_SMALL = 20_000_000  # bytes of weights that are kept without being asked for
 
 
 @dataclass
@@ -32,6 +38,48 @@ class TrainingState:
     best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class KeptWeights:
+    """The model's weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last one, in the run's ``snapshots/``.
+
+    Which they are goes by the epoch's number alone, so that a run that is stopped and resumed keeps the same; of E
+    epochs there are ``log(E) / log(1.618) + 2``, 11 for 100 and 16 for 1,000.
+
+    Args:
+        run: Where.
+        model: Of which.
+        wanted: Whether they are kept; by default those of a model of at most 20 MB.
+    """
+
+    run: Run
+    model: nn.Module
+    wanted: bool | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Removes what training from after this epoch on is to write, and the last of a run that now goes on."""
+        for kept in self.run.kept_epochs():
+            if kept > epoch or not _is_kept(kept):
+                self.run.weights_after(kept).unlink(missing_ok=True)
+
+    def keep(self, epoch: int, *, last: bool = False) -> None:
+        """Writes the weights after an epoch, if it is one of them."""
+        if (last or _is_kept(epoch)) and self._is_wanted() and not self.run.weights_after(epoch).exists():
+            self.run.save_weights(self.model, epoch=epoch)
+
+    def _is_wanted(self) -> bool:
+        if self.wanted is not None:
+            return self.wanted
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.model.state_dict().values()) <= _SMALL
+
+
+def _is_kept(epoch: int) -> bool:
+    """Whether an epoch's number is one of Fibonacci's."""
+    a, b = 1, 2
+    while a < epoch:
+        a, b = b, a + b
+    return a == epoch
 
 
 def check_finite(objective: Objective, step: int) -> None:

@@ -13,10 +13,11 @@ import torch
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
-from subo.experiments import Experiment, describe_log_px, model_for, open_run
+from subo.experiments import Experiment, model_for, open_run
 from subo.files import write_json, write_text
 from subo.progress import bar
 from subo.runs import Run
+from subo.units import describe_log_px, kind_of_log_px, provenance
 
 __all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison"]
 
@@ -28,6 +29,18 @@ _SETTINGS = {
 }
 # These follow from the content or from the likelihood, or say nothing of what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
+_NO_SETTINGS |= {"dequantize", "noise"}  # these make another kind of log p(x), which is told in words
+
+_KINDS = {
+    frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",
+    frozenset(("probability", "bound")): (
+        "the one is the probability of discrete values, the other a lower bound on such a probability by uniform "
+        "dequantisation: what the bound lacks would count against the model"
+    ),
+    frozenset(("density", "bound")): (
+        "the one is a density, which depends on the units of x and may exceed 1, the other bounds a probability"
+    ),
+}
 
 
 def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
@@ -96,7 +109,7 @@ def compare_runs(
         held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
     shown, task = bar("", len(experiments) * len(held_out), show=progress)
 
-    def advance(name: str, count: int) -> None:
+    def advance(name: str, count: float) -> None:
         shown.update(task, advance=count, description=f"{name}: log p(x), {num_samples} samples")
 
     models = {}
@@ -128,12 +141,9 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         write_text(path, text.getvalue())
         return
     meaning = {
-        "unit": "nats per datum",
+        **provenance(config),
         "estimator": "importance sampling from q(z|x), the same seed for every run",
-        "log_px_is": describe_log_px(config),
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
-        "data": config["data"]["source"],
-        "binarization": config["data"]["binarization"],
         "fingerprint": config["data"]["fingerprint"],
     }
     write_json(path, {**about, **meaning, "rows": rows})
@@ -154,11 +164,11 @@ def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
         came, expected = _words(own.get(name)), _words(reference.get(name))
         if came != expected and not (same_content and name in ("seed", "sizes")):
             found.append(f"{_SETTINGS.get(name, f'its {name} is')} {came}, not {expected}")
-    kinds = [describe_log_px({**c, "data": {**c["data"], "levels": 1}}) for c in (config, other)]
+    kinds = kind_of_log_px(config), kind_of_log_px(other)
     if kinds[0] != kinds[1]:
         found.append(
-            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and a density is no "
-            "probability: it depends on the units of x and may exceed 1"
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
+            + _KINDS[frozenset(kinds)]
         )
     if not same_content and not found:
         prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"

@@ -1,8 +1,9 @@
-"""What a data set is once it is in memory: three splits and a binarisation policy.
+"""What a data set is once it is in memory: three splits, and how their numbers are read.
 
-Pixels stay integers in memory and become numbers in [0, 1] as they are read, so that a batch costs what a
-batch costs. Every random choice (the split, the order, the bits) has a generator of its own, made from what
-it is for and the seed: any batch of any epoch can be made again without those before it.
+Pixels stay integers in memory and become numbers as they are read, in [0, 1] or, with uniform noise, in their own
+units, so that a batch costs what a batch costs. Every random choice (the split, the order, the bits, the noise) has a
+generator of its own, made from what it is for and the seed: any batch of any epoch can be made again without those
+before it.
 """
 
 import hashlib
@@ -10,30 +11,24 @@ import math
 import operator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, SupportsIndex, get_args
+from typing import Any, Literal, SupportsIndex
 
 import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from subo.errors import InputError
+from subo.values import Kind
 
 __all__ = [
     "Binarize",
     "Data",
-    "Kind",
     "Split",
-    "binarized",
-    "check_grey",
-    "check_resolution",
-    "check_values",
-    "kind_of",
     "split",
     "stream",
 ]
 
 Binarize = Literal["none", "static", "dynamic"]
-Kind = Literal["binary", "grey", "counts", "real"]
 
 
 def stream(*key: str | SupportsIndex) -> torch.Generator:
@@ -62,9 +57,11 @@ class Split:
         x: `(N, *event)`; integers for pixels, else float32.
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
         labels: `(N,)` integers, or None.
-        resample: Whether every read draws bits afresh, with probability `x / levels` of a 1.
+        resample: Whether every read draws afresh: bits, with probability `x / levels` of a 1; or with `dequantize` u.
         first: The name of the first datum: `index` in the context counts from it, so that no two splits of one data
             set name a datum alike.
+        dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold
+            their u already. See :func:`subo.quantisation.dequantized`.
     """
 
     x: Shaped[Tensor, " N *event"]
@@ -72,11 +69,13 @@ class Split:
     labels: Integer[Tensor, " N"] | None = None
     resample: bool = False
     first: int = 0
+    dequantize: bool = False
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
         notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None)
-        notes += ["bits drawn at every read"] * self.resample
+        notes += ["dequantised"] * self.dequantize
+        notes += [f"{'noise' if self.dequantize else 'bits'} drawn at every read"] * self.resample
         return f"Split({', '.join([f'{len(self):,} of shape {tuple(self.event_shape)}', stored, *notes])})"
 
     def __len__(self) -> int:
@@ -94,25 +93,30 @@ class Split:
 
         Args:
             index: `(B,)` positions in this split.
-            generator: Where the bits come from; needed if `resample`, else unused.
+            generator: Where bits and noise come from; needed if `resample`, else unused.
 
         Returns:
-            `x / levels`, or bits drawn from it, `(B, *event)`, float32 unless another floating type is stored; and the
+            Data, `(B, *event)`, float32 unless another floating type is stored: what is drawn where `resample` says
+            so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantised. And the
             context: `index`, and `label` where there are labels, `(B,)` each.
 
         Raises:
-            InputError: Bits must be drawn, and there is no generator.
+            InputError: Bits or noise must be drawn, and there is no generator.
         """
         stored = self.x.index_select(0, index)  # five times faster than self.x[index]
         if not self.resample:
             x = stored if stored.is_floating_point() else stored.float()
-            x = x if self.levels == 1 else x / self.levels
+            if self.dequantize:
+                x = x if stored.is_floating_point() else x + 0.5
+            else:
+                x = x if self.levels == 1 else x / self.levels
         elif generator is None:
             raise InputError(
-                "this split draws its bits at every read and needs a generator: read(index, generator=...)"
+                f"this split draws its {'noise' if self.dequantize else 'bits'} at every read and needs a generator: "
+                "read(index, generator=...)"
             )
         else:
-            x = _bits(stored, self.levels, generator).float()
+            x = _noisy(stored, generator) if self.dequantize else _bits(stored, self.levels, generator).float()
         context = {"index": index + self.first if self.first else index}
         return x, context if self.labels is None else context | {"label": self.labels[index]}
 
@@ -122,7 +126,13 @@ class Split:
         return replace(self, x=self.x[index], labels=labels)
 
     def drawn(self, generator: torch.Generator) -> "Split":
-        """Replaces every value by one Bernoulli draw, kept as a bit: probability `x / levels` of a 1."""
+        """Replaces the data by one draw of what `resample` draws at every read.
+
+        Returns:
+            A Bernoulli draw, kept as bits, or `x + u` where data are dequantised.
+        """
+        if self.dequantize:
+            return replace(self, x=_noisy(self.x, generator), resample=False)
         bits = _bits(self.x, self.levels, generator).to(torch.uint8)
         return replace(self, x=bits, levels=1, resample=False)
 
@@ -132,6 +142,12 @@ def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
     if x.is_floating_point():  # rand is in [0, 1), so 0 and 1 are never flipped here either
         return torch.rand(x.shape, generator=generator) * levels < x
     return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype) < x
+
+
+def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Adds u from [0, 1), in steps that float32 holds beside 8 bits: `torch.rand` would round some x + u to x + 1."""
+    steps = 2**16
+    return x + torch.randint(steps, x.shape, generator=generator, dtype=torch.float32) / steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +161,9 @@ class Data:
         test: What is reported, once.
         kind: What the values that `read` gives are: `binary` in {0, 1}, `grey` in [0, 1], `counts`
             non-negative integers, else `real`.
-        binarize: The policy that was applied, see `binarized`.
-        seed: The seed of the split and of the bits.
+        binarize: The policy that was applied, see :func:`subo.quantisation.binarized`.
+        dequantize: Whether uniform noise is added, see :func:`subo.quantisation.dequantized`.
+        seed: The seed of the split, the bits and the noise.
         feature_names: The names of a table's columns, where it has them.
         class_names: The names that the labels 0, 1, ... stand for, where they have some.
     """
@@ -157,6 +174,7 @@ class Data:
     test: Split
     kind: Kind
     binarize: Binarize = "none"
+    dequantize: bool = False
     seed: int = 0
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
@@ -171,7 +189,8 @@ class Data:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in ("train", "validation", "test"))
         bits = "" if self.binarize == "none" else f", binarize {self.binarize}"
-        return f"Data({self.name}: {sizes}, of shape {tuple(self.train.event_shape)}, {self.kind}{bits})"
+        noise = ", dequantised" * self.dequantize
+        return f"Data({self.name}: {sizes}, of shape {tuple(self.train.event_shape)}, {self.kind}{bits}{noise})"
 
     def constant_features(self) -> tuple[str, ...]:
         """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
@@ -205,6 +224,13 @@ class Data:
             "static": f"train, validation and test were each {drawn}",
             "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; validation and test were each {drawn}",
         }
+        binarization, noise = how[self.binarize], "none was added"
+        if self.dequantize:
+            binarization = "nothing was binarised"
+            noise = (
+                f"the levels y = 0 .. {self.train.levels} are read as y + u, u uniform on [0, 1): in train drawn "
+                f"afresh at every read, in validation and test each drawn once with seed {self.seed}"
+            )
         return {
             "name": self.name,
             "event_shape": list(self.train.event_shape),
@@ -212,7 +238,9 @@ class Data:
             "kind": self.kind,
             "levels": self.train.levels,
             "binarize": self.binarize,
-            "binarization": how[self.binarize],
+            "binarization": binarization,
+            "dequantize": self.dequantize,
+            "noise": noise,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }
@@ -256,119 +284,3 @@ def split(
     whole = Split(x, levels=levels, labels=labels)
     train, validation, test = (whole.take(index) for index in order.split(sizes))
     return train, validation, test
-
-
-def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
-    """Turns grey values into bits, each 1 with probability x; so 0 and 1 are never flipped.
-
-    Args:
-        data: What to binarise.
-        policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
-            drawn afresh at every read, validation and test once, with the very draws of `static`.
-        seed: The seed of the draws that are made once.
-
-    Raises:
-        InputError: The values aren't grey, so a Bernoulli draw of them has no meaning.
-    """
-    if policy not in get_args(Binarize):
-        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}; got {policy!r}")
-    if policy == "none":
-        return data
-    check_grey(data.kind, where=data.name)
-    train = data.train.drawn(stream("bits", seed, "train"))
-    return replace(
-        data,
-        train=train if policy == "static" else replace(data.train, resample=True),
-        validation=data.validation.drawn(stream("bits", seed, "validation")),
-        test=data.test.drawn(stream("bits", seed, "test")),
-        kind="binary",
-        binarize=policy,
-        seed=seed,
-    )
-
-
-def check_grey(kind: Kind, *, where: str) -> None:
-    """Refuses to binarise anything but grey values.
-
-    Raises:
-        InputError: `kind` isn't `grey`.
-    """
-    if kind == "binary":
-        raise InputError(f"{where}: the data are binary already: use binarize none")
-    if kind != "grey":
-        raise InputError(
-            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarised, and these are {kind}: "
-            "use binarize none, with a likelihood for such values"
-        )
-
-
-def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
-    """Tells what values are from the values alone.
-
-    The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
-    `counts`, all are non-negative integers; `real`. Real features that someone scaled to [0, 1] hence count
-    as grey.
-
-    Args:
-        x: `(N, *event)`, as stored.
-        levels: The stored value that means 1.0; 1: values as they are.
-    """
-    if bool(((x == 0) | (x == levels)).all()):
-        return "binary"
-    lowest, highest = (value.item() for value in x.aminmax())
-    if levels > 1 or (lowest >= 0 and highest <= 1):
-        return "grey"
-    whole = not x.is_floating_point() or bool((x == x.round()).all())
-    return "counts" if whole and lowest >= 0 else "real"
-
-
-def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str, ...] | None = None) -> None:
-    """Refuses NaN and infinity, at the door rather than as a NaN loss.
-
-    Args:
-        x: `(N, *event)`.
-        where: What the data are called in the message.
-        names: The names of the columns, for data of shape `(N, D)`.
-
-    Raises:
-        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
-    """
-    bad = ~x.isfinite()
-    count = int(bad.sum())
-    if count == 0:
-        return
-    first = tuple(bad.nonzero()[0].tolist())
-    row, *place = (position + 1 for position in first)
-    if len(place) != 1:
-        column = f"element ({', '.join(map(str, place))})"
-    else:
-        column = f"column {place[0]}" if names is None else f"column {names[place[0] - 1]!r}"
-    raise InputError(
-        f"{where}: all values must be finite, and {count} of {x.numel()} {'is' if count == 1 else 'are'} NaN "
-        f"or infinite; the first, {x[first].item()}, is in row {row}, {column} (counting from 1). Usually a "
-        "value is missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
-    )
-
-
-def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str, ...] | None = None) -> None:
-    """Refuses columns that float32, in which data are kept, would round beyond recognition.
-
-    Args:
-        x: `(N, D)`, before it is rounded.
-        where: What the data are called in the message.
-        names: The names of the columns.
-
-    Raises:
-        InputError: A column varies so little around so large a number that float32 cannot tell its values apart.
-    """
-    if len(x) < 2:
-        return
-    center, deviation = x.double().mean(0), x.double().std(0)
-    lost = (deviation > 0) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())
-    if lost.any():
-        column = int(lost.nonzero()[0])
-        name = f"column {column + 1}" if names is None else f"column {names[column]!r}"
-        raise InputError(
-            f"{where}: {name} varies by {deviation[column]:.3g} around {center[column]:.10g}, which float32 (7 digits) "
-            "cannot resolve. Usually a time or an identifier: subtract an offset from it, or leave it out"
-        )

@@ -64,13 +64,48 @@ class Bernoulli(Independent):
         """The same distribution with its parameters expanded to `batch_shape`."""
         return Bernoulli(self.logits.expand(Size(batch_shape) + self.event_shape), self.reinterpreted_batch_ndims)
 
+    def unflatten(self, sizes: tuple[int, ...]) -> "Bernoulli":
+        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        return Bernoulli(self.logits.unflatten(0, sizes), self.reinterpreted_batch_ndims)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """``sum_d x_d l_d - log(1 + exp(l_d))``."""
         logits = self.logits
+        if _wants_few_passes(logits, value) and value.shape[value.ndim - len(self.event_shape) :] == self.event_shape:
+            return _log_prob_of_bits(logits, value, self.reinterpreted_batch_ndims)
         if value.shape != logits.shape:
             value, logits = torch.broadcast_tensors(value, logits)
         entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
         return -sum_last(entropy, self.reinterpreted_batch_ndims)
+
+
+def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
+    """Whether no gradient is asked for, on a processor that is slower at logarithms than at reading memory."""
+    kinds = {logits.dtype, value.dtype}
+    plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
+    return plain and not (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad))
+
+
+def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
+    r"""``sum_d x_d l_d - max(l_d, 0) - log(1 + e_d)`` with ``e_d = exp(-|l_d|)``, by one logarithm for many elements.
+
+    ``prod_d (1 + e_d) - 1`` is built from pairs, ``(1 + a)(1 + b) - 1 = a + b + a b``: sums of positive numbers, which
+    lose nothing where they are small, and 16 factors of at most 2 are far from the largest number.
+    """
+    logits, value = (t.flatten(t.ndim - event_dims) if event_dims else t.unsqueeze(-1) for t in (logits, value))
+    scratch = logits.clamp(min=0)
+    if scratch.shape == torch.broadcast_shapes(logits.shape, value.shape):
+        linear = scratch.addcmul_(logits, value, value=-1).sum(-1)
+    else:
+        linear = torch.addcmul(scratch, logits, value, value=-1).sum(-1)
+    excess = torch.abs(logits, out=scratch).mul_(-1 / math.log(2)).exp2_()  # base 2 is three times as fast as base e
+    for _ in range(4):
+        half, odd = divmod(excess.shape[-1], 2)
+        if odd:
+            break
+        a, b = excess[..., :half], excess[..., half:]
+        excess = (a + b).addcmul_(a, b)
+    return -(linear + excess.log1p_().sum(-1))
 
 
 @register_kl(Bernoulli, Bernoulli)
@@ -218,6 +253,11 @@ class Gaussian(Independent):
         shape = Size(sample_shape) + self.loc.shape
         noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return torch.addcmul(self.loc, self.scale, noise)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """The same, without a gradient."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""``-sum_d [ (x_d - loc_d)^2 / (2 scale_d^2) + log scale_d + 1/2 log 2 pi ]``."""

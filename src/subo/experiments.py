@@ -28,16 +28,15 @@ from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
 from subo.randomness import forked
-from subo.recipes import DISCRETE, RECIPES, likelihood_for
+from subo.recipes import RECIPES, likelihood_for
 from subo.runs import Run
 from subo.sources import load
+from subo.units import check_likelihood, data_in_levels, provenance
 
 __all__ = [
     "Experiment",
-    "describe_log_px",
     "evaluate_run",
     "finish_run",
-    "in_levels",
     "model_for",
     "open_run",
     "resume_run",
@@ -70,8 +69,14 @@ class Experiment:
         """
         asked = self.config["data"]
         directory = asked["data_dir"] and Path(asked["data_dir"])
-        data = load(asked["source"], data_dir=directory, binarize=asked["binarize"], seed=asked["seed"])
-        data = _data_in_levels(data, self.config["options"])
+        data = load(
+            asked["source"],
+            data_dir=directory,
+            binarize=asked["binarize"],
+            dequantize=asked.get("dequantize", False),  # which older runs do not say
+            seed=asked["seed"],
+        )
+        data = data_in_levels(data, self.config["options"])
         if data.fingerprint != asked["fingerprint"]:
             raise InputError(
                 f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
@@ -92,6 +97,7 @@ def start_run(
     options: Mapping[str, Any] | None = None,
     data_dir: Path | None = None,
     binarize: str = "none",
+    dequantize: bool = False,
     seed: int = 0,
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
@@ -107,6 +113,7 @@ def start_run(
         options: Its settings.
         data_dir: Where named sets are looked for.
         binarize: The binarisation policy.
+        dequantize: Whether uniform noise is added to 8-bit values.
         seed: Of everything.
         training: Settings of :func:`subo.fitting.fit`.
         device: Settings of :func:`subo.devices.make_fabric`.
@@ -120,13 +127,14 @@ def start_run(
     fabric.launch()
     if fabric.is_global_zero:
         Run.place(out, overwrite=overwrite)
-    data = load(source, data_dir=data_dir, binarize=binarize, seed=seed)  # pyright: ignore[reportArgumentType]
+    policy: Any = binarize
+    data = load(source, data_dir=data_dir, binarize=policy, dequantize=dequantize, seed=seed)
     if len(data.test) < 2:
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
         )
     asked = options or {}
-    data = _data_in_levels(data, asked)
+    data = data_in_levels(data, asked)
     settings = _resolved(recipe, asked, data)
     config = {
         "subo": version("subo"),
@@ -231,10 +239,7 @@ def evaluate_run(
         experiment.run.evaluation_of(split),
         {
             **{name: _plain(value) for name, value in asdict(result).items()},
-            "unit": "nats per datum",
-            "log_px_is": describe_log_px(experiment.config),
-            "data": experiment.config["data"]["source"],
-            "binarization": experiment.config["data"]["binarization"],
+            **provenance(experiment.config),
         },
     )
     return result
@@ -246,7 +251,7 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
         return experiment.objective.model
     objective, model = experiment.objective, experiment.objective.model
     elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone
-    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # a bit drawn again is its probability
+    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # what is drawn again is its mean
     fitted = infer(
         model,
         x,
@@ -320,6 +325,7 @@ def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, 
     settings = dict(options)
     if settings.get("likelihood", "auto") == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
+    check_likelihood(settings["likelihood"], data)
     if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
         settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
     return settings
@@ -337,26 +343,6 @@ def _built(config: dict[str, Any], data: Data | None) -> Objective:
         examples, _ = data.train.read(index, generator=stream("example bits", seed))
     with forked(seed):
         return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
-
-
-def in_levels(split: Split, config: Mapping[str, Any]) -> Split:
-    """Pixels as whole numbers, where a run's likelihood is categorical; else as they are."""
-    return replace(split, levels=1) if config["options"]["likelihood"] == "categorical" else split
-
-
-def _data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
-    if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
-        return data
-    parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
-    return replace(data, kind="counts", **parts)
-
-
-def describe_log_px(config: Mapping[str, Any]) -> str:
-    """What log p(x) is the logarithm of, and in which units."""
-    if config["options"]["likelihood"] in DISCRETE:
-        return "log-probability"
-    levels = config["data"].get("levels", 1)
-    return "log-density in the data's units" if levels == 1 else f"log-density of x/{levels}"
 
 
 def _plain(value: Any) -> Any:

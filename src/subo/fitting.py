@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from subo.batches import Batch, batches, num_batches
-from subo.checkpoints import TrainingState, check_finite, content, restore
+from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError, Interrupted
@@ -54,6 +54,7 @@ def fit(
     seed: int = 0,
     run_dir: str | Path | None = None,
     checkpoint_minutes: float = 10.0,
+    keep_weights: bool | None = None,
     resume: bool = False,
     fabric: "Fabric | None" = None,
     on_start: Callable[[], None] | None = None,
@@ -89,6 +90,8 @@ def fit(
         seed: Of order, binarisation and samples.
         run_dir: Where metrics and checkpoints go; nowhere by default.
         checkpoint_minutes: How often a checkpoint is written.
+        keep_weights: Whether the weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in `run_dir`,
+            to see later how training went; by default where they take at most 20 MB each.
         resume: Whether to go on from the checkpoint in `run_dir`.
         fabric: Where to train, launched already where it has several processes.
         on_start: Called once, when data and settings have been accepted and before the first step.
@@ -169,6 +172,9 @@ def fit(
         elif run is not None and fabric.is_global_zero:
             run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
             run.write_metrics([])
+        kept = None if run is None or not fabric.is_global_zero else KeptWeights(run, objective.model, keep_weights)
+        if kept is not None:
+            kept.begin(state.epoch)
 
         def share_done(step: int) -> float:
             by_epochs = step / (limit * per_epoch) if limit else 0.0
@@ -206,8 +212,9 @@ def fit(
             if state.batch == per_epoch or out_of_time:
                 epoch = _close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
                 stopped_by = _reason(state, limit, minutes, patience)
-                if run is not None and fabric.is_global_zero:
+                if run is not None and kept is not None:
                     run.append_metrics(state.records[-1])
+                    kept.keep(state.epoch)
                 bar.epoch(epoch)
                 if on_epoch is not None:
                     on_epoch(epoch)
@@ -217,6 +224,8 @@ def fit(
             asked = asked or (stopped_by is not None and signal())  # one that came during the last validation
             if asked:
                 raise Interrupted(_farewell(state, run), signal=asked)
+        if kept is not None:
+            kept.keep(state.epoch, last=True)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
     return History(tuple(epoch_of(record) for record in state.records), state.best_epoch, stopped_by)

@@ -44,7 +44,8 @@ def say(message: str) -> None:
 
 def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
-    from subo.experiments import describe_log_px  # here, since it takes a second that importing this should not
+    # here, since it takes a second that importing this should not
+    from subo.units import describe_log_px, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} data, nats per datum:")
     print(f"  log p(x)    {result['log_px']:10.3f} +- {result['log_px_se']:.3f}   by {result['num_samples']} samples")
@@ -52,11 +53,11 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     print(f"  rate        {result['rate']:10.3f}")
     print(f"  distortion  {result['distortion']:10.3f}")
     print(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
-    meaning = describe_log_px(config)
-    if meaning == "log-probability":
-        print(f"  bits/dim    {result['bits_per_dim']:10.3f}")
-    else:  # bits of a density count nothing
-        print(f"  log p(x) is a {meaning}")
+    kind = kind_of_log_px(config)
+    if kind != "density":  # whose bits count nothing
+        print(f"  bits/dim    {result['bits_per_dim']:10.3f}" + "   an upper bound" * (kind == "bound"))
+    if kind != "probability":
+        print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in _cautions(result):
         print(f"  Careful: {caution}")
 
@@ -66,7 +67,7 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
     if result["active_units"] == 0 or result["rate"] < 0.1:
         yield (
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
-            "posterior has collapsed to the prior, and the model says the same of every datum. Try --kl-warmup-epochs "
+            "posterior is nearly the prior, and the model says nearly the same of every datum. Try --kl-warmup-epochs "
             "50, --free-bits 1, or another seed."
         )
     if result["median_ess"] < result["num_samples"] / 10:
@@ -74,6 +75,12 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"the median effective sample size is {result['median_ess']:.1f} of {result['num_samples']}: log p(x) may "
             f"be {above}. More samples tell: subo evaluate RUN --num-samples {10 * result['num_samples']}"
+        )
+    if result.get("high_pareto_k"):  # which older runs do not say
+        yield (
+            f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} data have Pareto k-hat "
+            "above 0.7: their log p(x) and its error cannot be trusted. More samples tell, or annealing: subo evaluate "
+            "RUN --full"
         )
     if result["at_floor"]:
         yield (
@@ -90,7 +97,7 @@ def print_run(run: Run) -> None:
     data, training = config["data"], config["training"]
     table = Table.grid(padding=(0, 2))
     table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
-    table.add_row("", data["binarization"])
+    table.add_row("", data["noise"] if data.get("dequantize") else data["binarization"])
     table.add_row("recipe", config["recipe"])
     options = ", ".join(f"{name} {_short(value)}" for name, value in _telling(config).items())
     table.add_row("model", options)
@@ -103,8 +110,9 @@ def print_run(run: Run) -> None:
         last = records[-1]
         table.add_row("epochs", f"{last['epoch']} in {last['seconds']:.1f} s, {last['step']} steps")
     table.add_row("state", "finished" if run.model.exists() else "not finished: go on with fit --resume")
-    files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[jgpsm]*"))
-    table.add_row("files", ", ".join(name for name in files if not name.startswith("snapshots")))
+    files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[cjgpsm]*"))
+    hidden = ("snapshots", "evaluation-pieces")
+    table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
     Console().print(table)
     measured = [run.evaluation_of(split) for split in SPLITS if run.evaluation_of(split).exists()]
     if measured:  # on the test data, where there is a choice

@@ -263,9 +263,12 @@ class VAE(nn.Module):
         p = contexts.call(self.likelihood, rows, context=context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
             raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
-        repeated = x if num_samples == 1 else x.expand(num_samples, *x.shape).flatten(0, 1)
-        values = p.log_prob(repeated)
-        return values if num_samples == 1 else values.unflatten(0, (num_samples, num_data))
+        if num_samples == 1:
+            return p.log_prob(x)
+        unflatten = getattr(p, "unflatten", None)
+        if unflatten is not None:  # x need not be copied K times
+            return unflatten((num_samples, num_data)).log_prob(x)
+        return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, num_data))
 
 
 def _samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:

@@ -15,6 +15,7 @@ from subo.devices import place
 from subo.evaluation.reconstruction import decode, reconstruct
 from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import VAE
+from subo.quantisation import quantized
 from subo.randomness import forked
 from subo.runs import Run
 
@@ -46,7 +47,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     _draw_training(run)
     picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
     figures.save(picture, folder / "reconstructions.png")
-    shade = shading(_first(held_out))
+    shade = shading(_first(held_out), levels=_levels(held_out))
     with forked(0), torch.no_grad():
         z, p = model.sample(_SAMPLES)
     picture = figures.samples(shade(p.mean.cpu()), feature_names=names, units=units)
@@ -69,7 +70,7 @@ def draw_reconstructions(
 ) -> Figure:
     """The first 16 of some data, beside their reconstructions; options as of :func:`subo.figures.reconstructions`."""
     originals, shown = _first(split), split.take(torch.arange(min(len(split), _SHOWN)))
-    shade = shading(originals)
+    shade = shading(originals, levels=_levels(split))
     return figures.reconstructions(
         shade(originals), shade(reconstruct(model, shown)), feature_names=feature_names, units=units
     )
@@ -209,12 +210,25 @@ def _first(split: Split) -> Tensor:
     return split.read(torch.arange(min(len(split), _SHOWN)))[0]
 
 
-def shading(originals: Tensor) -> Callable[[Tensor], np.ndarray]:
-    """Brings pictures whose values are not in [0, 1] into it, by the originals' range; vectors stay as they are."""
+def shading(originals: Tensor, *, levels: int | None = None) -> Callable[[Tensor], np.ndarray]:
+    """Brings pictures whose values are not in [0, 1] into it; vectors stay as they are.
+
+    Args:
+        originals: Those whose range is taken for black and white, unless there are levels.
+        levels: The largest integer that was dequantised: pictures show the level in whose cell a value lies, so that
+            data look as they did before, and a mean ``E[y + u]`` like the level next to ``E[y]``.
+    """
     low, high = (value.item() for value in originals.aminmax())
-    if originals.ndim < 3 or (low >= 0 and high <= 1):
+    if originals.ndim < 3 or (levels is None and low >= 0 and high <= 1):
         return _array
+    if levels is not None:
+        return lambda values: _array(quantized(values, levels=levels)) / levels
     return lambda means: (_array(means) - low) / ((high - low) or 1.0)
+
+
+def _levels(split: Split) -> int | None:
+    """The largest level of dequantised data."""
+    return split.levels if split.dequantize else None
 
 
 def _array(tensor: Tensor) -> np.ndarray:

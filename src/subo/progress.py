@@ -1,6 +1,8 @@
 """Progress in the terminal: a bar where there is one, a line now and then elsewhere."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from subo.training import Step
 if TYPE_CHECKING:
     from subo.history import Epoch
 
-__all__ = ["TrainingBar", "bar"]
+__all__ = ["StagesBar", "TrainingBar", "bar", "stages_bar"]
 
 _REFRESH = 0.2  # seconds: reading the numbers of every step would cost more than some steps do
 _LINES = 10  # where there is no terminal
@@ -119,3 +121,45 @@ def bar(description: str, total: int, *, show: bool) -> tuple[Progress, TaskID]:
         transient=True,
     )
     return progress, progress.add_task(description, total=total)
+
+
+class StagesBar:
+    """A bar a stage, all in sight from the start; where there is no terminal, a line when one is done.
+
+    Args:
+        progress: Where they are drawn.
+        show: Whether lines are printed without a terminal.
+    """
+
+    def __init__(self, progress: Progress, *, show: bool):
+        self._progress, self._show = progress, show
+        self._tasks: dict[str, TaskID] = {}
+
+    def add(self, title: str, total: int) -> None:
+        """Adds a stage of so many data."""
+        self._tasks[title] = self._progress.add_task(title, total=total)
+
+    def advance(self, title: str, count: int) -> None:
+        """Some data of a stage are done."""
+        task = self._tasks[title]
+        self._progress.advance(task, count)
+        done = next(known for known in self._progress.tasks if known.id == task)
+        if self._show and not self._progress.console.is_terminal and done.completed >= (done.total or 0):
+            self._progress.console.print(f"done: {title}", highlight=False)
+
+
+@contextmanager
+def stages_bar(*, show: bool) -> Iterator[StagesBar]:
+    """Bars for work in several stages."""
+    console = Console(stderr=True)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not (show and console.is_terminal),
+        transient=True,
+    )
+    with progress:
+        yield StagesBar(progress, show=show)

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from subo.data import Split, check_resolution, check_values
+from subo.data import Split
 from subo.errors import InputError
+from subo.values import check_resolution, check_values
 
 __all__ = ["FORMATS", "Contents", "read_file", "read_numpy"]
 

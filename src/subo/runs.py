@@ -7,8 +7,9 @@
 ``model.safetensors`` the fitted weights; there when the run is finished
 ``evaluation.json``   what was measured on the test data; ``evaluation-train.json`` and
                       ``evaluation-validation.json``: on those, where they were asked for
+``evaluation.csv``    what a full evaluation measured of each datum, ``evaluation-pieces/`` what it has done so far
 ``gradients.csv``     what ``subo gradients`` measured
-``snapshots/``        posterior means of some held-out data during training
+``snapshots/``        posterior means of some held-out data during training, and the weights after some epochs
 ``figures/``          pictures
 ===================== ==================================================================================
 
@@ -78,6 +79,14 @@ class Run:
     def evaluation_of(self, split: str) -> Path:
         """``evaluation.json`` of the test data, ``evaluation-SPLIT.json`` of others."""
         return self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+
+    def pieces(self, split: str) -> Path:
+        """``evaluation-pieces/SPLIT/``: what a full evaluation has done so far."""
+        return self.path / "evaluation-pieces" / split
+
+    def per_datum(self, split: str) -> Path:
+        """``evaluation.csv`` of the test data, ``evaluation-SPLIT.csv`` of others."""
+        return self.evaluation_of(split).with_suffix(".csv")
 
     @property
     def snapshots(self) -> Path:
@@ -169,6 +178,8 @@ class Run:
         """Removes all that was measured: of weights that are replaced."""
         for split in SPLITS:
             self.evaluation_of(split).unlink(missing_ok=True)
+            self.per_datum(split).unlink(missing_ok=True)
+            shutil.rmtree(self.pieces(split), ignore_errors=True)
 
     def _clear(self) -> None:
         self.clear_evaluations()
@@ -207,28 +218,46 @@ class Run:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
 
-    def save_weights(self, module: nn.Module) -> None:
-        """Writes the fitted weights."""
-        with replacing(self.model) as temporary:
+    def weights_after(self, epoch: int) -> Path:
+        """``snapshots/weights-EPOCH.safetensors``."""
+        return self.snapshots / f"weights-{epoch:06d}.safetensors"
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs after which weights were kept, in order."""
+        files = self.snapshots.glob(f"weights-{'[0-9]' * 6}.safetensors")
+        return sorted(int(file.stem.removeprefix("weights-")) for file in files)
+
+    def save_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
+        """Writes the fitted weights, or those after an epoch."""
+        if epoch is not None:
+            self.snapshots.mkdir(exist_ok=True)
+        with replacing(self.model if epoch is None else self.weights_after(epoch)) as temporary:
             save_model(module, str(temporary))
 
-    def load_weights(self, module: nn.Module) -> None:
-        """Reads the fitted weights into a module built from this run's config.
+    def load_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
+        """Reads the fitted weights, or those after an epoch, into a module built from this run's config.
 
         Raises:
-            InputError: The file is truncated, foreign, or of another model.
+            InputError: The file is truncated, foreign, or of another model; or none was kept after that epoch.
         """
+        file = self.model if epoch is None else self.weights_after(epoch)
+        if epoch is not None and not file.exists():
+            raise InputError(
+                f"{self.path} holds no weights after epoch {epoch}; there are some after "
+                f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with keep_weights, and by "
+                "itself where a model is small."
+            )
         try:
-            load_model(module, str(self.model))
+            load_model(module, str(file))
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(
-                f"{self.model} is not a readable safetensors file ({error}). It may be truncated or not one of "
+                f"{file} is not a readable safetensors file ({error}). It may be truncated or not one of "
                 "subo's: restore it from a copy, or fit again."
             ) from error
         except RuntimeError as error:
             problem = str(error).splitlines()[-1].strip()
             raise InputError(
-                f"{self.model} holds the weights of another model than {self.config} describes ({problem}). "
+                f"{file} holds the weights of another model than {self.config} describes ({problem}). "
                 "Restore the two files that belong together, or fit again."
             ) from error
 

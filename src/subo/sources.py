@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subo.data import Binarize, Data, Split, binarized, check_grey, kind_of, split, stream
+from subo.data import Binarize, Data, Split, split
 from subo.errors import InputError
 from subo.files import replacing
 from subo.named_sets import NAMES, read_named
+from subo.quantisation import binarized, check_policies, dequantized, drawn_rows
 from subo.readers import FORMATS, Contents, read_file
+from subo.values import kind_of
 
 __all__ = ["Part", "load", "load_rows", "save_array"]
 
@@ -28,6 +30,7 @@ def load(
     *,
     data_dir: Path | None = None,
     binarize: Binarize = "none",
+    dequantize: bool = False,
     seed: int = 0,
 ) -> Data:
     """Loads a data set in three splits.
@@ -53,7 +56,10 @@ def load(
         data_dir: Where named sets are looked for first.
         binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn afresh at every
             visit in training and once for held-out data (dynamic).
-        seed: The seed of the split and of the bits.
+        dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn afresh at every
+            visit in training and once for held-out data. The log p(x) of a gaussian or laplace likelihood is then a
+            lower bound on the log-probability of y.
+        seed: The seed of the split, the bits and the noise.
 
     Raises:
         InputError: There is no such source, or what is there can't be used; says why.
@@ -62,7 +68,9 @@ def load(
         >>> load("digits").train.event_shape
         torch.Size([1, 8, 8])
     """
-    return binarized(_data(_read(source, data_dir, seed), str(source), seed), binarize, seed=seed)
+    check_policies(binarize, dequantize=dequantize)
+    data = _data(_read(source, data_dir, seed), str(source), seed)
+    return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
 
 def load_rows(
@@ -71,6 +79,7 @@ def load_rows(
     part: Part = "all",
     data_dir: Path | None = None,
     binarize: Binarize = "none",
+    dequantize: bool = False,
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> Split:
@@ -84,22 +93,23 @@ def load_rows(
         binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
             `load(..., binarize="static")`. Rows of a file that are bits already are kept, as a few rows of a
             grey data set may well be.
-        seed: The seed of the split and of the bits.
+        dequantize: Whether integers become real numbers, `y + u` with one draw of u; those of the validation and
+            test parts are those of `load`.
+        seed: The seed of the split, the bits and the noise.
         names: The columns that are wanted, in their order; a table with names is put into it.
 
     Raises:
         InputError: As `load`; or the table has other columns.
     """
+    check_policies(binarize, dequantize=dequantize)
     contents = _ordered(_read(source, data_dir, seed), names, where=str(source))
     if part == "all" and len(contents.parts) == 1:
-        rows = contents.parts[0]
-        kind = kind_of(rows.x, rows.levels)
-        if binarize == "none" or kind == "binary":
-            return rows
-        check_grey(kind, where=str(source))
-        return rows.drawn(stream("bits", seed, "rows"))
-    policy = "none" if binarize == "none" else "static"
-    data = binarized(_data(contents, str(source), seed), policy, seed=seed)
+        return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
+    data = _data(contents, str(source), seed)
+    if dequantize:
+        data = dequantized(data, seed=seed, once=True)
+    else:
+        data = binarized(data, "none" if binarize == "none" else "static", seed=seed)
     return _joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
 
 

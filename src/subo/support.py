@@ -39,8 +39,9 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
             f"{tuple(split.event_shape)}. {_shape_hint(p, split)}"
         )
     support = _support(p)
-    if support is None or split.resample:
+    if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
         return
+    split = replace(split, resample=False)  # noise leaves a value in its cell: that of its middle tells
     for start in range(0, len(split), _CHUNK):
         index = torch.arange(start, min(start + _CHUNK, len(split)))
         x, _ = split.read(index)

@@ -24,7 +24,10 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
         config: Of one of the runs: what it says of the data holds for all.
         local: The runs whose q was fitted to every one of the data.
     """
-    from subo.experiments import describe_log_px  # here, since it takes a second that importing this should not
+    from subo.units import (
+        describe_log_px,
+        kind_of_log_px,
+    )  # here, since it takes a second that importing this should not
 
     meaning = describe_log_px(config)
     print(f"{comparison.split}, {comparison.num_data} data, nats per datum, +- standard errors; ELBO at beta 1")
@@ -32,7 +35,7 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
     print(f"{comparison.num_samples} samples, of the same seed for every run\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("run", overflow="fold", min_width=8)
-    bits = ["bits/dim"] if meaning == "log-probability" else []  # bits of a density count nothing
+    bits = ["bits/dim"] if kind_of_log_px(config) != "density" else []  # bits of a density count nothing
     for name in ("log p(x)", "ELBO", "rate", "distortion", *bits, "active", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
@@ -56,7 +59,7 @@ def _warnings(row: "Row", num_samples: int, local: bool) -> list[str]:
     """What to know before a run's numbers are set beside another's."""
     found = []
     if row.active_units == 0 or row.rate.mean < 0.1:
-        found.append("has latents that say next to nothing: its posterior has collapsed to the prior.")
+        found.append("has latents that say next to nothing: its posterior is nearly the prior.")
     if row.median_ess < num_samples / 10:
         ess = f"{row.median_ess:.1f} of {num_samples}"
         found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")

@@ -2,11 +2,15 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from subo.commands.arguments import RunPath, check_ending
 from subo.commands.comparison_table import print_comparison
+from subo.errors import InputError
 from subo.messages import print_evaluation, print_run, say
+
+if TYPE_CHECKING:
+    from subo.experiments import Experiment
 
 __all__ = ["compare", "evaluate", "show"]
 
@@ -18,23 +22,73 @@ def evaluate(
     split: Literal["test", "validation", "train"] = "test",
     num_samples: int = 1000,
     seed: int = 0,
+    full: bool = False,
+    max_data: int | None = None,
+    minutes: float | None = None,
+    intensive_data: int = 100,
+    temperatures: int = 1000,
+    chains: int = 16,
 ) -> None:
     """Measures a run on held-out data: log p(x) and ELBO with their standard errors, rate, distortion.
+
+    With --full also: annealed importance sampling and a two-sided bracket; how much of the gap between log p(x) and
+    ELBO is the family's fault and how much the encoder's; what the latents carry; calibration. It writes
+    evaluation.json, a line per datum to evaluation.csv, and figures. When it is stopped, the same command goes on.
 
     Args:
         run: Run folder.
         split: Which of the run's data.
         num_samples: Samples of the posterior for each log p(x).
         seed: Of the samples.
+        full: Whether to measure all there is.
+        max_data: With --full: only so many of the data, at random.
+        minutes: With --full: how long at the most; what has begun is finished.
+        intensive_data: With --full: how many data for what is costly (annealing, gaps, bracket).
+        temperatures: With --full: of annealing.
+        chains: With --full: of annealing, for each datum.
     """
     from subo import experiments
 
     experiment = experiments.open_run(run)
+    if full:
+        depth = {"max_data": max_data, "intensive_data": intensive_data, "temperatures": temperatures, "chains": chains}
+        _evaluate_fully(experiment, split, minutes, seed, num_samples=num_samples, **depth)
+        return
+    if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, 100, 1000, 16):
+        raise InputError(
+            "--max-data, --minutes, --intensive-data, --temperatures and --chains belong to the full evaluation: add "
+            "--full, or leave them out."
+        )
     result = experiments.evaluate_run(
         experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True
     )
     print_evaluation(asdict(result), experiment.config)
     say(f"written to {experiment.run.evaluation_of(split)}")
+
+
+def _evaluate_fully(
+    experiment: "Experiment", split: str, minutes: float | None, seed: int, **depth: int | None
+) -> None:
+    """``evaluate --full``."""
+    from subo.commands.numbers_table import print_numbers
+    from subo.evaluation.full import Depth
+    from subo.full_evaluation import evaluate_run_fully
+    from subo.units import describe_log_px
+
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes must be positive, not {minutes:g}")
+    asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
+    result = evaluate_run_fully(
+        experiment, experiment.data(), split=split, depth=asked, minutes=minutes, seed=seed, progress=True
+    )
+    title = f"{experiment.run.path}, {split} data; values are means over data, +- standard errors"
+    meaning = describe_log_px(experiment.config)
+    print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)
+    print()
+    for path in result.written:
+        say(f"written to {path}")
+    if not result.complete:
+        say("Not all is measured yet: the same command goes on, without --minutes to the end.")
 
 
 def compare(

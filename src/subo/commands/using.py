@@ -27,9 +27,10 @@ def sample(
 
     Args:
         run: Run folder.
-        out: Where to: .npy, .csv, or .png.
+        out: Where to: .npy, .csv, or .png. A model of dequantised data gives whole levels, its draws floored.
         num: How many.
-        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data.
+        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
+            these were dequantised: E[x|z] - 1/2.
         seed: Of the draws.
     """
     import torch
@@ -37,6 +38,7 @@ def sample(
     from subo import experiments, figures
     from subo.pictures import shading
     from subo.randomness import forked
+    from subo.units import without_noise
 
     check_ending(out, ".npy", ".csv", ".png")
     if num < 1:
@@ -47,10 +49,11 @@ def sample(
         x = p.mean if mean else p.sample()
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
-        units = _units(experiment)
-        figures.save(figures.samples(shading(x)(x), feature_names=names, units=units, drawn=not mean), out)
+        units, data = _units(experiment), experiment.config["data"]
+        shade = shading(x, levels=data["levels"] if data.get("dequantize") else None)
+        figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean), out)
     else:
-        save_array(out, x, names=names)
+        save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
     say(f"{num} samples written to {out}")
 
 
@@ -68,7 +71,8 @@ def reconstruct(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .npy or .csv for all, .png for the first 16 beside their originals.
+        out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
+            dequantised: E[x|z] - 1/2.
         part: Which part.
         data_dir: Where named data sets are looked for.
     """
@@ -78,6 +82,7 @@ def reconstruct(
     from subo.evaluation.reconstruction import reconstruct as reconstructed
     from subo.experiments import model_for
     from subo.pictures import draw_reconstructions
+    from subo.units import without_noise
 
     check_ending(out, ".npy", ".csv", ".png")
     experiment, split = _run_and_rows(run, data, part, data_dir)
@@ -87,7 +92,8 @@ def reconstruct(
         model, units = model_for(experiment, split, progress=True), _units(experiment)
         figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
     else:
-        save_array(out, reconstructed(model_for(experiment, split, progress=True), split).numpy(), names=names)
+        means = reconstructed(model_for(experiment, split, progress=True), split)
+        save_array(out, without_noise(means, experiment.config, drawn=False), names=names)
     say(f"{len(split)} reconstructions written to {out}")
 
 
@@ -134,6 +140,8 @@ def score(
 ) -> None:
     """Estimates log p(x) of each datum, the anomaly score: the lower, the stranger.
 
+    Of dequantised data it is that of one draw of the noise, the same at every call.
+
     Args:
         run: Run folder.
         data: Data of the same shape.
@@ -178,8 +186,9 @@ def score(
 
 
 def _run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> tuple[Any, Split]:
-    """A run and data for it: binarised as the run's were, of its shape, and in its likelihood's support."""
+    """A run and data for it: made bits or noisy as the run's were, of its shape, and in its likelihood's support."""
     from subo import experiments
+    from subo.units import in_levels
 
     experiment = experiments.open_run(run)
     asked = experiment.config["data"]
@@ -190,10 +199,11 @@ def _run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> 
         part=part,
         data_dir=data_dir,
         binarize=asked["binarize"],
+        dequantize=asked.get("dequantize", False),
         seed=asked["seed"],
         names=_feature_names(experiment.config),
     )
-    split = experiments.in_levels(split, experiment.config)
+    split = in_levels(split, experiment.config)
     check_support(experiment.objective.model, split, where=source)
     return experiment, split
 

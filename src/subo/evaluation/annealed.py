@@ -13,11 +13,11 @@ from subo import context as contexts
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.hamiltonian import Bridge, State, adapted, pack, transition
-from subo.model import LatentVariableModel
+from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
 from subo.typing import Context, Latent, map_latent
 
-__all__ = ["AnnealedEstimate", "Annealing", "Start", "TemperatureSchedule", "ais", "begin"]
+__all__ = ["AnnealedEstimate", "Annealing", "Start", "TemperatureSchedule", "ais", "begin", "has_discrete_latents"]
 
 Start = Literal["prior", "posterior"]
 TemperatureSchedule = Literal["sigmoid", "linear"]
@@ -227,7 +227,11 @@ def begin(model: Any, x: Tensor, context: Context, annealing: Annealing) -> tupl
     chains = annealing.chains
     with torch.no_grad():
         draw = model.draw(x, context, num_samples=chains, path=False)
-        _check_continuous([draw.q, *(factor.p for factor in draw.factors)])
+        if has_discrete_latents(draw):
+            raise InputError(
+                "annealing moves latents by Hamiltonian transitions, which need continuous ones, and this model's are "
+                "discrete. Use importance sampling (log_marginal), and bdmc(..., estimator='importance') for a bracket."
+            )
         if annealing.start == "posterior":
             z, log_start = draw.z, _within(draw.q)
         else:
@@ -239,17 +243,18 @@ def begin(model: Any, x: Tensor, context: Context, annealing: Annealing) -> tupl
     return bridge, bridge.at(rows)
 
 
-def _log_prior(model: Any, draw: Any, context: Context) -> Any:
+def _log_prior(model: Any, draw: Draw, context: Context) -> Any:
     """``log p(z)`` as a function of z: the model's own, or that of its only layer."""
     own = getattr(model, "log_prior", None)
     if own is not None:
         return lambda z: own(z, context)
-    if len(draw.factors) > 1:
+    only, *others = draw.factors
+    if others:
         raise InputError(
             f"{type(model).__name__} has {len(draw.factors)} stochastic layers and no method log_prior(z, context), "
             "which annealing from the prior needs. Add it, or take start='posterior'."
         )
-    return draw.factors[0].p.log_prob
+    return only.p.log_prob
 
 
 def _within(q: Distribution) -> Any:
@@ -263,13 +268,10 @@ def _within(q: Distribution) -> Any:
     return log_density
 
 
-def _check_continuous(distributions: list[Distribution]) -> None:
-    for distribution in distributions:
-        if getattr(distribution.support, "is_discrete", False):
-            raise InputError(
-                "annealing moves latents by Hamiltonian transitions, which need continuous ones, and this model's are "
-                "discrete. Use importance sampling (log_marginal), and bdmc(..., estimator='importance') for a bracket."
-            )
+def has_discrete_latents(draw: Draw) -> bool:
+    """Whether any layer's posterior or prior is over values that one cannot move between."""
+    distributions = [distribution for factor in draw.factors for distribution in (factor.q, factor.p)]
+    return any(getattr(distribution.support, "is_discrete", False) for distribution in distributions)
 
 
 def _mean(accepted: Tensor, temperatures: int) -> Tensor:

@@ -158,7 +158,7 @@ def compare(
     name: str = "test",
     num_samples: int = 1000,
     seed: int = 0,
-    advance: Callable[[str, int], Any] | None = None,
+    advance: Callable[[str, float], Any] | None = None,
 ) -> Comparison:
     """Measures models on the same held-out data, and their differences from the first.
 

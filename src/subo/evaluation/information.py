@@ -14,7 +14,7 @@ from subo.errors import InputError
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
 
-__all__ = ["MutualInformation", "mutual_information"]
+__all__ = ["MutualInformation", "draws_of", "log_densities", "mutual_information", "standard_error"]
 
 _ENCODED = 1000  # data a pass
 _NUMBERS = 200_000  # in one tensor of latents against data: it stays in the cache
@@ -63,8 +63,9 @@ def mutual_information(
 
     where the aggregate posterior is the mixture over the same N data, so that nothing but the samples of z is random.
     With the prior in its place the mean is the rate, hence ``rate = I + KL(q(z) || p(z))`` (Hoffman and Johnson,
-    2016). Each of the N K samples is held against all N posteriors, some samples at a time; memory does not grow with
-    N^2. Where prior and posterior are given a context, it counts as a part of x, and the second term is the mean of
+    2016). Each of the N K samples is held against all N posteriors, some samples at a time: the time grows with N^2 K,
+    memory does not. With `max_data` as large as the split, q(z) is the aggregate posterior of all its data. Where
+    prior and posterior are given a context, it counts as a part of x, and the second term is the mean of
     ``log q(z) - log p(z|c)``, which may be less than 0.
 
     Args:
@@ -83,53 +84,70 @@ def mutual_information(
         >>> information.value < information.ceiling
         True
     """
-    if max_data < 1 or num_samples < 1:
-        raise InputError(f"max_data and num_samples must be at least 1: got {max_data} and {num_samples}")
-    if len(split) == 0:
-        raise InputError("there are no data to measure the mutual information on")
     with evaluating(model), forked(seed):
-        draws = _draws(model, split, max_data, num_samples, seed)
-        samples: list[Any] = [draw.z for draw in draws]
-        z = torch.cat(samples, dim=1)
+        draws, z = draws_of(model, split, max_data=max_data, num_samples=num_samples, seed=seed)
         log_prior = torch.cat([draw.log_prior for draw in draws], dim=1).cpu().double()
-        log_posterior, log_aggregate = _log_densities([draw.q for draw in draws], z)
+        log_posterior, log_aggregate = log_densities([draw.q for draw in draws], z)
     information, marginal = log_posterior - log_aggregate, log_aggregate - log_prior
     return MutualInformation(
         value=information.mean().item(),
-        standard_error=_standard_error(information),
+        standard_error=standard_error(information),
         marginal_kl=marginal.mean().item(),
-        marginal_kl_se=_standard_error(marginal),
+        marginal_kl_se=standard_error(marginal),
         rate=(log_posterior - log_prior).mean().item(),
         num_data=z.shape[1],
         num_samples=num_samples,
     )
 
 
-def _draws(model: Any, split: Split, max_data: int, num_samples: int, seed: int) -> list[Draw]:
-    """Draws of some data, which keep their index in the split: a posterior may hold a row for each."""
+def draws_of(
+    model: Any, split: Split, *, max_data: int, num_samples: int, seed: int
+) -> tuple[list[Draw], Float[Tensor, "K N *event"]]:
+    """Draws of some data, and all their latents; the data keep their index: a posterior may hold a row for each.
+
+    Args:
+        model: The model, in the mode and with the random state that it is to have.
+        split: The data.
+        max_data: Largest N.
+        num_samples: K.
+        seed: Of the data that are taken and of their bits.
+
+    Raises:
+        InputError: There are no data, a number is below 1, or the latent is no single tensor.
+    """
+    if max_data < 1 or num_samples < 1:
+        raise InputError(f"max_data and num_samples must be at least 1: got {max_data} and {num_samples}")
+    if len(split) == 0:
+        raise InputError("there are no data to measure the information of the latents on")
     chosen = torch.arange(len(split))
     if len(split) > max_data:
         chosen = torch.randperm(len(split), generator=stream("information data", seed))[:max_data]
     bits = stream("information bits", seed)
-    draws = []
+    draws, samples = [], []
     for index in chosen.split(_ENCODED):
         x, context = split.read(index, generator=bits)
         draw = model.draw(*place(model, x, context), num_samples=num_samples, path=False)
         if not isinstance(draw.z, Tensor) or len(draw.factors) > 1:
             raise InputError(
-                f"the mutual information is measured of one tensor of latents, and this model has {len(draw.factors)} "
+                f"information is measured of one tensor of latents, and this model has {len(draw.factors)} "
                 "stochastic layers: there is no density of q for all of z at once. Use the rate of each layer."
             )
         draws.append(draw)
-    return draws
+        samples.append(draw.z)
+    return draws, torch.cat(samples, dim=1)
 
 
-def _log_densities(
+def log_densities(
     posteriors: list[Any], z: Float[Tensor, "K N *event"]
-) -> tuple[Float[Tensor, "K N"], Float[Tensor, "K N"]]:
+) -> tuple[Float[Tensor, "K N *D"], Float[Tensor, "K N *D"]]:
     """``log q(z | x)`` of each latent's own datum, and ``log q(z)``, the mean of q over all data; float64, on the CPU.
 
     Both are of the same densities, so that their difference never exceeds log N.
+
+    Args:
+        posteriors: Of consecutive data, batch shape ``(B,)``; with ``(B, *D)`` they are D densities of parts of z,
+            each of which has an aggregate of its own.
+        z: Latents.
     """
     num_samples, num_data = z.shape[:2]
     rows = z.flatten(0, 1)
@@ -137,11 +155,12 @@ def _log_densities(
     own, aggregate = [], []
     for part, datum in zip(rows.split(at_a_time), _data_of(num_samples, num_data).split(at_a_time), strict=True):
         # Every row against every datum, (rows, data, *event): expanded, since not every density broadcasts by itself.
-        densities = [q.log_prob(part.unsqueeze(1).expand(-1, *q.batch_shape, *part.shape[1:])) for q in posteriors]
+        densities = [q.log_prob(part.unsqueeze(1).expand(-1, q.batch_shape[0], *part.shape[1:])) for q in posteriors]
         table = torch.cat(densities, dim=1).cpu().double()
-        own.append(table.gather(1, datum.unsqueeze(1)).squeeze(1))
+        own.append(table[torch.arange(len(part)), datum])
         aggregate.append(table.logsumexp(1) - math.log(num_data))
-    return torch.cat(own).view(num_samples, num_data), torch.cat(aggregate).view(num_samples, num_data)
+    shape = (num_samples, num_data)
+    return torch.cat(own).unflatten(0, shape), torch.cat(aggregate).unflatten(0, shape)
 
 
 def _data_of(num_samples: int, num_data: int) -> Tensor:
@@ -149,7 +168,7 @@ def _data_of(num_samples: int, num_data: int) -> Tensor:
     return torch.arange(num_data).repeat(num_samples)
 
 
-def _standard_error(values: Float[Tensor, "K N"]) -> float:
+def standard_error(values: Float[Tensor, "K N"]) -> float:
     """Of the mean over samples and data, by the spread over the samples of each datum: the data are as they are."""
     num_samples, num_data = values.shape
     if num_samples == 1:

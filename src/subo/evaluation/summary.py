@@ -14,12 +14,13 @@ from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
+from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.usage import latent_usage
 from subo.model import LatentVariableModel
 from subo.randomness import forked
 from subo.support import check_support
 
-_NUMBERS = 1_000_000  # in one tensor of a pass: 4 MB of float32
+_NUMBERS = 2_000_000  # in one tensor of a pass: 8 MB of float32
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
 __all__ = ["Evaluation", "Scores", "evaluate", "measure", "rows_at_a_time", "score"]
@@ -33,6 +34,7 @@ class Scores:
         log_px: Importance-sampled log p(x), ``(N,)``.
         standard_error: Of each `log_px`, ``(N,)``.
         effective_sample_size: ``(N,)``.
+        pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN where there is none, or none was asked for.
         rate: ``(N,)``, all layers.
         distortion: ``(N,)``.
         num_samples: K.
@@ -41,6 +43,7 @@ class Scores:
     log_px: Tensor
     standard_error: Tensor
     effective_sample_size: Tensor
+    pareto_k: Tensor
     rate: Tensor
     distortion: Tensor
     num_samples: int
@@ -66,6 +69,10 @@ class Evaluation:
         latent_dim: Latent dimensions in all.
         bits_per_dim: ``-log_px / (elements * log 2)``; of a density where the data are not discrete.
         median_ess: Median over data of the effective number of samples.
+        high_pareto_k: How many data have a Pareto k-hat above 0.7, where neither the estimate of log p(x) nor its
+            error can be trusted.
+        median_pareto_k: Median over data of k-hat, of those that have one; None if none has (fewer than 25 samples,
+            or all weights the same).
         num_samples: K of `log_px`.
         num_data: How many data.
         split: Which data.
@@ -82,6 +89,8 @@ class Evaluation:
     latent_dim: int
     bits_per_dim: float
     median_ess: float
+    high_pareto_k: int
+    median_pareto_k: float | None
     num_samples: int
     num_data: int
     split: str
@@ -93,7 +102,8 @@ class Evaluation:
             f"log_px {self.log_px:.3f} +- {self.log_px_se:.3f} by {self.num_samples:,} samples, "
             f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
             f"{self.active_units} of {self.latent_dim} latents active, "
-            f"median effective sample size {self.median_ess:.1f})"
+            f"median effective sample size {self.median_ess:.1f}"
+            + (f", Pareto k-hat above 0.7 for {self.high_pareto_k:,})" if self.high_pareto_k else ")")
         )
 
 
@@ -105,7 +115,8 @@ def score(
     num_samples: int = 1000,
     max_rows: int | None = None,
     seed: int = 0,
-    advance: Callable[[int], Any] | None = None,
+    pareto: bool = True,
+    advance: Callable[[float], Any] | None = None,
 ) -> Scores:
     """log p(x) of every datum; the same numbers at every call with the same seed.
 
@@ -115,7 +126,8 @@ def score(
         num_samples: K.
         max_rows: Latents decoded at a time; by default as many as the decoder's output allows, 5,000 at the most.
         seed: Of the samples.
-        advance: Called with the number of data done, as they are.
+        pareto: Whether to fit the weights' tails for k-hat.
+        advance: Called with the number of data done, as they are, in fractions.
     """
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
@@ -126,9 +138,8 @@ def score(
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
-            parts.append(log_marginal(model, x, context, num_samples=num_samples, max_rows=max_rows))
-            if advance is not None:
-                advance(len(x))
+            options: Any = {"num_samples": num_samples, "max_rows": max_rows, "pareto": pareto, "advance": advance}
+            parts.append(log_marginal(model, x, context, **options))
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
@@ -137,6 +148,7 @@ def score(
         joined("log_px"),
         joined("standard_error"),
         joined("effective_sample_size"),
+        joined("pareto_k"),
         joined("rate").sum(0),
         joined("distortion"),
         num_samples,
@@ -150,7 +162,7 @@ def evaluate(
     name: str = "test",
     num_samples: int = 1000,
     seed: int = 0,
-    advance: Callable[[int], Any] | None = None,
+    advance: Callable[[float], Any] | None = None,
 ) -> Evaluation:
     """Measures a model on held-out data.
 
@@ -160,7 +172,7 @@ def evaluate(
         name: What they are called in the record.
         num_samples: K of log p(x).
         seed: Of the samples.
-        advance: Called with the number of data done, as they are.
+        advance: Called with the number of data done, as they are, in fractions.
 
     Raises:
         InputError: There is only one datum, so no standard error.
@@ -176,7 +188,7 @@ def measure(
     num_samples: int = 1000,
     max_rows: int | None = None,
     seed: int = 0,
-    advance: Callable[[int], Any] | None = None,
+    advance: Callable[[float], Any] | None = None,
 ) -> tuple[Evaluation, Scores]:
     """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:
@@ -184,6 +196,7 @@ def measure(
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
     at_floor = _share_at_floor(model, split)
+    fitted = scores.pareto_k[~scores.pareto_k.isnan()]
     elbo = scores.elbo
     root = math.sqrt(len(split))
     log_px = scores.log_px.mean().item()
@@ -198,6 +211,8 @@ def measure(
         latent_dim=len(usage.active),
         bits_per_dim=-log_px / (split.event_shape.numel() * math.log(2)),
         median_ess=scores.effective_sample_size.median().item(),
+        high_pareto_k=int((fitted > HIGH_PARETO_K).sum()),
+        median_pareto_k=fitted.median().item() if len(fitted) else None,
         num_samples=num_samples,
         num_data=len(split),
         split=name,

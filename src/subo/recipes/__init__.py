@@ -5,10 +5,10 @@ This is the only table from strings to things. The command line makes its option
 
 from collections.abc import Callable
 
-from subo.data import Kind
 from subo.objective import Objective
 from subo.recipes.parts import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName
 from subo.recipes.vae import vae
+from subo.values import Kind
 
 __all__ = [
     "DISCRETE",

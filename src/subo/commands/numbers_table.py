@@ -1,0 +1,54 @@
+"""What ``evaluate --full`` prints: one table, and what it means in sentences."""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from textwrap import fill
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from subo.evaluation.numbers import Number
+
+__all__ = ["in_digits", "print_numbers"]
+
+_COLUMNS = 100  # what the table must fit
+
+
+def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[str]) -> None:
+    """Prints a line for each number under the question that it answers, then the sentences.
+
+    Args:
+        title: What was measured.
+        numbers: The lines.
+        sentences: What they mean.
+    """
+    print(f"{title}\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("value", "right"), ("", "left"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
+    table.add_column("estimator", overflow="fold")
+    table.add_column("K", justify="right", no_wrap=True)
+    table.add_column("data", justify="right", no_wrap=True)
+    for section, lines in groupby(numbers, lambda number: number.section):
+        table.add_row(Text(section, style="bold"))
+        for line in lines:
+            value, error = in_digits(line.value, line.standard_error)
+            counts = ("" if count is None else f"{count:,}" for count in (line.num_samples, line.num_data))
+            table.add_row(
+                *(Text(cell) for cell in (f"  {line.name}", value, error, line.unit, line.estimator, *counts))
+            )
+    Console(width=_COLUMNS, highlight=False).print(table)
+    for sentence in sentences:
+        print(f"\n{fill(sentence, _COLUMNS, break_on_hyphens=False)}")
+
+
+def in_digits(value: float, standard_error: float | None) -> tuple[str, str]:
+    """A value and its error to two digits of the error; four digits of a value that has none."""
+    if standard_error is None or not math.isfinite(standard_error) or not math.isfinite(value):
+        return (f"{value:.0f}" if value == round(value) and math.isfinite(value) else f"{value:.4g}"), ""
+    digits = 4 if standard_error < 1e-4 else min(4, max(0, 1 - math.floor(math.log10(standard_error))))
+    return f"{value:.{digits}f}", f"+- {standard_error:.{digits}f}"

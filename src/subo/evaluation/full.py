@@ -1,0 +1,343 @@
+"""All that can be measured of a model on held-out data, in pieces that are kept while others are made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subo.data import Split, stream
+from subo.devices import evaluating, place
+from subo.errors import InputError
+from subo.evaluation.annealed import ais, has_discrete_latents
+from subo.evaluation.bidirectional import bdmc
+from subo.evaluation.calibration import calibrate
+from subo.evaluation.gaps import gaps
+from subo.evaluation.importance import log_marginal
+from subo.evaluation.information import mutual_information
+from subo.evaluation.prior_sampling import log_marginal_from_prior
+from subo.evaluation.probes import probe
+from subo.evaluation.stages import Measured, Stage, measure_in_stages
+from subo.evaluation.summary import rows_at_a_time
+from subo.evaluation.total_correlation import total_correlation
+from subo.evaluation.usage import LatentUsage, latent_usage, posterior_means
+from subo.model import LatentVariableModel
+from subo.randomness import forked
+
+__all__ = ["Depth", "Findings", "evaluate_fully"]
+
+_INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
+_PROBED = 10_000
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How much work goes into a full evaluation.
+
+    Args:
+        num_samples: K of importance sampling, from q and from the prior.
+        max_data: How many data, at random; all by default.
+        intensive_data: How many of these for what is costly: annealing, gaps, bracket, the prior's samples.
+        temperatures: T of annealing.
+        chains: C of annealing.
+        gap_steps: The most of each search for a datum's best q.
+        calibration_data: How many data are simulated for calibration.
+
+    Raises:
+        InputError: A number makes no sense.
+    """
+
+    num_samples: int = 1000
+    max_data: int | None = None
+    intensive_data: int = 100
+    temperatures: int = 1000
+    chains: int = 16
+    gap_steps: int = 1000
+    calibration_data: int = 1000
+
+    def __post_init__(self):
+        for name, least in (("num_samples", 2), ("intensive_data", 2), ("temperatures", 1), ("chains", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.max_data is not None and self.max_data < 2:
+            raise InputError(f"max_data must be at least 2, not {self.max_data}: one datum gives no standard error")
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found, stage by stage; :mod:`subo.evaluation.numbers` makes a table of it.
+
+    Attributes:
+        measured: What is known of each stage: ``importance``, ``information``, ``calibration``, ``probe``, ``prior``,
+            ``gaps``, ``annealed``, ``bracket``.
+        usage: How each dimension of z is used; None of latents that are no vector.
+        depth: How much work went into it.
+        bracket: The estimator of the bracket: ``annealed``, or ``importance`` where latents are discrete.
+    """
+
+    measured: dict[str, Measured]
+    usage: LatentUsage | None
+    depth: Depth
+    bracket: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(stage.complete for stage in self.measured.values())
+
+    def values(self, stage: str, name: str) -> Tensor | None:
+        """A result, where it is known."""
+        return self.measured[stage].results.get(name) if stage in self.measured else None
+
+    def column(self, stage: str, name: str, length: int) -> Tensor:
+        """A per-datum result at the data's positions in the split; NaN elsewhere."""
+        column = torch.full((length,), torch.nan, dtype=torch.float64)
+        values = self.values(stage, name)
+        if values is not None:
+            column[self.measured[stage].rows] = values.double()
+        return column
+
+
+def evaluate_fully(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    train: Split | None = None,
+    depth: Depth | None = None,
+    minutes: float | None = None,
+    folder: Path | None = None,
+    identity: str = "",
+    seed: int = 0,
+    advance: Callable[[str, int], Any] | None = None,
+    start: Callable[[str, int], Any] | None = None,
+) -> Findings:
+    """Measures all that there is to measure of a model on held-out data.
+
+    A measurement that does not apply to the model (annealing of discrete latents, gaps of a model without an encoder)
+    is left out, with the reason. With a `folder`, what is done is kept there, and a second call goes on.
+
+    Args:
+        model: Any model; the gaps need a :class:`~subo.model.VAE`.
+        split: The data.
+        train: Training data with labels, from which probes learn.
+        depth: How much work.
+        minutes: How long at the most; what has begun is finished.
+        folder: Where finished pieces are kept.
+        identity: What the pieces belong to, such as a fingerprint of the weights: of another one they are thrown away.
+        seed: Of all random numbers.
+        advance: Called with a measurement's title and the number of data done, as they are.
+        start: Called with each measurement's title and its number of data, before the first.
+
+    Raises:
+        InputError: There are fewer than two data, or the model does not describe them.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> depth = Depth(num_samples=50, intensive_data=4, temperatures=10, calibration_data=100)
+        >>> findings = evaluate_fully(probabilistic_pca(5, 2), Split(torch.randn(20, 5)), depth=depth)
+        >>> findings.measured["annealed"].results["log_px"].shape
+        torch.Size([4])
+    """
+    if len(split) < 2:
+        raise InputError("one datum gives no standard error: evaluate on at least two")
+    if split.resample:  # what is drawn at every read is drawn once, for all measurements
+        split = split.drawn(stream("evaluation bits", seed))
+    depth = depth or Depth()
+    plan = _Plan(model, split, train, depth, seed)
+    stages = plan.stages()
+    if start is not None:
+        for stage in stages:
+            start(stage.title, sum(len(piece) for piece in stage.pieces))
+    settings = {**asdict(depth), "identity": identity, "num_data": len(split)}
+    with evaluating(model):
+        measured = measure_in_stages(
+            stages, folder=folder, settings=settings, minutes=minutes, seed=seed, advance=advance
+        )
+    return Findings(measured, plan.usage(), depth, plan.bracket)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """The stages of a full evaluation; each gives tensors by name, per datum or for all data."""
+
+    model: Any
+    split: Split
+    train: Split | None
+    depth: Depth
+    seed: int
+
+    def stages(self) -> list[Stage]:
+        """In the order of what they tell for their time."""
+        whole = [torch.arange(1)]
+        simulated = torch.arange(self.depth.calibration_data).split(100)
+        intensive = self.intensive
+        stages = [
+            Stage("importance", "log p(x) by importance sampling", self.rows.split(100), self.importance, False),
+            Stage("information", "what the latents carry", whole, self.information),
+            Stage("calibration", "calibration on simulated data", simulated, self.calibration),
+            Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior),
+            Stage("gaps", "the best q of each datum", intensive.split(20), self.gaps),
+            Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed),
+            Stage("bracket", "a bracket on simulated data", _pairs(intensive.split(10)), self.sandwich),
+        ]
+        if self.split.labels is not None and self.train is not None and self.train.labels is not None:
+            stages.insert(3, Stage("probe", "labels from latents", whole, self.probe))
+        return stages
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The data that are measured, in their order."""
+        order = torch.randperm(len(self.split), generator=stream("evaluation data", self.seed))
+        return order[: self.depth.max_data].sort().values
+
+    @cached_property
+    def intensive(self) -> Tensor:
+        """Those of them that much work goes into."""
+        order = torch.randperm(len(self.rows), generator=stream("intensive data", self.seed))
+        return self.rows[order[: self.depth.intensive_data].sort().values]
+
+    @cached_property
+    def bracket(self) -> str:
+        """How the bracket is made."""
+        with torch.no_grad():
+            x, context = self.read(self.rows[:1])
+            discrete = has_discrete_latents(self.model.draw(x, context, path=False))
+        return "importance" if discrete else "annealed"
+
+    @cached_property
+    def max_rows(self) -> int:
+        """Latents decoded at a time."""
+        return rows_at_a_time(self.model, self.split)
+
+    def read(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Data where the model is."""
+        return place(self.model, *self.split.read(rows))
+
+    def importance(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        x, context = self.read(rows)
+        with forked(seed):
+            found = log_marginal(
+                self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows, pareto=True
+            )
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion", "elbo")
+        return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0)}
+
+    def prior(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        x, context = self.read(rows)
+        with forked(seed):
+            found = log_marginal_from_prior(
+                self.model,
+                x,
+                context if self.is_conditional else None,
+                num_samples=self.depth.num_samples,
+                max_rows=self.max_rows,
+            )
+        return {name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size")}
+
+    @cached_property
+    def is_conditional(self) -> bool:
+        """Whether the model needs a context to draw from."""
+        try:
+            self.model.sample(1)
+        except InputError:
+            return True
+        return False
+
+    def annealed(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        depth = self.depth
+        found = ais(
+            self.model,
+            *self.read(rows),
+            temperatures=depth.temperatures,
+            chains=depth.chains,
+            seed=seed,
+            max_rows=self.max_rows,
+        )
+        return {
+            name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size", "acceptance")
+        }
+
+    def sandwich(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        depth = self.depth
+        found = bdmc(
+            self.model,
+            len(rows),
+            self.read(rows)[1],
+            estimator="importance" if self.bracket == "importance" else "annealed",
+            temperatures=depth.temperatures,
+            chains=depth.chains,
+            num_samples=depth.num_samples,
+            seed=seed,
+            max_rows=self.max_rows,
+        )
+        return {"lower": found.lower, "upper": found.upper}
+
+    def gaps(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        found = gaps(
+            self.model,
+            *self.read(rows),
+            steps=self.depth.gap_steps,
+            num_samples=self.depth.num_samples,
+            annealed=False,
+            max_rows=self.max_rows,
+            seed=seed,
+        )
+        names = ("log_px", "log_px_se", "elbo", "elbo_se", "elbo_best", "elbo_best_se", "elbo_richer", "elbo_richer_se")
+        values = {name: getattr(found, name) for name in names}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def information(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        options: dict[str, Any] = {"max_data": _INFORMED, "seed": seed}
+        data = self.split.take(self.rows) if len(self.rows) < len(self.split) else self.split
+        found = asdict(mutual_information(self.model, data, **options))
+        correlation = total_correlation(self.model, data, **options)
+        if correlation is not None:
+            found |= {
+                "total_correlation": correlation.value,
+                "total_correlation_se": correlation.standard_error,
+                "dimension_kl": correlation.dimension_kl,
+                "dimension_kl_se": correlation.dimension_kl_se,
+            }
+        return _scalars(found)
+
+    def calibration(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        """Ranks of each quantity, by names that sort in their order."""
+        context = self.read(self.rows[rows % len(self.rows)])[1]
+        found = calibrate(self.model, len(rows), context=context, seed=seed)
+        return {f"{i:05d} {name}": found.ranks[:, i] for i, name in enumerate(found.names)}
+
+    def probe(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        assert self.train is not None
+        parts = []
+        for name, split in (("train", self.train), ("test", self.split)):
+            chosen = torch.randperm(len(split), generator=stream(f"probed {name}", self.seed))[:_PROBED].sort().values
+            some = split.take(chosen)
+            parts += [posterior_means(self.model, some), some.labels]
+        return _scalars(asdict(probe(*parts, seed=seed)))
+
+    def usage(self) -> LatentUsage | None:
+        """Of the data that are measured."""
+        data = self.split.take(self.rows) if len(self.rows) < len(self.split) else self.split
+        try:
+            return latent_usage(self.model, data)
+        except (InputError, AttributeError):  # latents that are no single tensor
+            return None
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Numbers and flags as tensors without an axis; what is None is left out."""
+    return {
+        name: torch.tensor(float(value), dtype=torch.float64) for name, value in record.items() if value is not None
+    }
+
+
+def _pairs(pieces: Sequence[Tensor]) -> list[Tensor]:
+    """The same pieces, a last one of one datum joined with that before it: a bracket's error needs two."""
+    kept = list(pieces)
+    if len(kept) > 1 and len(kept[-1]) < 2:
+        last = kept.pop()
+        kept[-1] = torch.cat([kept[-1], last])
+    return kept

@@ -1,0 +1,316 @@
+"""Where the loss is: the gap between log p(x) and the ELBO, cut into what the family and what the encoder cost."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from subo.conditionals import Given, Local
+from subo.devices import evaluating, place
+from subo.errors import InputError
+from subo.evaluation.annealed import ais, has_discrete_latents
+from subo.evaluation.importance import log_marginal
+from subo.families import Family
+from subo.gradients import GradientEstimator
+from subo.inference import infer
+from subo.local_flow import CouplingFlow
+from subo.model import VAE, LatentVariableModel
+from subo.randomness import forked
+from subo.typing import Context
+
+__all__ = ["Gaps", "gaps", "larger", "mean_log_weight"]
+
+_AT_A_TIME = 500  # data
+_SURE = 3.0  # standard errors by which two estimates must differ, for the smaller to be taken for the looser
+_FLOW_RATE = 0.01  # Adam's first step for the weights of a flow's networks
+
+
+@dataclass(frozen=True, eq=False)
+class Gaps:
+    """Per-datum gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
+
+    Attributes:
+        log_px: The larger of importance sampling and annealed importance sampling, each in expectation a lower bound;
+            where they agree within their errors, the more precise.
+        log_px_se: Standard error of the one that was taken.
+        log_px_from: Which one that was, ``importance`` or ``annealed``.
+        annealed: Whether annealing took part; it does not where latents are discrete.
+        elbo: Of the model's own posterior.
+        elbo_se: Its standard error, by the samples of z.
+        elbo_best: Of the best q of the same family, found for each datum by itself.
+        elbo_best_se: Its standard error.
+        elbo_richer: Of the best q of a richer family; None where none was asked for, or none fits.
+        elbo_richer_se: Its standard error.
+    """
+
+    log_px: Float[Tensor, " B"]
+    log_px_se: Float[Tensor, " B"]
+    log_px_from: tuple[str, ...]
+    annealed: bool
+    elbo: Float[Tensor, " B"]
+    elbo_se: Float[Tensor, " B"]
+    elbo_best: Float[Tensor, " B"]
+    elbo_best_se: Float[Tensor, " B"]
+    elbo_richer: Float[Tensor, " B"] | None
+    elbo_richer_se: Float[Tensor, " B"] | None
+
+    @property
+    def approximation(self) -> Float[Tensor, " B"]:
+        """``log p(x) - ELBO(best q)``: what the family cannot do."""
+        return self.log_px - self.elbo_best
+
+    @property
+    def amortization(self) -> Float[Tensor, " B"]:
+        """``ELBO(best q) - ELBO``: what the encoder does not find."""
+        return self.elbo_best - self.elbo
+
+    @property
+    def inference(self) -> Float[Tensor, " B"]:
+        """``log p(x) - ELBO``: the sum of both, the error term of the SUBO."""
+        return self.log_px - self.elbo
+
+    @property
+    def approximation_richer(self) -> Float[Tensor, " B"] | None:
+        """``log p(x) - ELBO(best richer q)``."""
+        return None if self.elbo_richer is None else self.log_px - self.elbo_richer
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Every quantity's mean over the data with its standard error, by their spread; infinite for one datum."""
+        names = ("log_px", "elbo", "elbo_best", "elbo_richer")
+        names += ("approximation", "approximation_richer", "amortization", "inference")
+        values = {name: getattr(self, name) for name in names}
+        root = math.sqrt(len(self.elbo))
+        return {
+            name: (value.mean().item(), value.std().item() / root if len(value) > 1 else math.inf)
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+def gaps(
+    model: LatentVariableModel,
+    x: Float[Tensor, "B ..."],
+    context: Context | None = None,
+    *,
+    family: Family | None = None,
+    richer: Family | Literal["flow"] | None = "flow",
+    steps: int = 1000,
+    step_samples: int = 64,
+    gradient: GradientEstimator | None = None,
+    num_samples: int = 5000,
+    elbo_samples: int = 1000,
+    annealed: bool = True,
+    temperatures: int = 1000,
+    chains: int = 16,
+    max_rows: int = 5000,
+    seed: int = 0,
+    progress: bool = False,
+) -> Gaps:
+    r"""Measures by how much, and why, the ELBO of each datum falls short of log p(x) (Cremer et al., 2018, table 1).
+
+    .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}}
+              + \underbrace{L[q^*] - L[q]}_{\text{amortization}}, \qquad q^* = \arg\max_{q \in Q} L[q]
+
+    The best q of a datum is looked for by :func:`subo.infer`, from the encoder's and from the family's plainest
+    parameters, and measured by samples that took no part in the search; so is the best of a richer family, which
+    tells what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
+    found and of annealed importance sampling; where they agree within three standard errors, the more precise.
+
+    All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
+    approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
+    approximation gap is too small.
+
+    Args:
+        model: A :class:`~subo.VAE`, or one that keeps prior, likelihood and posterior apart as it does.
+        x: Data.
+        context: What is known beside x, by name.
+        family: Of the best q; the posterior's own by default.
+        richer: A family to compare with; ``"flow"`` is :class:`~subo.local_flow.CouplingFlow` around `family`, where
+            its distributions are over vectors of at least two elements and can be bent; None leaves it out.
+        steps: The most of each search.
+        step_samples: K of each of its steps.
+        gradient: How the searches' gradient is estimated; :class:`~subo.gradients.Pathwise` by default.
+        num_samples: Of the importance estimate.
+        elbo_samples: Of each ELBO.
+        annealed: Whether log p(x) is also estimated by annealing, much the most costly part; discrete latents have
+            none.
+        temperatures: Of the annealing.
+        chains: Of the annealing.
+        max_rows: Latents decoded at a time by the estimates; bounds memory.
+        seed: Of everything random.
+        progress: Whether to show progress.
+
+    Raises:
+        InputError: The model has no prior, likelihood and posterior apart, or a posterior that is not amortized; or a
+            number or a family makes no sense.
+
+    Example:
+        >>> from subo import Conditional, Gaussian, probabilistic_pca
+        >>> pca = probabilistic_pca(5, 2)
+        >>> model = VAE(pca.prior, pca.likelihood, Conditional(Gaussian((2,)), torch.nn.Linear(5, 4)))
+        >>> found = gaps(model, torch.randn(3, 5), steps=50, step_samples=4, annealed=False, richer=None)
+        >>> torch.allclose(found.approximation + found.amortization, found.inference)
+        True
+    """
+    vae = _checked(model, x, num_samples, elbo_samples, max_rows)
+    family = family or getattr(vae.posterior, "family", None)
+    x, placed = place(model, x, context or {})
+    search: dict[str, Any] = {"steps": steps, "num_samples": step_samples, "gradient": gradient}
+    search |= {"seed": seed, "progress": progress}
+    with evaluating(model):
+        family, best = _best(vae, family, x, placed, search)
+        flow = _flow(family, best) if richer == "flow" else richer
+        posteriors = [_local(vae, family, best)]
+        if flow is not None:
+            posteriors.append(_local(vae, flow, _bent(vae, flow, family, best, x, placed, search)))
+        own, of_best, *of_richer = [
+            _by_parts(
+                partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows), posterior, x, placed, seed + 1
+            )
+            for posterior in [lambda _: model, *posteriors]
+        ]
+        by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)
+        log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2)
+        by_annealing = torch.zeros(len(x), dtype=torch.bool)
+        if annealed := annealed and not has_discrete_latents(vae.draw(x, placed, path=False)):
+            options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows}
+            estimate = ais(vae, x, placed, **options, seed=seed + 3, progress=progress)
+            log_px, log_px_se, by_annealing = larger(log_px, log_px_se, estimate.log_px, estimate.standard_error)
+    winner = tuple("annealed" if by else "importance" for by in by_annealing.tolist())
+    return Gaps(log_px, log_px_se, winner, annealed, *own, *of_best, *(of_richer[0] if of_richer else (None, None)))
+
+
+def larger(
+    log_px: Tensor, standard_error: Tensor, annealed: Tensor, annealed_error: Tensor
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """The larger estimate where they surely differ, the more precise where they do not, and where annealing gave it.
+
+    Both are lower bounds in expectation. Of two that agree, the larger of each pair would be too large: noise, which
+    few chains have much of, would be taken for a tighter bound.
+
+    Args:
+        log_px: By importance sampling.
+        standard_error: Of that.
+        annealed: By annealing.
+        annealed_error: Of that.
+    """
+    difference = annealed - log_px
+    noise = _SURE * torch.hypot(annealed_error, standard_error)
+    by_annealing = (difference > noise) | ((difference > -noise) & (annealed_error < standard_error))
+    return (
+        torch.where(by_annealing, annealed, log_px),
+        torch.where(by_annealing, annealed_error, standard_error),
+        by_annealing,
+    )
+
+
+def _checked(model: Any, x: Tensor, *counts: int) -> VAE:
+    if not all(hasattr(model, part) for part in ("prior", "likelihood", "posterior")):
+        raise InputError(
+            f"the gaps need the best q of each datum, which is looked for with the posterior taken away, and "
+            f"{type(model).__name__} does not keep prior, likelihood and posterior apart, as subo.VAE does. Its whole "
+            "inference gap is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+        )
+    if isinstance(model.posterior, Local | Given):
+        raise InputError(
+            "the posterior has parameters of its own for each datum, so nothing is amortized: all of the inference gap "
+            "is that of the family and of the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+        )
+    if len(x) == 0:
+        raise InputError("there are no data to measure the gaps of")
+    if min(counts) < 1:
+        raise InputError(
+            f"num_samples, elbo_samples and max_rows must be at least 1: got {', '.join(map(str, counts))}"
+        )
+    return model
+
+
+def _best(
+    model: VAE, family: Family | None, x: Tensor, context: Context, search: dict[str, Any]
+) -> tuple[Family, Float[Tensor, "B P"]]:
+    """The family and the better parameters of two searches, datum by datum."""
+    found = [infer(model, x, context, family=family, **search)]
+    if family is getattr(model.posterior, "family", None) and hasattr(model.posterior, "network"):
+        found.append(infer(model, x, context, family=family, start="amortized", **search))
+    bounds = torch.stack([one.bound for one in found])
+    best = bounds.nan_to_num(nan=-math.inf).argmax(0)
+    assert family is not None  # or infer would have asked for one
+    return family, torch.stack([one.params for one in found])[best, torch.arange(len(x), device=best.device)]
+
+
+def _flow(family: Family, params: Tensor) -> CouplingFlow | None:
+    """A flow around the family, in its precision, where that can be."""
+    q: Any = family(params[:1])
+    if not q.has_rsample or len(family.event_shape) != 1 or family.event_shape[0] < 2:
+        return None
+    try:
+        _ = q.mean, q.stddev
+    except NotImplementedError:  # as of a flow
+        return None
+    return CouplingFlow(family.event_shape, base=family).to(params)
+
+
+def _bent(
+    model: VAE, flow: Any, family: Family, best: Tensor, x: Tensor, context: Context, search: dict[str, Any]
+) -> Float[Tensor, "B Q"]:
+    """The best parameters of a richer family: of one that bends the first, from its best on, and in shorter steps."""
+    if getattr(flow, "base", None) is not family:
+        return infer(model, x, context, family=flow, **search).params
+    start = flow.around(best)
+    return infer(model, x, context, family=flow, start=start, learning_rate=_FLOW_RATE, **search).params
+
+
+def _local(model: VAE, family: Family, params: Tensor) -> Callable[[Tensor], VAE]:
+    """The model with the posterior that was found, for some of the data."""
+    return lambda rows: VAE(model.prior, model.likelihood, Given(family, params[rows]))
+
+
+def _by_parts(
+    measure: Callable[..., tuple[Tensor, Tensor]],
+    at: Callable[[Tensor], LatentVariableModel],
+    x: Tensor,
+    context: Context,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """What is measured of some data at a time."""
+    with forked(seed):
+        parts = [
+            measure(at(rows), x[rows], {name: tensor[rows] for name, tensor in context.items()})
+            for rows in torch.arange(len(x), device=x.device).split(_AT_A_TIME)
+        ]
+    values, errors = zip(*parts, strict=True)
+    return torch.cat(values), torch.cat(errors)
+
+
+def _log_px(model: LatentVariableModel, x: Tensor, context: Context, **options: Any) -> tuple[Tensor, Tensor]:
+    estimate = log_marginal(model, x, context, **options)
+    return estimate.log_px, estimate.standard_error
+
+
+@torch.no_grad()
+def mean_log_weight(
+    model: LatentVariableModel, x: Tensor, context: Context, *, num_samples: int, max_rows: int
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """The ELBO of each datum and its standard error, by the log-weights of K samples.
+
+    They are all the same where q is exact; with a KL in closed form, the noise of log p(x|z) would stay.
+    """
+    total = squares = pivot = torch.zeros(len(x), dtype=torch.float64)
+    drawn = 0
+    while drawn < num_samples:
+        count = min(max(1, max_rows // len(x)), num_samples - drawn)
+        draw = model.draw(x, context, num_samples=count, path=False)
+        values = draw.log_weight.cpu().double()
+        if drawn == 0:
+            pivot = values[0]  # sums of what is near 0 lose no digits
+        total = total + (values - pivot).sum(0)
+        squares = squares + (values - pivot).square().sum(0)
+        drawn += count
+    mean = total / drawn
+    variance = (squares / drawn - mean.square()).clamp(min=0) / (drawn - 1) if drawn > 1 else mean + math.inf
+    return pivot + mean, variance.sqrt()

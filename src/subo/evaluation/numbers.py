@@ -1,0 +1,228 @@
+"""What a full evaluation found as a table of numbers, each with its error, unit and estimator, and in sentences."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.evaluation.calibration import Calibration
+from subo.evaluation.collapse import verdict
+from subo.evaluation.full import Findings
+from subo.evaluation.gaps import Gaps, larger
+
+__all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "sentences"]
+
+LIKELY, LOSS, CARRIED = "How likely", "Where the loss is", "What the latents carry"
+BITS = "bits per dimension"
+_LESS, _PAIRED = "  minus importance sampling's", "the same data, paired"
+_NOT_TRUSTED = 0.7  # Pareto k-hat above which an importance estimate cannot be trusted (Vehtari et al., 2024)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One line of the table.
+
+    Attributes:
+        section: Which of the three questions it answers.
+        name: What it is.
+        value: Mean over the data, where it is of data.
+        standard_error: Of the value; None where it has none.
+        unit: ``nats``, ``bits``, or empty for shares and counts.
+        estimator: How it was estimated.
+        num_samples: K, or the number of chains; None where there are none.
+        num_data: Of how many data; None where they do not enter.
+    """
+
+    section: str
+    name: str
+    value: float
+    standard_error: float | None
+    unit: str
+    estimator: str
+    num_samples: int | None = None
+    num_data: int | None = None
+
+
+def numbers(findings: Findings, *, num_elements: int | None) -> tuple[Number, ...]:
+    """All lines of the table that are known.
+
+    Args:
+        findings: What was measured.
+        num_elements: Elements of one datum, for bits per dimension; None for a density, whose bits count nothing.
+    """
+    return (*_likely(findings, num_elements), *_loss(findings), *_carried(findings))
+
+
+def _likely(findings: Findings, num_elements: int | None) -> Iterator[Number]:
+    depth, values = findings.depth, findings.values
+    log_px = values("importance", "log_px")
+    if log_px is not None:
+        by_q = "importance sampling"
+        yield _mean(LIKELY, "log p(x)", log_px, by_q, depth.num_samples)
+        if num_elements is not None:
+            bits = -log_px / (num_elements * math.log(2))
+            yield _mean(LIKELY, BITS, bits, by_q, depth.num_samples, unit="bits")
+        for name in ("elbo", "rate", "distortion"):
+            label = {"elbo": "ELBO = -(rate + distortion)"}.get(name, name)
+            tensor = findings.measured["importance"].results[name]
+            yield _mean(LIKELY, label, tensor, "samples of q", depth.num_samples)
+    annealed = values("annealed", "log_px")
+    if annealed is not None:
+        how = f"annealing, {depth.temperatures:,} temperatures"
+        yield _mean(LIKELY, "log p(x)", annealed, how, depth.chains)
+        same = _same(findings, "annealed")
+        yield _mean(LIKELY, _LESS, annealed - same, _PAIRED, None)
+    prior = values("prior", "log_px")
+    if prior is not None:
+        yield _mean(LIKELY, "log p(x)", prior, "samples of the prior", depth.num_samples)
+        yield _mean(LIKELY, _LESS, prior - _same(findings, "prior"), _PAIRED, None)
+    lower, upper = values("bracket", "lower"), values("bracket", "upper")
+    if lower is not None and upper is not None:
+        how = "annealing" if findings.bracket == "annealed" else "importance sampling"
+        count = depth.chains if findings.bracket == "annealed" else depth.num_samples
+        yield _mean(LIKELY, "simulated data: lower bound", lower, how, count)
+        yield _mean(LIKELY, "simulated data: upper bound", upper, f"{how} in reverse", count)
+        yield _mean(LIKELY, "  width of this bracket", upper - lower, _PAIRED, None)
+
+
+def _loss(findings: Findings) -> Iterator[Number]:
+    found = gaps_of(findings)
+    if found is None:
+        return
+    how = "by the larger log p(x)" if found.annealed else "by importance sampling"
+    yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, None)
+    yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each datum", None)
+    yield _mean(LOSS, "  amortization gap", found.amortization, "the encoder's q below it", None)
+    if found.approximation_richer is not None:
+        yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each datum", None)
+
+
+def _carried(findings: Findings) -> Iterator[Number]:
+    usage = findings.usage
+    if usage is not None:
+        how = f"of {len(usage.active)}: means vary > 0.01"
+        yield Number(CARRIED, "active units", float(usage.active.sum()), None, "", how, None, len(usage.means))
+    stage = findings.measured.get("information")
+    if stage is not None and stage.results:
+        scalars = {name: tensor.item() for name, tensor in stage.results.items()}
+        count, samples = int(scalars["num_data"]), int(scalars["num_samples"])
+        for name, error, label in (
+            ("value", "standard_error", "mutual information I(x; z)"),
+            ("marginal_kl", "marginal_kl_se", "marginal KL(q(z) || p(z))"),
+            ("rate", "", "  the sum of both, the rate"),
+            ("total_correlation", "total_correlation_se", "total correlation"),
+            ("dimension_kl", "dimension_kl_se", "KL of the dimensions"),
+        ):
+            if name in scalars:
+                how = f"q(z) by mixture, <= {math.log(count):.2f}" if name == "value" else "the same samples"
+                yield Number(CARRIED, label, scalars[name], scalars.get(error), "nats", how, samples, count)
+    stage = findings.measured.get("probe")
+    if stage is not None and stage.results:
+        scalars = {name: tensor.item() for name, tensor in stage.results.items()}
+        test = int(scalars["num_test"])
+        for name, error, label, how in (
+            ("linear_accuracy", "linear_se", "labels by a linear probe", "logistic regression"),
+            ("knn_accuracy", "knn_se", "labels by neighbours", f"{int(scalars['neighbors'])} nearest means"),
+            ("adjusted_rand", "", "clusters: adjusted Rand index", "k-means on means"),
+            ("normalized_mutual_information", "", "clusters: mutual information", "k-means, normalised"),
+        ):
+            yield Number(CARRIED, label, scalars[name], scalars[error] if error else None, "", how, None, test)
+    calibration = calibration_of(findings)
+    if calibration is not None:
+        wrong = sum(reading != "calibrated" for reading in calibration.readings)
+        how, count = f"of {len(calibration.names)}, by ranks of z*", len(calibration.ranks)
+        yield Number(CARRIED, "out of calibration", float(wrong), None, "", how, calibration.num_ranks, count)
+
+
+def gaps_of(findings: Findings) -> Gaps | None:
+    """The gaps with the larger estimate of log p(x), on the data of which all that is asked is known."""
+    stage = findings.measured.get("gaps")
+    if stage is None or not stage.results:
+        return None
+    results = dict(stage.results)
+    length = int(max(m.rows.max() for m in findings.measured.values() if len(m.rows))) + 1
+    annealed, error = (findings.column("annealed", name, length)[stage.rows] for name in ("log_px", "standard_error"))
+    known = ~annealed.isnan()
+    by_annealing = torch.zeros_like(known)
+    if known.any():  # a datum that annealing has not come to yet waits
+        results = {name: values[known] for name, values in results.items()}
+        results["log_px"], results["log_px_se"], by_annealing = larger(
+            results["log_px"], results["log_px_se"], annealed[known], error[known]
+        )
+    return Gaps(
+        log_px_from=tuple("annealed" if by else "importance" for by in by_annealing.tolist()),
+        annealed=bool(known.any()),
+        elbo_richer=results.pop("elbo_richer", None),
+        elbo_richer_se=results.pop("elbo_richer_se", None),
+        **results,
+    )
+
+
+def calibration_of(findings: Findings) -> Calibration | None:
+    """Calibration by the ranks that are known, of at least a hundred simulated data."""
+    stage = findings.measured.get("calibration")
+    if stage is None or len(stage.rows) < 100:
+        return None
+    names = sorted(stage.results)
+    ranks = torch.stack([stage.results[name] for name in names], dim=1)
+    return Calibration.of([name.split(" ", 1)[1] for name in names], ranks)
+
+
+def sentences(findings: Findings) -> tuple[str, ...]:
+    """What the numbers mean, and what they do not tell."""
+    said = []
+    k_hat = findings.values("importance", "pareto_k")
+    if k_hat is not None:
+        concerned = int((k_hat > _NOT_TRUSTED).sum())
+        if concerned:
+            said.append(
+                f"The importance weights of {concerned:,} of {len(k_hat):,} data have Pareto k-hat above "
+                f"{_NOT_TRUSTED}: their log p(x) and its error cannot be trusted, and are too low more often than too "
+                "high. More samples (--num-samples), or annealing, which does not lean on q."
+            )
+    stage = findings.measured.get("importance")
+    if findings.usage is not None and stage is not None and stage.results:
+        said.append(verdict(findings.usage, stage.results["rate"].mean().item()).text)
+    calibration = calibration_of(findings)
+    if calibration is not None:
+        said.extend(_on_calibration(calibration))
+    for name, stage in findings.measured.items():
+        if stage.refused:
+            said.append(f"Left out, {name}: {stage.refused}")
+    return tuple(said)
+
+
+def _on_calibration(calibration: Calibration) -> Iterator[str]:
+    if calibration.is_calibrated:
+        yield "On data that the model itself makes, q's ranks are uniform: nothing was found against its calibration."
+        return
+    kinds: dict[str, list[str]] = {}
+    for name, reading in zip(calibration.names, calibration.readings, strict=True):
+        if reading != "calibrated":
+            kinds.setdefault(reading, []).append(name)
+    found = "; ".join(f"{reading} in {_some(names)}" for reading, names in kinds.items())
+    yield f"On data that the model itself makes, q is not the posterior: {found}."
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _same(findings: Findings, stage: str) -> Float[Tensor, " n"]:
+    """Importance sampling's log p(x) of another stage's data; NaN where it is not known."""
+    rows = findings.measured[stage].rows
+    length = int(max(rows.max(), findings.measured["importance"].rows.max())) + 1
+    return findings.column("importance", "log_px", length)[rows]
+
+
+def _mean(
+    section: str, name: str, values: Float[Tensor, " N"], estimator: str, num_samples: int | None, *, unit: str = "nats"
+) -> Number:
+    """With its error by the spread over the data, which holds that of the samples."""
+    values = values.double()
+    values = values[~values.isnan()]
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    return Number(section, name, values.mean().item(), error, unit, estimator, num_samples, len(values))

@@ -1,0 +1,147 @@
+"""Long measurements in pieces: each is kept on disk when it is done, so that the whole can be stopped and continued.
+
+A piece's random numbers depend on the seed, its stage and its place, and on nothing that ran before it: a measurement
+that was stopped ten times ends with the numbers of one that never was.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from subo.data import stream
+from subo.errors import InputError
+from subo.files import replacing, write_json
+
+__all__ = ["Measured", "Stage", "measure_in_stages"]
+
+Results = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A measurement that is made piece by piece.
+
+    Attributes:
+        name: A word; pieces are kept under it.
+        title: What a progress bar calls it.
+        pieces: The data of each, positions in the split; for a measurement of the whole, one piece.
+        work: From positions and a seed to results by name, the last axis that of the data, or without any.
+        optional: Whether the others are made though this one refuses the model.
+    """
+
+    name: str
+    title: str
+    pieces: Sequence[Tensor]
+    work: Callable[[Tensor, int], Results]
+    optional: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is known of a stage.
+
+    Attributes:
+        rows: Positions of the data that were measured.
+        results: By name, joined along the last axis; empty where nothing is known yet.
+        complete: Whether there is nothing left to do.
+        refused: Why it cannot be measured of this model; empty where it can.
+    """
+
+    rows: Tensor
+    results: dict[str, Tensor]
+    complete: bool
+    refused: str = ""
+
+
+def measure_in_stages(
+    stages: Sequence[Stage],
+    *,
+    folder: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    advance: Callable[[str, int], Any] | None = None,
+) -> dict[str, Measured]:
+    """Makes all measurements that are not there yet, in their order, until time is up.
+
+    Args:
+        stages: What to measure.
+        folder: Where pieces are kept; nowhere by default.
+        settings: All that results depend on, plain values: pieces of other settings are thrown away.
+        minutes: How long at the most; a piece that has begun is finished, and at least one is made.
+        seed: Of all random numbers.
+        advance: Called with a stage's title and the number of data done, as they are.
+
+    Returns:
+        What is known of each stage, by name.
+
+    Raises:
+        InputError: A stage that is not optional refuses the model or the data.
+    """
+    started = time.monotonic()
+    if folder is not None:
+        _prepare(folder, json.loads(json.dumps({**(settings or {}), "seed": seed})))
+    found: dict[str, Measured] = {}
+    made = False
+    for stage in stages:
+        done: list[tuple[Tensor, Results]] = []
+        refused = ""
+        for number, rows in enumerate(stage.pieces):
+            file = folder / f"{stage.name}-{number}.safetensors" if folder is not None else None
+            if file is not None and file.exists():
+                results: Results = load_file(file)
+            elif made and minutes is not None and time.monotonic() - started >= 60 * minutes:
+                continue  # pieces further on may be there from an earlier time
+            else:
+                try:
+                    results = stage.work(rows, _seed(stage, number, seed))
+                except InputError as error:
+                    if not stage.optional:
+                        raise
+                    refused = str(error)
+                    break
+                made = True
+                if file is not None:
+                    with replacing(file) as temporary:
+                        save_file({name: tensor.contiguous() for name, tensor in results.items()}, temporary)
+            done.append((rows, results))
+            if advance is not None:
+                advance(stage.title, len(rows))
+        found[stage.name] = _joined(done, bool(refused) or len(done) == len(stage.pieces), refused)
+    return found
+
+
+def _prepare(folder: Path, settings: dict[str, Any]) -> None:
+    """An empty folder with these settings, or the one that has them already."""
+    kept = folder / "settings.json"
+    try:
+        same = json.loads(kept.read_text(encoding="utf-8")) == settings
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(kept, settings)
+
+
+def _joined(done: list[tuple[Tensor, Results]], complete: bool, refused: str) -> Measured:
+    if not done or refused:
+        return Measured(torch.zeros(0, dtype=torch.long), {}, complete, refused)
+    results = {
+        name: torch.cat([part[name] for _, part in done], dim=-1) if tensor.ndim else tensor
+        for name, tensor in done[0][1].items()
+    }
+    return Measured(torch.cat([rows for rows, _ in done]), results, complete)
+
+
+def _seed(stage: Stage, number: int, seed: int) -> int:
+    """Of one piece."""
+    return int(torch.randint(2**31, (), generator=stream(stage.name, number, seed)))

@@ -1,0 +1,159 @@
+"""The inference gap over training: surprisal and error, of which a curve of losses shows only the sum."""
+
+import math
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.devices import evaluating, place
+from subo.errors import InputError
+from subo.evaluation.annealed import ais
+from subo.evaluation.gaps import larger, mean_log_weight
+from subo.evaluation.importance import log_marginal
+from subo.model import LatentVariableModel
+from subo.randomness import forked
+from subo.runs import Run
+from subo.typing import Context
+
+__all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
+
+
+@dataclass(frozen=True)
+class TrainingGap:
+    """Where the loss was at one point of training, in nats per datum: ``SUBO = surprisal + error``.
+
+    Standard errors are those over the data, by their spread; infinite for one datum.
+
+    Attributes:
+        epoch: After which.
+        step: After how many steps.
+        surprisal: ``-log p(x)``: what the model does not know of the data.
+        surprisal_se: Its standard error.
+        error: ``log p(x) - ELBO``: what the posterior adds.
+        error_se: Its standard error, that of the differences datum by datum, hence much smaller than either's.
+        elbo_se: Of the ELBO.
+        num_data: How many.
+    """
+
+    epoch: int
+    step: int
+    surprisal: float
+    surprisal_se: float
+    error: float
+    error_se: float
+    elbo_se: float
+    num_data: int
+
+    @property
+    def subo(self) -> float:
+        """The surprisal's upper bound, which training brings down."""
+        return self.surprisal + self.error
+
+    @property
+    def elbo(self) -> float:
+        """``-subo``."""
+        return -self.subo
+
+    @property
+    def log_px(self) -> float:
+        """``-surprisal``."""
+        return -self.surprisal
+
+
+def gap_over_training(
+    checkpoints: Iterable[tuple[int, int, LatentVariableModel]],
+    x: Float[Tensor, "B ..."],
+    context: Context | None = None,
+    *,
+    num_samples: int = 1000,
+    annealed: bool = False,
+    temperatures: int = 1000,
+    chains: int = 16,
+    max_rows: int = 5000,
+    seed: int = 0,
+) -> tuple[TrainingGap, ...]:
+    """Measures surprisal and error on the same data, with the same noise, at every checkpoint.
+
+    log p(x) is estimated by importance sampling from the posterior of that time. Where that one is bad, as early in
+    training, the estimate is low, and some of the error is told as surprisal: more samples, or annealing, mend it.
+
+    Args:
+        checkpoints: Epoch, step and model, in the order of training; each model is done with before the next is asked
+            for, so that all may be one module whose weights are exchanged.
+        x: Data.
+        context: What is known beside x, by name.
+        num_samples: Of each importance estimate and ELBO.
+        annealed: Whether log p(x) is the larger of that and of annealed importance sampling, as in
+            :func:`~subo.evaluation.gaps.gaps`.
+        temperatures: Of the annealing.
+        chains: Of the annealing.
+        max_rows: Latents decoded at a time; bounds memory.
+        seed: Of the samples, at every checkpoint the same.
+
+    Raises:
+        InputError: There are no checkpoints or no data, or a number makes no sense.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> points = gap_over_training([(1, 10, probabilistic_pca(5, 2))], torch.randn(20, 5))
+        >>> points[0].subo == points[0].surprisal + points[0].error, abs(points[0].error) < 1e-4
+        (True, True)
+    """
+    options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows, "seed": seed}
+    points = []
+    for epoch, step, model in checkpoints:
+        rows, placed = place(model, x, context or {})
+        with evaluating(model), forked(seed):
+            estimate = log_marginal(model, rows, placed, num_samples=num_samples, max_rows=max_rows)
+            elbo, _ = mean_log_weight(model, rows, placed, num_samples=num_samples, max_rows=max_rows)
+        log_px = estimate.log_px
+        if annealed:
+            by_chains = ais(model, rows, placed, **options)
+            log_px, _, _ = larger(log_px, estimate.standard_error, by_chains.log_px, by_chains.standard_error)
+        points.append(_point(epoch, step, log_px, elbo))
+    if not points:
+        raise InputError(
+            "there are no checkpoints to measure. Weights are kept during training in a run folder, by "
+            "fit(..., run_dir=..., keep_weights=True), and by themselves where the model is small."
+        )
+    return tuple(points)
+
+
+def models_over_training(run: Run, model: Any) -> Iterator[tuple[int, int, Any]]:
+    """Epoch, step and model, for all weights that a run has kept.
+
+    Args:
+        run: The run.
+        model: As :func:`subo.fit` trained it; stays as it is, a copy gets the weights, one after the other.
+
+    Raises:
+        InputError: Weights cannot be read, or are of another model.
+    """
+    copy = deepcopy(model)
+    steps = {record["epoch"]: record["step"] for record in run.read_metrics()}
+    for epoch in run.kept_epochs():
+        if epoch in steps:
+            run.load_weights(copy, epoch=epoch)
+            yield epoch, steps[epoch], copy
+
+
+def _point(epoch: int, step: int, log_px: Tensor, elbo: Tensor) -> TrainingGap:
+    root = math.sqrt(len(elbo))
+
+    def error(values: Tensor) -> float:
+        return values.std().item() / root if len(values) > 1 else math.inf
+
+    return TrainingGap(
+        epoch=epoch,
+        step=step,
+        surprisal=-log_px.mean().item(),
+        surprisal_se=error(log_px),
+        error=(log_px - elbo).mean().item(),
+        error_se=error(log_px - elbo),
+        elbo_se=error(elbo),
+        num_data=len(elbo),
+    )

@@ -1,0 +1,130 @@
+"""Where the loss is: gaps as stacked bars, and surprisal and error over training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
+from numpy import ndarray
+
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, legend_below, set_labels
+
+__all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
+
+_NAMES = ("approximation gap: the family", "amortization gap: the encoder")
+_COLOURS = (BLUE, ORANGE)
+
+
+def gap_bars(
+    labels: Sequence[str],
+    log_px: Float[ndarray, " M"],
+    approximation: Float[ndarray, "2 M"],
+    amortization: Float[ndarray, "2 M"],
+) -> Figure:
+    """A stacked bar a model, from its own -log p(x) up to its -ELBO.
+
+    Args:
+        labels: Of the models, or of data sets.
+        log_px: Means, in nats per datum.
+        approximation: Means and their standard errors. One below 0 hangs below the line, and the rest is stacked on
+            its lower end: the top is always -ELBO.
+        amortization: The same of the other gap.
+
+    Returns:
+        One panel. Models stand on one line, since their -log p(x), which is told under each, may be far apart.
+    """
+    figure = Figure(figsize=(max(5.4, 1.6 + 2.1 * len(labels)), 4.6), layout="constrained")
+    axes, places = figure.subplots(), np.arange(len(labels))
+    _stacked(axes, approximation[0], amortization[0], width=0.5)
+    ends = np.cumsum([approximation[0], amortization[0]], axis=0)
+    for end, (means, errors) in zip(ends, (approximation, amortization), strict=True):
+        axes.errorbar(places + 0.17, end, errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=3, zorder=5)
+        for x, y, mean, error in zip(places + 0.29, end - means / 2, means, errors, strict=True):
+            axes.text(x, y, _number(mean) + f"\n± {error:.2f}", va="center", fontsize=9, color=INK)
+    for x, end, error, value in zip(places, ends[1], amortization[1], log_px, strict=True):
+        place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"−ELBO = {_number(end - value)}", (x, max(end, 0) + error), **place, fontsize=9, color=INK)
+    axes.set_xticks(places, [f"{name}\n−log p(x) = {_number(-v)}" for name, v in zip(labels, log_px, strict=True)])
+    axes.set_xlim(-0.45, len(labels) - 0.35)
+    axes.margins(y=0.12)
+    set_labels(axes, "What the ELBO lacks of log p(x)", "", "above −log p(x) [nats per datum]")
+    axes.tick_params(axis="x", length=0)
+    legend_below(figure)
+    return figure
+
+
+def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndarray, " B"]) -> Figure:
+    """Both gaps of each datum, in the order of their sum.
+
+    Args:
+        approximation: In nats.
+        amortization: In nats.
+    """
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    order = np.argsort(approximation + amortization, kind="stable")
+    first, second = approximation[order], amortization[order]
+    _stacked(axes, first, second, width=1.0)
+    axes.set_xlim(-0.5, len(order) - 0.5)
+    axes.set_xticks([])
+    xlabel = f"{len(order)} data, in the order of their inference gap"
+    set_labels(axes, "Where the loss is, datum by datum", xlabel, "gap [nats]")
+    legend_below(figure)
+    return figure
+
+
+def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], error: Float[ndarray, "2 S"]) -> Figure:
+    """SUBO = surprisal + error over training, and the error by itself.
+
+    Args:
+        step: Numbers of steps, ascending; their axis is logarithmic.
+        surprisal: ``-log p(x)`` in nats per datum, and its standard error.
+        error: ``log p(x) - ELBO``, and its standard error.
+
+    Returns:
+        Two panels: both terms, stacked, on an axis that does not start at 0; and the error, on one that does.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    both, alone = figure.subplots(1, 2)
+    subo = surprisal[0] + error[0]
+    low, high = float(surprisal[0].min()), float(subo.max())
+    floor = max(0.0, low - 0.35 * (high - low)) if low > 0 else low - 0.35 * (high - low)
+    both.fill_between(step, floor, surprisal[0], color=PALE, lw=0, label="surprisal, −log p(x)")
+    both.fill_between(step, surprisal[0], subo, color=ORANGE, alpha=0.55, lw=0, label="error, log p(x) − ELBO")
+    both.plot(step, subo, color=INK, lw=1.6, marker="o", ms=3.5, label="SUBO = −ELBO, their sum")
+    both.set_ylim(floor, high + 0.06 * (high - low))
+    set_labels(both, "What training brings down", "step", "nats per datum (axis cut below)")
+    alone.errorbar(step, error[0], error[1], color=ORANGE, lw=1.6, marker="o", ms=3.5, capsize=3, elinewidth=1)
+    set_labels(alone, "Its error term alone", "step", "log p(x) − ELBO [nats per datum]")
+    alone.set_ylim(min(0.0, float((error[0] - error[1]).min())), None)
+    for axes in (both, alone):
+        _over_steps(axes, step)
+    legend_below(figure)
+    return figure
+
+
+def _stacked(axes: Axes, first: ndarray, second: ndarray, *, width: float) -> None:
+    """Two bars each, the second from where the first ends; one that goes down lies on the one that it covers."""
+    places = np.arange(len(first))
+    for values, bottom, colour, name in zip((first, second), (0 * first, first), _COLOURS, _NAMES, strict=True):
+        for bar, value in zip(axes.bar(places, values, width, bottom, color=colour, label=name), values, strict=True):
+            bar.set_zorder(3 if value < 0 else 2)
+    axes.axhline(0, color=GREY, lw=0.9, zorder=4)
+
+
+def _number(value: float | np.floating) -> str:
+    return f"{value:.2f}".replace("-", "−")
+
+
+def _over_steps(axes: Axes, step: ndarray) -> None:
+    """A logarithmic axis that names some of the steps themselves."""
+    axes.set_xscale("log")
+    shown: list[int] = []
+    for number in map(int, step[::-1]):  # the last is always named; others where there is room
+        if not shown or number * 1.9 < shown[-1]:
+            shown.append(number)
+    axes.set_xticks(shown, [f"{number:,}" for number in shown], fontsize=9)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())

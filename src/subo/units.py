@@ -1,0 +1,109 @@
+"""In which units a run's model describes its data, and what its log p(x) is hence the logarithm of."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from subo.data import Data, Split
+from subo.errors import InputError
+from subo.quantisation import quantized
+from subo.recipes import DISCRETE
+
+__all__ = [
+    "check_likelihood",
+    "data_in_levels",
+    "describe_log_px",
+    "in_levels",
+    "kind_of_log_px",
+    "provenance",
+    "without_noise",
+]
+
+LogPx = Literal["probability", "density", "bound"]
+
+
+def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
+    """What the log p(x) of a run is: numbers of two kinds are never set side by side.
+
+    Args:
+        config: Of the run.
+
+    Returns:
+        ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantised integers, whose mean
+        over the noise is a lower bound on their log-probability.
+    """
+    if config["options"]["likelihood"] in DISCRETE:
+        return "probability"
+    return "bound" if config["data"].get("dequantize") else "density"  # older runs do not say
+
+
+def describe_log_px(config: Mapping[str, Any]) -> str:
+    """What log p(x) is the logarithm of, and in which units."""
+    kind, levels = kind_of_log_px(config), config["data"].get("levels", 1)
+    if kind == "probability":
+        return "log-probability"
+    if kind == "bound":
+        values = "8-bit values" if levels == 255 else f"values 0 to {levels}"
+        return f"lower bound on the log-probability of the {values}, by uniform dequantisation"
+    return "log-density in the data's units" if levels == 1 else f"log-density of x/{levels}"
+
+
+def provenance(config: Mapping[str, Any]) -> dict[str, str]:
+    """What is written beside a run's numbers: their unit, what log p(x) is, and of which data, as they were made."""
+    data = config["data"]
+    return {
+        "unit": "nats per datum",
+        "log_px_is": describe_log_px(config),
+        "data": data["source"],
+        "binarization": data["binarization"],
+        "noise": data.get("noise", "none was added"),
+    }
+
+
+def check_likelihood(likelihood: str, data: Data) -> None:
+    """Refuses a likelihood of other values than real ones for dequantised data.
+
+    Raises:
+        InputError: Such a likelihood gives them no density.
+    """
+    if not data.dequantize or likelihood in ("gaussian", "laplace"):
+        return
+    top = data.train.levels
+    if likelihood == "continuous-bernoulli":
+        why = f"which lie in [0, {top + 1}) and not in [0, 1], where continuous-bernoulli has its density"
+    else:
+        values = "bits" if likelihood == "bernoulli" else "integers, which need no noise"
+        why = f"and {likelihood} gives probabilities to {values}"
+    without = "" if likelihood == "bernoulli" else f", or leave --dequantize out for {likelihood}"
+    raise InputError(
+        f"{data.name}: --dequantize makes real numbers of the values 0 to {top}, {why}: use the likelihood gaussian or "
+        f"laplace{without}"
+    )
+
+
+def in_levels(split: Split, config: Mapping[str, Any]) -> Split:
+    """Pixels as whole numbers, where a run's likelihood is categorical; else as they are."""
+    return replace(split, levels=1) if config["options"]["likelihood"] == "categorical" else split
+
+
+def data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
+    """All splits as :func:`in_levels`: pixels become counts."""
+    if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
+        return data
+    parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
+    return replace(data, kind="counts", **parts)
+
+
+def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tensor:
+    """What a run's model gives, in the values that its data had before they were dequantised; else as it is.
+
+    Args:
+        x: Data drawn from p(x|z), or means of it.
+        config: Of the run.
+        drawn: Which of the two: of a draw the level in whose cell it lies, of a mean ``E[x|z] - 1/2``.
+    """
+    if not config["data"].get("dequantize"):
+        return x
+    return quantized(x, levels=config["data"]["levels"]) if drawn else x - 0.5

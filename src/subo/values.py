@@ -1,0 +1,85 @@
+"""What values are, and which are refused: looked at once, where they come in."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from subo.errors import InputError
+
+__all__ = ["Kind", "check_resolution", "check_values", "kind_of"]
+
+Kind = Literal["binary", "grey", "counts", "real"]
+
+
+def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
+    """Tells what values are from the values alone.
+
+    The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
+    `counts`, all are non-negative integers; `real`. Real features that someone scaled to [0, 1] hence count
+    as grey.
+
+    Args:
+        x: `(N, *event)`, as stored.
+        levels: The stored value that means 1.0; 1: values as they are.
+    """
+    if bool(((x == 0) | (x == levels)).all()):
+        return "binary"
+    lowest, highest = (value.item() for value in x.aminmax())
+    if levels > 1 or (lowest >= 0 and highest <= 1):
+        return "grey"
+    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    return "counts" if whole and lowest >= 0 else "real"
+
+
+def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuses NaN and infinity, at the door rather than as a NaN loss.
+
+    Args:
+        x: `(N, *event)`.
+        where: What the data are called in the message.
+        names: The names of the columns, for data of shape `(N, D)`.
+
+    Raises:
+        InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
+    """
+    bad = ~x.isfinite()
+    count = int(bad.sum())
+    if count == 0:
+        return
+    first = tuple(bad.nonzero()[0].tolist())
+    row, *place = (position + 1 for position in first)
+    if len(place) != 1:
+        column = f"element ({', '.join(map(str, place))})"
+    else:
+        column = f"column {place[0]}" if names is None else f"column {names[place[0] - 1]!r}"
+    raise InputError(
+        f"{where}: all values must be finite, and {count} of {x.numel()} {'is' if count == 1 else 'are'} NaN "
+        f"or infinite; the first, {x[first].item()}, is in row {row}, {column} (counting from 1). Usually a "
+        "value is missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
+    )
+
+
+def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuses columns that float32, in which data are kept, would round beyond recognition.
+
+    Args:
+        x: `(N, D)`, before it is rounded.
+        where: What the data are called in the message.
+        names: The names of the columns.
+
+    Raises:
+        InputError: A column varies so little around so large a number that float32 cannot tell its values apart.
+    """
+    if len(x) < 2:
+        return
+    center, deviation = x.double().mean(0), x.double().std(0)
+    lost = (deviation > 0) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())
+    if lost.any():
+        column = int(lost.nonzero()[0])
+        name = f"column {column + 1}" if names is None else f"column {names[column]!r}"
+        raise InputError(
+            f"{where}: {name} varies by {deviation[column]:.3g} around {center[column]:.10g}, which float32 (7 digits) "
+            "cannot resolve. Usually a time or an identifier: subtract an offset from it, or leave it out"
+        )

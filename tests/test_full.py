@@ -1,0 +1,257 @@
+"""The full evaluation: exact answers where they are known, pieces that survive a stop, and what is left out."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import catalog
+from quadrature import exact_log_px, skewed_data, skewed_model
+from subo import VAE, Conditional, Gaussian, InputError, Local, StandardNormal
+from subo.cli import main
+from subo.commands.numbers_table import in_digits
+from subo.data import Split
+from subo.evaluation.full import Depth, Findings, evaluate_fully
+from subo.evaluation.numbers import BITS, Number, gaps_of, numbers, sentences
+from subo.evaluation.stages import Stage, measure_in_stages
+from subo.linear_gaussian import LinearGaussian
+
+SHALLOW = Depth(num_samples=100, intensive_data=4, temperatures=20, chains=8, gap_steps=50, calibration_data=100)
+
+
+def pca_model() -> VAE:
+    """Probabilistic PCA with an encoder that is nearly right: its family is diagonal, its means are off."""
+    likelihood = LinearGaussian(5, 2)
+    with torch.no_grad():
+        likelihood.weight.copy_(torch.linspace(-0.8, 1, 5)[:, None] + 0.4 * torch.randn(5, 2))
+        likelihood.log_scale.fill_(-0.3)
+        precision, factor = likelihood.precision(), (-2 * likelihood.log_scale).exp()
+        network = nn.Linear(5, 4)
+        network.weight.zero_()
+        network.weight[:2] = torch.linalg.solve(precision, likelihood.weight.T) * factor
+        network.bias.zero_()
+        network.bias[:2] = 0.1
+        # the family's softplus of the raw scale, inverted, for standard deviations 1 / sqrt(P_ii)
+        family, scales = Gaussian((2,)), precision.diagonal().rsqrt()
+        raw = torch.linspace(-6, 6, 100_001)
+        stddev = family(torch.cat([torch.zeros(len(raw), 2), raw[:, None].expand(-1, 2)], 1)).stddev[:, 0]
+        network.bias[2:] = raw[torch.searchsorted(stddev.contiguous(), scales.contiguous())]
+    return VAE(StandardNormal(2), likelihood, Conditional(Gaussian((2,)), network))
+
+
+def line(table: tuple[Number, ...], name: str, estimator: str = "") -> Number:
+    return next(n for n in table if n.name.strip() == name and estimator in n.estimator)
+
+
+def test_on_probabilistic_pca_every_number_is_the_exact_one():
+    model = pca_model()
+    likelihood: Any = model.likelihood
+    with torch.no_grad():
+        x = model.sample(40)[1].sample()
+        truth = likelihood.log_px(x).double()
+        precision = likelihood.precision().double()
+    findings = evaluate_fully(model, Split(x), depth=SHALLOW)
+    assert findings.complete
+    table = numbers(findings, num_elements=None)
+    sampled = line(table, "log p(x)", "importance")
+    assert sampled.num_data == 40
+    assert sampled.num_samples == 100
+    paired = findings.column("importance", "log_px", 40) - truth
+    assert paired.mean().abs() < 5 * findings.column("importance", "standard_error", 40).square().mean().sqrt()
+    rows = findings.measured["annealed"].rows
+    annealed, error = (findings.column("annealed", name, 40)[rows] for name in ("log_px", "standard_error"))
+    assert ((annealed - truth[rows]).abs() < 5 * error).all()
+    exact = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
+    found = gaps_of(findings)
+    assert found is not None
+    noise = 5 * (found.log_px_se.square() + found.elbo_best_se.square()).sqrt() + 5e-3
+    assert ((found.approximation - exact).abs() < noise).all()
+    # means off by 0.1 in each: KL between normals of the same diagonal covariance, plus the best q's own
+    shift = 0.5 * 0.1**2 * precision.sum()
+    assert (found.amortization.mean() - shift).abs() < 5 * found.elbo_se.square().mean().sqrt() + 5e-3
+    gap = line(table, "inference gap, log p(x) - ELBO")
+    parts = [line(table, name).value for name in ("approximation gap", "amortization gap")]
+    assert gap.value == pytest.approx(sum(parts), abs=1e-9)
+    width = line(table, "width of this bracket")
+    assert width.standard_error is not None
+    assert -5 * width.standard_error < width.value < 2
+    sums = [line(table, name).value for name in ("mutual information I(x; z)", "marginal KL(q(z) || p(z))")]
+    assert line(table, "the sum of both, the rate").value == pytest.approx(sum(sums), abs=1e-9)
+    assert not any(number.name == BITS for number in table)
+    assert not any("Left out" in sentence for sentence in sentences(findings))
+
+
+def test_skewed_posteriors_are_measured_right():
+    model, x = skewed_model(), skewed_data(12)
+    depth = Depth(num_samples=5000, intensive_data=2, temperatures=20, gap_steps=50, calibration_data=100)
+    findings = evaluate_fully(model, Split(x), depth=depth)
+    found = findings.column("importance", "log_px", 12) - exact_log_px(model, x)
+    assert (found.abs() < 5 * findings.column("importance", "standard_error", 12)).all()
+    table = numbers(findings, num_elements=4)
+    assert line(table, BITS).unit == "bits"
+    assert line(table, BITS).value == pytest.approx(-line(table, "log p(x)").value / (4 * 0.6931471805599453))
+
+
+def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: Path):
+    model, data = pca_model(), Split(torch.randn(210, 5))
+    whole = evaluate_fully(model, data, depth=SHALLOW)
+    calls, findings = 0, None
+    while findings is None or not findings.complete:
+        findings = evaluate_fully(model, data, depth=SHALLOW, folder=tmp_path / "pieces", minutes=1e-9)
+        calls += 1
+        assert calls < 40
+    assert calls >= 8, "a call without time makes one piece"
+    for name, stage in whole.measured.items():
+        other = findings.measured[name]
+        assert torch.equal(stage.rows, other.rows)
+        assert stage.results.keys() == other.results.keys()
+        for key, values in stage.results.items():
+            assert torch.equal(values, other.results[key]), (name, key)
+
+
+def test_pieces_of_other_weights_or_settings_are_thrown_away(tmp_path: Path):
+    calls = []
+
+    def work(rows: Tensor, seed: int) -> dict[str, Tensor]:
+        calls.append(seed)
+        return {"value": rows.double(), "whole": torch.tensor(1.0)}
+
+    stages = [Stage("one", "one", torch.arange(5).split(2), work)]
+    for settings, seed, fresh in (({"a": 1}, 0, 3), ({"a": 1}, 0, 0), ({"a": 2}, 0, 3), ({"a": 2}, 1, 3)):
+        calls.clear()
+        found = measure_in_stages(stages, folder=tmp_path / "kept", settings=settings, seed=seed)["one"]
+        assert len(calls) == len(set(calls)) == fresh
+        assert found.complete
+        assert found.results["value"].tolist() == [0, 1, 2, 3, 4]
+        assert found.results["whole"].ndim == 0
+
+
+def test_a_stage_that_must_be_made_raises_and_another_says_why_not():
+    def refuse(rows: Tensor, seed: int) -> dict[str, Tensor]:
+        raise InputError("not of this model")
+
+    stage = Stage("one", "one", [torch.arange(2)], refuse)
+    assert measure_in_stages([stage])["one"].refused == "not of this model"
+    assert measure_in_stages([stage])["one"].complete
+    with pytest.raises(InputError, match="not of this model"):
+        measure_in_stages([Stage("one", "one", [torch.arange(2)], refuse, optional=False)])
+
+
+def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_what_is_left_out():
+    model: Any = catalog.bits_vae()
+    findings = evaluate_fully(model, Split(torch.randint(2, (12, 6)).float()), depth=SHALLOW)
+    assert findings.bracket == "importance"
+    assert findings.values("bracket", "upper") is not None
+    assert "discrete" in findings.measured["annealed"].refused
+    assert findings.complete
+    assert any(said.startswith("Left out, annealed") for said in sentences(findings))
+
+
+def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
+    class Alone:
+        def __init__(self, model: VAE):
+            self.draw, self.log_joint, self.sample = model.draw, model.log_joint, model.sample
+
+    own: Any = Alone(pca_model())
+    findings = evaluate_fully(own, Split(torch.randn(8, 5)), depth=SHALLOW)
+    assert findings.values("annealed", "log_px") is not None
+    assert findings.measured["gaps"].refused
+    pca = pca_model()
+    rows = VAE(pca.prior, pca.likelihood, Local(Gaussian((2,)), 8))
+    findings = evaluate_fully(rows, Split(torch.randn(8, 5)), depth=SHALLOW)
+    assert findings.values("importance", "log_px") is not None
+    assert findings.measured["gaps"].refused
+
+
+def test_labels_are_probed_and_bits_drawn_at_every_read_are_drawn_once():
+    x = torch.rand(120, 6)
+    data = Split((x * 255).to(torch.uint8), levels=255, labels=torch.arange(120) % 2, resample=True)
+    model = catalog.vae()
+    findings = evaluate_fully(model, data, train=data, depth=SHALLOW)
+    assert 0 <= float(findings.measured["probe"].results["linear_accuracy"]) <= 1
+    again = evaluate_fully(model, data, train=data, depth=SHALLOW, minutes=1e-9)
+    few = again.measured["importance"].results["elbo"]
+    assert torch.equal(findings.measured["importance"].results["elbo"][: len(few)], few)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [({"num_samples": 1}, "at least 2, not 1"), ({"max_data": 1}, "no standard error"), ({"chains": 0}, "chains must")],
+)
+def test_depths_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        Depth(**settings)
+
+
+def test_numbers_have_two_digits_of_their_error():
+    assert in_digits(-123.456, 1.234) == ("-123.5", "+- 1.2")
+    assert in_digits(0.123456, 0.00234) == ("0.1235", "+- 0.0023")
+    assert in_digits(12.0, None) == ("12", "")
+
+
+# The command
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    captured = capsys.readouterr()
+    return int(stopped.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("full") / "run"
+    options = ["--epochs", "3", "--latent-dim", "2", "--hidden", "16", "--evaluation-samples", "20"]
+    with pytest.raises(SystemExit):
+        main(["fit", "digits", "--out", str(out), "--binarize", "static", *options])
+    return out
+
+
+def test_the_command_stops_and_goes_on_and_writes_all_of_it(run: Path, capsys: pytest.CaptureFixture[str]):
+    shallow = ["--num-samples", "50", "--max-data", "30", "--intensive-data", "4", "--temperatures", "10"]
+    arguments = ["evaluate", str(run), "--full", *shallow]
+    code, out, err = evaluated(capsys, *arguments, "--minutes", "0.0001")
+    assert code == 0, err
+    assert "the same command goes on" in out
+    code, out, err = evaluated(capsys, *arguments)
+    assert code == 0, err
+    assert "goes on" not in out
+    for words in ("How likely", "Where the loss is", "What the latents carry", "approximation gap", "bits per dim"):
+        assert words in out
+    assert max(map(len, out.split("\n"))) <= 130
+    record = json.loads((run / "evaluation.json").read_text())
+    assert record["complete"]
+    assert record["elbo"] == pytest.approx(-(record["rate"] + record["distortion"]))
+    assert {"name", "value", "standard_error", "unit", "estimator", "num_samples", "num_data"} <= set(
+        record["numbers"][0]
+    )
+    rows = list(csv.DictReader((run / "evaluation.csv").open()))
+    assert len(rows) == 30
+    assert sum(row["log_px_annealed"] != "" for row in rows) == 4
+    mean = sum(float(row["log_px"]) for row in rows) / 30
+    assert mean == pytest.approx(record["log_px"])
+    for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
+        assert (run / "figures" / f"{name}.png").stat().st_size > 5000
+    code, out, _ = evaluated(capsys, "show", str(run))
+    assert code == 0
+    assert "log p(x)" in out
+
+
+def test_options_of_the_full_evaluation_are_refused_without_it(run: Path, capsys: pytest.CaptureFixture[str]):
+    code, _, err = evaluated(capsys, "evaluate", str(run), "--max-data", "5")
+    assert code != 0
+    assert "add --full" in " ".join(err.split())
+    code, _, err = evaluated(capsys, "evaluate", str(run), "--full", "--minutes", "0")
+    assert code != 0
+    assert "positive" in err
+
+
+def test_findings_of_nothing_are_a_table_of_nothing():
+    findings = Findings({}, None, Depth(), "annealed")
+    assert numbers(findings, num_elements=3) == ()
+    assert sentences(findings) == ()

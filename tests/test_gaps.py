@@ -1,0 +1,479 @@
+"""Where the loss is: gaps against closed forms and quadrature, and weights kept over training."""
+
+import math
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+
+from quadrature import exact_log_px, skewed_data, skewed_model
+from subo import (
+    VAE,
+    Bernoulli,
+    Conditional,
+    FullRankGaussian,
+    Gaussian,
+    InputError,
+    Interrupted,
+    InverseAutoregressiveFlow,
+    Local,
+    Objective,
+    StandardNormal,
+    fit,
+    mlp,
+    probabilistic_pca,
+)
+from subo.checkpoints import KeptWeights, _is_kept
+from subo.evaluation import log_marginal
+from subo.evaluation.annealed import AnnealedEstimate
+from subo.evaluation.gaps import Gaps, gaps
+from subo.evaluation.training_gap import gap_over_training, models_over_training
+from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
+from subo.gradients import ScoreFunction, StickingTheLanding
+from subo.linear_gaussian import ExactPosterior, LinearGaussian, MeanFieldPosterior
+from subo.local_flow import CouplingFlow
+from subo.runs import Run
+
+D, d = 5, 3
+
+
+class Fixed(nn.Module):
+    """An encoder by hand: ``params`` a linear function of x."""
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        super().__init__()
+        self.linear = nn.Linear(len(weight.mT), len(bias)).double()
+        self.linear.weight.data, self.linear.bias.data = weight, bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+def linear() -> LinearGaussian:
+    """Correlated latents, so that a diagonal q lacks something."""
+    torch.manual_seed(4)
+    likelihood = LinearGaussian(D, d).double()
+    likelihood.weight.data = 0.8 * (torch.randn(D, 1) + 0.5 * torch.randn(D, d)).double()
+    return likelihood
+
+
+def model_with(likelihood: LinearGaussian, shift: float = 0.0, raw: float = 0.0) -> VAE:
+    """An encoder whose means are those of the exact posterior, shifted, and whose scales are softplus(raw)."""
+    means = likelihood.posterior_mean(torch.eye(D).double()).mT.detach()
+    weight = torch.cat([means, torch.zeros(d, D).double()])
+    bias = torch.cat([torch.full((d,), shift), torch.full((d,), raw)]).double()
+    encoder = Conditional(Gaussian((d,)).double(), Fixed(weight, bias))
+    return VAE(StandardNormal(d), likelihood, encoder).double()
+
+
+def within(estimate: Tensor, truth: Tensor | float, error: Tensor | None, slack: float) -> None:
+    """Closer than five standard errors, and what the search leaves."""
+    assert error is not None
+    assert ((estimate - truth).abs() < 5 * error + slack).all(), (estimate - truth, error)
+    assert (error < 0.1).all()
+
+
+@pytest.fixture(scope="module")
+def pca() -> tuple[VAE, Tensor, Gaps]:
+    torch.manual_seed(1)
+    model = model_with(linear(), shift=0.3, raw=-1.0)
+    x = torch.randn(4, D, dtype=torch.float64)
+    return model, x, gaps(model, x, annealed=False, elbo_samples=4000, steps=300, step_samples=8)
+
+
+def test_the_approximation_gap_is_that_of_the_best_diagonal_gaussian(pca: tuple[VAE, Tensor, Gaps]):
+    """``1/2 [sum_i log M_ii - log det M]``, for every datum the same."""
+    model, x, found = pca
+    closed = MeanFieldPosterior(model.likelihood).gap().detach()
+    assert closed > 0.5
+    within(found.approximation, closed, (found.elbo_best_se.square() + found.log_px_se.square()).sqrt(), 2e-3)
+    within(found.log_px, model.likelihood.log_px(x).detach(), found.log_px_se, 1e-3)
+
+
+def test_the_amortization_gap_is_the_difference_of_two_divergences(pca: tuple[VAE, Tensor, Gaps]):
+    model, x, found = pca
+    exact = ExactPosterior(model.likelihood)(x)
+    q: Any = model.posterior(x)
+    full = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.variance))
+    closed = (kl_divergence(full, exact) - MeanFieldPosterior(model.likelihood).gap()).detach()
+    assert (closed > 0.2).all()
+    within(found.amortization, closed, (found.elbo_se.square() + found.elbo_best_se.square()).sqrt(), 2e-3)
+
+
+def test_a_flow_closes_the_approximation_gap_and_everything_adds_up(pca: tuple[VAE, Tensor, Gaps]):
+    _, _, found = pca
+    assert found.elbo_richer is not None
+    assert found.approximation_richer is not None
+    assert (found.elbo < found.elbo_best).all()
+    assert (found.elbo_best < found.elbo_richer).all()
+    assert (found.approximation_richer < 0.3 * found.approximation).all()
+    torch.testing.assert_close(found.approximation + found.amortization, found.inference)
+    torch.testing.assert_close(found.inference, found.log_px - found.elbo)
+    assert found.log_px_from == ("importance",) * 4
+    assert not found.annealed
+    assert found.elbo.dtype == torch.float64
+    means = found.means()
+    assert means["inference"][0] == pytest.approx(means["approximation"][0] + means["amortization"][0])
+    assert means["elbo"] == pytest.approx((found.elbo.mean().item(), found.elbo.std().item() / 2))
+
+
+def test_the_numbers_are_those_of_the_seed_and_nobodys_state_is_touched(pca: tuple[VAE, Tensor, Gaps]):
+    model, x, found = pca
+    model.train()
+    state = torch.get_rng_state()
+    options: dict[str, Any] = {"annealed": False, "richer": None, "steps": 50, "step_samples": 4}
+    first, second = (gaps(model, x, **options) for _ in range(2))
+    assert torch.equal(first.elbo_best, second.elbo_best)
+    assert torch.equal(first.log_px, second.log_px)
+    assert not torch.equal(first.elbo, gaps(model, x, seed=1, **options).elbo)
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert first.elbo_richer is None
+    assert first.approximation_richer is None
+    assert "elbo_richer" not in first.means()
+    assert (first.elbo - found.elbo).abs().max() < 5 * math.hypot(first.elbo_se.max(), found.elbo_se.max())
+
+
+def test_full_rank_a_datum_leaves_no_approximation_gap():
+    """With the best of its family exact, all that is lost is the encoder's."""
+    likelihood = linear()
+    x = torch.randn(3, D, dtype=torch.float64)
+    found = gaps(
+        model_with(likelihood, raw=1.0),
+        x,
+        family=FullRankGaussian((d,)).double(),
+        richer=None,
+        gradient=StickingTheLanding(),
+        annealed=False,
+        steps=500,
+        step_samples=8,
+    )
+    within(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 2e-3)
+    assert (found.amortization > 0.1).all()
+
+
+def test_a_good_encoder_has_no_amortization_gap():
+    """The best diagonal q itself as the encoder: means exact, scales those of ``1 / sqrt(M_ii)``."""
+    likelihood = linear()
+    scale = MeanFieldPosterior(likelihood)(torch.zeros(1, D).double()).stddev[0].detach()
+    family = Gaussian((d,)).double()
+    beta, floor = family.location_scale.scale.beta, family.location_scale.scale.floor
+    model = model_with(likelihood)
+    model.posterior.network.linear.bias.data[d:] = (beta * (scale - floor)).expm1().log() / beta
+    found = gaps(model, torch.randn(3, D, dtype=torch.float64), annealed=False, richer=None, steps=300, step_samples=8)
+    assert (found.amortization.abs() < 0.01).all()
+    closed = MeanFieldPosterior(likelihood).gap().detach()
+    within(found.approximation, closed, found.elbo_best_se, 2e-3)
+
+
+@pytest.mark.parametrize("shift, size", [(20.0, 1.0), (0.0, 30.0)])
+def test_the_better_of_two_searches_is_taken(shift: float, size: float):
+    """In few steps one leads nowhere: the encoder's start, if it is far off, or the origin, if the latents are."""
+    likelihood = linear()
+    model, x = model_with(likelihood, shift=shift), size * torch.randn(3, D).double()
+    found = gaps(model, x, richer=None, annealed=False, steps=150, step_samples=4)
+    assert (found.approximation.abs() < MeanFieldPosterior(likelihood).gap() + 0.5).all()
+
+
+def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
+    model = skewed_model()
+    x = torch.cat([skewed_data(3), torch.tensor([[0.0, 0.0, 6.0, 1.0]]).double()])
+    exact = exact_log_px(model, x)
+    family = Gaussian((2,)).double()
+    flow = CouplingFlow((2,), transforms=2, hidden=8, base=family).double()
+    found = gaps(model, x, family=family, richer=flow, steps=400, step_samples=16, temperatures=50, chains=8)
+    assert found.elbo_richer is not None
+    assert found.elbo_richer_se is not None
+    assert found.annealed
+    errors = (found.elbo_best_se.square() + found.elbo_richer_se.square()).sqrt()
+    assert (found.elbo < found.elbo_best + 3 * found.elbo_best_se).all()
+    assert (found.elbo_best < found.elbo_richer + 3 * errors).all()
+    assert (found.elbo_richer < exact + 5 * found.elbo_richer_se).all()
+    assert ((found.elbo_richer - found.elbo_best) / errors).max() > 3
+    within(found.log_px, exact, found.log_px_se, 0.01)
+
+
+def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):
+    module = import_module("subo.evaluation.gaps")  # the package gives the function of that name
+
+    model, x = model_with(linear()), torch.randn(5, D).double()
+    truth = model.likelihood.log_px(x).detach()
+    added = torch.tensor([9.0, -9.0, 9.0, 1e-4, 1e-4]).double()  # surely larger, surely smaller, and three that agree
+    errors = torch.tensor([0.25, 0.5, 1e3, 1e-9, torch.inf]).double()
+    chains = AnnealedEstimate(truth + added, errors, errors, errors[None], errors, 1, 1, 1)
+    monkeypatch.setattr(module, "ais", lambda *_, **options: chains)
+    found = gaps(model, x, richer=None, steps=10, step_samples=2)
+    taken = torch.tensor([True, False, False, True, False])
+    assert found.log_px_from == tuple("annealed" if by else "importance" for by in taken)
+    assert torch.equal(found.log_px[taken], chains.log_px[taken])
+    assert torch.equal(found.log_px_se[taken], errors[taken])
+    within(found.log_px[~taken], truth[~taken], found.log_px_se[~taken], 1e-3)
+
+
+def test_discrete_latents_have_no_annealing_and_no_flow():
+    torch.manual_seed(0)
+    prior = nn.Module()
+    prior.forward = lambda: Independent(  # pyright: ignore
+        torch.distributions.Bernoulli(logits=torch.zeros(2, dtype=torch.float64), validate_args=False), 1
+    )
+    likelihood = Conditional(Gaussian((3,), 0.5), mlp(2, 3, hidden=())).double()
+    encoder = Conditional(Bernoulli((2,)), mlp(3, 2, hidden=())).double()
+    model, x = VAE(prior, likelihood, encoder).double(), torch.randn(3, 3).double()
+    states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 2)[:, None].expand(4, 3, 2)
+    log_joint = model.log_joint(x, states).detach()
+    exact = log_joint.logsumexp(0)
+    found = gaps(model, x, gradient=ScoreFunction(), steps=300, step_samples=16)
+    assert not found.annealed
+    assert found.elbo_richer is None
+    assert found.log_px_from == ("importance",) * 3
+    within(found.log_px, exact, found.log_px_se, 1e-3)
+    logits = model.posterior(x).logits.detach()
+    log_q = Independent(torch.distributions.Bernoulli(logits=logits), 1).log_prob(states)
+    within(found.elbo, (log_q.exp() * (log_joint - log_q)).sum(0), found.elbo_se, 1e-9)
+    assert (found.elbo_best < exact + 5 * found.elbo_best_se).all()
+
+
+def test_a_posterior_that_cannot_be_bent_is_measured_without():
+    """A flow's own mean is not known, so that nothing can be standardised."""
+    family = InverseAutoregressiveFlow((2,), context_dim=2, hidden=(4,))
+    model = VAE(
+        StandardNormal(2), Conditional(Gaussian((3,)), mlp(2, 6)), Conditional(family, mlp(3, family.num_params))
+    )
+    found = gaps(model, torch.randn(2, 3), annealed=False, steps=20, step_samples=2, num_samples=100)
+    assert found.elbo_richer is None
+
+
+def test_a_context_reaches_every_part_and_data_go_in_parts(monkeypatch: pytest.MonkeyPatch):
+    module = import_module("subo.evaluation.gaps")  # the package gives the function of that name
+
+    class Shifted(nn.Module):
+        def forward(self, z: Tensor, label: Tensor) -> Any:
+            loc = z + label[:, None]
+            return Independent(Normal(loc, torch.full_like(loc, 0.5), validate_args=False), 1)
+
+    encoder = Conditional(Gaussian((2,)), mlp(2, 4, hidden=()))
+    model = VAE(StandardNormal(2), Shifted(), encoder).double()
+    label = torch.tensor([5.0, -3.0, 0.0]).double()
+    x = torch.randn(3, 2).double() + label[:, None]
+    monkeypatch.setattr(module, "_AT_A_TIME", 2)
+    found = gaps(model, x, {"label": label}, steps=200, step_samples=8, richer=None, temperatures=20, chains=4)
+    exact = Normal(label[:, None], math.sqrt(1.25)).log_prob(x).sum(1)
+    within(found.log_px, exact, found.log_px_se, 0.01)
+    within(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 0.01)  # independent given x
+
+
+def test_what_has_no_gaps_is_refused():
+    x = torch.randn(3, D).double()
+    model = model_with(linear())
+
+    class Own:
+        def draw(self, *_: Any, **__: Any): ...
+
+        def log_joint(self, *_: Any): ...
+
+        def sample(self, *_: Any): ...
+
+    with pytest.raises(InputError, match=r"Own does not keep prior, likelihood and posterior apart.*log_marginal"):
+        gaps(Own(), x)  # pyright: ignore
+    local = VAE(model.prior, model.likelihood, Local(Gaussian((d,)), 3))
+    with pytest.raises(InputError, match="nothing is amortized"):
+        gaps(local, x, {"index": torch.arange(3)})
+    with pytest.raises(InputError, match="no data"):
+        gaps(model, x[:0])
+    with pytest.raises(InputError, match="at least 1: got 0, 1000, 5000"):
+        gaps(model, x, num_samples=0)
+    with pytest.raises(InputError, match="has no family"):
+        gaps(probabilistic_pca(D, d).double(), x, annealed=False)
+    with pytest.raises(InputError, match=r"events of shape \(2,\)"):
+        gaps(model, x, richer=CouplingFlow((2,)), annealed=False, steps=1)
+
+
+# Over training
+
+
+def small(seed: int = 0) -> Objective:
+    torch.manual_seed(seed)
+    decoder = Conditional(Bernoulli((4,)), mlp(2, 4, hidden=(6,)))
+    return Objective(VAE(StandardNormal(2), decoder, Conditional(Gaussian((2,)), mlp(4, 4, hidden=(6,)))))
+
+
+def bits(n: int = 60) -> Tensor:
+    return torch.bernoulli(torch.full((n, 4), 0.5), generator=torch.Generator().manual_seed(0))
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in (path / "snapshots").iterdir()}
+
+
+def test_weights_are_kept_in_growing_distances_and_at_the_end():
+    assert [epoch for epoch in range(1, 1001) if _is_kept(epoch)] == [
+        *(1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987)
+    ]
+
+
+def test_kept_weights_are_those_of_their_epoch(tmp_path: Path):
+    objective, seen = small(), {}
+
+    def remember(epoch: Any) -> None:
+        seen[epoch.epoch] = [p.detach().clone() for p in objective.model.parameters()]
+
+    fit(objective, bits(), epochs=6, batch_size=20, run_dir=tmp_path, on_epoch=remember)
+    run, fresh = Run(tmp_path), small(9)
+    assert run.kept_epochs() == [1, 2, 3, 5, 6]
+    points = []
+    for epoch, step, model in models_over_training(run, fresh.model):
+        points.append((epoch, step))
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), seen[epoch], strict=True))
+    assert points == [(1, 3), (2, 6), (3, 9), (5, 15), (6, 18)]
+    assert all(torch.equal(a, b) for a, b in zip(fresh.model.parameters(), small(9).model.parameters(), strict=True))
+
+
+def test_a_run_that_is_killed_and_resumed_keeps_the_same_files(tmp_path: Path):
+    class Stop(Exception):
+        pass
+
+    def crash(epoch: Any) -> None:
+        if epoch.epoch == 5:
+            raise Stop  # after the weights of epoch 5 and before its checkpoint
+
+    options: dict[str, Any] = {"batch_size": 20, "checkpoint_minutes": 1e-9}
+    fit(small(), bits(), epochs=7, run_dir=tmp_path / "whole", **options)
+    with pytest.raises(Stop):
+        fit(small(), bits(), epochs=7, run_dir=tmp_path / "broken", on_epoch=crash, **options)
+    assert "weights-000005.safetensors" in contents(tmp_path / "broken")
+    fit(small(5), bits(), epochs=7, run_dir=tmp_path / "broken", resume=True, **options)
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+    fit(
+        small(5), bits(), epochs=9, run_dir=tmp_path / "broken", resume=True, **options
+    )  # longer: 7 is no last any more
+    assert Run(tmp_path / "broken").kept_epochs() == [1, 2, 3, 5, 8, 9]
+    fit(small(5), bits(), epochs=9, run_dir=tmp_path / "broken", resume=True, **options)  # nothing to do
+    assert Run(tmp_path / "broken").kept_epochs() == [1, 2, 3, 5, 8, 9]
+    fit(small(5), bits(), epochs=1, run_dir=tmp_path / "broken", **options)  # another run in its place
+    assert Run(tmp_path / "broken").kept_epochs() == [1]
+
+
+def test_an_interrupted_run_has_no_last_epoch(tmp_path: Path):
+    import signal
+
+    def stop(epoch: Any) -> None:
+        if epoch.epoch == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        fit(small(), bits(), epochs=7, batch_size=20, run_dir=tmp_path, on_epoch=stop)
+    assert Run(tmp_path).kept_epochs() == [1, 2, 3]
+
+
+def test_large_models_keep_nothing_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import subo.checkpoints
+
+    monkeypatch.setattr(subo.checkpoints, "_SMALL", 100)
+    fit(small(), bits(), epochs=2, run_dir=tmp_path / "large")
+    fit(small(), bits(), epochs=2, run_dir=tmp_path / "asked", keep_weights=True)
+    monkeypatch.undo()
+    fit(small(), bits(), epochs=2, run_dir=tmp_path / "unwanted", keep_weights=False)
+    kept = {name: Run(tmp_path / name).kept_epochs() for name in ("large", "asked", "unwanted")}
+    assert kept == {"large": [], "asked": [1, 2], "unwanted": []}
+    run = Run.create(tmp_path / "run")
+    KeptWeights(run, small().model).keep(3)
+    run.write_config({})
+    assert run.kept_epochs() == [3]
+    assert Run.create(tmp_path / "run", overwrite=True).kept_epochs() == []
+
+
+def test_weights_that_were_not_kept_are_refused(tmp_path: Path):
+    run = Run.create(tmp_path / "run")
+    run.save_weights(small().model, epoch=2)
+    with pytest.raises(InputError, match="no weights after epoch 4; there are some after 2"):
+        run.load_weights(small().model, epoch=4)
+    with pytest.raises(InputError, match=r"weights-000002.*another model"):
+        run.load_weights(mlp(2, 2), epoch=2)
+    with pytest.raises(InputError, match="no checkpoints"):
+        gap_over_training([], torch.zeros(2, 4))
+
+
+def test_surprisal_and_error_over_training_are_the_closed_forms():
+    """Three points of a made-up training: the exact posterior, and two that are off by known amounts."""
+    likelihood = linear()
+    x = torch.randn(50, D).double()
+    exact = ExactPosterior(likelihood)(x)
+    truth, models = [], [model_with(likelihood, shift, raw) for shift, raw in ((0.5, -0.5), (0.3, -0.8), (0.1, -1.0))]
+    for model in models:
+        q: Any = model.posterior(x)
+        full = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.variance))
+        truth.append(kl_divergence(full, exact).mean().item())
+    points = gap_over_training([(i + 1, 10 * i, model) for i, model in enumerate(models)], x, num_samples=2000)
+    surprisal = -likelihood.log_px(x).mean().item()
+    for point, error, model in zip(points, truth, models, strict=True):
+        each = log_marginal(model, x, num_samples=2000).standard_error
+        noise = 5 * each.square().mean().sqrt().item() / math.sqrt(50)
+        assert noise < 0.05
+        assert point.surprisal == pytest.approx(surprisal, abs=noise)
+        assert point.error == pytest.approx(error, abs=5 * point.error_se + noise)
+        assert point.error_se < 0.05 < point.surprisal_se
+        assert point.subo == point.surprisal + point.error
+        assert point.elbo == -point.subo
+        assert point.log_px == -point.surprisal
+    assert [(p.epoch, p.step, p.num_data) for p in points] == [(1, 0, 50), (2, 10, 50), (3, 20, 50)]
+    estimate = log_marginal(models[0], x, num_samples=2000)
+    assert points[0].elbo == pytest.approx(estimate.elbo.mean().item(), abs=0.1)
+
+
+def test_annealing_mends_the_surprisal_of_a_bad_posterior():
+    likelihood = linear()
+    model, x = model_with(likelihood, shift=6.0, raw=-6.0), torch.randn(5, D).double()
+    exact = -likelihood.log_px(x).mean().item()
+    plain, annealed = (
+        gap_over_training([(1, 1, model)], x, num_samples=50, annealed=on, temperatures=50, chains=16)[0]
+        for on in (False, True)
+    )
+    assert plain.surprisal > exact + 5
+    assert annealed.surprisal == pytest.approx(exact, abs=0.2)
+    assert annealed.subo == pytest.approx(plain.subo)
+
+
+# Figures
+
+
+def test_bars_end_at_the_elbo_and_tell_their_numbers():
+    figure = gap_bars(
+        ["a", "b"], np.array([-80.0, -200.0]), np.array([[1.5, -0.5], [0.1, 0.2]]), np.array([[2.0, 3.0], [0.3, 0.4]])
+    )
+    (axes,) = figure.axes
+    tops = [(bar.get_y(), bar.get_height()) for bar in axes.patches]  # pyright: ignore
+    assert tops == [(0, 1.5), (0, -0.5), (1.5, 2.0), (-0.5, 3.0)]
+    words = " ".join(text.get_text() for text in [*axes.texts, *axes.get_xticklabels()])
+    for part in (
+        "−ELBO = 83.50",
+        "−ELBO = 202.50",
+        "−log p(x) = 80.00",
+        "1.50\n± 0.10",
+        "−0.50\n± 0.20",
+        "3.00\n± 0.40",
+    ):
+        assert part in words
+
+
+def test_data_stand_in_the_order_of_their_whole_gap():
+    axes = gaps_per_datum(np.array([3.0, 1.0, 0.5]), np.array([0.5, 0.2, 4.0])).axes[0]
+    first, second = axes.containers
+    assert [bar.get_height() for bar in first] == [1.0, 3.0, 0.5]  # pyright: ignore
+    assert [bar.get_y() + bar.get_height() for bar in second] == pytest.approx([1.2, 3.5, 4.5])  # pyright: ignore
+
+
+def test_curves_stack_the_error_on_the_surprisal():
+    step = np.array([10, 100, 1000])
+    surprisal, error = np.array([[90.0, 80.0, 75.0], [1, 1, 1]]), np.array([[9.0, 5.0, 4.0], [0.1, 0.2, 0.3]])
+    both, alone = gap_curves(step, surprisal, error).axes
+    assert both.lines[0].get_ydata() == pytest.approx([99.0, 85.0, 79.0])  # pyright: ignore
+    assert alone.lines[0].get_ydata() == pytest.approx([9.0, 5.0, 4.0])  # pyright: ignore
+    assert both.get_xscale() == "log"
+    assert both.get_ylim()[0] < 75
+    assert alone.get_ylim()[0] == 0
