@@ -230,7 +230,7 @@ def test_the_command_stops_and_goes_on_and_writes_all_of_it(run: Path, capsys: p
     assert {"name", "value", "standard_error", "unit", "estimator", "num_samples", "num_data"} <= set(
         record["numbers"][0]
     )
-    rows = list(csv.DictReader((run / "evaluation.csv").open()))
+    rows = list(csv.DictReader((run / "evaluation.csv").read_text().splitlines()))
     assert len(rows) == 30
     assert sum(row["log_px_annealed"] != "" for row in rows) == 4
     mean = sum(float(row["log_px"]) for row in rows) / 30
