@@ -9,7 +9,20 @@ from torch.nn.functional import conv_transpose2d, pad
 
 from subo.errors import InputError
 
-__all__ = ["ACTIVATIONS", "Offset", "Standardize", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
+__all__ = ["ACTIVATIONS", "Offset", "Standardize", "Tanh", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
+
+class Tanh(nn.Tanh):
+    """torch's tanh; where no gradient is asked for, the same to rounding by ``2 / (1 + exp(-2x)) - 1``.
+
+    torch's logistic function takes a quarter of the time of its tanh on a processor, and log p(x) by thousands of
+    samples spends a tenth of its time there. The error is absolute, that of numbers of order one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu" or (torch.is_grad_enabled() and input.requires_grad):
+            return super().forward(input)
+        return input.mul(2).sigmoid_().mul_(2).sub_(1)
+
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": nn.ELU,
@@ -17,7 +30,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky-relu": nn.LeakyReLU,
     "relu": nn.ReLU,
     "silu": nn.SiLU,
-    "tanh": nn.Tanh,
+    "tanh": Tanh,
 }
 
 
@@ -26,7 +39,7 @@ def mlp(
     out_features: int,
     *,
     hidden: Sequence[int] = (200, 200),
-    activation: Callable[[], nn.Module] = nn.Tanh,
+    activation: Callable[[], nn.Module] = Tanh,
 ) -> nn.Sequential:
     """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
 

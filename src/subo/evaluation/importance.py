@@ -16,7 +16,7 @@ from subo.typing import Context
 
 __all__ = ["ImportanceEstimate", "WeightSums", "data_at_a_time", "log_marginal", "split_context"]
 
-_SAMPLES = 200  # of a datum in a pass: what its encoder costs is then little beside what its decodes do
+_SAMPLES = 400  # of a datum in a pass: what its encoder costs is then little beside what its decodes do
 _KEPT = 31 * 2**20
 """Bytes. glibc keeps freed memory for the next pass up to twice the size of the largest block that it was ever given
 back, and returns what is above to the system, whose fresh pages cost each pass as much as its decodes."""
