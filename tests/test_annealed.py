@@ -1,12 +1,14 @@
 """Annealed importance sampling and the bracket: against quadrature, closed forms, enumeration, and each other."""
 
+import math
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
+from torch.distributions import Beta, Independent, Laplace, MultivariateNormal, Normal, Uniform
 from torch.testing import assert_close
 
 import catalog
@@ -85,7 +87,10 @@ def test_a_trajectory_that_leaves_the_density_is_rejected():
     def log_joint(z: Any) -> Tensor:
         return z.log().sum(-1)
 
-    bridge = Bridge(log_start, log_joint, lambda rows: rows)
+    def inside(z: Any) -> Tensor:
+        return torch.ones(z.shape[:2], dtype=torch.bool)
+
+    bridge = Bridge(log_start, log_joint, lambda rows: rows, inside, torch.full((1, 1, 1), 1e-3))
     state = bridge.at(torch.full((4, 1, 1), 1e-3))
     moved, probability = transition(bridge, state, 1.0, torch.tensor([50.0]), leapfrog_steps=3)
     assert_close(moved.z, state.z)
@@ -212,6 +217,74 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
     assert (short.lower - truth).mean() < -0.1, "too good to tell the sides"
     assert (short.upper - truth).mean() > 0.1, "too good to tell the sides"
     assert long.width.mean() < 0.2 * short.width.mean()
+
+
+def test_the_upper_bound_is_the_harmonic_mean_of_its_chains():
+    model = linear(log_scale=1.0)
+    with forked(0):
+        x = model.sample(4000)[1].sample()
+    found = bdmc(model, 4000, temperatures=2, chains=4, leapfrog_steps=2)
+    truth = model.likelihood.log_px(x).detach()
+    within((found.lower - truth).exp(), 1.0)
+    within((truth - found.upper).exp(), 1.0)
+    assert (found.upper - truth).mean() > 0.01
+
+
+def test_the_estimate_starts_afresh_after_the_run_that_adapts(monkeypatch: pytest.MonkeyPatch):
+    module = import_module("subo.evaluation.annealed")
+    starts, estimated = [], []
+    plain = module.begin
+
+    def begun(*arguments: Any) -> Any:
+        bridge, state = plain(*arguments)
+        starts.append(state)
+        return bridge, state
+
+    def upwards(self: Annealing, bridge: Any, state: Any, steps: Any) -> Any:
+        estimated.append(state)
+        return torch.zeros(16, 2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+
+    monkeypatch.setattr(module, "begin", begun)
+    monkeypatch.setattr(Annealing, "upwards", upwards)
+    ais(skewed_model(), skewed_data(2), temperatures=2)
+    assert len(starts) == 2
+    assert estimated == [starts[1]]
+    assert not torch.equal(starts[0].z, starts[1].z)
+
+
+class Unit(nn.Module):
+    """A Beta prior or posterior: validates its arguments, has an edge, and no value beyond it."""
+
+    def forward(self, x: Tensor | None = None) -> Independent:
+        shape = (2,) if x is None else (len(x), 2)
+        return Independent(Beta(torch.full(shape, 2.0).double(), torch.full(shape, 3.0).double()), 1)
+
+
+class Noisy(nn.Module):
+    def forward(self, z: Tensor) -> Independent:
+        return Independent(Normal(z, 0.3), 1)
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_chains_that_leave_the_support_are_rejected(start: Any):
+    model = VAE(Unit(), Noisy(), Unit())
+    x = torch.tensor([[0.1, 0.9], [0.5, 0.2]]).double()
+    found = ais(model, x, temperatures=50, chains=200, start=start)
+    axis = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
+    z = torch.cartesian_prod(axis, axis)
+    truth = torch.stack([model.log_joint(row[None], z[:, None])[:, 0].logsumexp(0) for row in x]) - 2 * math.log(400)
+    assert ((found.log_px - truth).abs() < 5 * found.standard_error + 1e-4).all()
+
+
+def test_a_flat_prior_is_annealed_from():
+    class Flat(nn.Module):
+        def forward(self, x: Tensor | None = None) -> Independent:
+            shape = (1,) if x is None else (len(x), 1)
+            return Independent(Uniform(torch.full(shape, -4.0).double(), torch.full(shape, 4.0).double()), 1)
+
+    x = torch.zeros(1, 1).double()
+    found = ais(VAE(Flat(), Noisy(), Flat()), x, temperatures=50, chains=200)
+    assert (found.log_px + math.log(8)).abs() < 5 * found.standard_error
 
 
 def bits_model() -> VAE:

@@ -145,8 +145,8 @@ def test_bits_and_categories_are_judged_one_by_one():
 
 
 def test_the_verdict_says_how_sure_it_is():
-    assert "Judged on 1,000 data" in judged([0.0]).text
+    assert "is below 0.01 nats on 99%" in judged([0.0]).text
     assert "too few" not in judged([0.0]).text
-    assert "too few to tell a share of 1%: up to 6% of other data may differ" in judged([0.0], num=50).text
+    assert "50 data bound that share to 6% only" in judged([0.0], num=50).text
     with pytest.raises(InputError, match="judged from data, and there are none"):
         verdict(of([], [0.0], num=0))

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing import assert_close
 
 import catalog
 from quadrature import exact_log_px, skewed_data, skewed_model
@@ -80,7 +82,7 @@ def test_on_probabilistic_pca_every_number_is_the_exact_one():
     assert width.standard_error is not None
     assert -5 * width.standard_error < width.value < 2
     sums = [line(table, name).value for name in ("mutual information I(x; z)", "marginal KL(q(z) || p(z))")]
-    assert line(table, "the sum of both, the rate").value == pytest.approx(sum(sums), abs=1e-9)
+    assert line(table, "their sum, the rate by these samples").value == pytest.approx(sum(sums), abs=1e-9)
     assert not any(number.name == BITS for number in table)
     assert not any("Left out" in sentence for sentence in sentences(findings))
 
@@ -113,27 +115,40 @@ def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: P
             assert torch.equal(values, other.results[key]), (name, key)
 
 
-def test_pieces_of_other_weights_or_settings_are_thrown_away(tmp_path: Path):
+def test_pieces_of_other_weights_are_thrown_away_and_of_other_settings_not_taken(tmp_path: Path):
     calls = []
 
     def work(rows: Tensor, seed: int) -> dict[str, Tensor]:
         calls.append(seed)
         return {"value": rows.double(), "whole": torch.tensor(1.0)}
 
-    stages = [Stage("one", "one", torch.arange(5).split(2), work)]
-    for settings, seed, fresh in (({"a": 1}, 0, 3), ({"a": 1}, 0, 0), ({"a": 2}, 0, 3), ({"a": 2}, 1, 3)):
+    def made(identity: str, seed: int, settings: int) -> int:
         calls.clear()
-        found = measure_in_stages(stages, folder=tmp_path / "kept", settings=settings, seed=seed)["one"]
-        assert len(calls) == len(set(calls)) == fresh
+        stage = Stage("one", "one", torch.arange(5).split(2), work, (settings,))
+        found = measure_in_stages([stage], folder=tmp_path / "kept", identity=identity, seed=seed)["one"]
         assert found.complete
         assert found.results["value"].tolist() == [0, 1, 2, 3, 4]
         assert found.results["whole"].ndim == 0
+        assert len(calls) == len(set(calls)), "pieces have random numbers of their own"
+        return len(calls)
+
+    assert made("a", 0, 7) == 3
+    assert made("a", 0, 7) == 0
+    assert made("a", 0, 8) == 3
+    assert made("a", 1, 8) == 3
+    assert made("a", 0, 7) == 0, "what was measured with the first settings is still there"
+    assert made("b", 0, 7) == 3
+    assert made("a", 0, 7) == 3
 
 
 def test_a_stage_that_must_be_made_raises_and_another_says_why_not():
     def refuse(rows: Tensor, seed: int) -> dict[str, Tensor]:
         raise InputError("not of this model")
 
+    def fail(rows: Tensor, seed: int) -> dict[str, Tensor]:
+        raise ValueError("something of torch's")
+
+    assert "ValueError: something" in measure_in_stages([Stage("one", "one", [torch.arange(2)], fail)])["one"].refused
     stage = Stage("one", "one", [torch.arange(2)], refuse)
     assert measure_in_stages([stage])["one"].refused == "not of this model"
     assert measure_in_stages([stage])["one"].complete
@@ -161,10 +176,44 @@ def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     assert findings.values("annealed", "log_px") is not None
     assert findings.measured["gaps"].refused
     pca = pca_model()
-    rows = VAE(pca.prior, pca.likelihood, Local(Gaussian((2,)), 8))
-    findings = evaluate_fully(rows, Split(torch.randn(8, 5)), depth=SHALLOW)
-    assert findings.values("importance", "log_px") is not None
+    posterior = Local(Gaussian((2,)), 30)
+    with torch.no_grad():
+        posterior.params.normal_()
+    rows, data = VAE(pca.prior, pca.likelihood, posterior), Split(torch.randn(30, 5))
+    depth = replace(SHALLOW, max_data=20, num_samples=2000)
+    before = torch.get_rng_state()
+    findings = evaluate_fully(rows, data, depth=depth)
+    assert torch.equal(torch.get_rng_state(), before)
     assert findings.measured["gaps"].refused
+    assert "makes afresh" in findings.measured["calibration"].refused
+    assert findings.usage is not None
+    assert findings.usage.kl is not None
+    whole = evaluate_fully(rows, data, depth=replace(depth, max_data=None))
+    assert_close(
+        findings.usage.kl.sum().item(), float(whole.measured["importance"].results["rate"].mean()), rtol=1e-5, atol=0
+    )
+    # of the data that are measured, in their own rows, by the same KL in closed form
+    chosen = findings.measured["importance"].rows
+    assert_close(findings.measured["importance"].results["rate"], whole.column("importance", "rate", 30)[chosen])
+
+
+def test_the_tables_errors_and_measures_are_those_of_the_functions():
+    model, x = skewed_model(), skewed_data(50)
+    findings = evaluate_fully(model, Split(x), depth=SHALLOW)
+    table = numbers(findings, num_elements=None)
+    sampled = findings.column("importance", "log_px", 50)
+    assert line(table, "log p(x)").value == pytest.approx(sampled.mean().item())
+    assert line(table, "log p(x)").standard_error == pytest.approx(sampled.std().item() / 50**0.5)
+    scalars = findings.measured["information"].results
+    parts = [line(table, name) for name in ("marginal KL(q(z) || p(z))", "total correlation", "KL of the dimensions")]
+    assert parts[0].value == pytest.approx(parts[1].value + parts[2].value, abs=1e-9)
+    assert parts[1].value == float(scalars["total_correlation"])
+    assert parts[1].standard_error == float(scalars["total_correlation_se"])
+    found = findings.column("prior", "log_px", 50)
+    error = findings.column("prior", "standard_error", 50)
+    use = findings.column("prior", "effective_sample_size", 50) > 10  # elsewhere one sample carries it
+    assert ((found - exact_log_px(model, x))[use].abs() < 5 * error[use]).all()
+    assert found.isnan().sum() == 46
 
 
 def test_labels_are_probed_and_bits_drawn_at_every_read_are_drawn_once():

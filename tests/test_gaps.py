@@ -477,3 +477,12 @@ def test_curves_stack_the_error_on_the_surprisal():
     assert both.get_xscale() == "log"
     assert both.get_ylim()[0] < 75
     assert alone.get_ylim()[0] == 0
+
+
+def test_more_data_than_importance_sampling_takes_at_once_are_measured_each_with_its_own_q():
+    model, x = model_with(linear()), torch.randn(40, D).double()
+    options: dict[str, Any] = {"richer": None, "steps": 10, "step_samples": 2, "annealed": False, "num_samples": 500}
+    whole = gaps(model, x, max_rows=2000, **options)  # five at a time
+    truth = model.likelihood.log_px(x).detach()
+    assert ((whole.log_px - truth).abs() < 5 * whole.log_px_se + 1e-6).all()
+    assert whole.log_px_se.max() < 0.5

@@ -216,3 +216,22 @@ def test_hooks_are_called():
     optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), fused=True)
     optimizer.register_step_pre_hook(lambda *_: None)
     assert direct_step(optimizer) == optimizer.step
+
+
+def test_a_parameter_that_meets_its_first_gradient_late_is_taken_along():
+    network = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    other = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    other.load_state_dict(network.state_dict())
+    optimizers = [torch.optim.Adam(n.parameters(), lr=0.1, fused=True) for n in (network, other)]
+    steps = [direct_step(optimizers[0]), optimizers[1].step]
+    for number in range(6):
+        x = torch.randn(4, 3)
+        for module, optimizer, step in zip((network, other), optimizers, steps, strict=True):
+            optimizer.zero_grad()
+            module(x).sum().backward()
+            if number < 3:
+                for parameter in module[1].parameters():
+                    parameter.grad = None
+            step()
+    for own, reference in zip(network.parameters(), other.parameters(), strict=True):
+        assert torch.equal(own, reference)

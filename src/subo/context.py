@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from subo.errors import InputError
 from subo.typing import Context
 
-__all__ = ["call", "repeat"]
+__all__ = ["call", "declared", "repeat"]
 
 
 @lru_cache(maxsize=256)
-def _declared(function: Callable, num_inputs: int) -> tuple[tuple[tuple[str, bool], ...], bool]:
+def declared(function: Callable, num_inputs: int) -> tuple[tuple[tuple[str, bool], ...], bool]:
     """Names that a call declares after its inputs (and whether each is required), and whether it takes any name."""
     parameters = list(inspect.signature(function).parameters.values())[num_inputs:]
     names = [(p.name, p.default is p.empty) for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -45,20 +45,20 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
     function = module.forward if isinstance(module, nn.Module) else module
     # A bound method is made anew at each access; its function, whose first parameter is self, stays the same.
     plain = getattr(function, "__func__", function)
-    declared, takes_all = _declared(plain, len(inputs) + (plain is not function))
+    known, takes_all = declared(plain, len(inputs) + (plain is not function))
     if takes_all:
         return module(*inputs, **(context or {}))
-    if not declared:
+    if not known:
         return module(*inputs)
     context = context or {}
-    for name, required in declared:
+    for name, required in known:
         if required and name not in context:
             raise InputError(
                 f"{type(module).__name__} needs the context '{name}', which this batch does not have "
                 f"(it has: {', '.join(context) or 'none'}). Pass context={{'{name}': ...}} with the data, "
                 f"or give '{name}' a default in its forward."
             )
-    return module(*inputs, **{name: context[name] for name, _ in declared if name in context})
+    return module(*inputs, **{name: context[name] for name, _ in known if name in context})
 
 
 def repeat(context: Context | None, times: int) -> dict[str, Tensor]:

@@ -246,6 +246,11 @@ class Gaussian(Independent):
         shape = Size(batch_shape) + self.event_shape
         return Gaussian(self.loc.expand(shape), self.scale.expand(shape), self.reinterpreted_batch_ndims)
 
+    def unflatten(self, sizes: tuple[int, ...]) -> "Gaussian":
+        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        scale = self.scale.expand(self.loc.shape).unflatten(0, sizes)
+        return Gaussian(self.loc.unflatten(0, sizes), scale, self.reinterpreted_batch_ndims)
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """``loc + scale * noise``, of shape ``(*sample, *batch, *event)``."""
         shape = Size(sample_shape) + self.loc.shape

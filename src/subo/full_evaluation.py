@@ -5,16 +5,19 @@ import hashlib
 import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from subo.data import Data, Split, stream
 from subo.evaluation.full import Depth, Findings, evaluate_fully
-from subo.evaluation.numbers import Number, calibration_of, gaps_of, numbers, sentences
+from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, sentences
+from subo.evaluation.pareto import HIGH_PARETO_K
+from subo.evaluation.summary import rows_at_a_time
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
 from subo.files import read_json, write_json, write_text
@@ -37,6 +40,7 @@ _COLUMNS = {
     "log_px_annealed_se": ("annealed", "standard_error"),
     "acceptance": ("annealed", "acceptance"),
     "log_px_prior": ("prior", "log_px"),
+    "log_px_best": ("gaps", "log_px"),
     "elbo_best": ("gaps", "elbo_best"),
     "elbo_flow": ("gaps", "elbo_richer"),
 }
@@ -82,9 +86,11 @@ def evaluate_run_fully(
     """
     run, depth = experiment.run, depth or Depth()
     held_out: Split = getattr(data, split)
+    positions = torch.arange(len(held_out))
     if experiment.config["options"].get("inference") == "local" and depth.max_data is not None:
         few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
-        held_out = held_out.take(few.sort().values)  # a q is fitted to these alone
+        positions = few.sort().values
+        held_out = held_out.take(positions)  # a q is fitted to these alone
     model = model_for(experiment, held_out, progress=progress)
     with stages_bar(show=progress) as shown:
         findings = evaluate_fully(
@@ -100,11 +106,14 @@ def evaluate_run_fully(
             start=shown.add,
         )
     counts = kind_of_log_px(experiment.config) != "density"
-    table = numbers(findings, num_elements=held_out.event_shape.numel() if counts else None)
+    num_elements = held_out.event_shape.numel() if counts else None
+    table = numbers(findings, num_elements=num_elements)
+    if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
+        table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
     said = sentences(findings)
     written = [run.evaluation_of(split), run.per_datum(split)]
-    _write_numbers(written[0], experiment, findings, table, said, split, held_out.event_shape.numel())
-    write_text(written[1], _per_datum(findings, held_out))
+    _write_numbers(written[0], experiment, findings, table, said, split, num_elements)
+    write_text(written[1], _per_datum(findings, held_out, positions))
     course = _course(experiment, held_out, split, seed) if findings.complete else []
     written += list(_draw(run, split, findings, course))
     return FullEvaluation(table, said, findings.complete, tuple(written))
@@ -122,7 +131,7 @@ def _write_numbers(
     table: Sequence[Number],
     said: Sequence[str],
     split: str,
-    num_elements: int,
+    num_elements: int | None,
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
     summary: dict[str, Any] = {}
@@ -133,10 +142,10 @@ def _write_numbers(
             summary |= {name: values.mean().item(), f"{name}_se": values.std().item() / math.sqrt(len(values))}
     if sampled:
         summary |= {
-            "bits_per_dim": -summary["log_px"] / (num_elements * math.log(2)),
+            "bits_per_dim": None if num_elements is None else -summary["log_px"] / (num_elements * math.log(2)),
             "median_ess": sampled["effective_sample_size"].median().item(),
             "median_pareto_k": sampled["pareto_k"].nanmedian().item(),
-            "high_pareto_k": int((sampled["pareto_k"] > 0.7).sum()),
+            "high_pareto_k": int((sampled["pareto_k"] > HIGH_PARETO_K).sum()),
             "num_samples": findings.depth.num_samples,
             "num_data": len(sampled["log_px"]),
             "split": split,
@@ -164,7 +173,7 @@ def _at_floor(path: Path) -> float | None:
     return read_json(path).get("at_floor") if path.exists() else None
 
 
-def _per_datum(findings: Findings, split: Split) -> str:
+def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:
     """A line for each datum that was measured; empty where a number is not known."""
     rows = findings.measured["importance"].rows
     columns = {name: findings.column(stage, result, len(split))[rows] for name, (stage, result) in _COLUMNS.items()}
@@ -172,7 +181,7 @@ def _per_datum(findings: Findings, split: Split) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     labels = [] if split.labels is None else [("label", split.labels[rows].tolist())]
-    named = [("index", rows.tolist()), *labels, *known.items()]
+    named = [("index", positions[rows].tolist()), *labels, *known.items()]
     writer.writerow([name for name, _ in named])
     for line in zip(*(values for _, values in named), strict=True):
         writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in line])
@@ -189,7 +198,9 @@ def _course(experiment: Experiment, split: Split, name: str, seed: int) -> Seque
         return [TrainingGap(**point) for point in read_json(kept)]
     chosen = torch.randperm(len(split), generator=stream("training gap data", seed))[:_TRAINING_DATA]
     x, context = split.read(chosen.sort().values, generator=stream("training gap bits", seed))
-    course = gap_over_training(models_over_training(run, experiment.objective.model), x, context, seed=seed)
+    model = experiment.objective.model
+    max_rows = rows_at_a_time(model, split)
+    course = gap_over_training(models_over_training(run, model), x, context, seed=seed, max_rows=max_rows)
     write_json(kept, [asdict(point) for point in course])
     return course
 

@@ -36,6 +36,9 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
             gathered.clear()
             optimizer.step()
             return
+        if not gathered and any(not optimizer.state.get(parameter) for parameter in params):
+            optimizer.step()  # some meet their first gradient
+            return
         if not gathered or state["exp_avg"] is not gathered[0][0] or state["step"] is not gathered[2][0]:
             count = torch.stack([optimizer.state[parameter]["step"] for parameter in params])
             for parameter, own in zip(params, count.unbind(), strict=True):  # one addition for all of them

@@ -215,8 +215,14 @@ class VAE(nn.Module):
         if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, rows, log_posterior = _samples(q, num_samples, path=path)
-        factor = Factor(q, p, z, log_posterior=log_posterior)
-        return Draw(z, q, (factor,), lambda: self._log_likelihood(x, rows, num_samples, context))
+        split = getattr(q, "factors", None)  # of a graph: one a node
+        factors = (Factor(q, p, z, log_posterior=log_posterior),) if split is None else split(p, z)
+        return Draw(z, q, factors, lambda: self._log_likelihood(x, rows, num_samples, context))
+
+    def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
+        """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
+        prior: Any = contexts.call(self.prior, context=context)
+        return prior.log_prob(z)
 
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(x, z) = log p(z) + log p(x|z)`` of given latents.
@@ -229,7 +235,7 @@ class VAE(nn.Module):
         num_samples = _first_leaf(z).shape[0]
         rows = map_latent(lambda leaf: leaf.flatten(0, 1), z)
         log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # one of one sample broadcasts
-        return contexts.call(self.prior, context=context).log_prob(z) + log_likelihood
+        return self.log_prior(z, context) + log_likelihood
 
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
         """Latents from the prior, and the data's distribution at each of them.

@@ -11,6 +11,7 @@ from subo.errors import InputError
 
 __all__ = ["ACTIVATIONS", "Offset", "Standardize", "Tanh", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
 
+
 class Tanh(nn.Tanh):
     """torch's tanh; where no gradient is asked for, the same to rounding by ``2 / (1 + exp(-2x)) - 1``.
 

@@ -180,6 +180,9 @@ class Run:
             self.evaluation_of(split).unlink(missing_ok=True)
             self.per_datum(split).unlink(missing_ok=True)
             shutil.rmtree(self.pieces(split), ignore_errors=True)
+            for figure in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
+                suffix = "" if split == "test" else f"-{split}"
+                (self.figures / f"{figure}{suffix}.png").unlink(missing_ok=True)
 
     def _clear(self) -> None:
         self.clear_evaluations()

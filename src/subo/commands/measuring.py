@@ -1,12 +1,13 @@
 """Commands that tell of fitted runs: ``evaluate``, ``compare`` and ``show``."""
 
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from subo.commands.arguments import RunPath, check_ending
 from subo.commands.comparison_table import print_comparison
-from subo.errors import InputError
+from subo.errors import InputError, Interrupted
 from subo.messages import print_evaluation, print_run, say
 
 if TYPE_CHECKING:
@@ -78,9 +79,17 @@ def _evaluate_fully(
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes must be positive, not {minutes:g}")
     asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
-    result = evaluate_run_fully(
-        experiment, experiment.data(), split=split, depth=asked, minutes=minutes, seed=seed, progress=True
-    )
+    data = experiment.data()
+    try:
+        result = evaluate_run_fully(
+            experiment, data, split=split, depth=asked, minutes=minutes, seed=seed, progress=True
+        )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "stopped. What was finished is kept: the same command goes on from there, and with --minutes 0.01 it "
+            "prints and writes what is known.",
+            signal=signal.SIGINT,
+        ) from None
     title = f"{experiment.run.path}, {split} data; values are means over data, +- standard errors"
     meaning = describe_log_px(experiment.config)
     print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.devices import evaluating
+from subo.conditionals import Given, Local
+from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.annealed import Annealing, Start, TemperatureSchedule, begin
 from subo.evaluation.hamiltonian import pack
@@ -112,6 +113,8 @@ def bdmc(
         raise InputError(f"a bracket with its error takes at least two simulated data, not {num_data}")
     if estimator not in ("annealed", "importance"):
         raise InputError(f"estimator must be 'annealed' or 'importance', not '{estimator}'")
+    if isinstance(getattr(model, "posterior", None), Local | Given) and "importance" in (estimator, start):
+        raise InputError("the posterior has parameters of its own for each datum that it knows, and these are new")
     if num_samples < 2:
         raise InputError(f"the upper bound puts z* among the samples of q: num_samples is {num_samples}, at least 2")
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
@@ -121,6 +124,7 @@ def bdmc(
     lower, upper, acceptance = [], [], []
     with evaluating(model), forked(seed), shown:
         with torch.no_grad():
+            _, context = place(model, torch.zeros(1), context or {})
             z, p = model.sample(num_data, context)
             x = p.sample()
         size = max(1, max_rows // chains) if estimator == "annealed" else max(1, max_rows // 100)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from subo.conditionals import Given, Local
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.model import LatentVariableModel
@@ -32,7 +33,8 @@ class Calibration:
         p_values: Of the chi-square test of each histogram against uniformity.
         readings: What each histogram's shape means: ``calibrated``, or ``q too low``, ``too high``, ``too narrow``,
             ``too wide`` or ``of the wrong shape``; see :func:`calibrate`.
-        level: Chance that not all readings are ``calibrated`` though q is the exact posterior; at most that.
+        level: Chance that not all readings are ``calibrated`` though q is the exact posterior; about that, for some
+            hundred data or more.
         num_ranks: L.
     """
 
@@ -137,6 +139,11 @@ def calibrate(
         ('calibrated', 'calibrated', 'calibrated')
     """
     _check(num_data, num_ranks, num_bins, level, batch_size, context)
+    if isinstance(getattr(model, "posterior", None), Local | Given):
+        raise InputError(
+            "the posterior has parameters of its own for each datum that it knows, and calibration asks for q of data "
+            "that the model makes afresh. Calibrate a model with an encoder."
+        )
     ranks, names = [], ()
     with evaluating(model), forked(seed):
         for start in range(0, num_data, batch_size):
@@ -151,8 +158,9 @@ def _ranks(
     model: Any, size: int, context: dict[str, Tensor], num_ranks: int
 ) -> tuple[tuple[str, ...], Integer[Tensor, "B Q"]]:
     """Names of the quantities and their ranks for some data that the model makes."""
+    _, context = place(model, torch.zeros(1), context)
     truth, p = model.sample(size, context)
-    x, context = place(model, p.sample(), context)
+    x, _ = place(model, p.sample(), {})
     samples = model.draw(x, context, num_samples=num_ranks, path=False).z
     z = _stacked(truth, samples)
     # In one call: the same latents have the same density but for rounding, of which the ranks take no notice.
@@ -180,6 +188,8 @@ def _elements(z: Any) -> dict[str, Tensor]:
 def _rank(values: Float[Tensor, "R B"]) -> Integer[Tensor, " B"]:
     """How many of the others lie below the first, equal ones in random order."""
     truth, samples = values[0], values[1:]
+    if values.isnan().any():
+        raise InputError("some latents, or log p(x, z) at them, are not a number: q or the model has come apart")
     equal = (samples - truth).abs() <= 16 * torch.finfo(values.dtype).eps * truth.abs()
     below, ties = ((samples < truth) & ~equal).sum(0), equal.sum(0)
     return below + torch.minimum((torch.rand_like(truth) * (ties + 1)).long(), ties)  # the product may round up

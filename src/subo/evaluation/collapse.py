@@ -126,13 +126,10 @@ def _how_sure(num_data: int, *, by_kl: bool) -> str:
         )
     # Of a share that was seen in none of N data, 3/N is the upper end of a 95% interval.
     unseen = (
-        f", too few to tell a share of {_DELTA:.0%}: up to {min(1.0, 3 / num_data):.0%} of other data may differ"
-        if num_data * _DELTA < 3
-        else ""
+        f"; {num_data:,} data bound that share to {min(1.0, 3 / num_data):.0%} only" if num_data * _DELTA < 3 else ""
     )
     return (
-        f"Judged on {num_data:,} data (carrying nothing: a KL below {COLLAPSED_KL} nats for {1 - _DELTA:.0%} of them)"
-        f"{unseen}."
+        f"A dimension carries nothing if its KL is below {COLLAPSED_KL} nats on {1 - _DELTA:.0%} of the data{unseen}."
     )
 
 

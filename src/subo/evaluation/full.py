@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subo.conditionals import Given, Local
 from subo.data import Split, stream
 from subo.devices import evaluating, place
 from subo.errors import InputError
@@ -30,7 +31,6 @@ from subo.randomness import forked
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
-_PROBED = 10_000
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Depth:
     calibration_data: int = 1000
 
     def __post_init__(self):
-        for name, least in (("num_samples", 2), ("intensive_data", 2), ("temperatures", 1), ("chains", 2)):
+        least_of = {"num_samples": 2, "intensive_data": 2, "temperatures": 1, "chains": 2, "calibration_data": 100}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.max_data is not None and self.max_data < 2:
@@ -141,6 +142,8 @@ def evaluate_fully(
         >>> findings.measured["annealed"].results["log_px"].shape
         torch.Size([4])
     """
+    if not isinstance(split, Split):
+        raise InputError(f"data to evaluate on are a Split, such as Split(x), and not a {type(split).__name__}")
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
     if split.resample:  # what is drawn at every read is drawn once, for all measurements
@@ -151,10 +154,9 @@ def evaluate_fully(
     if start is not None:
         for stage in stages:
             start(stage.title, sum(len(piece) for piece in stage.pieces))
-    settings = {**asdict(depth), "identity": identity, "num_data": len(split)}
     with evaluating(model):
         measured = measure_in_stages(
-            stages, folder=folder, settings=settings, minutes=minutes, seed=seed, advance=advance
+            stages, folder=folder, identity=identity, minutes=minutes, seed=seed, advance=advance
         )
     return Findings(measured, plan.usage(), depth, plan.bracket)
 
@@ -171,19 +173,27 @@ class _Plan:
 
     def stages(self) -> list[Stage]:
         """In the order of what they tell for their time."""
-        whole = [torch.arange(1)]
-        simulated = torch.arange(self.depth.calibration_data).split(100)
-        intensive = self.intensive
+        whole, depth, intensive = [torch.arange(1)], self.depth, self.intensive
+        simulated = _merged(torch.arange(depth.calibration_data).split(100), least=100)
+        annealing, samples = (depth.temperatures, depth.chains), (depth.num_samples,)
+        informed = (len(self.rows),)
+        sandwich = samples if self.bracket == "importance" else annealing
+        tens = _merged(intensive.split(10), least=2)
         stages = [
-            Stage("importance", "log p(x) by importance sampling", self.rows.split(100), self.importance, False),
-            Stage("information", "what the latents carry", whole, self.information),
+            Stage(
+                "importance", "log p(x) by importance sampling", self.rows.split(100), self.importance, samples, False
+            ),
+            Stage("information", "what the latents carry", whole, self.information, informed),
             Stage("calibration", "calibration on simulated data", simulated, self.calibration),
-            Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior),
-            Stage("gaps", "the best q of each datum", intensive.split(20), self.gaps),
-            Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed),
-            Stage("bracket", "a bracket on simulated data", _pairs(intensive.split(10)), self.sandwich),
+            Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior, samples),
+            Stage("gaps", "the best q of each datum", intensive.split(20), self.gaps, (*samples, depth.gap_steps)),
+            Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed, annealing),
+            Stage("bracket", "a bracket on simulated data", tens, self.sandwich, sandwich),
         ]
-        if self.split.labels is not None and self.train is not None and self.train.labels is not None:
+        encoded = not isinstance(
+            getattr(self.model, "posterior", None), Local | Given
+        )  # which knows its own data alone
+        if encoded and self.split.labels is not None and self.train is not None and self.train.labels is not None:
             stages.insert(3, Stage("probe", "labels from latents", whole, self.probe))
         return stages
 
@@ -202,7 +212,7 @@ class _Plan:
     @cached_property
     def bracket(self) -> str:
         """How the bracket is made."""
-        with torch.no_grad():
+        with torch.no_grad(), forked(self.seed):
             x, context = self.read(self.rows[:1])
             discrete = has_discrete_latents(self.model.draw(x, context, path=False))
         return "importance" if discrete else "annealed"
@@ -226,25 +236,12 @@ class _Plan:
         return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0)}
 
     def prior(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        x, context = self.read(rows)
+        x, context = self.read(rows)  # with a context, if only of indices, every datum has samples of its own
         with forked(seed):
             found = log_marginal_from_prior(
-                self.model,
-                x,
-                context if self.is_conditional else None,
-                num_samples=self.depth.num_samples,
-                max_rows=self.max_rows,
+                self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows
             )
         return {name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size")}
-
-    @cached_property
-    def is_conditional(self) -> bool:
-        """Whether the model needs a context to draw from."""
-        try:
-            self.model.sample(1)
-        except InputError:
-            return True
-        return False
 
     def annealed(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         depth = self.depth
@@ -290,10 +287,9 @@ class _Plan:
         return {name: value for name, value in values.items() if value is not None}
 
     def information(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        options: dict[str, Any] = {"max_data": _INFORMED, "seed": seed}
-        data = self.split.take(self.rows) if len(self.rows) < len(self.split) else self.split
-        found = asdict(mutual_information(self.model, data, **options))
-        correlation = total_correlation(self.model, data, **options)
+        options: dict[str, Any] = {"max_data": min(_INFORMED, len(self.rows)), "seed": seed}
+        found = asdict(mutual_information(self.model, self.split, **options))
+        correlation = total_correlation(self.model, self.split, **options)
         if correlation is not None:
             found |= {
                 "total_correlation": correlation.value,
@@ -306,23 +302,21 @@ class _Plan:
     def calibration(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         """Ranks of each quantity, by names that sort in their order."""
         context = self.read(self.rows[rows % len(self.rows)])[1]
-        found = calibrate(self.model, len(rows), context=context, seed=seed)
+        at_once = max(1, min(100, self.max_rows // 100))
+        found = calibrate(self.model, len(rows), context=context, seed=seed, batch_size=at_once)
         return {f"{i:05d} {name}": found.ranks[:, i] for i, name in enumerate(found.names)}
 
     def probe(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         assert self.train is not None
         parts = []
-        for name, split in (("train", self.train), ("test", self.split)):
-            chosen = torch.randperm(len(split), generator=stream(f"probed {name}", self.seed))[:_PROBED].sort().values
-            some = split.take(chosen)
-            parts += [posterior_means(self.model, some), some.labels]
+        for split in (self.train, self.split):
+            parts += [posterior_means(self.model, split), split.labels]
         return _scalars(asdict(probe(*parts, seed=seed)))
 
     def usage(self) -> LatentUsage | None:
-        """Of the data that are measured."""
-        data = self.split.take(self.rows) if len(self.rows) < len(self.split) else self.split
+        """Of all data, which takes no more than a pass of the encoder."""
         try:
-            return latent_usage(self.model, data)
+            return latent_usage(self.model, self.split)
         except (InputError, AttributeError):  # latents that are no single tensor
             return None
 
@@ -334,10 +328,10 @@ def _scalars(record: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _pairs(pieces: Sequence[Tensor]) -> list[Tensor]:
-    """The same pieces, a last one of one datum joined with that before it: a bracket's error needs two."""
+def _merged(pieces: Sequence[Tensor], *, least: int) -> list[Tensor]:
+    """The same pieces, a last one that is too short joined with that before it."""
     kept = list(pieces)
-    if len(kept) > 1 and len(kept[-1]) < 2:
+    if len(kept) > 1 and len(kept[-1]) < least:
         last = kept.pop()
         kept[-1] = torch.cat([kept[-1], last])
     return kept

@@ -14,7 +14,7 @@ from subo.conditionals import Given, Local
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.annealed import ais, has_discrete_latents
-from subo.evaluation.importance import log_marginal
+from subo.evaluation.importance import data_at_a_time, log_marginal
 from subo.families import Family
 from subo.gradients import GradientEstimator
 from subo.inference import infer
@@ -158,6 +158,8 @@ def gaps(
         True
     """
     vae = _checked(model, x, num_samples, elbo_samples, max_rows)
+    if annealed and chains < 2:
+        raise InputError(f"one chain knows nothing of its error, by which estimates are compared: chains is {chains}")
     family = family or getattr(vae.posterior, "family", None)
     x, placed = place(model, x, context or {})
     search: dict[str, Any] = {"steps": steps, "num_samples": step_samples, "gradient": gradient}
@@ -170,14 +172,22 @@ def gaps(
             posteriors.append(_local(vae, flow, _bent(vae, flow, family, best, x, placed, search)))
         own, of_best, *of_richer = [
             _by_parts(
-                partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows), posterior, x, placed, seed + 1
+                partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows),
+                posterior,
+                x,
+                placed,
+                seed + 1,
+                _AT_A_TIME,
             )
             for posterior in [lambda _: model, *posteriors]
         ]
         by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)
-        log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2)
+        few = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)  # as many as it takes without cutting them
+        log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2, few)
         by_annealing = torch.zeros(len(x), dtype=torch.bool)
-        if annealed := annealed and not has_discrete_latents(vae.draw(x, placed, path=False)):
+        with forked(seed):
+            discrete = has_discrete_latents(vae.draw(x, placed, path=False))
+        if annealed := annealed and not discrete:
             options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows}
             estimate = ais(vae, x, placed, **options, seed=seed + 3, progress=progress)
             log_px, log_px_se, by_annealing = larger(log_px, log_px_se, estimate.log_px, estimate.standard_error)
@@ -202,6 +212,7 @@ def larger(
     difference = annealed - log_px
     noise = _SURE * torch.hypot(annealed_error, standard_error)
     by_annealing = (difference > noise) | ((difference > -noise) & (annealed_error < standard_error))
+    by_annealing = (by_annealing & annealed.isfinite()) | ~log_px.isfinite()
     return (
         torch.where(by_annealing, annealed, log_px),
         torch.where(by_annealing, annealed_error, standard_error),
@@ -276,12 +287,13 @@ def _by_parts(
     x: Tensor,
     context: Context,
     seed: int,
+    size: int,
 ) -> tuple[Tensor, Tensor]:
-    """What is measured of some data at a time."""
+    """What is measured of some data at a time; q is asked for just these."""
     with forked(seed):
         parts = [
             measure(at(rows), x[rows], {name: tensor[rows] for name, tensor in context.items()})
-            for rows in torch.arange(len(x), device=x.device).split(_AT_A_TIME)
+            for rows in torch.arange(len(x), device=x.device).split(size)
         ]
     values, errors = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(errors)
@@ -307,7 +319,7 @@ def mean_log_weight(
         draw = model.draw(x, context, num_samples=count, path=False)
         values = draw.log_weight.cpu().double()
         if drawn == 0:
-            pivot = values[0]  # sums of what is near 0 lose no digits
+            pivot = values[0].where(values[0].isfinite(), 0.0)  # sums of what is near 0 lose no digits
         total = total + (values - pivot).sum(0)
         squares = squares + (values - pivot).square().sum(0)
         drawn += count

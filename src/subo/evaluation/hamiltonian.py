@@ -67,35 +67,52 @@ class Bridge:
     """The densities between a start and the joint density of B data and their latents.
 
     Args:
-        log_start: Of latents ``(C, B, *event)``, ``(C, B)``.
-        log_joint: Likewise.
+        log_start: Of latents ``(C, B, *event)``, ``(C, B)``; may be flat.
+        log_joint: Likewise, and not flat.
         unpack: From rows ``(C, B, D)`` to latents.
+        inside: Which latents lie in the support of the distributions, ``(C, B)``.
+        safe: Rows ``(1, B, D)`` that do. Where a trajectory has left it, the densities are asked there instead, since
+            some distributions refuse to be asked outside.
     """
 
     log_start: Callable[[Latent], Tensor]
     log_joint: Callable[[Latent], Tensor]
     unpack: Callable[[Tensor], Latent]
+    inside: Callable[[Latent], Tensor]
+    safe: Float[Tensor, "1 B D"]
 
     @torch.enable_grad()
     def at(self, z: Float[Tensor, "C B D"]) -> State:
         """The densities and their slopes at these positions: one pass through the model, and one back.
 
+        Outside of the support, and where z is no number, the log-densities are minus infinity and the slopes 0.
+
         Raises:
             InputError: The joint density has no gradient in z.
         """
-        z = z.detach().requires_grad_()
-        latent = self.unpack(z)
-        values, slopes = [], []
-        for log_density in (self.log_start(latent), self.log_joint(latent)):
-            if not log_density.requires_grad:
-                raise InputError(
-                    "log p(x, z) has no gradient in z, and Hamiltonian transitions follow it. Usually the likelihood "
-                    "leaves torch (numpy, detach, rounding). Use importance sampling."
-                )
-            (slope,) = torch.autograd.grad(log_density.sum(), z, retain_graph=True)
-            values.append(log_density.detach())
-            slopes.append(slope)
+        good = z.detach().isfinite().all(-1)
+        good = good & self.inside(self.unpack(torch.where(good.unsqueeze(-1), z.detach(), self.safe)))
+        asked = torch.where(good.unsqueeze(-1), z.detach(), self.safe).requires_grad_()
+        latent = self.unpack(asked)
+        log_start, log_joint = self.log_start(latent), self.log_joint(latent)
+        if not log_joint.requires_grad:
+            raise InputError(
+                "log p(x, z) has no gradient in z, and Hamiltonian transitions follow it. Usually the likelihood "
+                "leaves torch (numpy, detach, rounding). Use importance sampling."
+            )
+        values = [torch.where(good, log_density.detach(), -torch.inf) for log_density in (log_start, log_joint)]
+        slopes = [
+            torch.where(good.unsqueeze(-1), _slope(log_density, asked), 0.0) for log_density in (log_start, log_joint)
+        ]
         return State(z.detach(), *values, *slopes)
+
+
+def _slope(log_density: Tensor, z: Tensor) -> Tensor:
+    """``grad_z``, 0 of a density that is flat."""
+    if not log_density.requires_grad:
+        return torch.zeros_like(z)
+    (slope,) = torch.autograd.grad(log_density.sum(), z, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(z) if slope is None else slope
 
 
 def transition(
@@ -104,7 +121,7 @@ def transition(
     """One Hamiltonian transition, which leaves ``f_beta`` invariant (Neal, 2011, section 3.2), with unit masses.
 
     A fresh momentum, `leapfrog_steps` leapfrog steps, and the end accepted with probability
-    ``min(1, exp(H(begin) - H(end)))``. A trajectory that runs to where the density is no number is rejected.
+    ``min(1, exp(H(begin) - H(end)))``. A trajectory that ends where the density is 0 or no number is rejected.
 
     Args:
         bridge: The densities.

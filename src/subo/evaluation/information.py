@@ -34,6 +34,7 @@ class MutualInformation:
         marginal_kl: ``KL(q(z) || p(z))``: how far the aggregate posterior is from the prior.
         marginal_kl_se: Its standard error.
         rate: ``E_q[log q(z|x) - log p(z)]``, all by samples.
+        rate_se: Its standard error.
         num_data: N.
         num_samples: K, for each datum.
     """
@@ -43,6 +44,7 @@ class MutualInformation:
     marginal_kl: float
     marginal_kl_se: float
     rate: float
+    rate_se: float
     num_data: int
     num_samples: int
 
@@ -95,6 +97,7 @@ def mutual_information(
         marginal_kl=marginal.mean().item(),
         marginal_kl_se=standard_error(marginal),
         rate=(log_posterior - log_prior).mean().item(),
+        rate_se=standard_error(log_posterior - log_prior),
         num_data=z.shape[1],
         num_samples=num_samples,
     )

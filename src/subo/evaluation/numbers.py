@@ -12,13 +12,13 @@ from subo.evaluation.calibration import Calibration
 from subo.evaluation.collapse import verdict
 from subo.evaluation.full import Findings
 from subo.evaluation.gaps import Gaps, larger
+from subo.evaluation.pareto import HIGH_PARETO_K
 
 __all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "sentences"]
 
 LIKELY, LOSS, CARRIED = "How likely", "Where the loss is", "What the latents carry"
 BITS = "bits per dimension"
 _LESS, _PAIRED = "  minus importance sampling's", "the same data, paired"
-_NOT_TRUSTED = 0.7  # Pareto k-hat above which an importance estimate cannot be trusted (Vehtari et al., 2024)
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def _likely(findings: Findings, num_elements: int | None) -> Iterator[Number]:
     annealed = values("annealed", "log_px")
     if annealed is not None:
         how = f"annealing, {depth.temperatures:,} temperatures"
-        yield _mean(LIKELY, "log p(x)", annealed, how, depth.chains)
+        yield _mean(LIKELY, _some_of("log p(x)", annealed, log_px), annealed, how, depth.chains)
         same = _same(findings, "annealed")
         yield _mean(LIKELY, _LESS, annealed - same, _PAIRED, None)
     prior = values("prior", "log_px")
     if prior is not None:
-        yield _mean(LIKELY, "log p(x)", prior, "samples of the prior", depth.num_samples)
+        yield _mean(LIKELY, _some_of("log p(x)", prior, log_px), prior, "samples of the prior", depth.num_samples)
         yield _mean(LIKELY, _LESS, prior - _same(findings, "prior"), _PAIRED, None)
     lower, upper = values("bracket", "lower"), values("bracket", "upper")
     if lower is not None and upper is not None:
@@ -92,10 +92,10 @@ def _loss(findings: Findings) -> Iterator[Number]:
     found = gaps_of(findings)
     if found is None:
         return
-    how = "by the larger log p(x)" if found.annealed else "by importance sampling"
+    how = "with the better log p(x)" if found.annealed else "by importance sampling"
     yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, None)
     yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each datum", None)
-    yield _mean(LOSS, "  amortization gap", found.amortization, "the encoder's q below it", None)
+    yield _mean(LOSS, "  amortization gap", found.amortization, "that less the encoder's", None)
     if found.approximation_richer is not None:
         yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each datum", None)
 
@@ -103,7 +103,7 @@ def _loss(findings: Findings) -> Iterator[Number]:
 def _carried(findings: Findings) -> Iterator[Number]:
     usage = findings.usage
     if usage is not None:
-        how = f"of {len(usage.active)}: means vary > 0.01"
+        how = f"of {len(usage.active)}, variance of means > 0.01"
         yield Number(CARRIED, "active units", float(usage.active.sum()), None, "", how, None, len(usage.means))
     stage = findings.measured.get("information")
     if stage is not None and stage.results:
@@ -112,20 +112,20 @@ def _carried(findings: Findings) -> Iterator[Number]:
         for name, error, label in (
             ("value", "standard_error", "mutual information I(x; z)"),
             ("marginal_kl", "marginal_kl_se", "marginal KL(q(z) || p(z))"),
-            ("rate", "", "  the sum of both, the rate"),
+            ("rate", "rate_se", "  their sum, the rate by these samples"),
             ("total_correlation", "total_correlation_se", "total correlation"),
             ("dimension_kl", "dimension_kl_se", "KL of the dimensions"),
         ):
             if name in scalars:
-                how = f"q(z) by mixture, <= {math.log(count):.2f}" if name == "value" else "the same samples"
+                how = f"below the truth; <= log N = {math.log(count):.2f}" if name == "value" else "the same samples"
                 yield Number(CARRIED, label, scalars[name], scalars.get(error), "nats", how, samples, count)
     stage = findings.measured.get("probe")
     if stage is not None and stage.results:
         scalars = {name: tensor.item() for name, tensor in stage.results.items()}
         test = int(scalars["num_test"])
         for name, error, label, how in (
-            ("linear_accuracy", "linear_se", "labels by a linear probe", "logistic regression"),
-            ("knn_accuracy", "knn_se", "labels by neighbours", f"{int(scalars['neighbors'])} nearest means"),
+            ("linear_accuracy", "linear_se", "accuracy of a linear probe", "logistic regression"),
+            ("knn_accuracy", "knn_se", "accuracy of neighbours", f"{int(scalars['neighbors'])} nearest means"),
             ("adjusted_rand", "", "clusters: adjusted Rand index", "k-means on means"),
             ("normalized_mutual_information", "", "clusters: mutual information", "k-means, normalised"),
         ):
@@ -133,8 +133,10 @@ def _carried(findings: Findings) -> Iterator[Number]:
     calibration = calibration_of(findings)
     if calibration is not None:
         wrong = sum(reading != "calibrated" for reading in calibration.readings)
-        how, count = f"of {len(calibration.names)}, by ranks of z*", len(calibration.ranks)
-        yield Number(CARRIED, "out of calibration", float(wrong), None, "", how, calibration.num_ranks, count)
+        how, count = f"of {len(calibration.names)}, on simulated data", len(calibration.ranks)
+        yield Number(
+            CARRIED, "quantities out of calibration", float(wrong), None, "", how, calibration.num_ranks, count
+        )
 
 
 def gaps_of(findings: Findings) -> Gaps | None:
@@ -175,14 +177,13 @@ def sentences(findings: Findings) -> tuple[str, ...]:
     """What the numbers mean, and what they do not tell."""
     said = []
     k_hat = findings.values("importance", "pareto_k")
-    if k_hat is not None:
-        concerned = int((k_hat > _NOT_TRUSTED).sum())
-        if concerned:
-            said.append(
-                f"The importance weights of {concerned:,} of {len(k_hat):,} data have Pareto k-hat above "
-                f"{_NOT_TRUSTED}: their log p(x) and its error cannot be trusted, and are too low more often than too "
-                "high. More samples (--num-samples), or annealing, which does not lean on q."
-            )
+    if k_hat is not None and (concerned := int((k_hat > HIGH_PARETO_K).sum())):
+        advice = "More samples tell (--num-samples)" + ("." if findings.bracket == "importance" else ", or annealing.")
+        said.append(
+            f"Importance sampling: {concerned:,} of {len(k_hat):,} data have Pareto k-hat above {HIGH_PARETO_K}. Their "
+            f"log p(x) and its error are not to be relied on, and are too low more often than too high. {advice}"
+        )
+    said.extend(_on_estimates(findings))
     stage = findings.measured.get("importance")
     if findings.usage is not None and stage is not None and stage.results:
         said.append(verdict(findings.usage, stage.results["rate"].mean().item()).text)
@@ -193,6 +194,37 @@ def sentences(findings: Findings) -> tuple[str, ...]:
         if stage.refused:
             said.append(f"Left out, {name}: {stage.refused}")
     return tuple(said)
+
+
+def _on_estimates(findings: Findings) -> Iterator[str]:
+    """What annealing and the bracket say of importance sampling, and whose the gap is."""
+    annealed = findings.values("annealed", "log_px")
+    if annealed is not None and len(annealed) > 1:
+        line = _mean("", "", annealed - _same(findings, "annealed"), "", None)
+        error = line.standard_error or 0.0
+        what, then = "agrees with", ""
+        if abs(line.value) > 2 * error:
+            what = "differs from"
+            then = ": the tighter bound" if line.value > 0 else ": too low, for more --temperatures or --chains to mend"
+        by = f"{line.value:.3g} +- {error:.2g} nats"
+        yield f"Annealing {what} importance sampling on {line.num_data} data, by {by}{then}."
+    lower, upper = findings.values("bracket", "lower"), findings.values("bracket", "upper")
+    if lower is not None and upper is not None:
+        line = _mean("", "", upper - lower, "", None)
+        error = line.standard_error or 0.0
+        closed = "closed within its error" if abs(line.value) <= 2 * error else "open"
+        yield (
+            f"On {line.num_data} data that the model draws, the bracket around log p(x) is {closed}: {line.value:.3g} "
+            f"+- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
+        )
+    found = gaps_of(findings)
+    if found is not None and len(found.elbo) > 1:
+        means = found.means()
+        (whole, _), (family, _), (encoder, _) = (means[n] for n in ("inference", "approximation", "amortization"))
+        yield (
+            f"Of the {whole:.3g} nats between log p(x) and the ELBO, {family:.3g} are the family's and {encoder:.3g} "
+            "the encoder's."
+        )
 
 
 def _on_calibration(calibration: Calibration) -> Iterator[str]:
@@ -209,6 +241,11 @@ def _on_calibration(calibration: Calibration) -> Iterator[str]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _some_of(name: str, values: Tensor, whole: Tensor | None) -> str:
+    """Says where a line is of fewer data than the first."""
+    return name if whole is None or len(values) == len(whole) else f"{name}, {len(values):,} of the data"
 
 
 def _same(findings: Findings, stage: str) -> Float[Tensor, " n"]:

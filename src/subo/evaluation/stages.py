@@ -4,7 +4,7 @@ A piece's random numbers depend on the seed, its stage and its place, and on not
 that was stopped ten times ends with the numbers of one that never was.
 """
 
-import json
+import hashlib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from subo.data import stream
 from subo.errors import InputError
-from subo.files import replacing, write_json
+from subo.files import replacing, write_text
 
 __all__ = ["Measured", "Stage", "measure_in_stages"]
 
@@ -34,6 +34,7 @@ class Stage:
         title: What a progress bar calls it.
         pieces: The data of each, positions in the split; for a measurement of the whole, one piece.
         work: From positions and a seed to results by name, the last axis that of the data, or without any.
+        settings: Numbers that its results depend on: what was measured with others is not taken for it.
         optional: Whether the others are made though this one refuses the model.
     """
 
@@ -41,6 +42,7 @@ class Stage:
     title: str
     pieces: Sequence[Tensor]
     work: Callable[[Tensor, int], Results]
+    settings: tuple[int, ...] = ()
     optional: bool = True
 
 
@@ -65,7 +67,7 @@ def measure_in_stages(
     stages: Sequence[Stage],
     *,
     folder: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    identity: str = "",
     minutes: float | None = None,
     seed: int = 0,
     advance: Callable[[str, int], Any] | None = None,
@@ -75,7 +77,7 @@ def measure_in_stages(
     Args:
         stages: What to measure.
         folder: Where pieces are kept; nowhere by default.
-        settings: All that results depend on, plain values: pieces of other settings are thrown away.
+        identity: Of the model and the data: pieces of others are thrown away.
         minutes: How long at the most; a piece that has begun is finished, and at least one is made.
         seed: Of all random numbers.
         advance: Called with a stage's title and the number of data done, as they are.
@@ -88,14 +90,14 @@ def measure_in_stages(
     """
     started = time.monotonic()
     if folder is not None:
-        _prepare(folder, json.loads(json.dumps({**(settings or {}), "seed": seed})))
+        _prepare(folder, identity)
     found: dict[str, Measured] = {}
     made = False
     for stage in stages:
         done: list[tuple[Tensor, Results]] = []
         refused = ""
         for number, rows in enumerate(stage.pieces):
-            file = folder / f"{stage.name}-{number}.safetensors" if folder is not None else None
+            file = folder / _name(stage, rows, seed) if folder is not None else None
             if file is not None and file.exists():
                 results: Results = load_file(file)
             elif made and minutes is not None and time.monotonic() - started >= 60 * minutes:
@@ -108,6 +110,11 @@ def measure_in_stages(
                         raise
                     refused = str(error)
                     break
+                except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                    if not stage.optional:  # one measurement that fails does not cost the others
+                        raise
+                    refused = f"it failed ({type(error).__name__}: {error}). This should not happen: please report it."
+                    break
                 made = True
                 if file is not None:
                     with replacing(file) as temporary:
@@ -119,17 +126,19 @@ def measure_in_stages(
     return found
 
 
-def _prepare(folder: Path, settings: dict[str, Any]) -> None:
-    """An empty folder with these settings, or the one that has them already."""
-    kept = folder / "settings.json"
-    try:
-        same = json.loads(kept.read_text(encoding="utf-8")) == settings
-    except (OSError, ValueError):
-        same = False
-    if not same:
+def _prepare(folder: Path, identity: str) -> None:
+    """An empty folder of this identity, or the one that has it already."""
+    kept = folder / "identity.txt"
+    if not kept.exists() or kept.read_text(encoding="utf-8") != identity:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_json(kept, settings)
+        write_text(kept, identity)
+
+
+def _name(stage: Stage, rows: Tensor, seed: int) -> str:
+    """The file of a piece: by all that its results depend on."""
+    key = repr((stage.settings, rows.tolist(), seed))
+    return f"{stage.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
 
 def _joined(done: list[tuple[Tensor, Results]], complete: bool, refused: str) -> Measured:

@@ -1,0 +1,318 @@
+"""Any directed graph of latent variables: a distribution over named nodes, each given its parents.
+
+A graph is used as prior and as posterior of a :class:`~subo.model.VAE`, which need not know of it: z is a dict, and
+the draw has one factor a node.
+"""
+
+from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, constraints, kl_divergence, register_kl
+
+from subo import context as contexts
+from subo.errors import InputError
+from subo.families import Family
+from subo.model import Factor, sum_layers
+
+__all__ = ["Child", "Joint", "JointDistribution"]
+
+_INPUT = ("x", "input")  # how a node calls what the graph itself is given
+
+
+class Child(nn.Module):
+    """A conditional distribution whose network reads some variables by name: ``family(network(parents))``.
+
+    The parents' elements are set side by side, ``(N, all of their elements)``. As a likelihood it reads them out of z.
+
+    Args:
+        family: Parameters -> Distribution.
+        network: ``(N, elements) -> (N, family.num_params)``.
+        *parents: Names of nodes, of the context, or ``x``, what a posterior is given.
+
+    Example:
+        >>> from subo import Gaussian, mlp
+        >>> node = Child(Gaussian((2,)), mlp(5, 4), "z2", "label")
+        >>> node(z2=torch.zeros(7, 4), label=torch.ones(7)).mean.shape
+        torch.Size([7, 2])
+    """
+
+    def __init__(self, family: Family, network: nn.Module, *parents: str):
+        super().__init__()
+        if not parents:
+            raise InputError("a Child needs the name of at least one parent: Child(family, network, 'z2')")
+        self.family = family
+        self.network = network
+        self.parents = parents
+
+    def forward(self, z: dict[str, Tensor] | None = None, **named: Tensor) -> Distribution:
+        values = named | (z or {})
+        missing = [name for name in self.parents if name not in values]
+        if missing:
+            raise InputError(
+                f"a node reads '{missing[0]}', and it is given {', '.join(sorted(values)) or 'nothing'}. Name a node "
+                "of the graph, something of the context, or x."
+            )
+        like = next(self.network.parameters(), torch.zeros(()))
+        return self.family(self.network(torch.cat([values[name].flatten(1).to(like) for name in self.parents], dim=1)))
+
+
+class Joint(nn.Module):
+    r"""A distribution over a directed graph of variables, ``p(z) = prod_i p(z_i | parents of z_i)``.
+
+    A node is any module (or function) whose call returns a Distribution; the parameters of its call name its parents:
+    other nodes, what is in the batch's context, or ``x``, the data, where the graph is a posterior. It handles an
+    ordinary batch of N rows. :class:`Child` reads parents by name for a network that takes one tensor.
+
+    Args:
+        **nodes: By name, in any order.
+
+    Raises:
+        InputError: There is no node, a node's parent is not known, or parents form a circle.
+
+    Example:
+        >>> from subo import VAE, Bernoulli, Conditional, Gaussian, StandardNormal, mlp
+        >>> prior = Joint(z2=StandardNormal(2), z1=Child(Gaussian((3,)), mlp(2, 6), "z2"))
+        >>> posterior = Joint(z1=Conditional(Gaussian((3,)), mlp(8, 6)), z2=Child(Gaussian((2,)), mlp(3, 4), "z1"))
+        >>> model = VAE(prior, Child(Bernoulli((8,)), mlp(3, 8), "z1"), posterior)
+        >>> draw = model.draw(torch.zeros(5, 8), num_samples=4)
+        >>> draw.log_weight.shape, len(draw.factors), draw.z["z2"].shape
+        (torch.Size([4, 5]), 2, torch.Size([4, 5, 2]))
+    """
+
+    def __init__(self, **nodes: Any):
+        super().__init__()
+        if not nodes:
+            raise InputError("a graph needs at least one node: Joint(z=StandardNormal(2))")
+        for name, node in nodes.items():
+            if not callable(node):
+                raise InputError(
+                    f"node '{name}' is a {type(node).__name__}, and a node is a module that returns a Distribution"
+                )
+        self.modules_of = nn.ModuleDict({name: node for name, node in nodes.items() if isinstance(node, nn.Module)})
+        self._functions = {name: node for name, node in nodes.items() if not isinstance(node, nn.Module)}
+        parents = {name: _parents(node) for name, node in nodes.items()}
+        for name, (required, takes_all) in parents.items():
+            if takes_all and not required:
+                raise InputError(
+                    f"node '{name}' names no parent: its call takes **anything. Name the parents in its signature, or "
+                    "take Child(family, network, 'parent')."
+                )
+        self.parents = {name: tuple(required) for name, (required, _) in parents.items()}
+        edges = {name: {parent for parent in found if parent in nodes} for name, found in self.parents.items()}
+        try:
+            self.order = tuple(TopologicalSorter(edges).static_order())
+        except CycleError as error:
+            circle = " -> ".join(reversed(error.args[1]))
+            raise InputError(
+                f"the parents of the nodes form a circle: {circle}. A graph has a node to begin with."
+            ) from None
+
+    def node(self, name: str) -> Any:
+        """The module of a node."""
+        return self.modules_of[name] if name in self.modules_of else self._functions[name]
+
+    def forward(self, input: Tensor | None = None, **context: Tensor) -> "JointDistribution":
+        known = dict(context) if input is None else {**context, **dict.fromkeys(_INPUT, input)}
+        used = {parent for found in self.parents.values() for parent in found if parent in known} - set(self.order)
+        for name, found in self.parents.items():
+            unknown = [parent for parent in found if parent not in self.order and parent not in known]
+            if unknown:
+                raise InputError(
+                    f"node '{name}' has the parent '{unknown[0]}', which is no node ({', '.join(self.order)}) and not "
+                    f"in what the graph is given ({', '.join(sorted(set(known) - {'input'})) or 'nothing'}). Rename "
+                    "the parameter of its call, or pass context={...} with the data."
+                )
+        length = len(input) if input is not None else next((len(known[name]) for name in sorted(used)), None)
+        return JointDistribution(self, known, Size() if length is None else Size([length]))
+
+
+def _parents(node: Any) -> tuple[tuple[str, ...], bool]:
+    """The names that a node's call declares, and whether it takes any other."""
+    if isinstance(node, Child):
+        return node.parents, False
+    function = node.forward if isinstance(node, nn.Module) else node
+    plain = getattr(function, "__func__", function)
+    names, takes_all = contexts.declared(plain, int(plain is not function))
+    return tuple(name for name, _ in names), takes_all
+
+
+class JointDistribution(Distribution):
+    """What a :class:`Joint` returns: samples and densities of all nodes, as dicts of tensors.
+
+    Args:
+        graph: The nodes.
+        known: What they are given beside each other, leading axis B.
+        batch_shape: ``(B,)``, or ``()`` for a prior that is given nothing.
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
+    has_rsample = True  # of which nodes that have none are told when they are asked
+
+    def __init__(self, graph: Joint, known: Mapping[str, Tensor], batch_shape: Size):
+        self.graph, self.known = graph, known
+        super().__init__(batch_shape, Size(), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """That of the nodes is asked of each factor."""
+        return constraints.real
+
+    def conditional(self, name: str, values: Mapping[str, Tensor], lead: Size) -> Distribution:
+        """A node's distribution given its parents among `values`, leaves ``(*lead, *event)``.
+
+        Returns:
+            Batch shape `lead`, or shorter, where the node does not depend on others.
+
+        Raises:
+            InputError: The node returned no Distribution, or one of another batch.
+        """
+        graph, node = self.graph, self.graph.node(name)
+        sampled = [parent for parent in graph.parents[name] if parent in graph.order]
+        if not sampled:
+            return _checked(name, contexts.call(node, context=self._given(node)), (Size(), self.batch_shape))
+        rows = lead.numel()
+        parents = {parent: values[parent].reshape(rows, *values[parent].shape[len(lead) :]) for parent in sampled}
+        known = {key: _folded(tensor, lead) for key, tensor in self._given(node).items()}
+        p = _checked(name, contexts.call(node, context=known | parents), (Size([rows]),))
+        return p if len(lead) == 1 else _unfolded(p, lead)
+
+    def _given(self, node: Any) -> dict[str, Tensor]:
+        """What a node may be told of beside other nodes; under one name only, where it takes any."""
+        names, takes_all = _parents(node)
+        return {k: v for k, v in self.known.items() if k in names or (takes_all and k not in _INPUT)}
+
+    def rsample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Ancestral samples, leaves ``(*sample, *batch, *event)``, differentiable in the parameters."""
+        return self._drawn(Size(sample_shape), path=True)
+
+    def sample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The same, without a gradient through the samples."""
+        with torch.no_grad():
+            return self._drawn(Size(sample_shape), path=False)
+
+    def _drawn(self, sample_shape: Size, *, path: bool) -> dict[str, Tensor]:
+        lead = sample_shape + self.batch_shape
+        wide = lead if len(lead) else Size([1])
+        values: dict[str, Tensor] = {}
+        for name in self.graph.order:
+            p = self.conditional(name, values, wide)
+            if path and not p.has_rsample:
+                raise InputError(
+                    f"node '{name}' has no rsample ({type(p).__name__}): the gradient has no path from z to its "
+                    "parameters. Use ScoreFunction, or a family that has a path."
+                )
+            shape = wide[: len(wide) - len(p.batch_shape)]
+            values[name] = p.rsample(shape) if path else p.sample(shape)
+        return values if len(lead) else {name: leaf.squeeze(0) for name, leaf in values.items()}
+
+    def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """``sum_i log p(z_i | parents)``, of the leaves' leading shape."""
+        return sum_layers([p.log_prob(value[name]) for name, p in self._conditionals(value).items()])
+
+    def factors(self, p: Distribution, z: Mapping[str, Tensor]) -> tuple[Factor, ...]:
+        """One factor a node of this posterior, in the order of drawing, against the same node of the prior.
+
+        Args:
+            p: The prior.
+            z: Samples of this distribution, ``(K, B, *event)``.
+
+        Raises:
+            InputError: The prior is no graph of the same nodes, or a node is over another event there.
+        """
+        if not isinstance(p, JointDistribution) or set(p.graph.order) != set(self.graph.order):
+            others = ", ".join(p.graph.order) if isinstance(p, JointDistribution) else type(p).__name__
+            raise InputError(
+                f"the posterior is a graph of the nodes {', '.join(self.graph.order)}, and the prior is {others}: both "
+                "are a Joint of the same nodes"
+            )
+        own, prior = self._conditionals(z), p._conditionals(z)
+        for name in self.graph.order:
+            if own[name].event_shape != prior[name].event_shape:
+                raise InputError(
+                    f"node '{name}' is over events of shape {tuple(own[name].event_shape)} in the posterior and "
+                    f"{tuple(prior[name].event_shape)} in the prior: make them equal"
+                )
+        return tuple(Factor(own[name], prior[name], z[name]) for name in self.graph.order)
+
+    def _conditionals(self, values: Mapping[str, Tensor]) -> dict[str, Distribution]:
+        """Every node's distribution given the others' values."""
+        root = next(name for name in self.graph.order)
+        first = self.conditional(root, values, Size())
+        lead = values[root].shape[: values[root].ndim - len(first.event_shape)]
+        return {root: first} | {name: self.conditional(name, values, lead) for name in self.graph.order[1:]}
+
+
+class Unfolded(Distribution):
+    """A distribution over ``N = prod(lead)`` rows as one of batch shape `lead`, for those that know no other way.
+
+    Args:
+        base: Batch shape ``(N,)``.
+        lead: The shape.
+    """
+
+    arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
+
+    def __init__(self, base: Distribution, lead: Size):
+        self.base = base
+        super().__init__(lead, base.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """As the base."""
+        return self.base.has_rsample
+
+    @property
+    def support(self) -> Any:
+        """As the base."""
+        return self.base.support
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """``(*sample, *lead, *event)``."""
+        return self.base.rsample(Size(sample_shape)).unflatten(len(sample_shape), self.batch_shape)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """``(*sample, *lead, *event)``."""
+        return self.base.sample(Size(sample_shape)).unflatten(len(sample_shape), self.batch_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """``(*sample, *lead)``."""
+        split = value.ndim - len(self.event_shape) - len(self.batch_shape)
+        value = value.expand(*value.shape[:split], *self.batch_shape, *self.event_shape)
+        return self.base.log_prob(value.flatten(split, split + len(self.batch_shape) - 1)).unflatten(
+            -1, self.batch_shape
+        )
+
+
+@register_kl(Unfolded, Unfolded)
+def _kl_unfolded(q: Unfolded, p: Unfolded) -> Tensor:
+    """That of the rows."""
+    return kl_divergence(q.base, p.base).unflatten(0, q.batch_shape)
+
+
+def _unfolded(p: Distribution, lead: Size) -> Distribution:
+    own = getattr(p, "unflatten", None)
+    return Unfolded(p, lead) if own is None else own(tuple(lead))
+
+
+def _folded(tensor: Float[Tensor, "B ..."], lead: Size) -> Tensor:
+    """What is known of B data for every row of ``(*lead)``, the last of which is B."""
+    return tensor.expand(*lead[:-1], *tensor.shape).reshape(lead.numel(), *tensor.shape[1:])
+
+
+def _checked(name: str, p: Any, batch_shapes: tuple[Size, ...]) -> Distribution:
+    if not isinstance(p, Distribution):
+        raise InputError(
+            f"node '{name}' returned {type(p).__name__}; expected a torch.distributions.Distribution. Usually a "
+            "network stands where Child(family, network, ...) should."
+        )
+    if p.batch_shape not in batch_shapes:
+        raise InputError(
+            f"node '{name}' returned batch_shape {tuple(p.batch_shape)}; expected "
+            f"{' or '.join(str(tuple(shape)) for shape in batch_shapes)}: the rows that it was given. Dimensions of "
+            "one datum belong to its event: wrap it in Independent(..., 1)."
+        )
+    return p
