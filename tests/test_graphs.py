@@ -142,9 +142,7 @@ def test_bounds_are_in_their_order_and_divergences_in_closed_form_agree_with_sam
     truth = evidence.log_prob(x)
     draws = model.draw(x, num_samples=20_000)
     for factor in draws.factors:
-        closed, sampled = factor.kl, factor.log_posterior - factor.log_prior
-        assert closed is not None
-        within(sampled - closed, 0.0)
+        within(factor.log_posterior - factor.log_prior - factor.rate(), 0.0)
         assert (factor.rate() > 0).all()
     weights = draws.log_weight
     elbo, iwae = weights.mean(0), (weights.view(5, -1, 3).logsumexp(0) - torch.tensor(5.0).log()).mean(0)
@@ -152,6 +150,27 @@ def test_bounds_are_in_their_order_and_divergences_in_closed_form_agree_with_sam
     assert (iwae < truth).all()
     assert_close(ELBO()(draws), elbo, rtol=0, atol=0.1)
     within((weights - truth).exp(), 1.0)
+
+
+def test_a_divergence_is_in_closed_form_only_where_the_priors_parents_do_not_depend_on_the_node():
+    x = torch.randint(2, (4, 6)).double()
+    bottom_up, top_down = two_layers(), two_layers()
+    top_down.posterior = Joint(
+        z2=Conditional(Gaussian((2,)), mlp(6, 4)), z1=Child(Gaussian((3,)), mlp(8, 6), "z2", "x")
+    )
+    top_down.double()
+    known = []
+    for model in (bottom_up, top_down):
+        draw = model.draw(x, num_samples=5000)
+        known.append([factor.kl is not None for factor in draw.factors])
+        for factor in draw.factors:
+            if factor.kl is not None:
+                within(factor.log_posterior - factor.log_prior - factor.kl, 0.0)
+        within(draw.log_weight - ELBO(closed_form_kl=False)(draw), 0.0)
+        elbos = torch.stack([ELBO()(model.draw(x, num_samples=200)) for _ in range(30)])
+        others = torch.stack([ELBO(closed_form_kl=False)(model.draw(x, num_samples=200)) for _ in range(30)])
+        within(elbos - others, 0.0)
+    assert known == [[False, True], [True, True]]  # z1, z2 and z2, z1
 
 
 def test_its_gap_is_the_sum_of_divergences_layer_by_layer():
@@ -167,7 +186,7 @@ def test_annealing_and_importance_sampling_run_on_a_graph():
     model, evidence = shifted()
     x = evidence.sample(torch.Size([3]))
     for start in ("prior", "posterior"):
-        found = ais(model, x, temperatures=60, chains=64, start=start)  # pyright: ignore[reportArgumentType]
+        found = ais(model, x, temperatures=10, chains=32, leapfrog_steps=4, start=start)  # pyright: ignore
         assert ((found.log_px - evidence.log_prob(x)).abs() < 5 * found.standard_error).all()
     sampled = log_marginal(model, x, num_samples=2000)
     assert sampled.rate.shape == (3, 3)
@@ -182,7 +201,7 @@ def test_gradients_along_the_path_and_by_the_score_have_the_same_mean():
     exact = torch.stack([-by * p.sum() for by, p in zip((0.2, -0.3, 0.4), precisions, strict=True)])
     for gradient, closed in ((None, True), (None, False), (ScoreFunction("leave-one-out"), False)):
         objective = Objective(model, ELBO(closed_form_kl=closed), gradient=gradient, num_samples=64)
-        found = [torch.autograd.grad(-objective(x).loss, parameters) for _ in range(200)]
+        found = [torch.autograd.grad(-objective(x).loss, parameters) for _ in range(100)]
         within(torch.stack([torch.stack(list(slopes)) for slopes in found]), exact)
 
 
@@ -233,7 +252,7 @@ def test_the_context_reaches_every_node_and_is_repeated_with_its_datum():
     z = prior(label=label).sample(torch.Size([2000]))
     assert z["z1"].shape == (2000, 3, 2)
     within(z["z1"], torch.tensor([0.0, 11.0, 22.0]).double()[:, None])
-    with pytest.raises(InputError, match=r"node 'z2' has the parent 'label'.*Rename"):
+    with pytest.raises(InputError, match=r"node 'z\d' has the parent 'label'.*Rename"):
         prior()
 
 
@@ -277,7 +296,9 @@ def test_graphs_of_different_nodes_or_sizes_are_refused():
     with pytest.raises(InputError, match="a Joint of the same nodes"):
         VAE(other, model.likelihood, model.posterior).draw(x)
     wide = Joint(z2=StandardNormal(5), z1=Child(Gaussian((3,)), mlp(5, 6), "z2")).double()
-    with pytest.raises(InputError, match=r"node 'z2' is over events of shape \(2,\) in the posterior and \(5,\)"):
+    with pytest.raises(
+        InputError, match=r"node 'z2' is over events of shape \(5,\), and its values have the shape \(2,\)"
+    ):
         VAE(wide, model.likelihood, model.posterior).draw(x)
     with pytest.raises(InputError, match="a node reads 'z9'"):
         Child(Bernoulli((6,)), mlp(3, 6), "z9")({"z1": torch.zeros(2, 3)})

@@ -29,6 +29,7 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
+from subo.graphs import Child, Joint
 from subo.inference import Inferred, infer
 from subo.linear_gaussian import probabilistic_pca
 from subo.local_flow import CouplingFlow
@@ -53,6 +54,7 @@ __all__ = [
     "BernoulliPrior",
     "Categorical",
     "CategoricalPrior",
+    "Child",
     "Conditional",
     "ContinuousBernoulli",
     "CouplingFlow",
@@ -71,6 +73,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "InverseAutoregressiveFlow",
+    "Joint",
     "Laplace",
     "LatentVariableModel",
     "Local",

@@ -9,7 +9,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 
@@ -111,6 +111,14 @@ class Joint(nn.Module):
                 f"the parents of the nodes form a circle: {circle}. A graph has a node to begin with."
             ) from None
 
+    def descendants(self, name: str) -> set[str]:
+        """The nodes that depend on one, near or far."""
+        found = {name}
+        for other in self.order:  # parents come first
+            if found & set(self.parents[other]):
+                found.add(other)
+        return found - {name}
+
     def node(self, name: str) -> Any:
         """The module of a node."""
         return self.modules_of[name] if name in self.modules_of else self._functions[name]
@@ -211,10 +219,20 @@ class JointDistribution(Distribution):
 
     def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``sum_i log p(z_i | parents)``, of the leaves' leading shape."""
+        if self._is_lone(value):
+            return self.log_prob({name: leaf.unsqueeze(0) for name, leaf in value.items()}).squeeze(0)
         return sum_layers([p.log_prob(value[name]) for name, p in self._conditionals(value).items()])
+
+    def _is_lone(self, value: Mapping[str, Tensor]) -> bool:
+        """Whether values are one sample, without a leading axis."""
+        root = self.graph.order[0]
+        return value[root].ndim == len(self.conditional(root, value, Size([1])).event_shape)
 
     def factors(self, p: Distribution, z: Mapping[str, Tensor]) -> tuple[Factor, ...]:
         """One factor a node of this posterior, in the order of drawing, against the same node of the prior.
+
+        A node's divergence is in closed form only where its parents in the prior do not depend on it in the posterior:
+        ``E_q[log q(z1|x) - log p(z1|z2)]`` with z2 from ``q(z2|z1)`` is not the mean of ``KL(q(z1|x) || p(z1|z2))``.
 
         Args:
             p: The prior.
@@ -230,20 +248,32 @@ class JointDistribution(Distribution):
                 "are a Joint of the same nodes"
             )
         own, prior = self._conditionals(z), p._conditionals(z)
-        for name in self.graph.order:
-            if own[name].event_shape != prior[name].event_shape:
-                raise InputError(
-                    f"node '{name}' is over events of shape {tuple(own[name].event_shape)} in the posterior and "
-                    f"{tuple(prior[name].event_shape)} in the prior: make them equal"
-                )
-        return tuple(Factor(own[name], prior[name], z[name]) for name in self.graph.order)
+        return tuple(
+            Factor(
+                own[name],
+                prior[name],
+                z[name],
+                closed_form=not self.graph.descendants(name) & set(p.graph.parents[name]),
+            )
+            for name in self.graph.order
+        )
 
     def _conditionals(self, values: Mapping[str, Tensor]) -> dict[str, Distribution]:
-        """Every node's distribution given the others' values."""
-        root = next(name for name in self.graph.order)
-        first = self.conditional(root, values, Size())
-        lead = values[root].shape[: values[root].ndim - len(first.event_shape)]
-        return {root: first} | {name: self.conditional(name, values, lead) for name in self.graph.order[1:]}
+        """Every node's distribution given the others' values, leaves ``(*lead, *event)``, lead not empty."""
+        found: dict[str, Distribution] = {}
+        lead: Size | None = None
+        for name in self.graph.order:
+            p = self.conditional(name, values, lead or Size([1]))
+            shape = values[name].shape
+            split = len(shape) - len(p.event_shape) if lead is None else len(lead)
+            if p.event_shape != shape[split:]:
+                raise InputError(
+                    f"node '{name}' is over events of shape {tuple(p.event_shape)}, and its values have the shape "
+                    f"{tuple(shape[split:])}: make it the same in prior and posterior"
+                )
+            lead = shape[:split]
+            found[name] = p
+        return found
 
 
 class Unfolded(Distribution):
@@ -298,7 +328,7 @@ def _unfolded(p: Distribution, lead: Size) -> Distribution:
     return Unfolded(p, lead) if own is None else own(tuple(lead))
 
 
-def _folded(tensor: Float[Tensor, "B ..."], lead: Size) -> Tensor:
+def _folded(tensor: Shaped[Tensor, "B ..."], lead: Size) -> Tensor:
     """What is known of B data for every row of ``(*lead)``, the last of which is B."""
     return tensor.expand(*lead[:-1], *tensor.shape).reshape(lead.numel(), *tensor.shape[1:])
 
