@@ -26,7 +26,6 @@ from subo.gradients import (
     WakePhi,
 )
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
-from subo.local_flow import CouplingFlow
 from subo.model import VAE
 from subo.refinement import Refined
 
@@ -58,7 +57,6 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
 OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "full-rank gaussian": lambda event: f.FullRankGaussian(event),
     "inverse autoregressive flow": lambda event: InverseAutoregressiveFlow(event, context_dim=3, hidden=(8,)),
-    "coupling flow": lambda event: CouplingFlow(event, transforms=2, hidden=4),
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS

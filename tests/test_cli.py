@@ -205,10 +205,11 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     "changes, words",
     [
         ({}, []),
-        ({"rate": 0.05}, ["collapsed"]),
-        ({"active_units": 0}, ["collapsed"]),
+        ({"rate": 0.05}, ["nearly the prior"]),
+        ({"active_units": 0}, ["nearly the prior"]),
         ({"median_ess": 99.0}, ["99.0 of 1000", "may be above"]),
         ({"median_ess": 3.0}, ["3.0 of 1000", "well above"]),
+        ({"high_pareto_k": 12}, ["12 of", "k-hat above 0.7", "--full"]),
         ({"at_floor": 0.5}, ["50.0% of the likelihood's scales"]),
     ],
 )
@@ -216,7 +217,14 @@ def test_numbers_to_be_read_with_care_have_a_warning(
     fitted: Path, changes: dict, words: list[str], capsys: pytest.CaptureFixture
 ):
     result = json.loads((fitted / "evaluation.json").read_text())
-    result |= {"rate": 5.0, "active_units": 2, "median_ess": 500.0, "num_samples": 1000, "at_floor": None} | changes
+    result |= {
+        "rate": 5.0,
+        "active_units": 2,
+        "median_ess": 500.0,
+        "high_pareto_k": 0,
+        "num_samples": 1000,
+        "at_floor": None,
+    } | changes
     print_evaluation(result, json.loads((fitted / "config.json").read_text()))
     printed = capsys.readouterr().out
     assert printed.count("Careful") == bool(words)

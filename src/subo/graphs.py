@@ -57,7 +57,8 @@ class Child(nn.Module):
                 "of the graph, something of the context, or x."
             )
         like = next(self.network.parameters(), torch.zeros(()))
-        return self.family(self.network(torch.cat([values[name].flatten(1).to(like) for name in self.parents], dim=1)))
+        rows = [values[name].to(like).reshape(len(values[name]), -1) for name in self.parents]
+        return self.family(self.network(torch.cat(rows, dim=1)))
 
 
 class Joint(nn.Module):
