@@ -3,7 +3,8 @@
 784-200-200-50 with ELU, mirrored decoder and a factorised Gaussian posterior, as theirs; log p(x) is the larger of
 importance sampling and annealed importance sampling, datum by datum. What differs is the recipe: bits drawn afresh at
 every visit, batches of 100 and Adam with a cosine decay over some epochs, few beside what such models are trained for.
-A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second table is of the same images and the weights that were kept during training.
+A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second
+table is of the same images and the weights that were kept during training.
 
     python benchmarks/cremer.py --data mnist --epochs 60 --out runs/cremer
 """
