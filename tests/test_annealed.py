@@ -138,12 +138,12 @@ def test_weights_are_unbiased_upwards_and_their_inverse_downwards_with_few_tempe
     model = linear(Shifted, log_scale=1.0)  # wide enough for 1 / p(x|z) to have a variance
     x = 2.0 * torch.randn(2, 5, dtype=torch.float64)
     log_px = model.likelihood.log_px(x).detach()
-    annealing = Annealing(temperatures, chains=20_000, leapfrog_steps=3, start=start)
+    annealing = Annealing(temperatures, chains=8000, leapfrog_steps=3, start=start)
     bridge, state = begin(model, x, {}, annealing)
     steps = annealing.steps(bridge, state)
     up, _ = annealing.upwards(bridge, begin(model, x, {}, annealing)[1], steps)
     within((up - log_px).exp(), 1.0)
-    exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([20_000]))
+    exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([8000]))
     down, _ = annealing.downwards(bridge, bridge.at(exact), steps)
     within((log_px - down).exp(), 1.0)
     assert (up.mean(0) < log_px).all()
@@ -208,7 +208,7 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
         x = model.sample(60)[1].sample()
     truth = exact_log_px(model, x)
     short = bdmc(model, 60, temperatures=5, chains=2, start=start)
-    long = bdmc(model, 60, temperatures=60, start=start)
+    long = bdmc(model, 60, temperatures=30, chains=8, start=start)
     for sandwich in (short, long):
         below, above = sandwich.lower - truth, sandwich.upper - truth
         assert below.mean() < 5 * below.std() / 60**0.5
@@ -216,14 +216,14 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
         assert_close(sandwich.means()["width"][0], (above - below).mean().item())
     assert (short.lower - truth).mean() < -0.1, "too good to tell the sides"
     assert (short.upper - truth).mean() > 0.1, "too good to tell the sides"
-    assert long.width.mean() < 0.2 * short.width.mean()
+    assert long.width.mean() < 0.5 * short.width.mean()
 
 
 def test_the_upper_bound_is_the_harmonic_mean_of_its_chains():
     model = linear(log_scale=1.0)
     with forked(0):
-        x = model.sample(4000)[1].sample()
-    found = bdmc(model, 4000, temperatures=2, chains=4, leapfrog_steps=2)
+        x = model.sample(2000)[1].sample()
+    found = bdmc(model, 2000, temperatures=2, chains=4, leapfrog_steps=2)
     truth = model.likelihood.log_px(x).detach()
     within((found.lower - truth).exp(), 1.0)
     within((truth - found.upper).exp(), 1.0)

@@ -180,7 +180,7 @@ def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     with torch.no_grad():
         posterior.params.normal_()
     rows, data = VAE(pca.prior, pca.likelihood, posterior), Split(torch.randn(30, 5))
-    depth = replace(SHALLOW, max_data=20, num_samples=2000)
+    depth = replace(SHALLOW, max_data=20, intensive_data=2)
     before = torch.get_rng_state()
     findings = evaluate_fully(rows, data, depth=depth)
     assert torch.equal(torch.get_rng_state(), before)

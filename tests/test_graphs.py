@@ -167,8 +167,8 @@ def test_a_divergence_is_in_closed_form_only_where_the_priors_parents_do_not_dep
             if factor.kl is not None:
                 within(factor.log_posterior - factor.log_prior - factor.kl, 0.0)
         within(draw.log_weight - ELBO(closed_form_kl=False)(draw), 0.0)
-        elbos = torch.stack([ELBO()(model.draw(x, num_samples=200)) for _ in range(30)])
-        others = torch.stack([ELBO(closed_form_kl=False)(model.draw(x, num_samples=200)) for _ in range(30)])
+        elbos = torch.stack([ELBO()(model.draw(x, num_samples=200)) for _ in range(12)])
+        others = torch.stack([ELBO(closed_form_kl=False)(model.draw(x, num_samples=200)) for _ in range(12)])
         within(elbos - others, 0.0)
     assert known == [[False, True], [True, True]]  # z1, z2 and z2, z1
 
