@@ -17,7 +17,7 @@ from subo.data import Data, Split, stream
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, sentences
 from subo.evaluation.pareto import HIGH_PARETO_K
-from subo.evaluation.summary import rows_at_a_time
+from subo.evaluation.summary import rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
 from subo.files import read_json, write_json, write_text
@@ -112,7 +112,7 @@ def evaluate_run_fully(
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
     said = sentences(findings)
     written = [run.evaluation_of(split), run.per_datum(split)]
-    _write_numbers(written[0], experiment, findings, table, said, split, num_elements)
+    _write_numbers(written[0], experiment, findings, table, said, split, num_elements, share_at_floor(model, held_out))
     write_text(written[1], _per_datum(findings, held_out, positions))
     course = _course(experiment, held_out, split, seed) if findings.complete else []
     written += list(_draw(run, split, findings, course))
@@ -132,6 +132,7 @@ def _write_numbers(
     said: Sequence[str],
     split: str,
     num_elements: int | None,
+    at_floor: float | None,
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
     summary: dict[str, Any] = {}
@@ -159,18 +160,13 @@ def _write_numbers(
         {name: _plain(value) for name, value in summary.items()}
         | provenance(experiment.config)
         | {
-            "at_floor": _at_floor(path),
+            "at_floor": at_floor,
             "complete": findings.complete,
             "depth": asdict(findings.depth),
             "numbers": [{name: _plain(value) for name, value in asdict(line).items()} for line in table],
             "sentences": list(said),
         },
     )
-
-
-def _at_floor(path: Path) -> float | None:
-    """The share of scales at their floor, as an ordinary evaluation of the same weights found it."""
-    return read_json(path).get("at_floor") if path.exists() else None
 
 
 def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:

@@ -110,8 +110,14 @@ class TrainingBar:
 
 def bar(description: str, total: int, *, show: bool) -> tuple[Progress, TaskID]:
     """A plain bar for work of known length: use the first as a context, advance the second."""
+    progress = _plain(show=show)
+    return progress, progress.add_task(description, total=total)
+
+
+def _plain(*, show: bool) -> Progress:
+    """Description, bar, share and time left, where there is a terminal."""
     console = Console(stderr=True)
-    progress = Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=20),
         TaskProgressColumn(),
@@ -120,7 +126,6 @@ def bar(description: str, total: int, *, show: bool) -> tuple[Progress, TaskID]:
         disable=not (show and console.is_terminal),
         transient=True,
     )
-    return progress, progress.add_task(description, total=total)
 
 
 class StagesBar:
@@ -151,15 +156,5 @@ class StagesBar:
 @contextmanager
 def stages_bar(*, show: bool) -> Iterator[StagesBar]:
     """Bars for work in several stages."""
-    console = Console(stderr=True)
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not (show and console.is_terminal),
-        transient=True,
-    )
-    with progress:
+    with _plain(show=show) as progress:
         yield StagesBar(progress, show=show)

@@ -23,7 +23,7 @@ from subo.support import check_support
 _NUMBERS = 2_000_000  # in one tensor of a pass: 8 MB of float32
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
-__all__ = ["Evaluation", "Scores", "evaluate", "measure", "rows_at_a_time", "score"]
+__all__ = ["Evaluation", "Scores", "evaluate", "measure", "rows_at_a_time", "score", "share_at_floor"]
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def measure(
         raise InputError("one datum gives no standard error: evaluate on at least two")
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
-    at_floor = _share_at_floor(model, split)
+    at_floor = share_at_floor(model, split)
     fitted = scores.pareto_k[~scores.pareto_k.isnan()]
     elbo = scores.elbo
     root = math.sqrt(len(split))
@@ -228,8 +228,8 @@ def rows_at_a_time(model: Any, split: Split) -> int:
 
 
 @torch.no_grad()
-def _share_at_floor(model: Any, split: Split) -> float | None:
-    """Asks the likelihood's family, where it has a floor, at the latents of some data."""
+def share_at_floor(model: Any, split: Split) -> float | None:
+    """Share of the likelihood's scales that lie at their floor, at the latents of some data; None without a floor."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
     share = getattr(family, "share_at_floor", None)
     if share is None:

@@ -39,10 +39,13 @@ def gap_bars(
     axes, places = figure.subplots(), np.arange(len(labels))
     _stacked(axes, approximation[0], amortization[0], width=0.5)
     ends = np.cumsum([approximation[0], amortization[0]], axis=0)
-    for end, (means, errors) in zip(ends, (approximation, amortization), strict=True):
+    for end, (means, errors), lowest in zip(ends, (approximation, amortization), (True, False), strict=True):
         axes.errorbar(places + 0.17, end, errors, fmt="none", ecolor=INK, elinewidth=1.1, capsize=3, zorder=5)
-        for x, y, mean, error in zip(places + 0.29, end - means / 2, means, errors, strict=True):
-            axes.text(x, y, _number(mean) + f"\n± {error:.2f}", va="center", fontsize=9, color=INK)
+        # the lowest bar may be too flat for a number at its middle to clear the axis
+        heights = np.minimum(end, 0) if lowest else end - means / 2
+        for x, y, mean, error in zip(places + 0.29, heights, means, errors, strict=True):
+            text = _number(mean) + f"\n± {error:.2f}"
+            axes.text(x, y, text, va="bottom" if lowest else "center", fontsize=9, color=INK)
     for x, end, error, value in zip(places, ends[1], amortization[1], log_px, strict=True):
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
         axes.annotate(f"−ELBO = {_number(end - value)}", (x, max(end, 0) + error), **place, fontsize=9, color=INK)
