@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from subo import bounds, networks, priors
+from subo import bounds, conditioning, networks, priors
 from subo import families as f
 from subo.conditionals import Conditional, Local
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -26,15 +26,22 @@ from subo.gradients import (
     WakePhi,
 )
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.markov import Markov
 from subo.model import VAE
 from subo.refinement import Refined
+from subo.state_space import LinearGaussianStateSpace, StateSpacePosterior
+from subo.steps import Emission
 
 NUM_DATA, LATENT_DIM, DATA_SHAPE = 4, 2, (6,)
 
 
 def context_of(num_data: int) -> dict[str, Tensor]:
     """A context that holds every name that a module of the catalog declares."""
-    return {"index": torch.arange(num_data) % NUM_DATA, "label": torch.arange(num_data) % 3}
+    return {
+        "index": torch.arange(num_data) % NUM_DATA,
+        "label": torch.arange(num_data) % 3,
+        "mask": torch.arange(4) <= torch.arange(num_data).unsqueeze(1) % 4,  # sequences of 1 to 4 steps
+    }
 
 
 # Families: event shape -> family
@@ -201,6 +208,18 @@ def conditional_vae() -> VAE:
     )
 
 
+def by_label_vae() -> VAE:
+    """``p(x, z | label)`` of the library's own parts: a row of parameters a class, one-hot labels beside the inputs."""
+    dim = DATA_SHAPE[0]
+    decoder = conditioning.Labelled(networks.mlp(LATENT_DIM + 3, dim, hidden=(8,)), num_labels=3)
+    encoder = conditioning.Labelled(networks.mlp(dim + 3, 2 * LATENT_DIM, hidden=(8,)), num_labels=3)
+    return VAE(
+        conditioning.ByLabel(f.Gaussian((LATENT_DIM,)), num_labels=3),
+        Conditional(f.Bernoulli(DATA_SHAPE), decoder),
+        Conditional(f.Gaussian((LATENT_DIM,)), encoder),
+    )
+
+
 class Wide(nn.Module):
     """Probabilistic PCA's exact posterior moved aside, and in all directions as wide as in its widest: no weight is
     unbounded, hence every moment of the weights is finite.
@@ -246,6 +265,17 @@ def refined_vae(through: bool) -> VAE:
     return VAE(model.prior, model.likelihood, Refined(model, steps=2, through=through))
 
 
+def markov_vae() -> VAE:
+    """A chain whose steps a network makes, with a linear model's posterior."""
+    decoder = Emission(f.Gaussian((3,)), networks.mlp(LATENT_DIM, 6, hidden=(8,)))
+    step = Conditional(f.Gaussian((LATENT_DIM,)), networks.mlp(LATENT_DIM, 2 * LATENT_DIM, hidden=(8,)))
+    return VAE(
+        Markov(priors.StandardNormal(LATENT_DIM), step),
+        decoder,
+        StateSpacePosterior(LinearGaussianStateSpace(3, LATENT_DIM)),
+    )
+
+
 def fit_together(prior: str, posterior: str) -> bool:
     """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
@@ -263,9 +293,12 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "convolutions, odd": lambda: conv_vae((3, 7, 11)),
     "convolutions, thin": lambda: conv_vae((2, 5, 1)),
     "labelled": conditional_vae,
+    "by label": by_label_vae,
     "probabilistic pca": lambda: probabilistic_pca(6, 2),
     "mean-field pca": mean_field_pca,
     "wide pca": wide_pca,
+    "markov": markov_vae,
+    "linear-gaussian state space": lambda: LinearGaussianStateSpace(3, LATENT_DIM).as_vae(),
     "refined": lambda: refined_vae(through=True),
     "refined, stopped": lambda: refined_vae(through=False),
 }

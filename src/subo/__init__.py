@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
 from subo.bounds import ELBO, IWAE, MIWAE, Renyi
 from subo.conditionals import Conditional, Given, Local
+from subo.conditioning import ByLabel, Labelled, Stack
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, log_marginal
 from subo.families import (
@@ -30,15 +32,20 @@ from subo.gradients import (
     WakePhi,
 )
 from subo.graphs import Child, Joint
+from subo.hidden_markov import HiddenMarkov
 from subo.inference import Inferred, infer
+from subo.ladder import Ladder
 from subo.linear_gaussian import probabilistic_pca
 from subo.local_flow import CouplingFlow
+from subo.markov import Markov, MarkovDistribution
 from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
 from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.refinement import Refined
 from subo.sources import load
+from subo.state_space import LinearGaussianStateSpace
+from subo.steps import Emission
 from subo.training import train
 
 if TYPE_CHECKING:
@@ -52,15 +59,20 @@ __all__ = [
     "VIMCO",
     "Bernoulli",
     "BernoulliPrior",
+    "Block",
+    "BottomUp",
+    "ByLabel",
     "Categorical",
     "CategoricalPrior",
     "Child",
     "Conditional",
     "ContinuousBernoulli",
+    "Correction",
     "CouplingFlow",
     "DReG",
     "DivergedError",
     "Draw",
+    "Emission",
     "Factor",
     "FlowPrior",
     "FullRankGaussian",
@@ -69,26 +81,35 @@ __all__ = [
     "Given",
     "GradientEstimator",
     "GumbelSoftmax",
+    "HiddenMarkov",
     "Inferred",
     "InputError",
     "Interrupted",
     "InverseAutoregressiveFlow",
     "Joint",
+    "Labelled",
+    "Ladder",
     "Laplace",
     "LatentVariableModel",
+    "LinearGaussianStateSpace",
     "Local",
     "Loss",
+    "Markov",
+    "MarkovDistribution",
     "NeuralSplineFlow",
     "Objective",
     "OneHotCategorical",
     "Pathwise",
     "Poisson",
+    "PrecisionWeighted",
     "Refined",
     "Renyi",
     "ScoreFunction",
+    "Stack",
     "StandardNormal",
     "StickingTheLanding",
     "StraightThrough",
+    "Update",
     "VampPrior",
     "VariationalAutoencoder",
     "WakePhi",

@@ -11,9 +11,19 @@ from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
 from subo.errors import InputError
-from subo.typing import Context, Latent, Path, map_latent
+from subo.typing import Context, Latent, Path, leaves, map_latent
 
-__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel", "mean_over_samples", "sum_layers"]
+__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel", "divergence", "mean_over_samples", "sum_layers"]
+
+
+def divergence(q: Distribution, p: Distribution) -> Tensor | None:
+    """``KL(q || p)`` in closed form, in nats, where torch's registry knows one, else None."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+    except IndexError:  # torch's divergence of its own bits does not broadcast
+        return kl_divergence(q, p.expand(q.batch_shape))
 
 
 class Factor:
@@ -25,6 +35,7 @@ class Factor:
         z: Samples of q, ``(K, B, *event)``.
         log_posterior: ``log q(z)``, ``(K, B)``, where it came with the sample.
         closed_form: Whether the KL may be computed in closed form.
+        kl: Computes that closed form, where it is not for torch's registry to know; it may find that there is none.
     """
 
     def __init__(
@@ -35,11 +46,13 @@ class Factor:
         *,
         log_posterior: Tensor | None = None,
         closed_form: bool = True,
+        kl: Callable[[], Tensor | None] | None = None,
     ):
         self.q, self.p = q, p
         self.z: Any = z  # whatever q and p take
         self._log_posterior = log_posterior
         self._closed_form = closed_form
+        self._kl = kl
 
     @cached_property
     def log_posterior(self) -> Float[Tensor, "K B"]:
@@ -53,18 +66,13 @@ class Factor:
 
     @cached_property
     def kl(self) -> Float[Tensor, "*K B"] | None:
-        """``KL(q || p)`` in closed form, where torch's registry knows one, else None.
+        """``KL(q || p)`` in closed form, where there is one, else None.
 
-        ``(B,)``, or ``(K, B)`` for a layer below others, whose distributions depend on their samples.
+        ``(B,)``, or ``(K, B)`` where it is given samples: of the layers above, or of a chain's steps before.
         """
         if not self._closed_form:
             return None
-        try:
-            return kl_divergence(self.q, self.p)
-        except NotImplementedError:
-            return None
-        except IndexError:  # torch's divergence of its own bits does not broadcast
-            return kl_divergence(self.q, self.p.expand(self.q.batch_shape))
+        return divergence(self.q, self.p) if self._kl is None else self._kl()
 
     def rate(self, *, closed_form: bool = True) -> Float[Tensor, " B"]:
         """``E_q[log q(z | x) - log p(z)]``: in closed form if there is one and it is wanted, else by samples."""
@@ -232,7 +240,7 @@ class VAE(nn.Module):
             z: Latents, leaves ``(K, B, *event)``.
             context: What is known beside x.
         """
-        num_samples = _first_leaf(z).shape[0]
+        num_samples = leaves(z)[0].shape[0]
         rows = map_latent(lambda leaf: leaf.flatten(0, 1), z)
         log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # one of one sample broadcasts
         return self.log_prior(z, context) + log_likelihood
@@ -253,7 +261,11 @@ class VAE(nn.Module):
                 f"the context has {p.batch_shape[0]} rows, and {num_samples} samples were asked for: one each"
             )
         z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
-        return z, contexts.call(self.likelihood, z, context=context)
+        return z, self.decode(z, context)
+
+    def decode(self, z: Latent, context: Context | None = None) -> Distribution:
+        """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
+        return contexts.call(self.likelihood, z, context=context)
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
         q = contexts.call(self.posterior, x, context=context)
@@ -299,10 +311,6 @@ def _samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, 
         return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
     lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)
     return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
-
-
-def _first_leaf(z: Latent) -> Tensor:
-    return z if isinstance(z, Tensor) else next(iter(z.values()))
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
-__all__ = ["Context", "Latent", "Path", "map_latent"]
+__all__ = ["Context", "Latent", "Path", "leaves", "map_latent"]
 
 Latent = Tensor | dict[str, Tensor]
 """A latent variable: one tensor, or one tensor a node of a graph. Opaque to bounds, gradients and training."""
@@ -28,3 +28,8 @@ def map_latent(function: Callable[[Tensor], Tensor], z: Latent) -> Latent:
     if isinstance(z, Tensor):
         return function(z)
     return {name: function(leaf) for name, leaf in z.items()}
+
+
+def leaves(z: Latent) -> list[Tensor]:
+    """The tensors of a latent."""
+    return [z] if isinstance(z, Tensor) else list(z.values())

@@ -9,6 +9,7 @@ other event is drawn as a vector over its features.
 from subo.figures.data_space import decoder_grid, reconstructions, samples, tile
 from subo.figures.latent_space import _mass_levels as _mass_levels
 from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
+from subo.figures.layers import layers
 from subo.figures.style import BLUE as BLUE
 from subo.figures.style import CLASS_COLOURS as CLASS_COLOURS
 from subo.figures.style import GREY as GREY
@@ -21,6 +22,7 @@ __all__ = [
     "decoder_grid",
     "kl_per_dimension",
     "latent_plane",
+    "layers",
     "reconstructions",
     "samples",
     "save",

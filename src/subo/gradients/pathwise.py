@@ -9,7 +9,7 @@ from subo.bounds import ELBO, IWAE, Bound
 from subo.errors import InputError
 from subo.gradients.estimator import GradientEstimator, kind_of, only_layer
 from subo.model import Draw, Factor
-from subo.typing import Context, Latent
+from subo.typing import Context, leaves
 
 __all__ = ["DReG", "Pathwise", "StickingTheLanding", "check_path"]
 
@@ -103,20 +103,16 @@ def check_path(draw: Draw) -> None:
     Raises:
         InputError: log p(x|z) has no gradient in z, as of a decoder that leaves torch.
     """
-    leaves = [leaf for leaf in _leaves(draw.z) if leaf.requires_grad]
-    if not leaves:
+    moved = [leaf for leaf in leaves(draw.z) if leaf.requires_grad]
+    if not moved:
         return
     likelihood = draw.log_likelihood.sum()
-    slopes = torch.autograd.grad(likelihood, leaves, allow_unused=True) if likelihood.requires_grad else [None]
+    slopes = torch.autograd.grad(likelihood, moved, allow_unused=True) if likelihood.requires_grad else [None]
     if all(slope is None for slope in slopes):
         raise InputError(
             "log p(x|z) has no gradient in z, and this gradient goes along the path through z. Usually the likelihood "
             "leaves torch (numpy, detach, rounding). Use ScoreFunction, on the command line --gradient score-function."
         )
-
-
-def _leaves(z: Latent) -> list[Tensor]:
-    return [z] if isinstance(z, Tensor) else list(z.values())
 
 
 def _through_z(factor: Factor) -> Float[Tensor, "K B"]:

@@ -6,18 +6,25 @@ This is the only table from strings to things. The command line makes its option
 from collections.abc import Callable
 
 from subo.objective import Objective
+from subo.recipes.deep_markov import deep_markov
+from subo.recipes.hierarchical import hierarchical
+from subo.recipes.ladder import ladder
 from subo.recipes.parts import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName
 from subo.recipes.vae import vae
 from subo.values import Kind
 
 __all__ = [
     "DISCRETE",
+    "OF_SEQUENCES",
     "RECIPES",
     "ActivationName",
     "BoundName",
     "LikelihoodName",
     "PosteriorName",
     "PriorName",
+    "deep_markov",
+    "hierarchical",
+    "ladder",
     "likelihood_for",
     "vae",
 ]
@@ -37,4 +44,12 @@ def likelihood_for(kind: Kind) -> LikelihoodName:
     return names[kind]
 
 
-RECIPES: dict[str, Callable[..., Objective]] = {"vae": vae}
+OF_SEQUENCES = ("deep-markov",)
+"""The recipes of data that are sequences; the others' are not."""
+
+RECIPES: dict[str, Callable[..., Objective]] = {
+    "vae": vae,
+    "hierarchical": hierarchical,
+    "deep-markov": deep_markov,
+    "ladder": ladder,
+}

@@ -1,6 +1,6 @@
 """The recipe ``vae``: a variational autoencoder with one vector of latents, by any combination of parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.conditionals import Conditional
+from subo.conditioning import ByLabel, Stack, labelled
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Poisson, ScaleSource
+from subo.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson, ScaleSource
 from subo.model import VAE
 from subo.networks import Offset, Standardize, mlp
 from subo.objective import Objective
@@ -50,6 +51,8 @@ def vae(
     scale: ScaleSource = "per-dimension",
     min_scale: float = 1e-3,
     num_classes: int | None = None,
+    condition: Literal["none", "labels"] = "none",
+    num_labels: int | None = None,
     latent_dim: int = 10,
     prior: PriorName = "auto",
     prior_components: int = 10,
@@ -91,8 +94,12 @@ def vae(
             or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
         min_scale: Floor of that scale; a density without one is unbounded.
         num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        condition: What the model is told of each datum: nothing (none), or its class (labels), which p(z|c), p(x|z,c)
+            and q(z|x,c) are then given.
+        num_labels: Classes 0 .. num_labels - 1 of condition labels; as many as the data's by default.
         latent_dim: Size of z.
-        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents.
+        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents; with
+            condition labels one for each class, learned, while every other prior is the same for all classes.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         prior_covariance: Covariances of the mixture's components.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
@@ -140,17 +147,30 @@ def vae(
     center, unit = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
     latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
-    decoder = make_decoder(network, latents.event_shape, family, hidden, channels, activation)
-    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
-        decoder = Offset(decoder, natural_mean(family, examples))
+    labels = _num_labels(condition, num_labels)
+
+    def told(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
+        """A network of inputs of this shape, with the label beside them where there is one."""
+        return make(shape) if labels is None else labelled(make, shape, num_labels=labels, planes=planes)
+
+    def decoder(shape: Size) -> nn.Module:
+        made = make_decoder(network, shape, family, hidden, channels, activation)
+        if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+            return Offset(made, natural_mean(family, examples))
+        return made
 
     def encoder(outputs: int) -> nn.Module:
-        return nn.Sequential(
-            Standardize(center, unit), make_encoder(network, event, outputs, hidden, channels, activation)
+        chain = nn.Sequential if labels is None else Stack  # which hands the label on
+        made = told(
+            lambda shape: make_encoder(network, shape, outputs, hidden, channels, activation),
+            event,
+            planes=network == "conv",
         )
+        return chain(Standardize(center, unit), made)
 
+    likelihood_of = Conditional(family, told(decoder, latents.event_shape))
     q = make_posterior(latents, inference, num_data, encoder)
-    p = make_prior(
+    p = _prior_by_label(prior, posterior, latents, labels) or make_prior(
         prior,
         posterior,
         latents.event_shape,
@@ -184,7 +204,7 @@ def vae(
             "through it would stay as it is: use another prior, or leave it out"
         )
     estimator.check(latents(torch.zeros(1, latents.num_params)), followed, num_samples=num_samples)
-    model = VAE(p, Conditional(family, decoder), q)
+    model = VAE(p, likelihood_of, q)
     if inference == "semi-amortized":
         refined = Refined(
             model,
@@ -196,3 +216,25 @@ def vae(
         )
         model = VAE(p, model.likelihood, refined)
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)
+
+
+def _num_labels(condition: str, num_labels: int | None) -> int | None:
+    """How many classes the model is told apart; None if it is told nothing."""
+    if condition not in ("none", "labels"):
+        raise InputError(f"condition must be none or labels, not '{condition}'")
+    if condition == "labels" and num_labels is None:
+        raise InputError("condition labels needs num_labels: one more than the largest label")
+    return num_labels if condition == "labels" else None
+
+
+def _prior_by_label(prior: str, posterior: str, latents: Family, labels: int | None) -> nn.Module | None:
+    """p(z|c) with parameters for each class, where it is asked for."""
+    if labels is None or prior not in ("auto", "vamp"):
+        return None
+    if prior == "vamp":
+        raise InputError(
+            "the vamp prior is a mixture of q(z|u) at inputs u, and with condition labels q is given a class beside "
+            "its input, which the u have not: use the prior auto, one for each class, or mixture"
+        )
+    discrete = posterior in DISCRETE_POSTERIORS
+    return ByLabel(latents if discrete else Gaussian(latents.event_shape), num_labels=labels)

@@ -1,0 +1,131 @@
+"""A ladder autoencoder of perceptrons on dynamically binarised MNIST, beside the goal of 82.0 nats.
+
+The recipe ``ladder``: layers of latents in one top-down pass, residual networks between them. Trained on all 60,000
+training images with KL warm-up and a cosine decay over a fixed time, and measured on the 10,000 for test (binarised
+once): log p(x) by 5,000 samples, KL and active units layer by layer. A run that was stopped goes on from its
+checkpoint; one that was trained or measured before is not done again.
+
+    python benchmarks/ladder.py --minutes 180 --threads 2 --out runs/ladder
+"""
+
+import argparse
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+import subo
+from subo.data import Split
+from subo.evaluation import evaluate
+from subo.fitting import fit
+from subo.recipes import ladder
+from subo.runs import Run
+from subo.sources import load
+
+GOAL = 82.0  # nats, minus log p(x)
+PUBLISHED = {  # minus log p(x), layer by layer deeper
+    "VAE, 2 layers, IWAE k = 5 (Burda et al., 2016, table 1)": 83.89,
+}
+
+
+def objective_of(arguments: argparse.Namespace, images: Split) -> subo.Objective:
+    """The recipe with these sizes; it starts at the mean image."""
+    torch.manual_seed(0)
+    return ladder(
+        (1, 28, 28),
+        examples=images.x.float() / images.levels,
+        likelihood="bernoulli",
+        latent_dims=tuple(arguments.latent_dims),
+        hidden=tuple(arguments.hidden),
+        depth=arguments.depth,
+        merge=arguments.merge,
+        activation=arguments.activation,
+        free_bits=arguments.free_bits,
+    )
+
+
+def train(objective: subo.Objective, run: Run, images: Split, arguments: argparse.Namespace) -> None:
+    """Trains, goes on where it was stopped, or reads the weights."""
+    if run.model.exists():
+        run.load_weights(objective)
+        return
+    fit(
+        objective,
+        images,
+        minutes=arguments.minutes,
+        batch_size=arguments.batch_size,
+        learning_rate=arguments.learning_rate,
+        warmup_epochs=1.0,
+        decay="cosine",
+        kl_warmup_epochs=arguments.kl_warmup_epochs,
+        clip=arguments.clip,
+        run_dir=run.path,
+        resume=run.checkpoint.exists(),
+        checkpoint_minutes=5,
+        keep_weights=False,
+        progress=True,
+    )
+    run.save_weights(objective)
+
+
+def measure(objective: subo.Objective, run: Run, test: Split, num_samples: int) -> dict:
+    """What evaluation.json holds, measured if it is not there."""
+    if not run.evaluation.exists():
+        started = time.monotonic()
+        result = asdict(evaluate(objective.model, test, num_samples=num_samples))
+        record = result | {"evaluation_seconds": time.monotonic() - started}
+        run.evaluation.write_text(json.dumps(record, indent=2))
+    return json.loads(run.evaluation.read_text())
+
+
+def report(result: dict, last: dict, arguments: argparse.Namespace) -> None:
+    """The table: the numbers beside the goal, then the layers."""
+    nll = -result["log_px"]
+    print(f"epochs {last['epoch']}, {last['seconds'] / 3600:.2f} hours, {arguments.threads} threads")
+    print(f"{'-log p(x)':12s}{nll:8.2f} +- {result['log_px_se']:.2f} by {result['num_samples']:,} samples, goal {GOAL}")
+    print(f"{'-ELBO':12s}{-result['elbo']:8.2f} +- {result['elbo_se']:.2f}")
+    print(f"{'rate':12s}{result['rate']:8.2f}\n{'distortion':12s}{result['distortion']:8.2f}")
+    print(f"median effective sample size {result['median_ess']:.0f}; k-hat above 0.7: {result['high_pareto_k']:,} data")
+    for name, layer in (result["layers"] or {}).items():
+        print(f"{name:12s}{layer['rate']:8.2f} nats, {layer['active_units']:.0f} of {layer['latent_dim']:.0f} active")
+    for name, value in PUBLISHED.items():
+        print(f"{value:8.2f}  {name}")
+    print(f"at most {GOAL} nats: {'yes' if nll <= GOAL else 'NO'}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=180)
+    parser.add_argument("--latent-dims", type=int, nargs="+", default=[32, 16, 8], help="from x upwards")
+    parser.add_argument("--hidden", type=int, nargs="+", default=[512, 256, 128], help="from x upwards")
+    parser.add_argument("--depth", type=int, default=1)
+    parser.add_argument("--merge", choices=["residual", "precision"], default="residual")
+    parser.add_argument("--activation", default="silu")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--kl-warmup-epochs", type=float, default=30.0)
+    parser.add_argument("--free-bits", type=float, default=0.0)
+    parser.add_argument("--clip", type=float, default=100.0)
+    parser.add_argument("--num-samples", type=int, default=5000)
+    parser.add_argument("--num-test", type=int, default=10_000, help="test images that are measured")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, default=Path("runs/ladder"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    grey, test = load("mnist"), load("mnist", binarize="dynamic").test
+    images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
+    test = test.take(torch.arange(min(arguments.num_test, len(test))))
+    print(f"{len(images):,} training images, dynamic; {len(test):,} test images, bits drawn once; seed 0")
+    objective, run = objective_of(arguments, images), Run(arguments.out)
+    count = sum(parameter.numel() for parameter in objective.parameters())
+    print(f"latents {arguments.latent_dims}, widths {arguments.hidden}, {count:,} parameters", flush=True)
+    train(objective, run, images, arguments)
+    result = measure(objective, run, test, arguments.num_samples)
+    report(result, run.read_metrics()[-1], arguments)
+
+
+if __name__ == "__main__":
+    main()

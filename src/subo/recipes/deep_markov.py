@@ -1,0 +1,147 @@
+"""The recipe ``deep-markov``: sequences from a chain of latent vectors."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+
+from subo.conditionals import Conditional
+from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
+from subo.errors import InputError
+from subo.families import Bernoulli, ContinuousBernoulli, Gaussian, Poisson, ScaleSource
+from subo.markov import Markov
+from subo.model import VAE
+from subo.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.objective import Objective
+from subo.recipes.parts import (
+    ActivationName,
+    BoundName,
+    LikelihoodName,
+    known,
+    make_bound,
+    make_gradient,
+    make_likelihood,
+    moments,
+    natural_mean,
+)
+from subo.steps import Emission
+
+__all__ = ["deep_markov"]
+
+CellName = Literal["gru", "lstm", "rnn"]
+TransitionName = Literal["gated", "mlp", "linear"]
+ChainGradientName = Literal["pathwise", "sticking-the-landing", "dreg", "score-function"]
+
+
+def deep_markov(
+    event_shape: Sequence[int],
+    *,
+    examples: Float[Tensor, "N ..."] | None = None,
+    num_data: int | None = None,
+    likelihood: LikelihoodName = "auto",
+    scale: ScaleSource = "per-dimension",
+    min_scale: float = 1e-3,
+    num_classes: int | None = None,
+    latent_dim: int = 32,
+    transition: TransitionName = "gated",
+    transition_hidden: int = 200,
+    hidden: tuple[int, ...] = (100, 100),
+    reader: CellName = "gru",
+    reader_hidden: int = 200,
+    dropout: float = 0.0,
+    activation: ActivationName = "relu",
+    bound: BoundName = "elbo",
+    num_samples: int = 1,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+    alpha: float = 0.5,
+    groups: int = 2,
+    gradient: ChainGradientName = "pathwise",
+) -> Objective:
+    """A deep Markov model of sequences: a chain of latent vectors, an emission for each step, a backward reader as q.
+
+    Args:
+        event_shape: Shape of one time step.
+        examples: Steps of training data, from which units and their mean are taken; without them these are
+            placeholders, for weights that are loaded next.
+        num_data: Number of training data; not needed here.
+        likelihood: p(x_t|z_t); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
+            counts, gaussian for other numbers.
+        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
+            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
+        min_scale: Floor of that scale; a density without one is unbounded.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        latent_dim: Size of z_t.
+        transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
+        transition_hidden: Width of its hidden layers.
+        hidden: Widths of the emission's hidden layers.
+        reader: Kind of the recurrent network of q.
+        reader_hidden: Width of its state.
+        dropout: Share of the reader's inputs that are dropped in training.
+        activation: Nonlinearity of the emission.
+        bound: What is maximised.
+        num_samples: Samples K of z a sequence in training.
+        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
+        free_bits: Nats per sequence below which elbo's gradient leaves the KL alone.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+        gradient: How the bound's gradient is estimated.
+
+    Returns:
+        The objective, ready to be fitted.
+
+    Raises:
+        InputError: The settings make no sense together.
+
+    Example:
+        >>> import torch
+        >>> objective = deep_markov((88,), likelihood="bernoulli", latent_dim=4)
+        >>> objective(torch.zeros(3, 7, 88), {"mask": torch.ones(3, 7, dtype=torch.bool)}).bound.shape
+        torch.Size([3])
+    """
+    event = Size(event_shape)
+    for name, value in (("latent_dim", latent_dim), ("reader_hidden", reader_hidden)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, not {value}")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is a share from 0 to below 1, not {dropout}")
+    for name, value, names in (
+        ("activation", activation, ActivationName),
+        ("transition", transition, TransitionName),
+        ("gradient", gradient, ChainGradientName),
+    ):
+        known(name, value, names)
+    center, unit = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    decoder: nn.Module = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+        decoder = Offset(decoder, natural_mean(family, examples))
+    encoder = nn.Sequential(Standardize(center, unit), nn.Flatten(), nn.Dropout(dropout))
+    posterior = Smoother(
+        BackwardReader(encoder, event.numel(), hidden=reader_hidden, cell=reader),
+        Combiner(latent_dim, reader_hidden),
+        latent_dim,
+    )
+    steps: dict[str, nn.Module] = {
+        "gated": GatedTransition(latent_dim, hidden=transition_hidden),
+        "mlp": mlp(latent_dim, 2 * latent_dim, hidden=(transition_hidden,), activation=nn.ReLU),
+        "linear": nn.Linear(latent_dim, 2 * latent_dim),
+    }
+    prior = Markov(Start((latent_dim,)), Conditional(Gaussian((latent_dim,)), steps[transition]))
+    followed = make_bound(
+        bound, beta, free_bits, closed_form_kl=True, alpha=alpha, groups=groups, num_samples=num_samples
+    )
+    estimator = make_gradient(
+        gradient,
+        "auto",
+        normalize=False,
+        temperature=0.5,
+        latents="gaussian",
+        bound=followed,
+        num_samples=num_samples,
+        network=nn.Identity,
+    )
+    return Objective(
+        VAE(prior, Emission(family, decoder), posterior), followed, gradient=estimator, num_samples=num_samples
+    )

@@ -1,0 +1,148 @@
+"""The recipe ``hierarchical``: several layers of latents, each above given the one below by a bottom-up posterior."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+
+from subo.conditionals import Conditional
+from subo.errors import InputError
+from subo.families import Bernoulli, ContinuousBernoulli, Gaussian, Poisson, ScaleSource
+from subo.graphs import Child, Joint
+from subo.model import VAE
+from subo.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.objective import Objective
+from subo.priors import StandardNormal
+from subo.recipes.parts import (
+    ActivationName,
+    BaselineName,
+    BoundName,
+    LikelihoodName,
+    NetworkName,
+    known,
+    make_bound,
+    make_decoder,
+    make_encoder,
+    make_gradient,
+    make_likelihood,
+    moments,
+    natural_mean,
+)
+
+__all__ = ["hierarchical"]
+
+LayeredGradientName = Literal["pathwise", "score-function"]
+
+
+def hierarchical(
+    event_shape: Sequence[int],
+    *,
+    examples: Float[Tensor, "N ..."] | None = None,
+    num_data: int | None = None,
+    likelihood: LikelihoodName = "auto",
+    scale: ScaleSource = "per-dimension",
+    min_scale: float = 1e-3,
+    num_classes: int | None = None,
+    latent_dims: tuple[int, ...] = (100, 50),
+    network: NetworkName = "mlp",
+    hidden: tuple[int, ...] = (200, 200),
+    hidden_between: tuple[int, ...] = (100, 100),
+    channels: tuple[int, ...] = (32, 64),
+    activation: ActivationName = "tanh",
+    bound: BoundName = "elbo",
+    num_samples: int = 1,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+    alpha: float = 0.5,
+    groups: int = 2,
+    gradient: LayeredGradientName = "pathwise",
+    baseline: BaselineName = "auto",
+) -> Objective:
+    """Several layers of latents, p(z2) p(z1|z2) p(x|z1), with a posterior q(z1|x) q(z2|z1) from x upwards.
+
+    The model of Burda et al., 2016, section 5, with any number of layers.
+
+    Args:
+        event_shape: Shape of one datum.
+        examples: Some training data, from which units and the mean image are taken; without them these are
+            placeholders, for weights that are loaded next.
+        num_data: Number of training data; not needed here.
+        likelihood: p(x|z1); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
+            counts, gaussian for other numbers.
+        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
+            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
+        min_scale: Floor of that scale; a density without one is unbounded.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 100,50.
+        network: Kind of the networks between x and z1; conv is for images.
+        hidden: Widths of their hidden layers, such as 200,200; the decoder mirrors the encoder. Of conv, the last one.
+        hidden_between: Widths of the hidden layers between two layers of latents; of p they mirror q's.
+        channels: Channels of the convolutions, such as 32,64; each halves the image.
+        activation: Nonlinearity of all networks.
+        bound: What is maximised.
+        num_samples: Samples K of z a datum in training.
+        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
+        free_bits: Nats per datum and layer below which elbo's gradient leaves the layer's KL alone.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+        gradient: How the bound's gradient is estimated; other estimators are derived for one layer.
+        baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
+            takes leave-one-out where there are samples enough, else the mean.
+
+    Returns:
+        The objective, ready to be fitted.
+
+    Raises:
+        InputError: The settings make no sense together.
+
+    Example:
+        >>> import torch
+        >>> objective = hierarchical((64,), likelihood="bernoulli", latent_dims=(8, 4, 2))
+        >>> objective(torch.zeros(3, 64)).rate.shape
+        torch.Size([3, 3])
+    """
+    event = Size(event_shape)
+    if not latent_dims or min(latent_dims) < 1:
+        raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 100,50, and not {latent_dims}")
+    known("activation", activation, ActivationName)
+    known("gradient", gradient, LayeredGradientName)
+    center, unit = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    bottom, top = latent_dims[0], latent_dims[-1]
+    decoder = make_decoder(network, Size([bottom]), family, hidden, channels, activation)
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+        decoder = Offset(decoder, natural_mean(family, examples))
+    encoder = make_encoder(network, event, 2 * bottom, hidden, channels, activation)
+
+    def between(dim_in: int, dim_out: int, widths: tuple[int, ...], parent: str) -> Child:
+        return Child(
+            Gaussian((dim_out,)),
+            mlp(dim_in, 2 * dim_out, hidden=widths, activation=ACTIVATIONS[activation]),
+            parent,
+        )
+
+    steps = list(enumerate(pairwise(latent_dims), start=1))  # (1, (dim of z1, dim of z2)), ...
+    generative: dict[str, nn.Module] = {f"z{len(latent_dims)}": StandardNormal(top)}
+    inferred: dict[str, nn.Module] = {
+        "z1": Conditional(Gaussian((bottom,)), nn.Sequential(Standardize(center, unit), encoder))
+    }
+    for below, (dim_below, dim_above) in steps:
+        inferred[f"z{below + 1}"] = between(dim_below, dim_above, hidden_between, f"z{below}")
+        generative[f"z{below}"] = between(dim_above, dim_below, hidden_between[::-1], f"z{below + 1}")
+    followed = make_bound(
+        bound, beta, free_bits, closed_form_kl=True, alpha=alpha, groups=groups, num_samples=num_samples
+    )
+    estimator = make_gradient(
+        gradient,
+        baseline,
+        normalize=False,
+        temperature=0.5,
+        latents="gaussian",
+        bound=followed,
+        num_samples=num_samples,
+        network=lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+    )
+    model = VAE(Joint(**generative), Child(family, decoder, "z1"), Joint(**inferred))
+    return Objective(model, followed, gradient=estimator, num_samples=num_samples)

@@ -1,0 +1,261 @@
+"""The recipe ``ladder``: any number of layers of latents in one top-down pass, which prior and posterior share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+
+from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
+from subo.conditionals import Conditional
+from subo.errors import InputError
+from subo.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson, ScaleSource
+from subo.ladder import Ladder
+from subo.networks import ACTIVATIONS, Offset, Residual, Standardize, Upscale, mlp
+from subo.objective import Objective
+from subo.recipes.parts import (
+    ActivationName,
+    BaselineName,
+    BoundName,
+    LikelihoodName,
+    known,
+    make_bound,
+    make_gradient,
+    make_likelihood,
+    moments,
+    natural_mean,
+)
+
+__all__ = ["ladder"]
+
+MergeName = Literal["residual", "precision"]
+LadderNetworkName = Literal["mlp", "conv"]
+LadderGradientName = Literal["auto", "pathwise", "score-function", "vimco"]
+
+Activation = Callable[[], nn.Module]
+
+_FLOOR = 0.01  # of the latents' scales
+
+
+def ladder(
+    event_shape: Sequence[int],
+    *,
+    examples: Float[Tensor, "N ..."] | None = None,
+    num_data: int | None = None,
+    likelihood: LikelihoodName = "auto",
+    scale: ScaleSource = "per-dimension",
+    min_scale: float = 1e-3,
+    num_classes: int | None = None,
+    latent_dims: tuple[int, ...] = (32, 16, 8),
+    merge: MergeName = "residual",
+    network: LadderNetworkName = "mlp",
+    hidden: tuple[int, ...] = (512, 256, 128),
+    channels: tuple[int, ...] = (32, 64, 64),
+    depth: int = 1,
+    activation: ActivationName = "silu",
+    bound: BoundName = "elbo",
+    num_samples: int = 1,
+    beta: float = 1.0,
+    free_bits: float = 0.0,
+    closed_form_kl: bool = True,
+    alpha: float = 0.5,
+    groups: int = 2,
+    gradient: LadderGradientName = "auto",
+    baseline: BaselineName = "auto",
+) -> Objective:
+    """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
+
+    Between the layers there are residual networks, normalised datum by datum, whose branches start small, and a
+    posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
+    (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
+
+    Args:
+        event_shape: Shape of one datum.
+        examples: Some training data, from which units and the mean image are taken; without them these are
+            placeholders, for weights that are loaded next.
+        num_data: Number of training data; not needed here.
+        likelihood: p(x|z); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
+            counts, gaussian for other numbers.
+        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
+            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
+        min_scale: Floor of that scale; a density without one is unbounded.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
+        merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
+            Gaussian that x gives (precision).
+        network: Kind of the networks; conv is for images, which each layer halves.
+        hidden: Widths of the layers' networks, from x upwards, such as 512,256,128; of more layers the last one
+            serves the others, too.
+        channels: Channels of the layers' convolutions, likewise.
+        depth: Residual branches of each layer, on the way up as on the way down.
+        activation: Nonlinearity of all networks.
+        bound: What is maximised.
+        num_samples: Samples K of z a datum in training.
+        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
+        free_bits: Nats per datum and layer below which elbo's gradient leaves the layer's KL alone.
+        closed_form_kl: Whether elbo's KL is in closed form, layer by layer, or from samples.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+        gradient: How the bound's gradient is estimated; auto takes pathwise.
+        baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
+            takes leave-one-out where there are samples enough, else the mean.
+
+    Returns:
+        The objective, ready to be fitted.
+
+    Raises:
+        InputError: The settings make no sense together.
+
+    Example:
+        >>> objective = ladder((64,), likelihood="bernoulli", latent_dims=(8, 4, 2, 2), hidden=(32, 16))
+        >>> objective(torch.zeros(3, 64)).rate.shape
+        torch.Size([4, 3])
+    """
+    event = Size(event_shape)
+    for name, value, names in (
+        ("activation", activation, ActivationName),
+        ("merge", merge, MergeName),
+        ("network", network, LadderNetworkName),
+        ("gradient", gradient, LadderGradientName),
+    ):
+        known(name, value, names)
+    if not latent_dims or min(latent_dims) < 1:
+        raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not {latent_dims}")
+    if depth < 1:
+        raise InputError(f"depth, the residual branches of each layer, must be at least 1, not {depth}")
+    center, unit = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
+    estimator = make_gradient(
+        gradient,
+        baseline,
+        normalize=False,
+        temperature=0.5,
+        latents="gaussian",
+        bound=followed,
+        num_samples=num_samples,
+        network=lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+    )
+    make = (_maps if network == "conv" else _vectors)(event, channels if network == "conv" else hidden, latent_dims)
+    act, count = ACTIVATIONS[activation], len(latent_dims)
+
+    def branches(level: int) -> nn.Sequential:
+        return nn.Sequential(*(_branch(make, make.widths[level], act, share=count * depth) for _ in range(depth)))
+
+    def block(level: int) -> Block:
+        width, dim = make.widths[level], latent_dims[level]
+        latents = Gaussian((dim, *make.sizes[level]), min_scale=_FLOOR)
+        prior = nn.Sequential(make.norm(width), act(), make.linear(width, 2 * dim))
+        seen = 2 * width if merge == "residual" else width
+        proposal = nn.Sequential(make.norm(seen), make.linear(seen, width), act(), make.linear(width, 2 * dim))
+        _shrink(proposal, 1 / sqrt(count))  # q starts near p, and not at it: all layers together by what one would
+        posterior = (Correction if merge == "residual" else PrecisionWeighted)(Conditional(latents, proposal))
+        network = nn.Sequential(branches(level), make.down(level))
+        return Block(Conditional(latents, prior), posterior, Update(make.linear(dim, width), network))
+
+    levels = range(count)
+    up = [nn.Sequential(make.up(level), branches(level)) for level in levels]
+    up[0].insert(0, Standardize(center, unit))
+    decoder: nn.Module = nn.Sequential(make.norm(make.widths[0]), act(), make.out(family))
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+        decoder = Offset(decoder, natural_mean(family, examples))
+    start = torch.zeros(make.widths[-1], *make.sizes[-1])
+    model = Ladder(
+        [block(level) for level in reversed(levels)], BottomUp(*up), Conditional(family, decoder), start=start
+    )
+    return Objective(model, followed, gradient=estimator, num_samples=num_samples)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How networks over vectors, or over maps, are made; levels count from x upwards.
+
+    Attributes:
+        widths: Elements of the state's vector, or channels of its map, level by level.
+        sizes: ``()`` of vectors, height and width of maps.
+        norm: Width -> a normalisation of each datum on its own.
+        linear: Widths in and out -> a linear map, or a convolution that keeps the size.
+        up: Level -> from the features below it, of the first from x.
+        down: Level -> to the state of the level below it, of the first what the decoder ends.
+        out: Family -> from what the first level leaves to its parameters.
+    """
+
+    widths: tuple[int, ...]
+    sizes: tuple[tuple[int, ...], ...]
+    norm: Callable[[int], nn.Module]
+    linear: Callable[[int, int], nn.Module]
+    up: Callable[[int], nn.Module]
+    down: Callable[[int], nn.Module]
+    out: Callable[[Family], nn.Module]
+
+
+def _vectors(event: Size, hidden: tuple[int, ...], latent_dims: tuple[int, ...]) -> _Kind:
+    widths = _for_each("hidden", hidden, len(latent_dims))
+
+    def between(width_in: int, width_out: int) -> nn.Module:
+        return nn.Identity() if width_in == width_out else nn.Linear(width_in, width_out)
+
+    def up(level: int) -> nn.Module:
+        if level == 0:
+            return nn.Sequential(nn.Flatten(), nn.Linear(event.numel(), widths[0]))
+        return between(widths[level - 1], widths[level])
+
+    return _Kind(
+        widths,
+        ((),) * len(widths),
+        nn.LayerNorm,
+        nn.Linear,
+        up,
+        lambda level: between(widths[level], widths[max(level - 1, 0)]),
+        lambda family: nn.Linear(widths[0], family.num_params),
+    )
+
+
+def _maps(event: Size, channels: tuple[int, ...], latent_dims: tuple[int, ...]) -> _Kind:
+    if len(event) != 3:
+        raise InputError(
+            f"a convolutional network needs images of shape (C, H, W); these data have the shape {tuple(event)}. "
+            "Use the network mlp, or give the data a channel axis."
+        )
+    widths = _for_each("channels", channels, len(latent_dims))
+    sizes = [(event[1], event[2])]
+    for _ in widths:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+
+    def out(family: Family) -> nn.Module:
+        return nn.Conv2d(widths[0], family.num_params // event[1:].numel(), 3, padding=1)
+
+    return _Kind(
+        widths,
+        tuple(sizes[1:]),
+        lambda width: nn.GroupNorm(1, width),
+        lambda width_in, width_out: nn.Conv2d(width_in, width_out, 3, padding=1),
+        lambda level: nn.Conv2d((event[0], *widths)[level], widths[level], 3, stride=2, padding=1),
+        lambda level: Upscale(widths[level], widths[max(level - 1, 0)], sizes[level]),
+        out,
+    )
+
+
+def _for_each(name: str, widths: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """A width for every layer; of too many the first ones, of too few the last one for all that remain."""
+    if not widths or min(widths) < 1:
+        raise InputError(f"{name} gives the layers' widths from x upwards, such as 256,128, and not {widths}")
+    return (widths + widths[-1:] * count)[:count]
+
+
+def _branch(make: _Kind, width: int, act: Activation, *, share: int) -> nn.Module:
+    """A residual branch whose output starts as one of `share` that together have the variance of one."""
+    branch = nn.Sequential(make.norm(width), act(), make.linear(width, width), act(), make.linear(width, width))
+    _shrink(branch, 1 / sqrt(share))
+    return Residual(branch)
+
+
+@torch.no_grad()
+def _shrink(network: nn.Sequential, factor: float) -> None:
+    """Scales a network's last layer, whose bias goes to 0."""
+    last: Any = network[-1]
+    last.weight.mul_(factor)
+    last.bias.zero_()
