@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import subo
+from shapes import unchecked_shapes
 
 ROOT = Path(__file__).parent.parent
 MODULES = ["subo", *(m.name for m in pkgutil.walk_packages(subo.__path__, "subo.") if m.name != "subo.__main__")]
@@ -25,7 +26,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert failed == 0
 
 
-PAGES = ("README.md", "docs/inference.md", "docs/evaluation.md")
+PAGES = ("README.md", "docs/inference.md", "docs/evaluation.md", "docs/structure.md", "docs/time.md")
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
@@ -33,6 +34,7 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
 
 
 @pytest.mark.parametrize(("page", "block"), [(page, block) for page in PAGES for block in blocks("python", page)])
+@unchecked_shapes()
 def test_the_pages_python(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
@@ -41,15 +43,14 @@ def test_the_pages_python(page: str, block: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_shell_lines_name_commands_and_options_that_exist(page: str):
-    from subo.cli import make_app
+    from subo.cli import make_app, recipe_of
 
-    app = make_app()
     text = "\n".join(blocks("sh", page)).replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith((".venv/bin/subo", "subo "))]
     assert lines
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        app.parse_args(words, exit_on_error=False, print_error=False)
+        make_app(recipe_of(words)).parse_args(words, exit_on_error=False, print_error=False)
 
 
 def test_ten_lines_of_python_are_ten_lines():

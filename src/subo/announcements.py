@@ -34,7 +34,7 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
     say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{drawn}: {parts}")
     why = f" (auto: the values are {kind})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
-    say(f"likelihood {options['likelihood']}{why}, {options['latent_dim']} latents, {parameters:,} parameters")
+    say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
     gradient = type(objective.gradient).__name__
     if objective.gradient.biased:
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
@@ -46,6 +46,14 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
             f"Careful: all training data have one value in {', '.join(constant[:_NAMED])}{more}: such a column tells "
             "nothing, and a density of it is as high as --min-scale lets it be. Leave it out."
         )
+
+
+def _latents(options: Mapping[str, Any]) -> str:
+    """How many there are, layer by layer where there are several."""
+    layers = options.get("latent_dims")
+    if layers is None:
+        return f"{options['latent_dim']} latents"
+    return f"{' + '.join(map(str, layers))} latents in {len(layers)} layers (from x upwards)"
 
 
 def conclude(history: "History", training: Mapping[str, Any], *, trained: bool) -> None:

@@ -12,11 +12,12 @@ from cyclopts import App, CycloptsError
 from subo.commands.fitting import fit
 from subo.commands.gradients import gradients
 from subo.commands.measuring import compare, evaluate, show
+from subo.commands.sequences import forecast
 from subo.commands.using import encode, reconstruct, sample, score
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.options import fit_signature
 
-__all__ = ["main", "make_app"]
+__all__ = ["main", "make_app", "recipe_of"]
 
 
 def make_app(recipe: str = "vae") -> App:
@@ -42,7 +43,7 @@ def make_app(recipe: str = "vae") -> App:
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     command.__doc__ = fit.__doc__
     app.command(command, name="fit")
-    for function in (evaluate, compare, gradients, sample, reconstruct, encode, score, show):
+    for function in (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show):
         app.command(function)
     return app
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     debug = "--debug" in tokens
     tokens = [token for token in tokens if token != "--debug"]
     try:
-        app = make_app(_recipe(tokens))
+        app = make_app(recipe_of(tokens))
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if command.__name__ == "command":
             command(**bound.arguments)  # only what was given: --resume must know
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(0)
 
 
-def _recipe(tokens: Sequence[str]) -> str:
+def recipe_of(tokens: Sequence[str]) -> str:
     """The recipe that is asked for: it must be known before the options are."""
     for i, token in enumerate(tokens):
         if token == "--recipe" and i + 1 < len(tokens):

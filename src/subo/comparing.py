@@ -17,7 +17,7 @@ from subo.experiments import Experiment, model_for, open_run
 from subo.files import write_json, write_text
 from subo.progress import bar
 from subo.runs import Run
-from subo.units import describe_log_px, kind_of_log_px, provenance
+from subo.units import describe_log_px, is_conditional, kind_of_log_px, provenance
 
 __all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison"]
 
@@ -169,6 +169,11 @@ def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
         found.append(
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
             + _KINDS[frozenset(kinds)]
+        )
+    elif is_conditional(config) != is_conditional(other):
+        found.append(
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and what a label tells of x "
+            "is not to the model's credit"
         )
     if not same_content and not found:
         prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"

@@ -18,6 +18,7 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from subo.errors import InputError
+from subo.sequences import padded, positions
 from subo.values import Kind
 
 __all__ = [
@@ -62,29 +63,43 @@ class Split:
             set name a datum alike.
         dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold
             their u already. See :func:`subo.quantisation.dequantized`.
+        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where a datum is a row of `x`.
     """
 
-    x: Shaped[Tensor, " N *event"]
+    x: Shaped[Tensor, " M *event"]
     levels: int = 1
     labels: Integer[Tensor, " N"] | None = None
     resample: bool = False
     first: int = 0
     dequantize: bool = False
+    lengths: Integer[Tensor, " N"] | None = None
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
         notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None)
         notes += ["dequantised"] * self.dequantize
         notes += [f"{'noise' if self.dequantize else 'bits'} drawn at every read"] * self.resample
-        return f"Split({', '.join([f'{len(self):,} of shape {tuple(self.event_shape)}', stored, *notes])})"
+        what = "of shape" if self.lengths is None else f"sequences of {self.num_steps:,} steps of shape"
+        return f"Split({', '.join([f'{len(self):,} {what} {tuple(self.event_shape)}', stored, *notes])})"
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x if self.lengths is None else self.lengths)
 
     @property
     def event_shape(self) -> torch.Size:
-        """The shape of one datum."""
+        """The shape of one datum; of sequences that of one step."""
         return self.x.shape[1:]
+
+    @property
+    def num_steps(self) -> int:
+        """How many rows `x` has: the data, or the steps of all sequences."""
+        return len(self.x)
+
+    @property
+    def num_elements(self) -> int:
+        """How many numbers the largest datum has."""
+        longest = 1 if self.lengths is None else int(self.lengths.max())
+        return longest * self.event_shape.numel()
 
     def read(
         self, index: Integer[Tensor, " B"], *, generator: torch.Generator | None = None
@@ -98,12 +113,14 @@ class Split:
         Returns:
             Data, `(B, *event)`, float32 unless another floating type is stored: what is drawn where `resample` says
             so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantised. And the
-            context: `index`, and `label` where there are labels, `(B,)` each.
+            context: `index`, and `label` where there are labels, `(B,)` each. Sequences are `(B, T, *event)`, padded
+            with 0 to the longest of them, and their context has `mask`, `(B, T)`, True at real steps.
 
         Raises:
             InputError: Bits or noise must be drawn, and there is no generator.
         """
-        stored = self.x.index_select(0, index)  # five times faster than self.x[index]
+        rows, mask = (index, None) if self.lengths is None else positions(self.lengths, index)
+        stored = self.x.index_select(0, rows)  # five times faster than self.x[rows]
         if not self.resample:
             x = stored if stored.is_floating_point() else stored.float()
             if self.dequantize:
@@ -118,12 +135,19 @@ class Split:
         else:
             x = _noisy(stored, generator) if self.dequantize else _bits(stored, self.levels, generator).float()
         context = {"index": index + self.first if self.first else index}
-        return x, context if self.labels is None else context | {"label": self.labels[index]}
+        if self.labels is not None:
+            context["label"] = self.labels[index]
+        if mask is None:
+            return x, context
+        return padded(x, mask), context | {"mask": mask}
 
     def take(self, index: Integer[Tensor, " B"]) -> "Split":
         """Makes a split of the data at `index`, `(B,)`, in that order."""
         labels = None if self.labels is None else self.labels[index]
-        return replace(self, x=self.x[index], labels=labels)
+        if self.lengths is None:
+            return replace(self, x=self.x[index], labels=labels)
+        rows, _ = positions(self.lengths, index)
+        return replace(self, x=self.x[rows], labels=labels, lengths=self.lengths[index])
 
     def drawn(self, generator: torch.Generator) -> "Split":
         """Replaces the data by one draw of what `resample` draws at every read.
@@ -190,7 +214,13 @@ class Data:
         sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in ("train", "validation", "test"))
         bits = "" if self.binarize == "none" else f", binarize {self.binarize}"
         noise = ", dequantised" * self.dequantize
-        return f"Data({self.name}: {sizes}, of shape {tuple(self.train.event_shape)}, {self.kind}{bits}{noise})"
+        what = "sequences of steps of shape" if self.sequential else "of shape"
+        return f"Data({self.name}: {sizes}, {what} {tuple(self.train.event_shape)}, {self.kind}{bits}{noise})"
+
+    @property
+    def sequential(self) -> bool:
+        """Whether the data are sequences."""
+        return self.train.lengths is not None
 
     def constant_features(self) -> tuple[str, ...]:
         """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
@@ -208,7 +238,8 @@ class Data:
         """
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            for tensor in (part.x, part.labels):
+            of_sequences = () if part.lengths is None else (part.lengths,)
+            for tensor in (part.x, part.labels, *of_sequences):
                 if tensor is None:
                     digest.update(b"none;")
                 else:
@@ -231,10 +262,12 @@ class Data:
                 f"the levels y = 0 .. {self.train.levels} are read as y + u, u uniform on [0, 1): in train drawn "
                 f"afresh at every read, in validation and test each drawn once with seed {self.seed}"
             )
+        parts = {name: getattr(self, name) for name in ("train", "validation", "test")}
         return {
             "name": self.name,
             "event_shape": list(self.train.event_shape),
-            "sizes": {name: len(getattr(self, name)) for name in ("train", "validation", "test")},
+            "sizes": {name: len(part) for name, part in parts.items()},
+            "steps": {name: part.num_steps for name, part in parts.items()} if self.sequential else None,
             "kind": self.kind,
             "levels": self.train.levels,
             "binarize": self.binarize,
@@ -247,10 +280,11 @@ class Data:
 
 
 def split(
-    x: Shaped[Tensor, " N *event"],
+    x: Shaped[Tensor, " M *event"],
     *,
     labels: Integer[Tensor, " N"] | None = None,
     levels: int = 1,
+    lengths: Integer[Tensor, " N"] | None = None,
     seed: int = 0,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     where: str = "the data",
@@ -261,6 +295,7 @@ def split(
         x: `(N, *event)`, as stored.
         labels: `(N,)`, or None.
         levels: The stored value that means 1.0.
+        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other.
         seed: Which permutation.
         fractions: The shares of train, validation and test; they sum to 1. The last two are rounded down.
         where: What the data are called in a message.
@@ -268,12 +303,16 @@ def split(
     Raises:
         InputError: There are fewer than three rows, or the fractions are no shares of a whole.
     """
-    n = len(x)
+    whole = Split(x, levels=levels, labels=labels, lengths=lengths)
+    n = len(whole)
     if n < 3:
-        found = {0: "no rows", 1: "one row"}.get(n, f"{n} rows")
+        kind, hint = "sequence", ""
+        if lengths is None:
+            kind, hint = "row", "; usually an axis is missing or swapped: rows are data"
+        found = {0: f"no {kind}s", 1: f"one {kind}"}.get(n, f"{n} {kind}s")
         raise InputError(
-            f"{where}: at least three rows are needed, one each to train, validate and test on, and there "
-            f"{'is' if n == 1 else 'are'} {found}; usually an axis is missing or swapped: rows are data"
+            f"{where}: at least three {kind}s are needed, one each to train, validate and test on, and there "
+            f"{'is' if n == 1 else 'are'} {found}{hint}"
         )
     if min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise InputError(f"fractions must be three shares that sum to 1, such as 0.8, 0.1, 0.1; got {fractions}")
@@ -281,6 +320,5 @@ def split(
     num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
     sizes = [n - num_validation - num_test, num_validation, num_test]
     order = torch.randperm(n, generator=stream("split", seed))
-    whole = Split(x, levels=levels, labels=labels)
     train, validation, test = (whole.take(index) for index in order.split(sizes))
     return train, validation, test

@@ -13,6 +13,7 @@ import torch
 from subo.announcements import announce, conclude
 from subo.bounds import ELBO, reported
 from subo.conditionals import Local
+from subo.conditioning import count_labels
 from subo.data import Data, Split, stream
 from subo.devices import make_fabric
 from subo.errors import InputError
@@ -28,7 +29,7 @@ from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
 from subo.randomness import forked
-from subo.recipes import RECIPES, likelihood_for
+from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.runs import Run
 from subo.sources import load
 from subo.units import check_likelihood, data_in_levels, provenance
@@ -322,12 +323,22 @@ def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, 
     """Settings with what depends on the data filled in, so that the config alone tells the model."""
     if recipe not in RECIPES:
         raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    if data.sequential != (recipe in OF_SEQUENCES):
+        raise InputError(
+            f"{data.name} are sequences, which {recipe} does not describe: take --recipe {' or '.join(OF_SEQUENCES)}"
+            if data.sequential
+            else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
+            "(T, D), or a .npz of several such arrays"
+        )
     settings = dict(options)
     if settings.get("likelihood", "auto") == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
     check_likelihood(settings["likelihood"], data)
     if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
         settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
+    if settings.get("condition") == "labels":
+        labels = [part.labels for part in (data.train, data.validation, data.test)]
+        settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
     return settings
 
 
@@ -340,7 +351,9 @@ def _built(config: dict[str, Any], data: Data | None) -> Objective:
     examples = None
     if data is not None:
         index = torch.randperm(len(data.train), generator=stream("examples", seed))[:_EXAMPLES]
-        examples, _ = data.train.read(index, generator=stream("example bits", seed))
+        examples, context = data.train.read(index, generator=stream("example bits", seed))
+        if data.sequential:  # the steps, whatever their sequence
+            examples = examples[context["mask"]]
     with forked(seed):
         return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
 

@@ -17,6 +17,7 @@ _BESIDE = {
     "scale": (("likelihood",), _DENSITIES),
     "min_scale": (("likelihood",), _DENSITIES),
     "num_classes": (("likelihood",), ("categorical",)),
+    "num_labels": (("condition",), ("labels",)),
     "prior_components": (("prior",), ("mixture", "vamp")),
     "prior_covariance": (("prior",), ("mixture",)),
     "flow_transforms": (("prior", "posterior"), _FLOWS),
@@ -45,7 +46,7 @@ def say(message: str) -> None:
 def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
     # here, since it takes a second that importing this should not
-    from subo.units import describe_log_px, kind_of_log_px
+    from subo.units import describe_log_px, is_conditional, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} data, nats per datum:")
     print(f"  log p(x)    {result['log_px']:10.3f} +- {result['log_px_se']:.3f}   by {result['num_samples']} samples")
@@ -53,10 +54,17 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
     print(f"  rate        {result['rate']:10.3f}")
     print(f"  distortion  {result['distortion']:10.3f}")
     print(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
+    for name, layer in (result.get("layers") or {}).items():  # which older runs do not tell
+        units = f"{layer['active_units']} of {layer['latent_dim']} active"
+        print(f"    {name:9s} {layer['rate']:10.3f}   the rate of this layer, {units}")
+    if step := result.get("per_step"):
+        print(f"  per time step, {step['num_steps']:,} in all:")
+        print(f"    log p(x)  {step['log_px']:10.3f} +- {step['log_px_se']:.3f}")
+        print(f"    ELBO      {step['elbo']:10.3f} +- {step['elbo_se']:.3f}")
     kind = kind_of_log_px(config)
     if kind != "density":  # whose bits count nothing
         print(f"  bits/dim    {result['bits_per_dim']:10.3f}" + "   an upper bound" * (kind == "bound"))
-    if kind != "probability":
+    if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in _cautions(result):
         print(f"  Careful: {caution}")

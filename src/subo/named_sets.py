@@ -18,10 +18,11 @@ from jaxtyping import UInt8
 from subo.data import Split, split
 from subo.errors import InputError
 from subo.readers import read_numpy
+from subo.sequences import lined_up
 
 __all__ = ["NAMES", "read_idx", "read_named"]
 
-NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist")
+NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist", "jsb-chorales")
 
 _OPENML = {"mnist": "mnist_784", "fashion-mnist": "Fashion-MNIST"}
 _IDX_FILES = {
@@ -30,6 +31,8 @@ _IDX_FILES = {
     "t10k-images-idx3-ubyte.gz": (10_000, 28, 28),
     "t10k-labels-idx1-ubyte.gz": (10_000,),
 }
+_ROLLS_FILE = "JSB_Chorales.mat"
+_ROLLS_PARTS = {"traindata": 229, "validdata": 76, "testdata": 77}
 _BITS_FILE = "binarized_mnist.npz"
 _BITS_PARTS = {"train": 50_000, "valid": 10_000, "test": 10_000}
 
@@ -42,6 +45,8 @@ def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tup
       validation is the last 10,000 of the 60,000 published training images, and train the 50,000 before.
     - `binarized-mnist`: MNIST in the fixed binarisation of Larochelle and Murray (2011), 50,000 / 10,000 /
       10,000 images, without labels.
+    - `jsb-chorales`: 382 chorales as piano rolls, `(T, 88)` bits each, a row an eighth note; 229 / 76 / 77 as
+      published by Boulanger-Lewandowski et al. (2012). The file is that of the sequence models of Bai et al. (2018).
 
     Files are looked for in a folder of the set's name in `data_dir`, then in the folder that the environment
     variable SUBO_DATA names. The two sets of pixels are else downloaded from OpenML, and kept in `data_dir`
@@ -63,6 +68,8 @@ def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tup
         return split(x, labels=torch.from_numpy(digits.target.astype(np.int64)), levels=16, seed=seed)
     if name == "binarized-mnist":
         return _binarized_mnist(data_dir)
+    if name == "jsb-chorales":
+        return _chorales(data_dir)
     folder = _folder(name, data_dir)
     if folder is None:
         images, labels = _download(name, data_dir)
@@ -138,6 +145,32 @@ def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
         )
     bits = (np.unpackbits(arrays[part].astype(np.uint8), axis=1) for part in expected)
     train, validation, test = (Split(torch.from_numpy(b.reshape(-1, 1, 28, 28))) for b in bits)
+    return train, validation, test
+
+
+def _chorales(data_dir: Path | None) -> tuple[Split, Split, Split]:
+    """Reads a MATLAB file whose arrays of objects hold a piano roll each."""
+    from scipy.io import loadmat
+
+    folder = _folder("jsb-chorales", data_dir)
+    if folder is None:
+        raise InputError(
+            f"jsb-chorales: there is {_looked('jsb-chorales', data_dir)}, and nowhere to download it from: put "
+            f"{_ROLLS_FILE} into a folder named jsb-chorales, and give the folder around it as data_dir or in the "
+            "environment variable SUBO_DATA"
+        )
+    path = folder / _ROLLS_FILE
+    try:
+        content = loadmat(path)
+        rolls = [[np.asarray(roll, np.uint8) for roll in content[part].ravel()] for part in _ROLLS_PARTS]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is missing, or not the file of piano rolls ({error}): fetch it again") from error
+    if [len(part) for part in rolls] != list(_ROLLS_PARTS.values()):
+        raise InputError(
+            f"{path} holds {[len(part) for part in rolls]} chorales, expected {list(_ROLLS_PARTS.values())}"
+        )
+    steps = [lined_up({str(i + 1): roll for i, roll in enumerate(part)}, where=path) for part in rolls]
+    train, validation, test = (Split(x.to(torch.uint8), lengths=lengths) for x, lengths in steps)
     return train, validation, test
 
 

@@ -55,7 +55,8 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "data",
             str | None,
             None,
-            "digits, mnist, fashion-mnist, binarized-mnist, or a .npy, .npz, .csv or folder of images.",
+            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images or "
+            "of sequences.",
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
         own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}."),

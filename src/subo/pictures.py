@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from subo import figures
-from subo.context import call
+from subo.class_pictures import class_names, first_rows, has_discrete_prior, prior_draws, prior_of
 from subo.data import Data, Split
 from subo.devices import place
 from subo.evaluation.reconstruction import decode, reconstruct
@@ -18,12 +18,14 @@ from subo.model import VAE
 from subo.quantisation import quantized
 from subo.randomness import forked
 from subo.runs import Run
+from subo.sequence_pictures import draw_sequence_figures
 
 __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
 
 Units = tuple[np.ndarray, np.ndarray]
 
 _SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 12, 3.0, 60
+_GRIDS = 10  # classes of which the decoder's plane is drawn
 _LISTED = 20  # features without names, which may be a table's; more are rather a curve
 _PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
 _COMPONENTS = ("first principal component of z", "second principal component of z")
@@ -41,6 +43,10 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         data: Its data; pictures show the test data, and the moving one the validation data.
     """
     held_out = data.test
+    if data.sequential:
+        _draw_training(run)
+        draw_sequence_figures(run, model, data)
+        return
     usage = latent_usage(model, held_out)
     folder = run.figures
     names, units = data.feature_names, feature_units(data)
@@ -48,9 +54,11 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
     figures.save(picture, folder / "reconstructions.png")
     shade = shading(_first(held_out), levels=_levels(held_out))
-    with forked(0), torch.no_grad():
-        z, p = model.sample(_SAMPLES)
-    picture = figures.samples(shade(p.mean.cpu()), feature_names=names, units=units)
+    classes = class_names(model, data.class_names)
+    with forked(0):
+        z, p = prior_draws(model, _SAMPLES)
+    means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
+    picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
     figures.save(picture, folder / "samples.png")
     active = usage.active.numpy()
     if usage.kl is not None:
@@ -59,9 +67,11 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
     picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
     figures.save(picture, folder / "latent_plane.png")
-    if isinstance(z, Tensor) and z.shape[1:] == (2,) and not _discrete(model):
-        picture = figures.decoder_grid(shade(_grid_means(model)), limit=_LIMIT, units=units)
-        figures.save(picture, folder / "decoder_grid.png")
+    if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
+        for label, name in enumerate((classes or ("",))[:_GRIDS]):
+            means = shade(_grid_means(model, label))
+            picture = figures.decoder_grid(means, limit=_LIMIT, units=units, name=name and f"class {name}")
+            figures.save(picture, folder / ("decoder_grid.png" if classes is None else f"decoder_grid-{label}.png"))
     _animate(run, model, data)
 
 
@@ -91,8 +101,9 @@ def draw_latent_plane(
     means, labels = usage.means.numpy(), _labels(split, classes)
     if means.shape[1] == 1:
         return figures.latent_plane(means, labels, axes=("z1", ""), name=name)
-    if means.shape[1] == 2:
-        return figures.latent_plane(means, labels, prior=None if _discrete(model) else _prior_density(model), name=name)
+    if means.shape[1] == 2 and len(usage.layers) < 2:
+        prior = None if has_discrete_prior(model) else _prior_density(model, split.labels)
+        return figures.latent_plane(means, labels, prior=prior, name=name)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
         pca.transform(means),
@@ -145,15 +156,10 @@ def _draw_training(run: Run) -> None:
     figures.save(picture, run.figures / "training.png")
 
 
-def _discrete(model: VAE) -> bool:
-    """Whether z is: then there is no plane between its values to draw anything on."""
-    return bool(call(model.prior).support.is_discrete)
-
-
 @torch.no_grad()
-def _prior_density(model: VAE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log p(z) over a grid with room for the contours: around the densest 99% of draws."""
-    prior = call(model.prior)
+def _prior_density(model: VAE, labels: Tensor | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """log p(z) over a grid with room for the contours, around the densest 99% of draws; of data with these labels."""
+    prior = prior_of(model, labels)
     with forked(0):
         z = prior.sample(torch.Size([_PRIOR_DRAWS]))
     log_density = prior.log_prob(z)
@@ -166,10 +172,11 @@ def _prior_density(model: VAE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x.numpy(), y.numpy(), _array(density)
 
 
-def _grid_means(model: VAE) -> Tensor:
+def _grid_means(model: VAE, label: int = 0) -> Tensor:
     axis = torch.linspace(-_LIMIT, _LIMIT, _GRID)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
-    means = decode(model, torch.stack([z1, z2], dim=-1).reshape(-1, 2))
+    z = torch.stack([z1, z2], dim=-1).reshape(-1, 2)
+    means = decode(model, z, {"label": torch.full((len(z),), label)})
     return means.unflatten(0, (_GRID, _GRID))
 
 
@@ -182,7 +189,7 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
     if frames.shape[2] == 1:
         return
     plane = frames.shape[2] == 2
-    prior = _prior_density(model) if plane and not _discrete(model) else None
+    prior = _prior_density(model, data.validation.labels) if plane and not has_discrete_prior(model) else None
     axes = ("z1", "z2") if plane else _COMPONENTS
     if frames.shape[2] > 2:  # one pair of axes for all frames: the last one's principal components
         pca = PCA(2).fit(frames[-1])

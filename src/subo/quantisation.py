@@ -53,6 +53,7 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
     check_policies(policy, dequantize=data.dequantize)
     if policy == "none":
         return data
+    _refuse_sequences(data)
     _check_grey(data.kind, where=data.name)
     train = data.train.drawn(stream("bits", seed, "train"))
     return replace(
@@ -94,6 +95,7 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
     check_policies(data.binarize, dequantize=True)
     if data.dequantize:
         raise InputError(f"{data.name}: the data are dequantised already")
+    _refuse_sequences(data)
     _check_levels(data)
     train, validation, test = (replace(s, dequantize=True) for s in (data.train, data.validation, data.test))
     return replace(
@@ -150,6 +152,12 @@ def _check_grey(kind: Kind, *, where: str) -> None:
             f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarised, and these are {kind}: "
             "use binarize none, with a likelihood for such values"
         )
+
+
+def _refuse_sequences(data: Data) -> None:
+    """Sequences are numbers as they are."""
+    if data.sequential:
+        raise InputError(f"{data.name}: sequences are neither binarised nor dequantised: leave both out")
 
 
 def _check_levels(data: Data) -> None:

@@ -1,4 +1,4 @@
-"""Reading files: arrays, tables and folders of images become splits in memory."""
+"""Reading files: arrays, tables, sequences and folders of images become splits in memory."""
 
 import csv
 import zipfile
@@ -15,12 +15,13 @@ from PIL import Image
 
 from subo.data import Split
 from subo.errors import InputError
+from subo.sequences import lined_up
 from subo.values import check_resolution, check_values
 
 __all__ = ["FORMATS", "Contents", "read_file", "read_numpy"]
 
 _IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-FORMATS = f".npy, .npz, .csv, or a folder of images ({', '.join(_IMAGES)})"
+FORMATS = f".npy, .npz, .csv, or a folder of images ({', '.join(_IMAGES)}) or of sequences (.npy)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,8 @@ def read_file(path: Path) -> Contents:
         InputError: The format is unknown, or what is there can't be used; says why.
     """
     if path.is_dir():
-        return _read_images(path)
+        files = sorted(file for file in path.glob("*.npy") if file.name[0] != ".")
+        return _read_sequences({file.name: read_numpy(file) for file in files}, path) if files else _read_images(path)
     reader = {".npy": _read_arrays, ".npz": _read_arrays, ".csv": _read_csv}.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
@@ -86,22 +88,36 @@ def _read_arrays(path: Path) -> Contents:
         return Contents(_splits({key: content[key] for key in ("train", validation, "test")}, path))
     data_keys = [key for key in content if key not in ("labels", "y")]
     key = next((key for key in ("x", "data") if key in content), data_keys[0] if len(data_keys) == 1 else None)
+    if key is None and len(data_keys) > 1 and all(content[name].ndim == 2 for name in data_keys):
+        return _read_sequences({name: content[name] for name in data_keys}, path, content.get("labels"))
     if key is None:
         raise InputError(
             f"{path} holds the arrays {', '.join(content) or '(none)'}; expected one array of data "
-            "(the only one, or named x or data) with optional labels (or y), or train, validation and test: "
-            "rename the arrays"
+            "(the only one, or named x or data) with optional labels (or y), or train, validation and test, or several "
+            "sequences (T, D): rename the arrays"
         )
     (rows,) = _splits({key: content[key]}, path)
     labels = next((content[key] for key in ("labels", "y") if key in content), None)
-    if labels is None:
-        return Contents((rows,))
+    return Contents((rows if labels is None else _labelled(rows, labels, path),))
+
+
+def _labelled(rows: Split, labels: np.ndarray, path: Path) -> Split:
     if labels.dtype.kind not in "iub" or labels.shape != (len(rows),):
         raise InputError(
             f"{path}: labels must be {len(rows)} integers, one per row; got an array of shape {labels.shape} "
             f"of {labels.dtype}"
         )
-    return Contents((replace(rows, labels=torch.from_numpy(labels.astype(np.int64))),))
+    return replace(rows, labels=torch.from_numpy(labels.astype(np.int64)))
+
+
+def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray | None = None) -> Contents:
+    """Makes a split of named arrays ``(T_i, D)``."""
+    strange = next((name for name, array in sequences.items() if not isinstance(array, np.ndarray)), None)
+    if strange is not None:
+        raise InputError(f"{path}, sequence {strange}: expected one array (T, D), and the file holds several")
+    x, lengths = lined_up(sequences, where=path)
+    rows = Split(x, lengths=lengths)
+    return Contents((rows if labels is None else _labelled(rows, labels, path),))
 
 
 def _splits(arrays: Mapping[str, np.ndarray], path: Path) -> tuple[Split, ...]:

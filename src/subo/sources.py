@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from subo.quantisation import binarized, check_policies, dequantized, drawn_rows
 from subo.readers import FORMATS, Contents, read_file
 from subo.values import kind_of
 
-__all__ = ["Part", "load", "load_rows", "save_array"]
+__all__ = ["Part", "load", "load_rows", "save_array", "save_sequences"]
 
 Part = Literal["all", "train", "validation", "test"]
 
@@ -37,12 +37,15 @@ def load(
 
     A source is one of
 
-    - a name: `digits`, `mnist`, `fashion-mnist`, `binarized-mnist`; see `subo.named_sets.read_named`;
+    - a name: `digits`, `mnist`, `fashion-mnist`, `binarized-mnist`, `jsb-chorales`; see
+      `subo.named_sets.read_named`;
     - `.npy`: an array `(N, ...)`;
     - `.npz`: arrays `train`, `validation` (or `valid`), `test`, and no other is read; or one array of data
       (the only one, or `x`, or `data`), and optionally integers `labels` (or `y`);
     - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds integer
       labels; no other name is special;
+    - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files in the order of their names, or a `.npz`
+      of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colours, all give
       `(3, H, W)`; alpha is dropped, and a moving image gives its first frame. If images lie in subfolders
       only, these are classes, numbered by sorted name.
@@ -137,18 +140,64 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
     header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
     if len(header) != table.shape[1]:
         raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
+    if path.suffix.lower() == ".csv":
+        _write_table(path, header, table)
+        return
     try:
-        with replacing(path) as unfinished:
-            if path.suffix.lower() == ".npy":
-                with unfinished.open("wb") as file:
-                    np.save(file, values, allow_pickle=False)
-            else:
-                with unfinished.open("w", encoding="utf-8", newline="") as file:
-                    writer = csv.writer(file, lineterminator="\n")
-                    writer.writerow(header)
-                    writer.writerows(row.astype(str) for row in table)  # NumPy's shortest exact digits
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
     except OSError as error:
-        raise InputError(f"{path} can't be written ({error.strerror}): choose another place or name") from error
+        _not_written(path, error)
+
+
+def save_sequences(
+    path: str | Path, steps: Tensor | np.ndarray, lengths: Sequence[int], *, names: Sequence[str] | None = None
+) -> None:
+    """Writes sequences, whole or not at all.
+
+    Args:
+        path: `.npz`, for an array `(T_i, D)` each, named 1, 2, ..., which :func:`load` reads; or `.csv`, for a line per
+            step, with the numbers of its sequence and of the step in it, counted from 1, before its values.
+        steps: All steps, one sequence after the other, `(sum of T_i, *event)`.
+        lengths: T_i.
+        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+
+    Raises:
+        InputError: Another ending, or the file can't be written.
+    """
+    path = Path(path)
+    values = steps.detach().cpu().numpy() if isinstance(steps, Tensor) else steps
+    values = values.reshape(len(values), -1)
+    if path.suffix.lower() == ".csv":
+        sequence = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        step = np.concatenate([np.arange(1, length + 1) for length in lengths])
+        columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
+        table = np.concatenate([np.stack([sequence, step], axis=1).astype(object), values], axis=1)
+        _write_table(path, ["sequence", "step", *columns], table)
+        return
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
+    arrays = np.split(values, np.cumsum(lengths)[:-1])
+    try:
+        with replacing(path) as unfinished, unfinished.open("wb") as file:
+            named: Any = {str(i + 1): array for i, array in enumerate(arrays)}
+            np.savez(file, **named)
+    except OSError as error:
+        _not_written(path, error)
+
+
+def _write_table(path: Path, header: Sequence[str], rows: np.ndarray) -> None:
+    try:
+        with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(row.astype(str) for row in rows)  # NumPy's shortest exact digits
+    except OSError as error:
+        _not_written(path, error)
+
+
+def _not_written(path: Path, error: OSError) -> NoReturn:
+    raise InputError(f"{path} can't be written ({error.strerror}): choose another place or name") from error
 
 
 def _data(contents: Contents, name: str, seed: int) -> Data:
@@ -156,7 +205,8 @@ def _data(contents: Contents, name: str, seed: int) -> Data:
     parts = contents.parts
     whole = parts[0] if len(parts) == 1 else _joined(*parts)
     if len(parts) == 1:
-        parts = split(whole.x, labels=whole.labels, levels=whole.levels, seed=seed, where=name)
+        options = {"labels": whole.labels, "levels": whole.levels, "lengths": whole.lengths}
+        parts = split(whole.x, **options, seed=seed, where=name)
     return Data(
         name,
         *parts,
@@ -184,12 +234,13 @@ def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> 
 
 def _joined(*splits: Split) -> Split:
     """Puts splits of one data set one after the other; labels are kept if all have them."""
-    labels = [part.labels for part in splits if part.labels is not None]
-    return replace(
-        splits[0],
-        x=torch.cat([part.x for part in splits]),
-        labels=torch.cat(labels) if len(labels) == len(splits) else None,
-    )
+
+    def of_all(name: str) -> Tensor | None:
+        found = [getattr(part, name) for part in splits]
+        return None if any(tensor is None for tensor in found) else torch.cat(found)
+
+    x = torch.cat([part.x for part in splits])
+    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"))
 
 
 def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:

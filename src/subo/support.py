@@ -31,12 +31,13 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         InputError: Says which datum is wrong and how, and what to do.
     """
     first = replace(split.take(torch.arange(1)), resample=False)
+    x, context = place(model, *first.read(torch.arange(1)))
     with evaluating(model), forked(0):
-        _, p = model.sample(1, place(model, *first.read(torch.arange(1)))[1])
-    if p.event_shape != split.event_shape:
+        _, p = model.sample(1, context)
+    if p.event_shape != x.shape[1:]:
         raise InputError(
             f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
-            f"{tuple(split.event_shape)}. {_shape_hint(p, split)}"
+            f"{tuple(x.shape[1:])}. {_shape_hint(p, x.shape[1:])}"
         )
     support = _support(p)
     if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
@@ -64,8 +65,8 @@ def _support(p: Distribution) -> constraints.Constraint | None:
         return None
 
 
-def _shape_hint(p: Distribution, split: Split) -> str:
-    wanted, came = p.event_shape, split.event_shape
+def _shape_hint(p: Distribution, came: torch.Size) -> str:
+    wanted = p.event_shape
     if len(wanted) == len(came) == 1:
         return f"It was fitted to {wanted[0]} features, and {came[0]} came: give it the same columns."
     return "Give it data of the same shape as it was made for."

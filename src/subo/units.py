@@ -16,6 +16,7 @@ __all__ = [
     "data_in_levels",
     "describe_log_px",
     "in_levels",
+    "is_conditional",
     "kind_of_log_px",
     "provenance",
     "without_noise",
@@ -42,12 +43,18 @@ def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
 def describe_log_px(config: Mapping[str, Any]) -> str:
     """What log p(x) is the logarithm of, and in which units."""
     kind, levels = kind_of_log_px(config), config["data"].get("levels", 1)
+    given = ", given the label" if is_conditional(config) else ""
     if kind == "probability":
-        return "log-probability"
+        return f"log-probability{given}"
     if kind == "bound":
         values = "8-bit values" if levels == 255 else f"values 0 to {levels}"
-        return f"lower bound on the log-probability of the {values}, by uniform dequantisation"
-    return "log-density in the data's units" if levels == 1 else f"log-density of x/{levels}"
+        return f"lower bound on the log-probability of the {values}, by uniform dequantisation{given}"
+    return ("log-density in the data's units" if levels == 1 else f"log-density of x/{levels}") + given
+
+
+def is_conditional(config: Mapping[str, Any]) -> bool:
+    """Whether a run's log p(x) is in truth log p(x|c), of data whose class the model is told."""
+    return config["options"].get("condition", "none") == "labels"  # older runs do not say
 
 
 def provenance(config: Mapping[str, Any]) -> dict[str, str]:

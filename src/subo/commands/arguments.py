@@ -6,9 +6,19 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from subo.errors import InputError
+from subo.sources import Part
 
-__all__ = ["RunPath", "check_ending"]
+__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_ending"]
 
+DataSource = Annotated[
+    str,
+    Parameter(
+        help="digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images "
+        "or of sequences."
+    ),
+]
+DataPart = Annotated[Part, Parameter(help="Which part of a data set; files are taken whole, in their order.")]
+DataDir = Annotated[Path | None, Parameter(help="Where named data sets are looked for.")]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 
 

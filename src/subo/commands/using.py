@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subo.commands.arguments import RunPath, check_ending
+from subo.commands.arguments import DataPart, DataSource, RunPath, check_ending
+from subo.commands.sequences import encode_sequences, is_of_sequences, reconstruct_sequences, sample_sequences
 from subo.data import Split
 from subo.errors import InputError
 from subo.messages import say
@@ -14,21 +15,29 @@ from subo.support import check_support
 
 __all__ = ["encode", "reconstruct", "sample", "score"]
 
-DataSource = Annotated[
-    str, Parameter(help="digits, mnist, fashion-mnist, binarized-mnist, or a .npy, .npz, .csv or folder of images.")
-]
-DataPart = Annotated[Part, Parameter(help="Which part of a data set; files are taken whole, in their order.")]
-
 
 def sample(
-    run: RunPath, /, *, out: Path, num: Annotated[int, Parameter(alias="-n")] = 64, mean: bool = False, seed: int = 0
+    run: RunPath,
+    /,
+    *,
+    out: Path,
+    num: Annotated[int | None, Parameter(alias="-n")] = None,
+    label: int | None = None,
+    steps: int | None = None,
+    mean: bool = False,
+    seed: int = 0,
 ) -> None:
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
+
+    A model that is told the class of each datum (fit --condition labels) draws as many of every class, one class after
+    the other.
 
     Args:
         run: Run folder.
         out: Where to: .npy, .csv, or .png. A model of dequantised data gives whole levels, its draws floored.
-        num: How many.
+        num: How many in all; 64 by default, of a model that is told the class 8 of every class.
+        label: Of this class alone.
+        steps: Length of sequences, which go to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
             these were dequantised: E[x|z] - 1/2.
         seed: Of the draws.
@@ -36,25 +45,37 @@ def sample(
     import torch
 
     from subo import experiments, figures
+    from subo.class_pictures import class_names, first_rows
     from subo.pictures import shading
     from subo.randomness import forked
     from subo.units import without_noise
 
-    check_ending(out, ".npy", ".csv", ".png")
-    if num < 1:
+    if num is not None and num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
     experiment = experiments.open_run(run)
+    if is_of_sequences(experiment):
+        sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
+        return
+    check_ending(out, ".npy", ".csv", ".png")
+    if steps is not None:
+        raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
+    model = experiment.objective.model
+    classes = class_names(model)
+    labels = _labels_to_draw(len(classes or ()), num, label)
     with forked(seed), torch.no_grad():
-        _, p = experiment.objective.model.sample(num)
+        _, p = model.sample(num or 64) if labels is None else model.sample(len(labels), {"label": labels})
         x = p.mean if mean else p.sample()
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
         units, data = _units(experiment), experiment.config["data"]
         shade = shading(x, levels=data["levels"] if data.get("dequantize") else None)
-        figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean), out)
+        x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
+        figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
-    say(f"{num} samples written to {out}")
+    of_class = "" if label is None else f" of class {label}"
+    by_class = "" if classes is None or label is not None else f", as many of each of {len(classes)} classes in order"
+    say(f"{p.batch_shape[0]} samples{of_class} written to {out}{by_class}")
 
 
 def reconstruct(
@@ -72,7 +93,7 @@ def reconstruct(
         run: Run folder.
         data: Data of the same shape.
         out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
-            dequantised: E[x|z] - 1/2.
+            dequantised: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
         part: Which part.
         data_dir: Where named data sets are looked for.
     """
@@ -84,8 +105,11 @@ def reconstruct(
     from subo.pictures import draw_reconstructions
     from subo.units import without_noise
 
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if is_of_sequences(experiment):
+        reconstruct_sequences(experiment, split, out)
+        return
     check_ending(out, ".npy", ".csv", ".png")
-    experiment, split = _run_and_rows(run, data, part, data_dir)
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
         split = split.take(torch.arange(min(16, len(split))))
@@ -105,7 +129,7 @@ def encode(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .npy, .csv, or .png for a map of the latent plane.
+        out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv.
         part: Which part.
         data_dir: Where named data sets are looked for.
     """
@@ -114,8 +138,11 @@ def encode(
     from subo.experiments import model_for
     from subo.pictures import draw_latent_plane
 
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if is_of_sequences(experiment):
+        encode_sequences(experiment, split, out)
+        return
     check_ending(out, ".npy", ".csv", ".png")
-    experiment, split = _run_and_rows(run, data, part, data_dir)
     model = model_for(experiment, split, progress=True)
     usage = latent_usage(model, split)
     if out.suffix == ".png":
@@ -123,8 +150,8 @@ def encode(
             raise InputError("a map needs at least two data; write one datum's representation to .npy or .csv")
         figures.save(draw_latent_plane(model, usage, split), out)
     else:
-        save_array(out, usage.means.numpy(), names=[f"z{i + 1}" for i in range(usage.means.shape[1])])
-    say(f"{len(split)} posterior means of {usage.means.shape[1]} latents written to {out}")
+        save_array(out, usage.means.numpy(), names=usage.names)
+    say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")
 
 
 def score(
@@ -145,7 +172,8 @@ def score(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .csv with log_px, its standard error and effective sample size in columns; .npy of log_px.
+        out: Where to: .csv with log_px, its standard error and effective sample size in columns, and of sequences their
+            steps and log_px per step; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
         data_dir: Where named data sets are looked for.
@@ -158,7 +186,7 @@ def score(
     from subo.progress import bar
 
     check_ending(out, ".npy", ".csv")
-    experiment, split = _run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, part, data_dir)
     model = model_for(experiment, split, progress=True)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
@@ -172,12 +200,14 @@ def score(
     if out.suffix == ".npy":
         save_array(out, scores.log_px.numpy())
     else:
-        columns = (scores.log_px, scores.standard_error, scores.effective_sample_size)
-        save_array(
-            out,
-            np.stack([c.numpy() for c in columns], axis=1),
-            names=["log_px", "standard_error", "effective_sample_size"],
-        )
+        columns = {
+            "log_px": scores.log_px,
+            "standard_error": scores.standard_error,
+            "effective_sample_size": scores.effective_sample_size,
+        }
+        if split.lengths is not None:
+            columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
+        save_array(out, np.stack([column.numpy() for column in columns.values()], axis=1), names=list(columns))
     lowest = int(scores.log_px.argmin())
     say(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest "
@@ -185,9 +215,35 @@ def score(
     )
 
 
-def _run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> tuple[Any, Split]:
+def _labels_to_draw(num_classes: int, num: int | None, label: int | None) -> Any:
+    """The class of each sample, where the model is told it; equal numbers of all unless one is named."""
+    import torch
+
+    from subo.class_pictures import labels_in_rows
+
+    if num_classes == 0:
+        if label is not None:
+            raise InputError(
+                f"--label {label} asks for one class, and this run's model is told none: it was fitted without "
+                "--condition labels."
+            )
+        return None
+    if label is not None:
+        if not 0 <= label < num_classes:
+            raise InputError(f"--label must be one of the classes 0 to {num_classes - 1} of this run, not {label}")
+        return torch.full((num or 64,), label)
+    if num is not None and num % num_classes:
+        raise InputError(
+            f"--num {num} cannot be shared equally by the {num_classes} classes: give "
+            f"{-(-num // num_classes) * num_classes}, or name one class with --label"
+        )
+    return labels_in_rows(num_classes, 8 if num is None else num // num_classes)
+
+
+def run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> tuple[Any, Split]:
     """A run and data for it: made bits or noisy as the run's were, of its shape, and in its likelihood's support."""
     from subo import experiments
+    from subo.conditioning import check_labels, num_labels_of
     from subo.units import in_levels
 
     experiment = experiments.open_run(run)
@@ -203,7 +259,14 @@ def _run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> 
         seed=asked["seed"],
         names=_feature_names(experiment.config),
     )
+    if is_of_sequences(experiment) != (split.lengths is not None):
+        kinds = ("sequences", "single data")
+        fitted, came = kinds if is_of_sequences(experiment) else kinds[::-1]
+        raise InputError(f"{run} was fitted to {fitted}, and {source} are {came}: give it data of the same kind")
     split = in_levels(split, experiment.config)
+    num_labels = num_labels_of(experiment.objective.model)
+    if num_labels is not None:
+        check_labels(split.labels, num_labels, where=source)
     check_support(experiment.objective.model, split, where=source)
     return experiment, split
 

@@ -5,6 +5,7 @@ from subo.evaluation.bidirectional import Sandwich, bdmc
 from subo.evaluation.calibration import Calibration, calibrate
 from subo.evaluation.collapse import Verdict, verdict
 from subo.evaluation.comparison import Comparison, compare
+from subo.evaluation.forecasting import Forecast, forecast
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.importance import ImportanceEstimate, log_marginal
@@ -24,6 +25,7 @@ __all__ = [
     "Depth",
     "Evaluation",
     "Findings",
+    "Forecast",
     "Gaps",
     "ImportanceEstimate",
     "LatentUsage",
@@ -42,6 +44,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_fully",
+    "forecast",
     "gap_over_training",
     "gaps",
     "latent_usage",

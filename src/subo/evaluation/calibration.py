@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Integer
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from subo.conditionals import Given, Local
@@ -164,7 +164,7 @@ def _ranks(
     samples = model.draw(x, context, num_samples=num_ranks, path=False).z
     z = _stacked(truth, samples)
     # In one call: the same latents have the same density but for rounding, of which the ranks take no notice.
-    quantities = {**_elements(z), LOG_JOINT: model.log_joint(x, z, context)}
+    quantities = {**_elements(z, context.get("mask")), LOG_JOINT: model.log_joint(x, z, context)}
     return tuple(quantities), torch.stack([_rank(values) for values in quantities.values()], dim=1).cpu()
 
 
@@ -175,8 +175,10 @@ def _stacked(truth: Any, samples: Any) -> Any:
     return {name: _stacked(leaf, samples[name]) for name, leaf in truth.items()}
 
 
-def _elements(z: Any) -> dict[str, Tensor]:
-    """Every element of z by name, ``(1 + L, B)`` each."""
+def _elements(z: Any, mask: Bool[Tensor, "B T"] | None) -> dict[str, Tensor]:
+    """Every element of z by name, ``(1 + L, B)`` each; of a path in time its mean over the real steps."""
+    if mask is not None and isinstance(z, Tensor):  # padded steps are 0 in all of them, and rank at random
+        z = z.sum(2) / mask.sum(1).reshape(-1, *[1] * (z.ndim - 3))
     leaves = {"z": z} if isinstance(z, Tensor) else {f"{name}.": leaf for name, leaf in z.items()}
     return {
         f"{name}{i + 1}": values

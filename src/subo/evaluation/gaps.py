@@ -15,6 +15,7 @@ from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.annealed import ais, has_discrete_latents
 from subo.evaluation.importance import data_at_a_time, log_marginal
+from subo.evaluation.refitting import Measure, measure_refitted
 from subo.families import Family
 from subo.gradients import GradientEstimator
 from subo.inference import infer
@@ -121,6 +122,9 @@ def gaps(
     tells what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
     found and of annealed importance sampling; where they agree within three standard errors, the more precise.
 
+    A posterior over several layers or a path in time has no row of parameters; its network is trained on each datum by
+    itself instead, see :func:`~subo.evaluation.refitting.refitted`, datum after datum, and no richer family is tried.
+
     All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
     approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
     approximation gap is too small.
@@ -157,33 +161,27 @@ def gaps(
         >>> torch.allclose(found.approximation + found.amortization, found.inference)
         True
     """
-    vae = _checked(model, x, num_samples, elbo_samples, max_rows)
+    family = family or getattr(getattr(model, "posterior", None), "family", None)
+    vae: Any = _checked(model, family, x, num_samples, elbo_samples, max_rows)
     if annealed and chains < 2:
         raise InputError(f"one chain knows nothing of its error, by which estimates are compared: chains is {chains}")
-    family = family or getattr(vae.posterior, "family", None)
     x, placed = place(model, x, context or {})
     search: dict[str, Any] = {"steps": steps, "num_samples": step_samples, "gradient": gradient}
-    search |= {"seed": seed, "progress": progress}
+    elbo = partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows)
+    by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)
     with evaluating(model):
-        family, best = _best(vae, family, x, placed, search)
-        flow = _flow(family, best) if richer == "flow" else richer
-        posteriors = [_local(vae, family, best)]
-        if flow is not None:
-            posteriors.append(_local(vae, flow, _bent(vae, flow, family, best, x, placed, search)))
-        own, of_best, *of_richer = [
-            _by_parts(
-                partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows),
-                posterior,
-                x,
-                placed,
-                seed + 1,
-                _AT_A_TIME,
-            )
-            for posterior in [lambda _: model, *posteriors]
-        ]
-        by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)
-        few = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)  # as many as it takes without cutting them
-        log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2, few)
+        if family is None:  # z has parts whose posteriors depend on each other
+            options = {"seed": seed, "progress": progress}
+            own, of_best, (log_px, log_px_se) = measure_refitted(vae, x, placed, search, elbo, by_weights, **options)
+            of_richer = []
+        else:
+            posteriors = _searched(vae, family, richer, x, placed, search | {"seed": seed, "progress": progress})
+            own, of_best, *of_richer = [
+                _by_parts(elbo, posterior, x, placed, seed + 1, _AT_A_TIME)
+                for posterior in [lambda _: model, *posteriors]
+            ]
+            few = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)  # as many as it takes, all in a pass
+            log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2, few)
         by_annealing = torch.zeros(len(x), dtype=torch.bool)
         with forked(seed):
             discrete = has_discrete_latents(vae.draw(x, placed, path=False))
@@ -220,8 +218,9 @@ def larger(
     )
 
 
-def _checked(model: Any, x: Tensor, *counts: int) -> VAE:
-    if not all(hasattr(model, part) for part in ("prior", "likelihood", "posterior")):
+def _checked(model: Any, family: Family | None, x: Tensor, *counts: int) -> Any:
+    needed = ("posterior",) if family is None else ("prior", "likelihood", "posterior")
+    if not all(hasattr(model, part) for part in needed):
         raise InputError(
             f"the gaps need the best q of each datum, which is looked for with the posterior taken away, and "
             f"{type(model).__name__} does not keep prior, likelihood and posterior apart, as subo.VAE does. Its whole "
@@ -241,8 +240,20 @@ def _checked(model: Any, x: Tensor, *counts: int) -> VAE:
     return model
 
 
+def _searched(
+    model: VAE, family: Family, richer: Family | Literal["flow"] | None, x: Tensor, context: Context, search: dict
+) -> list[Callable[[Tensor], VAE]]:
+    """The model with the best q of the family, and with that of the richer one where there is one, for some data."""
+    family, best = _best(model, family, x, context, search)
+    flow = _flow(family, best) if richer == "flow" else richer
+    posteriors = [_local(model, family, best)]
+    if flow is not None:
+        posteriors.append(_local(model, flow, _bent(model, flow, family, best, x, context, search)))
+    return posteriors
+
+
 def _best(
-    model: VAE, family: Family | None, x: Tensor, context: Context, search: dict[str, Any]
+    model: VAE, family: Family, x: Tensor, context: Context, search: dict[str, Any]
 ) -> tuple[Family, Float[Tensor, "B P"]]:
     """The family and the better parameters of two searches, datum by datum."""
     found = [infer(model, x, context, family=family, **search)]
@@ -250,7 +261,6 @@ def _best(
         found.append(infer(model, x, context, family=family, start="amortized", **search))
     bounds = torch.stack([one.bound for one in found])
     best = bounds.nan_to_num(nan=-math.inf).argmax(0)
-    assert family is not None  # or infer would have asked for one
     return family, torch.stack([one.params for one in found])[best, torch.arange(len(x), device=best.device)]
 
 
@@ -282,7 +292,7 @@ def _local(model: VAE, family: Family, params: Tensor) -> Callable[[Tensor], VAE
 
 
 def _by_parts(
-    measure: Callable[..., tuple[Tensor, Tensor]],
+    measure: Measure,
     at: Callable[[Tensor], LatentVariableModel],
     x: Tensor,
     context: Context,

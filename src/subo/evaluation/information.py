@@ -135,6 +135,11 @@ def draws_of(
                 f"information is measured of one tensor of latents, and this model has {len(draw.factors)} "
                 "stochastic layers: there is no density of q for all of z at once. Use the rate of each layer."
             )
+        if "mask" in context:
+            raise InputError(
+                "information compares each datum's q with the others', and sequences of different lengths have latents "
+                "of different shapes. Use the rate, per sequence or per step."
+            )
         draws.append(draw)
         samples.append(draw.z)
     return draws, torch.cat(samples, dim=1)

@@ -1,52 +1,66 @@
 """Data from latents: reconstructions and decoded points."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.batches import batches
-from subo.context import call
+from subo import context as contexts
 from subo.data import Split
 from subo.devices import evaluating, place
-from subo.evaluation.usage import posterior_mean
-from subo.model import VAE
-from subo.randomness import forked
+from subo.evaluation.usage import draws, is_compound, posterior_mean
+from subo.typing import Context, leaves, map_latent
 
 __all__ = ["decode", "reconstruct"]
 
 
 @torch.no_grad()
-def decode(model: VAE, z: Float[Tensor, "N ..."], *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
+def decode(
+    model: Any, z: Float[Tensor, "N ..."], context: Context | None = None, *, batch_size: int = 1000
+) -> Float[Tensor, "N ..."]:
     """``E[x | z]`` of given latents.
 
     Args:
         model: The model.
         z: Latents, on any device.
+        context: What is known beside each of them, by name.
         batch_size: Latents at a time.
 
     Returns:
         Means on the CPU, ``(N, *event)``.
     """
+    parts = []
     with evaluating(model):
-        return torch.cat([call(model.likelihood, place(model, part, {})[0]).mean.cpu() for part in z.split(batch_size)])
+        for rows in torch.arange(len(z)).split(batch_size):
+            known = {name: tensor[rows] for name, tensor in (context or {}).items()}
+            parts.append(model.decode(*place(model, z[rows], known)).mean.cpu())
+    return torch.cat(parts)
 
 
 @torch.no_grad()
-def reconstruct(model: VAE, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
-    """``E[x | z]`` at the posterior mean of every datum; the same at every call.
+def reconstruct(model: Any, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
+    """``E[x | z]`` of every datum at the posterior mean; the same at every call.
+
+    Of several layers, or a chain in time, whose means together need not be likely, it is ``E_q[ E[x | z] ]``: the mean
+    over samples of the posterior.
 
     Args:
-        model: The model.
+        model: A model that decodes given latents.
         split: The data.
         batch_size: Data at a time.
 
     Returns:
-        Means on the CPU, ``(N, *event)``, in the data's order.
+        Means on the CPU, ``(N, *event)``, in the data's order; of sequences ``(all their steps, *event)``.
     """
     parts = []
-    with evaluating(model), forked(0):
-        for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
-            x, context = place(model, batch.x, batch.context)
-            z = posterior_mean(model.draw(x, context, path=False).q)
-            parts.append(call(model.likelihood, z, context=context).mean.cpu())
+    for draw, context in draws(model, split, batch_size=batch_size):
+        if is_compound(draw):
+            rows = map_latent(lambda leaf: leaf.flatten(0, 1), draw.z)
+            num_samples = len(leaves(draw.z)[0])
+            means = model.decode(rows, contexts.repeat(context, num_samples)).mean
+            means = means.unflatten(0, (num_samples, -1)).mean(0)
+            parts.append((means if split.lengths is None else means[context["mask"]]).cpu())
+        else:
+            parts.append(model.decode(posterior_mean(draw.q), context).mean.cpu())
     return torch.cat(parts)

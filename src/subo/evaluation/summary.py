@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from subo.batches import batches
-from subo.context import call
 from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.pareto import HIGH_PARETO_K
-from subo.evaluation.usage import latent_usage
+from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import LatentVariableModel
 from subo.randomness import forked
+from subo.steps import Steps
 from subo.support import check_support
+from subo.typing import map_latent
 
 _NUMBERS = 2_000_000  # in one tensor of a pass: 8 MB of float32
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
@@ -35,7 +36,7 @@ class Scores:
         standard_error: Of each `log_px`, ``(N,)``.
         effective_sample_size: ``(N,)``.
         pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN where there is none, or none was asked for.
-        rate: ``(N,)``, all layers.
+        rates: ``(L, N)``, of each stochastic layer.
         distortion: ``(N,)``.
         num_samples: K.
     """
@@ -44,9 +45,14 @@ class Scores:
     standard_error: Tensor
     effective_sample_size: Tensor
     pareto_k: Tensor
-    rate: Tensor
+    rates: Tensor
     distortion: Tensor
     num_samples: int
+
+    @property
+    def rate(self) -> Tensor:
+        """That of all layers, ``(N,)``."""
+        return self.rates.sum(0)
 
     @property
     def elbo(self) -> Tensor:
@@ -77,6 +83,9 @@ class Evaluation:
         num_data: How many data.
         split: Which data.
         at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
+        layers: Of each stochastic layer by name its `rate`, `active_units` and `latent_dim`; None where there is one.
+        per_step: Of sequences the sums over all of them, divided by the number of all their steps, `num_steps`:
+            `log_px`, `elbo` and their errors, `rate` and `distortion`. None of other data.
     """
 
     log_px: float
@@ -95,6 +104,8 @@ class Evaluation:
     num_data: int
     split: str
     at_floor: float | None
+    layers: dict[str, dict[str, float]] | None = None
+    per_step: dict[str, float] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -149,7 +160,7 @@ def score(
         joined("standard_error"),
         joined("effective_sample_size"),
         joined("pareto_k"),
-        joined("rate").sum(0),
+        joined("rate"),
         joined("distortion"),
         num_samples,
     )
@@ -209,7 +220,7 @@ def measure(
         distortion=scores.distortion.mean().item(),
         active_units=int(usage.active.sum()),
         latent_dim=len(usage.active),
-        bits_per_dim=-log_px / (split.event_shape.numel() * math.log(2)),
+        bits_per_dim=-log_px * len(split) / (split.x.numel() * math.log(2)),
         median_ess=scores.effective_sample_size.median().item(),
         high_pareto_k=int((fitted > HIGH_PARETO_K).sum()),
         median_pareto_k=fitted.median().item() if len(fitted) else None,
@@ -217,14 +228,47 @@ def measure(
         num_data=len(split),
         split=name,
         at_floor=at_floor,
+        per_step=None if split.lengths is None else _per_step(scores, split.lengths),
+        layers=_layers(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
     )
     return evaluation, scores
+
+
+def _per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
+    """Ratios of sums, ``sum_i v_i / sum_i T_i``; the errors are those of a ratio, by the delta method."""
+    steps = lengths.double()
+
+    def of(values: Tensor) -> tuple[float, float]:
+        ratio = values.sum() / steps.sum()
+        return ratio.item(), ((values - ratio * steps).std() / (math.sqrt(len(steps)) * steps.mean())).item()
+
+    log_px, log_px_se = of(scores.log_px)
+    elbo, elbo_se = of(scores.elbo)
+    return {
+        "log_px": log_px,
+        "log_px_se": log_px_se,
+        "elbo": elbo,
+        "elbo_se": elbo_se,
+        "rate": of(scores.rate)[0],
+        "distortion": of(scores.distortion)[0],
+        "num_steps": int(steps.sum()),
+    }
+
+
+def _layers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
+    """What is told of each layer."""
+    active = usage.active_by_layer
+    return {
+        name: {"rate": rate, "active_units": active[name], "latent_dim": size}
+        for (name, size), rate in zip(usage.layers, rates, strict=True)
+    }
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
     """How many latents to decode at a time: bounded by the numbers that describe one p(x|z)."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
-    return max(1, min(5000, _NUMBERS // getattr(family, "num_params", split.event_shape.numel())))
+    steps = split.num_elements // split.event_shape.numel()
+    return max(1, min(5000, _NUMBERS // (steps * getattr(family, "num_params", split.event_shape.numel()))))
 
 
 @torch.no_grad()
@@ -238,4 +282,5 @@ def share_at_floor(model: Any, split: Split) -> float | None:
     x, context = place(model, batch.x, batch.context)
     with evaluating(model), forked(0):
         z = model.draw(x, context, path=False).z
-    return share(call(model.likelihood, z[0], context=context))
+        p = model.decode(map_latent(lambda leaf: leaf[0], z), context)
+    return share(p.steps if isinstance(p, Steps) else p)

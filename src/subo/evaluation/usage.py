@@ -1,7 +1,8 @@
-"""What the latents carry: posterior means, KL and activity of each dimension."""
+"""What the latents carry: posterior means, KL and activity of each dimension, layer by layer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,19 +12,33 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from subo.batches import batches
 from subo.data import Split
 from subo.devices import evaluating, place
-from subo.model import Draw, LatentVariableModel
+from subo.markov import MarkovDistribution
+from subo.model import Draw, Factor, LatentVariableModel
 from subo.randomness import forked
 
-__all__ = ["LatentUsage", "latent_usage", "marginals", "posterior_mean", "posterior_means"]
+__all__ = [
+    "LatentUsage",
+    "draws",
+    "is_compound",
+    "latent_usage",
+    "layer_means",
+    "marginals",
+    "posterior_mean",
+    "posterior_means",
+]
 
 ACTIVE_VARIANCE = 0.01
 COLLAPSED_KL = 0.01  # nats
 _MEAN_SAMPLES = 1000
+_LAYER_SAMPLES = 50  # of z, where the posterior of a part depends on other parts
+_LAYERED_DATA = 100  # at a time, each with that many samples
 
 
 @dataclass(frozen=True)
 class LatentUsage:
-    """How the D dimensions of z are used on N data.
+    """How the D dimensions of z are used on N data; those of several layers stand side by side.
+
+    Of sequences every time step is a datum.
 
     Attributes:
         means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
@@ -32,7 +47,8 @@ class LatentUsage:
         kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
             prior and posterior factorise over dimensions, and to less below a full-rank posterior.
         share_collapsed: Share of the data whose KL in a dimension is below 0.01 nats, so that their posterior is the
-            prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None where `kl` is.
+            prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None where `kl` is, or is an estimate.
+        layers: Name and number of dimensions of each stochastic layer, in the order of drawing and of the columns.
     """
 
     means: Float[Tensor, "N E"]
@@ -40,6 +56,20 @@ class LatentUsage:
     active: Bool[Tensor, " D"]
     kl: Float[Tensor, " D"] | None
     share_collapsed: Float[Tensor, " D"] | None = None
+    layers: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of `means`: z1, z2, ... of one layer, z1_1, z1_2, ... of a layer z1."""
+        if len(self.layers) < 2:
+            return [f"z{i + 1}" for i in range(self.means.shape[1])]
+        return [f"{name}_{i + 1}" for name, size in self.layers for i in range(size)]
+
+    @property
+    def active_by_layer(self) -> dict[str, int]:
+        """How many dimensions of each layer are active."""
+        parts = self.active.split([size for _, size in self.layers])
+        return {name: int(part.sum()) for (name, _), part in zip(self.layers, parts, strict=True)}
 
 
 def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
@@ -51,9 +81,18 @@ def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
             return q.sample(torch.Size([_MEAN_SAMPLES])).mean(0)
 
 
+def layer_means(draw: Draw) -> dict[str, Float[Tensor, "B ..."]]:
+    """``E_q[z_l | x]`` of every layer, by name.
+
+    Exact where a layer's posterior depends on x alone. Else ``E[z_l | x] = E[ E[z_l | x, others] | x ]``: the mean over
+    the draw's K samples of the others.
+    """
+    return {name: _means(factor).mean(0) for name, factor in _named(draw)}
+
+
 @torch.no_grad()
 def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
-    """Posterior means of data, in their order; the same at every call.
+    """Posterior means of data, in their order; the same at every call. Those of several layers stand side by side.
 
     Args:
         model: The model.
@@ -61,45 +100,42 @@ def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int
         batch_size: Data at a time.
 
     Returns:
-        Means on the CPU.
+        Means on the CPU; of sequences ``(all their steps, D)``.
     """
-    return torch.cat([posterior_mean(draw.q).cpu() for draw in _draws(model, split, batch_size)])
+    parts: list[Tensor] = []
+    for draw, _ in draws(model, split, batch_size=batch_size):
+        means = [_of_data(_means(factor), factor).mean(0).cpu() for _, factor in _named(draw)]
+        parts.append(means[0] if len(means) == 1 else torch.cat([layer.flatten(1) for layer in means], dim=1))
+    return torch.cat(parts)
 
 
 @torch.no_grad()
 def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
-    """How each dimension of a vector of latents is used.
+    """How each dimension of the latents is used.
+
+    The variance of a mean over K samples is that of the mean that it estimates and its own error, which is subtracted:
+    else a dimension that carries nothing could seem active.
 
     Args:
         model: The model.
         split: The data.
         batch_size: Data at a time.
     """
-    means, kls = [], []
-    for draw in _draws(model, split, batch_size):
-        means.append(posterior_mean(draw.q).flatten(1).cpu())
-        kls.append(_kl_by_dimension(draw.q, draw.factors[0].p))
-    z = torch.cat(means)
-    variance = z.var(0, correction=0)
-    if kls[0] is not None and kls[0].shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
-        variance = variance.unflatten(0, (kls[0].shape[1], -1)).sum(1)
-    active = variance > ACTIVE_VARIANCE
-    if kls[0] is None:
-        return LatentUsage(z, variance, active, None)
-    kl = torch.cat([k.cpu() for k in kls if k is not None])
-    return LatentUsage(z, variance, active, kl.mean(0), (kl < COLLAPSED_KL).double().mean(0))
-
-
-def _kl_by_dimension(q: Distribution, p: Distribution) -> Tensor | None:
-    """``(B, D)`` marginal divergences, where the prior factorises and q's marginals are known."""
-    of_q = marginals(q)
-    if of_q is None or not isinstance(p, Independent):
-        return None
-    try:
-        prior = p.base_dist.expand(of_q.batch_shape)  # torch's divergence of bits does not broadcast
-        return kl_divergence(of_q, prior).flatten(1)
-    except NotImplementedError:
-        return None
+    layers: dict[str, list[_Part]] = {}
+    for draw, _ in draws(model, split, batch_size=batch_size):
+        for name, factor in _named(draw):
+            layers.setdefault(name, []).append(_part(factor))
+    usages = [_usage(name, parts) for name, parts in layers.items()]
+    if len(usages) == 1:
+        return usages[0]
+    kls = [usage.kl for usage in usages if usage.kl is not None]
+    return LatentUsage(
+        torch.cat([usage.means for usage in usages], dim=1),
+        torch.cat([usage.variance for usage in usages]),
+        torch.cat([usage.active for usage in usages]),
+        torch.cat(kls) if len(kls) == len(usages) else None,
+        layers=tuple(layer for usage in usages for layer in usage.layers),
+    )
 
 
 def marginals(q: Distribution) -> Distribution | None:
@@ -112,8 +148,92 @@ def marginals(q: Distribution) -> Distribution | None:
     return q.base_dist if isinstance(q, Independent) else None
 
 
-def _draws(model: LatentVariableModel, split: Split, batch_size: int) -> Iterator[Draw]:
-    """A draw of every batch: how any model tells its posterior and prior."""
+class _Part(NamedTuple):
+    """A layer's posterior means of some data, the variance of their error, and the KL of each dimension."""
+
+    means: Float[Tensor, "N E"]
+    error: Float[Tensor, "N E"]
+    kl: Float[Tensor, "N D"] | None
+    exact: bool
+
+
+def _part(factor: Factor) -> _Part:
+    means = _of_data(_means(factor), factor).flatten(2)
+    error = means.var(0) / len(means) if len(means) > 1 else torch.zeros_like(means[0])
+    kl = _kl_by_dimension(factor)
+    return _Part(means.mean(0).cpu(), error.cpu(), None if kl is None else kl.cpu(), len(means) == 1)
+
+
+def _usage(name: str, parts: list[_Part]) -> LatentUsage:
+    """That of one layer, from its parts."""
+    z = torch.cat([part.means for part in parts])
+    error = torch.cat([part.error for part in parts]).mean(0)
+    variance = (z.var(0, correction=0) - error).clamp(min=0)
+    kls = [part.kl for part in parts if part.kl is not None]
+    kl = torch.cat(kls) if kls else None
+    if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
+        variance = variance.unflatten(0, (kl.shape[1], -1)).sum(1)
+    share = (kl < COLLAPSED_KL).double().mean(0) if kl is not None and parts[0].exact else None
+    active = variance > ACTIVE_VARIANCE
+    return LatentUsage(z, variance, active, None if kl is None else kl.mean(0), share, ((name, len(active)),))
+
+
+def _named(draw: Draw) -> list[tuple[str, Factor]]:
+    """The names of the latents and their factors, in the order of drawing."""
+    if isinstance(draw.z, Tensor):
+        return [("z", draw.factors[0])]
+    names = {id(leaf): name for name, leaf in draw.z.items()}
+    return [(names[id(factor.z)], factor) for factor in draw.factors]
+
+
+def _means(factor: Factor) -> Float[Tensor, "k B ..."]:
+    """Means of a layer's posterior at k samples of what it depends on, one if that is nothing; of a chain samples."""
+    if isinstance(factor.q, MarkovDistribution):
+        return factor.z
+    return factor.q.mean if len(factor.q.batch_shape) > 1 else posterior_mean(factor.q).unsqueeze(0)
+
+
+def _of_data(means: Float[Tensor, "k B ..."], factor: Factor) -> Float[Tensor, "k N ..."]:
+    """The same, with the real steps of sequences as data."""
+    if not isinstance(factor.q, MarkovDistribution):
+        return means
+    mask = factor.q.mask
+    return means.flatten(1, 2) if mask is None else means[:, mask]
+
+
+def _kl_by_dimension(factor: Factor) -> Tensor | None:
+    """``(B, D)`` marginal divergences, where the prior factorises and q's marginals are known.
+
+    Of a layer that depends on others, the mean over their samples of its ``log q - log p``.
+    """
+    q, p = marginals(factor.q), factor.p
+    if q is None or not isinstance(p, Independent):
+        return None
+    if len(factor.q.batch_shape) > 1 or len(p.batch_shape) > 1:
+        return (q.log_prob(factor.z) - p.base_dist.log_prob(factor.z)).mean(0).flatten(1)
+    try:
+        prior = p.base_dist.expand(q.batch_shape)  # torch's divergence of bits does not broadcast
+        return kl_divergence(q, prior).flatten(1)
+    except NotImplementedError:
+        return None
+
+
+def is_compound(draw: Draw) -> bool:
+    """Whether z has several layers, or is a chain: parts whose posteriors depend on each other."""
+    return len(draw.factors) > 1 or isinstance(draw.q, MarkovDistribution)
+
+
+def draws(
+    model: LatentVariableModel, split: Split, *, batch_size: int = 1000
+) -> Iterator[tuple[Draw, dict[str, Tensor]]]:
+    """A draw of every batch, in the data's order, and its context: how any model tells its posterior and prior.
+
+    The same at every call; one sample of a flat posterior, many of a compound one, whose means are those of samples.
+    """
     with evaluating(model), forked(0):
+        first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
+        if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
+            batch_size, num_samples = min(batch_size, _LAYERED_DATA), _LAYER_SAMPLES
         for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
-            yield model.draw(*place(model, batch.x, batch.context), path=False)
+            x, context = place(model, batch.x, batch.context)
+            yield model.draw(x, context, num_samples=num_samples, path=False), context

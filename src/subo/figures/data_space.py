@@ -87,6 +87,7 @@ def samples(
     feature_names: Sequence[str] | None = None,
     units: Units | None = None,
     drawn: bool = False,
+    classes: Sequence[str] | None = None,
 ) -> Figure:
     """What the model believes data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
 
@@ -95,21 +96,27 @@ def samples(
         feature_names: Names of a vector's features, written where there are 20 or fewer.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
         drawn: Whether these are draws of x and not means of p(x|z); the title says which.
+        classes: Names of classes, of each of which there are as many samples, one class after the other.
 
     Returns:
-        Images: a square of them. Vectors of 20 features or fewer: a line a sample, all in one panel. Longer
-        ones: a panel for each of the first 12, before all the others in grey.
+        Images: a square of them, or a row a class. Vectors of 20 features or fewer: a line a sample, all in one panel.
+        Longer ones: a panel for each of the first 12, before all the others in grey.
     """
     title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
     if _pictures(means) is not None:
-        columns = math.ceil(math.sqrt(len(means)))
+        columns = math.ceil(math.sqrt(len(means))) if classes is None else max(1, len(means) // len(classes))
         picture = tile(means, columns=columns)
         width = min(columns, 6)  # inches
         height = 0.4 + width * picture.shape[0] / picture.shape[1]
         figure = Figure(figsize=(max(width, 4), height), layout="constrained")
-        _show(figure.subplots(), picture)
-        set_title(figure.axes[0], title)
+        axes = figure.subplots()
+        _show(axes, picture)
+        if classes is not None:
+            middles = (np.arange(len(classes)) + 0.5) * (picture.shape[0] + 1) / len(classes) - 1
+            axes.set_yticks(middles, labels=classes)
+            axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+        set_title(axes, title)
         return figure
     means = _rows(means, units)
     feature, standard = np.arange(means.shape[1]), units is not None
@@ -127,7 +134,9 @@ def samples(
     return figure
 
 
-def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Units | None = None) -> Figure:
+def decoder_grid(
+    means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Units | None = None, name: str = ""
+) -> Figure:
     """What the decoder makes of every place in a plane of z.
 
     Args:
@@ -136,6 +145,7 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Un
             ``linspace(-limit, limit, G)``. Two equal leading axes are taken for the grid's.
         limit: The grid's last value, in units of z.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
+        name: Of what, for the title, such as a class.
 
     Returns:
         Images: one beside the other, z2 upwards. Vectors: a small curve over the features in every place, all to
@@ -150,7 +160,7 @@ def decoder_grid(means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Un
     cells = means.reshape(side * side, *means.shape[2:])
     step = 2 * limit / max(side - 1, 1)
     edge = limit + step / 2
-    title = "Means of p(x|z) over the latent plane"
+    title = "Means of p(x|z) over the latent plane" + (name and f": {name}")
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
     pictures = _pictures(cells)

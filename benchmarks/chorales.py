@@ -1,0 +1,89 @@
+"""A deep Markov model of the JSB chorales, beside Krishnan, Shalit and Sontag (2017).
+
+Piano rolls of 88 bits a step, 229 / 76 / 77 chorales as published. Trained on the training chorales; the weights with
+the best validation bound are kept, and the test chorales are measured once: the bound, and log p(x) by importance
+sampling, both as the sum over all chorales divided by the number of all their steps. A run that was stopped goes on.
+
+    python benchmarks/chorales.py --out runs/chorales
+"""
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from subo.evaluation import evaluate
+from subo.fitting import fit
+from subo.recipes import deep_markov
+from subo.runs import Run
+from subo.sources import load
+
+THEIRS = {"log p(x)": 6.39, "bound": 6.93}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latent-dim", type=int, default=64)
+    parser.add_argument("--reader-hidden", type=int, default=256)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--epochs", type=int, default=500)
+    parser.add_argument("--kl-warmup-epochs", type=float, default=100)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--num-samples", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/chorales"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(arguments.seed)
+    data, run = load("jsb-chorales"), Run(arguments.out)
+    objective = deep_markov(
+        (88,),
+        examples=data.train.x.float(),
+        likelihood="bernoulli",
+        latent_dim=arguments.latent_dim,
+        reader_hidden=arguments.reader_hidden,
+        dropout=arguments.dropout,
+    )
+    if run.model.exists():
+        run.load_weights(objective)
+    else:
+        fit(
+            objective,
+            data,
+            epochs=arguments.epochs,
+            batch_size=20,
+            learning_rate=arguments.learning_rate,
+            decay="cosine",
+            kl_warmup_epochs=arguments.kl_warmup_epochs,
+            clip=10.0,
+            seed=arguments.seed,
+            run_dir=arguments.out,
+            resume=run.checkpoint.exists(),
+            checkpoint_minutes=5,
+            progress=True,
+        )
+        run.save_weights(objective)
+    objective.eval()
+    print(f"{len(data.train)} training chorales, seed {arguments.seed}; nats per time step")
+    for part in ("validation", "test"):
+        started = time.monotonic()
+        result = asdict(evaluate(objective.model, getattr(data, part), name=part, num_samples=arguments.num_samples))
+        (arguments.out / f"evaluation-{part}.json").write_text(json.dumps(result, indent=2))
+        step = result["per_step"]
+        print(
+            f"{part:11s} bound {-step['elbo']:.3f} +- {step['elbo_se']:.3f} (theirs {THEIRS['bound']}), -log p(x) "
+            f"{-step['log_px']:.3f} +- {step['log_px_se']:.3f} by {arguments.num_samples:,} samples (theirs "
+            f"{THEIRS['log p(x)']}); median effective sample size {result['median_ess']:.1f}; "
+            f"{result['active_units']} of {result['latent_dim']} latents active; {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+    last = run.read_metrics()[-1]
+    print(f"{last['epoch']} epochs in {last['seconds'] / 3600:.2f} hours")
+
+
+if __name__ == "__main__":
+    main()

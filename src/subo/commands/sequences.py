@@ -1,0 +1,124 @@
+"""What the commands do with runs of sequences, and the command ``forecast``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_ending
+from subo.data import Split
+from subo.errors import InputError
+from subo.messages import say
+from subo.sources import save_sequences
+
+__all__ = ["encode_sequences", "forecast", "is_of_sequences", "reconstruct_sequences", "sample_sequences"]
+
+
+def is_of_sequences(experiment: Any) -> bool:
+    """Whether a run's data are sequences."""
+    return bool(experiment.config["data"].get("steps"))  # which older runs do not say
+
+
+def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool, seed: int) -> None:
+    """Draws sequences of one length: that of a typical one in training, unless told."""
+    from subo import figures
+    from subo.randomness import forked
+    from subo.sequence_pictures import draw_sequence_samples
+
+    check_ending(out, ".npz", ".csv", ".png")
+    data, model = experiment.config["data"], experiment.objective.model
+    if steps is not None and steps < 1:
+        raise InputError(f"--steps must be at least 1, not {steps}")
+    length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
+    if out.suffix == ".png":
+        figures.save(draw_sequence_samples(model, length=length, num=min(num, 8), drawn=not mean, seed=seed), out)
+    else:
+        with forked(seed), torch.no_grad():
+            _, p = model.sample(num, {"mask": torch.ones(num, length, dtype=torch.bool)})
+            x = p.mean if mean else p.sample()
+        save_sequences(out, x.flatten(0, 1), [length] * num)
+    say(f"{num} sequences of {length} steps written to {out}")
+
+
+def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
+    """Writes ``E_q[ E[x|z] ]`` of every step."""
+    from subo import figures
+    from subo.evaluation.reconstruction import reconstruct
+    from subo.sequence_pictures import draw_sequence_reconstructions
+
+    check_ending(out, ".npz", ".csv", ".png")
+    model = experiment.objective.model
+    if out.suffix == ".png":
+        figures.save(draw_sequence_reconstructions(model, split), out)
+    else:
+        save_sequences(out, reconstruct(model, split), _lengths(split))
+    say(f"{len(split)} reconstructions of {split.num_steps} steps in all written to {out}")
+
+
+def encode_sequences(experiment: Any, split: Split, out: Path) -> None:
+    """Writes the posterior mean of every state."""
+    from subo.evaluation.usage import posterior_means
+
+    check_ending(out, ".npz", ".csv")
+    means = posterior_means(experiment.objective.model, split)
+    save_sequences(out, means, _lengths(split), names=[f"z{i + 1}" for i in range(means.shape[1])])
+    say(f"posterior means of the states at {len(means)} steps of {len(split)} sequences written to {out}")
+
+
+def forecast(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    steps: int,
+    out: Path,
+    num_samples: int = 1000,
+    coverage: float = 0.9,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+    seed: int = 0,
+) -> None:
+    """Forecasts sequences: the mean and an interval of each number at each of the next steps.
+
+    Args:
+        run: Run folder, of a model of sequences.
+        data: Sequences to go on with.
+        steps: How many steps ahead.
+        out: Where to: .csv with mean, lower and upper of every number in columns; .npz of the means; or .png.
+        num_samples: Draws for each sequence.
+        coverage: Share of the draws that lie in the interval.
+        part: Which part.
+        data_dir: Where named data sets are looked for.
+        seed: Of the draws.
+    """
+    from subo import figures
+    from subo.commands.using import run_and_rows
+    from subo.evaluation.forecasting import forecast as forecasted
+    from subo.sequence_pictures import draw_forecasts
+
+    check_ending(out, ".npz", ".csv", ".png")
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if not is_of_sequences(experiment):
+        raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
+    model = experiment.objective.model
+    found = forecasted(model, split, steps=steps, num_samples=num_samples, coverage=coverage, seed=seed)
+    if out.suffix == ".png":
+        figures.save(draw_forecasts(split, found), out)
+    elif out.suffix == ".npz":
+        save_sequences(out, found.mean.flatten(0, 1), [steps] * len(split))
+    else:
+        columns = [tensor.flatten(0, 1).flatten(1) for tensor in (found.mean, found.lower, found.upper)]
+        names = [f"{what}{i}" for what in ("mean", "lower", "upper") for i in range(columns[0].shape[1])]
+        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names)
+    say(f"{steps} steps after each of {len(split)} sequences written to {out}")
+    typical = found.effective_sample_size.median().item()
+    if typical < num_samples / 100:
+        say(
+            f"Careful: of the {num_samples} states that a forecast starts from only {typical:.1f} count (median "
+            "effective sample size): it is nearly that of one state. More samples tell: --num-samples"
+        )
+
+
+def _lengths(split: Split) -> list[int]:
+    assert split.lengths is not None
+    return split.lengths.tolist()

@@ -1,0 +1,105 @@
+"""Sequences: as curves where a step has few numbers, as a map of time and number where it has many."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Shaped
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, ORANGE, legend_below, set_labels
+
+__all__ = ["forecasts", "sequence_panels"]
+
+_CURVES = 6  # numbers a step that are drawn as curves; more make a map
+_ROW_HEIGHT, _WIDTH = 1.9, 8.5  # inches
+
+
+def sequence_panels(
+    rows: Sequence[Mapping[str, Shaped[ndarray, " _ D"]]],
+    *,
+    title: str,
+    feature_names: Sequence[str] | None = None,
+) -> Figure:
+    """Sequences, each with others beside it, such as its reconstruction.
+
+    Args:
+        rows: For each row of panels, sequences by name, in the order of drawing; the names of the first row are titles.
+        title: Of the whole.
+        feature_names: Names of a step's numbers.
+    """
+    columns = list(rows[0])
+    figure, panels = _grid(len(rows), len(columns), title)
+    low, high = _range([sequence for row in rows for sequence in row.values()])
+    for i, row in enumerate(rows):
+        for axes, (name, sequence) in zip(panels[i], row.items(), strict=True):
+            _draw(axes, sequence, low, high, feature_names)
+            set_labels(axes, name if i == 0 else "", "", "")
+    for axes in panels[-1]:
+        axes.set_xlabel("time step", fontsize=10, color=INK)
+    if rows[0][columns[0]].shape[1] <= _CURVES and feature_names is not None:
+        legend_below(figure)
+    return figure
+
+
+def forecasts(
+    pasts: Sequence[Shaped[ndarray, " _ D"]],
+    means: Shaped[ndarray, "N S D"],
+    lower: Shaped[ndarray, "N S D"],
+    upper: Shaped[ndarray, "N S D"],
+    *,
+    coverage: float,
+) -> Figure:
+    """Sequences and what is expected to follow: with an interval for each number where there are few, else the mean.
+
+    Args:
+        pasts: What was seen.
+        means: Of the steps that follow.
+        lower: Lower ends of the intervals.
+        upper: Upper ends.
+        coverage: Their share of the draws.
+    """
+    few = means.shape[2] <= _CURVES
+    title = f"What was seen, and the mean of what follows{f' with {coverage:.0%} of the draws' if few else ''}"
+    figure, panels = _grid(len(pasts), 1, title)
+    low, high = _range([*pasts, lower if few else means, upper if few else means])
+    for axes, past, mean, bottom, top in zip(panels[:, 0], pasts, means, lower, upper, strict=True):
+        start = len(past)
+        if few:
+            future = np.arange(start, start + len(mean))
+            for d, colour in zip(range(mean.shape[1]), CLASS_COLOURS, strict=False):
+                axes.plot(np.arange(start), past[:, d], color=colour, lw=1.2)
+                axes.plot(future, mean[:, d], color=colour, lw=1.2, ls="--")
+                axes.fill_between(future, bottom[:, d], top[:, d], color=colour, alpha=0.2, lw=0)
+            axes.set_ylim(low, high)
+        else:
+            _draw(axes, np.concatenate([past, mean]), low, high, None)
+        axes.axvline(start - 0.5, color=ORANGE, lw=1)
+        set_labels(axes, "", "", "")
+    panels[-1, 0].set_xlabel("time step; the forecast begins at the line", fontsize=10, color=INK)
+    return figure
+
+
+def _grid(rows: int, columns: int, title: str) -> tuple[Figure, ndarray]:
+    figure = Figure(figsize=(_WIDTH, 0.5 + _ROW_HEIGHT * rows), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
+    return figure, figure.subplots(rows, columns, squeeze=False, sharey=True)
+
+
+def _range(sequences: Sequence[ndarray]) -> tuple[float, float]:
+    low, high = min(float(s.min()) for s in sequences), max(float(s.max()) for s in sequences)
+    return low, high if high > low else low + 1
+
+
+def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequence[str] | None) -> None:
+    """Curves, or a map with white for nothing."""
+    if sequence.shape[1] > _CURVES:
+        axes.imshow(sequence.T, aspect="auto", origin="lower", cmap="Greys", vmin=low, vmax=high, interpolation="none")
+        return
+    colours = [BLUE] if sequence.shape[1] == 1 else CLASS_COLOURS
+    for d, colour in zip(range(sequence.shape[1]), colours, strict=False):
+        axes.plot(sequence[:, d], color=colour, lw=1.2, label=None if names is None else names[d])
+    margin = 0.05 * (high - low)
+    axes.set_ylim(low - margin, high + margin)
+    axes.grid(axis="y", color=GREY, lw=0.3)

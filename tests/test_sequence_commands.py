@@ -1,0 +1,88 @@
+"""The command line on sequences, end to end, and its refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from subo.sources import load_rows
+from test_cli import refused, run
+
+SMALL = ["--latent-dim", 2, "--reader-hidden", 6, "--transition-hidden", 6, "--hidden", 6, "--epochs", 2]
+
+
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty noisy waves of different lengths, in an archive."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(1, 9, 20)
+    path = tmp_path_factory.mktemp("data") / "waves.npz"
+    np.savez(path, *[np.sin(np.arange(n) + s)[:, None] + generator.normal(size=(n, 2)) for s, n in enumerate(lengths)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(waves: Path) -> Path:
+    out = waves.parent / "run"
+    options = [*SMALL, "--evaluation-samples", 30, "--quiet"]
+    assert run("fit", waves, "--recipe", "deep-markov", "--out", out, *options) == 0
+    return out
+
+
+def test_fit_measures_per_sequence_and_per_step(fitted: Path, capsys: pytest.CaptureFixture):
+    config = json.loads((fitted / "config.json").read_text())
+    evaluation = json.loads((fitted / "evaluation.json").read_text())
+    assert config["data"]["sizes"] == {"train": 16, "validation": 2, "test": 2}
+    steps = evaluation["per_step"]
+    assert steps["num_steps"] == config["data"]["steps"]["test"]
+    assert steps["log_px"] == pytest.approx(2 * evaluation["log_px"] / steps["num_steps"])
+    assert run("show", fitted) == 0
+    assert "per time step" in capsys.readouterr().out
+    assert {file.name for file in (fitted / "figures").iterdir()} == {
+        *("training.png", "reconstructions.png", "samples.png", "activity.png")
+    }
+
+
+def test_results_are_written_by_sequence_and_step(fitted: Path, waves: Path, tmp_path: Path):
+    data = load_rows(waves)
+    assert data.lengths is not None
+    assert run("encode", fitted, waves, "--out", tmp_path / "z.csv") == 0
+    table = np.genfromtxt(tmp_path / "z.csv", delimiter=",", names=True)
+    assert table.dtype.names == ("sequence", "step", "z1", "z2")
+    assert np.array_equal(np.bincount(table["sequence"].astype(int))[1:], data.lengths.numpy())
+    assert run("reconstruct", fitted, waves, "--out", tmp_path / "r.npz") == 0
+    back = load_rows(tmp_path / "r.npz")
+    assert back.lengths is not None
+    assert torch.equal(back.lengths, data.lengths)
+    assert run("score", fitted, waves, "--out", tmp_path / "s.csv", "--num-samples", 10) == 0
+    scores = np.genfromtxt(tmp_path / "s.csv", delimiter=",", names=True)
+    assert np.allclose(scores["log_px_per_step"] * scores["steps"], scores["log_px"])
+    assert scores["steps"].tolist() == data.lengths.tolist()
+
+
+def test_samples_and_forecasts(fitted: Path, waves: Path, tmp_path: Path):
+    assert run("sample", fitted, "--out", tmp_path / "x.npz", "--steps", 7, "-n", 3) == 0
+    assert load_rows(tmp_path / "x.npz").x.shape == (21, 2)
+    assert run("sample", fitted, "--out", tmp_path / "x.png", "-n", 2) == 0
+    for ending in ("csv", "png", "npz"):
+        options = ["--steps", 5, "--num-samples", 50, "--out", tmp_path / f"f.{ending}"]
+        assert run("forecast", fitted, waves, *options) == 0
+    table = np.genfromtxt(tmp_path / "f.csv", delimiter=",", names=True)
+    assert len(table) == 20 * 5
+    assert (table["lower0"] <= table["upper0"]).all()
+    means = load_rows(tmp_path / "f.npz").x.numpy()
+    assert np.allclose(means[:, 1], table["mean1"], rtol=1e-5)
+    assert all((tmp_path / name).stat().st_size > 5000 for name in ("x.png", "f.png"))
+
+
+def test_data_and_recipe_must_agree(fitted: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    assert "--recipe deep-markov" in refused(capsys, "fit", waves, "--out", out)
+    assert "digits are single data" in refused(capsys, "fit", "digits", "--recipe", "deep-markov", "--out", out)
+    assert not out.exists()
+    assert ".npz, .csv" in refused(capsys, "encode", fitted, waves, "--out", tmp_path / "z.png")
+    assert "--steps" in refused(capsys, "forecast", fitted, waves, "--steps", 0, "--out", tmp_path / "f.csv").replace(
+        "steps and", "--steps and"
+    )
