@@ -26,7 +26,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert failed == 0
 
 
-PAGES = ("README.md", "docs/inference.md", "docs/evaluation.md", "docs/structure.md", "docs/time.md")
+PAGES = ("README.md", "docs/inference.md", "docs/evaluation.md", "docs/structure.md", "docs/layers.md", "docs/time.md")
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:

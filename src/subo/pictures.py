@@ -14,6 +14,7 @@ from subo.data import Data, Split
 from subo.devices import place
 from subo.evaluation.reconstruction import decode, reconstruct
 from subo.evaluation.usage import LatentUsage, latent_usage
+from subo.ladder import Ladder
 from subo.model import VAE
 from subo.quantisation import quantized
 from subo.randomness import forked
@@ -25,6 +26,7 @@ __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature
 Units = tuple[np.ndarray, np.ndarray]
 
 _SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 12, 3.0, 60
+_HELD, _ANEW = 6, 8  # samples of a ladder's upper layers, and of the lower ones for each of them
 _GRIDS = 10  # classes of which the decoder's plane is drawn
 _LISTED = 20  # features without names, which may be a table's; more are rather a curve
 _PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
@@ -35,7 +37,8 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     """Draws all pictures of a fitted run into its ``figures/``.
 
     Bound, rate and distortion over training; originals beside reconstructions; samples from the prior; KL by latent
-    dimension; the latent plane; with two latents the decoder's mean over it; and the plane during training.
+    dimension; the latent plane; with two latents the decoder's mean over it; of a ladder what each layer decides; and
+    the plane during training.
 
     Args:
         run: Where metrics and snapshots are, and the pictures go.
@@ -72,6 +75,10 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
             means = shade(_grid_means(model, label))
             picture = figures.decoder_grid(means, limit=_LIMIT, units=units, name=name and f"class {name}")
             figures.save(picture, folder / ("decoder_grid.png" if classes is None else f"decoder_grid-{label}.png"))
+    if isinstance(model, Ladder) and len(data.train.event_shape) == 3:
+        with forked(0):
+            squares = shade(model.sample_below(_HELD, _ANEW).cpu())
+        figures.save(figures.layers(squares, names=model.names), folder / "layers.png")
     _animate(run, model, data)
 
 
