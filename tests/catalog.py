@@ -5,6 +5,7 @@ that every test uses, and nothing else.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.distributions import Distribution, Independent, Normal
 from subo import bounds, conditioning, networks, priors
 from subo import families as f
 from subo.conditionals import Conditional, Local
+from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.gradients import (
     VIMCO,
@@ -28,6 +30,9 @@ from subo.gradients import (
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
 from subo.markov import Markov
 from subo.model import VAE
+from subo.objective import Objective
+from subo.recipes import hierarchical
+from subo.recipes.ladder import ladder
 from subo.refinement import Refined
 from subo.state_space import LinearGaussianStateSpace, StateSpacePosterior
 from subo.steps import Emission
@@ -276,6 +281,13 @@ def markov_vae() -> VAE:
     )
 
 
+def deep_markov_vae() -> VAE:
+    """A gated transition, and a posterior that reads backwards."""
+    q = Smoother(BackwardReader(nn.Flatten(), 3, hidden=4), Combiner(LATENT_DIM, 4), LATENT_DIM)
+    prior = Markov(Start((LATENT_DIM,)), Conditional(f.Gaussian((LATENT_DIM,)), GatedTransition(LATENT_DIM, hidden=8)))
+    return VAE(prior, Emission(f.Bernoulli((3,)), networks.mlp(LATENT_DIM, 3, hidden=(8,))), q)
+
+
 def fit_together(prior: str, posterior: str) -> bool:
     """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
@@ -298,9 +310,31 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "mean-field pca": mean_field_pca,
     "wide pca": wide_pca,
     "markov": markov_vae,
+    "deep markov": deep_markov_vae,
     "linear-gaussian state space": lambda: LinearGaussianStateSpace(3, LATENT_DIM).as_vae(),
     "refined": lambda: refined_vae(through=True),
     "refined, stopped": lambda: refined_vae(through=False),
 }
+
+# Models whose latents are a dict, a layer each
+
+LAYERED_MODELS: dict[str, Callable[[], nn.Module]] = {
+    "two layers": lambda: layered(hierarchical, latent_dims=(4, 2), hidden_between=(8,)),
+    "three layers": lambda: layered(hierarchical, latent_dims=(4, 3, 2), hidden_between=(8,)),
+    "ladder, residual": lambda: layered(ladder, latent_dims=(4, 3, 2), merge="residual"),
+    "ladder, precision": lambda: layered(ladder, latent_dims=(4, 2), merge="precision"),
+    "ladder of maps": lambda: layered(ladder, (1, 7, 5), latent_dims=(2, 3), network="conv", channels=(4, 4)),
+}
+
+
+def layered(recipe: Callable[..., Objective], event: Sequence[int] = DATA_SHAPE, **options: Any) -> nn.Module:
+    """A recipe's model, away from where it starts: a ladder's posterior starts at its prior."""
+    sizes = {"hidden": (8,) * len(options["latent_dims"])} if recipe is ladder else {"hidden": (8,)}
+    model = recipe(event, likelihood="bernoulli", **(sizes | options)).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
 
 DISCRETE_MODELS: dict[str, Callable[[], VAE]] = {"bits": bits_vae, "one-hot categories": categories_vae}

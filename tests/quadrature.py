@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Independent, Normal
 from subo import VAE, Conditional, Poisson, StandardNormal
 from subo.typing import Context
 
-_GRID, _EDGE = 401, 7.0
+_GRID, _EDGE = 201, 7.0
 
 
 class Rates(nn.Module):

@@ -107,11 +107,10 @@ def test_latents_of_a_graph_are_packed_and_unpacked():
 # The estimate
 
 
-@pytest.mark.parametrize("start", ["prior", "posterior"])
-@pytest.mark.parametrize("schedule", ["sigmoid", "linear"])
+@pytest.mark.parametrize("start, schedule", [("prior", "linear"), ("posterior", "sigmoid")])
 def test_it_agrees_with_quadrature(start: Any, schedule: Any):
     model, x = skewed_model(), skewed_data(5)
-    found = ais(model, x, temperatures=100, chains=100, start=start, schedule=schedule)
+    found = ais(model, x, temperatures=60, chains=200, leapfrog_steps=5, start=start, schedule=schedule)
     assert ((found.log_px - exact_log_px(model, x)).abs() < 5 * found.standard_error).all()
     assert (found.standard_error < 0.1).all()
     assert ((found.acceptance - 0.65).abs() < 0.1).all()
@@ -119,7 +118,7 @@ def test_it_agrees_with_quadrature(start: Any, schedule: Any):
 
 def test_it_agrees_with_the_closed_form():
     model, x = linear(), torch.randn(6, 5, dtype=torch.float64)
-    found = ais(model, x, temperatures=100, chains=64)
+    found = ais(model, x, temperatures=60, chains=64, leapfrog_steps=5)
     assert ((found.log_px - model.likelihood.log_px(x)).abs() < 5 * found.standard_error).all()
     assert (found.effective_sample_size > 32).all()
     assert found.log_px.dtype == torch.float64
@@ -127,7 +126,7 @@ def test_it_agrees_with_the_closed_form():
 
 def test_from_the_exact_posterior_every_weight_is_the_evidence():
     model, x = linear(), torch.randn(4, 5, dtype=torch.float64)
-    found = ais(model, x, temperatures=7, chains=3, start="posterior")
+    found = ais(model, x, temperatures=7, chains=3, leapfrog_steps=5, start="posterior")
     assert_close(found.log_weight, model.likelihood.log_px(x).detach().expand(3, -1))
     assert_close(found.standard_error, torch.zeros(4, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -138,12 +137,12 @@ def test_weights_are_unbiased_upwards_and_their_inverse_downwards_with_few_tempe
     model = linear(Shifted, log_scale=1.0)  # wide enough for 1 / p(x|z) to have a variance
     x = 2.0 * torch.randn(2, 5, dtype=torch.float64)
     log_px = model.likelihood.log_px(x).detach()
-    annealing = Annealing(temperatures, chains=8000, leapfrog_steps=3, start=start)
+    annealing = Annealing(temperatures, chains=4000, leapfrog_steps=2, start=start)
     bridge, state = begin(model, x, {}, annealing)
     steps = annealing.steps(bridge, state)
     up, _ = annealing.upwards(bridge, begin(model, x, {}, annealing)[1], steps)
     within((up - log_px).exp(), 1.0)
-    exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([8000]))
+    exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([4000]))
     down, _ = annealing.downwards(bridge, bridge.at(exact), steps)
     within((log_px - down).exp(), 1.0)
     assert (up.mean(0) < log_px).all()
@@ -163,7 +162,7 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
 def test_a_context_reaches_prior_and_likelihood():
     model = catalog.conditional_vae().double()
     x, context = torch.randint(2, (4, 6)).double(), catalog.context_of(4)
-    found = ais(model, x, context, temperatures=100, chains=64)
+    found = ais(model, x, context, temperatures=60, chains=64, leapfrog_steps=5)
     truth = exact_log_px(model, x, context)
     assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
     swapped = exact_log_px(model, x, {name: tensor.flip(0) for name, tensor in context.items()})
@@ -180,21 +179,23 @@ class Alone:
 def test_a_model_of_ones_own_is_served():
     model, x = skewed_model(), skewed_data(2)
     own: Any = Alone(model)
-    assert_close(ais(own, x, temperatures=20).log_px, ais(model, x, temperatures=20).log_px)
+    assert_close(
+        ais(own, x, temperatures=5, leapfrog_steps=2).log_px, ais(model, x, temperatures=5, leapfrog_steps=2).log_px
+    )
 
 
 def test_the_same_seed_gives_the_same_numbers_and_leaves_others_alone():
     model, x = skewed_model(), skewed_data(2)
     before = torch.get_rng_state()
-    first = ais(model, x, temperatures=10)
+    first, again, other = (ais(model, x, temperatures=5, leapfrog_steps=2, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(first.log_px, ais(model, x, temperatures=10).log_px)
-    assert not torch.equal(first.log_px, ais(model, x, temperatures=10, seed=1).log_px)
+    assert torch.equal(first.log_px, again.log_px)
+    assert not torch.equal(first.log_px, other.log_px)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_one_chain_knows_nothing_of_its_error():
-    found = ais(skewed_model(), skewed_data(2), temperatures=3, chains=1)
+    found = ais(skewed_model(), skewed_data(2), temperatures=3, chains=1, leapfrog_steps=2)
     assert found.standard_error.isinf().all()
 
 
@@ -207,8 +208,8 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
     with forked(0):
         x = model.sample(60)[1].sample()
     truth = exact_log_px(model, x)
-    short = bdmc(model, 60, temperatures=5, chains=2, start=start)
-    long = bdmc(model, 60, temperatures=30, chains=8, start=start)
+    short = bdmc(model, 60, temperatures=5, chains=2, leapfrog_steps=4, start=start)
+    long = bdmc(model, 60, temperatures=30, chains=8, leapfrog_steps=4, start=start)
     for sandwich in (short, long):
         below, above = sandwich.lower - truth, sandwich.upper - truth
         assert below.mean() < 5 * below.std() / 60**0.5
@@ -246,7 +247,7 @@ def test_the_estimate_starts_afresh_after_the_run_that_adapts(monkeypatch: pytes
 
     monkeypatch.setattr(module, "begin", begun)
     monkeypatch.setattr(Annealing, "upwards", upwards)
-    ais(skewed_model(), skewed_data(2), temperatures=2)
+    ais(skewed_model(), skewed_data(2), temperatures=2, leapfrog_steps=2)
     assert len(starts) == 2
     assert estimated == [starts[1]]
     assert not torch.equal(starts[0].z, starts[1].z)
@@ -269,7 +270,7 @@ class Noisy(nn.Module):
 def test_chains_that_leave_the_support_are_rejected(start: Any):
     model = VAE(Unit(), Noisy(), Unit())
     x = torch.tensor([[0.1, 0.9], [0.5, 0.2]]).double()
-    found = ais(model, x, temperatures=50, chains=200, start=start)
+    found = ais(model, x, temperatures=50, chains=200, leapfrog_steps=4, start=start)
     axis = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
     z = torch.cartesian_prod(axis, axis)
     truth = torch.stack([model.log_joint(row[None], z[:, None])[:, 0].logsumexp(0) for row in x]) - 2 * math.log(400)
@@ -283,7 +284,7 @@ def test_a_flat_prior_is_annealed_from():
             return Independent(Uniform(torch.full(shape, -4.0).double(), torch.full(shape, 4.0).double()), 1)
 
     x = torch.zeros(1, 1).double()
-    found = ais(VAE(Flat(), Noisy(), Flat()), x, temperatures=50, chains=200)
+    found = ais(VAE(Flat(), Noisy(), Flat()), x, temperatures=50, chains=200, leapfrog_steps=4)
     assert (found.log_px + math.log(8)).abs() < 5 * found.standard_error
 
 

@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.distributions import MultivariateNormal
 
 import subo.autoencoder
+from shapes import unchecked_shapes
 from subo import InputError, VariationalAutoencoder, probabilistic_pca
 from subo.data import Split
 from subo.errors import Interrupted
@@ -39,10 +40,13 @@ def table(rows: int = 200, *, noise: float = 0.3, seed: int = 0) -> np.ndarray:
 # in the process of the next test, as do all for the default settings, whose fits are slow where shapes are checked.
 @parametrize_with_checks([
     VariationalAutoencoder(**QUICK, prior="vamp", prior_components=1, posterior="full-rank", patience=1),
-    VariationalAutoencoder(**QUICK, prior="mixture", bound="iwae", num_samples=3, scale="network", network="residual"),
-    VariationalAutoencoder(**QUICK, likelihood="laplace", posterior="laplace", validation_fraction=0.0),
+    VariationalAutoencoder(
+        **QUICK, prior="mixture", posterior="laplace", likelihood="laplace", scale="network", network="residual",
+        bound="iwae", num_samples=3, validation_fraction=0.0,
+    ),
     VariationalAutoencoder(**QUICK, latent_dim=3, posterior="inverse-autoregressive", prior="spline-flow"),
 ])  # fmt: skip
+@unchecked_shapes()  # of fits without end, all alike
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -51,7 +55,7 @@ def test_scikit_learn_contract_of_the_defaults():
     code = """
         import sys, warnings, subo
         assert "sklearn" not in sys.modules  # it takes a second to import
-        estimator = subo.VariationalAutoencoder()
+        estimator = subo.VariationalAutoencoder(epochs=5, evaluation_samples=50)  # all but these as they are
         from sklearn.exceptions import SkipTestWarning
         from sklearn.utils.estimator_checks import check_estimator
         warnings.simplefilter("error", SkipTestWarning)
@@ -76,6 +80,7 @@ def test_parameters_are_those_of_recipe_and_fit():
 
 
 @pytest.fixture(scope="module")
+@unchecked_shapes()
 def linear() -> tuple[VariationalAutoencoder, np.ndarray]:
     """A linear Gaussian model, fitted to standardised columns: probabilistic PCA by gradient steps."""
     X = StandardScaler().fit_transform(table(500))
@@ -135,6 +140,7 @@ def test_units_shift_the_log_density_by_the_log_jacobian(scale, shift, tolerance
     np.testing.assert_allclose(changed.transform(X * scale + shift), plain.transform(X), atol=tolerance, rtol=0)
 
 
+@unchecked_shapes()
 def test_outliers_score_lower_than_what_is_usual():
     X, usual = table(400), table(100, seed=1)
     # Each value is one that its column has: only their combination is unusual.
@@ -153,6 +159,7 @@ def test_reconstructions_are_nearer_than_the_mean(linear):
     np.testing.assert_array_equal(model.transform(X), model.transform(X))
 
 
+@unchecked_shapes()
 def test_search_over_a_pipeline_finds_the_latents_of_the_data():
     model = VariationalAutoencoder(
         hidden=(), epochs=40, learning_rate=2e-2, evaluation_samples=30, random_state=0, validation_fraction=0.0

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from shapes import unchecked_shapes
 from subo.cli import main
 from subo.evaluation import Evaluation
 from subo.messages import _BESIDE, print_evaluation
@@ -65,6 +66,18 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     np.savetxt(folder / "table.csv", x, delimiter=",", header="age,size,income", comments="")
     assert run("fit", folder / "table.csv", "--out", folder / "run", "--latent-dim", 3, "--quiet", *SMALL) == 0
     return folder / "run", folder / "table.csv"
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes most of a small fit; the pictures of `fitted` and `table` are drawn."""
+    monkeypatch.setattr("subo.experiments.draw_figures", lambda *_: None)
+
+
+@pytest.fixture
+def no_ink(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Computes all pictures of a model, and writes none."""
+    monkeypatch.setattr("subo.figures.save", lambda figure, path: None)
 
 
 def test_fit_writes_everything(fitted: Path):
@@ -172,6 +185,7 @@ def test_an_evaluation_is_shown_in_one_line(fitted: Path):
     assert "\n" not in shown
 
 
+@pytest.mark.usefixtures("no_ink")
 def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     rows = np.random.default_rng(0).normal(size=(60, 7))
     rows[:, 1:] = 3.0
@@ -259,6 +273,7 @@ def test_columns_are_matched_by_name(table: tuple[Path, Path], tmp_path: Path, c
     assert "'income'" in message
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
@@ -266,6 +281,7 @@ def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: p
     assert run("evaluate", "run", "--num-samples", 5) == 0
 
 
+@pytest.mark.usefixtures("no_ink")
 def test_pixels_under_a_categorical_likelihood_are_whole_numbers(tmp_path: Path):
     out = tmp_path / "run"
     assert run("fit", "digits", "--likelihood", "categorical", "--out", out, "--quiet", *SMALL) == 0
@@ -290,7 +306,9 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.usefixtures("no_ink")
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+@unchecked_shapes()  # test_conformance checks them, of all parts
 def test_any_combination_fits_and_is_read_back(options: list[str], tmp_path: Path):
     out = tmp_path / "run"
     small = ["--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 4, "--quiet"]
@@ -491,9 +509,23 @@ def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture):
 # Stopping and going on
 
 
+LONG = [
+    "--latent-dim",
+    2,
+    "--hidden",
+    16,
+    "--binarize",
+    "dynamic",
+    "--epochs",
+    30,
+    "--evaluation-samples",
+    5,
+    "--quiet",
+]
+
+
 def start(out: Path, *options: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "subo", "fit", "digits", "--out", out, "--latent-dim", 2, "--hidden", 16]
-    command += ["--binarize", "dynamic", "--epochs", 30, "--evaluation-samples", 5, "--quiet", *options]
+    command = [sys.executable, "-m", "subo", "fit", "digits", "--out", out, *LONG, *options]
     return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
 
 
@@ -507,14 +539,16 @@ def wait_for(path: Path) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("whole") / "run"
-    process = start(out)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+    with pytest.MonkeyPatch.context() as patch, unchecked_shapes():
+        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        assert run("fit", "digits", "--out", out, *LONG) == 0
     return load_file(out / "model.safetensors")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("no_pictures")
+@unchecked_shapes()
 def test_a_stopped_run_goes_on_to_the_same_weights(
     number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor], capsys
 ):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 from torch.testing import assert_close
 
+from shapes import unchecked_shapes
 from subo.cli import main
 from subo.commands.comparison_table import print_comparison
 from subo.comparing import compare_runs, open_comparable
@@ -68,7 +69,7 @@ def test_with_exact_posteriors_the_differences_are_those_of_the_evidence():
 
 def test_the_mean_difference_estimates_the_divergence_of_the_two_models():
     a, b = linear(), linear()
-    split = sampled(a, 4000)
+    split = sampled(a, 2000)
     models = {"a": vae(MeanFieldPosterior, a), "b": vae(MeanFieldPosterior, b)}
     _, row = compare(models, split, num_samples=50).rows
     difference, elbo = row.log_px_difference, row.elbo_difference
@@ -121,6 +122,7 @@ class Big(nn.Module):
         return self.likelihood(z)
 
 
+@unchecked_shapes()
 def test_models_share_random_numbers_whatever_memory_they_need():
     likelihood = linear()
     model = vae(MeanFieldPosterior, likelihood)

@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 import catalog
 from subo.errors import InputError
 from subo.families import Family
-from subo.gradients import GumbelSoftmax, StraightThrough
+from subo.gradients import GumbelSoftmax, ScoreFunction, StraightThrough
 from subo.model import LatentVariableModel
 from subo.objective import Objective
 
@@ -265,7 +265,7 @@ def test_a_training_step_gives_every_parameter_a_finite_gradient(label):
             assert gradient.any(), name
 
 
-@over(catalog.MODELS | catalog.DISCRETE_MODELS)
+@over(catalog.MODELS | catalog.DISCRETE_MODELS | catalog.LAYERED_MODELS)
 def test_weights_saved_and_loaded_give_the_same_numbers(make, tmp_path: Path):
     model = make()
     x, context = data_of(model)
@@ -280,3 +280,51 @@ def test_weights_saved_and_loaded_give_the_same_numbers(make, tmp_path: Path):
         torch.manual_seed(1)
         weights.append(one.draw(x, context, num_samples=3, path=False).log_weight)
     assert torch.equal(*weights)
+
+
+# Models of several layers
+
+
+@pytest.mark.parametrize("num_samples", [1, 3])
+@over(catalog.LAYERED_MODELS)
+def test_a_draw_of_layers_has_a_factor_each(make, num_samples):
+    model, shape = make(), (num_samples, catalog.NUM_DATA)
+    assert isinstance(model, LatentVariableModel)
+    x, context = data_of(model)
+    draw = model.draw(x, context, num_samples=num_samples)
+    assert isinstance(draw.z, dict)
+    assert len(draw.factors) == len(draw.z)
+    assert all(leaf.shape[:2] == shape for leaf in draw.z.values())
+    for name in ("log_likelihood", "log_prior", "log_posterior", "log_weight"):
+        assert getattr(draw, name).shape == shape, name
+        assert getattr(draw, name).isfinite().all(), name
+    torch.testing.assert_close(model.log_joint(x, draw.z, context), draw.log_joint)
+    torch.testing.assert_close(model.log_prior(draw.z, context), draw.log_prior)
+    torch.testing.assert_close(draw.q.log_prob(draw.z), draw.log_posterior)
+    for factor in draw.factors:
+        assert factor.rate().shape == factor.rate(closed_form=False).shape == shape[1:]
+
+
+@over(catalog.LAYERED_MODELS)
+def test_a_layered_model_decodes_what_it_samples(make):
+    model = make()
+    x, _ = data_of(model)
+    z, p = model.sample(5, catalog.context_of(5))
+    assert p.batch_shape == Size([5])
+    assert p.event_shape == x.shape[1:]
+    torch.testing.assert_close(model.decode(z, catalog.context_of(5)).mean, p.mean)
+
+
+@pytest.mark.parametrize("path", [True, False])
+@over(catalog.LAYERED_MODELS)
+def test_a_training_step_gives_every_layer_a_gradient(make, path):
+    model = make()
+    x, context = data_of(model)
+    objective = Objective(model, gradient=None if path else ScoreFunction(), num_samples=3)
+    loss = objective(x, context)
+    assert loss.rate.shape == (len(model.draw(x, context).factors), catalog.NUM_DATA)
+    loss.loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name

@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli, Distribution, Independent, Multivaria
 from torch.testing import assert_close
 
 from catalog import Wide
+from shapes import unchecked_shapes
 from subo.bounds import ELBO, IWAE, MIWAE, Bound, Renyi
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
@@ -158,6 +159,7 @@ class FreeFullRank(nn.Module):
         return MultivariateNormal(self.loc, scale_tril=self.tril.tril())
 
 
+@unchecked_shapes()
 def gradients(objective: Objective, x: Tensor, parameters: list[nn.Parameter], times: int) -> list[Tensor]:
     """Independent draws of the loss's gradient, one row a draw, for each parameter."""
     draws = [torch.autograd.grad(objective(x).loss, parameters) for _ in range(times)]
@@ -198,7 +200,8 @@ def test_the_elbo_is_the_evidence_less_the_mean_field_gap(closed_form_kl):
     posterior = MeanFieldPosterior(likelihood)
     model = model_with(posterior, likelihood)
     bound = ELBO(closed_form_kl=closed_form_kl)
-    estimates = torch.stack([bound(model.draw(x, num_samples=10)).detach() for _ in range(500)])
+    with unchecked_shapes():
+        estimates = torch.stack([bound(model.draw(x, num_samples=10)).detach() for _ in range(500)])
     within(estimates, (likelihood.log_px(x) - posterior.gap()).detach())
 
 
@@ -282,7 +285,7 @@ def test_with_the_exact_posterior_the_estimate_is_the_evidence_however_it_is_cut
     assert not estimate.log_px.requires_grad
 
 
-@pytest.mark.parametrize("max_rows, num_samples", [(4, 500), (50, 2000), (100_000, 2000)])
+@pytest.mark.parametrize("max_rows, num_samples", [(4, 200), (50, 1000), (100_000, 2000)])
 def test_the_estimate_of_an_imperfect_posterior_is_within_its_own_standard_error(max_rows, num_samples):
     x = data(40)
     likelihood = LinearGaussian(D, d).double().fit(x)
@@ -308,7 +311,7 @@ def test_the_estimate_agrees_with_scikit_learns_score():
 @pytest.mark.parametrize("num_samples", [20, 400])
 def test_the_standard_error_is_the_spread_of_repeated_estimates(num_samples):
     likelihood = linear()
-    x = data(1).expand(4000, D)  # each row is a repetition
+    x = data(1).expand(2000, D)  # each row is a repetition
     model = model_with(Wide(likelihood, shift=0.1, factor=1.3), likelihood)
     estimate = log_marginal(model, x, num_samples=num_samples, max_rows=20_000)
     deviations = (estimate.log_px - estimate.log_px.mean()).square()

@@ -3,6 +3,8 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,26 @@ from torch.testing import assert_close
 
 import catalog
 from quadrature import exact_log_px, skewed_data, skewed_model
+from shapes import unchecked_shapes
 from subo import VAE, Conditional, Gaussian, InputError, Local, StandardNormal
 from subo.cli import main
 from subo.commands.numbers_table import in_digits
 from subo.data import Split
 from subo.evaluation.full import Depth, Findings, evaluate_fully
+from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.numbers import BITS, Number, gaps_of, numbers, sentences
 from subo.evaluation.stages import Stage, measure_in_stages
 from subo.linear_gaussian import LinearGaussian
 
 SHALLOW = Depth(num_samples=100, intensive_data=4, temperatures=20, chains=8, gap_steps=50, calibration_data=100)
+
+
+@pytest.fixture(autouse=True)
+def short_pilot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finding lengths of step takes most of a short annealing, and is tested in test_annealed."""
+    module = import_module("subo.evaluation.annealed")
+    monkeypatch.setattr(module, "_PILOT", (10, 10))
+    monkeypatch.setattr(module, "adapted", partial(module.adapted, settle=10))
 
 
 def pca_model() -> VAE:
@@ -98,6 +110,7 @@ def test_skewed_posteriors_are_measured_right():
     assert line(table, BITS).value == pytest.approx(-line(table, "log p(x)").value / (4 * 0.6931471805599453))
 
 
+@unchecked_shapes()
 def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: Path):
     model, data = pca_model(), Split(torch.randn(210, 5))
     whole = evaluate_fully(model, data, depth=SHALLOW)
@@ -166,6 +179,7 @@ def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_
     assert any(said.startswith("Left out, annealed") for said in sentences(findings))
 
 
+@unchecked_shapes()
 def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     class Alone:
         def __init__(self, model: VAE):
@@ -197,6 +211,7 @@ def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     assert_close(findings.measured["importance"].results["rate"], whole.column("importance", "rate", 30)[chosen])
 
 
+@unchecked_shapes()
 def test_the_tables_errors_and_measures_are_those_of_the_functions():
     model, x = skewed_model(), skewed_data(50)
     findings = evaluate_fully(model, Split(x), depth=SHALLOW)
@@ -216,6 +231,7 @@ def test_the_tables_errors_and_measures_are_those_of_the_functions():
     assert found.isnan().sum() == 46
 
 
+@unchecked_shapes()
 def test_labels_are_probed_and_bits_drawn_at_every_read_are_drawn_once():
     x = torch.rand(120, 6)
     data = Split((x * 255).to(torch.uint8), levels=255, labels=torch.arange(120) % 2, resample=True)
@@ -256,12 +272,20 @@ def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("full") / "run"
     options = ["--epochs", "3", "--latent-dim", "2", "--hidden", "16", "--evaluation-samples", "20"]
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
         main(["fit", "digits", "--out", str(out), "--binarize", "static", *options])
     return out
 
 
-def test_the_command_stops_and_goes_on_and_writes_all_of_it(run: Path, capsys: pytest.CaptureFixture[str]):
+@unchecked_shapes()
+def test_the_command_stops_and_goes_on_and_writes_all_of_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def few_steps(*arguments: Any, **options: Any) -> Gaps:
+        return gaps(*arguments, **options | {"steps": 50})
+
+    monkeypatch.setattr(import_module("subo.evaluation.full"), "gaps", few_steps)  # the command has no option for them
     shallow = ["--num-samples", "50", "--max-data", "30", "--intensive-data", "4", "--temperatures", "10"]
     arguments = ["evaluate", str(run), "--full", *shallow]
     code, out, err = evaluated(capsys, *arguments, "--minutes", "0.0001")

@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from torch.testing import assert_close
 
 from catalog import vae
+from shapes import unchecked_shapes
 from subo import (
     ELBO,
     IWAE,
@@ -78,6 +79,7 @@ def by_name(records: list[GradientStatistics], part: str = "phi") -> dict[str, G
     return {record.estimator: record for record in records if record.part == part}
 
 
+@unchecked_shapes()
 def test_the_statistics_are_those_of_the_closed_form():
     """``z = mu + e``, ``d = x - mu - b``: pathwise ``(d - e) / s^2 - mu``, score ``e f(e) - mu``, f quadratic in e."""
     d, draws = 2.0, 1000
@@ -109,6 +111,7 @@ def test_the_statistics_are_those_of_the_closed_form():
     assert abs(phi["score"].bias or 0) < 4
 
 
+@unchecked_shapes()
 def test_the_mean_of_a_batch_has_its_share_of_the_variance():
     (one, *_), (many, *_) = (
         gradient_statistics(toy(), datum(2.0).expand(count, 1), estimators={"p": Pathwise()}, draws=1000)
@@ -136,6 +139,7 @@ class Drawn(Pathwise):
         return bound(draw) + 2 * draw.q.mean.sum(-1)
 
 
+@unchecked_shapes()
 def test_a_bias_is_found_and_none_where_there_is_none():
     estimators = {"pathwise": Pathwise(), "again": Pathwise(), "scaled": Scaled()}
     found = by_name(gradient_statistics(toy(), datum(6.0), estimators=estimators, draws=400))
@@ -146,6 +150,7 @@ def test_a_bias_is_found_and_none_where_there_is_none():
     assert abs(found["drawn"].bias or 0) > 4
 
 
+@unchecked_shapes()
 def test_the_bias_of_an_unbiased_estimator_is_a_standard_normal_of_two():
     torch.manual_seed(1)
     model, x = vae(), torch.rand(3, 6).round()
@@ -181,13 +186,14 @@ def test_the_signal_falls_with_samples_for_the_pathwise_gradient_and_rises_for_d
     """Rainforth et al., 2018, theorem 1: as K^-1/2; Tucker et al., 2019: as K^1/2."""
     estimators = {"pathwise": Pathwise(), "dreg": DReG()}
     found = gradient_statistics(
-        toy(0.9), datum(0.5).expand(500, 1), bound=IWAE(), estimators=estimators, num_samples=(8, 128), draws=200
+        toy(0.9), datum(0.5).expand(500, 1), bound=IWAE(), estimators=estimators, num_samples=(8, 128), draws=80
     )
     ratio = {(r.estimator, r.num_samples): r.signal_to_noise for r in found if r.part == "phi"}
     assert 1 / 8 < ratio["pathwise", 128] / ratio["pathwise", 8] < 1 / 2  # theory: 1 / 4
     assert 2 < ratio["dreg", 128] / ratio["dreg", 8] < 8  # theory: 4
 
 
+@unchecked_shapes()
 def test_a_baseline_is_fitted_to_the_batch_and_what_was_given_stays_as_it_was():
     x = torch.linspace(-3, 4, 8, dtype=torch.float64).unsqueeze(1)
     network = mlp(1, 1, hidden=(20,)).double()
@@ -282,9 +288,10 @@ def bits() -> VAE:
     return VAE(BernoulliPrior(4), Conditional(p, mlp(4, 6)), Conditional(q, mlp(6, 4)))
 
 
+@unchecked_shapes()
 def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_variance():
     x = torch.rand(5, 6).round()
-    found = gradient_statistics(bits(), x, num_samples=(1, 4), draws=20)
+    found = gradient_statistics(bits(), x, num_samples=(1, 4), draws=10)
     phi = {(r.estimator, r.num_samples): r for r in found if r.part == "phi"}
     assert {name for name, _ in phi} == {
         *("score-leave-one-out", "score-network", "score-mean", "score-none", "straight-through", "gumbel-softmax"),
@@ -293,7 +300,7 @@ def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_varianc
     assert phi["score-network", 1].bias is None
     assert phi["straight-through", 4].biased
     assert not phi["score-none", 4].biased
-    found = gradient_statistics(bits(), x, bound=IWAE(), num_samples=(4,), draws=20)
+    found = gradient_statistics(bits(), x, bound=IWAE(), num_samples=(4,), draws=10)
     assert by_name(found)["vimco"].bias is None
     assert by_name(found)["wake-phi"].biased
     lone = gradient_statistics(bits(), x, estimators={"st": StraightThrough()}, draws=10)
@@ -370,7 +377,9 @@ def run(*argv: object) -> int:
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "digits"
     settings = ["--latent-dim", 2, "--hidden", 16, "--epochs", 2, "--evaluation-samples", 10, "--binarize", "dynamic"]
-    assert run("fit", "digits", "--out", out, "--quiet", *settings) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        assert run("fit", "digits", "--out", out, "--quiet", *settings) == 0
     return out
 
 
@@ -381,7 +390,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_command_writes_a_table_and_a_picture(fitted: Path, capsys: pytest.CaptureFixture):
     backend = matplotlib.get_backend()
-    assert run("gradients", fitted, "--bound", "iwae", "--num-samples", "1,4", "--draws", 20) == 0
+    assert run("gradients", fitted, "--bound", "iwae", "--num-samples", "1,4", "--draws", 10) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.split("written to")[0].splitlines())) <= 100
     for words in ("phi, the posterior", "theta, the model", "wake-phi *", "left out: vimco at K = 1", "score function"):

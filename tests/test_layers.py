@@ -26,7 +26,7 @@ CORE = [
     "gradients",
     "objective",
 ]
-BESIDE = ["networks", "families", "flows", "conditionals", "priors", "linear_gaussian"]
+BESIDE = ["networks", "families", "flows", "conditionals", "conditioning", "priors", "linear_gaussian"]
 CONCRETE = {*BESIDE, "figures"}
 
 

@@ -26,40 +26,53 @@ class Encoder(nn.Module):
         scale = torch.full((len(x), 2), 1e-12, dtype=x.dtype)
         return torch.distributions.Independent(torch.distributions.Normal(self.network(x), scale), 1)
 
-if __name__ == "__main__":
-    out, processes, updates = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    torch.set_num_threads(1)
+def one_run(out, fabric, updates):
     torch.manual_seed(0)
     x = torch.bernoulli(torch.full((203, 5), 0.5), generator=torch.Generator().manual_seed(0))
     data = Data("bits", *split(x), kind="binary")
     objective = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), Encoder()))
-    fabric = make_fabric(device="cpu", precision="64-true", processes=processes)
-    fabric.launch()
     objective.double()
     epochs, batch_size = (3, 54) if updates == "joint" else (15, 9)
     fit(objective, data, epochs=epochs, batch_size=batch_size, optimizer="SGD", learning_rate=0.1, fabric=fabric,
         run_dir=out, updates=updates)
     if fabric.is_global_zero:
         torch.save(objective.state_dict(), out + "/weights.pt")
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    fabric = make_fabric(device="cpu", precision="64-true", processes=int(sys.argv[2]))
+    fabric.launch()
+    for updates in ("joint", "aggressive"):  # one start for both: it takes longer than they do
+        one_run(sys.argv[1] + "/" + updates, fabric, updates)
 '''
 
 
-def run(path: Path, processes: int, updates: str) -> tuple[dict, list[dict]]:
-    script = path / "worker.py"
+Runs = dict[int, Path]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Folders of the runs that one process made, and two."""
+    folder = tmp_path_factory.mktemp("processes")
+    script = folder / "worker.py"
     script.write_text(WORKER)
-    out = path / f"run{processes}"
-    command = [sys.executable, str(script), str(out), str(processes), updates]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    made = {processes: folder / str(processes) for processes in (1, 2)}
+    for processes, out in made.items():
+        command = [sys.executable, str(script), str(out), str(processes)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+    return made
+
+
+def read(out: Path) -> tuple[dict, list[dict]]:
     return torch.load(out / "weights.pt", weights_only=True), Run(out).read_metrics()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the gloo launcher needs POSIX processes")
 @pytest.mark.parametrize("updates", ["joint", "aggressive"])
-def test_two_processes_take_the_steps_and_report_the_means_of_one(tmp_path: Path, updates: str):
+def test_two_processes_take_the_steps_and_report_the_means_of_one(runs: Runs, updates: str):
     """Batches of 54 (or 9) of 163 data, shared unevenly in the last batch of one, whose second share is empty."""
-    one, one_metrics = run(tmp_path, 1, updates)
-    two, two_metrics = run(tmp_path, 2, updates)
+    (one, one_metrics), (two, two_metrics) = (read(runs[processes] / updates) for processes in (1, 2))
     rtol, atol = (1e-9, 1e-12) if updates == "joint" else (1e-6, 1e-7)  # after more steps
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=rtol, atol=atol)

@@ -491,7 +491,7 @@ def test_npz_labels_that_cant_be_used(labels, tmp_path):
 
 def test_npz_without_an_evident_array_is_refused(tmp_path):
     x = np.zeros((6, 2))
-    for arrays in ({"a": x, "b": x}, {"train": x, "test": x}, {"labels": x}):
+    for arrays in ({"a": x[None], "b": x[None]}, {"train": x, "test": x}, {"labels": x}):
         zipped(tmp_path / "x.npz", **arrays)
         with refused("x.npz", ", ".join(arrays), "train, validation and test", "labels"):
             load(tmp_path / "x.npz")

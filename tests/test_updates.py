@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from shapes import unchecked_shapes
 from subo import (
     VAE,
     Bernoulli,
@@ -177,6 +178,7 @@ def test_a_schedule_goes_on_from_its_state():
     assert other.state_dict() == one.state_dict()
 
 
+@unchecked_shapes()
 def test_fit_says_when_aggressive_updates_ended(tmp_path: Path):
     objective, data = small_objective(), clusters()
     history = fit(objective, data, epochs=22, batch_size=5, learning_rate=0.1, updates="aggressive", run_dir=tmp_path)
@@ -206,29 +208,31 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize(
-    "updates, posterior_steps, crash, epochs",
-    [("alternating", 2, 2, 3), ("aggressive", 1, 2, 20), ("aggressive", 1, 20, 22)],
+    "updates, posterior_steps, crashes, epochs", [("alternating", 2, [2], 3), ("aggressive", 1, [2, 20], 22)]
 )
-def test_a_crashed_run_resumes_bit_for_bit(tmp_path: Path, updates, posterior_steps: int, crash: int, epochs: int):
+@unchecked_shapes()
+def test_a_crashed_run_resumes_bit_for_bit(tmp_path: Path, updates, posterior_steps: int, crashes: list, epochs: int):
     """While the updates are aggressive, in the middle of a window, and when they are joint again."""
     options = {"epochs": epochs, "batch_size": 5, "learning_rate": 0.1}
     options |= {"updates": updates, "posterior_steps": posterior_steps}
-
-    def stop(record: Epoch) -> None:
-        if record.epoch == crash:
-            raise Stop
-
-    whole, broken, resumed, data = small_objective(), small_objective(), small_objective(seed=5), clusters()
+    whole, data = small_objective(), clusters()
     history = fit(whole, data, run_dir=tmp_path / "whole", **options)
-    with pytest.raises(Stop):
-        fit(broken, data, run_dir=tmp_path / "broken", checkpoint_minutes=1e-9, on_epoch=stop, **options)
-    again = fit(resumed, data, run_dir=tmp_path / "broken", resume=True, **options)
-    assert torch.equal(weights(resumed), weights(whole))
-    names = ("epoch", "step", "train", "validation", "updates", "mutual_information")
-    for a, b in zip(history.epochs, again.epochs, strict=True):
-        assert all(getattr(a, name) == getattr(b, name) for name in names)
     if updates == "aggressive":
-        assert {epoch.updates for epoch in history.epochs} == {"aggressive", "joint"}
+        assert [history.epochs[crash - 1].updates for crash in crashes] == ["aggressive", "joint"]
+    for crash in crashes:
+
+        def stop(record: Epoch, crash: int = crash) -> None:
+            if record.epoch == crash:
+                raise Stop
+
+        broken, resumed, folder = small_objective(), small_objective(seed=5), tmp_path / str(crash)
+        with pytest.raises(Stop):
+            fit(broken, data, run_dir=folder, checkpoint_minutes=1e-9, on_epoch=stop, **options)
+        again = fit(resumed, data, run_dir=folder, resume=True, **options)
+        assert torch.equal(weights(resumed), weights(whole))
+        names = ("epoch", "step", "train", "validation", "updates", "mutual_information")
+        for a, b in zip(history.epochs, again.epochs, strict=True):
+            assert all(getattr(a, name) == getattr(b, name) for name in names)
 
 
 def test_going_on_with_other_updates_is_refused(tmp_path: Path):

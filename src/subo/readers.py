@@ -88,7 +88,8 @@ def _read_arrays(path: Path) -> Contents:
         return Contents(_splits({key: content[key] for key in ("train", validation, "test")}, path))
     data_keys = [key for key in content if key not in ("labels", "y")]
     key = next((key for key in ("x", "data") if key in content), data_keys[0] if len(data_keys) == 1 else None)
-    if key is None and len(data_keys) > 1 and all(content[name].ndim == 2 for name in data_keys):
+    apart = not {"train", "validation", "valid", "test"} & content.keys()
+    if key is None and apart and len(data_keys) > 1 and all(content[name].ndim == 2 for name in data_keys):
         return _read_sequences({name: content[name] for name in data_keys}, path, content.get("labels"))
     if key is None:
         raise InputError(
