@@ -117,6 +117,7 @@ def test_usage_and_reconstructions_are_of_steps(objective: Objective):
     assert usage.active.shape == (2,)
     assert reconstruct(objective.model, split).shape == (8, D)
     draw, context = next(draws(objective.model, split))
+    assert isinstance(draw.z, Tensor)
     assert draw.z.shape[1:] == (3, 4, 2)
     assert context["mask"].sum() == 8
 

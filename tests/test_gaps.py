@@ -27,7 +27,6 @@ from subo import (
     StandardNormal,
     fit,
     mlp,
-    probabilistic_pca,
 )
 from subo.checkpoints import KeptWeights, _is_kept
 from subo.evaluation import log_marginal

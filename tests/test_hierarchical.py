@@ -1,5 +1,7 @@
 """The recipe of several layers, and what is measured layer by layer."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -97,7 +99,7 @@ def test_reconstructions_are_means_over_the_posterior():
     ],
 )
 def test_the_recipe_makes_any_number_of_layers(event: tuple[int, ...], options: dict):
-    sizes = {"hidden": (8,), "hidden_between": (5,)} | options
+    sizes: dict[str, Any] = {"hidden": (8,), "hidden_between": (5,)} | options
     objective = hierarchical(event, likelihood="bernoulli", **sizes)
     loss = objective(torch.randint(2, (5, *event)).float())
     assert loss.rate.shape == (len(options["latent_dims"]), 5)

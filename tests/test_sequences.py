@@ -1,6 +1,7 @@
 """Sequences in memory and in files: padded batch by batch, nothing lost, and the numbers per step."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,8 @@ def test_bad_sequences_are_refused_by_name(tmp_path: Path, arrays: list[np.ndarr
 
 
 def test_sequences_are_not_binarised(folder: Path):
-    for options in ({"binarize": "static"}, {"dequantize": True}):
+    policies: list[dict[str, Any]] = [{"binarize": "static"}, {"dequantize": True}]
+    for options in policies:
         with pytest.raises(InputError, match="sequences are neither"):
             load(folder, **options)
 
