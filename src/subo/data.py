@@ -74,6 +74,13 @@ class Split:
     dequantize: bool = False
     lengths: Integer[Tensor, " N"] | None = None
 
+    def __post_init__(self):
+        if self.lengths is not None and int(self.lengths.sum()) != len(self.x):
+            raise InputError(
+                f"the lengths of the sequences sum to {int(self.lengths.sum())}, and there are {len(self.x)} steps: x "
+                "has the steps of all sequences, one after the other"
+            )
+
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
         notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None)
@@ -98,8 +105,13 @@ class Split:
     @property
     def num_elements(self) -> int:
         """How many numbers the largest datum has."""
-        longest = 1 if self.lengths is None else int(self.lengths.max())
-        return longest * self.event_shape.numel()
+        return int(self.elements.max()) if len(self) else self.event_shape.numel()
+
+    @property
+    def elements(self) -> Integer[Tensor, " N"]:
+        """How many numbers each datum has."""
+        steps = torch.ones(len(self), dtype=torch.long) if self.lengths is None else self.lengths
+        return steps * self.event_shape.numel()
 
     def read(
         self, index: Integer[Tensor, " B"], *, generator: torch.Generator | None = None

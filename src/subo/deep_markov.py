@@ -81,6 +81,7 @@ class BackwardReader(nn.Module):
         self.recurrent = cells[cell](width, hidden, batch_first=True)
 
     def forward(self, x: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
+        x = masked(x, mask, event_dims=x.ndim - 2)  # padding may be anything, NaN as well
         steps = self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         order = reversal(mask, x.shape[1], x.device).unsqueeze(-1)
         backwards, _ = self.recurrent(torch.take_along_dim(steps, order, dim=1))

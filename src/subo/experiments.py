@@ -350,7 +350,10 @@ def _built(config: dict[str, Any], data: Data | None) -> Objective:
     seed = config["data"]["seed"]
     examples = None
     if data is not None:
-        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:_EXAMPLES]
+        most = max(
+            1, _EXAMPLES * data.train.event_shape.numel() // data.train.num_elements
+        )  # of sequences, as many steps
+        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:most]
         examples, context = data.train.read(index, generator=stream("example bits", seed))
         if data.sequential:  # the steps, whatever their sequence
             examples = examples[context["mask"]]

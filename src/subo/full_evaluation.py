@@ -17,7 +17,7 @@ from subo.data import Data, Split, stream
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, sentences
 from subo.evaluation.pareto import HIGH_PARETO_K
-from subo.evaluation.summary import rows_at_a_time, share_at_floor
+from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
 from subo.files import read_json, write_json, write_text
@@ -106,13 +106,13 @@ def evaluate_run_fully(
             start=shown.add,
         )
     counts = kind_of_log_px(experiment.config) != "density"
-    num_elements = held_out.event_shape.numel() if counts else None
+    num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
     table = numbers(findings, num_elements=num_elements)
     if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
     said = sentences(findings)
     written = [run.evaluation_of(split), run.per_datum(split)]
-    _write_numbers(written[0], experiment, findings, table, said, split, num_elements, share_at_floor(model, held_out))
+    _write_numbers(written[0], experiment, findings, table, said, held_out, split, share_at_floor(model, held_out))
     write_text(written[1], _per_datum(findings, held_out, positions))
     course = _course(experiment, held_out, split, seed) if findings.complete else []
     written += list(_draw(run, split, findings, course))
@@ -130,8 +130,8 @@ def _write_numbers(
     findings: Findings,
     table: Sequence[Number],
     said: Sequence[str],
+    held_out: Split,
     split: str,
-    num_elements: int | None,
     at_floor: float | None,
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
@@ -143,7 +143,7 @@ def _write_numbers(
             summary |= {name: values.mean().item(), f"{name}_se": values.std().item() / math.sqrt(len(values))}
     if sampled:
         summary |= {
-            "bits_per_dim": None if num_elements is None else -summary["log_px"] / (num_elements * math.log(2)),
+            "bits_per_dim": bits[0] if (bits := [line.value for line in table if line.name.startswith(BITS)]) else None,
             "median_ess": sampled["effective_sample_size"].median().item(),
             "median_pareto_k": sampled["pareto_k"].nanmedian().item(),
             "high_pareto_k": int((sampled["pareto_k"] > HIGH_PARETO_K).sum()),
@@ -151,6 +151,7 @@ def _write_numbers(
             "num_data": len(sampled["log_px"]),
             "split": split,
         }
+        summary |= _by_part(findings, held_out)
     if findings.usage is not None:
         summary |= {"active_units": int(findings.usage.active.sum()), "latent_dim": len(findings.usage.active)}
         if findings.usage.kl is not None:
@@ -167,6 +168,22 @@ def _write_numbers(
             "sentences": list(said),
         },
     )
+
+
+def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
+    """What ``evaluate`` tells step by step and layer by layer."""
+    stage, usage = findings.measured["importance"], findings.usage
+    found: dict[str, Any] = {}
+    if "rates" not in stage.results:  # pieces of an older version
+        return found
+    if held_out.lengths is not None:
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion")
+        values = {name: stage.results[name] for name in names}
+        scores = Scores(**values, rates=stage.results["rates"], num_samples=findings.depth.num_samples)
+        found["per_step"] = numbers_per_step(scores, held_out.lengths[stage.rows])
+    if usage is not None and len(usage.layers) > 1:
+        found["layers"] = layer_numbers(usage, stage.results["rates"].mean(1).tolist())
+    return found
 
 
 def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:

@@ -221,6 +221,10 @@ class HiddenMarkov(nn.Module):
         """Paths of the prior, and the observations' distribution at each of them; as long as the mask, or `length`."""
         return self._vae.sample(num_samples, context)
 
+    def decode(self, z: Latent, context: Context | None = None) -> Distribution:
+        """The observations' distribution at given paths ``(N, T)``."""
+        return self._vae.decode(z, context)
+
     @property
     def _vae(self) -> VAE:
         return VAE(self.prior, self.likelihood, self.posterior)

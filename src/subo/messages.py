@@ -72,7 +72,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
 
 def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
     """What should be known of an evaluation before its numbers are used."""
-    if result["active_units"] == 0 or result["rate"] < 0.1:
+    if result["rate"] < 0.1 or (result["active_units"] == 0 and not result.get("per_step")):  # a state has no unit
         yield (
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
             "posterior is nearly the prior, and the model says nearly the same of every datum. Try --kl-warmup-epochs "

@@ -1,5 +1,6 @@
 """Whether data are what a model describes: checked once, at the door."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -43,19 +44,21 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
         return
     split = replace(split, resample=False)  # noise leaves a value in its cell: that of its middle tells
-    for start in range(0, len(split), _CHUNK):
-        index = torch.arange(start, min(start + _CHUNK, len(split)))
+    chunk = max(1, _CHUNK * split.event_shape.numel() // split.num_elements)  # of sequences, as many steps
+    for start in range(0, len(split), chunk):
+        index = torch.arange(start, min(start + chunk, len(split)))
         x, _ = split.read(index)
         finite = x.isfinite().flatten(1).all(1)
         if not finite.all():
             row = start + int((~finite).nonzero()[0, 0])
             raise InputError(
-                f"{where}: row {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or fill it."
+                f"{where}: {_rows(split)} {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or "
+                "fill it."
             )
         inside = support.check(x)
         if not inside.all():
             row = int((~inside).nonzero()[0, 0])
-            raise InputError(_message(where, support, x[row], start + row))
+            raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
 
 
 def _support(p: Distribution) -> constraints.Constraint | None:
@@ -72,13 +75,17 @@ def _shape_hint(p: Distribution, came: torch.Size) -> str:
     return "Give it data of the same shape as it was made for."
 
 
-def _message(where: str, support: constraints.Constraint, x: torch.Tensor, row: int) -> str:
-    elements = getattr(support, "base_constraint", support)
+def _rows(split: Split) -> str:
+    return "row" if split.lengths is None else "sequence"
+
+
+def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> str:
+    elements = support
+    while hasattr(elements, "base_constraint"):
+        elements = elements.base_constraint
     outside = ~elements.check(x)
     value = x[outside].flatten()[0].item() if outside.shape == x.shape and outside.any() else None
-    what = (
-        f"{where}: row {row + 1} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
-    )
+    what = f"{where} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
     if elements is constraints.boolean:
         grey = bool(((x >= 0) & (x <= 1)).all())
         mend = (
@@ -101,7 +108,9 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor, row: 
 
 
 def check_draws(objective: Objective, split: Split) -> None:
-    """Draws z for the first two data, as training will: a posterior without them or a path that is cut is found here.
+    """Draws z for the first two data, as training will, and asks the estimator whether it has a gradient there.
+
+    A posterior without them, a path that is cut, or an estimator that is not for this model are found here.
 
     Raises:
         InputError: The posterior has no parameters for them, or the gradient estimator's path does not reach z.
@@ -110,8 +119,10 @@ def check_draws(objective: Objective, split: Split) -> None:
     x, context = replace(split, resample=False).read(index)
     with evaluating(objective), forked(0), torch.enable_grad():
         place_x, place_context = place(objective, x, context)
-        check_path(
-            objective.model.draw(
-                place_x, place_context, num_samples=max(2, objective.num_samples), path=objective.gradient.path
-            )
-        )
+        count = max(2, objective.num_samples)
+        draw = objective.model.draw(place_x, place_context, num_samples=count, path=objective.gradient.path)
+        check_path(draw)
+        estimator = deepcopy(objective.gradient)  # which may remember
+        estimator.check(draw.q, objective.bound, num_samples=objective.num_samples)
+        if objective.num_samples == count:  # as some bounds cut K samples into groups
+            estimator.surrogate(draw, objective.bound, place_x, place_context)

@@ -68,7 +68,9 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     gone = usage.share_collapsed >= 1 - _DELTA if usage.share_collapsed is not None else ~usage.active
     collapsed, size = tuple(gone.nonzero()[:, 0].tolist()), len(gone)
     empty = rate is not None and rate < COLLAPSED_KL
-    kind = "full" if len(collapsed) == size or empty else "partial" if collapsed else "none"
+    idle_alone = not by_kl and rate is not None and rate >= _SLIGHT  # what varies little may still tell something
+    everything = len(collapsed) == size and not idle_alone
+    kind = "full" if everything or empty else "partial" if collapsed else "none"
     known = [] if rate is None else [f"The rate is {rate:.3g} nats per datum."]
     sentences = {
         "none": [_none(size)],

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subo.data import Split
 from subo.errors import InputError
-from subo.evaluation.summary import Evaluation, Scores, measure, rows_at_a_time
+from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, measure, rows_at_a_time
 from subo.model import LatentVariableModel
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
@@ -104,7 +104,9 @@ class Comparison:
     seed: int
 
     @classmethod
-    def of(cls, measured: Mapping[str, tuple[Evaluation, Scores]], *, num_elements: int, seed: int = 0) -> "Comparison":
+    def of(
+        cls, measured: Mapping[str, tuple[Evaluation, Scores]], *, num_elements: int | Tensor, seed: int = 0
+    ) -> "Comparison":
         """Sets side by side what was measured of several models.
 
         Data that are hard for one model are hard for the others, so that the difference ``l_i - l_i'`` of two models
@@ -113,7 +115,7 @@ class Comparison:
 
         Args:
             measured: By name, of the same data in the same order: what :func:`~subo.evaluation.summary.measure` gives.
-            num_elements: Elements of one datum, for bits per dimension.
+            num_elements: Elements of a datum, or of each of them, for bits per dimension.
             seed: With which they were measured.
 
         Raises:
@@ -137,7 +139,7 @@ class Comparison:
                 elbo=Estimate.of(own.elbo),
                 rate=Estimate.of(own.rate),
                 distortion=Estimate.of(own.distortion),
-                bits_per_dim=Estimate.of(-own.log_px / (num_elements * math.log(2))),
+                bits_per_dim=Estimate.of(bits_per_dim(own.log_px, num_elements)),
                 active_units=evaluation.active_units,
                 latent_dim=evaluation.latent_dim,
                 median_ess=evaluation.median_ess,
@@ -193,4 +195,4 @@ def compare(
         measured[label] = measure(
             model, split, name=name, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advanced
         )
-    return Comparison.of(measured, num_elements=split.event_shape.numel(), seed=seed)
+    return Comparison.of(measured, num_elements=split.elements, seed=seed)

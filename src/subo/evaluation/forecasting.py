@@ -112,6 +112,7 @@ def _of_batch(
         path.append(rows)
     p = model.decode(torch.stack(path, dim=1))
     mean = p.mean.unflatten(0, (num_samples, len(x))).mean(0)
+    mean = mean.to(torch.promote_types(mean.dtype, torch.float32))  # quantiles are of nothing shorter
     draws = p.sample().unflatten(0, (num_samples, len(x))).to(mean.dtype)
     tails = torch.tensor([(1 - coverage) / 2, (1 + coverage) / 2], dtype=mean.dtype, device=mean.device)
     lower, upper = draws.quantile(tails, dim=0)

@@ -193,7 +193,9 @@ class _Plan:
         encoded = not isinstance(
             getattr(self.model, "posterior", None), Local | Given
         )  # which knows its own data alone
-        if encoded and self.split.labels is not None and self.train is not None and self.train.labels is not None:
+        flat = self.split.lengths is None  # one vector a datum, as labels are one a datum
+        labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
+        if encoded and flat and labelled:
             stages.insert(3, Stage("probe", "labels from latents", whole, self.probe))
         return stages
 
@@ -233,7 +235,7 @@ class _Plan:
                 self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows, pareto=True
             )
         names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion", "elbo")
-        return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0)}
+        return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0), "rates": found.rate}
 
     def prior(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         x, context = self.read(rows)  # with a context, if only of indices, every datum has samples of its own

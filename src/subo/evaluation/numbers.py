@@ -13,6 +13,7 @@ from subo.evaluation.collapse import verdict
 from subo.evaluation.full import Findings
 from subo.evaluation.gaps import Gaps, larger
 from subo.evaluation.pareto import HIGH_PARETO_K
+from subo.evaluation.summary import bits_per_dim
 
 __all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "sentences"]
 
@@ -46,24 +47,25 @@ class Number:
     num_data: int | None = None
 
 
-def numbers(findings: Findings, *, num_elements: int | None) -> tuple[Number, ...]:
+def numbers(findings: Findings, *, num_elements: Tensor | int | None) -> tuple[Number, ...]:
     """All lines of the table that are known.
 
     Args:
         findings: What was measured.
-        num_elements: Elements of one datum, for bits per dimension; None for a density, whose bits count nothing.
+        num_elements: Elements of each measured datum, for bits per dimension; None for a density, whose bits count
+            nothing.
     """
     return (*_likely(findings, num_elements), *_loss(findings), *_carried(findings))
 
 
-def _likely(findings: Findings, num_elements: int | None) -> Iterator[Number]:
+def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[Number]:
     depth, values = findings.depth, findings.values
     log_px = values("importance", "log_px")
     if log_px is not None:
         by_q = "importance sampling"
         yield _mean(LIKELY, "log p(x)", log_px, by_q, depth.num_samples)
         if num_elements is not None:
-            bits = -log_px / (num_elements * math.log(2))
+            bits = bits_per_dim(log_px, num_elements)
             yield _mean(LIKELY, BITS, bits, by_q, depth.num_samples, unit="bits")
         for name in ("elbo", "rate", "distortion"):
             label = {"elbo": "ELBO = -(rate + distortion)"}.get(name, name)

@@ -79,8 +79,9 @@ def refitted(
     for parameter in phi:
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(phi, lr=learning_rate)
-    with evaluating(copy), forked(seed), torch.enable_grad():
-        has_path = copy.draw(x, context, path=False).q.has_rsample
+    # cuDNN refuses to go back through a recurrent network in evaluation mode.
+    with evaluating(copy), forked(seed), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        has_path = all(factor.q.has_rsample for factor in copy.draw(x, context, path=False).factors)
         objective = Objective(
             copy, ELBO(), gradient=gradient or (Pathwise() if has_path else ScoreFunction()), num_samples=num_samples
         )
@@ -128,10 +129,10 @@ def measure_refitted(
     with shown:
         for row in range(len(x)):
             datum = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
-            best = refitted(model, *datum, **search, seed=seed + 3 * row)
+            best = refitted(model, *datum, **search, seed=seed + 4 * row)
             found.append([])
-            for measure, at, noise in ((elbo, model, 1), (elbo, best, 1), (log_px, best, 2)):
-                with forked(seed + 3 * row + noise):
+            for measure, at, noise in ((elbo, model, 2), (elbo, best, 2), (log_px, best, 3)):
+                with forked(seed + 4 * row + noise):
                     found[-1] += measure(at, *datum)
             shown.advance(task, 1)
     columns = [torch.cat(column) for column in zip(*found, strict=True)]

@@ -24,7 +24,18 @@ from subo.typing import map_latent
 _NUMBERS = 2_000_000  # in one tensor of a pass: 8 MB of float32
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
-__all__ = ["Evaluation", "Scores", "evaluate", "measure", "rows_at_a_time", "score", "share_at_floor"]
+__all__ = [
+    "Evaluation",
+    "Scores",
+    "bits_per_dim",
+    "evaluate",
+    "layer_numbers",
+    "measure",
+    "numbers_per_step",
+    "rows_at_a_time",
+    "score",
+    "share_at_floor",
+]
 
 
 @dataclass(frozen=True)
@@ -220,7 +231,7 @@ def measure(
         distortion=scores.distortion.mean().item(),
         active_units=int(usage.active.sum()),
         latent_dim=len(usage.active),
-        bits_per_dim=-log_px * len(split) / (split.x.numel() * math.log(2)),
+        bits_per_dim=bits_per_dim(scores.log_px, split.elements).mean().item(),
         median_ess=scores.effective_sample_size.median().item(),
         high_pareto_k=int((fitted > HIGH_PARETO_K).sum()),
         median_pareto_k=fitted.median().item() if len(fitted) else None,
@@ -228,13 +239,13 @@ def measure(
         num_data=len(split),
         split=name,
         at_floor=at_floor,
-        per_step=None if split.lengths is None else _per_step(scores, split.lengths),
-        layers=_layers(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
+        per_step=None if split.lengths is None else numbers_per_step(scores, split.lengths),
+        layers=layer_numbers(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
     )
     return evaluation, scores
 
 
-def _per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
+def numbers_per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
     """Ratios of sums, ``sum_i v_i / sum_i T_i``; the errors are those of a ratio, by the delta method."""
     steps = lengths.double()
 
@@ -255,7 +266,20 @@ def _per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
     }
 
 
-def _layers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
+def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
+    """Numbers whose mean is ``-sum_i log p(x_i) / (log 2 sum_i D_i)``, and whose spread gives the error of that ratio.
+
+    Args:
+        log_px: ``(N,)``, in nats.
+        elements: D_i, how many numbers each datum has; the same for all, or those of sequences.
+    """
+    bits = -log_px / math.log(2)
+    sizes = torch.as_tensor(elements, dtype=bits.dtype).expand(len(bits))
+    ratio = bits.sum() / sizes.sum()
+    return ratio + (bits - ratio * sizes) / sizes.mean()
+
+
+def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
     """What is told of each layer."""
     active = usage.active_by_layer
     return {
@@ -283,4 +307,7 @@ def share_at_floor(model: Any, split: Split) -> float | None:
     with evaluating(model), forked(0):
         z = model.draw(x, context, path=False).z
         p = model.decode(map_latent(lambda leaf: leaf[0], z), context)
-    return share(p.steps if isinstance(p, Steps) else p)
+    if not isinstance(p, Steps):
+        return share(p)
+    real = context["mask"].flatten().nonzero()[:, 0]  # padding is decoded, and counts for nothing
+    return share(model.likelihood.family(model.likelihood.network(z[0].flatten(0, 1)[real])))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.nn.functional import one_hot
 
 from subo.batches import batches
 from subo.data import Split
@@ -32,13 +33,14 @@ COLLAPSED_KL = 0.01  # nats
 _MEAN_SAMPLES = 1000
 _LAYER_SAMPLES = 50  # of z, where the posterior of a part depends on other parts
 _LAYERED_DATA = 100  # at a time, each with that many samples
+_NUMBERS = 20_000_000  # decoded at a time, at the most
 
 
 @dataclass(frozen=True)
 class LatentUsage:
     """How the D dimensions of z are used on N data; those of several layers stand side by side.
 
-    Of sequences every time step is a datum.
+    Of sequences every time step is a datum; of integer states the "dimensions" are their probabilities.
 
     Attributes:
         means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
@@ -113,8 +115,10 @@ def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int
 def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
     """How each dimension of the latents is used.
 
-    The variance of a mean over K samples is that of the mean that it estimates and its own error, which is subtracted:
-    else a dimension that carries nothing could seem active.
+    Where means are those of samples, their variance holds their own error, by which a dimension that carries nothing
+    could seem active. The covariance of the means by either half of the samples does not: the halves are independent
+    given the data. Of chains it is taken over the sequences at each time step, and averaged: a prior that moves in time
+    moves its states, and tells nothing of x.
 
     Args:
         model: The model.
@@ -149,26 +153,29 @@ def marginals(q: Distribution) -> Distribution | None:
 
 
 class _Part(NamedTuple):
-    """A layer's posterior means of some data, the variance of their error, and the KL of each dimension."""
+    """A layer's posterior means of some data, by all samples and by either half of them, and each dimension's KL."""
 
     means: Float[Tensor, "N E"]
-    error: Float[Tensor, "N E"]
+    halves: tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]
+    times: Integer[Tensor, " N"] | None
     kl: Float[Tensor, "N D"] | None
     exact: bool
 
 
 def _part(factor: Factor) -> _Part:
-    means = _of_data(_means(factor), factor).flatten(2)
-    error = means.var(0) / len(means) if len(means) > 1 else torch.zeros_like(means[0])
-    kl = _kl_by_dimension(factor)
-    return _Part(means.mean(0).cpu(), error.cpu(), None if kl is None else kl.cpu(), len(means) == 1)
+    means = _of_data(_means(factor), factor).flatten(2).cpu()
+    mean, kl = means.mean(0), _kl_by_dimension(factor)
+    half = len(means) // 2
+    halves = (means[:half].mean(0), means[half:].mean(0)) if half else (mean, mean)
+    return _Part(mean, halves, _times(factor), None if kl is None else kl.cpu(), half == 0)
 
 
 def _usage(name: str, parts: list[_Part]) -> LatentUsage:
     """That of one layer, from its parts."""
     z = torch.cat([part.means for part in parts])
-    error = torch.cat([part.error for part in parts]).mean(0)
-    variance = (z.var(0, correction=0) - error).clamp(min=0)
+    first, second = (torch.cat(halves) for halves in zip(*(part.halves for part in parts), strict=True))
+    times = [part.times for part in parts if part.times is not None]
+    variance = _covariance(first, second, torch.cat(times) if times else None).clamp(min=0)
     kls = [part.kl for part in parts if part.kl is not None]
     kl = torch.cat(kls) if kls else None
     if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
@@ -176,6 +183,30 @@ def _usage(name: str, parts: list[_Part]) -> LatentUsage:
     share = (kl < COLLAPSED_KL).double().mean(0) if kl is not None and parts[0].exact else None
     active = variance > ACTIVE_VARIANCE
     return LatentUsage(z, variance, active, None if kl is None else kl.mean(0), share, ((name, len(active)),))
+
+
+def _covariance(
+    a: Float[Tensor, "N E"], b: Float[Tensor, "N E"], times: Integer[Tensor, " N"] | None
+) -> Float[Tensor, " E"]:
+    """Over the data, of each column; of the states of chains over the sequences at each time step, and the mean."""
+    if times is None:
+        return ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
+    counts = torch.bincount(times).to(a)
+
+    def around_their_means(values: Tensor) -> Tensor:
+        sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, times, values)
+        return values - (sums / counts.unsqueeze(1))[times]
+
+    return (around_their_means(a) * around_their_means(b)).sum(0) / (counts - 1).clamp(min=0).sum().clamp(min=1)
+
+
+def _times(factor: Factor) -> Integer[Tensor, " N"] | None:
+    """The time step of each state of a chain, in the order of :func:`_of_data`."""
+    if not isinstance(factor.q, MarkovDistribution):
+        return None
+    mask, batch = factor.q.mask, factor.z.shape[1]
+    times = torch.arange(factor.q.length).expand(batch, -1)
+    return times.flatten() if mask is None else times[mask.cpu()]
 
 
 def _named(draw: Draw) -> list[tuple[str, Factor]]:
@@ -189,7 +220,10 @@ def _named(draw: Draw) -> list[tuple[str, Factor]]:
 def _means(factor: Factor) -> Float[Tensor, "k B ..."]:
     """Means of a layer's posterior at k samples of what it depends on, one if that is nothing; of a chain samples."""
     if isinstance(factor.q, MarkovDistribution):
-        return factor.z
+        if factor.z.is_floating_point():
+            return factor.z
+        states = factor.q.first.enumerate_support(expand=False)  # of integers, the probability of each
+        return one_hot(factor.z, len(states)).to(torch.get_default_dtype())
     return factor.q.mean if len(factor.q.batch_shape) > 1 else posterior_mean(factor.q).unsqueeze(0)
 
 
@@ -219,8 +253,8 @@ def _kl_by_dimension(factor: Factor) -> Tensor | None:
 
 
 def is_compound(draw: Draw) -> bool:
-    """Whether z has several layers, or is a chain: parts whose posteriors depend on each other."""
-    return len(draw.factors) > 1 or isinstance(draw.q, MarkovDistribution)
+    """Whether z is a dict of layers, or a chain: parts whose posteriors depend on each other."""
+    return isinstance(draw.z, dict) or isinstance(draw.q, MarkovDistribution)
 
 
 def draws(
@@ -233,7 +267,8 @@ def draws(
     with evaluating(model), forked(0):
         first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
         if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
-            batch_size, num_samples = min(batch_size, _LAYERED_DATA), _LAYER_SAMPLES
+            most = max(1, _NUMBERS // (_LAYER_SAMPLES * split.num_elements))
+            batch_size, num_samples = min(batch_size, _LAYERED_DATA, most), _LAYER_SAMPLES
         for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
             yield model.draw(x, context, num_samples=num_samples, path=False), context
