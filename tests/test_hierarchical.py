@@ -145,3 +145,11 @@ def test_the_recipe_is_the_graph_that_its_page_shows():
 def test_settings_that_make_no_sense_are_refused(options: dict, words: str):
     with pytest.raises(InputError, match=words):
         hierarchical((6,), likelihood="bernoulli", **options)
+
+
+def test_one_layer_alone_is_a_model_like_any_other():
+    objective = hierarchical((6,), likelihood="bernoulli", latent_dims=(3,), hidden=(8,))
+    split = Split(torch.randint(2, (8, 6)).float())
+    assert reconstruct(objective.model, split).shape == (8, 6)
+    assert latent_usage(objective.model, split).names == ["z1", "z2", "z3"]
+    assert evaluate(objective.model, split, num_samples=5).layers is None

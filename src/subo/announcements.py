@@ -31,7 +31,10 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
     parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
     shape = tuple(data["event_shape"])
     drawn = _NOISE if data["dequantize"] else _BITS[data["binarize"]]
-    say(f"{data['name']}: {sum(sizes.values()):,} data of shape {shape}, {kind}{drawn}: {parts}")
+    what = f"data of shape {shape}"
+    if data["steps"]:
+        what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
+    say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
     why = f" (auto: the values are {kind})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
@@ -53,7 +56,7 @@ def _latents(options: Mapping[str, Any]) -> str:
     layers = options.get("latent_dims")
     if layers is None:
         return f"{options['latent_dim']} latents"
-    return f"{' + '.join(map(str, layers))} latents in {len(layers)} layers (from x upwards)"
+    return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
 
 
 def conclude(history: "History", training: Mapping[str, Any], *, trained: bool) -> None:

@@ -75,6 +75,8 @@ class Split:
     lengths: Integer[Tensor, " N"] | None = None
 
     def __post_init__(self):
+        if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
+            raise InputError("a sequence has at least one step, and one of the lengths is 0: leave it out")
         if self.lengths is not None and int(self.lengths.sum()) != len(self.x):
             raise InputError(
                 f"the lengths of the sequences sum to {int(self.lengths.sum())}, and there are {len(self.x)} steps: x "

@@ -13,8 +13,7 @@ import torch
 from subo.announcements import announce, conclude
 from subo.bounds import ELBO, reported
 from subo.conditionals import Local
-from subo.conditioning import count_labels
-from subo.data import Data, Split, stream
+from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import InputError
 from subo.evaluation.summary import Evaluation, evaluate
@@ -28,11 +27,10 @@ from subo.named_sets import NAMES
 from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
-from subo.randomness import forked
-from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.runs import Run
+from subo.settings import built, resolved
 from subo.sources import load
-from subo.units import check_likelihood, data_in_levels, provenance
+from subo.units import data_in_levels, provenance
 
 __all__ = [
     "Experiment",
@@ -44,7 +42,6 @@ __all__ = [
     "start_run",
 ]
 
-_EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
 
 
@@ -136,7 +133,7 @@ def start_run(
         )
     asked = options or {}
     data = data_in_levels(data, asked)
-    settings = _resolved(recipe, asked, data)
+    settings = resolved(recipe, asked, data)
     config = {
         "subo": version("subo"),
         "recipe": recipe,
@@ -150,7 +147,7 @@ def start_run(
         "training": {**(training or {}), "seed": seed},
         "device": dict(device or {}),
     }
-    objective = _built(config, data)
+    objective = built(config, data)
 
     def create() -> None:
         Run.create(out, overwrite=overwrite).write_config(config)
@@ -180,7 +177,7 @@ def resume_run(
     config["training"].update(changes or {})
     fabric = make_fabric(**config["device"])
     fabric.launch()
-    experiment = Experiment(run, config, _built(config, None))
+    experiment = Experiment(run, config, built(config, None))
     data = experiment.data()
     return _fitted(experiment, data, fabric, on_start=lambda: run.write_config(config), progress=progress, resume=True)
 
@@ -190,7 +187,7 @@ def open_run(path: str | Path) -> Experiment:
     run = Run.open(path)
     config = run.read_config()
     try:
-        objective = _built(config, None)
+        objective = built(config, None)
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
@@ -317,48 +314,6 @@ def finish_run(
     if figures:
         draw_figures(experiment.run, model, data)
     return result
-
-
-def _resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """Settings with what depends on the data filled in, so that the config alone tells the model."""
-    if recipe not in RECIPES:
-        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
-    if data.sequential != (recipe in OF_SEQUENCES):
-        raise InputError(
-            f"{data.name} are sequences, which {recipe} does not describe: take --recipe {' or '.join(OF_SEQUENCES)}"
-            if data.sequential
-            else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
-            "(T, D), or a .npz of several such arrays"
-        )
-    settings = dict(options)
-    if settings.get("likelihood", "auto") == "auto":
-        settings["likelihood"] = likelihood_for(data.kind)
-    check_likelihood(settings["likelihood"], data)
-    if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
-        settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
-    if settings.get("condition") == "labels":
-        labels = [part.labels for part in (data.train, data.validation, data.test)]
-        settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
-    return settings
-
-
-def _built(config: dict[str, Any], data: Data | None) -> Objective:
-    """The objective that a config describes; with data, started from them."""
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
-    if options.get("inference") == "local":
-        options["num_data"] = config["data"]["sizes"]["train"]
-    seed = config["data"]["seed"]
-    examples = None
-    if data is not None:
-        most = max(
-            1, _EXAMPLES * data.train.event_shape.numel() // data.train.num_elements
-        )  # of sequences, as many steps
-        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:most]
-        examples, context = data.train.read(index, generator=stream("example bits", seed))
-        if data.sequential:  # the steps, whatever their sequence
-            examples = examples[context["mask"]]
-    with forked(seed):
-        return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
 
 
 def _plain(value: Any) -> Any:

@@ -63,11 +63,14 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
     picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
     figures.save(picture, folder / "samples.png")
-    active = usage.active.numpy()
+    active, dimensions = usage.active.numpy(), usage.names if len(usage.layers) > 1 else None
     if usage.kl is not None:
-        figures.save(figures.kl_per_dimension(_array(usage.kl), active=active), folder / "kl.png")
+        figures.save(figures.kl_per_dimension(_array(usage.kl), active=active, names=dimensions), folder / "kl.png")
     else:
-        figures.save(figures.activity_per_dimension(_array(usage.variance), active=active), folder / "activity.png")
+        figures.save(
+            figures.activity_per_dimension(_array(usage.variance), active=active, names=dimensions),
+            folder / "activity.png",
+        )
     picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
     figures.save(picture, folder / "latent_plane.png")
     if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):

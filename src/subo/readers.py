@@ -1,6 +1,7 @@
 """Reading files: arrays, tables, sequences and folders of images become splits in memory."""
 
 import csv
+import re
 import zipfile
 import zlib
 from array import array as numbers
@@ -46,7 +47,7 @@ def read_file(path: Path) -> Contents:
         InputError: The format is unknown, or what is there can't be used; says why.
     """
     if path.is_dir():
-        files = sorted(file for file in path.glob("*.npy") if file.name[0] != ".")
+        files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)
         return _read_sequences({file.name: read_numpy(file) for file in files}, path) if files else _read_images(path)
     reader = {".npy": _read_arrays, ".npz": _read_arrays, ".csv": _read_csv}.get(path.suffix.lower())
     if reader is None:
@@ -54,6 +55,12 @@ def read_file(path: Path) -> Contents:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); usually writing it was interrupted: write it again")
     return reader(path)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """Names in the order in which people count: 2.npy before 10.npy."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
@@ -250,7 +257,9 @@ def _read_images(folder: Path) -> Contents:
         paths, labels = [path for path, _ in inside], torch.tensor([label for _, label in inside])
         classes = tuple(subfolder.name for subfolder in subfolders)
     if not paths:
-        raise InputError(f"{folder}: no images found in the folder or its subfolders; known are {', '.join(_IMAGES)}")
+        raise InputError(
+            f"{folder}: no images found in the folder or its subfolders ({', '.join(_IMAGES)}), and no sequences (.npy)"
+        )
     size, modes = _on_image(paths[0], lambda image: image.size), set()
     for path in paths:  # headers only: a wrong size is found before pixels fill the memory
         found, mode = _on_image(path, lambda image: (image.size, image.mode))

@@ -14,9 +14,9 @@ from subo.randomness import forked
 from subo.runs import Run
 from subo.sequences import unpadded
 
-__all__ = ["draw_forecasts", "draw_sequence_figures", "draw_sequence_reconstructions", "draw_sequence_samples"]
+__all__ = ["SHOWN", "draw_forecasts", "draw_sequence_figures", "draw_sequence_reconstructions", "draw_sequence_samples"]
 
-_SHOWN = 4
+SHOWN = 4
 
 
 def draw_sequence_figures(run: Run, model: Any, data: Data) -> LatentUsage:
@@ -33,7 +33,7 @@ def draw_sequence_figures(run: Run, model: Any, data: Data) -> LatentUsage:
 
 def draw_sequence_reconstructions(model: Any, split: Split) -> Any:
     """The first few sequences beside their reconstructions."""
-    shown = split.take(torch.arange(min(len(split), _SHOWN)))
+    shown = split.take(torch.arange(min(len(split), SHOWN)))
     x, context = shown.read(torch.arange(len(shown)))
     originals = unpadded(x, context["mask"])
     means = reconstruct(model, shown)
@@ -42,7 +42,7 @@ def draw_sequence_reconstructions(model: Any, split: Split) -> Any:
     return sequence_panels(rows, title="Sequences, and the means of their reconstructions")
 
 
-def draw_sequence_samples(model: Any, *, length: int, num: int = _SHOWN, drawn: bool = True, seed: int = 0) -> Any:
+def draw_sequence_samples(model: Any, *, length: int, num: int = SHOWN, drawn: bool = True, seed: int = 0) -> Any:
     """Sequences from the model: draws of x beside the probabilities or means that they are drawn from."""
     mask = torch.ones(num, length, dtype=torch.bool)
     with forked(seed), torch.no_grad():
@@ -54,7 +54,7 @@ def draw_sequence_samples(model: Any, *, length: int, num: int = _SHOWN, drawn: 
 
 def draw_forecasts(split: Split, forecast: Forecast) -> Any:
     """The first few sequences and what is expected to follow."""
-    index = torch.arange(min(len(split), _SHOWN))
+    index = torch.arange(min(len(split), SHOWN))
     x, context = split.read(index)
     parts = (getattr(forecast, name)[: len(index)].numpy() for name in ("mean", "lower", "upper"))
     return forecasts([s.numpy() for s in unpadded(x, context["mask"])], *parts, coverage=forecast.coverage)

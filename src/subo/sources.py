@@ -85,6 +85,7 @@ def load_rows(
     dequantize: bool = False,
     seed: int = 0,
     names: Sequence[str] | None = None,
+    sequences: bool = False,
 ) -> Split:
     """Loads data to be encoded or scored, even a single row; sources as for `load`.
 
@@ -100,12 +101,16 @@ def load_rows(
             test parts are those of `load`.
         seed: The seed of the split, the bits and the noise.
         names: The columns that are wanted, in their order; a table with names is put into it.
+        sequences: Whether sequences are wanted: one array `(T, D)` is then one of them, and no T data.
 
     Raises:
         InputError: As `load`; or the table has other columns.
     """
     check_policies(binarize, dequantize=dequantize)
     contents = _ordered(_read(source, data_dir, seed), names, where=str(source))
+    if sequences and len(contents.parts) == 1 and contents.parts[0].lengths is None and contents.parts[0].x.ndim == 2:
+        rows = contents.parts[0]
+        contents = replace(contents, parts=(replace(rows, labels=None, lengths=torch.tensor([len(rows)])),))
     if part == "all" and len(contents.parts) == 1:
         return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
     data = _data(contents, str(source), seed)

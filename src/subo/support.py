@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.distributions import Distribution, constraints
@@ -80,7 +81,7 @@ def _rows(split: Split) -> str:
 
 
 def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> str:
-    elements = support
+    elements: Any = support
     while hasattr(elements, "base_constraint"):
         elements = elements.base_constraint
     outside = ~elements.check(x)

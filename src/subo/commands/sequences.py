@@ -14,6 +14,10 @@ from subo.sources import save_sequences
 __all__ = ["encode_sequences", "forecast", "is_of_sequences", "reconstruct_sequences", "sample_sequences"]
 
 
+_DRAWN = 8  # samples in a picture
+_FEW = 10  # states
+
+
 def is_of_sequences(experiment: Any) -> bool:
     """Whether a run's data are sequences."""
     return bool(experiment.config["data"].get("steps"))  # which older runs do not say
@@ -31,7 +35,8 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
         raise InputError(f"--steps must be at least 1, not {steps}")
     length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
     if out.suffix == ".png":
-        figures.save(draw_sequence_samples(model, length=length, num=min(num, 8), drawn=not mean, seed=seed), out)
+        num = min(num, _DRAWN)
+        figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
     else:
         with forked(seed), torch.no_grad():
             _, p = model.sample(num, {"mask": torch.ones(num, length, dtype=torch.bool)})
@@ -44,11 +49,12 @@ def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
     """Writes ``E_q[ E[x|z] ]`` of every step."""
     from subo import figures
     from subo.evaluation.reconstruction import reconstruct
-    from subo.sequence_pictures import draw_sequence_reconstructions
+    from subo.sequence_pictures import SHOWN, draw_sequence_reconstructions
 
     check_ending(out, ".npz", ".csv", ".png")
     model = experiment.objective.model
     if out.suffix == ".png":
+        split = split.take(torch.arange(min(len(split), SHOWN)))
         figures.save(draw_sequence_reconstructions(model, split), out)
     else:
         save_sequences(out, reconstruct(model, split), _lengths(split))
@@ -84,7 +90,8 @@ def forecast(
         run: Run folder, of a model of sequences.
         data: Sequences to go on with.
         steps: How many steps ahead.
-        out: Where to: .csv with mean, lower and upper of every number in columns; .npz of the means; or .png.
+        out: Where to: .csv with mean, lower and upper of every number and the effective number of states in columns;
+            .npz of the means; or .png of the first sequences.
         num_samples: Draws for each sequence.
         coverage: Share of the draws that lie in the interval.
         part: Which part.
@@ -94,7 +101,7 @@ def forecast(
     from subo import figures
     from subo.commands.using import run_and_rows
     from subo.evaluation.forecasting import forecast as forecasted
-    from subo.sequence_pictures import draw_forecasts
+    from subo.sequence_pictures import SHOWN, draw_forecasts
 
     check_ending(out, ".npz", ".csv", ".png")
     experiment, split = run_and_rows(run, data, part, data_dir)
@@ -109,13 +116,17 @@ def forecast(
     else:
         columns = [tensor.flatten(0, 1).flatten(1) for tensor in (found.mean, found.lower, found.upper)]
         names = [f"{what}{i}" for what in ("mean", "lower", "upper") for i in range(columns[0].shape[1])]
+        columns.append(found.effective_sample_size.repeat_interleave(steps).unsqueeze(1))
+        names.append("effective_sample_size")
         save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names)
-    say(f"{steps} steps after each of {len(split)} sequences written to {out}")
-    typical = found.effective_sample_size.median().item()
-    if typical < num_samples / 100:
+    shown = min(len(split), SHOWN) if out.suffix == ".png" else len(split)
+    say(f"{steps} steps after each of {shown} sequences written to {out}")
+    few = int((found.effective_sample_size < _FEW).sum())
+    if few:
         say(
-            f"Careful: of the {num_samples} states that a forecast starts from only {typical:.1f} count (median "
-            "effective sample size): it is nearly that of one state. More samples tell: --num-samples"
+            f"Careful: of the {num_samples} states that a forecast starts from fewer than {_FEW} count for {few} of "
+            f"{len(split)} sequences (effective sample size): theirs is nearly that of one state. More samples tell: "
+            "--num-samples"
         )
 
 

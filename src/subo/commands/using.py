@@ -54,6 +54,8 @@ def sample(
         raise InputError(f"--num must be at least 1, not {num}")
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
+        if label is not None:
+            raise InputError(f"--label {label} asks for one class, and models of sequences are told none: leave it out")
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     check_ending(out, ".npy", ".csv", ".png")
@@ -258,6 +260,7 @@ def run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> t
         dequantize=asked.get("dequantize", False),
         seed=asked["seed"],
         names=_feature_names(experiment.config),
+        sequences=is_of_sequences(experiment),
     )
     if is_of_sequences(experiment) != (split.lengths is not None):
         kinds = ("sequences", "single data")

@@ -9,6 +9,8 @@ from subo.evaluation.usage import ACTIVE_VARIANCE, COLLAPSED_KL, LatentUsage
 
 __all__ = ["Verdict", "verdict"]
 
+Layers = Sequence[tuple[str, int]]
+
 _SLIGHT = 0.1  # nats of rate below which little has been said, whatever the dimensions
 _DELTA = 0.01  # share of the data that a collapsed dimension may still tell something of
 _TRY = (
@@ -74,14 +76,14 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     known = [] if rate is None else [f"The rate is {rate:.3g} nats per datum."]
     sentences = {
         "none": [_none(size)],
-        "partial": [_partial(collapsed, size)],
+        "partial": [_partial(collapsed, size, usage.layers)],
         "full": [_full(size), *known, _TRY],
     }[kind]
     if kind != "full" and rate is not None and rate < _SLIGHT:
         sentences.append(f"But the rate is only {rate:.3g} nats per datum: z tells next to nothing of x. {_TRY}")
     idle = (~usage.active & ~gone).nonzero()[:, 0].tolist() if by_kl and kind != "full" else []
     if idle:
-        sentences.append(_idle(idle, is_all=len(idle) + len(collapsed) == size))
+        sentences.append(_idle(idle, usage.layers, is_all=len(idle) + len(collapsed) == size))
     sentences.append(_how_sure(num_data, by_kl=by_kl))
     return Verdict(kind, tuple(range(size)) if kind == "full" else collapsed, " ".join(sentences))
 
@@ -91,10 +93,10 @@ def _none(size: int) -> str:
     return f"The posterior has not collapsed: in {where} it differs from the prior."
 
 
-def _partial(collapsed: Sequence[int], size: int) -> str:
+def _partial(collapsed: Sequence[int], size: int, layers: Layers) -> str:
     one, left = len(collapsed) == 1, size - len(collapsed)
     return (
-        f"{_named(collapsed)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
+        f"{_named(collapsed, layers)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
         f"{'its' if one else 'their'} posterior is the prior for nearly every datum. The other {left} "
         f"{'is' if left == 1 else 'are'} not, so this is no posterior collapse: a model prunes dimensions that it "
         "does not need, which costs nothing (of 50 latents for MNIST, Burda et al. found 19 active). To see whether "
@@ -110,12 +112,13 @@ def _full(size: int) -> str:
     )
 
 
-def _idle(dimensions: Sequence[int], *, is_all: bool) -> str:
+def _idle(dimensions: Sequence[int], layers: Layers, *, is_all: bool) -> str:
     which = "is a border case" if len(dimensions) == 1 else "are border cases"
     last = " No other dimension carries more: see whether the mutual information of x and z is 0." if is_all else ""
     return (
-        f"{_named(dimensions)} {which}: the KL is not 0, yet the posterior means hardly move over the data (variance "
-        f"at most {ACTIVE_VARIANCE}), so what is carried is little, or lies in the posterior's width alone.{last}"
+        f"{_named(dimensions, layers)} {which}: the KL is not 0, yet the posterior means hardly move over the data "
+        f"(variance at most {ACTIVE_VARIANCE}), so what is carried is little, or lies in the posterior's width "
+        f"alone.{last}"
     )
 
 
@@ -135,13 +138,23 @@ def _how_sure(num_data: int, *, by_kl: bool) -> str:
     )
 
 
-def _named(dimensions: Sequence[int]) -> str:
-    """``Dimensions 3-7, 12``, counted from 1."""
+def _named(dimensions: Sequence[int], layers: Layers) -> str:
+    """``Dimensions 3-7, 12``, counted from 1; of several layers ``Dimensions 1-3 of z1, 2 of z2``."""
+    parts, first = [], 0
+    for name, size in layers if len(layers) > 1 else [("", 1 + max(dimensions, default=0))]:
+        inside = [d - first + 1 for d in dimensions if first <= d < first + size]
+        if inside:
+            parts.append(_runs(inside) + (f" of {name}" if name else ""))
+        first += size
+    return f"Dimension{'s' if len(dimensions) > 1 else ''} {', '.join(parts)}"
+
+
+def _runs(numbers: Sequence[int]) -> str:
+    """``3-7, 12``."""
     runs: list[list[int]] = []
-    for number in (d + 1 for d in dimensions):
+    for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
-    parts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
-    return f"Dimension{'s' if len(dimensions) > 1 else ''} {', '.join(parts)}"
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

@@ -38,34 +38,40 @@ Prior = tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " 
 """Grids of z1 and z2, and log p(z) on them in nats up to a constant."""
 
 
-def kl_per_dimension(kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None) -> Figure:
+def kl_per_dimension(
+    kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None, names: Sequence[str] | None = None
+) -> Figure:
     """How much each latent dimension says of a datum, the most talkative first.
 
     Args:
         kl: KL(q(z_d|x) || p(z_d)), averaged over data, ``(D,)`` in nats per datum.
         active: Which dimensions are active, as Burda et al. (2016) have it: their posterior means vary over
             the data by more than 0.01, ``(D,)``. The others are grey.
+        names: Of the dimensions; z1, z2, ... by default.
 
     Returns:
         A bar a dimension; below it its name, z1 for the first of z, where there are 64 or fewer.
     """
     title = f"KL of each latent dimension: {kl.sum():.1f} nats per datum in all"
-    return _bars(kl, active, title, "KL [nats per datum]", floor=0.0)
+    return _bars(kl, active, title, "KL [nats per datum]", floor=0.0, names=names)
 
 
-def activity_per_dimension(variance: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"]) -> Figure:
+def activity_per_dimension(
+    variance: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"], names: Sequence[str] | None = None
+) -> Figure:
     """How far the posterior means vary over the data: the picture where the KL doesn't separate by dimension.
 
     Args:
         variance: Variance over the data of the means of q(z|x), ``(D,)`` in squared units of z.
         active: Which dimensions are active: a variance above 0.01, which is drawn as a line, ``(D,)``.
+        names: Of the dimensions; z1, z2, ... by default.
 
     Returns:
         A bar a dimension on a logarithmic axis, sorted and labelled as in :func:`kl_per_dimension`.
     """
     floor = 10.0 ** math.floor(math.log10(np.clip(variance.min() / 1.5, 1e-6, 1e-3)))
     title, ylabel = "Activity of each latent dimension", "variance of the posterior means"
-    figure = _bars(np.maximum(variance, floor), active, title, ylabel, floor=floor)
+    figure = _bars(np.maximum(variance, floor), active, title, ylabel, floor=floor, names=names)
     axes = figure.axes[0]
     axes.set_yscale("log")
     axes.set_ylim(floor, 2 * max(float(variance.max()), ACTIVE_VARIANCE))
@@ -73,7 +79,9 @@ def activity_per_dimension(variance: Shaped[ndarray, " D"], *, active: Bool[ndar
     return figure
 
 
-def _bars(values: ndarray, active: ndarray | None, title: str, ylabel: str, *, floor: float) -> Figure:
+def _bars(
+    values: ndarray, active: ndarray | None, title: str, ylabel: str, *, floor: float, names: Sequence[str] | None
+) -> Figure:
     """Sorted bars that stand on `floor`, the inactive ones grey."""
     count, order = len(values), np.argsort(-values, kind="stable")
     listed = count <= 64
@@ -83,7 +91,13 @@ def _bars(values: ndarray, active: ndarray | None, title: str, ylabel: str, *, f
     axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colours)
     room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
     axes.set_xlim(-room, count - 1 + room)
-    axes.set_xticks(*([np.arange(count), [f"z{index + 1}" for index in order]] if listed else [[]]))
+    axes.set_xticks(
+        *(
+            [np.arange(count), [f"z{index + 1}" if names is None else names[index] for index in order]]
+            if listed
+            else [[]]
+        )
+    )
     xlabel = "latent dimension, sorted" if listed else f"{count} latent dimensions, sorted"
     set_labels(axes, title, xlabel, ylabel)
     axes.tick_params(axis="x", length=0, labelsize=9 if count <= 32 else 7, rotation=0 if count <= 20 else 90)

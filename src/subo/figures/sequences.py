@@ -1,14 +1,16 @@
 """Sequences: as curves where a step has few numbers, as a map of time and number where it has many."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, ORANGE, legend_below, set_labels
+from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, legend_below, set_labels
 
 __all__ = ["forecasts", "sequence_panels"]
 
@@ -67,15 +69,16 @@ def forecasts(
     for axes, past, mean, bottom, top in zip(panels[:, 0], pasts, means, lower, upper, strict=True):
         start = len(past)
         if few:
-            future = np.arange(start, start + len(mean))
+            future = np.arange(start + 1, start + len(mean) + 1)
             for d, colour in zip(range(mean.shape[1]), CLASS_COLOURS, strict=False):
-                axes.plot(np.arange(start), past[:, d], color=colour, lw=1.2)
+                axes.plot(np.arange(1, start + 1), past[:, d], color=colour, lw=1.2)
                 axes.plot(future, mean[:, d], color=colour, lw=1.2, ls="--")
                 axes.fill_between(future, bottom[:, d], top[:, d], color=colour, alpha=0.2, lw=0)
-            axes.set_ylim(low, high)
+            axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
             _draw(axes, np.concatenate([past, mean]), low, high, None)
-        axes.axvline(start - 0.5, color=ORANGE, lw=1)
+        axes.axvline(start + 0.5, color=INK, lw=1)
         set_labels(axes, "", "", "")
     panels[-1, 0].set_xlabel("time step; the forecast begins at the line", fontsize=10, color=INK)
     return figure
@@ -95,11 +98,19 @@ def _range(sequences: Sequence[ndarray]) -> tuple[float, float]:
 def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequence[str] | None) -> None:
     """Curves, or a map with white for nothing."""
     if sequence.shape[1] > _CURVES:
-        axes.imshow(sequence.T, aspect="auto", origin="lower", cmap="Greys", vmin=low, vmax=high, interpolation="none")
+        extent = (0.5, len(sequence) + 0.5, -0.5, sequence.shape[1] - 0.5)
+        options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "cmap": "Greys", "interpolation": "none"}
+        axes.imshow(sequence.T, vmin=low, vmax=high, extent=extent, **options)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
     colours = [BLUE] if sequence.shape[1] == 1 else CLASS_COLOURS
     for d, colour in zip(range(sequence.shape[1]), colours, strict=False):
-        axes.plot(sequence[:, d], color=colour, lw=1.2, label=None if names is None else names[d])
+        label = None if names is None else names[d]
+        steps = np.arange(1, len(sequence) + 1)
+        axes.plot(
+            steps, sequence[:, d], color=colour, lw=1.2, label=label, marker="o" if len(steps) == 1 else None, ms=4
+        )
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=GREY, lw=0.3)

@@ -1,0 +1,60 @@
+"""A run's settings and its model: what depends on the data filled in, and the objective that settings describe."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from subo.conditioning import count_labels
+from subo.data import Data, stream
+from subo.errors import InputError
+from subo.objective import Objective
+from subo.randomness import forked
+from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
+from subo.units import check_likelihood
+
+__all__ = ["built", "resolved"]
+
+_EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
+
+
+def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """Settings with what depends on the data filled in, so that the config alone tells the model."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    if data.sequential != (recipe in OF_SEQUENCES):
+        raise InputError(
+            f"{data.name} are sequences, which {recipe} does not describe: take --recipe {' or '.join(OF_SEQUENCES)}"
+            if data.sequential
+            else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
+            "(T, D), or a .npz of several such arrays"
+        )
+    settings = dict(options)
+    if settings.get("likelihood", "auto") == "auto":
+        settings["likelihood"] = likelihood_for(data.kind)
+    check_likelihood(settings["likelihood"], data)
+    if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
+        settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
+    if settings.get("condition") == "labels":
+        labels = [part.labels for part in (data.train, data.validation, data.test)]
+        settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
+    return settings
+
+
+def built(config: dict[str, Any], data: Data | None) -> Objective:
+    """The objective that a config describes; with data, started from them."""
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
+    if options.get("inference") == "local":
+        options["num_data"] = config["data"]["sizes"]["train"]
+    seed = config["data"]["seed"]
+    examples = None
+    if data is not None:
+        most = max(
+            1, _EXAMPLES * data.train.event_shape.numel() // data.train.num_elements
+        )  # of sequences, as many steps
+        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:most]
+        examples, context = data.train.read(index, generator=stream("example bits", seed))
+        if data.sequential:  # the steps, whatever their sequence
+            examples = examples[context["mask"]]
+    with forked(seed):
+        return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
