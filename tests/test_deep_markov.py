@@ -3,15 +3,27 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.nn.functional import relu
 from torch.testing import assert_close
 
 from subo import ELBO, IWAE, Conditional, Gaussian, InputError, Objective, StandardNormal, mlp
 from subo.data import Split
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother
-from subo.evaluation import calibrate, forecast, latent_usage, log_marginal, log_marginal_from_prior, mutual_information
+from subo.distributions import Gaussian as GaussianDistribution
+from subo.evaluation import (
+    calibrate,
+    evaluate,
+    forecast,
+    latent_usage,
+    log_marginal,
+    log_marginal_from_prior,
+    mutual_information,
+)
 from subo.evaluation.reconstruction import reconstruct
+from subo.evaluation.summary import share_at_floor
 from subo.evaluation.usage import draws
+from subo.hidden_markov import HiddenMarkov
 from subo.markov import Markov
 from subo.model import VAE
 from subo.recipes import deep_markov
@@ -210,3 +222,69 @@ def test_the_information_of_sequences_is_refused(objective: Objective):
     split = Split(torch.zeros(5, D), lengths=torch.tensor([3, 2]))
     with pytest.raises(InputError, match="sequences of different lengths"):
         mutual_information(objective.model, split)
+
+
+def test_a_state_that_moves_as_the_prior_does_is_not_active():
+    # Every posterior is the prior: states move from 3 to 0 in all sequences alike, and tell nothing of x.
+    step = torch.nn.Linear(1, 2)
+    with torch.no_grad():
+        step.weight.copy_(torch.tensor([[0.8], [0.0]]))
+        step.bias.zero_()
+    chain = Markov(Moved(), Conditional(Gaussian((1,)), step)).double()
+    model = VAE(chain, Emission(Gaussian((1,)), mlp(1, 2)).double(), PriorAsPosterior(chain))
+    split = Split(torch.randn(600, 1, dtype=torch.float64), lengths=torch.full((60,), 10))
+    usage = latent_usage(model, split)
+    assert usage.means.reshape(60, 10).mean(0).diff().abs().max() > 0.2
+    assert not usage.active.any()
+
+
+class Moved(torch.nn.Module):
+    """``N(3, 1)``."""
+
+    def forward(self) -> GaussianDistribution:
+        return GaussianDistribution(torch.full((1,), 3.0).double(), torch.ones(1).double(), 1)
+
+
+class PriorAsPosterior(torch.nn.Module):
+    def __init__(self, prior: Markov):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, x: Tensor, mask: Tensor) -> Distribution:
+        return self.prior(mask)
+
+
+def test_what_stands_in_padding_reaches_no_gradient(objective: Objective):
+    x, mask = ragged()  # NaN where there is padding
+    loss = objective(x, {"mask": mask})
+    assert loss.bound.isfinite().all()
+    loss.loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in objective.model.parameters())
+
+
+def test_scales_at_the_floor_are_counted_at_real_steps():
+    model = deep_markov((1,), likelihood="gaussian", scale="network", latent_dim=1, hidden=(4,)).model
+    lengths = torch.tensor([10, 1, 1])
+    split = Split(torch.randn(12, 1), lengths=lengths)
+
+    class AtZero(torch.nn.Module):
+        """The floor at z = 0, as padding has it, and a scale of one elsewhere."""
+
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.cat([z, torch.where(z == 0, -100.0, 0.0)], dim=1)
+
+    model.likelihood.network = AtZero()
+    assert share_at_floor(model, split) == 0
+
+
+def test_hidden_markov_models_are_evaluated_and_forecast_like_others():
+    model = HiddenMarkov(2, Gaussian((1,))).double()
+    split = Split(torch.randn(12, 1, dtype=torch.float64), lengths=torch.tensor([5, 3, 4]))
+    result = evaluate(model, split, num_samples=3)
+    x, context = split.read(torch.arange(3))
+    assert result.log_px == pytest.approx(model.log_px(x, context["mask"]).mean().item())
+    marginals = model.posterior_marginals(x, context["mask"])[context["mask"]]
+    means = latent_usage(model, split).means
+    assert means.shape == (12, 2)
+    assert ((means - marginals).abs() < 5 * (0.25 / 50) ** 0.5).all()
+    assert forecast(model, split, steps=2, num_samples=20).mean.shape == (3, 2, 1)

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from subo.evaluation import Depth, evaluate_fully
+from subo.experiments import open_run
+from subo.full_evaluation import _by_part
 from subo.sources import load_rows
 from test_cli import refused, run
 
@@ -86,3 +89,24 @@ def test_data_and_recipe_must_agree(fitted: Path, waves: Path, tmp_path: Path, c
     assert "--steps" in refused(capsys, "forecast", fitted, waves, "--steps", 0, "--out", tmp_path / "f.csv").replace(
         "steps and", "--steps and"
     )
+
+
+def test_what_cannot_be_trained_is_refused_before_a_run_is_replaced(
+    waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    out = tmp_path / "run"
+    base = ["fit", waves, "--recipe", "deep-markov", "--out", out, "--quiet", *SMALL]
+    for options in (["--gradient", "dreg"], ["--gradient", "score-function", "--free-bits", 1]):
+        refused(capsys, *base, *options)
+        assert not out.exists()
+
+
+def test_a_full_evaluation_keeps_the_numbers_per_step(fitted: Path):
+    experiment = open_run(fitted)
+    test = experiment.data().test
+    depth = Depth(num_samples=20, max_data=2, intensive_data=2, temperatures=2, chains=2, calibration_data=100)
+    findings = evaluate_fully(experiment.objective.model, test, depth=depth, minutes=1e-9)
+    steps = _by_part(findings, test)["per_step"]
+    log_px = findings.measured["importance"].results["log_px"]
+    assert steps["num_steps"] == test.num_steps
+    assert steps["log_px"] == pytest.approx(log_px.sum().item() / test.num_steps)

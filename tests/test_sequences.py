@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from subo import InputError
 from subo.batches import batches
 from subo.data import Split, split
-from subo.evaluation import evaluate
+from subo.evaluation import compare, evaluate, score
 from subo.named_sets import read_named
 from subo.recipes import deep_markov
 from subo.sequences import padded, positions, unpadded
@@ -177,3 +177,40 @@ def test_data_of_another_width_are_refused():
     model = deep_markov((2,), likelihood="gaussian", latent_dim=2, reader_hidden=4).model
     with pytest.raises(InputError, match=r"\(\d, 2\), and these have the shape \(\d, 3\)"):
         check_support(model, of(ragged(width=3)))
+
+
+def test_bits_per_dimension_are_those_of_all_numbers_wherever_they_are_told():
+    data = of(ragged(lengths=(4, 9, 2, 6, 3, 7)))
+    models = {
+        name: deep_markov((2,), likelihood="gaussian", latent_dim=1, reader_hidden=3, hidden=(3,)).model
+        for name in "ab"
+    }
+    alone = evaluate(models["a"], data, num_samples=10)
+    row = compare(models, data, num_samples=10).rows[0]
+    assert row.bits_per_dim.mean == pytest.approx(alone.bits_per_dim)
+    # The error of a ratio of sums, by leaving out one sequence at a time.
+    log_px, sizes = score(models["a"], data, num_samples=10).log_px, data.elements.double()
+    left = [-(log_px.sum() - v) / (np.log(2) * (sizes.sum() - n)) for v, n in zip(log_px, sizes, strict=True)]
+    jackknife = (5 / 6 * ((torch.stack(left) - torch.stack(left).mean()) ** 2).sum()).sqrt().item()
+    assert row.bits_per_dim.standard_error == pytest.approx(jackknife, rel=0.4)
+
+
+def test_one_array_is_one_sequence_where_sequences_are_wanted(tmp_path: Path):
+    save_sequences(tmp_path / "one.npz", np.ones((5, 2), np.float32), [5])
+    assert load_rows(tmp_path / "one.npz").lengths is None
+    one = load_rows(tmp_path / "one.npz", sequences=True)
+    assert one.lengths is not None
+    assert one.lengths.tolist() == [5]
+
+
+def test_lengths_that_are_not_those_of_the_steps_are_refused():
+    for lengths, words in ((torch.tensor([3, 2]), "sum to 5"), (torch.tensor([6, 0]), "one of the lengths is 0")):
+        with pytest.raises(InputError, match=words):
+            Split(torch.zeros(6, 2), lengths=lengths)
+
+
+def test_files_come_in_the_order_in_which_people_count(tmp_path: Path):
+    (tmp_path / "rolls").mkdir()
+    for i in (1, 2, 10):
+        np.save(tmp_path / "rolls" / f"{i}.npy", np.full((2, 1), float(i)))
+    assert load_rows(tmp_path / "rolls").x[:, 0].tolist() == [1, 1, 2, 2, 10, 10]

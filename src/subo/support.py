@@ -120,10 +120,10 @@ def check_draws(objective: Objective, split: Split) -> None:
     x, context = replace(split, resample=False).read(index)
     with evaluating(objective), forked(0), torch.enable_grad():
         place_x, place_context = place(objective, x, context)
-        count = max(2, objective.num_samples)
-        draw = objective.model.draw(place_x, place_context, num_samples=count, path=objective.gradient.path)
-        check_path(draw)
-        estimator = deepcopy(objective.gradient)  # which may remember
+        options = {"num_samples": objective.num_samples, "path": objective.gradient.path}
+        check_path(
+            objective.model.draw(place_x, place_context, **options | {"num_samples": max(2, objective.num_samples)})
+        )
+        draw, estimator = objective.model.draw(place_x, place_context, **options), deepcopy(objective.gradient)
         estimator.check(draw.q, objective.bound, num_samples=objective.num_samples)
-        if objective.num_samples == count:  # as some bounds cut K samples into groups
-            estimator.surrogate(draw, objective.bound, place_x, place_context)
+        estimator.surrogate(draw, objective.bound, place_x, place_context)  # of a copy, since it may remember
