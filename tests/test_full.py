@@ -23,7 +23,7 @@ from subo.data import Split
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.numbers import BITS, Number, gaps_of, numbers, sentences
-from subo.evaluation.stages import Stage, measure_in_stages
+from subo.evaluation.stages import Measured, Stage, measure_in_stages
 from subo.linear_gaussian import LinearGaussian
 
 SHALLOW = Depth(num_samples=100, intensive_data=4, temperatures=20, chains=8, gap_steps=50, calibration_data=100)
@@ -328,3 +328,22 @@ def test_findings_of_nothing_are_a_table_of_nothing():
     findings = Findings({}, None, Depth(), "annealed")
     assert numbers(findings, num_elements=3) == ()
     assert sentences(findings) == ()
+
+
+def test_noise_is_not_called_agreement():
+    """Differences of no sure sign are an agreement where their error is small, and tell nothing where it is large."""
+    told = {}
+    for name, spread in (("precise", 0.1), ("noisy", 100.0)):
+        noise = spread * torch.tensor([-1.0, 1.2, -0.9, 1.0]).double()
+        log_px = torch.full((4,), -10.0).double()
+        rows = torch.arange(4)
+        measured = {
+            "importance": Measured(rows, {"log_px": log_px, "rate": log_px.exp()}, complete=True),
+            "annealed": Measured(rows, {"log_px": log_px + noise}, complete=True),
+            "bracket": Measured(rows, {"lower": log_px, "upper": log_px + noise}, complete=True),
+        }
+        told[name] = " ".join(sentences(Findings(measured, None, Depth(), "annealed")))
+    assert "Annealing agrees" in told["precise"]
+    assert "closed within its error" in told["precise"]
+    assert "cannot be told from 4 data" in told["noisy"]
+    assert "too uncertain" in told["noisy"]

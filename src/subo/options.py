@@ -59,7 +59,7 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "of sequences.",
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
-        own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}."),
+        own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),
         own("seed", int, 0, "Of everything random: split, binarisation, first weights, order, samples."),
         own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
         own("overwrite", bool, False, "Replace the run in --out.", negative=()),

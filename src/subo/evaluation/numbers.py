@@ -19,6 +19,7 @@ __all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "sentences"
 
 LIKELY, LOSS, CARRIED = "How likely", "Where the loss is", "What the latents carry"
 BITS = "bits per dimension"
+_TELLING = 1.0  # nats of standard error, above which a difference that may be 0 is no agreement
 _LESS, _PAIRED = "  minus importance sampling's", "the same data, paired"
 
 
@@ -209,12 +210,20 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
             what = "differs from"
             then = ": the tighter bound" if line.value > 0 else ": too low, for more --temperatures or --chains to mend"
         by = f"{line.value:.3g} +- {error:.2g} nats"
-        yield f"Annealing {what} importance sampling on {line.num_data} data, by {by}{then}."
+        if what == "agrees with" and error > _TELLING:
+            yield (
+                f"Whether annealing agrees with importance sampling cannot be told from {line.num_data} data: they "
+                f"differ by {by}. More data tell (--intensive-data), or more --temperatures and --chains."
+            )
+        else:
+            yield f"Annealing {what} importance sampling on {line.num_data} data, by {by}{then}."
     lower, upper = findings.values("bracket", "lower"), findings.values("bracket", "upper")
     if lower is not None and upper is not None:
         line = _mean("", "", upper - lower, "", None)
         error = line.standard_error or 0.0
         closed = "closed within its error" if abs(line.value) <= 2 * error else "open"
+        if closed != "open" and error > _TELLING:
+            closed = "too uncertain to be called closed or open"
         yield (
             f"On {line.num_data} data that the model draws, the bracket around log p(x) is {closed}: {line.value:.3g} "
             f"+- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
@@ -223,10 +232,16 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
     if found is not None and len(found.elbo) > 1:
         means = found.means()
         (whole, _), (family, _), (encoder, _) = (means[n] for n in ("inference", "approximation", "amortization"))
-        yield (
-            f"Of the {whole:.3g} nats between log p(x) and the ELBO, {family:.3g} are the family's and {encoder:.3g} "
-            "the encoder's."
-        )
+        if whole <= 0:
+            yield (
+                f"log p(x) and the ELBO differ by {whole:.3g} nats, which is noise: log p(x) is never below it. "
+                "Nothing is left to tell apart, or more samples are needed (--num-samples)."
+            )
+        else:
+            yield (
+                f"Of the {whole:.3g} nats between log p(x) and the ELBO, {family:.3g} are the family's and "
+                f"{encoder:.3g} the encoder's."
+            )
 
 
 def _on_calibration(calibration: Calibration) -> Iterator[str]:
