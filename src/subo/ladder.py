@@ -16,7 +16,7 @@ from subo import context as contexts
 from subo.blocks import Block
 from subo.errors import InputError
 from subo.graphs import Unfolded
-from subo.model import Draw, Factor, sum_layers
+from subo.model import Draw, Factor, log_prob_of_samples, sampled, sum_layers
 from subo.typing import Context, Latent, Path
 
 __all__ = ["Ladder", "LadderPosterior"]
@@ -111,7 +111,7 @@ class Ladder(nn.Module):
         def choose(name: str, p: Distribution, q: Any) -> Tensor:
             # Below the top, q has K in its batch even where K is 1: its divergence depends on the samples above.
             shape = Size() if factors else Size([num_samples])
-            z, log_posterior = _sample(q, shape, path=path)
+            z, log_posterior = sampled(q, shape, path=path)
             if factors:
                 (p, q), z = _unfolded(lead, p, q), z.unflatten(0, lead)
                 log_posterior = None if log_posterior is None else log_posterior.unflatten(0, lead)
@@ -250,9 +250,7 @@ class Ladder(nn.Module):
         """``log p(x | z)``, ``(K, B)``, from the state below the last block."""
         p: Any = contexts.call(self.likelihood, h, context=contexts.repeat(context, num_samples))
         _checked(p, "the likelihood", num_samples * len(x), x.shape[1:])
-        if hasattr(p, "unflatten"):  # x need not be copied K times
-            return p.unflatten((num_samples, len(x))).log_prob(x)
-        return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, len(x)))
+        return log_prob_of_samples(p, x, num_samples)
 
 
 class LadderPosterior(Distribution):
@@ -290,7 +288,7 @@ class LadderPosterior(Distribution):
         num_samples = sample_shape.numel()
 
         def choose(name: str, p: Distribution, q: Any) -> Tensor:
-            rows = _sample(q, Size() if z else Size([num_samples]), path=path)[0]
+            rows = sampled(q, Size() if z else Size([num_samples]), path=path)[0]
             rows = rows if z else rows.flatten(0, 1)
             z[name] = rows.unflatten(0, sample_shape + self.batch_shape)
             return rows
@@ -311,23 +309,6 @@ class LadderPosterior(Distribution):
 
         self.ladder.descend(choose, self.features)
         return sum_layers(terms)
-
-
-def _sample(q: Any, shape: Size, *, path: Path) -> tuple[Tensor, Tensor | None]:
-    """Samples of a layer, with their log-density where it comes with them."""
-    joint = getattr(q, "rsample_and_log_prob", None)
-    if callable(path):
-        return path(q, shape), None
-    if joint is not None and (path or not torch.is_grad_enabled()):
-        return joint(shape)
-    if not path:
-        return q.sample(shape), None
-    if not q.has_rsample:
-        raise InputError(
-            f"a layer's posterior, {type(q).__name__}, has no rsample: the gradient has no path from z to its "
-            "parameters. Use a gradient estimator that needs none (ScoreFunction), or a family that has one (Gaussian)."
-        )
-    return q.rsample(shape), None
 
 
 def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:

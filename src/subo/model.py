@@ -13,7 +13,17 @@ from subo import context as contexts
 from subo.errors import InputError
 from subo.typing import Context, Latent, Path, leaves, map_latent
 
-__all__ = ["VAE", "Draw", "Factor", "LatentVariableModel", "divergence", "mean_over_samples", "sum_layers"]
+__all__ = [
+    "VAE",
+    "Draw",
+    "Factor",
+    "LatentVariableModel",
+    "divergence",
+    "log_prob_of_samples",
+    "mean_over_samples",
+    "sampled",
+    "sum_layers",
+]
 
 
 def divergence(q: Distribution, p: Distribution) -> Tensor | None:
@@ -283,30 +293,42 @@ class VAE(nn.Module):
             raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
         if num_samples == 1:
             return p.log_prob(x)
-        unflatten = getattr(p, "unflatten", None)
-        if unflatten is not None:  # x need not be copied K times
-            return unflatten((num_samples, num_data)).log_prob(x)
-        return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, num_data))
+        return log_prob_of_samples(p, x, num_samples)
+
+
+def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
+    """Samples of q, and their log-density where it comes with them.
+
+    Raises:
+        InputError: A path is asked of a distribution that has none.
+    """
+    joint = getattr(q, "rsample_and_log_prob", None)
+    if callable(path):
+        return path(q, size), None
+    if joint is not None and (path or not torch.is_grad_enabled()):
+        return joint(size)
+    if not path:
+        return q.sample(size), None
+    if not q.has_rsample:
+        raise InputError(
+            f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
+            "Use a gradient estimator that needs none (ScoreFunction), or a family that has one (Gaussian, a flow)."
+        )
+    return q.rsample(size), None
+
+
+def log_prob_of_samples(p: Any, x: Float[Tensor, " B *event"], num_samples: int) -> Float[Tensor, "K B"]:
+    """``log p(x)`` of data under distributions of ``K * B`` rows, sample-major."""
+    unflatten = getattr(p, "unflatten", None)
+    if unflatten is not None:  # x need not be copied K times
+        return unflatten((num_samples, len(x))).log_prob(x)
+    return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, len(x)))
 
 
 def _samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:
     """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
     size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
-    joint: Any = getattr(q, "rsample_and_log_prob", None)
-    log_posterior = None
-    if callable(path):
-        sample = path(q, size)
-    elif joint is not None and (path or not torch.is_grad_enabled()):
-        sample, log_posterior = joint(size)
-    elif not path:
-        sample = q.sample(size)
-    elif q.has_rsample:
-        sample = q.rsample(size)
-    else:
-        raise InputError(
-            f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
-            "Use a gradient estimator that needs none (ScoreFunction), or a family that has one (Gaussian, a flow)."
-        )
+    sample, log_posterior = sampled(q, size, path=path)
     if num_samples > 1:
         return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
     lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)

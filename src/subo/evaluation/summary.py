@@ -17,7 +17,6 @@ from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import LatentVariableModel
 from subo.randomness import forked
-from subo.steps import Steps
 from subo.support import check_support
 from subo.typing import map_latent
 
@@ -305,9 +304,10 @@ def share_at_floor(model: Any, split: Split) -> float | None:
     batch = next(batches(split, 1000, seed=0, epoch=0, shuffle=False))
     x, context = place(model, batch.x, batch.context)
     with evaluating(model), forked(0):
-        z = model.draw(x, context, path=False).z
-        p = model.decode(map_latent(lambda leaf: leaf[0], z), context)
-    if not isinstance(p, Steps):
-        return share(p)
-    real = context["mask"].flatten().nonzero()[:, 0]  # padding is decoded, and counts for nothing
-    return share(model.likelihood.family(model.likelihood.network(z[0].flatten(0, 1)[real])))
+        z = map_latent(lambda leaf: leaf[0], model.draw(x, context, path=False).z)
+        if "mask" not in context:
+            return share(model.decode(z, context))
+        states = map_latent(
+            lambda leaf: leaf[context["mask"]].unsqueeze(1), z
+        )  # sequences of one step, all of them real
+        return share(model.decode(states).steps)
