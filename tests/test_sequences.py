@@ -62,6 +62,25 @@ def test_every_sequence_comes_once_an_epoch_and_whole():
     assert all(np.array_equal(seen[i].numpy(), s) for i, s in enumerate(sequences))
 
 
+def test_sequences_meet_others_of_their_length_in_an_order_of_chance():
+    lengths = torch.randint(1, 100, (205,), generator=torch.Generator().manual_seed(0))
+    whole = of(ragged(lengths=tuple(lengths.tolist())))
+    first, again, second = (list(batches(whole, 10, seed=0, epoch=epoch)) for epoch in (0, 0, 1))
+    orders = [torch.cat([batch.context["index"] for batch in epoch]) for epoch in (first, again, second)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert sorted(orders[0].tolist()) == list(range(205))
+    assert [len(batch.x) for batch in first] == [10] * 20 + [5]
+    spread = torch.stack(
+        [lengths[batch.context["index"]].max() - lengths[batch.context["index"]].min() for batch in first]
+    )
+    assert spread.float().mean() < 40  # of ten at random: 80
+    lengthened = torch.tensor([batch.x.shape[1] for batch in first]).float().diff().sign()
+    assert {-1.0, 1.0} <= set(lengthened[:5].tolist())  # not from short to long
+    resumed = list(batches(whole, 10, seed=0, epoch=0, first=7))
+    assert torch.equal(resumed[0].context["index"], first[7].context["index"])
+
+
 def test_taking_and_splitting_keep_sequences_whole():
     whole = of(ragged(lengths=(2,) * 5 + (3,) * 5), labels=torch.arange(10))
     part = whole.take(torch.tensor([9, 0]))

@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from subo.data import Split, stream
 from subo.errors import InputError
 
 __all__ = ["Batch", "batches", "num_batches"]
+
+POOL = 4  # batches whose sequences are sorted together: more have less padding, and are less random
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +54,7 @@ def batches(
 
     The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
     of processes, of which each takes every `world_size`-th datum: several see together what one would see.
+    Shuffled sequences meet others of about their length, so that less of a batch is padding.
 
     Args:
         split: What to read.
@@ -70,6 +73,8 @@ def batches(
     order = torch.arange(len(split))
     if shuffle:
         order = torch.randperm(len(split), generator=stream("order", seed, epoch))
+        if split.lengths is not None:
+            order = _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
     for b in range(first, num_batches(split, batch_size)):
         index = order[b * batch_size : (b + 1) * batch_size]
         generator = stream("batch", seed, epoch, b) if split.resample else None
@@ -85,3 +90,14 @@ def batches(
             yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
         else:
             yield Batch(*split.read(index[share]), weight)
+
+
+def _of_like_length(
+    order: Integer[Tensor, " N"], lengths: Integer[Tensor, " N"], batch_size: int, generator: torch.Generator
+) -> Integer[Tensor, " N"]:
+    """The same data, sorted by length within every few batches; whole batches in a random order."""
+    pools = order.split(POOL * batch_size)
+    batches = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools]).split(batch_size)
+    whole = len(order) // batch_size
+    shuffled = [batches[b] for b in torch.randperm(whole, generator=generator).tolist()]
+    return torch.cat([*shuffled, *batches[whole:]])
