@@ -316,13 +316,27 @@ def test_bits_have_the_same_log_density_with_and_without_a_gradient(event, scale
     wide, bits_ = logits.double().view(6, -1), x.double().view(6, -1)
     exact = (bits_ * wide - wide.clamp(min=0) - (-wide.abs()).exp().log1p()).sum(1)
     p = Bernoulli(logits, len(event))
-    assert_close(p.log_prob(x).double(), exact, rtol=1e-6, atol=1e-7)
+    assert_close(p.log_prob(x).double(), exact, rtol=1e-6, atol=3e-7)
     assert_close(p.log_prob(x).double(), exact, rtol=2e-5, atol=1e-37)  # also where almost nothing is left of it
     precise = Bernoulli(logits.double(), len(event))
     assert_close(precise.log_prob(x.double()), exact, rtol=1e-12, atol=1e-300)
     followed = Bernoulli(logits.clone().requires_grad_(), len(event)).log_prob(x)
     assert_close(p.log_prob(x), followed.detach(), rtol=2e-6, atol=1e-6)
     assert followed.requires_grad
+
+
+@pytest.mark.parametrize("value", [torch.rand(5, 32), torch.randint(2, (5, 32)).float(), torch.full((5, 32), 0.5)])
+def test_values_between_the_bits_have_the_same_log_density_as_with_a_gradient(value):
+    p = Bernoulli(torch.randn(5, 32), 1)
+    followed = Bernoulli(p.logits.clone().requires_grad_(), 1)
+    assert_close(p.log_prob(value), followed.log_prob(value).detach())
+
+
+def test_bits_that_leave_the_range_of_floats_do_not_take_the_others_with_them():
+    logits = torch.tensor([[-60.0] * 32, [60.0] * 32])
+    ones = torch.ones(2, 32)
+    assert_close(Bernoulli(logits, 1).log_prob(ones), torch.tensor([-1920.0, -32 * math.exp(-60.0)]), rtol=2e-5, atol=0)
+    assert Bernoulli(torch.full((1, 32), torch.nan), 1).log_prob(ones).isnan().all()
 
 
 def test_bits_broadcast_over_samples_and_pairs_and_leave_their_logits_as_they_are():

@@ -70,40 +70,43 @@ class Bernoulli(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``sum_d x_d l_d - log(1 + exp(l_d))``."""
-        logits = self.logits
+        logits, found = self.logits, None
         if _wants_few_passes(logits, value) and value.shape[value.ndim - len(self.event_shape) :] == self.event_shape:
-            return _log_prob_of_bits(logits, value, self.reinterpreted_batch_ndims)
+            found = _log_prob_of_bits(logits, value, self.reinterpreted_batch_ndims)
+            if found.isfinite().all():
+                return found
         if value.shape != logits.shape:
             value, logits = torch.broadcast_tensors(value, logits)
         entropy = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
-        return -sum_last(entropy, self.reinterpreted_batch_ndims)
+        log_prob = -sum_last(entropy, self.reinterpreted_batch_ndims)
+        return log_prob if found is None else found.where(found.isfinite(), log_prob)
 
 
 def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
-    """Whether no gradient is asked for, on a processor that is slower at logarithms than at reading memory."""
+    """Whether no gradient is asked for of bits, on a processor that is slower at logarithms than at reading memory."""
     kinds = {logits.dtype, value.dtype}
     plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
-    return plain and not (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad))
+    if not plain or (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad)):
+        return False
+    return bool(((value == 0) | (value == 1)).all())  # of each datum, not of its samples
 
 
 def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
-    r"""``sum_d x_d l_d - max(l_d, 0) - log(1 + e_d)`` with ``e_d = exp(-|l_d|)``, by one logarithm for many elements.
+    r"""``-sum_d log(1 + e_d)`` with ``e_d = exp((1 - 2 x_d) l_d)``, by one logarithm for many elements.
 
-    The first two are ``-(|l_d| - (2 x_d - 1) l_d) / 2``, which has one pass less; of bits each is 0 or ``-|l_d|``.
     ``prod_d (1 + e_d) - 1`` is built from pairs, ``(1 + a)(1 + b) - 1 = a + b + a b``: sums of positive numbers, which
-    lose nothing where they are small, and 16 factors of at most 2 are far from the largest number.
+    lose nothing where they are small. Infinite where sixteen bits are so unlikely that their product leaves the range
+    of floats (below ``exp(-88)`` in single precision).
     """
     logits, value = (t.flatten(t.ndim - event_dims) if event_dims else t.unsqueeze(-1) for t in (logits, value))
-    size = logits.abs()
-    twice = torch.addcmul(size, logits, 2 * value - 1, value=-1).sum(-1)
-    excess = size.mul_(-1 / math.log(2)).exp2_()  # base 2 is three times as fast as base e
+    excess = (logits * ((1 - 2 * value) / math.log(2))).exp2_()  # base 2 is three times as fast as base e
     for _ in range(4):
         half, odd = divmod(excess.shape[-1], 2)
         if odd:
             break
         a, b = excess[..., :half], excess[..., half:]
-        excess = (a + b).addcmul_(a, b)
-    return -(twice / 2 + excess.log1p_().sum(-1))
+        excess = a.addcmul_(a, b).add_(b)
+    return -excess.log1p_().sum(-1)
 
 
 @register_kl(Bernoulli, Bernoulli)
