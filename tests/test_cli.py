@@ -399,6 +399,10 @@ def test_options_and_commands_that_do_not_exist(capsys: pytest.CaptureFixture):
     assert "vae" in refused(capsys, "fit", "digits", "--recipe", "vea")
     assert "normal" in refused(capsys, "fit", "digits", "--prior", "gauss")
     assert "200,200" in refused(capsys, "fit", "digits", "--hidden", "2x2")
+    message = refused(capsys, "fit", "digits", "--recipe", "hierarchical", "--merge", "residual")
+    assert "setting of the recipe ladder, and not of hierarchical" in message
+    assert "recipe ladder" in refused(capsys, "fit", "digits", "--merge=residual")
+    assert "recipe" not in refused(capsys, "fit", "digits", "--merg", "residual")
 
 
 def test_outputs_that_cannot_be_written(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnknownOptionError
 
 from subo.commands.fitting import fit
 from subo.commands.gradients import gradients
@@ -15,7 +15,7 @@ from subo.commands.measuring import compare, evaluate, show
 from subo.commands.sequences import forecast
 from subo.commands.using import encode, reconstruct, sample, score
 from subo.errors import DivergedError, InputError, Interrupted
-from subo.options import fit_signature
+from subo.options import fit_signature, recipes_with
 
 __all__ = ["main", "make_app", "recipe_of"]
 
@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read has gone, such as head: nothing to tell them, and nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the last flush would complain
         sys.exit(128 + 13)
+    except UnknownOptionError as error:
+        _fail(_of_another_recipe(error, tokens) or str(error), debug, code=2)
     except (InputError, DivergedError, CycloptsError) as error:
         _fail(str(error), debug, code=2)
     except Interrupted as stopped:
@@ -84,6 +86,18 @@ def recipe_of(tokens: Sequence[str]) -> str:
         if token.startswith("--recipe="):
             return token.split("=", 1)[1]
     return "vae"
+
+
+def _of_another_recipe(error: UnknownOptionError, tokens: Sequence[str]) -> str | None:
+    """What is said of an option that ``fit`` has with other recipes; None of any other."""
+    option = error.token.keyword or error.token.value
+    recipes = recipes_with(option) if tokens[0] == "fit" else []
+    if not recipes:
+        return None
+    return (
+        f"{option} is a setting of the recipe {' and of '.join(recipes)}, and not of {recipe_of(tokens)}: --recipe "
+        f"{recipes[0]} has it, and 'subo fit --recipe {recipe_of(tokens)} --help' lists what this one has."
+    )
 
 
 def _fail(message: str, debug: bool, *, code: int) -> NoReturn:

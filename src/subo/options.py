@@ -18,7 +18,7 @@ from subo.fitting import fit
 from subo.recipes import RECIPES
 from subo.sources import load
 
-__all__ = ["fit_signature", "grouped"]
+__all__ = ["fit_signature", "grouped", "recipes_with"]
 
 # What the program itself gives, and what a command line has no words for.
 _NOT_OPTIONS = {
@@ -77,6 +77,17 @@ def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
         group: {name: given[name] for name in _names(function, _NOT_OPTIONS[group]) if name in given}
         for group, (_, function) in _sources(recipe).items()
     }
+
+
+def recipes_with(option: str) -> list[str]:
+    """The recipes that have a setting such as ``--merge``, or ``--no-merge``.
+
+    Example:
+        >>> recipes_with("--merge")
+        ['ladder']
+    """
+    name = option.split("=", 1)[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+    return [recipe for recipe, function in RECIPES.items() if name in _names(function, _NOT_OPTIONS["recipe"])]
 
 
 def defaults(recipe: str, group: str) -> dict[str, Any]:
