@@ -1,5 +1,6 @@
 """The command line on sequences, end to end, and its refusals."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -63,6 +64,26 @@ def test_results_are_written_by_sequence_and_step(fitted: Path, waves: Path, tmp
     scores = np.genfromtxt(tmp_path / "s.csv", delimiter=",", names=True)
     assert np.allclose(scores["log_px_per_step"] * scores["steps"], scores["log_px"])
     assert scores["steps"].tolist() == data.lengths.tolist()
+
+
+def test_results_of_a_folder_name_its_files(fitted: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, size in (("tuesday", 0), ("monday", 50)):
+        np.save(folder / f"{name}.npy", size + generator.normal(size=(3, 2)))
+    assert run("score", fitted, folder, "--out", tmp_path / "s.csv", "--num-samples", 10) == 0
+    with (tmp_path / "s.csv").open() as file:
+        rows = {row["name"]: float(row["log_px"]) for row in csv.DictReader(file)}
+    assert list(rows) == ["monday.npy", "tuesday.npy"]
+    assert rows["monday.npy"] < rows["tuesday.npy"]
+    assert "of monday.npy" in capsys.readouterr().out
+    assert run("encode", fitted, folder, "--out", tmp_path / "z.csv") == 0
+    assert run("forecast", fitted, folder, "--steps", 2, "--num-samples", 5, "--out", tmp_path / "f.csv") == 0
+    for path, steps in ((tmp_path / "z.csv", 3), (tmp_path / "f.csv", 2)):
+        with path.open() as file:
+            places = [(row["sequence"], row["step"]) for row in csv.DictReader(file)]
+        assert places == [(f"{day}day.npy", str(t + 1)) for day in ("mon", "tues") for t in range(steps)]
 
 
 def test_samples_and_forecasts(fitted: Path, waves: Path, tmp_path: Path):

@@ -81,6 +81,23 @@ def test_sequences_meet_others_of_their_length_in_an_order_of_chance():
     assert torch.equal(resumed[0].context["index"], first[7].context["index"])
 
 
+def test_what_data_are_called_goes_with_them(tmp_path: Path):
+    for i in range(12):
+        np.save(tmp_path / f"{i}.npy", np.full((i + 1, 2), i, dtype=np.float32))
+    data = load(tmp_path)
+    for part in (data.train, data.validation, data.test):
+        assert part.lengths is not None
+        assert part.names == tuple(f"{int(value)}.npy" for value in part.x[part.lengths.cumsum(0) - 1, 0])
+    assert load_rows(tmp_path).names == tuple(f"{i}.npy" for i in range(12))
+    assert load_rows(tmp_path, part="test").names == data.test.names
+    np.savez(tmp_path / "a.npz", *ragged())
+    assert load_rows(tmp_path / "a.npz").names is None
+    np.savez(tmp_path / "b.npz", bach=ragged()[0], telemann=ragged()[1])
+    assert load_rows(tmp_path / "b.npz").names == ("bach", "telemann")
+    with pytest.raises(InputError, match="1 names for 2 data"):
+        Split(torch.zeros(2, 3), names=("a",))
+
+
 def test_taking_and_splitting_keep_sequences_whole():
     whole = of(ragged(lengths=(2,) * 5 + (3,) * 5), labels=torch.arange(10))
     part = whole.take(torch.tensor([9, 0]))

@@ -64,6 +64,7 @@ class Split:
         dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold
             their u already. See :func:`subo.quantisation.dequantized`.
         lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where a datum is a row of `x`.
+        names: What each datum is called, such as its file; None where it has no name.
     """
 
     x: Shaped[Tensor, " M *event"]
@@ -73,6 +74,7 @@ class Split:
     first: int = 0
     dequantize: bool = False
     lengths: Integer[Tensor, " N"] | None = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self):
         if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
@@ -82,6 +84,8 @@ class Split:
                 f"the lengths of the sequences sum to {int(self.lengths.sum())}, and there are {len(self.x)} steps: x "
                 "has the steps of all sequences, one after the other"
             )
+        if self.names is not None and len(self.names) != len(self):
+            raise InputError(f"there are {len(self.names)} names for {len(self)} data")
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
@@ -158,10 +162,11 @@ class Split:
     def take(self, index: Integer[Tensor, " B"]) -> "Split":
         """Makes a split of the data at `index`, `(B,)`, in that order."""
         labels = None if self.labels is None else self.labels[index]
+        names = None if self.names is None else tuple(self.names[i] for i in index.tolist())
         if self.lengths is None:
-            return replace(self, x=self.x[index], labels=labels)
+            return replace(self, x=self.x[index], labels=labels, names=names)
         rows, _ = positions(self.lengths, index)
-        return replace(self, x=self.x[rows], labels=labels, lengths=self.lengths[index])
+        return replace(self, x=self.x[rows], labels=labels, names=names, lengths=self.lengths[index])
 
     def drawn(self, generator: torch.Generator) -> "Split":
         """Replaces the data by one draw of what `resample` draws at every read.
@@ -318,10 +323,17 @@ def split(
         InputError: There are fewer than three rows, or the fractions are no shares of a whole.
     """
     whole = Split(x, levels=levels, labels=labels, lengths=lengths)
+    return divided(whole, seed=seed, fractions=fractions, where=where)
+
+
+def divided(
+    whole: Split, *, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), where: str = "the data"
+) -> tuple[Split, Split, Split]:
+    """Splits what is a split already, as :func:`split` does."""
     n = len(whole)
     if n < 3:
         kind, hint = "sequence", ""
-        if lengths is None:
+        if whole.lengths is None:
             kind, hint = "row", "; usually an axis is missing or swapped: rows are data"
         found = {0: f"no {kind}s", 1: f"one {kind}"}.get(n, f"{n} {kind}s")
         raise InputError(

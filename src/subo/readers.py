@@ -124,7 +124,8 @@ def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray
     if strange is not None:
         raise InputError(f"{path}, sequence {strange}: expected one array (T, D), and the file holds several")
     x, lengths = lined_up(sequences, where=path)
-    rows = Split(x, lengths=lengths)
+    named = not all(re.fullmatch(r"arr_\d+", name) for name in sequences)  # which NumPy calls what has no name
+    rows = Split(x, lengths=lengths, names=tuple(sequences) if named else None)
     return Contents((rows if labels is None else _labelled(rows, labels, path),))
 
 
@@ -276,7 +277,8 @@ def _read_images(folder: Path) -> Contents:
     for row, path in zip(pixels, paths, strict=True):
         row[:] = _on_image(path, lambda image: _pixels(image, mode)).reshape(row.shape)
     x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 3, 1)))
-    return Contents((Split(x, levels=255, labels=labels),), classes=classes)
+    names = tuple(str(path.relative_to(folder)) for path in paths)
+    return Contents((Split(x, levels=255, labels=labels, names=names),), classes=classes)
 
 
 def _images_in(folder: Path) -> list[Path]:

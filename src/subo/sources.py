@@ -2,8 +2,9 @@
 
 import csv
 import difflib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subo.data import Binarize, Data, Split, split
+from subo.data import Binarize, Data, Split, divided
 from subo.errors import InputError
 from subo.files import replacing
 from subo.named_sets import NAMES, read_named
@@ -121,7 +122,13 @@ def load_rows(
     return _joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
 
 
-def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[str] | None = None) -> None:
+def save_array(
+    path: str | Path,
+    array: Tensor | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    of: Sequence[str] | None = None,
+) -> None:
     """Writes an array, whole or not at all: a reader never sees half of it.
 
     Args:
@@ -129,6 +136,7 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
             every number with the digits that give it back exactly.
         array: `(N, *event)`.
         names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: What each row is called, in a first column `name` of a `.csv`; without it there is none.
 
     Raises:
         InputError: Another ending, the wrong number of names, or the file can't be written.
@@ -146,7 +154,7 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
     if len(header) != table.shape[1]:
         raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
     if path.suffix.lower() == ".csv":
-        _write_table(path, header, table)
+        _write_table(path, header, table, before=None if of is None else {"name": of})
         return
     try:
         with replacing(path) as unfinished, unfinished.open("wb") as file:
@@ -156,7 +164,12 @@ def save_array(path: str | Path, array: Tensor | np.ndarray, *, names: Sequence[
 
 
 def save_sequences(
-    path: str | Path, steps: Tensor | np.ndarray, lengths: Sequence[int], *, names: Sequence[str] | None = None
+    path: str | Path,
+    steps: Tensor | np.ndarray,
+    lengths: Sequence[int],
+    *,
+    names: Sequence[str] | None = None,
+    of: Sequence[str] | None = None,
 ) -> None:
     """Writes sequences, whole or not at all.
 
@@ -166,6 +179,7 @@ def save_sequences(
         steps: All steps, one sequence after the other, `(sum of T_i, *event)`.
         lengths: T_i.
         names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: What each sequence is called in a `.csv`, in place of its number.
 
     Raises:
         InputError: Another ending, or the file can't be written.
@@ -174,11 +188,10 @@ def save_sequences(
     values = steps.detach().cpu().numpy() if isinstance(steps, Tensor) else steps
     values = values.reshape(len(values), -1)
     if path.suffix.lower() == ".csv":
-        sequence = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+        called = np.arange(1, len(lengths) + 1) if of is None else np.array(of)
         step = np.concatenate([np.arange(1, length + 1) for length in lengths])
         columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
-        table = np.concatenate([np.stack([sequence, step], axis=1).astype(object), values], axis=1)
-        _write_table(path, ["sequence", "step", *columns], table)
+        _write_table(path, columns, values, before={"sequence": np.repeat(called, lengths), "step": step})
         return
     if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
@@ -191,12 +204,18 @@ def save_sequences(
         _not_written(path, error)
 
 
-def _write_table(path: Path, header: Sequence[str], rows: np.ndarray) -> None:
+def _write_table(
+    path: Path, header: Sequence[str], rows: np.ndarray, *, before: Mapping[str, Sequence[Any] | np.ndarray] | None
+) -> None:
+    """Writes numbers in columns, after those of `before`."""
+    first = before or {}
+    beginnings = zip(*first.values(), strict=True) if first else itertools.repeat(())
     try:
         with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(row.astype(str) for row in rows)  # NumPy's shortest exact digits
+            writer.writerow([*first, *header])
+            for beginning, row in zip(beginnings, rows, strict=False):
+                writer.writerow([*beginning, *row.astype(str)])  # NumPy's shortest exact digits
     except OSError as error:
         _not_written(path, error)
 
@@ -210,8 +229,7 @@ def _data(contents: Contents, name: str, seed: int) -> Data:
     parts = contents.parts
     whole = parts[0] if len(parts) == 1 else _joined(*parts)
     if len(parts) == 1:
-        options = {"labels": whole.labels, "levels": whole.levels, "lengths": whole.lengths}
-        parts = split(whole.x, **options, seed=seed, where=name)
+        parts = divided(whole, seed=seed, where=name)
     return Data(
         name,
         *parts,
@@ -238,14 +256,16 @@ def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> 
 
 
 def _joined(*splits: Split) -> Split:
-    """Puts splits of one data set one after the other; labels are kept if all have them."""
+    """Puts splits of one data set one after the other; labels and names are kept if all have them."""
 
     def of_all(name: str) -> Tensor | None:
         found = [getattr(part, name) for part in splits]
         return None if any(tensor is None for tensor in found) else torch.cat(found)
 
     x = torch.cat([part.x for part in splits])
-    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"))
+    named = all(part.names is not None for part in splits)
+    names = tuple(name for part in splits for name in part.names or ()) if named else None
+    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"), names=names)
 
 
 def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:

@@ -57,7 +57,7 @@ def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
         split = split.take(torch.arange(min(len(split), SHOWN)))
         figures.save(draw_sequence_reconstructions(model, split), out)
     else:
-        save_sequences(out, reconstruct(model, split), _lengths(split))
+        save_sequences(out, reconstruct(model, split), _lengths(split), of=split.names)
     say(f"{len(split)} reconstructions of {split.num_steps} steps in all written to {out}")
 
 
@@ -67,7 +67,7 @@ def encode_sequences(experiment: Any, split: Split, out: Path) -> None:
 
     check_ending(out, ".npz", ".csv")
     means = posterior_means(experiment.objective.model, split)
-    save_sequences(out, means, _lengths(split), names=[f"z{i + 1}" for i in range(means.shape[1])])
+    save_sequences(out, means, _lengths(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=split.names)
     say(f"posterior means of the states at {len(means)} steps of {len(split)} sequences written to {out}")
 
 
@@ -118,7 +118,7 @@ def forecast(
         names = [f"{what}{i}" for what in ("mean", "lower", "upper") for i in range(columns[0].shape[1])]
         columns.append(found.effective_sample_size.repeat_interleave(steps).unsqueeze(1))
         names.append("effective_sample_size")
-        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names)
+        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names, of=split.names)
     shown = min(len(split), SHOWN) if out.suffix == ".png" else len(split)
     say(f"{steps} steps after each of {shown} sequences written to {out}")
     few = int((found.effective_sample_size < _FEW).sum())

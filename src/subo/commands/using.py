@@ -174,8 +174,8 @@ def score(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .csv with log_px, its standard error and effective sample size in columns, and of sequences their
-            steps and log_px per step; .npy of log_px.
+        out: Where to: .csv with log_px, its standard error and effective sample size in columns, of sequences their
+            steps and log_px per step, and of the files of a folder their names; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
         data_dir: Where named data sets are looked for.
@@ -209,11 +209,13 @@ def score(
         }
         if split.lengths is not None:
             columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
-        save_array(out, np.stack([column.numpy() for column in columns.values()], axis=1), names=list(columns))
+        table = np.stack([column.numpy() for column in columns.values()], axis=1)
+        save_array(out, table, names=list(columns), of=split.names)
     lowest = int(scores.log_px.argmin())
+    place = f"in row {lowest + 1}" if split.names is None else f"of {split.names[lowest]}"
     say(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest "
-        f"{scores.log_px[lowest]:.2f} in row {lowest + 1}"
+        f"{scores.log_px[lowest]:.2f} {place}"
     )
 
 
