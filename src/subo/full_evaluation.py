@@ -193,8 +193,9 @@ def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:
     known = {name: values.tolist() for name, values in columns.items() if not values.isnan().all()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
     labels = [] if split.labels is None else [("label", split.labels[rows].tolist())]
-    named = [("index", positions[rows].tolist()), *labels, *known.items()]
+    named = [("index", positions[rows].tolist()), *names, *labels, *known.items()]
     writer.writerow([name for name, _ in named])
     for line in zip(*(values for _, values in named), strict=True):
         writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in line])

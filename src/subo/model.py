@@ -312,7 +312,8 @@ def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
     if not q.has_rsample:
         raise InputError(
             f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
-            "Use a gradient estimator that needs none (ScoreFunction), or a family that has one (Gaussian, a flow)."
+            "Use a gradient estimator that needs none (ScoreFunction for the ELBO; VIMCO for IWAE, which for an exact "
+            "posterior is free of noise), or a family that has one (Gaussian, a flow)."
         )
     return q.rsample(size), None
 
