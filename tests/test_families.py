@@ -1,14 +1,16 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from numpy.polynomial.legendre import leggauss
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.testing import assert_close
 
 import catalog
 from subo import families as f
+from subo.conditionals import Conditional
 from subo.errors import InputError
 
 LOG_2PI = math.log(2 * math.pi)
@@ -252,3 +254,13 @@ def test_bounded_families_are_finite_at_extreme_parameters(label, size):
     (gradient,) = torch.autograd.grad(log_prob.sum(), params)
     assert log_prob.isfinite().all()
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("make", [f.Bernoulli, f.Poisson, f.Gaussian, f.Laplace, f.FullRankGaussian])
+def test_densities_are_in_single_precision_whatever_the_networks_compute_in(make):
+    network = nn.Linear(4, make((3,)).num_params, dtype=torch.float32)
+    conditional = Conditional(make((3,)), network)
+    with torch.autocast("cpu", torch.bfloat16):
+        p: Any = conditional(torch.randn(5, 4, dtype=torch.float32))
+        assert network(torch.randn(5, 4, dtype=torch.float32)).dtype == torch.bfloat16
+    assert p.sample().dtype == p.mean.dtype == p.log_prob(p.sample()).dtype == torch.float32

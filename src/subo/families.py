@@ -56,21 +56,25 @@ class Family(Protocol):
         ...
 
 
-def check_count(params: Tensor, event_shape: Size, count: int) -> None:
-    """Refuses parameters that are not `count` numbers a datum, the family's num_params."""
+def checked(params: Tensor, event_shape: Size, count: int) -> Tensor:
+    """The parameters, where they are `count` numbers a datum, the family's num_params; in single precision at least.
+
+    Networks may compute in 16 bits. Densities, sums over hundreds of elements, would lose whole nats to them.
+    """
     if params.numel() != params.shape[0] * count:
         raise InputError(
             f"a family over events of shape {tuple(event_shape)} takes {count} parameters a datum; the network gave "
             f"{params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output as large as the "
             "family's num_params."
         )
+    return params if params.dtype.itemsize > 2 else params.float()
 
 
 def _fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
     """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
+    params = checked(params, event_shape, count * event_shape.numel())
     if len(event_shape) == 1 and params.shape[1:] == (count * event_shape[0],):  # no reshaping to go back through
         return (params,) if count == 1 else params.chunk(count, 1)
-    check_count(params, event_shape, count * event_shape.numel())
     if count == 1:  # not through unbind, whose gradient is a copy
         return (params.reshape(params.shape[0], *event_shape),)
     return params.reshape(params.shape[0], count, *event_shape).unbind(1)
@@ -158,7 +162,7 @@ class OneHotCategorical(nn.Module):
         self.num_params = self.event_shape.numel()
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        check_count(params, self.event_shape, self.num_params)
+        params = checked(params, self.event_shape, self.num_params)
         logits = params.reshape(params.shape[0], *self.event_shape)
         return Independent(
             OneHotCategoricalDistribution(logits=logits, validate_args=False),
@@ -364,8 +368,7 @@ class FullRankGaussian(nn.Module):
         self.register_buffer("rows_and_columns", torch.tril_indices(self.dim, self.dim), persistent=False)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        check_count(params, self.event_shape, self.num_params)
-        params = params.flatten(1)
+        params = checked(params, self.event_shape, self.num_params).flatten(1)
         loc, entries = params[:, : self.dim], params[:, self.dim :]
         rows, columns = self.rows_and_columns
         entries = torch.where(rows == columns, self.scale.of(entries), entries)

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from subo.distributions import Flow
 from subo.errors import InputError
-from subo.families import Gaussian, check_count
+from subo.families import Gaussian, checked
 
 _validation, _constraints = Distribution._validate_args, Distribution.arg_constraints
 import zuko.distributions  # noqa: E402
@@ -93,7 +93,7 @@ class _FlowFamily(nn.Module):
         self.transform = transform
 
     def forward(self, params: Tensor) -> Distribution:
-        check_count(params, self.base.event_shape, self.num_params)
+        params = checked(params, self.base.event_shape, self.num_params)
         base, context = params.flatten(1).split([self.base.num_params, self.num_params - self.base.num_params], dim=1)
         return Flow(self.base(base), self.transform(context), validate_args=False)
 

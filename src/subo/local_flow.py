@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Transform, constraints
 
 from subo.distributions import Flow
 from subo.errors import InputError
-from subo.families import Family, Gaussian, check_count
+from subo.families import Family, Gaussian, checked
 
 __all__ = ["CouplingFlow"]
 
@@ -81,7 +81,7 @@ class CouplingFlow(nn.Module):
         return torch.cat([params, params.new_zeros(len(params), len(self.fixed))], 1)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        check_count(params, self.event_shape, self.num_params)
+        params = checked(params, self.event_shape, self.num_params)
         of_base, weights = params.flatten(1).split([self.base.num_params, len(self.fixed)], 1)
         base = self.base(of_base)
         maps = _Couplings(base.mean, base.stddev, self._networks(weights + self.fixed))
