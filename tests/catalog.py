@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from subo import bounds, conditioning, networks, priors
 from subo import families as f
+from subo import location_scale as ls
 from subo.conditionals import Conditional, Local
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -56,18 +57,18 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "continuous-bernoulli": lambda event: f.ContinuousBernoulli(event),
     "categorical": lambda event: f.Categorical(event, num_classes=5),
     "poisson": lambda event: f.Poisson(event),
-    "gaussian, fixed scale": lambda event: f.Gaussian(event, 0.5),
-    "gaussian, shared scale": lambda event: f.Gaussian(event, "shared"),
-    "gaussian, scale per dimension": lambda event: f.Gaussian(event, "per-dimension"),
-    "gaussian": lambda event: f.Gaussian(event, "network"),
-    "gaussian, in units": lambda event: f.Gaussian(event, center=2.0, unit=3.0),
-    "laplace, fixed scale": lambda event: f.Laplace(event, 0.5),
-    "laplace, shared scale": lambda event: f.Laplace(event, "shared"),
-    "laplace, scale per dimension": lambda event: f.Laplace(event, "per-dimension"),
-    "laplace": lambda event: f.Laplace(event, "network"),
+    "gaussian, fixed scale": lambda event: ls.Gaussian(event, 0.5),
+    "gaussian, shared scale": lambda event: ls.Gaussian(event, "shared"),
+    "gaussian, scale per dimension": lambda event: ls.Gaussian(event, "per-dimension"),
+    "gaussian": lambda event: ls.Gaussian(event, "network"),
+    "gaussian, in units": lambda event: ls.Gaussian(event, center=2.0, unit=3.0),
+    "laplace, fixed scale": lambda event: ls.Laplace(event, 0.5),
+    "laplace, shared scale": lambda event: ls.Laplace(event, "shared"),
+    "laplace, scale per dimension": lambda event: ls.Laplace(event, "per-dimension"),
+    "laplace": lambda event: ls.Laplace(event, "network"),
 }
 OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
-    "full-rank gaussian": lambda event: f.FullRankGaussian(event),
+    "full-rank gaussian": lambda event: ls.FullRankGaussian(event),
     "inverse autoregressive flow": lambda event: InverseAutoregressiveFlow(event, context_dim=3, hidden=(8,)),
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
@@ -78,8 +79,8 @@ CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("
 
 POSTERIORS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
     **{label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape) for label, make in CONTINUOUS.items()},
-    "local gaussian": lambda shape: Local(f.Gaussian((LATENT_DIM,)), NUM_DATA),
-    "local full-rank gaussian": lambda shape: Local(f.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
+    "local gaussian": lambda shape: Local(ls.Gaussian((LATENT_DIM,)), NUM_DATA),
+    "local full-rank gaussian": lambda shape: Local(ls.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
 }
 
 
@@ -174,8 +175,8 @@ def conv_vae(image: tuple[int, int, int]) -> VAE:
     encoder = networks.conv_encoder(image, 2 * LATENT_DIM, channels=(3, 4), hidden=8)
     return VAE(
         priors.StandardNormal(LATENT_DIM),
-        Conditional(f.Gaussian(image), decoder),
-        Conditional(f.Gaussian((LATENT_DIM,)), encoder),
+        Conditional(ls.Gaussian(image), decoder),
+        Conditional(ls.Gaussian((LATENT_DIM,)), encoder),
     )
 
 
@@ -209,7 +210,7 @@ def conditional_vae() -> VAE:
     return VAE(
         LabelledPrior(),
         Conditional(f.Bernoulli(DATA_SHAPE), Labelled(LATENT_DIM, dim)),
-        Conditional(f.Gaussian((LATENT_DIM,)), Labelled(dim, 2 * LATENT_DIM)),
+        Conditional(ls.Gaussian((LATENT_DIM,)), Labelled(dim, 2 * LATENT_DIM)),
     )
 
 
@@ -219,9 +220,9 @@ def by_label_vae() -> VAE:
     decoder = conditioning.Labelled(networks.mlp(LATENT_DIM + 3, dim, hidden=(8,)), num_labels=3)
     encoder = conditioning.Labelled(networks.mlp(dim + 3, 2 * LATENT_DIM, hidden=(8,)), num_labels=3)
     return VAE(
-        conditioning.ByLabel(f.Gaussian((LATENT_DIM,)), num_labels=3),
+        conditioning.ByLabel(ls.Gaussian((LATENT_DIM,)), num_labels=3),
         Conditional(f.Bernoulli(DATA_SHAPE), decoder),
-        Conditional(f.Gaussian((LATENT_DIM,)), encoder),
+        Conditional(ls.Gaussian((LATENT_DIM,)), encoder),
     )
 
 
@@ -272,8 +273,8 @@ def refined_vae(through: bool) -> VAE:
 
 def markov_vae() -> VAE:
     """A chain whose steps a network makes, with a linear model's posterior."""
-    decoder = Emission(f.Gaussian((3,)), networks.mlp(LATENT_DIM, 6, hidden=(8,)))
-    step = Conditional(f.Gaussian((LATENT_DIM,)), networks.mlp(LATENT_DIM, 2 * LATENT_DIM, hidden=(8,)))
+    decoder = Emission(ls.Gaussian((3,)), networks.mlp(LATENT_DIM, 6, hidden=(8,)))
+    step = Conditional(ls.Gaussian((LATENT_DIM,)), networks.mlp(LATENT_DIM, 2 * LATENT_DIM, hidden=(8,)))
     return VAE(
         Markov(priors.StandardNormal(LATENT_DIM), step),
         decoder,
@@ -284,7 +285,7 @@ def markov_vae() -> VAE:
 def deep_markov_vae() -> VAE:
     """A gated transition, and a posterior that reads backwards."""
     q = Smoother(BackwardReader(nn.Flatten(), 3, hidden=4), Combiner(LATENT_DIM, 4), LATENT_DIM)
-    prior = Markov(Start((LATENT_DIM,)), Conditional(f.Gaussian((LATENT_DIM,)), GatedTransition(LATENT_DIM, hidden=8)))
+    prior = Markov(Start((LATENT_DIM,)), Conditional(ls.Gaussian((LATENT_DIM,)), GatedTransition(LATENT_DIM, hidden=8)))
     return VAE(prior, Emission(f.Bernoulli((3,)), networks.mlp(LATENT_DIM, 3, hidden=(8,))), q)
 
 

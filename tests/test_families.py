@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 import catalog
 from subo import families as f
+from subo import location_scale as ls
 from subo.conditionals import Conditional
 from subo.errors import InputError
 
@@ -143,7 +144,7 @@ def scale_of(q: Distribution) -> Tensor:
     return q.base_dist.scale  # type: ignore[attr-defined]
 
 
-FLOORED = pytest.mark.parametrize("make", [f.Gaussian, f.Laplace])
+FLOORED = pytest.mark.parametrize("make", [ls.Gaussian, ls.Laplace])
 
 
 @FLOORED
@@ -171,14 +172,14 @@ def test_a_learned_scale_stays_above_its_floor(make, source):
 
 
 def test_the_diagonal_of_a_cholesky_factor_stays_above_its_floor():
-    family = f.FullRankGaussian((3,), min_scale=0.25)
+    family = ls.FullRankGaussian((3,), min_scale=0.25)
     params = torch.full((1, family.num_params), -1e6)
     diagonal = family(params).scale_tril.diagonal(dim1=1, dim2=2)  # type: ignore[attr-defined]
     assert (diagonal == 0.25).all()
 
 
 def test_a_cholesky_factor_is_read_row_by_row():
-    family = f.FullRankGaussian((3,))
+    family = ls.FullRankGaussian((3,))
     params = torch.zeros(1, 9)
     params[0, 3:] = torch.tensor([0.0, 10, 0, 20, 30, 0])
     expected = torch.tensor([[1.0, 0, 0], [10, 1, 0], [20, 30, 1]])
@@ -205,7 +206,7 @@ def test_a_scale_without_a_floor_is_refused(make, options):
 
 def test_a_full_rank_gaussian_without_a_floor_is_refused():
     with pytest.raises(InputError, match="min_scale"):
-        f.FullRankGaussian((2,), min_scale=0.0)
+        ls.FullRankGaussian((2,), min_scale=0.0)
 
 
 def test_one_class_is_refused():
@@ -256,7 +257,7 @@ def test_bounded_families_are_finite_at_extreme_parameters(label, size):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [f.Bernoulli, f.Poisson, f.Gaussian, f.Laplace, f.FullRankGaussian])
+@pytest.mark.parametrize("make", [f.Bernoulli, f.Poisson, ls.Gaussian, ls.Laplace, ls.FullRankGaussian])
 def test_densities_are_in_single_precision_whatever_the_networks_compute_in(make):
     network = nn.Linear(4, make((3,)).num_params, dtype=torch.float32)
     conditional = Conditional(make((3,)), network)

@@ -30,6 +30,7 @@ from subo import (
     StandardNormal,
     StraightThrough,
     families,
+    location_scale,
     mlp,
 )
 from subo.bounds import Bound
@@ -256,7 +257,7 @@ def test_the_posterior_is_phi_also_where_the_prior_shares_it():
 
 def test_of_free_parameters_the_rows_of_the_batch_count():
     def variance(num_data: int) -> float:
-        model = VAE(StandardNormal(1), Conditional(families.Gaussian((1,)), mlp(1, 2)), posterior(num_data))
+        model = VAE(StandardNormal(1), Conditional(location_scale.Gaussian((1,)), mlp(1, 2)), posterior(num_data))
         torch.manual_seed(3)
         for parameter in model.likelihood.parameters():
             nn.init.normal_(parameter, std=0.3)
@@ -265,7 +266,7 @@ def test_of_free_parameters_the_rows_of_the_batch_count():
         return by_name(found)["p"].variance
 
     def posterior(num_data: int) -> Local:
-        return Local(families.Gaussian((1,)), num_data)
+        return Local(location_scale.Gaussian((1,)), num_data)
 
     assert variance(5) == pytest.approx(variance(500))
 

@@ -20,12 +20,13 @@ from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.reconstruction import reconstruct
 from subo.evaluation.usage import latent_usage
-from subo.families import Bernoulli, FullRankGaussian, Gaussian, Laplace
+from subo.families import Bernoulli
 from subo.fitting import fit
 from subo.gradients import ScoreFunction
 from subo.history import Epoch
 from subo.inference import LOOK_EVERY, infer
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior
+from subo.location_scale import FullRankGaussian, Gaussian, Laplace
 from subo.model import VAE
 from subo.networks import mlp
 from subo.objective import Objective

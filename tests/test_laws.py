@@ -13,9 +13,10 @@ import catalog
 from subo.bounds import ELBO, IWAE, MIWAE, Renyi, log_mean_exp, reported
 from subo.conditionals import Conditional
 from subo.errors import InputError
-from subo.families import Bernoulli, Gaussian
+from subo.families import Bernoulli
 from subo.gradients import GradientEstimator, Pathwise
 from subo.linear_gaussian import LinearGaussian, probabilistic_pca
+from subo.location_scale import Gaussian
 from subo.model import VAE, Draw
 from subo.networks import mlp
 from subo.objective import Objective

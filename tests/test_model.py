@@ -17,8 +17,9 @@ from subo import context as contexts
 from subo.bounds import ELBO, IWAE
 from subo.conditionals import Conditional, Local
 from subo.errors import InputError
-from subo.families import Bernoulli, Gaussian
+from subo.families import Bernoulli
 from subo.gradients import Pathwise
+from subo.location_scale import Gaussian
 from subo.model import VAE
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Objective

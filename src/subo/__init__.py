@@ -8,16 +8,7 @@ from subo.conditionals import Conditional, Given, Local
 from subo.conditioning import ByLabel, Labelled, Stack
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, log_marginal
-from subo.families import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    FullRankGaussian,
-    Gaussian,
-    Laplace,
-    OneHotCategorical,
-    Poisson,
-)
+from subo.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
 from subo.fitting import fit
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.gradients import (
@@ -37,6 +28,7 @@ from subo.inference import Inferred, infer
 from subo.ladder import Ladder
 from subo.linear_gaussian import probabilistic_pca
 from subo.local_flow import CouplingFlow
+from subo.location_scale import FullRankGaussian, Gaussian, Laplace
 from subo.markov import Markov, MarkovDistribution
 from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp

@@ -19,8 +19,8 @@ from subo.errors import InputError, Interrupted
 from subo.evaluation.reconstruction import decode
 from subo.evaluation.summary import score
 from subo.evaluation.usage import posterior_means
-from subo.families import ScaleSource
 from subo.fitting import fit
+from subo.location_scale import ScaleSource
 from subo.objective import Objective
 from subo.randomness import forked
 from subo.recipes import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName, likelihood_for, vae

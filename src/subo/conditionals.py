@@ -30,7 +30,7 @@ class Conditional(nn.Module):
             of the context that its ``forward`` declares.
 
     Example:
-        >>> from subo.families import Gaussian
+        >>> from subo.location_scale import Gaussian
         >>> q = Conditional(Gaussian((2,)), nn.Linear(5, 4))
         >>> q(torch.zeros(3, 5)).sample().shape
         torch.Size([3, 2])
@@ -57,7 +57,7 @@ class Local(nn.Module):
         first: The index of the first; those of a data set's training split count from 0.
 
     Example:
-        >>> from subo.families import Gaussian
+        >>> from subo.location_scale import Gaussian
         >>> q = Local(Gaussian((2,)), 100)
         >>> q(torch.zeros(3, 5), index=torch.tensor([0, 7, 99])).mean.shape
         torch.Size([3, 2])
@@ -95,7 +95,7 @@ class Given(nn.Module):
         params: ``(B, family.num_params)``.
 
     Example:
-        >>> from subo.families import Gaussian
+        >>> from subo.location_scale import Gaussian
         >>> q = Given(Gaussian((2,)), torch.zeros(3, 4))
         >>> q(torch.zeros(3, 5)).mean.shape
         torch.Size([3, 2])

@@ -18,7 +18,7 @@ from torch.nn.functional import relu
 
 from subo.distributions import Gaussian as GaussianDistribution
 from subo.errors import InputError
-from subo.families import Gaussian
+from subo.location_scale import Gaussian
 from subo.markov import MarkovDistribution
 from subo.networks import mlp
 from subo.steps import check_mask, masked

@@ -14,7 +14,8 @@ from torch.distributions import Distribution
 
 from subo.distributions import Flow
 from subo.errors import InputError
-from subo.families import Gaussian, checked
+from subo.families import checked
+from subo.location_scale import Gaussian
 
 _validation, _constraints = Distribution._validate_args, Distribution.arg_constraints
 import zuko.distributions  # noqa: E402

@@ -14,7 +14,8 @@ from torch.distributions import Distribution, Transform, constraints
 
 from subo.distributions import Flow
 from subo.errors import InputError
-from subo.families import Family, Gaussian, checked
+from subo.families import Family, checked
+from subo.location_scale import Gaussian
 
 __all__ = ["CouplingFlow"]
 

@@ -17,8 +17,8 @@ from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Flow, OneHotCategorical
 from subo.distributions import StandardNormal as StandardNormalDistribution
 from subo.errors import InputError
-from subo.families import FullRankGaussian, Gaussian
 from subo.flows import autoregressive, spline
+from subo.location_scale import FullRankGaussian, Gaussian
 
 __all__ = ["BernoulliPrior", "CategoricalPrior", "FlowPrior", "GaussianMixture", "StandardNormal", "VampPrior"]
 

@@ -9,7 +9,8 @@ from torch import Size, Tensor, nn
 from subo.conditionals import Conditional
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Gaussian, Poisson, ScaleSource
+from subo.families import Bernoulli, ContinuousBernoulli, Poisson
+from subo.location_scale import Gaussian, ScaleSource
 from subo.markov import Markov
 from subo.model import VAE
 from subo.networks import ACTIVATIONS, Offset, Standardize, mlp

@@ -9,8 +9,9 @@ from torch import Size, Tensor, nn
 
 from subo.conditionals import Conditional
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Gaussian, Poisson, ScaleSource
+from subo.families import Bernoulli, ContinuousBernoulli, Poisson
 from subo.graphs import Child, Joint
+from subo.location_scale import Gaussian, ScaleSource
 from subo.model import VAE
 from subo.networks import ACTIVATIONS, Offset, Standardize, mlp
 from subo.objective import Objective

@@ -12,8 +12,9 @@ from torch import Size, Tensor, nn
 from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
 from subo.conditionals import Conditional
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson, ScaleSource
+from subo.families import Bernoulli, ContinuousBernoulli, Family, Poisson
 from subo.ladder import Ladder
+from subo.location_scale import Gaussian, ScaleSource
 from subo.networks import ACTIVATIONS, Offset, Residual, Standardize, Upscale, mlp
 from subo.objective import Objective
 from subo.recipes.parts import (

@@ -10,18 +10,7 @@ from subo.bounds import ELBO, IWAE, MIWAE, Bound, Renyi
 from subo.conditionals import Conditional, Local
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
-from subo.families import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
-    Family,
-    FullRankGaussian,
-    Gaussian,
-    Laplace,
-    OneHotCategorical,
-    Poisson,
-    ScaleSource,
-)
+from subo.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.gradients import (
     VIMCO,
@@ -34,6 +23,7 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
+from subo.location_scale import FullRankGaussian, Gaussian, Laplace, ScaleSource
 from subo.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 

@@ -10,7 +10,8 @@ from torch import Size, Tensor, nn
 from subo.conditionals import Conditional
 from subo.conditioning import ByLabel, Stack, labelled
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Family, Gaussian, Poisson, ScaleSource
+from subo.families import Bernoulli, ContinuousBernoulli, Family, Poisson
+from subo.location_scale import Gaussian, ScaleSource
 from subo.model import VAE
 from subo.networks import Offset, Standardize, mlp
 from subo.objective import Objective
