@@ -26,7 +26,16 @@ CORE = [
     "gradients",
     "objective",
 ]
-BESIDE = ["networks", "families", "flows", "conditionals", "conditioning", "priors", "linear_gaussian"]
+BESIDE = [
+    "networks",
+    "families",
+    "location_scale",
+    "flows",
+    "conditionals",
+    "conditioning",
+    "priors",
+    "linear_gaussian",
+]
 CONCRETE = {*BESIDE, "figures"}
 
 

@@ -84,8 +84,8 @@ class Bernoulli(nn.Module):
         event_shape: Shape of one event.
 
     Example:
-        >>> Bernoulli((3,))(torch.zeros(1, 3)).log_prob(torch.ones(1, 3)) / math.log(2)
-        tensor([-3.])
+        >>> Bernoulli((3,))(torch.zeros(1, 3)).log_prob(torch.ones(1, 3)).exp()
+        tensor([0.1250])
     """
 
     def __init__(self, event_shape: Sequence[int]):
