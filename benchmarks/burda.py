@@ -22,6 +22,7 @@ import torch
 
 import subo
 from subo.data import Split
+from subo.devices import make_fabric
 from subo.evaluation import evaluate
 from subo.fitting import fit
 from subo.gradients import DReG
@@ -92,7 +93,9 @@ def objective_of(cell: str, images: Split) -> subo.Objective:
     return subo.Objective(model, subo.ELBO(), num_samples=int(num_samples))
 
 
-def train(cell: str, folder: Path, images: Split, epochs: int, learning_rate: float) -> subo.Objective:
+def train(
+    cell: str, folder: Path, images: Split, *, epochs: int, learning_rate: float, precision: str
+) -> subo.Objective:
     """Trains a cell, goes on with it, or reads its weights."""
     objective, run = objective_of(cell, images), Run(folder)
     if run.model.exists():
@@ -107,6 +110,7 @@ def train(cell: str, folder: Path, images: Split, epochs: int, learning_rate: fl
         run_dir=folder,
         resume=run.checkpoint.exists(),
         checkpoint_minutes=5,
+        fabric=make_fabric(device="cpu", precision=precision),
         progress=True,
     )
     run.save_weights(objective)
@@ -128,6 +132,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--epochs", type=int, help="instead of each cell's own number")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--precision", default="32-true", help="bf16-mixed: the products of training in 16 bits")
     parser.add_argument("--num-samples", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/burda"))
@@ -140,7 +145,8 @@ def main() -> None:
     for cell in arguments.cells:
         folder = arguments.out / cell
         epochs = arguments.epochs or EPOCHS[cell]
-        objective = train(cell, folder, images, epochs, arguments.learning_rate)
+        options = {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
+        objective = train(cell, folder, images, epochs=epochs, **options)
         result = measure(objective, Run(folder), test, arguments.num_samples)
         last = Run(folder).read_metrics()[-1]
         nll, active = THEIRS[cell]

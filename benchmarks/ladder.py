@@ -19,6 +19,7 @@ import torch
 
 import subo
 from subo.data import Split
+from subo.devices import make_fabric
 from subo.evaluation import evaluate
 from subo.fitting import fit
 from subo.recipes import ladder
@@ -66,6 +67,7 @@ def train(objective: subo.Objective, run: Run, images: Split, arguments: argpars
         resume=run.checkpoint.exists(),
         checkpoint_minutes=5,
         keep_weights=False,
+        fabric=make_fabric(device="cpu", precision=arguments.precision),
         progress=True,
     )
     run.save_weights(objective)
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--kl-warmup-epochs", type=float, default=30.0)
     parser.add_argument("--free-bits", type=float, default=0.0)
     parser.add_argument("--clip", type=float, default=100.0)
+    parser.add_argument("--precision", default="32-true", help="bf16-mixed: the products of training in 16 bits")
     parser.add_argument("--num-samples", type=int, default=5000)
     parser.add_argument("--num-test", type=int, default=10_000, help="test images that are measured")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
