@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -6,3 +7,15 @@ import torch
 def fixed_seed() -> None:
     """Every test starts from the same random state, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same at every call."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes most of a small fit."""
+    monkeypatch.setattr("subo.experiments.draw_figures", lambda *_: None)

@@ -3,10 +3,8 @@
 import inspect
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import fields
 from pathlib import Path
 from typing import get_args
@@ -66,12 +64,6 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     np.savetxt(folder / "table.csv", x, delimiter=",", header="age,size,income", comments="")
     assert run("fit", folder / "table.csv", "--out", folder / "run", "--latent-dim", 3, "--quiet", *SMALL) == 0
     return folder / "run", folder / "table.csv"
-
-
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out what takes most of a small fit; the pictures of `fitted` and `table` are drawn."""
-    monkeypatch.setattr("subo.experiments.draw_figures", lambda *_: None)
 
 
 @pytest.fixture
@@ -508,66 +500,3 @@ def test_divergence_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, capsys:
 def test_debug_shows_the_traceback(capsys: pytest.CaptureFixture):
     assert run("fit", "digit", "--debug") == 2
     assert "Traceback" in capsys.readouterr().err
-
-
-# Stopping and going on
-
-
-LONG = [
-    "--latent-dim",
-    2,
-    "--hidden",
-    16,
-    "--binarize",
-    "dynamic",
-    "--epochs",
-    30,
-    "--evaluation-samples",
-    5,
-    "--quiet",
-]
-
-
-def start(out: Path, *options: object) -> subprocess.Popen:
-    command = [sys.executable, "-m", "subo", "fit", "digits", "--out", out, *LONG, *options]
-    return subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert path.exists()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    out = tmp_path_factory.mktemp("whole") / "run"
-    with pytest.MonkeyPatch.context() as patch, unchecked_shapes():
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
-        assert run("fit", "digits", "--out", out, *LONG) == 0
-    return load_file(out / "model.safetensors")
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-@pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.usefixtures("no_pictures")
-@unchecked_shapes()
-def test_a_stopped_run_goes_on_to_the_same_weights(
-    number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor], capsys
-):
-    out = tmp_path / "run"
-    checkpoint_minutes = 1e-4 if number == signal.SIGKILL else 10
-    process = start(out, "--checkpoint-minutes", checkpoint_minutes)
-    wait_for(out / "checkpoint.pt" if number == signal.SIGKILL else out / "metrics.jsonl")
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, stderr
-    if number != signal.SIGKILL:
-        assert "Go on with: subo fit --resume" in stderr
-    assert not (out / "model.safetensors").exists()
-    assert "--beta" in refused(capsys, "fit", "--resume", "--out", out, "--beta", 2)
-    assert run("fit", "--resume", "--out", out, "--quiet", "--evaluation-samples", 5) == 0
-    resumed = load_file(out / "model.safetensors")
-    assert resumed.keys() == uninterrupted.keys()
-    assert all(torch.equal(resumed[name], tensor) for name, tensor in uninterrupted.items())

@@ -1,0 +1,96 @@
+"""Folders of images: their sizes, colours and classes."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from subo.sources import load, load_rows
+from test_sources import labels_of, refused, text
+
+
+def image(path, mode, *, size=(5, 4), seed=0):
+    """Saves random pixels; the suffix must be that of a lossless format."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    shape = (size[1], size[0]) if channels == 1 else (size[1], size[0], channels)
+    pixels = np.random.default_rng(seed).integers(256, size=shape).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def test_a_folder_of_grey_images(tmp_path):
+    second, first = image(tmp_path / "b.PNG", "L", seed=1), image(tmp_path / "a.bmp", "L", seed=2)
+    third = image(tmp_path / "c.png", "LA", seed=3)
+    text(tmp_path / "notes.txt", "no image")
+    text(tmp_path / ".hidden.png", "no image")
+    rows = load_rows(tmp_path)
+    assert rows.x.dtype == torch.uint8
+    assert (rows.levels, rows.labels) == (255, None)
+    assert np.array_equal(rows.x.numpy(), np.stack([first, second, third[..., 0]])[:, None])
+    data = load(tmp_path)
+    assert (data.kind, data.train.event_shape) == ("grey", (1, 4, 5))
+
+
+def test_one_image_with_colours_gives_all_three_channels(tmp_path):
+    grey, colour = image(tmp_path / "a.png", "L", seed=1), image(tmp_path / "b.png", "RGB", seed=2)
+    alpha = image(tmp_path / "c.png", "RGBA", seed=3)
+    x = load_rows(tmp_path).x.numpy()
+    assert x.shape == (3, 3, 4, 5)
+    assert np.array_equal(x[0], np.stack([grey] * 3))
+    assert np.array_equal(x[1], colour.transpose(2, 0, 1))
+    assert np.array_equal(x[2], alpha[..., :3].transpose(2, 0, 1))
+
+
+def test_palettes_with_transparency(tmp_path):
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5) % 3
+    picture = Image.fromarray(pixels).convert("P")
+    picture.putdata(pixels.ravel().tolist())
+    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    picture.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    assert np.array_equal(load_rows(tmp_path).x[0].numpy(), 255 * (pixels == np.arange(3)[:, None, None]))
+
+
+def test_black_and_white_images_are_binary(tmp_path):
+    for name in "abc":
+        Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / f"{name}.png")
+    data = load(tmp_path)
+    assert data.kind == "binary"
+    x, _ = data.train.read(torch.tensor([0]))
+    assert torch.equal(x, torch.eye(4)[None, None])
+
+
+def test_subfolders_are_classes(tmp_path):
+    for i, name in enumerate(("dog/b", "cat/z", "dog/a", "cat/y", "emu/c")):
+        image(tmp_path / f"{name}.png", "L", seed=i)
+    rows = load_rows(tmp_path)
+    assert labels_of(rows).tolist() == [0, 0, 1, 1, 2]
+    expected = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")]
+    assert np.array_equal(rows.x.numpy()[:, 0], np.stack(expected))
+    assert load(tmp_path).class_names == ("cat", "dog", "emu")
+    pixels = image(tmp_path / "top.png", "L", seed=9)
+    rows = load_rows(tmp_path)  # images beside the subfolders: these are no classes
+    assert rows.labels is None
+    assert np.array_equal(rows.x.numpy(), pixels[None, None])
+
+
+def test_image_folders_that_cant_be_used(tmp_path):
+    with refused(tmp_path, "no images found", ".png"):
+        load(tmp_path)
+    image(tmp_path / "a.png", "L")
+    image(tmp_path / "b.png", "L")
+    image(tmp_path / "c.png", "L", size=(6, 4))
+    image(tmp_path / "d.png", "L", size=(7, 4))
+    with refused(f"{tmp_path / 'a.png'} is 5 x 4", f"{tmp_path / 'c.png'} is 6 x 4", "one size"):
+        load(tmp_path)
+    deep = tmp_path / "deep"
+    deep.mkdir()
+    Image.fromarray(np.full((2, 2), 1000, dtype=np.uint16)).save(deep / "a.png")
+    with refused(deep / "a.png", "8 bits"):
+        load(deep)
+    text(deep / "a.png", "no image")
+    with refused(deep / "a.png", "can't be read as an image"):
+        load(deep)
+    image(deep / "a.png", "L", size=(50, 50))
+    (deep / "a.png").write_bytes((deep / "a.png").read_bytes()[:1000])
+    with refused(deep / "a.png", "can't be read as an image"):
+        load(deep)
