@@ -23,7 +23,7 @@ import subo
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
-from subo.evaluation.summary import rows_at_a_time
+from subo.evaluation.summary import latents_at_a_time
 from subo.sources import load
 
 PRODUCT_ROWS = (600, 5000)
@@ -91,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     K, x, model = arguments.num_samples, images(arguments.num_data), one_layer()
-    max_rows = arguments.max_rows or rows_at_a_time(model, Split(x))
+    max_rows = arguments.max_rows or latents_at_a_time(model, Split(x))
     timed: dict[str, Callable[[], object]] = {
         "subo": lambda: log_marginal(model, x, num_samples=K, max_rows=max_rows),
         **{f"products of {rows} rows": lambda rows=rows: products(model, K * len(x), rows) for rows in PRODUCT_ROWS},

@@ -17,6 +17,7 @@ CORE = [
     "context",
     "continuous_bernoulli",
     "distributions",
+    "sampling",
     "model",
     "bounds",
     "gradients.estimator",

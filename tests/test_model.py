@@ -216,6 +216,33 @@ def test_no_samples_are_refused(num_samples):
         Objective(catalog.vae(), num_samples=num_samples)
 
 
+@pytest.mark.parametrize("num_samples", [1, 2, 7, 30])
+def test_without_a_gradient_samples_are_decoded_in_parts_to_the_same_values(num_samples, monkeypatch):
+    rows: list[int] = []
+
+    class Decoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.tensor(0.3))
+
+        def forward(self, z: Tensor, scale: Tensor) -> Distribution:
+            rows.append(len(z))
+            return Independent(Normal(z @ weight + self.shift, scale[:, None]), 1)
+
+    weight, x, context = torch.randn(d, D), data(4, D), {"scale": torch.rand(4) + 0.5}
+    model = VAE(StandardNormal(d), Decoder(), Conditional(Gaussian((d,)), nn.Linear(D, 2 * d)))
+    monkeypatch.setattr("subo.model._DECODED", 8 * D)  # two samples of four data
+    z = torch.randn(num_samples, 4, d)
+    whole = model.log_joint(x, z, context)
+    assert rows == [4 * num_samples]
+    with torch.no_grad():
+        parts = model.log_joint(x, z, context)
+    assert max(rows[1:]) <= 8
+    assert sum(rows[1:]) == 4 * num_samples
+    assert parts.shape == whole.shape
+    assert_close(parts, whole.detach())
+
+
 # Paths
 
 

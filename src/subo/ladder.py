@@ -16,7 +16,8 @@ from subo import context as contexts
 from subo.blocks import Block
 from subo.errors import InputError
 from subo.graphs import Unfolded
-from subo.model import Draw, Factor, log_prob_of_samples, sampled, sum_layers
+from subo.model import Draw, Factor, sum_layers
+from subo.sampling import log_prob_of_samples, sampled
 from subo.typing import Context, Latent, Path
 
 __all__ = ["Ladder", "LadderPosterior"]

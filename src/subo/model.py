@@ -11,6 +11,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
 from subo.errors import InputError
+from subo.sampling import folded_samples, log_prob_of_samples, some_at_a_time
 from subo.typing import Context, Latent, Path, leaves, map_latent
 
 __all__ = [
@@ -19,11 +20,12 @@ __all__ = [
     "Factor",
     "LatentVariableModel",
     "divergence",
-    "log_prob_of_samples",
     "mean_over_samples",
-    "sampled",
     "sum_layers",
 ]
+
+_DECODED = 2_000_000
+"""Numbers of p(x|z), 8 MB of float32, that are computed at a time where no gradient is asked for."""
 
 
 def divergence(q: Distribution, p: Distribution) -> Tensor | None:
@@ -232,7 +234,7 @@ class VAE(nn.Module):
         p = contexts.call(self.prior, context=context)
         if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
-        z, rows, log_posterior = _samples(q, num_samples, path=path)
+        z, rows, log_posterior = folded_samples(q, num_samples, path=path)
         split = getattr(q, "factors", None)  # of a graph: one a node
         factors = (Factor(q, p, z, log_posterior=log_posterior),) if split is None else split(p, z)
         return Draw(z, q, factors, lambda: self._log_likelihood(x, rows, num_samples, context))
@@ -284,7 +286,15 @@ class VAE(nn.Module):
         return q
 
     def _log_likelihood(self, x: Tensor, rows: Latent, num_samples: int, context: Context | None) -> Tensor:
-        """``log p(x | z)``, ``(K, B)``, or ``(B,)`` of one, of latents whose K samples are folded into the batch."""
+        """``log p(x | z)``, ``(K, B)``, or ``(B,)`` of one, of latents whose K samples are folded into the batch.
+
+        Without a gradient some samples are decoded at a time: they stay in the cache, and memory does not grow with K.
+        """
+        at_a_time = num_samples if torch.is_grad_enabled() else self._samples_at_a_time(x)
+        if num_samples > at_a_time:
+            return some_at_a_time(
+                lambda some, count: self._log_likelihood(x, some, count, context), rows, num_samples, at_a_time
+            )
         num_data = len(x)
         if num_samples > 1:
             context = contexts.repeat(context, num_samples)
@@ -295,45 +305,11 @@ class VAE(nn.Module):
             return p.log_prob(x)
         return log_prob_of_samples(p, x, num_samples)
 
-
-def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
-    """Samples of q, and their log-density where it comes with them.
-
-    Raises:
-        InputError: A path is asked of a distribution that has none.
-    """
-    joint = getattr(q, "rsample_and_log_prob", None)
-    if callable(path):
-        return path(q, size), None
-    if joint is not None and (path or not torch.is_grad_enabled()):
-        return joint(size)
-    if not path:
-        return q.sample(size), None
-    if not q.has_rsample:
-        raise InputError(
-            f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
-            "Use a gradient estimator that needs none (ScoreFunction for the ELBO; VIMCO for IWAE, which for an exact "
-            "posterior is free of noise), or a family that has one (Gaussian, a flow)."
-        )
-    return q.rsample(size), None
-
-
-def log_prob_of_samples(p: Any, x: Float[Tensor, " B *event"], num_samples: int) -> Float[Tensor, "K B"]:
-    """``log p(x)`` of data under distributions of ``K * B`` rows, sample-major."""
-    unflatten = getattr(p, "unflatten", None)
-    if unflatten is not None:  # x need not be copied K times
-        return unflatten((num_samples, len(x))).log_prob(x)
-    return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, len(x)))
-
-
-def _samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:
-    """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
-    size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
-    sample, log_posterior = sampled(q, size, path=path)
-    if num_samples > 1:
-        return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
-    lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)
-    return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
+    def _samples_at_a_time(self, x: Tensor) -> int:
+        """How many samples of each datum have at most so many numbers that describe their p(x|z)."""
+        family = getattr(self.likelihood, "family", None)
+        params, elements = getattr(family, "num_params", 1), getattr(family, "event_shape", Size()).numel()
+        return max(1, _DECODED // max(1, x.numel() * max(1, params // max(1, elements))))
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subo.data import Split
 from subo.errors import InputError
-from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, measure, rows_at_a_time
+from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
 from subo.model import LatentVariableModel
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
@@ -188,7 +188,7 @@ def compare(
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two models, and {len(models)} came")
-    max_rows = min(rows_at_a_time(model, split) for model in models.values())
+    max_rows = min(latents_at_a_time(model, split) for model in models.values())
     measured = {}
     for label, model in models.items():
         advanced = None if advance is None else partial(advance, label)

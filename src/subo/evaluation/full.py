@@ -22,7 +22,7 @@ from subo.evaluation.information import mutual_information
 from subo.evaluation.prior_sampling import log_marginal_from_prior
 from subo.evaluation.probes import probe
 from subo.evaluation.stages import Measured, Stage, measure_in_stages
-from subo.evaluation.summary import rows_at_a_time
+from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
 from subo.evaluation.total_correlation import total_correlation
 from subo.evaluation.usage import LatentUsage, latent_usage, posterior_means
 from subo.model import LatentVariableModel
@@ -232,7 +232,12 @@ class _Plan:
         x, context = self.read(rows)
         with forked(seed):
             found = log_marginal(
-                self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows, pareto=True
+                self.model,
+                x,
+                context,
+                num_samples=self.depth.num_samples,
+                max_rows=latents_at_a_time(self.model, self.split),
+                pareto=True,
             )
         names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion", "elbo")
         return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0), "rates": found.rate}

@@ -16,7 +16,7 @@ from subo.typing import Context
 
 __all__ = ["ImportanceEstimate", "WeightSums", "data_at_a_time", "log_marginal", "split_context"]
 
-_SAMPLES = 400  # of a datum in a pass: what its encoder costs is then little beside what its decodes do
+_SAMPLES = 1600  # of a datum in a pass: what its encoder costs is then little beside what its decodes do
 _KEPT = 31 * 2**20
 """Bytes. glibc keeps freed memory for the next pass up to twice the size of the largest block that it was ever given
 back, and returns what is above to the system, whose fresh pages cost each pass as much as its decodes."""
@@ -114,7 +114,7 @@ def log_marginal(
         x: Data.
         context: What is known beside x, by name.
         num_samples: K.
-        max_rows: Latents decoded at a time; bounds memory and does not change the estimator.
+        max_rows: Latents drawn at a time; bounds memory and does not change the estimator.
         pareto: Whether to fit the weights' tails, which takes about a millisecond a datum for K = 5,000.
         advance: Called with the number of data done, as they are: in fractions, where a datum takes many passes.
 

@@ -15,7 +15,7 @@ from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.usage import LatentUsage, latent_usage
-from subo.model import LatentVariableModel
+from subo.model import VAE, LatentVariableModel
 from subo.randomness import forked
 from subo.support import check_support
 from subo.typing import map_latent
@@ -28,6 +28,7 @@ __all__ = [
     "Scores",
     "bits_per_dim",
     "evaluate",
+    "latents_at_a_time",
     "layer_numbers",
     "measure",
     "numbers_per_step",
@@ -145,7 +146,7 @@ def score(
         model: The model.
         split: The data.
         num_samples: K.
-        max_rows: Latents decoded at a time; by default as many as the decoder's output allows, 5,000 at the most.
+        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 20,000 at the most.
         seed: Of the samples.
         pareto: Whether to fit the weights' tails for k-hat.
         advance: Called with the number of data done, as they are, in fractions.
@@ -154,7 +155,7 @@ def score(
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
     check_support(model, split)
     parts = []
-    max_rows = max_rows or rows_at_a_time(model, split)
+    max_rows = max_rows or latents_at_a_time(model, split)
     size = max(1, min(len(split), max_rows, _DATA))
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
@@ -285,6 +286,12 @@ def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str,
         name: {"rate": rate, "active_units": active[name], "latent_dim": size}
         for (name, size), rate in zip(usage.layers, rates, strict=True)
     }
+
+
+def latents_at_a_time(model: Any, split: Split) -> int:
+    """How many latents to draw at a time: as many as are decoded, eight times that of a VAE: it decodes in parts."""
+    rows = rows_at_a_time(model, split)
+    return min(20_000, 8 * rows) if isinstance(model, VAE) else rows
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:

@@ -1,0 +1,75 @@
+"""Samples of many data at once: how they are drawn, folded into the batch, decoded some at a time, and weighed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+from torch.distributions import Distribution
+
+from subo.errors import InputError
+from subo.typing import Latent, Path, leaves, map_latent
+
+__all__ = ["folded_samples", "log_prob_of_samples", "sampled", "some_at_a_time"]
+
+
+def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
+    """Samples of q, and their log-density where it comes with them.
+
+    Raises:
+        InputError: A path is asked of a distribution that has none.
+    """
+    joint = getattr(q, "rsample_and_log_prob", None)
+    if callable(path):
+        return path(q, size), None
+    if joint is not None and (path or not torch.is_grad_enabled()):
+        return joint(size)
+    if not path:
+        return q.sample(size), None
+    if not q.has_rsample:
+        raise InputError(
+            f"the posterior's {type(q).__name__} has no rsample: the gradient has no path from z to its parameters. "
+            "Use a gradient estimator that needs none (ScoreFunction for the ELBO; VIMCO for IWAE, which for an exact "
+            "posterior is free of noise), or a family that has one (Gaussian, a flow)."
+        )
+    return q.rsample(size), None
+
+
+def log_prob_of_samples(p: Any, x: Float[Tensor, " B *event"], num_samples: int) -> Float[Tensor, "K B"]:
+    """``log p(x)`` of data under distributions of ``K * B`` rows, sample-major."""
+    unflatten = getattr(p, "unflatten", None)
+    if unflatten is not None:  # x need not be copied K times
+        return unflatten((num_samples, len(x))).log_prob(x)
+    return p.log_prob(x.expand(num_samples, *x.shape).flatten(0, 1)).unflatten(0, (num_samples, len(x)))
+
+
+def folded_samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:
+    """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
+    size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
+    sample, log_posterior = sampled(q, size, path=path)
+    if num_samples > 1:
+        return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
+    lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)
+    return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
+
+
+def some_at_a_time(
+    function: Callable[[Latent, int], Tensor], rows: Latent, num_samples: int, at_a_time: int
+) -> Float[Tensor, "K B"]:
+    """``function(rows, K)``, ``(K, B)``, computed for consecutive samples, at most `at_a_time`, and joined.
+
+    Args:
+        function: Gives ``(k, B)``, or ``(B,)`` of one sample, of ``k * B`` rows.
+        rows: Leaves ``(K * B, *event)``, sample-major.
+        num_samples: K.
+        at_a_time: The largest k.
+    """
+    num_data = len(leaves(rows)[0]) // num_samples
+    parts = []
+    for first in range(0, num_samples, at_a_time):
+        count = min(at_a_time, num_samples - first)
+        part = slice(first * num_data, (first + count) * num_data)
+        some = map_latent(lambda leaf, part=part: leaf[part], rows)
+        parts.append(function(some, count).view(count, num_data))
+    return torch.cat(parts)
