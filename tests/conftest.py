@@ -1,6 +1,10 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
+
+pytest.register_assert_rewrite("assertions", "command_line")
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +17,14 @@ def fixed_seed() -> None:
 def rng() -> np.random.Generator:
     """Random numbers that are the same at every call."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def double_by_default() -> Iterator[None]:
+    """Tensors are of 64 bits where nothing else is said."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from torch.distributions import Beta, Independent, Laplace, MultivariateNormal, 
 from torch.testing import assert_close
 
 import catalog
+from assertions import assert_within
 from quadrature import exact_log_px, exact_moments, exact_samples, skewed_data, skewed_model
 from subo import VAE, BernoulliPrior, Conditional, InputError, StandardNormal
 from subo import Bernoulli as BernoulliFamily
@@ -20,12 +21,6 @@ from subo.evaluation.bidirectional import bdmc
 from subo.evaluation.hamiltonian import Bridge, adapted, pack, transition
 from subo.linear_gaussian import ExactPosterior, LinearGaussian
 from subo.randomness import forked
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-12).all()
 
 
 class Shifted(nn.Module):
@@ -60,8 +55,8 @@ def test_transitions_leave_the_skewed_posterior_as_it_is():
     first = state = bridge.at(exact_samples(model, x, 8000))
     for _ in range(8):
         state, probability = transition(bridge, state, 1.0, step, leapfrog_steps=6)
-    within(state.z, mean)
-    within((state.z - mean) ** 3, third)
+    assert_within(state.z, mean)
+    assert_within((state.z - mean) ** 3, third)
     assert (third.abs() > 5 * ((state.z - mean) ** 3).std(0) / 8000**0.5).any(), "no skewness to be mistaken in"
     assert ((probability.mean(0) - 0.65).abs() < 0.15).all()
     correlation = ((state.z - mean) * (first.z - mean)).mean(0) / first.z.var(0)
@@ -77,7 +72,7 @@ def test_halfway_transitions_leave_the_bridge_as_it_is():
     for _ in range(30):
         state, _ = transition(bridge, state, 0.5, step, leapfrog_steps=5)
     centred = state.z - state.z.mean(0)
-    within(torch.einsum("cbi,cbj->cbij", centred, centred), torch.linalg.inv(precision))
+    assert_within(torch.einsum("cbi,cbj->cbij", centred, centred), torch.linalg.inv(precision))
 
 
 def test_a_trajectory_that_leaves_the_density_is_rejected():
@@ -141,10 +136,10 @@ def test_weights_are_unbiased_upwards_and_their_inverse_downwards_with_few_tempe
     bridge, state = begin(model, x, {}, annealing)
     steps = annealing.steps(bridge, state)
     up, _ = annealing.upwards(bridge, begin(model, x, {}, annealing)[1], steps)
-    within((up - log_px).exp(), 1.0)
+    assert_within((up - log_px).exp(), 1.0)
     exact = ExactPosterior(model.likelihood)(x).sample(torch.Size([4000]))
     down, _ = annealing.downwards(bridge, bridge.at(exact), steps)
-    within((log_px - down).exp(), 1.0)
+    assert_within((log_px - down).exp(), 1.0)
     assert (up.mean(0) < log_px).all()
     assert (down.mean(0) > log_px).all()
 
@@ -226,8 +221,8 @@ def test_the_upper_bound_is_the_harmonic_mean_of_its_chains():
         x = model.sample(2000)[1].sample()
     found = bdmc(model, 2000, temperatures=2, chains=4, leapfrog_steps=2)
     truth = model.likelihood.log_px(x).detach()
-    within((found.lower - truth).exp(), 1.0)
-    within((truth - found.upper).exp(), 1.0)
+    assert_within((found.lower - truth).exp(), 1.0)
+    assert_within((truth - found.upper).exp(), 1.0)
     assert (found.upper - truth).mean() > 0.01
 
 
@@ -316,8 +311,8 @@ def test_the_bracket_by_importance_sampling_serves_discrete_latents():
     for sandwich in (few, many):
         assert (sandwich.lower - truth).mean() < 0
         assert (sandwich.upper - truth).mean() > 0
-        within((truth - sandwich.upper).exp(), 1.0)  # E[1 / estimate] = 1 / p(x)
-        within((sandwich.lower - truth).exp(), 1.0)
+        assert_within((truth - sandwich.upper).exp(), 1.0)  # E[1 / estimate] = 1 / p(x)
+        assert_within((sandwich.lower - truth).exp(), 1.0)
     assert many.width.mean() < 0.02 < few.width.mean()
     assert many.acceptance is None
 

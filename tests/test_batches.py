@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from assertions import assert_refused
 from subo.batches import batches, num_batches
 from subo.data import Split
-from test_data import refused
 
 
 def both():
@@ -40,7 +40,7 @@ def test_an_epoch_reads_every_datum_once(part):
 def test_num_batches():
     part = both()[0]
     assert [num_batches(part, size) for size in (1, 22, 23, 24)] == [23, 2, 1, 1]
-    with refused("batch_size is 0"):
+    with assert_refused("batch_size is 0"):
         num_batches(part, 0)
 
 

@@ -7,26 +7,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from command_line import assert_refused, run
 from subo import InputError, figures, load
-from subo.cli import main
 from subo.commands.using import _labels_to_draw
 from subo.comparing import _differences
-
-
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in argv])
-    return stopped.value.code if isinstance(stopped.value.code, int) else 1
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
-    """The one line of a command that must fail."""
-    code, captured = run(*argv), capsys.readouterr()
-    assert code == 2, captured
-    assert "Traceback" not in captured.err
-    (line,) = [line for line in captured.err.splitlines() if line.startswith("subo: ")]
-    return line
-
 
 SMALL = ["--latent-dim", "2", "--hidden", "32", "--evaluation-samples", "5", "--quiet"]
 FITTED = ["--binarize", "dynamic", "--condition", "labels", "--learning-rate", "0.01", "--epochs", "12"]
@@ -86,9 +70,9 @@ def test_samples_of_all_classes_and_of_one(fitted: Path, tmp_path: Path, capsys:
         assert run("sample", fitted, "--out", tmp_path / name) == 0
     assert run("sample", fitted, "--label", 9, "--out", tmp_path / "nines.png") == 0
     capsys.readouterr()
-    assert "give 70" in refused(capsys, "sample", fitted, "-n", 64, "--out", tmp_path / "s.npy")
+    assert "give 70" in assert_refused(capsys, "sample", fitted, "-n", 64, "--out", tmp_path / "s.npy")
     for label in (10, -1):
-        assert "0 to 9" in refused(capsys, "sample", fitted, f"--label={label}", "--out", tmp_path / "s.npy")
+        assert "0 to 9" in assert_refused(capsys, "sample", fitted, f"--label={label}", "--out", tmp_path / "s.npy")
 
 
 def test_the_other_commands_read_the_labels_of_their_data(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -106,11 +90,11 @@ def test_the_other_commands_read_the_labels_of_their_data(fitted: Path, tmp_path
     assert (np.load(tmp_path / "right.npy") - np.load(tmp_path / "wrong.npy")).mean() > 5
     np.savez(few, x=x, labels=labels + 5)
     capsys.readouterr()
-    assert "0 to 9" in refused(capsys, "score", fitted, few, "--out", tmp_path / "s.npy")
+    assert "0 to 9" in assert_refused(capsys, "score", fitted, few, "--out", tmp_path / "s.npy")
     np.savez(few, x=x)
     for command in ("reconstruct", "encode", "score"):
-        assert "no labels" in refused(capsys, command, fitted, few, "--out", tmp_path / "s.npy")
-    assert "no labels" in refused(capsys, "fit", few, "--condition", "labels", "--out", tmp_path / "run")
+        assert "no labels" in assert_refused(capsys, command, fitted, few, "--out", tmp_path / "s.npy")
+    assert "no labels" in assert_refused(capsys, "fit", few, "--condition", "labels", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -15,32 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from command_line import assert_refused, run
 from shapes import unchecked_shapes
-from subo.cli import main
 from subo.evaluation import Evaluation
 from subo.messages import _BESIDE, print_evaluation
 from subo.options import defaults, fit_signature
 from subo.recipes import RECIPES
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
-
-
-def run(*argv: object) -> int:
-    """Runs a command in this process and gives its exit code."""
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in argv])
-    return stopped.value.code if isinstance(stopped.value.code, int) else 1
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
-    """The message of a command that must fail: one line, code 2, no traceback."""
-    code = run(*argv)
-    captured = capsys.readouterr()
-    assert code == 2, captured
-    assert "Traceback" not in captured.err
-    lines = [line for line in captured.err.splitlines() if line.startswith("subo: ")]
-    assert len(lines) == 1, captured.err
-    return captured.err
 
 
 def write(path: Path, text: str) -> Path:
@@ -260,7 +242,7 @@ def test_columns_are_matched_by_name(table: tuple[Path, Path], tmp_path: Path, c
         assert run("score", run_dir, source, "--num-samples", 5, "--out", out) == 0
     assert np.array_equal(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"))
     other = write(tmp_path / "other.csv", "age,size,salary\n1,2,3\n")
-    message = refused(capsys, "score", run_dir, other, "--out", tmp_path / "c.npy")
+    message = assert_refused(capsys, "score", run_dir, other, "--out", tmp_path / "c.npy")
     assert "'salary'" in message
     assert "'income'" in message
 
@@ -335,11 +317,11 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture):
 
 def test_missing_and_unreadable_data(tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "run"
-    assert "needs data" in refused(capsys, "fit")
-    assert "did you mean" in refused(capsys, "fit", "digit", "--out", out).lower()
-    assert "missing.npy" in refused(capsys, "fit", tmp_path / "missing.npy", "--out", out)
-    assert ".npy" in refused(capsys, "fit", write(tmp_path / "a.docx", "x"), "--out", out)
-    refused(capsys, "fit", write(tmp_path / "broken.npy", "not numpy"), "--out", out)
+    assert "needs data" in assert_refused(capsys, "fit")
+    assert "did you mean" in assert_refused(capsys, "fit", "digit", "--out", out).lower()
+    assert "missing.npy" in assert_refused(capsys, "fit", tmp_path / "missing.npy", "--out", out)
+    assert ".npy" in assert_refused(capsys, "fit", write(tmp_path / "a.docx", "x"), "--out", out)
+    assert_refused(capsys, "fit", write(tmp_path / "broken.npy", "not numpy"), "--out", out)
     assert not out.exists()
 
 
@@ -354,60 +336,60 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         "a,b\n1,2\n3,x\n5,6\n7,8\n": ["'b'", "row 2"],
         "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["2 of 8", "row 2", "'b'"],
     }.items():
-        message = refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
+        message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
         for word in words:
             assert word in message, message
     times = "".join(f"{1_700_000_000 + i},{i}\n" for i in range(30))
-    assert "'time'" in refused(capsys, "fit", write(tmp_path / "a.csv", "time,b\n" + times), "--out", out)
-    assert "two" in refused(capsys, "fit", write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n5,7\n"), "--out", out)
+    assert "'time'" in assert_refused(capsys, "fit", write(tmp_path / "a.csv", "time,b\n" + times), "--out", out)
+    assert "two" in assert_refused(capsys, "fit", write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n5,7\n"), "--out", out)
     assert not out.exists()
 
 
 def test_values_outside_of_the_likelihoods_support(tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "run"
-    message = refused(capsys, "fit", "digits", "--likelihood", "bernoulli", "--out", out)
+    message = assert_refused(capsys, "fit", "digits", "--likelihood", "bernoulli", "--out", out)
     assert "binarise" in message
     assert "continuous-bernoulli" in message
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(20, 3)))
-    assert "counts" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "poisson", "--out", out)
-    assert "[0, 1]" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "continuous-bernoulli", "--out", out)
-    assert "classes" in refused(capsys, "fit", tmp_path / "x.npy", "--likelihood", "categorical", "--out", out)
-    assert "binarize none" in refused(capsys, "fit", tmp_path / "x.npy", "--binarize", "static", "--out", out)
-    assert "channel" in refused(capsys, "fit", tmp_path / "x.npy", "--network", "conv", "--out", out)
+    for likelihood, fact in {"poisson": "counts", "continuous-bernoulli": "[0, 1]", "categorical": "classes"}.items():
+        options = ["--likelihood", likelihood, "--out", out]
+        assert fact in assert_refused(capsys, "fit", tmp_path / "x.npy", *options)
+    assert "binarize none" in assert_refused(capsys, "fit", tmp_path / "x.npy", "--binarize", "static", "--out", out)
+    assert "channel" in assert_refused(capsys, "fit", tmp_path / "x.npy", "--network", "conv", "--out", out)
 
 
 def test_another_number_of_features_at_encode(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
     other = write(tmp_path / "two.csv", "age,size\n1,2\n3,4\n")
-    message = refused(capsys, "encode", table[0], other, "--out", tmp_path / "z.npy")
+    message = assert_refused(capsys, "encode", table[0], other, "--out", tmp_path / "z.npy")
     assert "3 features" in message
     assert "2 came" in message
     assert not (tmp_path / "z.npy").exists()
 
 
 def test_options_and_commands_that_do_not_exist(capsys: pytest.CaptureFixture):
-    assert "--latent-dim" in refused(capsys, "fit", "digits", "--latent-dims", "3")
-    assert '"fit"' in refused(capsys, "fitt", "digits")
-    assert "three" in refused(capsys, "fit", "digits", "--latent-dim", "three")
-    assert "vae" in refused(capsys, "fit", "digits", "--recipe", "vea")
-    assert "normal" in refused(capsys, "fit", "digits", "--prior", "gauss")
-    assert "200,200" in refused(capsys, "fit", "digits", "--hidden", "2x2")
-    message = refused(capsys, "fit", "digits", "--recipe", "hierarchical", "--merge", "residual")
+    assert "--latent-dim" in assert_refused(capsys, "fit", "digits", "--latent-dims", "3")
+    assert '"fit"' in assert_refused(capsys, "fitt", "digits")
+    assert "three" in assert_refused(capsys, "fit", "digits", "--latent-dim", "three")
+    assert "vae" in assert_refused(capsys, "fit", "digits", "--recipe", "vea")
+    assert "normal" in assert_refused(capsys, "fit", "digits", "--prior", "gauss")
+    assert "200,200" in assert_refused(capsys, "fit", "digits", "--hidden", "2x2")
+    message = assert_refused(capsys, "fit", "digits", "--recipe", "hierarchical", "--merge", "residual")
     assert "setting of the recipe ladder, and not of hierarchical" in message
-    assert "recipe ladder" in refused(capsys, "fit", "digits", "--merge=residual")
-    assert "recipe" not in refused(capsys, "fit", "digits", "--merg", "residual")
+    assert "recipe ladder" in assert_refused(capsys, "fit", "digits", "--merge=residual")
+    assert "recipe" not in assert_refused(capsys, "fit", "digits", "--merg", "residual")
 
 
 def test_outputs_that_cannot_be_written(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     before = {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()}
-    message = refused(capsys, "fit", "digits", "--out", fitted, *SMALL)
+    message = assert_refused(capsys, "fit", "digits", "--out", fitted, *SMALL)
     assert "--resume" in message
     assert "--overwrite" in message
     assert {path: path.read_bytes() for path in fitted.rglob("*") if path.is_file()} == before
     write(tmp_path / "file", "x")
-    assert "is a file" in refused(capsys, "fit", "digits", "--out", tmp_path / "file", *SMALL)
-    refused(capsys, "fit", "digits", "--out", tmp_path / "file" / "run", *SMALL)
-    assert ".npy" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "z.txt")
-    assert "no folder" in refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "none" / "z.npy")
+    assert "is a file" in assert_refused(capsys, "fit", "digits", "--out", tmp_path / "file", *SMALL)
+    assert_refused(capsys, "fit", "digits", "--out", tmp_path / "file" / "run", *SMALL)
+    assert ".npy" in assert_refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "z.txt")
+    assert "no folder" in assert_refused(capsys, "encode", fitted, "digits", "--out", tmp_path / "none" / "z.npy")
 
 
 def test_run_and_data_that_change_places(
@@ -415,7 +397,7 @@ def test_run_and_data_that_change_places(
 ):
     run_dir, data = table
     for given in (data, "digits"):
-        message = refused(capsys, "score", given, run_dir, "--out", tmp_path / "s.npy")
+        message = assert_refused(capsys, "score", given, run_dir, "--out", tmp_path / "s.npy")
         assert f"{given} is a {'data set' if given == 'digits' else 'file'}" in message
         assert "the run comes first" in message
     monkeypatch.chdir(tmp_path)
@@ -425,7 +407,7 @@ def test_run_and_data_that_change_places(
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    message = refused(capsys, "fit", "digits", "--device", "cuda", "--out", tmp_path / "run")
+    message = assert_refused(capsys, "fit", "digits", "--device", "cuda", "--out", tmp_path / "run")
     assert "no device 'cuda'" in message
     assert "--device cpu" in message
 
@@ -445,18 +427,18 @@ def test_a_reader_that_has_gone_is_no_error(fitted: Path, command: str):
 
 
 def test_runs_that_are_none_or_damaged(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    assert "no run folder" in refused(capsys, "evaluate", tmp_path / "none")
-    assert "not a run folder" in refused(capsys, "show", tmp_path)
+    assert "no run folder" in assert_refused(capsys, "evaluate", tmp_path / "none")
+    assert "not a run folder" in assert_refused(capsys, "show", tmp_path)
     write(tmp_path / "config.json", '{"some": "thing"}')
-    assert "not the config of a run" in refused(capsys, "show", tmp_path)
+    assert "not the config of a run" in assert_refused(capsys, "show", tmp_path)
     weights = fitted / "model.safetensors"
     whole = weights.read_bytes()
     try:
         weights.write_bytes(whole[:100])
-        assert "safetensors" in refused(capsys, "evaluate", fitted)
+        assert "safetensors" in assert_refused(capsys, "evaluate", fitted)
         weights.unlink()
-        assert "not finished" in refused(capsys, "evaluate", fitted)
-        assert "not finished" in refused(capsys, "sample", fitted, "--out", tmp_path / "s.npy")
+        assert "not finished" in assert_refused(capsys, "evaluate", fitted)
+        assert "not finished" in assert_refused(capsys, "sample", fitted, "--out", tmp_path / "s.npy")
     finally:
         weights.write_bytes(whole)
 
@@ -466,14 +448,14 @@ def test_data_that_changed_since_the_fit_are_noticed(table: tuple[Path, Path], c
     text = data.read_text()
     try:
         data.write_text(text.replace("\n", "\n", 1) + "1,2,3\n")
-        assert "not what it was" in refused(capsys, "evaluate", run_dir)
+        assert "not what it was" in assert_refused(capsys, "evaluate", run_dir)
     finally:
         data.write_text(text)
 
 
 def test_settings_that_make_no_sense_together(tmp_path: Path, capsys: pytest.CaptureFixture):
     def message(*options: object) -> str:
-        return refused(capsys, "fit", "digits", "--out", tmp_path / "run", *options)
+        return assert_refused(capsys, "fit", "digits", "--out", tmp_path / "run", *options)
 
     assert "raise num_samples" in message("--bound", "iwae")
     assert "equal groups" in message("--bound", "miwae", "--num-samples", 5, "--groups", 2)
@@ -489,7 +471,7 @@ def test_divergence_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, capsys:
     x = np.random.default_rng(0).normal(size=(200, 3))
     np.save(tmp_path / "x.npy", x)
     out = tmp_path / "run"
-    message = refused(
+    message = assert_refused(
         capsys, "fit", tmp_path / "x.npy", "--out", out, "--optimizer", "SGD", "--learning-rate", "1e12", *SMALL
     )
     assert "step" in message

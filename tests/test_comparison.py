@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 from torch.testing import assert_close
 
+from command_line import run
 from shapes import unchecked_shapes
-from subo.cli import main
 from subo.commands.comparison_table import print_comparison
 from subo.comparing import compare_runs, open_comparable
 from subo.data import Split
@@ -171,14 +171,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in argv])
-    return stopped.value.code if isinstance(stopped.value.code, int) else 1
-
-
-def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
-    """The message of a comparison that must be refused: one line, code 2."""
+def assert_comparison_refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
+    """The comparison writes nothing but one line, which says why, and ends with code 2."""
     assert run("compare", *argv) == 2
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
@@ -268,7 +262,7 @@ def test_a_copy_of_a_run_does_not_differ(runs: Path, tmp_path: Path, capsys: pyt
 def test_runs_that_differ_in_more_than_the_model(
     runs: Path, first: str, other: str, words: list[str], capsys: pytest.CaptureFixture
 ):
-    message = refused(capsys, runs / first, runs / other)
+    message = assert_comparison_refused(capsys, runs / first, runs / other)
     assert message.startswith(f"subo: {runs / other} cannot be compared with {runs / first}: ")
     for word in words:
         assert word in message
@@ -276,7 +270,8 @@ def test_runs_that_differ_in_more_than_the_model(
 
 
 def test_the_third_run_is_looked_at_too(runs: Path, capsys: pytest.CaptureFixture):
-    assert f"{runs / 'seed'} cannot be compared" in refused(capsys, runs / "a", runs / "b", runs / "seed")
+    message = assert_comparison_refused(capsys, runs / "a", runs / "b", runs / "seed")
+    assert f"{runs / 'seed'} cannot be compared" in message
 
 
 def test_data_are_the_same_by_their_content(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -292,13 +287,13 @@ def test_data_are_the_same_by_their_content(tmp_path: Path, capsys: pytest.Captu
     assert "bits/dim" not in shown  # a density has none
     np.save(source, rows + 1)
     new = fitted(tmp_path / "new", str(source))
-    assert "same name and another content" in refused(capsys, old, new)
+    assert "same name and another content" in assert_comparison_refused(capsys, old, new)
     np.save(source, rows[:, :2])
     narrow = fitted(tmp_path / "narrow", str(source))
-    assert "the shape of its data is (2,), not (3,)" in refused(capsys, old, narrow)
-    message = refused(capsys, copy, new)
+    assert "the shape of its data is (2,), not (3,)" in assert_comparison_refused(capsys, old, narrow)
+    message = assert_comparison_refused(capsys, copy, new)
     assert f"its data are {source}, not {tmp_path / 'copy.npy'}" in message
-    assert "not what it was" in refused(capsys, old, copy)  # the first run's source has changed since
+    assert "not what it was" in assert_comparison_refused(capsys, old, copy)  # the first run's source has changed since
 
 
 def test_settings_of_the_data_that_are_yet_to_come(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -306,25 +301,25 @@ def test_settings_of_the_data_that_are_yet_to_come(runs: Path, tmp_path: Path, c
     config = json.loads((other / "config.json").read_text())
     config["data"]["dequantization"] = "uniform"
     (other / "config.json").write_text(json.dumps(config))
-    assert "its dequantization is uniform, not none" in refused(capsys, runs / "a", other)
+    assert "its dequantization is uniform, not none" in assert_comparison_refused(capsys, runs / "a", other)
 
 
 def test_runs_and_options_that_cannot_be(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     a, b = runs / "a", runs / "b"
-    assert "none was given" in refused(capsys)
-    assert "one was given" in refused(capsys, a)
-    assert "Name each run once" in refused(capsys, a, b, runs / "b" / ".." / "a")
-    assert "no run folder" in refused(capsys, a, runs / "none")
+    assert "none was given" in assert_comparison_refused(capsys)
+    assert "one was given" in assert_comparison_refused(capsys, a)
+    assert "Name each run once" in assert_comparison_refused(capsys, a, b, runs / "b" / ".." / "a")
+    assert "no run folder" in assert_comparison_refused(capsys, a, runs / "none")
     unfinished = shutil.copytree(a, tmp_path / "unfinished")
     (unfinished / "model.safetensors").unlink()
-    assert "not finished" in refused(capsys, a, unfinished)
-    assert "train" in refused(capsys, a, b, "--split", "train")
-    assert "at least 2" in refused(capsys, a, b, "--max-data", 1)
-    assert "at least 1" in refused(capsys, a, b, "--num-samples", 0)
-    assert ".csv" in refused(capsys, a, b, "--out", tmp_path / "c.txt")
-    assert "no folder" in refused(capsys, a, b, "--out", tmp_path / "none" / "c.csv")
+    assert "not finished" in assert_comparison_refused(capsys, a, unfinished)
+    assert "train" in assert_comparison_refused(capsys, a, b, "--split", "train")
+    assert "at least 2" in assert_comparison_refused(capsys, a, b, "--max-data", 1)
+    assert "at least 1" in assert_comparison_refused(capsys, a, b, "--num-samples", 0)
+    assert ".csv" in assert_comparison_refused(capsys, a, b, "--out", tmp_path / "c.txt")
+    assert "no folder" in assert_comparison_refused(capsys, a, b, "--out", tmp_path / "none" / "c.csv")
     (tmp_path / "c.csv").mkdir()
-    assert "it is a folder" in refused(capsys, a, b, "--out", tmp_path / "c.csv")
+    assert "it is a folder" in assert_comparison_refused(capsys, a, b, "--out", tmp_path / "c.csv")
 
 
 # What is printed

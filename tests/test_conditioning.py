@@ -22,11 +22,7 @@ C, Z, D, NOISE = 3, 2, 4, 0.5
 LABEL = torch.tensor([0, 2, 1, 2, 0])
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 class ExactPosterior(nn.Module):
@@ -267,13 +263,14 @@ def test_a_context_of_another_length_is_no_sample():
 
 
 def test_settings_and_labels_that_make_no_sense():
-    for options, words in (
+    settings: list[tuple[dict[str, Any], str]] = [
         ({"condition": "labels"}, "needs num_labels"),
         ({"condition": "labels", "num_labels": 0}, "at least 1, not 0"),
         ({"condition": "labels", "num_labels": 3, "prior": "vamp"}, "vamp"),
-    ):
+    ]
+    for options, words in settings:
         with pytest.raises(InputError, match=words):
-            vae((4,), likelihood="bernoulli", **options)  # type: ignore[arg-type]
+            vae((4,), likelihood="bernoulli", **options)
     labels = torch.tensor([0, 1, 4])
     assert count_labels([labels, torch.tensor([2, 3])]) == 5
     assert count_labels([labels], asked=7) == 7

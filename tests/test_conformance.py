@@ -15,6 +15,7 @@ from subo.families import Family
 from subo.gradients import GumbelSoftmax, ScoreFunction, StraightThrough
 from subo.model import LatentVariableModel
 from subo.objective import Objective
+from subo.typing import leaves
 
 N = 4
 FLOATS = [torch.float32, torch.float64]
@@ -67,7 +68,8 @@ def test_a_family_makes_one_distribution_a_row(make, dtype, event):
     assert q.event_shape == Size(event)
     samples = q.sample((7,))
     assert samples.shape == (7, N, *event)
-    assert q.support.check(samples).all()  # type: ignore[union-attr]
+    support: Any = q.support
+    assert support.check(samples).all()
     log_prob = q.log_prob(samples)
     assert log_prob.shape == (7, N)
     assert log_prob.dtype == dtype
@@ -223,7 +225,7 @@ def assert_draw(model, num_samples, path):
     x, context = data_of(model)
     draw = model.draw(x, context, num_samples=num_samples, path=path)
     shape = (num_samples, catalog.NUM_DATA)
-    assert draw.z.shape[:2] == shape  # type: ignore[union-attr]
+    assert all(leaf.shape[:2] == shape for leaf in leaves(draw.z))
     for name in ("log_likelihood", "log_prior", "log_posterior", "log_joint", "log_weight"):
         assert getattr(draw, name).shape == shape, name
         assert getattr(draw, name).isfinite().all(), name

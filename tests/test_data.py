@@ -2,26 +2,16 @@
 
 import json
 import math
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
+from assertions import assert_refused
 from subo.batches import batches
 from subo.data import Data, Split, split, stream
-from subo.errors import InputError
 from subo.quantisation import binarized
 from subo.values import Kind, check_values, kind_of
-
-
-@contextmanager
-def refused(*facts):
-    """The message of the error inside holds all facts."""
-    with pytest.raises(InputError) as info:
-        yield
-    for fact in facts:
-        assert fact in str(info.value)
 
 
 def all_of(part):
@@ -98,7 +88,7 @@ def test_len_event_shape_take():
 
 def test_resampling_without_a_generator_is_refused():
     part = Split(torch.zeros(3, 2, dtype=torch.uint8), levels=255, resample=True)
-    with refused("generator"):
+    with assert_refused("generator"):
         part.read(torch.tensor([0]))
 
 
@@ -163,13 +153,13 @@ def test_the_seed_decides_the_split():
 
 @pytest.mark.parametrize("n, found", [(0, "no rows"), (1, "one row"), (2, "2 rows")])
 def test_too_few_rows_are_refused(n, found):
-    with refused("here.npy", "three rows", found):
+    with assert_refused("here.npy", "three rows", found):
         split(torch.zeros(n, 2), where="here.npy")
 
 
 @pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.2), (1.2, -0.1, -0.1)])
 def test_fractions_that_are_no_shares_are_refused(fractions):
-    with refused("sum to 1", str(fractions)):
+    with assert_refused("sum to 1", str(fractions)):
         split(torch.zeros(9, 2), fractions=fractions)
 
 
@@ -224,11 +214,11 @@ def test_none_changes_nothing():
 def test_only_grey_values_are_binarised(policy):
     grey = grey_data()
     bits = binarized(grey, "static", seed=0)
-    with refused("grey: the data are binary already: use binarize none"):
+    with assert_refused("grey: the data are binary already: use binarize none"):
         binarized(bits, policy, seed=0)
     for kind in ("counts", "real"):
         data = Data("table.csv", grey.train, grey.validation, grey.test, kind=kind)
-        with refused("table.csv", "only grey", kind, "binarize none"):
+        with assert_refused("table.csv", "only grey", kind, "binarize none"):
             binarized(data, policy, seed=0)
 
 
@@ -267,15 +257,15 @@ def test_finite_values_pass():
 def test_values_that_are_not_finite_are_counted_and_located():
     x = torch.zeros(4, 3)
     x[2, 1], x[3, 0], x[3, 2] = math.nan, math.inf, -math.inf
-    with refused("table.csv", "3 of 12 are", "nan", "row 3, column 'b' (counting from 1)"):
+    with assert_refused("table.csv", "3 of 12 are", "nan", "row 3, column 'b' (counting from 1)"):
         check_values(x, where="table.csv", names=("a", "b", "c"))
-    with refused("row 3, column 2 "):
+    with assert_refused("row 3, column 2 "):
         check_values(x, where="table.npy")
-    with refused("1 of 3 is", "-inf", "row 1, column 3"):
+    with assert_refused("1 of 3 is", "-inf", "row 1, column 3"):
         check_values(torch.tensor([[0.0, 1.0, -math.inf]]), where="x")
     images = torch.zeros(4, 1, 5, 6)
     images[1, 0, 4, 2] = math.inf
-    with refused("1 of 120", "inf", "row 2, element (1, 5, 3)"):
+    with assert_refused("1 of 120", "inf", "row 2, element (1, 5, 3)"):
         check_values(images, where="images")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
+from assertions import assert_refused
 from subo import VAE, Conditional, Gaussian, Laplace, Objective, StandardNormal, fit, mlp
 from subo.batches import batches
 from subo.data import Data, Split, split, stream
-from subo.errors import InputError
 from subo.evaluation.summary import evaluate, score
 from subo.pictures import shading
 from subo.quantisation import binarized, dequantized, quantized
 from subo.sources import load, load_rows
 from subo.support import check_support
 from subo.units import describe_log_px
-
-
-@contextmanager
-def refused(*facts: str):
-    """The message of the error inside holds all facts."""
-    with pytest.raises(InputError) as info:
-        yield
-    for fact in facts:
-        assert fact in str(info.value)
 
 
 def integers(x: Tensor, levels: int = 255) -> Data:
@@ -124,7 +114,7 @@ def test_what_is_drawn_afresh_has_a_mean():
     part = dequantized(random_integers(), seed=0).train
     x, _ = replace(part, resample=False).read(torch.arange(3))
     assert torch.equal(x, part.x[:3] + 0.5)
-    with refused("noise", "generator"):
+    with assert_refused("noise", "generator"):
         part.read(torch.arange(3))
 
 
@@ -199,30 +189,30 @@ def test_what_log_px_is_said_to_be():
 
 def test_only_integers_with_levels_are_dequantised(tmp_path: Path):
     grey = random_integers()
-    with refused("pixels", "bits", "bernoulli"):
+    with assert_refused("pixels", "bits", "bernoulli"):
         dequantized(replace(binarized(grey, "static", seed=0), binarize="none"), seed=0)
-    with refused("dequantised already"):
+    with assert_refused("dequantised already"):
         dequantized(dequantized(grey, seed=0), seed=0)
-    with refused("one of the two"):
+    with assert_refused("one of the two"):
         dequantized(binarized(grey, "dynamic", seed=0), seed=0)
-    with refused("one of the two"):
+    with assert_refused("one of the two"):
         load("digits", binarize="static", dequantize=True)
     wide = integers(torch.arange(1000).reshape(100, 10), levels=999)
-    with refused("8 bits", "integers up to 999"):
+    with assert_refused("8 bits", "integers up to 999"):
         dequantized(wide, seed=0)
     for x, kind in ((np.random.default_rng(0).random((20, 4)), "grey"), (np.arange(40.0).reshape(20, 2), "counts")):
         np.save(tmp_path / "x.npy", x)
-        with refused("x.npy", "only integers with levels", f"these are {kind} values"):
+        with assert_refused("x.npy", "only integers with levels", f"these are {kind} values"):
             load(tmp_path / "x.npy", dequantize=True)
     np.save(tmp_path / "x.npy", np.eye(8)[None].astype(np.float32))
-    with refused("x.npy", "fitted to dequantised integers", "8-bit"):
+    with assert_refused("x.npy", "fitted to dequantised integers", "8-bit"):
         load_rows(tmp_path / "x.npy", dequantize=True)
 
 
 def test_a_density_on_the_unit_interval_is_refused_dequantised_data():
     noisy = dequantized(random_integers(), seed=0)
     p = Independent(Uniform(torch.zeros(1, 1, 4, 4).double(), 1.0), 3)
-    with refused("outside of what the likelihood describes"):
+    with assert_refused("outside of what the likelihood describes"):
         check_support(known(p), noisy.test)
 
 

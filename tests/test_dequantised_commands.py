@@ -9,20 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subo.cli import main
+from command_line import assert_refused, run
 from subo.experiments import start_run
 from subo.sources import load_rows
-
-
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in argv])
-    return stopped.value.code if isinstance(stopped.value.code, int) else 1
-
-
-def message(capsys: pytest.CaptureFixture, *argv: object) -> str:
-    assert run(*argv) == 2
-    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +89,7 @@ def test_what_leaves_a_run_is_in_levels(runs: Path, tmp_path: Path):
     ],
 )
 def test_what_does_not_go_with_dequantised_data(options: list, words: list, tmp_path: Path, capsys):
-    said = message(capsys, "fit", "digits", "--dequantize", "--out", tmp_path / "x", *options)
+    said = assert_refused(capsys, "fit", "digits", "--dequantize", "--out", tmp_path / "x", *options)
     for word in words:
         assert word in said
     assert not (tmp_path / "x").exists()
@@ -119,7 +108,7 @@ def test_a_bound_is_not_compared_with_another_kind_of_number(
     runs: Path, other: str, words: list[str], swapped: bool, capsys: pytest.CaptureFixture
 ):
     pair = [runs / "noisy", runs / other]
-    said = message(capsys, "compare", *(reversed(pair) if swapped else pair))
+    said = assert_refused(capsys, "compare", *(reversed(pair) if swapped else pair))
     for word in [*words, MEANING]:
         assert word in said
 

@@ -1,6 +1,7 @@
 """Probabilistic PCA knows its evidence, its posterior and its best fit: what is computed of it must be just these."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, MultivariateNormal, Normal
 from torch.testing import assert_close
 
+from assertions import assert_within
 from catalog import Wide
 from shapes import unchecked_shapes
 from subo.bounds import ELBO, IWAE, MIWAE, Bound, Renyi
@@ -64,12 +66,6 @@ def exact_elbo(likelihood: LinearGaussian, q: Distribution, x: Tensor) -> Tensor
     squares = squares + s.square() @ likelihood.weight.square().sum(0)
     log_likelihood = -(squares / variance + D * (2 * math.pi * variance).log()) / 2
     return log_likelihood - (m.square() + s.square() - 1 - 2 * s.log()).sum(1) / 2
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-12).all()
 
 
 # The fit
@@ -152,8 +148,8 @@ class FreeFullRank(nn.Module):
 
     def __init__(self, likelihood: LinearGaussian, x: Tensor):
         super().__init__()
-        q = ExactPosterior(likelihood)(x)
-        self.loc, self.tril = nn.Parameter(q.mean.detach()), nn.Parameter(q.scale_tril.detach().clone())  # type: ignore[attr-defined]
+        q: Any = ExactPosterior(likelihood)(x)
+        self.loc, self.tril = nn.Parameter(q.mean.detach()), nn.Parameter(q.scale_tril.detach().clone())
 
     def forward(self, x: Tensor) -> Distribution:
         return MultivariateNormal(self.loc, scale_tril=self.tril.tril())
@@ -174,9 +170,9 @@ def test_at_the_exact_posterior_theta_follows_the_evidence_and_phi_stays(bound):
     objective = Objective(model_with(posterior, likelihood), bound, num_samples=4)
     draws = gradients(objective, x, theta + phi, 300)
     for estimates, exact in zip(draws, torch.autograd.grad(likelihood.log_px(x).mean(), theta), strict=False):
-        within(-estimates, exact)
+        assert_within(-estimates, exact)
     for estimates in draws[len(theta) :]:
-        within(estimates, 0.0)
+        assert_within(estimates, 0.0)
 
 
 # Diagonal posteriors, whose ELBO is known
@@ -202,7 +198,7 @@ def test_the_elbo_is_the_evidence_less_the_mean_field_gap(closed_form_kl):
     bound = ELBO(closed_form_kl=closed_form_kl)
     with unchecked_shapes():
         estimates = torch.stack([bound(model.draw(x, num_samples=10)).detach() for _ in range(500)])
-    within(estimates, (likelihood.log_px(x) - posterior.gap()).detach())
+    assert_within(estimates, (likelihood.log_px(x) - posterior.gap()).detach())
 
 
 @pytest.mark.parametrize("num_samples", [1, 3])
@@ -215,7 +211,7 @@ def test_the_pathwise_gradient_is_that_of_the_exact_elbo(closed_form_kl, num_sam
     )
     exact = torch.autograd.grad(exact_elbo(likelihood, posterior(x), x).mean(), theta + phi)
     for estimates, truth in zip(gradients(objective, x, theta + phi, 400), exact, strict=True):
-        within(-estimates, truth)
+        assert_within(-estimates, truth)
 
 
 def renyi_divergence(q: Distribution, p: MultivariateNormal, alpha: float) -> Tensor:

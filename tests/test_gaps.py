@@ -63,7 +63,7 @@ def model_with(likelihood: LinearGaussian, shift: float = 0.0, raw: float = 0.0)
     return VAE(StandardNormal(d), likelihood, encoder).double()
 
 
-def within(estimate: Tensor, truth: Tensor | float, error: Tensor | None, slack: float) -> None:
+def assert_close_to(estimate: Tensor, truth: Tensor | float, error: Tensor | None, slack: float) -> None:
     """Closer than five standard errors, and what the search leaves."""
     assert error is not None
     assert ((estimate - truth).abs() < 5 * error + slack).all(), (estimate - truth, error)
@@ -84,8 +84,8 @@ def test_the_approximation_gap_is_that_of_the_best_diagonal_gaussian(pca: tuple[
     model, x, found = pca
     closed = MeanFieldPosterior(model.likelihood).gap().detach()
     assert closed > 0.5
-    within(found.approximation, closed, (found.elbo_best_se.square() + found.log_px_se.square()).sqrt(), 2e-3)
-    within(found.log_px, model.likelihood.log_px(x).detach(), found.log_px_se, 1e-3)
+    assert_close_to(found.approximation, closed, (found.elbo_best_se.square() + found.log_px_se.square()).sqrt(), 2e-3)
+    assert_close_to(found.log_px, model.likelihood.log_px(x).detach(), found.log_px_se, 1e-3)
 
 
 def test_the_amortization_gap_is_the_difference_of_two_divergences(pca: tuple[VAE, Tensor, Gaps]):
@@ -95,7 +95,7 @@ def test_the_amortization_gap_is_the_difference_of_two_divergences(pca: tuple[VA
     full = torch.distributions.MultivariateNormal(q.mean, torch.diag_embed(q.variance))
     closed = (kl_divergence(full, exact) - MeanFieldPosterior(model.likelihood).gap()).detach()
     assert (closed > 0.2).all()
-    within(found.amortization, closed, (found.elbo_se.square() + found.elbo_best_se.square()).sqrt(), 2e-3)
+    assert_close_to(found.amortization, closed, (found.elbo_se.square() + found.elbo_best_se.square()).sqrt(), 2e-3)
 
 
 def test_a_flow_closes_the_approximation_gap_and_everything_adds_up(pca: tuple[VAE, Tensor, Gaps]):
@@ -148,7 +148,7 @@ def test_full_rank_a_datum_leaves_no_approximation_gap():
         steps=500,
         step_samples=8,
     )
-    within(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 2e-3)
+    assert_close_to(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 2e-3)
     assert (found.amortization > 0.1).all()
 
 
@@ -164,7 +164,7 @@ def test_a_good_encoder_has_no_amortization_gap():
     found = gaps(model, torch.randn(3, D, dtype=torch.float64), annealed=False, richer=None, steps=300, step_samples=8)
     assert (found.amortization.abs() < 0.01).all()
     closed = MeanFieldPosterior(likelihood).gap().detach()
-    within(found.approximation, closed, found.elbo_best_se, 2e-3)
+    assert_close_to(found.approximation, closed, found.elbo_best_se, 2e-3)
 
 
 @pytest.mark.parametrize("shift, size", [(20.0, 1.0), (0.0, 30.0)])
@@ -193,7 +193,7 @@ def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
     assert (found.elbo_best < found.elbo_richer + 3 * errors).all()
     assert (found.elbo_richer < exact + 5 * found.elbo_richer_se).all()
     assert ((found.elbo_richer - found.elbo_best) / errors).max() > 3
-    within(found.log_px, exact, found.log_px_se, 0.01)
+    assert_close_to(found.log_px, exact, found.log_px_se, 0.01)
 
 
 def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):
@@ -210,7 +210,7 @@ def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):
     assert found.log_px_from == tuple("annealed" if by else "importance" for by in taken)
     assert torch.equal(found.log_px[taken], chains.log_px[taken])
     assert torch.equal(found.log_px_se[taken], errors[taken])
-    within(found.log_px[~taken], truth[~taken], found.log_px_se[~taken], 1e-3)
+    assert_close_to(found.log_px[~taken], truth[~taken], found.log_px_se[~taken], 1e-3)
 
 
 def test_discrete_latents_have_no_annealing_and_no_flow():
@@ -229,10 +229,10 @@ def test_discrete_latents_have_no_annealing_and_no_flow():
     assert not found.annealed
     assert found.elbo_richer is None
     assert found.log_px_from == ("importance",) * 3
-    within(found.log_px, exact, found.log_px_se, 1e-3)
+    assert_close_to(found.log_px, exact, found.log_px_se, 1e-3)
     logits = model.posterior(x).logits.detach()
     log_q = Independent(torch.distributions.Bernoulli(logits=logits), 1).log_prob(states)
-    within(found.elbo, (log_q.exp() * (log_joint - log_q)).sum(0), found.elbo_se, 1e-9)
+    assert_close_to(found.elbo, (log_q.exp() * (log_joint - log_q)).sum(0), found.elbo_se, 1e-9)
     assert (found.elbo_best < exact + 5 * found.elbo_best_se).all()
 
 
@@ -262,8 +262,8 @@ def test_a_context_reaches_every_part_and_data_go_in_parts(monkeypatch: pytest.M
     monkeypatch.setattr(module, "_AT_A_TIME", 2)
     found = gaps(model, x, {"label": label}, steps=200, step_samples=8, richer=None, temperatures=20, chains=4)
     exact = Normal(label[:, None], math.sqrt(1.25)).log_prob(x).sum(1)
-    within(found.log_px, exact, found.log_px_se, 0.01)
-    within(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 0.01)  # independent given x
+    assert_close_to(found.log_px, exact, found.log_px_se, 0.01)
+    assert_close_to(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 0.01)  # independent given x
 
 
 def test_what_has_no_gaps_is_refused():

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from catalog import vae
+from command_line import run
 from subo import (
     IWAE,
     InputError,
 )
-from subo.cli import main
 from subo.evaluation.gradient_statistics import gradient_statistics
 from subo.figures.gradients import gradient_variances, signal_to_noise_curves
 
@@ -46,12 +46,6 @@ def test_bars_stand_side_by_side_on_one_scale_and_biased_ones_are_hatched():
 
 
 # The command
-
-
-def run(*argv: object) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in argv])
-    return stopped.value.code if isinstance(stopped.value.code, int) else 1
 
 
 @pytest.fixture(scope="module")

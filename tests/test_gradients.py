@@ -44,14 +44,6 @@ from subo.networks import mlp
 pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
-@pytest.fixture
-def double_by_default():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 def rows_of(values: Tensor, count: int) -> nn.Parameter:
     return nn.Parameter(values.expand(count, *values.shape).clone())
 

@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, Laplace, MultivariateNormal, Normal
 from torch.testing import assert_close
 
+from assertions import assert_within
 from subo import (
     ELBO,
     IWAE,
@@ -27,12 +28,6 @@ from subo.evaluation import ais, log_marginal
 from subo.graphs import Child, Joint
 
 D3, D2, D1, D = 1, 2, 3, 4  # z3 -> z2 -> z1 -> x
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-9).all()
 
 
 def normal(loc: Tensor, covariance: Tensor) -> MultivariateNormal:
@@ -121,7 +116,7 @@ def test_samples_of_the_prior_have_its_covariance():
     z, p = model.sample(20_000)
     x = p.sample()
     assert z["z2"].shape == (20_000, D2)
-    within(torch.einsum("ni,nj->nij", x, x), evidence.covariance_matrix)
+    assert_within(torch.einsum("ni,nj->nij", x, x), evidence.covariance_matrix)
     lone = model.prior().sample()
     assert lone["z1"].shape == (D1,)
     assert model.prior().log_prob(lone).shape == ()
@@ -142,14 +137,14 @@ def test_bounds_are_in_their_order_and_divergences_in_closed_form_agree_with_sam
     truth = evidence.log_prob(x)
     draws = model.draw(x, num_samples=20_000)
     for factor in draws.factors:
-        within(factor.log_posterior - factor.log_prior - factor.rate(), 0.0)
+        assert_within(factor.log_posterior - factor.log_prior - factor.rate(), 0.0)
         assert (factor.rate() > 0).all()
     weights = draws.log_weight
     elbo, iwae = weights.mean(0), (weights.view(5, -1, 3).logsumexp(0) - torch.tensor(5.0).log()).mean(0)
     assert (elbo < iwae).all()
     assert (iwae < truth).all()
     assert_close(ELBO()(draws), elbo, rtol=0, atol=0.1)
-    within((weights - truth).exp(), 1.0)
+    assert_within((weights - truth).exp(), 1.0)
 
 
 def test_a_divergence_is_in_closed_form_only_where_the_priors_parents_do_not_depend_on_the_node():
@@ -165,11 +160,11 @@ def test_a_divergence_is_in_closed_form_only_where_the_priors_parents_do_not_dep
         known.append([factor.kl is not None for factor in draw.factors])
         for factor in draw.factors:
             if factor.kl is not None:
-                within(factor.log_posterior - factor.log_prior - factor.kl, 0.0)
-        within(draw.log_weight - ELBO(closed_form_kl=False)(draw), 0.0)
+                assert_within(factor.log_posterior - factor.log_prior - factor.kl, 0.0)
+        assert_within(draw.log_weight - ELBO(closed_form_kl=False)(draw), 0.0)
         elbos = torch.stack([ELBO()(model.draw(x, num_samples=200)) for _ in range(12)])
         others = torch.stack([ELBO(closed_form_kl=False)(model.draw(x, num_samples=200)) for _ in range(12)])
-        within(elbos - others, 0.0)
+        assert_within(elbos - others, 0.0)
     assert known == [[False, True], [True, True]]  # z1, z2 and z2, z1
 
 
@@ -179,7 +174,7 @@ def test_its_gap_is_the_sum_of_divergences_layer_by_layer():
     precisions = [torch.linalg.inv(model.posterior.node(name).covariance) for name in ("z1", "z2", "z3")]
     gap = sum(0.5 * by**2 * p.sum() for by, p in zip((0.2, -0.3, 0.4), precisions, strict=True))
     assert isinstance(gap, Tensor)
-    within(evidence.log_prob(x) - model.draw(x, num_samples=20_000).log_weight.detach(), gap)
+    assert_within(evidence.log_prob(x) - model.draw(x, num_samples=20_000).log_weight.detach(), gap)
 
 
 def test_annealing_and_importance_sampling_run_on_a_graph():
@@ -202,7 +197,7 @@ def test_gradients_along_the_path_and_by_the_score_have_the_same_mean():
     for gradient, closed in ((None, True), (None, False), (ScoreFunction("leave-one-out"), False)):
         objective = Objective(model, ELBO(closed_form_kl=closed), gradient=gradient, num_samples=64)
         found = [torch.autograd.grad(-objective(x).loss, parameters) for _ in range(100)]
-        within(torch.stack([torch.stack(list(slopes)) for slopes in found]), exact)
+        assert_within(torch.stack([torch.stack(list(slopes)) for slopes in found]), exact)
 
 
 def two_layers(family: Any = Gaussian) -> VAE:
@@ -251,7 +246,7 @@ def test_the_context_reaches_every_node_and_is_repeated_with_its_datum():
     label = torch.tensor([0, 1, 2])
     z = prior(label=label).sample(torch.Size([2000]))
     assert z["z1"].shape == (2000, 3, 2)
-    within(z["z1"], torch.tensor([0.0, 11.0, 22.0]).double()[:, None])
+    assert_within(z["z1"], torch.tensor([0.0, 11.0, 22.0]).double()[:, None])
     with pytest.raises(InputError, match=r"node 'z\d' has the parent 'label'.*Rename"):
         prior()
 

@@ -11,6 +11,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 from torch.testing import assert_close
 
+from assertions import assert_within
+from padding import mask_of
 from subo import (
     ELBO,
     IWAE,
@@ -37,21 +39,7 @@ from subo.model import Draw
 LENGTHS = (4, 1, 3)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def mask_of(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-9).all()
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 FAMILIES: dict[str, Any] = {
@@ -216,7 +204,7 @@ def test_samples_have_the_probabilities_of_the_evidence():
     all_bits = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
     exact = model.log_px(all_bits.unsqueeze(-1)).exp().detach()
     assert_close(exact.sum(), torch.tensor(1.0))
-    within((bits[:, None] == all_bits).all(-1).double(), exact)
+    assert_within((bits[:, None] == all_bits).all(-1).double(), exact)
 
 
 @pytest.mark.parametrize("make", [lambda: Gaussian((2,)), lambda: Bernoulli((2,))], ids=["gaussian", "bernoulli"])

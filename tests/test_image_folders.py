@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from assertions import assert_refused
 from subo.sources import load, load_rows
-from test_sources import labels_of, refused, text
+from test_sources import labels_of, text
 
 
 def image(path, mode, *, size=(5, 4), seed=0):
@@ -74,23 +75,23 @@ def test_subfolders_are_classes(tmp_path):
 
 
 def test_image_folders_that_cant_be_used(tmp_path):
-    with refused(tmp_path, "no images found", ".png"):
+    with assert_refused(tmp_path, "no images found", ".png"):
         load(tmp_path)
     image(tmp_path / "a.png", "L")
     image(tmp_path / "b.png", "L")
     image(tmp_path / "c.png", "L", size=(6, 4))
     image(tmp_path / "d.png", "L", size=(7, 4))
-    with refused(f"{tmp_path / 'a.png'} is 5 x 4", f"{tmp_path / 'c.png'} is 6 x 4", "one size"):
+    with assert_refused(f"{tmp_path / 'a.png'} is 5 x 4", f"{tmp_path / 'c.png'} is 6 x 4", "one size"):
         load(tmp_path)
     deep = tmp_path / "deep"
     deep.mkdir()
     Image.fromarray(np.full((2, 2), 1000, dtype=np.uint16)).save(deep / "a.png")
-    with refused(deep / "a.png", "8 bits"):
+    with assert_refused(deep / "a.png", "8 bits"):
         load(deep)
     text(deep / "a.png", "no image")
-    with refused(deep / "a.png", "can't be read as an image"):
+    with assert_refused(deep / "a.png", "can't be read as an image"):
         load(deep)
     image(deep / "a.png", "L", size=(50, 50))
     (deep / "a.png").write_bytes((deep / "a.png").read_bytes()[:1000])
-    with refused(deep / "a.png", "can't be read as an image"):
+    with assert_refused(deep / "a.png", "can't be read as an image"):
         load(deep)

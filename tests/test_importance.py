@@ -104,7 +104,7 @@ def pca(log_scale: float = 0.0) -> tuple[VAE, LinearGaussian]:
     return VAE(StandardNormal(2), likelihood, Wide(likelihood)).double(), likelihood
 
 
-def assert_within(estimate, truth: Tensor):
+def assert_estimates(estimate, truth: Tensor):
     error = (estimate.log_px - truth.detach()).abs()
     assert (error < 5 * estimate.standard_error).all()
     assert (estimate.standard_error < 0.2).all()
@@ -115,15 +115,15 @@ def test_both_estimates_of_probabilistic_pca_are_the_evidence(max_rows):
     model, likelihood = pca()
     x = likelihood(torch.randn(8, 2, dtype=torch.float64)).sample()
     truth = likelihood.log_px(x)
-    assert_within(log_marginal(model, x, num_samples=2000, max_rows=max_rows), truth)
-    assert_within(log_marginal_from_prior(model, x, num_samples=20_000, max_rows=max_rows), truth)
+    assert_estimates(log_marginal(model, x, num_samples=2000, max_rows=max_rows), truth)
+    assert_estimates(log_marginal_from_prior(model, x, num_samples=20_000, max_rows=max_rows), truth)
 
 
 def test_both_estimates_of_a_skewed_posterior_are_those_of_quadrature():
     model, x = skewed_model(0.9), skewed_data(6)
     truth = exact_log_px(model, x)
-    assert_within(log_marginal(model, x, num_samples=5000), truth)
-    assert_within(log_marginal_from_prior(model, x, num_samples=50_000), truth)
+    assert_estimates(log_marginal(model, x, num_samples=5000), truth)
+    assert_estimates(log_marginal_from_prior(model, x, num_samples=50_000), truth)
 
 
 def test_too_narrow_a_posterior_has_a_high_k_hat_and_a_wide_one_has_not():
@@ -178,8 +178,8 @@ def test_both_estimates_of_latent_bits_are_those_of_enumeration(max_rows, labell
     model, x = bits()
     context = {"label": torch.linspace(-2, 2, 10, dtype=torch.float64)} if labelled else None
     truth = enumerated(model, x, context)
-    assert_within(log_marginal(model, x, context, num_samples=2000, max_rows=max_rows), truth)
-    assert_within(log_marginal_from_prior(model, x, context, num_samples=3000, max_rows=max_rows), truth)
+    assert_estimates(log_marginal(model, x, context, num_samples=2000, max_rows=max_rows), truth)
+    assert_estimates(log_marginal_from_prior(model, x, context, num_samples=3000, max_rows=max_rows), truth)
 
 
 # The naive estimator

@@ -30,11 +30,7 @@ class TwoParameterLogistic(nn.Module):
         return Independent(Bernoulli(logits=logits, validate_args=False), 1)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 def rule(num_nodes: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
+from assertions import assert_within
 from subo import (
     ELBO,
     IWAE,
@@ -39,17 +40,7 @@ from subo.updates import at_rest, make_updates
 DIMS, STATE, DATA = (1, 2, 3), 4, 5  # of z3, z2, z1; of h; of x
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-9).all()
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 class Same(nn.Module):
@@ -185,8 +176,8 @@ def test_samples_have_the_moments_of_the_joint_density():
     with torch.no_grad():
         z, p = model.sample(20_000)
         values = torch.cat([z["z3"], z["z2"], z["z1"], p.sample()], dim=-1) - joint.mean
-    within(values, 0.0)
-    within(torch.einsum("ni,nj->nij", values, values), joint.covariance_matrix.detach())
+    assert_within(values, 0.0)
+    assert_within(torch.einsum("ni,nj->nij", values, values), joint.covariance_matrix.detach())
     assert_close(model.decode(z).mean, p.mean)
 
 
@@ -204,8 +195,8 @@ def test_samples_given_upper_layers_have_the_moments_of_that_conditional():
         conditional = covariance[upper:, upper:] - step @ covariance[:upper, upper:]
     assert list(z) == ["z3", "z2", "z1"]
     assert torch.equal(z["z2"], held["z2"])
-    within(rest, 0.0)
-    within(torch.einsum("ni,nj->nij", rest, rest), conditional)
+    assert_within(rest, 0.0)
+    assert_within(torch.einsum("ni,nj->nij", rest, rest), conditional)
 
 
 def test_the_posterior_draws_as_the_model_does():
@@ -218,8 +209,8 @@ def test_the_posterior_draws_as_the_model_does():
         z, drawn = q.sample(torch.Size([20_000])), model.draw(x, num_samples=20_000).z
     for name in ("z3", "z2", "z1"):
         both: Any = torch.stack([z[name], drawn[name]])
-        within(both[0] - both[1], 0.0)
-        within(both[0].square() - both[1].square(), 0.0)
+        assert_within(both[0] - both[1], 0.0)
+        assert_within(both[0].square() - both[1].square(), 0.0)
     lone: Any = q.rsample()
     assert [tuple(leaf.shape) for leaf in lone.values()] == [(2, dim) for dim in DIMS]
     assert q.log_prob(lone).shape == (2,)
@@ -234,19 +225,19 @@ def test_bounds_are_in_their_order_and_divergences_agree_with_samples():
         draw = model.draw(x, num_samples=20_000)
         assert [f.kl is not None and tuple(f.kl.shape) for f in draw.factors] == [(3,), (20_000, 3), (20_000, 3)]
         for factor in draw.factors:
-            within(factor.log_posterior - factor.log_prior - factor.rate(), 0.0)
+            assert_within(factor.log_posterior - factor.log_prior - factor.rate(), 0.0)
         weights = draw.log_weight
         elbo, iwae = weights.mean(0), (weights.view(5, -1, 3).logsumexp(0) - math.log(5)).mean(0)
         assert (elbo < iwae).all()
         assert (iwae < truth).all()
-        within((weights - truth).exp(), 1.0)
+        assert_within((weights - truth).exp(), 1.0)
         gap = []
         for block in model.blocks:  # its divergence from the exact posterior, level by level
             module: Any = block
             h, features = torch.zeros(1, STATE), torch.zeros(1, DATA)
             precision = module.posterior(h, features, module.prior(h)).precision_matrix[0]
             gap.append(0.5 * 0.04 * precision.sum())
-        within(truth - weights, sum(gap))
+        assert_within(truth - weights, sum(gap))
 
 
 # Gradients, of a ladder with two latents whose every layer bends with the one above
@@ -331,8 +322,8 @@ def test_every_estimator_has_the_gradient_of_the_exact_bound(label: str, merge: 
         loss = objective(BITS.expand(copies, -1))
         values.append(loss.bound.mean().detach())
         rounds.append(torch.cat([-g.flatten() for g in torch.autograd.grad(loss.loss, parameters)]))
-    within(torch.stack(rounds), truth)
-    within(torch.stack(values), exact.detach())
+    assert_within(torch.stack(rounds), truth)
+    assert_within(torch.stack(values), exact.detach())
     assert (truth.abs() > 1e-4).sum() > 20  # there is something to be found in most parameters
 
 
@@ -483,7 +474,7 @@ def test_bits_are_drawn_by_the_score_and_have_no_path():
     exact = (draw.q.log_prob(z).exp() * (model.log_joint(x, z) - draw.q.log_prob(z))).sum(0)
     with torch.no_grad():
         many = model.draw(x, num_samples=20_000, path=False)
-    within(many.log_weight, exact.detach())
+    assert_within(many.log_weight, exact.detach())
 
 
 def test_flows_bring_their_density_with_the_sample():

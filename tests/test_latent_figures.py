@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.contour import ContourSet
 
 from subo import figures
+from subo.figures.latent_space import mass_levels
 from test_figures import bars_of, classes_of, dots_of, draw, points_of, texts
 
 
@@ -42,7 +43,7 @@ def test_mass_levels_of_a_gaussian_are_those_of_chi_squared():
     x, y = np.linspace(-6, 6, 241), np.linspace(-9, 9, 241)
     scale = np.array([1.0, 1.5])
     density = np.exp(-0.5 * ((x / scale[0]) ** 2 + (y[:, None] / scale[1]) ** 2))
-    levels = figures._mass_levels(density, np.ones_like(density))
+    levels = mass_levels(density, np.ones_like(density))
     np.testing.assert_allclose(levels, [0.01, 0.1, 0.5], rtol=0.02)  # P(density < level) = level, in two dimensions
 
 

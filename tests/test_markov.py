@@ -10,6 +10,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, StudentT, kl_divergence
 from torch.testing import assert_close
 
+from assertions import assert_within
+from padding import mask_of
 from subo import (
     ELBO,
     IWAE,
@@ -39,22 +41,7 @@ from subo.hidden_markov import StateTable
 from subo.model import Draw
 from subo.steps import Steps, check_mask, masked
 
-
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-9).all()
-
-
-def mask_of(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 # A chain of vectors is a Gaussian
@@ -112,8 +99,8 @@ def test_its_samples_have_the_moments_of_that_gaussian_and_are_differentiable_al
     assert (q.batch_shape, q.event_shape, q.has_rsample) == (Size([2]), Size([3, 2]), True)
     z = q.rsample(Size([20_000]))
     centred = (z.flatten(2) - dense.loc).detach()
-    within(centred, 0.0)
-    within(torch.einsum("kbi,kbj->kbij", centred, centred), dense.covariance_matrix.detach())
+    assert_within(centred, 0.0)
+    assert_within(torch.einsum("kbi,kbj->kbij", centred, centred), dense.covariance_matrix.detach())
     (slope,) = torch.autograd.grad(z[:, :, 2].sum(), model.loc)  # of z_3, by way of z_1 and z_2
     assert_close(slope, 2 * 20_000 * (model.weight @ model.weight).detach().sum(0))
     assert not q.sample(Size([2])).requires_grad
@@ -221,8 +208,8 @@ def test_the_divergence_of_two_gaussian_chains_is_that_of_their_joints():
     (factor,) = q.factors(p, z)
     assert factor.kl is not None
     exact = kl_divergence(a.dense(inputs), b.dense(torch.zeros(2, 3, 2))).detach()
-    within(factor.kl.detach(), exact)
-    within((factor.log_posterior - factor.log_prior).detach(), exact)
+    assert_within(factor.kl.detach(), exact)
+    assert_within((factor.log_posterior - factor.log_prior).detach(), exact)
     assert (factor.kl.std(0) < (factor.log_posterior - factor.log_prior).std(0)).all()  # what the closed form is for
 
 
@@ -454,7 +441,7 @@ def test_the_doubly_reparametrised_gradient_of_iwae_has_the_mean_of_the_pathwise
         dreg, path = (torch.autograd.grad(objective(x).loss, parameters) for objective in objectives)
         differences.append(torch.cat([(a - b).flatten() for a, b in zip(dreg, path, strict=True)]))
     found = torch.stack(differences)
-    within(found, 0.0)
+    assert_within(found, 0.0)
     assert (found.std(0) > 0).all()
 
 

@@ -231,7 +231,7 @@ def test_without_a_gradient_samples_are_decoded_in_parts_to_the_same_values(num_
 
     weight, x, context = torch.randn(d, D), data(4, D), {"scale": torch.rand(4) + 0.5}
     model = VAE(StandardNormal(d), Decoder(), Conditional(Gaussian((d,)), nn.Linear(D, 2 * d)))
-    monkeypatch.setattr("subo.model._DECODED", 8 * D)  # two samples of four data
+    monkeypatch.setattr("subo.sampling._NUMBERS", 8 * D)  # two samples of four data
     z = torch.randn(num_samples, 4, d)
     whole = model.log_joint(x, z, context)
     assert rows == [4 * num_samples]

@@ -10,9 +10,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from assertions import assert_refused
 from subo.named_sets import read_idx
 from subo.sources import load, load_rows
-from test_sources import SUBO_DATA, labels_of, needs, refused, rows_sorted, zipped
+from test_sources import SUBO_DATA, labels_of, needs, rows_sorted, zipped
 
 # Digits
 
@@ -144,7 +145,7 @@ def test_a_failed_download_says_what_to_do(error, monkeypatch, tmp_path):
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
     monkeypatch.setenv("SUBO_DATA", str(tmp_path / "b"))
-    with refused(
+    with assert_refused(
         "mnist",
         tmp_path / "a" / "mnist",
         tmp_path / "b" / "mnist",
@@ -156,7 +157,7 @@ def test_a_failed_download_says_what_to_do(error, monkeypatch, tmp_path):
     ):
         load("mnist", data_dir=tmp_path / "a")
     monkeypatch.delenv("SUBO_DATA")
-    with refused("neither data_dir nor SUBO_DATA is set"):
+    with assert_refused("neither data_dir nor SUBO_DATA is set"):
         load("mnist")
 
 
@@ -166,7 +167,7 @@ def test_a_download_of_something_else_is_refused(monkeypatch):
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
     monkeypatch.delenv("SUBO_DATA", raising=False)
-    with refused("mnist", "(10, 784)"):
+    with assert_refused("mnist", "(10, 784)"):
         load("mnist")
 
 
@@ -174,31 +175,31 @@ def test_idx_files_are_verified(tmp_path):
     path, values = tmp_path / "x.gz", np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
     write_idx(path, values)
     assert np.array_equal(read_idx(path, shape=(4, 3, 2)), values)
-    with refused(path, "(4, 3, 2)", "(4, 2, 3)"):
+    with assert_refused(path, "(4, 3, 2)", "(4, 2, 3)"):
         read_idx(path, shape=(4, 2, 3))
-    with refused(path, "isn't an IDX file"):  # as many axes as labels have
+    with assert_refused(path, "isn't an IDX file"):  # as many axes as labels have
         read_idx(path, shape=(4,))
     whole = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(whole[:-5]))
-    with refused(path, "19 values", "expected 24"):
+    with assert_refused(path, "19 values", "expected 24"):
         read_idx(path, shape=(4, 3, 2))
     path.write_bytes(gzip.compress(whole[:7]))
-    with refused(path, "isn't an IDX file"):
+    with assert_refused(path, "isn't an IDX file"):
         read_idx(path, shape=(4, 3, 2))
     path.write_bytes(gzip.compress(whole)[:-12])
-    with refused(path, "cut off"):
+    with assert_refused(path, "cut off"):
         read_idx(path, shape=(4, 3, 2))
     path.write_bytes(b"<html>not found</html>")
-    with refused(path, "gzip"):
+    with assert_refused(path, "gzip"):
         read_idx(path, shape=(4, 3, 2))
-    with refused(tmp_path / "y.gz", "missing"):
+    with assert_refused(tmp_path / "y.gz", "missing"):
         read_idx(tmp_path / "y.gz", shape=(4, 3, 2))
 
 
 def test_a_folder_without_its_files_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_download)
     (tmp_path / "mnist").mkdir()
-    with refused(tmp_path / "mnist" / "train-images-idx3-ubyte.gz", "missing"):
+    with assert_refused(tmp_path / "mnist" / "train-images-idx3-ubyte.gz", "missing"):
         load("mnist", data_dir=tmp_path)
 
 
@@ -221,17 +222,17 @@ def test_binarized_mnist_is_unpacked(tmp_path):
         assert part.x.nonzero().tolist() == [where]
         assert (part.levels, part.labels, part.event_shape) == (1, None, (1, 28, 28))
     assert list(map(len, (data.train, data.validation, data.test))) == list(sizes.values())
-    with refused("binarized-mnist", "binary already"):
+    with assert_refused("binarized-mnist", "binary already"):
         load("binarized-mnist", data_dir=tmp_path, binarize="static")
     zipped(folder / "binarized_mnist.npz", train=packed["train"], test=packed["test"])
-    with refused("binarized_mnist.npz", "'valid': (10000, 98)", "packed"):
+    with assert_refused("binarized_mnist.npz", "'valid': (10000, 98)", "packed"):
         load("binarized-mnist", data_dir=tmp_path)
 
 
 def test_binarized_mnist_cant_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_download)
     monkeypatch.delenv("SUBO_DATA", raising=False)
-    with refused(tmp_path / "binarized-mnist", "OpenML has no copy", "binarized_mnist.npz", "SUBO_DATA"):
+    with assert_refused(tmp_path / "binarized-mnist", "OpenML has no copy", "binarized_mnist.npz", "SUBO_DATA"):
         load("binarized-mnist", data_dir=tmp_path)
 
 

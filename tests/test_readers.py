@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from assertions import assert_refused
 from subo.data import split
 from subo.sources import load, load_rows
-from test_sources import labels_of, refused, rows_sorted, saved, text, zipped
+from test_sources import labels_of, rows_sorted, saved, text, zipped
 
 # Arrays
 
@@ -32,7 +33,7 @@ def test_an_array_of_reals(tmp_path):
 def test_few_rows_can_be_read_but_not_split(n, tmp_path):
     path = saved(tmp_path / "x.npy", np.full((n, 4), 0.5))
     assert load_rows(path).x.shape == (n, 4)
-    with refused(path, "one row" if n == 1 else "2 rows"):
+    with assert_refused(path, "one row" if n == 1 else "2 rows"):
         load(path)
 
 
@@ -90,7 +91,7 @@ def test_pixels_of_0_and_255_are_binary(tmp_path):
 def test_arrays_that_cant_be_used(array, facts, tmp_path):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
     for read in (load, load_rows):
-        with refused(tmp_path / "x.npy", *facts):
+        with assert_refused(tmp_path / "x.npy", *facts):
             read(tmp_path / "x.npy")
 
 
@@ -98,10 +99,10 @@ def test_values_that_arent_finite_are_refused(tmp_path):
     array = np.zeros((5, 4))
     array[3, 2] = np.nan
     for read in (load, load_rows):
-        with refused("x.npy", "1 of 20", "nan", "row 4, column 3"):
+        with assert_refused("x.npy", "1 of 20", "nan", "row 4, column 3"):
             read(saved(tmp_path / "x.npy", array))
     array[3, 2], array[1, 0] = 0, -1e39  # in float64 it is finite
-    with refused("1 of 20", "-inf", "row 2, column 1", "float32"):
+    with assert_refused("1 of 20", "-inf", "row 2, column 1", "float32"):
         load(saved(tmp_path / "x.npy", array))
 
 
@@ -126,7 +127,7 @@ def test_npz_of_one_array_and_labels(tmp_path):
 @pytest.mark.parametrize("labels", [np.arange(5), np.zeros(6), np.zeros((6, 1), dtype=int), np.array(list("abcdef"))])
 def test_npz_labels_that_cant_be_used(labels, tmp_path):
     zipped(tmp_path / "x.npz", x=np.zeros((6, 2)), labels=labels)
-    with refused("x.npz", "labels must be 6 integers", labels.shape, labels.dtype):
+    with assert_refused("x.npz", "labels must be 6 integers", labels.shape, labels.dtype):
         load(tmp_path / "x.npz")
 
 
@@ -134,7 +135,7 @@ def test_npz_without_an_evident_array_is_refused(tmp_path):
     x = np.zeros((6, 2))
     for arrays in ({"a": x[None], "b": x[None]}, {"train": x, "test": x}, {"labels": x}):
         zipped(tmp_path / "x.npz", **arrays)
-        with refused("x.npz", ", ".join(arrays), "train, validation and test", "labels"):
+        with assert_refused("x.npz", ", ".join(arrays), "train, validation and test", "labels"):
             load(tmp_path / "x.npz")
 
 
@@ -160,12 +161,12 @@ def test_npz_parts_share_the_meaning_of_a_value(tmp_path):
     assert data.kind == "grey"
     assert [part.levels for part in (data.train, data.validation, data.test)] == [255, 255, 255]
     zipped(path, train=np.zeros((3, 2)), validation=np.zeros((3, 2)), test=np.zeros((3, 4)))
-    with refused("x.npz", "one event shape", "'test': ((4,)"):
+    with assert_refused("x.npz", "one event shape", "'test': ((4,)"):
         load(path)
     bad = np.zeros((3, 2))
     bad[0, 1] = np.inf
     zipped(path, train=np.zeros((3, 2)), validation=bad, test=np.zeros((3, 2)))
-    with refused("x.npz, array validation", "row 1, column 2"):
+    with assert_refused("x.npz, array validation", "row 1, column 2"):
         load(path)
 
 
@@ -189,9 +190,9 @@ def test_what_binarisation_of_rows_refuses_and_keeps(tmp_path):
     bits = saved(tmp_path / "bits.npy", np.eye(4, dtype=np.uint8)[None])
     assert torch.equal(load_rows(bits, binarize="static").x, torch.eye(4, dtype=torch.uint8)[None, None])
     reals = saved(tmp_path / "reals.npy", np.array([[0.5, 2.0]]))
-    with refused("reals.npy", "only grey", "real"):
+    with assert_refused("reals.npy", "only grey", "real"):
         load_rows(reals, binarize="static")
-    with refused("binary already"):
+    with assert_refused("binary already"):
         load(saved(tmp_path / "many.npy", np.eye(4)), binarize="dynamic")
 
 
@@ -247,12 +248,12 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
 )
 def test_tables_that_cant_be_used(content, facts, tmp_path):
     for read in (load, load_rows):
-        with refused(tmp_path / "x.csv", *facts):
+        with assert_refused(tmp_path / "x.csv", *facts):
             read(text(tmp_path / "x.csv", content))
 
 
 def test_a_table_of_one_row(tmp_path):
     path = text(tmp_path / "x.csv", "a,b\n1,2")
     assert load_rows(path).x.tolist() == [[1.0, 2.0]]
-    with refused(path, "one row"):
+    with assert_refused(path, "one row"):
         load(path)

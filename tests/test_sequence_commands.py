@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from command_line import assert_refused, run
 from subo.evaluation import Depth, evaluate_fully
 from subo.experiments import open_run
 from subo.full_evaluation import _by_part
 from subo.sources import load_rows
-from test_cli import refused, run
 
 SMALL = ["--latent-dim", 2, "--reader-hidden", 6, "--transition-hidden", 6, "--hidden", 6, "--epochs", 2]
 
@@ -103,13 +103,12 @@ def test_samples_and_forecasts(fitted: Path, waves: Path, tmp_path: Path):
 
 def test_data_and_recipe_must_agree(fitted: Path, waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     out = tmp_path / "run"
-    assert "--recipe deep-markov" in refused(capsys, "fit", waves, "--out", out)
-    assert "digits are single data" in refused(capsys, "fit", "digits", "--recipe", "deep-markov", "--out", out)
+    assert "--recipe deep-markov" in assert_refused(capsys, "fit", waves, "--out", out)
+    assert "digits are single data" in assert_refused(capsys, "fit", "digits", "--recipe", "deep-markov", "--out", out)
     assert not out.exists()
-    assert ".npz, .csv" in refused(capsys, "encode", fitted, waves, "--out", tmp_path / "z.png")
-    assert "--steps" in refused(capsys, "forecast", fitted, waves, "--steps", 0, "--out", tmp_path / "f.csv").replace(
-        "steps and", "--steps and"
-    )
+    assert ".npz, .csv" in assert_refused(capsys, "encode", fitted, waves, "--out", tmp_path / "z.png")
+    message = assert_refused(capsys, "forecast", fitted, waves, "--steps", 0, "--out", tmp_path / "f.csv")
+    assert "steps and num_samples must be at least 1: got 0" in message
 
 
 def test_what_cannot_be_trained_is_refused_before_a_run_is_replaced(
@@ -118,7 +117,7 @@ def test_what_cannot_be_trained_is_refused_before_a_run_is_replaced(
     out = tmp_path / "run"
     base = ["fit", waves, "--recipe", "deep-markov", "--out", out, "--quiet", *SMALL]
     for options in (["--gradient", "dreg"], ["--gradient", "score-function", "--free-bits", 1]):
-        refused(capsys, *base, *options)
+        assert_refused(capsys, *base, *options)
         assert not out.exists()
 
 

@@ -1,7 +1,6 @@
 """Where arrays come from and go to: names before files, parts, and files that are written whole or not at all."""
 
 import os
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from assertions import assert_refused
 from subo.data import Split
 from subo.errors import InputError
 from subo.named_sets import NAMES
@@ -23,15 +23,6 @@ def needs(name):
     return pytest.mark.skipif(
         not (SUBO_DATA / name).is_dir(), reason=f"the folder {name} isn't in $SUBO_DATA, or that isn't set"
     )
-
-
-@contextmanager
-def refused(*facts):
-    """The message of the error inside holds all facts."""
-    with pytest.raises(InputError) as info:
-        yield
-    for fact in facts:
-        assert str(fact) in str(info.value)
 
 
 def labels_of(part: Split) -> Tensor:
@@ -63,15 +54,16 @@ def text(path, content):
 
 def test_an_unknown_name_is_answered_by_the_known(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with refused("'fashion_mnist'", "not found", "Did you mean 'fashion-mnist'?", *NAMES, ".npy", ".csv", ".png"):
+    endings = [".npy", ".csv", ".png"]
+    with assert_refused("'fashion_mnist'", "not found", "Did you mean 'fashion-mnist'?", *NAMES, *endings):
         load("fashion_mnist")
-    with refused("Did you mean 'mnist'?"):
+    with assert_refused("Did you mean 'mnist'?"):
         load("MNIST")
     with pytest.raises(InputError) as info:
         load("measurements.csv")
     assert "'measurements.csv' not found" in str(info.value)
     assert "Did you mean" not in str(info.value)
-    with refused("'digits' not found"):  # a path is never a name
+    with assert_refused("'digits' not found"):  # a path is never a name
         load(Path("digits"))
 
 
@@ -84,20 +76,20 @@ def test_a_name_goes_before_a_file_and_a_path_before_a_name(monkeypatch, tmp_pat
 
 
 def test_files_that_cant_be_used(tmp_path):
-    with refused("table.xlsx", "unknown format '.xlsx'", ".npy", ".npz", ".csv", "folder of images"):
+    with assert_refused("table.xlsx", "unknown format '.xlsx'", ".npy", ".npz", ".csv", "folder of images"):
         load(text(tmp_path / "table.xlsx", "x"))
     for name in ("x.npy", "x.npz", "x.csv"):
-        with refused(name, "empty"):
+        with assert_refused(name, "empty"):
             load(text(tmp_path / name, ""))
     for name in ("y.npy", "y.npz"):
-        with refused(name, "can't be read as a NumPy file"):
+        with assert_refused(name, "can't be read as a NumPy file"):
             load(text(tmp_path / name, "these are no numbers"))
     whole = saved(tmp_path / "z.npy", np.zeros((9, 4))).read_bytes()
     (tmp_path / "z.npy").write_bytes(whole[:-8])
-    with refused("z.npy", "cut off"):
+    with assert_refused("z.npy", "cut off"):
         load(tmp_path / "z.npy")
     (tmp_path / "w.csv").write_bytes(b"a,b\n1,\xff\n")
-    with refused("w.csv", "UTF-8"):
+    with assert_refused("w.csv", "UTF-8"):
         load(tmp_path / "w.csv")
 
 
@@ -109,7 +101,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("numpy.load", forbidden)
     monkeypatch.setattr(Path, "open", forbidden)
     for path in (npy, table):
-        with refused(path, "Permission denied"):
+        with assert_refused(path, "Permission denied"):
             load(path)
 
 
@@ -150,17 +142,17 @@ def test_csv_headers(tmp_path):
 
 def test_what_cant_be_saved(tmp_path):
     x = np.zeros((2, 3))
-    with refused("x.txt", ".npy or .csv", "'.txt'"):
+    with assert_refused("x.txt", ".npy or .csv", "'.txt'"):
         save_array(tmp_path / "x.txt", x)
-    with refused("2 names for 3 columns"):
+    with assert_refused("2 names for 3 columns"):
         save_array(tmp_path / "x.csv", x, names=["a", "b"])
-    with refused(tmp_path / "none" / "x.npy", "exist"):
+    with assert_refused(tmp_path / "none" / "x.npy", "exist"):
         save_array(tmp_path / "none" / "x.npy", x)
     text(tmp_path / "file", "")
-    with refused(tmp_path / "file" / "x.csv"):
+    with assert_refused(tmp_path / "file" / "x.csv"):
         save_array(tmp_path / "file" / "x.csv", x)
     (tmp_path / "taken.csv").mkdir()
-    with refused(tmp_path / "taken.csv", "can't be written"):
+    with assert_refused(tmp_path / "taken.csv", "can't be written"):
         save_array(tmp_path / "taken.csv", x)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.csv"]
 
@@ -174,7 +166,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("numpy.save", full)
-    with refused(path, "No space left"):
+    with assert_refused(path, "No space left"):
         save_array(path, np.zeros((2, 2)))
     assert np.array_equal(np.load(path), np.ones((2, 2)))
     assert [p.name for p in tmp_path.iterdir()] == ["x.npy"]

@@ -10,6 +10,8 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 from torch.testing import assert_close
 
+from assertions import assert_within
+from padding import mask_of
 from subo import ELBO, IWAE, VAE, Gaussian, InputError, LinearGaussianStateSpace, MarkovDistribution, Objective, fit
 from subo.evaluation import ais, gaps, log_marginal
 from subo.state_space import SharedCovariance
@@ -17,21 +19,7 @@ from subo.state_space import SharedCovariance
 LENGTHS = (6, 1, 3, 4)
 
 
-@pytest.fixture(autouse=True)
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def mask_of(*lengths: int) -> Tensor:
-    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-
-
-def within(estimates: Tensor, truth: Tensor | float):
-    """Whether the mean of independent estimates, along the first axis, is within five standard errors of the truth."""
-    error = (estimates.mean(0) - truth).abs()
-    assert (error <= 5 * estimates.std(0) / len(estimates) ** 0.5 + 1e-9).all()
+pytestmark = pytest.mark.usefixtures("double_by_default")
 
 
 def random_model(dim: int = 3, latent_dim: int = 2, *, length: int | None = None, noise: float = 0.5):
@@ -115,9 +103,9 @@ def test_the_posterior_is_a_chain_with_the_density_of_the_conditional_gaussian()
     z = torch.randn(3, 4, 5, 2)
     assert_close(q.log_prob(z), exact.log_prob(z.flatten(2)))
     drawn = q.rsample(Size([20_000])).detach().flatten(2)
-    within(drawn, exact.loc.detach())
+    assert_within(drawn, exact.loc.detach())
     centred = drawn - exact.loc.detach()
-    within(torch.einsum("kbi,kbj->kbij", centred, centred), exact.covariance_matrix.detach())
+    assert_within(torch.einsum("kbi,kbj->kbij", centred, centred), exact.covariance_matrix.detach())
 
 
 def test_with_the_exact_posterior_every_weight_and_its_gradient_are_the_evidences():
@@ -134,7 +122,7 @@ def test_with_the_exact_posterior_every_weight_and_its_gradient_are_the_evidence
                 assert_close(a, b)
     kl = vae.draw(x, context, num_samples=4000).factors[0].kl
     assert kl is not None
-    within(kl.detach(), expected_rate(model, x, context["mask"]))
+    assert_within(kl.detach(), expected_rate(model, x, context["mask"]))
 
 
 def expected_rate(model: LinearGaussianStateSpace, x: Tensor, mask: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from command_line import assert_refused, run
 from shapes import unchecked_shapes
-from test_cli import refused, run
 
 LONG = [
     "--latent-dim",
@@ -67,7 +67,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     if number != signal.SIGKILL:
         assert "Go on with: subo fit --resume" in stderr
     assert not (out / "model.safetensors").exists()
-    assert "--beta" in refused(capsys, "fit", "--resume", "--out", out, "--beta", 2)
+    assert "--beta" in assert_refused(capsys, "fit", "--resume", "--out", out, "--beta", 2)
     assert run("fit", "--resume", "--out", out, "--quiet", "--evaluation-samples", 5) == 0
     resumed = load_file(out / "model.safetensors")
     assert resumed.keys() == uninterrupted.keys()

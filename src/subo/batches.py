@@ -97,7 +97,7 @@ def _of_like_length(
 ) -> Integer[Tensor, " N"]:
     """The same data, sorted by length within every few batches; whole batches in a random order."""
     pools = order.split(POOL * batch_size)
-    batches = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools]).split(batch_size)
+    parts = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools]).split(batch_size)
     whole = len(order) // batch_size
-    shuffled = [batches[b] for b in torch.randperm(whole, generator=generator).tolist()]
-    return torch.cat([*shuffled, *batches[whole:]])
+    shuffled = [parts[b] for b in torch.randperm(whole, generator=generator).tolist()]
+    return torch.cat([*shuffled, *parts[whole:]])

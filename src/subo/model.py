@@ -11,7 +11,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
 from subo.errors import InputError
-from subo.sampling import folded_samples, log_prob_of_samples, some_at_a_time
+from subo.sampling import decoded_at_a_time, folded_samples, log_prob_of_samples, some_at_a_time
 from subo.typing import Context, Latent, Path, leaves, map_latent
 
 __all__ = [
@@ -23,9 +23,6 @@ __all__ = [
     "mean_over_samples",
     "sum_layers",
 ]
-
-_DECODED = 2_000_000
-"""Numbers of p(x|z), 8 MB of float32, that are computed at a time where no gradient is asked for."""
 
 
 def divergence(q: Distribution, p: Distribution) -> Tensor | None:
@@ -306,10 +303,8 @@ class VAE(nn.Module):
         return log_prob_of_samples(p, x, num_samples)
 
     def _samples_at_a_time(self, x: Tensor) -> int:
-        """How many samples of each datum have at most so many numbers that describe their p(x|z)."""
-        family = getattr(self.likelihood, "family", None)
-        params, elements = getattr(family, "num_params", 1), getattr(family, "event_shape", Size()).numel()
-        return max(1, _DECODED // max(1, x.numel() * max(1, params // max(1, elements))))
+        """Of each datum in a batch."""
+        return max(1, decoded_at_a_time(self.likelihood, x.shape[1:].numel()) // max(1, len(x)))
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

@@ -11,7 +11,9 @@ from torch.distributions import Distribution
 from subo.errors import InputError
 from subo.typing import Latent, Path, leaves, map_latent
 
-__all__ = ["folded_samples", "log_prob_of_samples", "sampled", "some_at_a_time"]
+__all__ = ["decoded_at_a_time", "folded_samples", "log_prob_of_samples", "sampled", "some_at_a_time"]
+
+_NUMBERS = 2_000_000  # that describe p(x|z), in one tensor: 8 MB of float32
 
 
 def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
@@ -52,6 +54,18 @@ def folded_samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[La
         return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
     lone = map_latent(lambda leaf: leaf.unsqueeze(0), sample)
     return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
+
+
+def decoded_at_a_time(likelihood: Any, num_elements: int) -> int:
+    """How many latents to decode at a time: their p(x|z) are described by a bounded number of numbers.
+
+    Args:
+        likelihood: Its family, where it has one, says how many numbers describe its elements; else one each.
+        num_elements: How many numbers a datum has; of sequences those of all steps, where the family tells of one.
+    """
+    family = getattr(likelihood, "family", None)
+    params, elements = getattr(family, "num_params", 1), getattr(family, "event_shape", Size()).numel()
+    return max(1, _NUMBERS // max(1, num_elements * max(1, params // max(1, elements))))
 
 
 def some_at_a_time(

@@ -49,9 +49,8 @@ def built(config: dict[str, Any], data: Data | None) -> Objective:
     seed = config["data"]["seed"]
     examples = None
     if data is not None:
-        most = max(
-            1, _EXAMPLES * data.train.event_shape.numel() // data.train.num_elements
-        )  # of sequences, as many steps
+        steps = data.train.num_elements // data.train.event_shape.numel()  # of sequences, else one
+        most = max(1, _EXAMPLES // steps)
         index = torch.randperm(len(data.train), generator=stream("examples", seed))[:most]
         examples, context = data.train.read(index, generator=stream("example bits", seed))
         if data.sequential:  # the steps, whatever their sequence

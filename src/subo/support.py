@@ -15,9 +15,17 @@ from subo.model import LatentVariableModel
 from subo.objective import Objective
 from subo.randomness import forked
 
-__all__ = ["check_draws", "check_support"]
+__all__ = ["check_draws", "check_support", "support_of"]
 
 _CHUNK = 10_000
+
+
+def support_of(distribution: Distribution) -> Any:
+    """Where a distribution has a density; None where it does not tell, for which torch's property raises."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return None
 
 
 @torch.no_grad()
@@ -41,7 +49,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
             f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
             f"{tuple(x.shape[1:])}. {_shape_hint(p, x.shape[1:])}"
         )
-    support = _support(p)
+    support = support_of(p)
     if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
         return
     split = replace(split, resample=False)  # noise leaves a value in its cell: that of its middle tells
@@ -60,13 +68,6 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         if not inside.all():
             row = int((~inside).nonzero()[0, 0])
             raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
-
-
-def _support(p: Distribution) -> constraints.Constraint | None:
-    try:
-        return p.support
-    except NotImplementedError:
-        return None
 
 
 def _shape_hint(p: Distribution, came: torch.Size) -> str:

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution
 
 from subo import context as contexts
 from subo.devices import evaluating, place
@@ -15,6 +14,7 @@ from subo.errors import InputError
 from subo.evaluation.hamiltonian import Bridge, State, adapted, pack, transition
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
+from subo.support import support_of
 from subo.typing import Context, Latent, map_latent
 
 __all__ = ["AnnealedEstimate", "Annealing", "Start", "TemperatureSchedule", "ais", "begin", "has_discrete_latents"]
@@ -261,7 +261,7 @@ def _log_prior(model: Any, draw: Draw, context: Context) -> Any:
 def _inside(draw: Draw, start: Start) -> Any:
     """Which latents the prior, and a posterior that chains start from, have a density at; all of a graph's."""
     only = draw.factors[0]
-    supports = [_support(p) for p in ((only.p, only.q) if start == "posterior" else (only.p,))]
+    supports = [support_of(p) for p in ((only.p, only.q) if start == "posterior" else (only.p,))]
 
     def inside(z: Latent) -> Tensor:
         if not isinstance(z, Tensor):
@@ -274,18 +274,10 @@ def _inside(draw: Draw, start: Start) -> Any:
     return inside
 
 
-def _support(distribution: Distribution) -> Any:
-    """Where a distribution has a density; None where it does not tell."""
-    try:
-        return distribution.support
-    except NotImplementedError:
-        return None
-
-
 def has_discrete_latents(draw: Draw) -> bool:
     """Whether any layer's posterior or prior is over values that one cannot move between."""
     distributions = [distribution for factor in draw.factors for distribution in (factor.q, factor.p)]
-    return any(getattr(_support(distribution), "is_discrete", False) for distribution in distributions)
+    return any(getattr(support_of(distribution), "is_discrete", False) for distribution in distributions)
 
 
 def _mean(accepted: Tensor, temperatures: int) -> Tensor:

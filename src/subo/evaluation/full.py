@@ -190,12 +190,10 @@ class _Plan:
             Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed, annealing),
             Stage("bracket", "a bracket on simulated data", tens, self.sandwich, sandwich),
         ]
-        encoded = not isinstance(
-            getattr(self.model, "posterior", None), Local | Given
-        )  # which knows its own data alone
+        own_data_alone = isinstance(getattr(self.model, "posterior", None), Local | Given)
         flat = self.split.lengths is None  # one vector a datum, as labels are one a datum
         labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
-        if encoded and flat and labelled:
+        if flat and labelled and not own_data_alone:
             stages.insert(3, Stage("probe", "labels from latents", whole, self.probe))
         return stages
 

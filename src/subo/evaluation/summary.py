@@ -17,10 +17,10 @@ from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import VAE, LatentVariableModel
 from subo.randomness import forked
+from subo.sampling import decoded_at_a_time
 from subo.support import check_support
 from subo.typing import map_latent
 
-_NUMBERS = 2_000_000  # in one tensor of a pass: 8 MB of float32
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "latents_at_a_time",
     "layer_numbers",
+    "linearized_ratio",
     "measure",
     "numbers_per_step",
     "rows_at_a_time",
@@ -246,24 +247,13 @@ def measure(
 
 
 def numbers_per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
-    """Ratios of sums, ``sum_i v_i / sum_i T_i``; the errors are those of a ratio, by the delta method."""
-    steps = lengths.double()
-
-    def of(values: Tensor) -> tuple[float, float]:
-        ratio = values.sum() / steps.sum()
-        return ratio.item(), ((values - ratio * steps).std() / (math.sqrt(len(steps)) * steps.mean())).item()
-
-    log_px, log_px_se = of(scores.log_px)
-    elbo, elbo_se = of(scores.elbo)
-    return {
-        "log_px": log_px,
-        "log_px_se": log_px_se,
-        "elbo": elbo,
-        "elbo_se": elbo_se,
-        "rate": of(scores.rate)[0],
-        "distortion": of(scores.distortion)[0],
-        "num_steps": int(steps.sum()),
+    """Ratios of sums, ``sum_i v_i / sum_i T_i``, and their errors."""
+    terms = {
+        name: linearized_ratio(getattr(scores, name), lengths) for name in ("log_px", "elbo", "rate", "distortion")
     }
+    means = {name: values.mean().item() for name, values in terms.items()}
+    errors = {f"{name}_se": terms[name].std().item() / math.sqrt(len(lengths)) for name in ("log_px", "elbo")}
+    return means | errors | {"num_steps": int(lengths.sum())}
 
 
 def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
@@ -273,10 +263,21 @@ def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
         log_px: ``(N,)``, in nats.
         elements: D_i, how many numbers each datum has; the same for all, or those of sequences.
     """
-    bits = -log_px / math.log(2)
-    sizes = torch.as_tensor(elements, dtype=bits.dtype).expand(len(bits))
-    ratio = bits.sum() / sizes.sum()
-    return ratio + (bits - ratio * sizes) / sizes.mean()
+    return linearized_ratio(-log_px / math.log(2), elements)
+
+
+def linearized_ratio(values: Tensor, sizes: Tensor | int) -> Tensor:
+    """``R + (v_i - R s_i) / mean(s)`` with ``R = sum_i v_i / sum_i s_i``: numbers whose mean is that ratio.
+
+    The standard error of their mean is the ratio's, to the first order in the data's fluctuations (delta method).
+
+    Args:
+        values: v, ``(N,)``.
+        sizes: s, ``(N,)``, or the same for all.
+    """
+    sizes = torch.as_tensor(sizes, dtype=values.dtype).expand(len(values))
+    ratio = values.sum() / sizes.sum()
+    return ratio + (values - ratio * sizes) / sizes.mean()
 
 
 def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
@@ -295,10 +296,8 @@ def latents_at_a_time(model: Any, split: Split) -> int:
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to decode at a time: bounded by the numbers that describe one p(x|z)."""
-    family = getattr(getattr(model, "likelihood", None), "family", None)
-    steps = split.num_elements // split.event_shape.numel()
-    return max(1, min(5000, _NUMBERS // (steps * getattr(family, "num_params", split.event_shape.numel()))))
+    """How many latents to decode at a time, 5,000 at the most."""
+    return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements))
 
 
 @torch.no_grad()
@@ -314,7 +313,5 @@ def share_at_floor(model: Any, split: Split) -> float | None:
         z = map_latent(lambda leaf: leaf[0], model.draw(x, context, path=False).z)
         if "mask" not in context:
             return share(model.decode(z, context))
-        states = map_latent(
-            lambda leaf: leaf[context["mask"]].unsqueeze(1), z
-        )  # sequences of one step, all of them real
-        return share(model.decode(states).steps)
+        real = map_latent(lambda leaf: leaf[context["mask"]].unsqueeze(1), z)  # as sequences of one step each
+        return share(model.decode(real).steps)

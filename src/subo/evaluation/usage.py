@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.nn.functional import one_hot
 
 from subo.batches import batches
 from subo.data import Split
 from subo.devices import evaluating, place
 from subo.markov import MarkovDistribution
-from subo.model import Draw, Factor, LatentVariableModel
+from subo.model import Draw, Factor, LatentVariableModel, divergence
 from subo.randomness import forked
 
 __all__ = [
@@ -245,11 +245,8 @@ def _kl_by_dimension(factor: Factor) -> Tensor | None:
         return None
     if len(factor.q.batch_shape) > 1 or len(p.batch_shape) > 1:
         return (q.log_prob(factor.z) - p.base_dist.log_prob(factor.z)).mean(0).flatten(1)
-    try:
-        prior = p.base_dist.expand(q.batch_shape)  # torch's divergence of bits does not broadcast
-        return kl_divergence(q, prior).flatten(1)
-    except NotImplementedError:
-        return None
+    kl = divergence(q, p.base_dist)
+    return None if kl is None else kl.flatten(1)
 
 
 def is_compound(draw: Draw) -> bool:

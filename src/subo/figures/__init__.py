@@ -7,7 +7,6 @@ other event is drawn as a vector over its features.
 
 # Names imported `as` themselves aren't public: the tests look at them.
 from subo.figures.data_space import decoder_grid, reconstructions, samples, tile
-from subo.figures.latent_space import _mass_levels as _mass_levels
 from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
 from subo.figures.layers import layers
 from subo.figures.style import BLUE as BLUE

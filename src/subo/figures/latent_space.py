@@ -27,7 +27,7 @@ from subo.figures.style import (
 )
 from subo.files import replacing
 
-__all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane"]
+__all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane", "mass_levels"]
 
 MAX_POINTS = 5_000
 ACTIVE_VARIANCE = 0.01
@@ -152,7 +152,7 @@ def latent_plane(
 def _draw_prior(axes: Axes, x: ndarray, y: ndarray, log_density: ndarray) -> bool:
     """Draws the contours of a prior, if there are any: a flat one has none."""
     density = np.exp(log_density - log_density.max())
-    levels = _mass_levels(density, np.outer(np.gradient(y), np.gradient(x)))
+    levels = mass_levels(density, np.outer(np.gradient(y), np.gradient(x)))
     if len(levels) < len(PRIOR_MASSES) or levels[0] <= density.min():
         return False
     seen = density >= levels[0]
@@ -165,7 +165,7 @@ def _draw_prior(axes: Axes, x: ndarray, y: ndarray, log_density: ndarray) -> boo
     return True
 
 
-def _mass_levels(density: ndarray, area: ndarray) -> ndarray:
+def mass_levels(density: ndarray, area: ndarray) -> ndarray:
     """The densities, rising, above which the cells of a grid hold 99, 90 and 50% of its mass."""
     order = np.argsort(-density, axis=None)
     mass = np.cumsum((density * area).ravel()[order])
