@@ -1,6 +1,7 @@
 """What a fit says before it trains, of what it read and chose, and after: why it is over."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subo.messages import say
@@ -15,6 +16,7 @@ _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
 _NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
 _NAMED = 5  # columns
+_RISING = 0.1  # nats in the last tenth of training
 
 
 def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool, constant: Sequence[str] = ()) -> None:
@@ -59,12 +61,13 @@ def _latents(options: Mapping[str, Any]) -> str:
     return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
 
 
-def conclude(history: "History", training: Mapping[str, Any], *, trained: bool) -> None:
-    """Prints why training is over.
+def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trained: bool) -> None:
+    """Prints why training is over, and that it ended too early where the bound was still rising.
 
     Args:
         history: What it did, over all sittings.
         training: Its settings.
+        out: The run's folder.
         trained: Whether there was anything to do in this sitting.
     """
     last = history.epochs[-1]
@@ -76,5 +79,21 @@ def conclude(history: "History", training: Mapping[str, Any], *, trained: bool) 
     if trained:
         best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
         say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
+        rise = _rise(history)
+        if rise > _RISING:
+            longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
+            say(
+                f"Careful: the best epoch is the last, and the validation bound rose by {rise:.2f} nats in the last "
+                f"tenth of them: training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
+            )
     else:
         say(f"nothing was left to do: {reason}. A larger --epochs, --minutes or --patience goes on.")
+
+
+def _rise(history: "History") -> float:
+    """By how many nats the validation bound rose in the last tenth of the epochs, where the last is the best."""
+    epochs = history.epochs
+    if len(epochs) < 2 or history.best_epoch != epochs[-1].epoch:
+        return 0.0
+    last, before = epochs[-1].validation, epochs[-1 - max(1, len(epochs) // 10)].validation
+    return 0.0 if last is None or before is None else last.bound - before.bound

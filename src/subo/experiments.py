@@ -300,7 +300,7 @@ def _fitted(
     run.save_weights(experiment.objective.model)
     experiment.objective.eval()
     if progress:
-        conclude(history, training, trained=trained)
+        conclude(history, training, out=run.path, trained=trained)
     return experiment, history
 
 
