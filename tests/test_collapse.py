@@ -80,7 +80,7 @@ def test_dimensions_that_carry_nothing_beside_others_are_pruned():
     assert found.kind == "partial"
     assert found.collapsed == (2, 3, 4, 5, 6, 9, 11, 12)
     assert "Dimensions 3-7, 10, 12, 13 (8 of 13) carry nothing" in found.text
-    assert "The other 5 are not" in found.text
+    assert "The other 5 do carry something" in found.text
     assert "no posterior collapse" in found.text
     assert "--updates aggressive" not in found.text
     assert "Dimension 2 (1 of 2) carries nothing" in judged([1.0, 0.0]).text
@@ -127,6 +127,16 @@ def test_active_units_judge_where_no_divergence_is_known():
     assert "by the variance of the posterior means" in verdict(usage).text
     found = verdict(of([], [0.5, 0.005, 0.02]))
     assert (found.kind, found.collapsed) == ("partial", (1,))
+    assert "its posterior means hardly move" in found.text
+    assert "is the prior" not in found.text
+
+
+def test_inactive_dimensions_beside_a_rate_are_no_collapse():
+    found = verdict(of([], [0.005, 0.0]), rate=0.5)
+    assert (found.kind, found.collapsed) == ("none", ())
+    assert "has not collapsed: the rate is 0.5 nats" in found.text
+    assert "in all 2 latent dimensions" in found.text
+    assert verdict(of([], [0.005, 0.0]), rate=0.05).kind == "full"
 
 
 def test_bits_and_categories_are_judged_one_by_one():

@@ -1,5 +1,7 @@
 """Deep Markov models: their networks by their formulas, padding that changes nothing, and forecasts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -274,6 +276,20 @@ def test_scales_at_the_floor_are_counted_at_real_steps():
             return torch.cat([z, torch.where(z == 0, -100.0, 0.0)], dim=1)
 
     model.likelihood.network = AtZero()
+    assert share_at_floor(model, split) == 0
+
+    class Masked(torch.nn.Module):
+        """Wants to know which steps are real."""
+
+        def __init__(self, likelihood: Any):
+            super().__init__()
+            self.likelihood, self.family = likelihood, likelihood.family
+
+        def forward(self, z: Tensor, mask: Tensor) -> Distribution:
+            assert mask.shape == z.shape[:2]
+            return self.likelihood(z)
+
+    model.likelihood = Masked(model.likelihood)
     assert share_at_floor(model, split) == 0
 
 

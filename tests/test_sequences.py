@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from assertions import assert_refused, assert_within
 from subo import InputError
 from subo.batches import batches
 from subo.data import Split, split
 from subo.evaluation import compare, evaluate, score
+from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
 from subo.named_sets import read_named
 from subo.recipes import deep_markov
 from subo.sequences import padded, positions, unpadded
+from subo.settings import examples_of
 from subo.sources import load, load_rows, save_sequences
 from subo.support import check_support
 
@@ -60,6 +63,37 @@ def test_every_sequence_comes_once_an_epoch_and_whole():
         seen |= dict(zip(batch.context["index"].tolist(), parts, strict=True))
     assert sorted(seen) == list(range(11))
     assert all(np.array_equal(seen[i].numpy(), s) for i, s in enumerate(sequences))
+
+
+@pytest.mark.parametrize("num, size", [(21, 20), (101, 100), (59, 10), (7, 20)])
+def test_sequences_of_all_lengths_count_the_same_in_the_mean_over_epochs(num: int, size: int):
+    """In a batch of B data each counts 1/B: what the last, smaller one holds must not depend on the lengths."""
+    whole, epochs = of(ragged(width=1, lengths=tuple(range(1, num + 1)))), 400
+    counts = torch.zeros(epochs, num, dtype=torch.float64)
+    for epoch in range(epochs):
+        for batch in batches(whole, size, seed=0, epoch=epoch):
+            counts[epoch, batch.context["index"]] = 1 / len(batch.x)
+    longer, shorter = counts[:, num // 2 :].mean(1), counts[:, : num // 2].mean(1)
+    assert_within(longer - shorter, 0.0)
+
+
+def test_examples_are_of_many_sequences_beside_a_long_one():
+    whole = of(ragged(lengths=(*[5] * 199, 5000)))
+    assert examples_of(whole, seed=0).shape == (5995, 2)  # by padded steps only two would have been taken
+    assert examples_of(of(ragged(lengths=(3000,) * 9)), seed=0).shape == (12_000, 2)
+    assert len(examples_of(of(ragged()), seed=0)) == sum(LENGTHS)
+
+
+@pytest.mark.parametrize("length, rows", [(100, 3000), (2000, 150), (10**6, 1)])
+def test_long_sequences_are_scored_a_few_samples_at_a_time(length: int, rows: int):
+    model = deep_markov((1,), likelihood="gaussian").model
+    split = Split(torch.zeros(length, 1), lengths=torch.tensor([length]))
+    assert latents_at_a_time(model, split) == rows_at_a_time(model, split) == rows
+
+
+def test_batches_of_no_sequences_are_refused():
+    with assert_refused("batch_size is 0"):
+        next(batches(of(ragged()), 0, seed=0, epoch=0))
 
 
 def test_sequences_meet_others_of_their_length_in_an_order_of_chance():
@@ -247,6 +281,7 @@ def test_lengths_that_are_not_those_of_the_steps_are_refused():
 
 def test_files_come_in_the_order_in_which_people_count(tmp_path: Path):
     (tmp_path / "rolls").mkdir()
-    for i in (1, 2, 10):
-        np.save(tmp_path / "rolls" / f"{i}.npy", np.full((2, 1), float(i)))
-    assert load_rows(tmp_path / "rolls").x[:, 0].tolist() == [1, 1, 2, 2, 10, 10]
+    names = ["01.npy", "1.npy", "2.npy", "2²7.npy", "10.npy"]
+    for name in reversed(names):
+        np.save(tmp_path / "rolls" / name, np.zeros((2, 1)))
+    assert load_rows(tmp_path / "rolls").names == tuple(names)

@@ -70,12 +70,13 @@ def batches(
         Batches. A process whose share of the last batch is empty gets that batch's first datum, weighing 0,
         so that all processes take the same number of steps.
     """
+    count = num_batches(split, batch_size)
     order = torch.arange(len(split))
     if shuffle:
         order = torch.randperm(len(split), generator=stream("order", seed, epoch))
         if split.lengths is not None:
             order = _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
-    for b in range(first, num_batches(split, batch_size)):
+    for b in range(first, count):
         index = order[b * batch_size : (b + 1) * batch_size]
         generator = stream("batch", seed, epoch, b) if split.resample else None
         if world_size == 1:
@@ -95,9 +96,12 @@ def batches(
 def _of_like_length(
     order: Integer[Tensor, " N"], lengths: Integer[Tensor, " N"], batch_size: int, generator: torch.Generator
 ) -> Integer[Tensor, " N"]:
-    """The same data, sorted by length within every few batches; whole batches in a random order."""
-    pools = order.split(POOL * batch_size)
-    parts = torch.cat([pool[lengths[pool].argsort(stable=True)] for pool in pools]).split(batch_size)
-    whole = len(order) // batch_size
-    shuffled = [parts[b] for b in torch.randperm(whole, generator=generator).tolist()]
-    return torch.cat([*shuffled, *parts[whole:]])
+    """The same data, sorted by length within every few batches; whole batches in a random order.
+
+    The last, smaller batch is taken before they are sorted: its data count more in a step, and any may be among them.
+    """
+    whole = len(order) // batch_size * batch_size
+    pools = order[:whole].split(POOL * batch_size)
+    parts = [part for pool in pools for part in pool[lengths[pool].argsort(stable=True)].split(batch_size)]
+    shuffled = [parts[b] for b in torch.randperm(len(parts), generator=generator).tolist()]
+    return torch.cat([*shuffled, order[whole:]])

@@ -79,7 +79,7 @@ class Experiment:
             raise InputError(
                 f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
                 f"{data.fingerprint}, then {asked['fingerprint']}): its numbers would not belong together. Restore the "
-                "data, or fit again."
+                "data, or fit again; an older version of subo may also have read the same files in another order."
             )
         return data
 

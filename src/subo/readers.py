@@ -57,10 +57,10 @@ def read_file(path: Path) -> Contents:
     return reader(path)
 
 
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Names in the order in which people count: 2.npy before 10.npy."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Names in the order in which people count: 2.npy before 10.npy; 01.npy before 1.npy, of the same number."""
+    parts = re.split(r"(\d+)", path.name)  # every second one is digits
+    return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)], path.name
 
 
 def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:

@@ -1,19 +1,22 @@
 """A run's settings and its model: what depends on the data filled in, and the objective that settings describe."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from subo.conditioning import count_labels
-from subo.data import Data, stream
+from subo.data import Data, Split, stream
 from subo.errors import InputError
 from subo.objective import Objective
 from subo.randomness import forked
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.units import check_likelihood
 
-__all__ = ["built", "resolved"]
+__all__ = ["built", "examples_of", "resolved"]
 
 _EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
 
@@ -47,13 +50,15 @@ def built(config: dict[str, Any], data: Data | None) -> Objective:
     if options.get("inference") == "local":
         options["num_data"] = config["data"]["sizes"]["train"]
     seed = config["data"]["seed"]
-    examples = None
-    if data is not None:
-        steps = data.train.num_elements // data.train.event_shape.numel()  # of sequences, else one
-        most = max(1, _EXAMPLES // steps)
-        index = torch.randperm(len(data.train), generator=stream("examples", seed))[:most]
-        examples, context = data.train.read(index, generator=stream("example bits", seed))
-        if data.sequential:  # the steps, whatever their sequence
-            examples = examples[context["mask"]]
+    examples = None if data is None else examples_of(data.train, seed=seed)
     with forked(seed):
         return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
+
+
+def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
+    """At least 10,000 data in a random order, or all; of sequences the steps of whole ones, without any padding."""
+    chosen = torch.randperm(len(split), generator=stream("examples", seed))
+    steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
+    before = steps[chosen].cumsum(0) - steps[chosen]
+    flat = replace(split.take(chosen[before < _EXAMPLES]), lengths=None, labels=None, names=None)
+    return flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))[0]

@@ -45,7 +45,7 @@ def load(
       (the only one, or `x`, or `data`), and optionally integers `labels` (or `y`);
     - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds integer
       labels; no other name is special;
-    - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files in the order of their names, or a `.npz`
+    - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colours, all give
       `(3, H, W)`; alpha is dropped, and a moving image gives its first frame. If images lie in subfolders

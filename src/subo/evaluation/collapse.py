@@ -26,7 +26,7 @@ class Verdict:
     """Whether the posterior has collapsed to the prior.
 
     Attributes:
-        kind: ``none``: no dimension's posterior is the prior; ``partial``: some dimensions carry nothing, which is how
+        kind: ``none``: no dimension is known to carry nothing; ``partial``: some dimensions carry nothing, which is how
             a model prunes what it does not need; ``full``: all carry nothing, which is posterior collapse.
         collapsed: The dimensions that carry nothing, counted from 0.
         text: The same in plain words, dimensions counted from 1 as in the figures, and what to try.
@@ -47,7 +47,8 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
 
     (Lucas et al., 2019, definition 1). Where the KL of a dimension is not known, below a flow or a prior that does
     not factorise, it is inactive instead: the variance of its posterior means is not above 0.01 (Burda et al., 2016,
-    section 5). A collapse is full where all dimensions have collapsed or the rate is below epsilon.
+    section 5). A collapse is full where all dimensions have collapsed or the rate is below epsilon; but none where
+    all are only known to be inactive, and the rate is not slight (0.1 nats): then z does tell something.
 
     Args:
         usage: Of :func:`~subo.evaluation.usage.latent_usage`.
@@ -70,15 +71,19 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     gone = usage.share_collapsed >= 1 - _DELTA if usage.share_collapsed is not None else ~usage.active
     collapsed, size = tuple(gone.nonzero()[:, 0].tolist()), len(gone)
     empty = rate is not None and rate < COLLAPSED_KL
-    idle_alone = not by_kl and rate is not None and rate >= _SLIGHT  # what varies little may still tell something
-    everything = len(collapsed) == size and not idle_alone
-    kind = "full" if everything or empty else "partial" if collapsed else "none"
+    everything = len(collapsed) == size
     known = [] if rate is None else [f"The rate is {rate:.3g} nats per datum."]
-    sentences = {
-        "none": [_none(size)],
-        "partial": [_partial(collapsed, size, usage.layers)],
-        "full": [_full(size), *known, _TRY],
-    }[kind]
+    kind: Literal["none", "partial", "full"]
+    if (
+        everything and not by_kl and rate is not None and rate >= _SLIGHT
+    ):  # what varies little tells something after all
+        kind, collapsed, sentences = "none", (), [_quiet(size, rate)]
+    elif everything or empty:
+        kind, sentences = "full", [_full(size), *known, _TRY]
+    elif collapsed:
+        kind, sentences = "partial", [_partial(collapsed, size, usage.layers, by_kl=by_kl)]
+    else:
+        kind, sentences = "none", [_none(size)]
     if kind != "full" and rate is not None and rate < _SLIGHT:
         sentences.append(f"But the rate is only {rate:.3g} nats per datum: z tells next to nothing of x. {_TRY}")
     idle = (~usage.active & ~gone).nonzero()[:, 0].tolist() if by_kl and kind != "full" else []
@@ -93,14 +98,23 @@ def _none(size: int) -> str:
     return f"The posterior has not collapsed: in {where} it differs from the prior."
 
 
-def _partial(collapsed: Sequence[int], size: int, layers: Layers) -> str:
+def _quiet(size: int, rate: float) -> str:
+    where = "of the only latent dimension" if size == 1 else f"in all {size} latent dimensions"
+    return (
+        f"The posterior has not collapsed: the rate is {rate:.3g} nats per datum. Yet the posterior means hardly move "
+        f"over the data {where}: what z tells of x is spread thinly, or lies in the posterior's width."
+    )
+
+
+def _partial(collapsed: Sequence[int], size: int, layers: Layers, *, by_kl: bool) -> str:
     one, left = len(collapsed) == 1, size - len(collapsed)
+    why = "posterior is the prior for nearly every datum" if by_kl else "posterior means hardly move over the data"
     return (
         f"{_named(collapsed, layers)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
-        f"{'its' if one else 'their'} posterior is the prior for nearly every datum. The other {left} "
-        f"{'is' if left == 1 else 'are'} not, so this is no posterior collapse: a model prunes dimensions that it "
-        "does not need, which costs nothing (of 50 latents for MNIST, Burda et al. found 19 active). To see whether "
-        "more would be of use, try --kl-warmup-epochs 50 or --free-bits 1, and compare log p(x)."
+        f"{'its' if one else 'their'} {why}. The other {left} {'does' if left == 1 else 'do'} carry something, so this "
+        "is no posterior collapse: a model prunes dimensions that it does not need, which costs nothing (of 50 latents "
+        "for MNIST, Burda et al. found 19 active). To see whether more would be of use, try --kl-warmup-epochs 50 or "
+        "--free-bits 1, and compare log p(x)."
     )
 
 

@@ -18,9 +18,11 @@ from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import VAE, LatentVariableModel
 from subo.randomness import forked
 from subo.sampling import decoded_at_a_time
+from subo.steps import Steps
 from subo.support import check_support
 from subo.typing import map_latent
 
+_STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
 __all__ = [
@@ -290,14 +292,19 @@ def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str,
 
 
 def latents_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to draw at a time: as many as are decoded, eight times that of a VAE: it decodes in parts."""
+    """How many latents to draw at a time: as many as are decoded, eight times that of a VAE: it decodes in parts.
+
+    Not of sequences: the networks that draw and weigh their states take more memory than the decoder.
+    """
     rows = rows_at_a_time(model, split)
-    return min(20_000, 8 * rows) if isinstance(model, VAE) else rows
+    return min(20_000, 8 * rows) if isinstance(model, VAE) and split.lengths is None else rows
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to decode at a time, 5,000 at the most."""
-    return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements))
+    """How many latents to decode at a time, 5,000 at the most; of sequences fewer, so that their steps are bounded."""
+    steps = split.num_elements // split.event_shape.numel()
+    numbers = decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements)
+    return min(5000, numbers, max(1, _STATES // steps))
 
 
 @torch.no_grad()
@@ -314,4 +321,6 @@ def share_at_floor(model: Any, split: Split) -> float | None:
         if "mask" not in context:
             return share(model.decode(z, context))
         real = map_latent(lambda leaf: leaf[context["mask"]].unsqueeze(1), z)  # as sequences of one step each
-        return share(model.decode(real).steps)
+        count = int(context["mask"].sum())
+        p = model.decode(real, {"mask": context["mask"].new_ones(count, 1)})
+        return share(p.steps if isinstance(p, Steps) else p)

@@ -44,7 +44,8 @@ class LatentUsage:
 
     Attributes:
         means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
-        variance: Variance of the posterior means over the data.
+        variance: Variance of the posterior means over the data; of chains over the sequences at each time step, and
+            the mean of that.
         active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
         kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
             prior and posterior factorise over dimensions, and to less below a full-rank posterior.
