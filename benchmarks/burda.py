@@ -99,6 +99,7 @@ def train(
     """Trains a cell, goes on with it, or reads its weights."""
     objective, run = objective_of(cell, images), Run(folder)
     if run.model.exists():
+        print(f"{cell}: weights of {folder}, however they were trained", flush=True)
         run.load_weights(objective)
         return objective
     fit(
@@ -118,13 +119,14 @@ def train(
 
 
 def measure(objective: subo.Objective, run: Run, test: Split, num_samples: int) -> dict:
-    """What evaluation.json holds, measured if it is not there."""
-    if not run.evaluation.exists():
+    """What evaluation.json holds of these data and so many samples, measured if it holds none."""
+    kept = json.loads(run.evaluation.read_text()) if run.evaluation.exists() else {}
+    if (kept.get("num_data"), kept.get("num_samples")) != (len(test), num_samples):
         started = time.monotonic()
         result = asdict(evaluate(objective.model, test, num_samples=num_samples))
-        record = result | {"evaluation_seconds": time.monotonic() - started}
-        run.evaluation.write_text(json.dumps(record, indent=2))
-    return json.loads(run.evaluation.read_text())
+        kept = result | {"evaluation_seconds": time.monotonic() - started}
+        run.evaluation.write_text(json.dumps(kept, indent=2))
+    return kept
 
 
 def main() -> None:

@@ -108,6 +108,7 @@ def main() -> None:
         dropout=arguments.dropout,
     )
     if run.model.exists():
+        print(f"weights of {run.path}, however they were trained", flush=True)
         run.load_weights(objective)
     else:
         fit(
@@ -131,6 +132,7 @@ def main() -> None:
     if arguments.posterior_steps:
         better = Run(arguments.out / "posterior")
         if better.model.exists():
+            print(f"weights of {better.path}, however they were trained", flush=True)
             better.load_weights(objective)
         else:
             train_posterior(objective, data.train, steps=arguments.posterior_steps, learning_rate=5e-4)
@@ -141,7 +143,7 @@ def main() -> None:
     for part in ("validation", "test"):
         started = time.monotonic()
         result = asdict(evaluate(objective.model, getattr(data, part), name=part, num_samples=arguments.num_samples))
-        (arguments.out / f"evaluation-{part}.json").write_text(json.dumps(result, indent=2))
+        (arguments.out / f"evaluation-{part}-{arguments.num_samples}.json").write_text(json.dumps(result, indent=2))
         step = result["per_step"]
         print(
             f"{part:11s} bound {-step['elbo']:.3f} +- {step['elbo_se']:.3f} (theirs {THEIRS['bound']}), -log p(x) "
