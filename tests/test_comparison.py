@@ -244,7 +244,7 @@ def test_a_copy_of_a_run_does_not_differ(runs: Path, tmp_path: Path, capsys: pyt
     assert run("compare", runs / "a", copy, "--num-samples", 5) == 0
     shown = capsys.readouterr().out
     for quantity in ("log p(x)", "ELBO"):
-        assert f"no difference beyond 2 standard errors in {quantity} (0.000 +- 0.000 nats)" in shown
+        assert f"no difference beyond 2 standard errors in {quantity} (0.0000 +- 0.0000 nats)" in shown
 
 
 # What is refused

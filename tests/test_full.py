@@ -18,8 +18,8 @@ from quadrature import exact_log_px, skewed_data, skewed_model
 from shapes import unchecked_shapes
 from subo import VAE, Conditional, Gaussian, InputError, Local, StandardNormal
 from subo.cli import main
-from subo.commands.numbers_table import in_digits
 from subo.data import Split
+from subo.digits import in_digits
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.numbers import BITS, Number, gaps_of, numbers, sentences
@@ -253,8 +253,8 @@ def test_depths_that_make_no_sense_are_refused(settings: dict[str, Any], message
 
 
 def test_numbers_have_two_digits_of_their_error():
-    assert in_digits(-123.456, 1.234) == ("-123.5", "+- 1.2")
-    assert in_digits(0.123456, 0.00234) == ("0.1235", "+- 0.0023")
+    assert in_digits(-123.456, 1.234) == ("-123.5", "1.2")
+    assert in_digits(0.123456, 0.00234) == ("0.1235", "0.0023")
     assert in_digits(12.0, None) == ("12", "")
 
 

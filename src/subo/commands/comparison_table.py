@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from subo.digits import in_digits
+
 if TYPE_CHECKING:
     from subo.evaluation.comparison import Comparison, Estimate, Row
 
@@ -77,9 +79,7 @@ def _lines(estimate: "Estimate", digits: int) -> str:
 def _in_words(difference: "Estimate", quantity: str, name: str, first: str) -> str:
     if not math.isfinite(difference.mean):
         return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
-    # to two digits of the error
-    digits = 3 if difference.standard_error == 0 else max(0, 1 - math.floor(math.log10(difference.standard_error)))
-    numbers = f"{abs(difference.mean):.{digits}f} +- {difference.standard_error:.{digits}f} nats"
+    numbers = " +- ".join(in_digits(abs(difference.mean), difference.standard_error)) + " nats"
     if difference.differs:
         return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
     return f"{name} and {first}: no difference beyond 2 standard errors in {quantity} ({numbers})"

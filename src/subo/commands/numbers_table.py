@@ -1,6 +1,5 @@
 """What ``evaluate --full`` prints: one table, and what it means in sentences."""
 
-import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from textwrap import fill
@@ -10,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from subo.digits import in_digits
+
 if TYPE_CHECKING:
     from subo.evaluation.numbers import Number
 
-__all__ = ["in_digits", "print_numbers"]
+__all__ = ["print_numbers"]
 
 _COLUMNS = 100  # what the table must fit
 
@@ -38,17 +39,8 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
         for line in lines:
             value, error = in_digits(line.value, line.standard_error)
             counts = ("" if count is None else f"{count:,}" for count in (line.num_samples, line.num_data))
-            table.add_row(
-                *(Text(cell) for cell in (f"  {line.name}", value, error, line.unit, line.estimator, *counts))
-            )
+            cells = (f"  {line.name}", value, error and f"+- {error}", line.unit, line.estimator, *counts)
+            table.add_row(*map(Text, cells))
     Console(width=_COLUMNS, highlight=False).print(table)
     for sentence in sentences:
         print(f"\n{fill(sentence, _COLUMNS, break_on_hyphens=False)}")
-
-
-def in_digits(value: float, standard_error: float | None) -> tuple[str, str]:
-    """A value and its error to two digits of the error; four digits of a value that has none."""
-    if standard_error is None or not math.isfinite(standard_error) or not math.isfinite(value):
-        return (f"{value:.0f}" if value == round(value) and math.isfinite(value) else f"{value:.4g}"), ""
-    digits = 4 if standard_error < 1e-4 else min(4, max(0, 1 - math.floor(math.log10(standard_error))))
-    return f"{value:.{digits}f}", f"+- {standard_error:.{digits}f}"

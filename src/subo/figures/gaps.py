@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
+from subo.digits import in_digits
 from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, legend_below, set_labels
 
 __all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
@@ -44,7 +45,7 @@ def gap_bars(
         # the lowest bar may be too flat for a number at its middle to clear the axis
         heights = np.minimum(end, 0) if lowest else end - means / 2
         for x, y, mean, error in zip(places + 0.29, heights, means, errors, strict=True):
-            text = _number(mean) + f"\n± {error:.2f}"
+            text = "\n± ".join(in_digits(mean, error)).replace("-", "−")
             axes.text(x, y, text, va="bottom" if lowest else "center", fontsize=9, color=INK)
     for x, end, error, value in zip(places, ends[1], amortization[1], log_px, strict=True):
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
