@@ -27,16 +27,18 @@ def said(capsys: pytest.CaptureFixture, of: History, **training: object) -> str:
 def test_a_bound_that_was_still_rising_is_told_with_the_command_that_goes_on(capsys: pytest.CaptureFixture):
     rising = [-100.0 + epoch for epoch in range(20)]
     words = said(capsys, history(*rising, best=20), epochs=20)
-    assert "rose by 2.00 nats" in words
+    assert "by 2.00 nats" in words
     assert "subo fit --resume --out runs/a --epochs 40" in words
     assert "--minutes 3" in said(capsys, history(*rising, best=20, stopped_by="minutes"), minutes=1.5)
-    assert "rose by 1.00 nats" in said(capsys, history(-3.0, -2.0, best=2), epochs=2)
+    late = [*rising[:18], -81.0, -81.5]  # the best epoch is not quite the last
+    assert "by 2.25 nats" in said(capsys, history(*late, best=19), epochs=20)
+    assert "by 1.00 nats" in said(capsys, history(-3.0, -2.0, best=2), epochs=2)
 
 
 @pytest.mark.parametrize(
     "bounds, best",
     [
-        ([-100.0, -90.0, -95.0], 2),
+        ([-100.0 + epoch for epoch in range(16)] + [-80.0] + [-84.0] * 3, 15),
         ([-100.0, -90.0, -89.95], 3),
         ([-100.0, -90.0], None),
         ([-100.0], 1),

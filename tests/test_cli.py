@@ -125,7 +125,7 @@ def test_reconstruct_and_sample(fitted: Path, tmp_path: Path):
 def test_score_gives_log_px_with_its_error(fitted: Path, tmp_path: Path):
     assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
     lines = (tmp_path / "s.csv").read_text().splitlines()
-    assert lines[0] == "log_px,standard_error,effective_sample_size"
+    assert lines[0] == "log_px,standard_error,effective_sample_size,pareto_k"
     values = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
     evaluation = json.loads((fitted / "evaluation.json").read_text())
     assert values[:, 0].mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
@@ -213,7 +213,7 @@ def test_numbers_to_be_read_with_care_have_a_warning(
         "num_samples": 1000,
         "at_floor": None,
     } | changes
-    print_evaluation(result, json.loads((fitted / "config.json").read_text()))
+    print_evaluation(result, json.loads((fitted / "config.json").read_text()), run=fitted)
     printed = capsys.readouterr().out
     assert printed.count("Careful") == bool(words)
     for word in words:

@@ -3,11 +3,14 @@
 import json
 import signal
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
 
+from assertions import assert_refused
+from shapes import unchecked_shapes
 from subo import (
     ELBO,
     VAE,
@@ -19,8 +22,10 @@ from subo import (
     Interrupted,
     Objective,
     StandardNormal,
+    evaluate,
     fit,
     mlp,
+    probabilistic_pca,
 )
 from subo.data import Data, Split, split
 from subo.devices import make_fabric
@@ -330,3 +335,17 @@ def test_a_signal_during_the_last_epochs_end_is_obeyed():
 
     with pytest.raises(Interrupted):
         fit(objective(), binary(), epochs=2, on_epoch=ask)
+
+
+@unchecked_shapes()  # and types
+def test_what_is_no_objective_or_no_data_is_refused_with_the_mend():
+    model = probabilistic_pca(5, 2)
+    x, untyped = torch.randn(20, 5), cast(Any, fit)
+    with assert_refused("VAE came", "fit(Objective(model), data)"):
+        untyped(model, x)
+    for data, mend in ((x.numpy(), "torch.from_numpy"), ("a.csv", "subo.load(path)")):
+        with assert_refused(mend):
+            untyped(Objective(model), data)
+        with assert_refused(mend):
+            cast(Any, evaluate)(model, data)
+    assert evaluate(model, x, num_samples=5) == evaluate(model, Split(x), num_samples=5)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from subo.messages import say
@@ -16,7 +17,7 @@ _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
 _NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
 _NAMED = 5  # columns
-_RISING = 0.1  # nats in the last tenth of training
+_RISING = 0.1  # nats from tenth to tenth of the epochs
 
 
 def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool, constant: Sequence[str] = ()) -> None:
@@ -83,17 +84,21 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
         if rise > _RISING:
             longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
             say(
-                f"Careful: the best epoch is the last, and the validation bound rose by {rise:.2f} nats in the last "
-                f"tenth of them: training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
+                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the last tenth of the epochs; "
+                f"training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
             )
     else:
         say(f"nothing was left to do: {reason}. A larger --epochs, --minutes or --patience goes on.")
 
 
 def _rise(history: "History") -> float:
-    """By how many nats the validation bound rose in the last tenth of the epochs, where the last is the best."""
-    epochs = history.epochs
-    if len(epochs) < 2 or history.best_epoch != epochs[-1].epoch:
+    """How much higher the validation bound was in the last tenth of the epochs than in the tenth before, in nats.
+
+    0 where the best epoch is not among the last few, which is how training ends that had its time.
+    """
+    bounds = [epoch.validation.bound for epoch in history.epochs if epoch.validation is not None]
+    tenth = max(1, len(bounds) // 10)
+    if len(bounds) < 2 or (history.best_epoch or 0) <= history.epochs[-1].epoch - max(2, 2 * tenth):
         return 0.0
-    last, before = epochs[-1].validation, epochs[-1 - max(1, len(epochs) // 10)].validation
-    return 0.0 if last is None or before is None else last.bound - before.bound
+    last, before = bounds[-tenth:], bounds[-2 * tenth : -tenth]
+    return fmean(last) - fmean(before)

@@ -25,6 +25,7 @@ __all__ = [
     "Binarize",
     "Data",
     "Split",
+    "as_split",
     "split",
     "stream",
 ]
@@ -178,6 +179,24 @@ class Split:
             return replace(self, x=_noisy(self.x, generator), resample=False)
         bits = _bits(self.x, self.levels, generator).to(torch.uint8)
         return replace(self, x=bits, levels=1, resample=False)
+
+
+def as_split(data: Any) -> Split:
+    """A split as it is; of a tensor, its rows.
+
+    Raises:
+        InputError: It is neither; says what would be.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Tensor):
+        return Split(data)
+    mend = {
+        "Data": "name the part: data.test",
+        "ndarray": "torch.from_numpy(x).float()",
+        "str": "subo.load(path) reads a file, and its .train, .validation and .test are splits",
+    }.get(type(data).__name__, "subo.load reads files; torch.as_tensor makes a tensor of numbers")
+    raise InputError(f"data are a tensor or a Split, and {type(data).__name__} came: {mend}")
 
 
 def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from subo.batches import Batch, batches, num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
-from subo.data import Data, Split
+from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation.information import mutual_information
@@ -112,6 +112,11 @@ def fit(
         >>> len(history.epochs), history.stopped_by
         (2, 'epochs')
     """
+    if not isinstance(objective, Objective):
+        raise InputError(
+            f"fit trains an Objective, a model with its bound, and {type(objective).__name__} came: "
+            "fit(Objective(model), data)"
+        )
     training, validation = _splits(data)
     for name, value in (("epochs", epochs), ("minutes", minutes), ("patience", patience), ("clip", clip)):
         if value is not None and not value > 0:
@@ -234,9 +239,7 @@ def fit(
 def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
     if isinstance(data, Data):
         return data.train, data.validation
-    if isinstance(data, Tensor):
-        return Split(data), None
-    return data, None
+    return as_split(data), None
 
 
 def _stream(split: Split, batch_size: int, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """What the command line says of a run: its numbers, and what is in it."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -43,7 +44,7 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
-def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
+def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Path) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
     # here, since it takes a second that importing this should not
     from subo.units import describe_log_px, is_conditional, kind_of_log_px
@@ -66,11 +67,11 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any]) -> None:
         print(f"  bits/dim    {result['bits_per_dim']:10.3f}" + "   an upper bound" * (kind == "bound"))
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
-    for caution in _cautions(result):
+    for caution in _cautions(result, run):
         print(f"  Careful: {caution}")
 
 
-def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
+def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
     """What should be known of an evaluation before its numbers are used."""
     if result["rate"] < 0.1 or (result["active_units"] == 0 and not result.get("per_step")):  # a state has no unit
         yield (
@@ -82,13 +83,13 @@ def _cautions(result: Mapping[str, Any]) -> Iterator[str]:
         above = "well above" if result["median_ess"] < 5 else "above"
         yield (
             f"the median effective sample size is {result['median_ess']:.1f} of {result['num_samples']}: log p(x) may "
-            f"be {above}. More samples tell: subo evaluate RUN --num-samples {10 * result['num_samples']}"
+            f"be {above}. More samples tell: subo evaluate {run} --num-samples {10 * result['num_samples']}"
         )
     if result.get("high_pareto_k"):  # which older runs do not say
         yield (
             f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} data have Pareto k-hat "
-            "above 0.7: their log p(x) and its error cannot be trusted. More samples tell, or annealing: subo evaluate "
-            "RUN --full"
+            "above 0.7: their log p(x) and its error cannot be trusted. Annealing tells how far it is off: "
+            f"subo evaluate {run} --full"
         )
     if result["at_floor"]:
         yield (
@@ -124,7 +125,7 @@ def print_run(run: Run) -> None:
     Console().print(table)
     measured = [run.evaluation_of(split) for split in SPLITS if run.evaluation_of(split).exists()]
     if measured:  # on the test data, where there is a choice
-        print_evaluation(read_json(measured[0]), config)
+        print_evaluation(read_json(measured[0]), config, run=run.path)
 
 
 def _telling(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,10 @@ DataSource = Annotated[
         "or of sequences."
     ),
 ]
-DataPart = Annotated[Part, Parameter(help="Which part of a data set; files are taken whole, in their order.")]
+DataPart = Annotated[
+    Part,
+    Parameter(help="Which part of a data set; of a file all rows, in their order, or a part of the run's own split."),
+]
 DataDir = Annotated[Path | None, Parameter(help="Where named data sets are looked for.")]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 

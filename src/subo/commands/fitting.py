@@ -54,7 +54,7 @@ def fit(**given: Any) -> None:
     experiment, _ = fitted
     result = experiments.finish_run(experiment, num_samples=given.get("evaluation_samples", 1000), progress=progress)
     if progress:
-        print_evaluation(asdict(result), experiment.config)
+        print_evaluation(asdict(result), experiment.config, run=out)
         say(f"run:      {out}")
         say(f"pictures: {out / 'figures'}")
 

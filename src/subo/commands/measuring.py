@@ -63,7 +63,7 @@ def evaluate(
     result = experiments.evaluate_run(
         experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True
     )
-    print_evaluation(asdict(result), experiment.config)
+    print_evaluation(asdict(result), experiment.config, run=run)
     say(f"written to {experiment.run.evaluation_of(split)}")
 
 

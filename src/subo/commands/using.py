@@ -174,8 +174,8 @@ def score(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .csv with log_px, its standard error and effective sample size in columns, of sequences their
-            steps and log_px per step, and of the files of a folder their names; .npy of log_px.
+        out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
+            sequences their steps and log_px per step, and of the files of a folder their names; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
         data_dir: Where named data sets are looked for.
@@ -183,6 +183,7 @@ def score(
     """
     import numpy as np
 
+    from subo.evaluation.pareto import HIGH_PARETO_K
     from subo.evaluation.summary import score as scored
     from subo.experiments import model_for
     from subo.progress import bar
@@ -206,17 +207,27 @@ def score(
             "log_px": scores.log_px,
             "standard_error": scores.standard_error,
             "effective_sample_size": scores.effective_sample_size,
+            "pareto_k": scores.pareto_k,
         }
         if split.lengths is not None:
             columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
         table = np.stack([column.numpy() for column in columns.values()], axis=1)
         save_array(out, table, names=list(columns), of=split.names)
-    lowest = int(scores.log_px.argmin())
+    by_step = split.lengths is not None  # the sum over steps would tell of the longest sequence
+    values = scores.log_px / split.lengths if split.lengths is not None else scores.log_px
+    lowest = int(values.argmin())
     place = f"in row {lowest + 1}" if split.names is None else f"of {split.names[lowest]}"
     say(
-        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest "
-        f"{scores.log_px[lowest]:.2f} {place}"
+        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest"
+        f"{' per step' * by_step} {values[lowest]:.2f} {place}"
     )
+    doubtful = int((scores.pareto_k > HIGH_PARETO_K).sum())
+    if doubtful:
+        say(
+            f"Careful: the importance weights of {doubtful:,} of {len(split):,} have Pareto k-hat above "
+            f"{HIGH_PARETO_K}: their log p(x) and its error cannot be trusted (column pareto_k). More samples may do: "
+            f"--num-samples {10 * num_samples}"
+        )
 
 
 def _labels_to_draw(num_classes: int, num: int | None, label: int | None) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subo.batches import batches
-from subo.data import Split
+from subo.data import Split, as_split
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.importance import log_marginal
@@ -135,7 +135,7 @@ class Evaluation:
 @torch.no_grad()
 def score(
     model: LatentVariableModel,
-    split: Split,
+    split: Split | Tensor,
     *,
     num_samples: int = 1000,
     max_rows: int | None = None,
@@ -147,7 +147,7 @@ def score(
 
     Args:
         model: The model.
-        split: The data.
+        split: The data, or a tensor of them.
         num_samples: K.
         max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 20,000 at the most.
         seed: Of the samples.
@@ -156,6 +156,7 @@ def score(
     """
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
+    split = as_split(split)
     check_support(model, split)
     parts = []
     max_rows = max_rows or latents_at_a_time(model, split)
@@ -182,7 +183,7 @@ def score(
 
 def evaluate(
     model: LatentVariableModel,
-    split: Split,
+    split: Split | Tensor,
     *,
     name: str = "test",
     num_samples: int = 1000,
@@ -193,7 +194,7 @@ def evaluate(
 
     Args:
         model: The model.
-        split: The data, at least two.
+        split: The data, or a tensor of them, at least two.
         name: What they are called in the record.
         num_samples: K of log p(x).
         seed: Of the samples.
@@ -207,7 +208,7 @@ def evaluate(
 
 def measure(
     model: LatentVariableModel,
-    split: Split,
+    split: Split | Tensor,
     *,
     name: str = "test",
     num_samples: int = 1000,
@@ -216,6 +217,7 @@ def measure(
     advance: Callable[[float], Any] | None = None,
 ) -> tuple[Evaluation, Scores]:
     """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
+    split = as_split(split)
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
