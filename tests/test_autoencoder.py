@@ -301,5 +301,9 @@ def test_ctrl_c_ends_a_search_and_not_one_fit_of_it(monkeypatch):
         raise Interrupted("stopped", signal=signal.SIGINT)
 
     monkeypatch.setattr(subo.autoencoder, "fit", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        GridSearchCV(VariationalAutoencoder(**QUICK), {"latent_dim": [1, 2]}, cv=2).fit(table(20))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            GridSearchCV(VariationalAutoencoder(**QUICK), {"latent_dim": [1, 2]}, cv=2).fit(table(20))
+    finally:
+        signal.signal(signal.SIGINT, before)
