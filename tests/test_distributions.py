@@ -125,7 +125,7 @@ def test_continuous_bernoulli_divergence_is_the_expected_log_ratio():
     p = ContinuousBernoulli(double([3, -1, 1e-8, 0.4, -0.2, 30]).requires_grad_())
     density = q.log_prob(nodes)
     expected = (weights * density.exp() * (density - p.log_prob(nodes))).sum(0)
-    same_value_and_gradient(kl_divergence(q, p), expected, (q.logits, p.logits))
+    assert_same_value_and_gradient(kl_divergence(q, p), expected, (q.logits, p.logits))
 
 
 def unit_interval() -> tuple[torch.Tensor, torch.Tensor]:
@@ -133,7 +133,7 @@ def unit_interval() -> tuple[torch.Tensor, torch.Tensor]:
     return double((nodes[:, None] + 1) / 2), double(weights[:, None] / 2)
 
 
-def same_value_and_gradient(one, other, parameters):
+def assert_same_value_and_gradient(one, other, parameters):
     """Two expressions agree, and so do their gradients, along a direction that tells all elements apart."""
     direction = torch.linspace(1, 2, one.numel(), dtype=one.dtype).reshape(one.shape)
     assert_close(one, other, rtol=1e-10, atol=1e-12)
@@ -154,7 +154,7 @@ def test_full_rank_against_diagonal_divergence_is_that_of_two_full_covariances()
     q = MultivariateNormal(loc, scale_tril=tril)
     p = Independent(Normal(other_loc, scale), 1)
     oracle = kl_divergence(q, MultivariateNormal(other_loc, scale_tril=scale.diag_embed()))
-    same_value_and_gradient(kl_divergence(q, p), oracle, (loc, tril, other_loc, scale))
+    assert_same_value_and_gradient(kl_divergence(q, p), oracle, (loc, tril, other_loc, scale))
 
 
 def test_full_rank_against_anything_else_diagonal_has_no_divergence_in_closed_form():
@@ -171,7 +171,7 @@ def test_independent_against_standard_normal_divergence_is_the_sum_of_torchs(kin
     q = Independent(kind(loc, scale), len(event))
     zeros = torch.zeros(event, dtype=torch.float64)
     elements = kl_divergence(kind(loc, scale), Normal(zeros, torch.ones_like(zeros)))
-    same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), elements.flatten(1).sum(1), (loc, scale))
+    assert_same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), elements.flatten(1).sum(1), (loc, scale))
 
 
 def test_full_rank_against_standard_normal_divergence_is_torchs():
@@ -180,7 +180,7 @@ def test_full_rank_against_standard_normal_divergence_is_torchs():
     q = MultivariateNormal(loc, scale_tril=tril)
     zeros = torch.zeros(3, dtype=torch.float64)
     oracle = kl_divergence(q, MultivariateNormal(zeros, torch.eye(3, dtype=torch.float64)))
-    same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), oracle, (loc, tril))
+    assert_same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), oracle, (loc, tril))
 
 
 # Bernoulli, categorical, standard normal
@@ -192,7 +192,7 @@ def test_bernoulli_log_density_is_torchs(event):
     p = Bernoulli(logits, len(event))
     oracle = Independent(TorchBernoulli(logits=logits), len(event))
     x = oracle.sample((3,))
-    same_value_and_gradient(p.log_prob(x), oracle.log_prob(x), (logits,))
+    assert_same_value_and_gradient(p.log_prob(x), oracle.log_prob(x), (logits,))
     assert_close(p.log_prob(x[0]), oracle.log_prob(x[0]))
     assert_close(p.log_prob(x[0, 0]), oracle.log_prob(x[0, 0]))  # broadcast
     assert_close(p.mean, oracle.mean)
@@ -207,7 +207,7 @@ def test_gaussian_is_torchs_independent_normal(event, scale_shape):
     q = Gaussian(loc, scale, len(event))
     oracle = Independent(Normal(loc, scale.expand_as(loc)), len(event))
     x = oracle.sample((3,))
-    same_value_and_gradient(q.log_prob(x), oracle.log_prob(x), (loc, scale))
+    assert_same_value_and_gradient(q.log_prob(x), oracle.log_prob(x), (loc, scale))
     assert_close(q.expand((3, 4)).log_prob(x), oracle.log_prob(x))
     assert_close(q.entropy(), oracle.entropy())
     assert q.batch_shape == (4,)
@@ -215,7 +215,7 @@ def test_gaussian_is_torchs_independent_normal(event, scale_shape):
     assert q.has_rsample
     zeros = torch.zeros(event, dtype=torch.float64)
     kl = kl_divergence(oracle.base_dist, Normal(zeros, torch.ones_like(zeros))).reshape(4, -1).sum(1)
-    same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), kl, (loc, scale))
+    assert_same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), kl, (loc, scale))
 
 
 def test_gaussian_samples_have_its_moments_and_its_path():

@@ -6,6 +6,7 @@ datum's gradient, whose mean is compared with the truth in standard errors of it
 
 import itertools
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -318,13 +319,20 @@ def test_the_mean_gradient_over_bits_is_that_of_enumeration(make, bound, num_sam
         assert_unbiased(found[name], exact, name)
 
 
-@pytest.mark.parametrize("bound", [ELBO(), IWAE()], ids=["elbo", "iwae"])
-@pytest.mark.parametrize("make", [ScoreFunction, VIMCO, WakePhi, StraightThrough, GumbelSoftmax])
+@pytest.mark.parametrize(
+    "make, bound",
+    [
+        (ScoreFunction, ELBO()),
+        (StraightThrough, ELBO()),
+        (GumbelSoftmax, ELBO()),
+        (lambda: ScoreFunction("mean"), IWAE()),
+        (VIMCO, IWAE()),
+        (WakePhi, IWAE()),
+        (StraightThrough, IWAE()),
+        (GumbelSoftmax, IWAE()),
+    ],
+)
 def test_the_reported_bound_is_that_of_enumeration(make, bound):
-    if isinstance(bound, ELBO) and make in (VIMCO, WakePhi):
-        pytest.skip("a gradient of IWAE")
-    if isinstance(bound, IWAE) and make is ScoreFunction:
-        make = lambda: ScoreFunction("mean")  # noqa: E731
     count = 20_000
     truth, _ = by_enumeration(bound, 2)
     objective = Objective(bits(count), bound, gradient=make(), num_samples=2)
@@ -527,7 +535,7 @@ def test_a_combination_that_makes_no_sense_is_refused_and_the_right_one_named(es
 
 
 class Loose(ScoreFunction):
-    path = "sample"  # type: ignore[assignment]
+    path = cast(Any, "sample")
 
 
 class Whole(Pathwise):

@@ -165,7 +165,7 @@ def test_a_gaussian_model_agrees_with_hmmlearn():
     other = GaussianHMM(3, "diag")
     p: Any = model.likelihood.family(model.likelihood.network.weight)  # pyright: ignore[reportArgumentType]
     other.means_, other.covars_ = p.mean.detach().numpy(), p.variance.detach().numpy()
-    compare(model, x, mask, other, np.concatenate([x[0], x[1, :20]]))
+    assert_agrees(model, x, mask, other, np.concatenate([x[0], x[1, :20]]))
 
 
 def test_a_categorical_model_agrees_with_hmmlearn():
@@ -176,10 +176,10 @@ def test_a_categorical_model_agrees_with_hmmlearn():
     other = CategoricalHMM(3)
     params: Any = model.likelihood.network.weight
     other.emissionprob_ = params.reshape(3, 4).softmax(1).detach().numpy()
-    compare(model, x, mask, other, np.concatenate([x[0], x[1, :20]]).astype(int))
+    assert_agrees(model, x, mask, other, np.concatenate([x[0], x[1, :20]]).astype(int))
 
 
-def compare(model: HiddenMarkov, x: Tensor, mask: Tensor, other: Any, steps: np.ndarray):
+def assert_agrees(model: HiddenMarkov, x: Tensor, mask: Tensor, other: Any, steps: np.ndarray):
     other.startprob_ = model.exact.initial.exp().detach().numpy()
     other.transmat_ = model.exact.transition.exp().detach().numpy()
     lengths = mask.sum(1).tolist()

@@ -247,10 +247,12 @@ def test_without_a_gradient_samples_are_decoded_in_parts_to_the_same_values(num_
 
 
 def discrete() -> VAE:
-    prior = Returns(lambda n: Independent(bits(d), 1))
-    prior.forward = lambda: Independent(bits(d), 1)  # type: ignore[method-assign]
+    class Prior(nn.Module):
+        def forward(self) -> Distribution:
+            return Independent(bits(d), 1)
+
     return VAE(
-        prior, Conditional(Bernoulli((D,)), mlp(d, D, hidden=())), Conditional(Bernoulli((d,)), mlp(D, d, hidden=()))
+        Prior(), Conditional(Bernoulli((D,)), mlp(d, D, hidden=())), Conditional(Bernoulli((d,)), mlp(D, d, hidden=()))
     )
 
 

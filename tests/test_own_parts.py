@@ -27,10 +27,10 @@ class Dictionary(Distribution):
         self.parts = parts
         super().__init__(next(iter(parts.values())).batch_shape, validate_args=False)
 
-    def rsample(self, sample_shape=()):  # type: ignore[override]
+    def rsample(self, sample_shape: Any = ()) -> Any:
         return {name: part.rsample(sample_shape) for name, part in self.parts.items()}
 
-    def sample(self, sample_shape=()):  # type: ignore[override]
+    def sample(self, sample_shape: Any = ()) -> Any:
         return {name: part.sample(sample_shape) for name, part in self.parts.items()}
 
     def log_prob(self, value: Any):

@@ -20,6 +20,7 @@ from subo.sequences import padded, positions, unpadded
 from subo.settings import examples_of
 from subo.sources import load, load_rows, save_sequences
 from subo.support import check_support
+from test_sources import needs
 
 LENGTHS = (3, 1, 4, 2)
 
@@ -216,11 +217,9 @@ def test_sequences_are_not_binarised(folder: Path):
             load(folder, **options)
 
 
+@needs("jsb-chorales")
 def test_chorales():
-    try:
-        train, validation, test = read_named("jsb-chorales")
-    except InputError as error:
-        pytest.skip(str(error))
+    train, validation, test = read_named("jsb-chorales")
     assert [len(part) for part in (train, validation, test)] == [229, 76, 77]
     assert test.num_steps == 4725
     assert train.event_shape == (88,)

@@ -328,7 +328,7 @@ def _kl_full_rank_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     ``1/2 sum_i [ (L L^T)_ii / s_i^2 + (m_i - n_i)^2 / s_i^2 - 1 + log s_i^2 ] - sum_i log L_ii``
     """
     if not (isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 1):
-        raise NotImplementedError
+        raise NotImplementedError  # which torch's kl_divergence says as well where it knows none
     variance = p.base_dist.variance
     squares = q.scale_tril.square().sum(-1) + (q.loc - p.base_dist.loc).square()
     log_det = q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
