@@ -213,13 +213,14 @@ def score(
             columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
         table = np.stack([column.numpy() for column in columns.values()], axis=1)
         save_array(out, table, names=list(columns), of=split.names)
-    by_step = split.lengths is not None  # the sum over steps would tell of the longest sequence
-    values = scores.log_px / split.lengths if split.lengths is not None else scores.log_px
+    values, unit = scores.log_px, ""
+    if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
+        values, unit = scores.log_px / split.lengths, " per step"
     lowest = int(values.argmin())
     place = f"in row {lowest + 1}" if split.names is None else f"of {split.names[lowest]}"
     say(
-        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest"
-        f"{' per step' * by_step} {values[lowest]:.2f} {place}"
+        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest{unit} "
+        f"{values[lowest]:.2f} {place}"
     )
     doubtful = int((scores.pareto_k > HIGH_PARETO_K).sum())
     if doubtful:

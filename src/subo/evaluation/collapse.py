@@ -74,9 +74,7 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     everything = len(collapsed) == size
     known = [] if rate is None else [f"The rate is {rate:.3g} nats per datum."]
     kind: Literal["none", "partial", "full"]
-    if (
-        everything and not by_kl and rate is not None and rate >= _SLIGHT
-    ):  # what varies little tells something after all
+    if everything and not by_kl and rate is not None and rate >= _SLIGHT:  # idle means, yet z does tell something
         kind, collapsed, sentences = "none", (), [_quiet(size, rate)]
     elif everything or empty:
         kind, sentences = "full", [_full(size), *known, _TRY]
