@@ -122,17 +122,6 @@ def test_reconstruct_and_sample(fitted: Path, tmp_path: Path):
     assert run("sample", fitted, "--out", tmp_path / "s.png") == 0
 
 
-def test_score_gives_log_px_with_its_error(fitted: Path, tmp_path: Path):
-    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
-    lines = (tmp_path / "s.csv").read_text().splitlines()
-    assert lines[0] == "log_px,standard_error,effective_sample_size,pareto_k"
-    values = np.loadtxt(tmp_path / "s.csv", delimiter=",", skiprows=1)
-    evaluation = json.loads((fitted / "evaluation.json").read_text())
-    assert values[:, 0].mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
-    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.npy") == 0
-    np.testing.assert_allclose(np.load(tmp_path / "s.npy"), values[:, 0], rtol=1e-4)
-
-
 def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture):
     assert run("show", fitted) == 0
     shown = capsys.readouterr().out

@@ -1,5 +1,7 @@
 """A model of three parts: what each is given, which shapes it must return, and paths through z."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,11 +10,13 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.testing import assert_close
 
 import catalog
+from shapes import unchecked_shapes
 from subo import context as contexts
 from subo.bounds import ELBO, IWAE
 from subo.conditionals import Conditional
 from subo.errors import InputError
 from subo.families import Bernoulli
+from subo.fitting import fit
 from subo.gradients import Pathwise
 from subo.location_scale import Gaussian
 from subo.model import VAE
@@ -140,8 +144,17 @@ class Returns(nn.Module):
         super().__init__()
         self.make = make
 
-    def forward(self, input: Tensor) -> Distribution:
+    def forward(self, input: Tensor) -> Any:
         return self.make(len(input))
+
+
+class ReturnsAlone(nn.Module):
+    def __init__(self, returned: Any):
+        super().__init__()
+        self.returned = returned
+
+    def forward(self) -> Any:
+        return self.returned
 
 
 def bits(*shape: int) -> TorchBernoulli:
@@ -198,14 +211,38 @@ def test_a_posterior_of_another_shape_is_told_how_to_mend_it():
 
 
 def test_a_prior_of_another_shape_is_refused():
-    class Wrong(nn.Module):
-        def forward(self) -> Distribution:
-            return Normal(torch.zeros(d), torch.ones(d))
-
     model = catalog.vae()
-    model.prior = Wrong()
+    model.prior = ReturnsAlone(Normal(torch.zeros(d), torch.ones(d)))
     with pytest.raises(InputError, match=r"prior returned batch_shape \(2,\), event_shape \(\)"):
         model.draw(data())
+
+
+@pytest.mark.parametrize("name", ["prior", "likelihood", "posterior"])
+def test_a_part_that_returns_no_distribution_is_told_what_is_expected(name):
+    model = catalog.vae()
+    setattr(model, name, Returns(lambda n: torch.zeros(n, d)) if name != "prior" else ReturnsAlone(torch.zeros(d)))
+    with pytest.raises(InputError, match=f"^{name} returned Tensor; expected a torch.distributions.Distribution"):
+        model.draw(data()).log_weight  # noqa: B018
+
+
+@unchecked_shapes()  # a user's run has none to refuse it
+def test_a_distribution_in_place_of_a_module_is_refused():
+    normal = Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
+    parts: dict = {"prior": StandardNormal(d), "likelihood": nn.Identity(), "posterior": nn.Identity()}
+    for name in parts:
+        with pytest.raises(InputError, match=f"^as {name} came Independent; expected a module whose call returns"):
+            VAE(**parts | {name: normal})
+
+
+def test_a_wrong_part_is_told_before_training():
+    """As fit meets it: the model is sampled before a batch is drawn."""
+    q = Conditional(Gaussian((d,)), mlp(D, 2 * d))
+    likelihood = Returns(lambda n: bits(n, D))
+    with pytest.raises(InputError, match=r"returned batch_shape \(1, 6\), event_shape \(\); .*, 1\)$"):
+        fit(Objective(VAE(StandardNormal(d), likelihood, q)), data(), epochs=1)
+    prior = ReturnsAlone(Normal(torch.zeros(d), torch.ones(d)))
+    with pytest.raises(InputError, match=r"prior returned batch_shape \(2,\).*wrap it in Independent\(\.\.\., 1\)"):
+        fit(Objective(VAE(prior, likelihood, q)), data(), epochs=1)
 
 
 @pytest.mark.parametrize("num_samples", [0, -1])

@@ -206,6 +206,12 @@ class VAE(nn.Module):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
         super().__init__()
+        for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
+            if not callable(part):
+                raise InputError(
+                    f"as {name} came {type(part).__name__}; expected a module whose call returns a Distribution, such "
+                    "as StandardNormal(2), or an nn.Module of your own that makes the distribution in its forward"
+                )
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
@@ -228,7 +234,7 @@ class VAE(nn.Module):
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
         q = self._posterior(x, context)
-        p = contexts.call(self.prior, context=context)
+        p = _distribution("prior", contexts.call(self.prior, context=context))
         if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, rows, log_posterior = folded_samples(q, num_samples, path=path)
@@ -264,8 +270,10 @@ class VAE(nn.Module):
         Returns:
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
         """
-        p = contexts.call(self.prior, context=context)
+        p = _distribution("prior", contexts.call(self.prior, context=context))
         if p.batch_shape not in (Size(), Size([num_samples])):
+            if all(p.batch_shape != tensor.shape[:1] for tensor in (context or {}).values()):
+                raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
             raise InputError(
                 f"the context has {p.batch_shape[0]} rows, and {num_samples} samples were asked for: one each"
             )
@@ -274,10 +282,10 @@ class VAE(nn.Module):
 
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
-        return contexts.call(self.likelihood, z, context=context)
+        return _distribution("likelihood", contexts.call(self.likelihood, z, context=context))
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
-        q = contexts.call(self.posterior, x, context=context)
+        q = _distribution("posterior", contexts.call(self.posterior, x, context=context))
         if q.batch_shape != x.shape[:1]:
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
@@ -295,7 +303,7 @@ class VAE(nn.Module):
         num_data = len(x)
         if num_samples > 1:
             context = contexts.repeat(context, num_samples)
-        p = contexts.call(self.likelihood, rows, context=context)
+        p: Any = self.decode(rows, context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
             raise InputError(_shape_message("likelihood", p, (num_samples * num_data,), x.shape[1:]))
         if num_samples == 1:
@@ -305,6 +313,15 @@ class VAE(nn.Module):
     def _samples_at_a_time(self, x: Tensor) -> int:
         """Of each datum in a batch."""
         return max(1, decoded_at_a_time(self.likelihood, x.shape[1:].numel()) // max(1, len(x)))
+
+
+def _distribution(part: str, returned: Any) -> Distribution:
+    if not isinstance(returned, Distribution):
+        raise InputError(
+            f"{part} returned {type(returned).__name__}; expected a torch.distributions.Distribution. A network alone "
+            "gives numbers, of which a family makes one: Conditional(Gaussian((2,)), network)"
+        )
+    return returned
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

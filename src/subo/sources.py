@@ -93,7 +93,8 @@ def load_rows(
     Args:
         source: A name or a path.
         part: `all`: every row of a file in its order, and train, validation, test one after the other where
-            the source itself has these parts. Else that part, as `load` with the same seed gives it.
+            the source itself has these parts. Else that part, as `load` with the same seed gives it; what it takes of
+            a file's rows at random is called by them, `row 1` the first.
         data_dir: Where named sets are looked for first.
         binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
             `load(..., binarize="static")`. Rows of a file that are bits already are kept, as a few rows of a
@@ -114,6 +115,10 @@ def load_rows(
         contents = replace(contents, parts=(replace(rows, labels=None, lengths=torch.tensor([len(rows)])),))
     if part == "all" and len(contents.parts) == 1:
         return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
+    if len(contents.parts) == 1 and contents.parts[0].names is None:
+        rows = contents.parts[0]
+        called = tuple(f"row {number}" for number in range(1, len(rows) + 1))
+        contents = replace(contents, parts=(replace(rows, names=called),))
     data = _data(contents, str(source), seed)
     if dequantize:
         data = dequantized(data, seed=seed, once=True)

@@ -45,6 +45,13 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     with evaluating(model), forked(0):
         _, p = model.sample(1, context)
     if p.event_shape != x.shape[1:]:
+        parts = p.batch_shape[1:] + p.event_shape
+        if parts == x.shape[1:]:
+            raise InputError(
+                f"of one latent the likelihood returned batch_shape {tuple(p.batch_shape)}, event_shape "
+                f"{tuple(p.event_shape)}; expected (1,), {tuple(parts)}: wrap it in "
+                f"Independent(..., {len(p.batch_shape) - 1})"
+            )
         raise InputError(
             f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
             f"{tuple(x.shape[1:])}. {_shape_hint(p, x.shape[1:])}"

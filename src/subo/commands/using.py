@@ -175,7 +175,8 @@ def score(
         run: Run folder.
         data: Data of the same shape.
         out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
-            sequences their steps and log_px per step, and of the files of a folder their names; .npy of log_px.
+            sequences their steps and log_px per step, and first a name: of a folder's files, or with --part the row
+            of the file, the first below a header being row 1; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
         data_dir: Where named data sets are looked for.

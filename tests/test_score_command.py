@@ -1,0 +1,49 @@
+"""The command score: log p(x) with its error, of which rows, and a warning where it is worth nothing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import run
+from subo.sources import load
+
+SMALL = ["--hidden", "16", "--epochs", "2", "--latent-dim", "2", "--evaluation-samples", "10", "--quiet"]
+
+
+def columns_of(table: Path) -> dict[str, list[str]]:
+    header, *lines = (line.split(",") for line in table.read_text().splitlines())
+    return dict(zip(header, map(list, zip(*lines, strict=True)), strict=True))
+
+
+def test_a_published_part_is_scored_in_its_order(tmp_path: Path):
+    fitted = tmp_path / "run"
+    assert run("fit", "digits", "--out", fitted, "--binarize", "dynamic", *SMALL) == 0
+    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
+    table = columns_of(tmp_path / "s.csv")
+    assert list(table) == ["log_px", "standard_error", "effective_sample_size", "pareto_k"]
+    values = np.array(table["log_px"], dtype=float)
+    evaluation = json.loads((fitted / "evaluation.json").read_text())
+    assert values.mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
+    assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.npy") == 0
+    np.testing.assert_allclose(np.load(tmp_path / "s.npy"), values, rtol=1e-4)
+
+
+def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys: pytest.CaptureFixture):
+    file, fitted = tmp_path / "x.npy", tmp_path / "run"
+    x = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    np.save(file, x)
+    assert run("fit", file, "--out", fitted, *SMALL) == 0
+    split = load(file)
+    for part, rows in (("test", split.test), ("validation", split.validation)):
+        capsys.readouterr()
+        assert run("score", fitted, file, "--part", part, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0
+        table = columns_of(tmp_path / "s.csv")
+        named = [int(name.removeprefix("row ")) - 1 for name in table["name"]]
+        assert np.array_equal(x[named], rows.x.numpy())
+        lowest = table["name"][int(np.argmin(np.array(table["log_px"], dtype=float)))]
+        said = " ".join(capsys.readouterr().out.split())
+        assert f"of {lowest}" in said
+    assert run("score", fitted, file, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0
+    assert "name" not in columns_of(tmp_path / "s.csv")  # a line a row, in order
