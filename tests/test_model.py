@@ -227,7 +227,7 @@ def test_a_part_that_returns_no_distribution_is_told_what_is_expected(name):
 
 @unchecked_shapes()  # a user's run has none to refuse it
 def test_a_distribution_in_place_of_a_module_is_refused():
-    normal = Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
+    normal: Any = Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
     parts: dict = {"prior": StandardNormal(d), "likelihood": nn.Identity(), "posterior": nn.Identity()}
     for name in parts:
         with pytest.raises(InputError, match=f"^as {name} came Independent; expected a module whose call returns"):
