@@ -125,8 +125,8 @@ def looseness(model: Any, test: Split, arguments: argparse.Namespace) -> str:
     return (
         f"of {len(x)} images annealing ({arguments.temperatures} temperatures from q, {arguments.chains} chains, "
         f"acceptance {found.acceptance.mean():.2f}) gives -log p(x) {-found.log_px.mean():.2f}, "
-        f"{arguments.num_samples:,} samples {-sampled.mean():.2f}: {above.mean():.2f} +- {above.std() / len(x) ** 0.5:.2f} more; "
-        f"{time.monotonic() - started:.0f} s"
+        f"{arguments.num_samples:,} samples {-sampled.mean():.2f}: {above.mean():.2f} +- "
+        f"{above.std() / len(x) ** 0.5:.2f} more; {time.monotonic() - started:.0f} s"
     )
 
 
