@@ -38,7 +38,7 @@ def arviz(log_weight: Tensor) -> Tensor:
 # Pareto k-hat
 
 
-@pytest.mark.parametrize("num_samples", [25, 26, 224, 225, 226, 227, 1000, 1001, 20_000])
+@pytest.mark.parametrize("num_samples", [25, 26, 224, 225, 226, 227, 228, 229, 230, 1000, 1001, 20_000])
 def test_the_tail_alone_has_arvizs_k_hat_of_all_weights(num_samples):
     log_weight = torch.cat([pareto(0.9, num_samples, 3), torch.randn(num_samples, 3, dtype=torch.float64)], dim=1)
     tail = WeightTail(6, num_samples)

@@ -99,7 +99,7 @@ def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
     of floats (below ``exp(-88)`` in single precision).
     """
     logits, value = (t.flatten(t.ndim - event_dims) if event_dims else t.unsqueeze(-1) for t in (logits, value))
-    excess = (logits * ((1 - 2 * value) / math.log(2))).exp2_()  # base 2 is three times as fast as base e
+    excess = (logits * (1 - 2 * value).div_(math.log(2))).exp2_()  # base 2 is three times as fast as base e
     for _ in range(4):
         half, odd = divmod(excess.shape[-1], 2)
         if odd:

@@ -73,13 +73,16 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
         return torch.full((largest.shape[1],), torch.nan, dtype=torch.float64)
     tails = largest.cpu().double().sort(dim=0).values[-length - 1 :].mT.numpy()
     found = np.empty(len(tails))
-    weights = np.empty(num_samples)
+    # ArviZ fits the 3 sqrt(n / r_eff) largest of n weights: few at a small r_eff have the same tail as K at 1.
+    few = 5 * length + 3
+    r_eff = 9 * few / (length + 0.5) ** 2 if few < num_samples else 1.0
+    weights = np.empty(min(few, num_samples))
     for i, tail in enumerate(tails):
         weights[: -length - 1] = tail[0]  # the fit asks nothing of those below the cutoff
         weights[-length - 1 :] = tail
         try:
             with np.errstate(all="ignore", divide="raise"):
-                found[i] = array_stats.psislw(-weights)[1]  # of log-likelihoods, which it negates
+                found[i] = array_stats.psislw(-weights, r_eff=r_eff)[1]  # of log-likelihoods, which it negates
         except (ValueError, FloatingPointError):  # no two weights differ, or a quarter of the tail is at the cutoff
             found[i] = math.inf if tail[-1] - tail[0] > _LARGEST_SPREAD else math.nan
     return torch.from_numpy(found)
