@@ -14,7 +14,7 @@ from torch.testing import assert_close
 import catalog
 from assertions import assert_within
 from quadrature import exact_log_px, exact_moments, exact_samples, skewed_data, skewed_model
-from subo import VAE, BernoulliPrior, Conditional, InputError, StandardNormal
+from subo import VAE, BernoulliPrior, Child, Conditional, Gaussian, InputError, Joint, StandardNormal
 from subo import Bernoulli as BernoulliFamily
 from subo.evaluation.annealed import Annealing, ais, begin
 from subo.evaluation.bidirectional import bdmc
@@ -281,6 +281,35 @@ def test_a_flat_prior_is_annealed_from():
     x = torch.zeros(1, 1).double()
     found = ais(VAE(Flat(), Noisy(), Flat()), x, temperatures=50, chains=200, leapfrog_steps=4)
     assert (found.log_px + math.log(8)).abs() < 5 * found.standard_error
+
+
+def share(parent: Tensor) -> Independent:
+    """Between 0 and 1, and validated."""
+    return Independent(Beta(1.5 + parent[:, :1].square(), torch.full_like(parent[:, :1], 2.0)), 1)
+
+
+class NoisyShare(nn.Module):
+    def forward(self, z: dict[str, Tensor]) -> Independent:
+        return Independent(Normal(z["a"], 0.3), 1)
+
+
+@pytest.mark.parametrize("start", ["prior", "posterior"])
+def test_chains_that_leave_the_support_of_a_node_are_rejected(start: Any):
+    """A node of a graph that lies between 0 and 1, below one that is unbounded: against the sum over a grid of both."""
+    posterior = Joint(a=lambda x: share(x), b=Child(Gaussian((1,)), nn.Linear(1, 2), "a"))
+    model = VAE(Joint(b=StandardNormal(1), a=lambda b: share(b)), NoisyShare(), posterior).double()
+    x = torch.tensor([[0.2], [1.3]], dtype=torch.float64)
+    a, b = (torch.arange(400, dtype=torch.float64) + 0.5) / 400, torch.linspace(-6, 6, 241, dtype=torch.float64)
+    grid = torch.cartesian_prod(a, b)
+    z = {"a": grid[:, None, :1], "b": grid[:, None, 1:]}
+    truth = torch.cat([model.log_joint(row[None], z).logsumexp(0) for row in x]) + math.log(0.05 / 400)
+    found = ais(model, x, temperatures=50, chains=200, leapfrog_steps=4, start=start)
+    assert ((found.log_px - truth).abs() < 5 * found.standard_error + 1e-4).all()
+    if start == "prior":
+        sandwich = bdmc(model, 30, temperatures=50, chains=16, leapfrog_steps=4)
+        width = sandwich.upper - sandwich.lower
+        assert width.mean() > -5 * width.std() / 30**0.5
+        assert width.mean() < 1
 
 
 def bits_model() -> VAE:

@@ -15,7 +15,7 @@ from subo.evaluation.hamiltonian import Bridge, State, adapted, pack, transition
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
 from subo.support import support_of
-from subo.typing import Context, Latent, map_latent
+from subo.typing import Context, leaves, map_latent
 
 __all__ = ["AnnealedEstimate", "Annealing", "Start", "TemperatureSchedule", "ais", "begin", "has_discrete_latents"]
 
@@ -259,19 +259,32 @@ def _log_prior(model: Any, draw: Draw, context: Context) -> Any:
 
 
 def _inside(draw: Draw, start: Start) -> Any:
-    """Which latents the prior, and a posterior that chains start from, have a density at; all of a graph's."""
-    only = draw.factors[0]
-    supports = [support_of(p) for p in ((only.p, only.q) if start == "posterior" else (only.p,))]
+    """Which latents the prior, and a posterior that chains start from, have a density at: in every layer."""
+    names = None if isinstance(draw.z, Tensor) else {id(leaf): name for name, leaf in draw.z.items()}
+    supports = [
+        (None if names is None else names[id(factor.z)], support)
+        for factor in (draw.factors[:1] if names is None else draw.factors)
+        if names is None or id(factor.z) in names
+        for p in ((factor.p, factor.q) if start == "posterior" else (factor.p,))
+        if (support := support_of(p)) is not None and (names is None or _is_fixed(support))
+    ]
 
-    def inside(z: Latent) -> Tensor:
-        if not isinstance(z, Tensor):
-            leaf = next(iter(z.values()))
-            return torch.ones(leaf.shape[:2], dtype=torch.bool, device=leaf.device)
-        checked = [support.check(z) for support in supports if support is not None]
-        whole = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-        return torch.stack([each.flatten(2).all(-1) if each.ndim > 2 else each for each in checked] + [whole]).all(0)
+    def inside(z: Any) -> Tensor:
+        leaf = leaves(z)[0]
+        found = torch.ones(leaf.shape[:2], dtype=torch.bool, device=leaf.device)
+        for name, support in supports:
+            elements = support.check(z if name is None else z[name])
+            found = found & (elements.flatten(2).all(-1) if elements.ndim > 2 else elements)
+        return found
 
     return inside
+
+
+def _is_fixed(support: Any) -> bool:
+    """Whether its bounds are numbers: tensors of them may move with a node's parents, and these with the chains."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return not any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in vars(support).values())
 
 
 def has_discrete_latents(draw: Draw) -> bool:
