@@ -1,7 +1,5 @@
 """The full evaluation: exact answers where they are known, pieces that survive a stop, and what is left out."""
 
-import csv
-import json
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -17,11 +15,9 @@ import catalog
 from quadrature import exact_log_px, skewed_data, skewed_model
 from shapes import unchecked_shapes
 from subo import VAE, Conditional, Gaussian, InputError, Local, StandardNormal
-from subo.cli import main
 from subo.data import Split
 from subo.digits import in_digits
 from subo.evaluation.full import Depth, Findings, evaluate_fully
-from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.numbers import BITS, Number, gaps_of, numbers, sentences
 from subo.evaluation.stages import Measured, Stage, measure_in_stages
 from subo.linear_gaussian import LinearGaussian
@@ -175,6 +171,9 @@ def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_
     assert findings.bracket == "importance"
     assert findings.values("bracket", "upper") is not None
     assert "discrete" in findings.measured["annealed"].refused
+    best = gaps_of(findings)
+    assert best is not None
+    assert (best.amortization > -5 * (best.elbo_se.square() + best.elbo_best_se.square()).sqrt()).all()
     assert findings.complete
     assert any(said.startswith("Left out, annealed") for said in sentences(findings))
 
@@ -258,76 +257,24 @@ def test_numbers_have_two_digits_of_their_error():
     assert in_digits(12.0, None) == ("12", "")
 
 
-# The command
-
-
-def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as stopped:
-        main(list(arguments))
-    captured = capsys.readouterr()
-    return int(stopped.value.code or 0), captured.out, captured.err
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("full") / "run"
-    options = ["--epochs", "3", "--latent-dim", "2", "--hidden", "16", "--evaluation-samples", "20"]
-    with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
-        main(["fit", "digits", "--out", str(out), "--binarize", "static", *options])
-    return out
-
-
-@unchecked_shapes()
-def test_the_command_stops_and_goes_on_and_writes_all_of_it(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    def few_steps(*arguments: Any, **options: Any) -> Gaps:
-        return gaps(*arguments, **options | {"steps": 50})
-
-    monkeypatch.setattr(import_module("subo.evaluation.full"), "gaps", few_steps)  # the command has no option for them
-    shallow = ["--num-samples", "50", "--max-data", "30", "--intensive-data", "4", "--temperatures", "10"]
-    arguments = ["evaluate", str(run), "--full", *shallow]
-    code, out, err = evaluated(capsys, *arguments, "--minutes", "0.0001")
-    assert code == 0, err
-    assert "the same command goes on" in out
-    code, out, err = evaluated(capsys, *arguments)
-    assert code == 0, err
-    assert "goes on" not in out
-    for words in ("How likely", "Where the loss is", "What the latents carry", "approximation gap", "bits per dim"):
-        assert words in out
-    assert max(map(len, out.split("\n"))) <= 130
-    record = json.loads((run / "evaluation.json").read_text())
-    assert record["complete"]
-    assert record["elbo"] == pytest.approx(-(record["rate"] + record["distortion"]))
-    assert {"name", "value", "standard_error", "unit", "estimator", "num_samples", "num_data"} <= set(
-        record["numbers"][0]
-    )
-    rows = list(csv.DictReader((run / "evaluation.csv").read_text().splitlines()))
-    assert len(rows) == 30
-    assert sum(row["log_px_annealed"] != "" for row in rows) == 4
-    mean = sum(float(row["log_px"]) for row in rows) / 30
-    assert mean == pytest.approx(record["log_px"])
-    for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
-        assert (run / "figures" / f"{name}.png").stat().st_size > 5000
-    code, out, _ = evaluated(capsys, "show", str(run))
-    assert code == 0
-    assert "log p(x)" in out
-
-
-def test_options_of_the_full_evaluation_are_refused_without_it(run: Path, capsys: pytest.CaptureFixture[str]):
-    code, _, err = evaluated(capsys, "evaluate", str(run), "--max-data", "5")
-    assert code != 0
-    assert "add --full" in " ".join(err.split())
-    code, _, err = evaluated(capsys, "evaluate", str(run), "--full", "--minutes", "0")
-    assert code != 0
-    assert "positive" in err
-
-
 def test_findings_of_nothing_are_a_table_of_nothing():
     findings = Findings({}, None, Depth(), "annealed")
     assert numbers(findings, num_elements=3) == ()
     assert sentences(findings) == ()
+
+
+def test_estimates_of_different_data_are_not_compared():
+    """As when settings were changed, and time was up before importance sampling came to the data of annealing."""
+    names, values = ("log_px", "elbo", "rate", "distortion"), torch.full((3,), -10.0).double()
+    for count, compared in ((0, False), (1, False), (3, True)):
+        measured = {
+            "importance": Measured(torch.arange(3), dict.fromkeys(names, values), complete=False),
+            "annealed": Measured(torch.arange(3) + 3 - count, {"log_px": values}, complete=True),
+        }
+        findings = Findings(measured, None, Depth(), "annealed")
+        lines = [number for number in numbers(findings, num_elements=None) if number.name.startswith("  minus")]
+        assert [line.num_data for line in lines] == [count] * (count > 0)
+        assert any(said.startswith("Annealing agrees") for said in sentences(findings)) == compared
 
 
 def test_noise_is_not_called_agreement():

@@ -4,8 +4,10 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from subo.data import Data, Split, stream
 from subo.evaluation.full import Depth, Findings, evaluate_fully
-from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, sentences
+from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps, sentences
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
@@ -28,6 +30,7 @@ from subo.units import kind_of_log_px, provenance
 __all__ = ["FullEvaluation", "evaluate_run_fully"]
 
 _TRAINING_DATA = 500  # by which the gap is followed over training
+_COURSE = "the gap over training"
 _COLUMNS = {
     "log_px": ("importance", "log_px"),
     "log_px_se": ("importance", "standard_error"),
@@ -40,9 +43,12 @@ _COLUMNS = {
     "log_px_annealed_se": ("annealed", "standard_error"),
     "acceptance": ("annealed", "acceptance"),
     "log_px_prior": ("prior", "log_px"),
+    "effective_sample_size_prior": ("prior", "effective_sample_size"),
     "log_px_best": ("gaps", "log_px"),
     "elbo_best": ("gaps", "elbo_best"),
+    "elbo_best_se": ("gaps", "elbo_best_se"),
     "elbo_flow": ("gaps", "elbo_richer"),
+    "elbo_flow_se": ("gaps", "elbo_richer_se"),
 }
 
 
@@ -91,7 +97,9 @@ def evaluate_run_fully(
         few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
         positions = few.sort().values
         held_out = held_out.take(positions)  # a q is fitted to these alone
+    began = time.monotonic()
     model = model_for(experiment, held_out, progress=progress)
+    course = _Course(experiment, held_out, split, depth, seed)
     with stages_bar(show=progress) as shown:
         findings = evaluate_fully(
             model,
@@ -100,11 +108,15 @@ def evaluate_run_fully(
             depth=depth,
             minutes=minutes,
             folder=run.pieces(split),
-            identity=_identity(run),
+            identity=_identity(run, positions),
             seed=seed,
             advance=shown.advance,
             start=shown.add,
         )
+        if findings.complete and course.missing:
+            shown.add(_COURSE, len(course.missing))
+            course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
+    complete = findings.complete and not course.missing
     counts = kind_of_log_px(experiment.config) != "density"
     num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
     table = numbers(findings, num_elements=num_elements)
@@ -112,16 +124,17 @@ def evaluate_run_fully(
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
     said = sentences(findings)
     written = [run.evaluation_of(split), run.per_datum(split)]
-    _write_numbers(written[0], experiment, findings, table, said, held_out, split, share_at_floor(model, held_out))
+    at_floor = share_at_floor(model, held_out)
+    _write_numbers(written[0], experiment, findings, table, said, held_out, split, at_floor, complete=complete)
     write_text(written[1], _per_datum(findings, held_out, positions))
-    course = _course(experiment, held_out, split, seed) if findings.complete else []
-    written += list(_draw(run, split, findings, course))
-    return FullEvaluation(table, said, findings.complete, tuple(written))
+    written += list(_draw(run, split, findings, course.points))
+    return FullEvaluation(table, said, complete, tuple(written))
 
 
-def _identity(run: Run) -> str:
-    """Of the weights: what was measured of others is of no use."""
-    return hashlib.sha256(run.model.read_bytes()).hexdigest()
+def _identity(run: Run, positions: Tensor) -> str:
+    """Of weights, data and program: what was measured of others is of no use."""
+    parts = (run.model.read_bytes(), repr(positions.tolist()).encode(), version("subo").encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _write_numbers(
@@ -133,6 +146,8 @@ def _write_numbers(
     held_out: Split,
     split: str,
     at_floor: float | None,
+    *,
+    complete: bool,
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
     summary: dict[str, Any] = {}
@@ -162,7 +177,7 @@ def _write_numbers(
         | provenance(experiment.config)
         | {
             "at_floor": at_floor,
-            "complete": findings.complete,
+            "complete": complete,
             "depth": asdict(findings.depth),
             "numbers": [{name: _plain(value) for name, value in asdict(line).items()} for line in table],
             "sentences": list(said),
@@ -190,6 +205,7 @@ def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:
     """A line for each datum that was measured; empty where a number is not known."""
     rows = findings.measured["importance"].rows
     columns = {name: findings.column(stage, result, len(split))[rows] for name, (stage, result) in _COLUMNS.items()}
+    columns |= {name: column[rows] for name, column in _gap_columns(findings, len(split)).items()}
     known = {name: values.tolist() for name, values in columns.items() if not values.isnan().all()}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -202,21 +218,61 @@ def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:
     return text.getvalue()
 
 
-def _course(experiment: Experiment, split: Split, name: str, seed: int) -> Sequence[TrainingGap]:
-    """Surprisal and error at the weights that were kept during training; measured once."""
-    run = experiment.run
-    if len(run.kept_epochs()) < 2 or experiment.config["options"].get("inference") == "local":
-        return []
-    kept = run.pieces(name) / "training.json"
-    if kept.exists():
-        return [TrainingGap(**point) for point in read_json(kept)]
-    chosen = torch.randperm(len(split), generator=stream("training gap data", seed))[:_TRAINING_DATA]
-    x, context = split.read(chosen.sort().values, generator=stream("training gap bits", seed))
-    model = experiment.objective.model
-    max_rows = rows_at_a_time(model, split)
-    course = gap_over_training(models_over_training(run, model), x, context, seed=seed, max_rows=max_rows)
-    write_json(kept, [asdict(point) for point in course])
-    return course
+def _gap_columns(findings: Findings, length: int) -> dict[str, Tensor]:
+    """The gaps at the data's positions, NaN elsewhere, and whether their log p(x) is annealing's."""
+    found, columns = gaps_of(findings), {}
+    if found is not None:
+        by_annealing = torch.tensor([origin == "annealed" for origin in found.log_px_from])
+        for name, values in (
+            ("approximation_gap", found.approximation),
+            ("amortization_gap", found.amortization),
+            ("gaps_by_annealing", by_annealing),
+        ):
+            columns[name] = torch.full((length,), torch.nan, dtype=torch.float64)
+            columns[name][rows_of_gaps(findings)] = values.double()
+    return columns
+
+
+class _Course:
+    """Surprisal and error at the weights that were kept during training: a point each, written when it is measured."""
+
+    def __init__(self, experiment: Experiment, split: Split, name: str, depth: Depth, seed: int):
+        run, self.seed = experiment.run, seed
+        self.experiment, self.split = experiment, split
+        self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
+        self.num_samples = min(1000, depth.num_samples)
+        self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
+        untold = len(run.kept_epochs()) < 2 or experiment.config["options"].get("inference") == "local"
+        told = {record["epoch"] for record in run.read_metrics()}
+        self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
+
+    @property
+    def points(self) -> list[TrainingGap]:
+        """What is known."""
+        return [TrainingGap(**point) for point in read_json(self.kept)] if self.kept.exists() else []
+
+    @property
+    def missing(self) -> list[int]:
+        """Epochs to measure."""
+        known = {point.epoch for point in self.points}
+        return [epoch for epoch in self.epochs if epoch not in known]
+
+    def go_on(self, is_over: Callable[[], bool], advance: Callable[[str, int], Any]) -> None:
+        """Measures what is missing, until time is over."""
+        chosen = torch.randperm(len(self.split), generator=stream("training gap data", self.seed))[: self.num_data]
+        data = self.split.read(chosen.sort().values, generator=stream("training gap bits", self.seed))
+        model = self.experiment.objective.model
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "num_samples": self.num_samples,
+            "max_rows": rows_at_a_time(model, self.split),
+        }
+        points, missing = self.points, self.missing
+        for checkpoint in models_over_training(self.experiment.run, model):
+            if checkpoint[0] in missing and not is_over():
+                points += gap_over_training([checkpoint], *data, **options)
+                write_json(self.kept, [asdict(point) for point in points])
+                advance(_COURSE, 1)
 
 
 def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap]) -> Iterator[Path]:
@@ -249,10 +305,13 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
         steps = np.array([point.step for point in course])
         figures["gap-over-training"] = gap_curves(steps, points["surprisal"], points["error"])
     run.figures.mkdir(exist_ok=True)
-    for name, figure in figures.items():
+    for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
         path = run.figures / f"{name}{suffix}.png"
-        figure.savefig(path, dpi=150)
-        yield path
+        if name in figures:
+            figures[name].savefig(path, dpi=150)
+            yield path
+        else:  # of other settings
+            path.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """What ``evaluate --full`` prints: one table, and what it means in sentences."""
 
+import shutil
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from textwrap import fill
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_numbers"]
 
-_COLUMNS = 100  # what the table must fit
+_COLUMNS = (80, 100)  # the narrowest that the table is made for, and the widest that it needs
 
 
 def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[str]) -> None:
@@ -28,10 +29,13 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
         sentences: What they mean.
     """
     print(f"{title}\n")
+    columns = min(max(shutil.get_terminal_size((_COLUMNS[1], 24)).columns, _COLUMNS[0]), _COLUMNS[1])
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("value", "right"), ("", "left"), ("", "left")):
         table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
-    table.add_column("estimator", overflow="fold")
+    narrow = columns < _COLUMNS[1]  # there the estimator is told below the name
+    if not narrow:
+        table.add_column("estimator", overflow="fold")
     table.add_column("K", justify="right", no_wrap=True)
     table.add_column("data", justify="right", no_wrap=True)
     for section, lines in groupby(numbers, lambda number: number.section):
@@ -39,8 +43,9 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
         for line in lines:
             value, error = in_digits(line.value, line.standard_error)
             counts = ("" if count is None else f"{count:,}" for count in (line.num_samples, line.num_data))
-            cells = (f"  {line.name}", value, error and f"+- {error}", line.unit, line.estimator, *counts)
+            name = f"  {line.name}" + narrow * f"\n      {line.estimator}"
+            cells = (name, value, error and f"+- {error}", line.unit, *([] if narrow else [line.estimator]), *counts)
             table.add_row(*map(Text, cells))
-    Console(width=_COLUMNS, highlight=False).print(table)
+    Console(width=columns, highlight=False).print(table)
     for sentence in sentences:
-        print(f"\n{fill(sentence, _COLUMNS, break_on_hyphens=False)}")
+        print(f"\n{fill(sentence, columns, break_on_hyphens=False)}")

@@ -179,6 +179,8 @@ class _Plan:
         informed = (len(self.rows),)
         sandwich = samples if self.bracket == "importance" else annealing
         tens = _merged(intensive.split(10), least=2)
+        row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
+        at_once = 20 if row_of_parameters else 1  # else a network is trained on each datum: minutes of a large one
         stages = [
             Stage(
                 "importance", "log p(x) by importance sampling", self.rows.split(100), self.importance, samples, False
@@ -186,15 +188,14 @@ class _Plan:
             Stage("information", "what the latents carry", whole, self.information, informed),
             Stage("calibration", "calibration on simulated data", simulated, self.calibration),
             Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior, samples),
-            Stage("gaps", "the best q of each datum", intensive.split(20), self.gaps, (*samples, depth.gap_steps)),
+            Stage("gaps", "the best q of each datum", intensive.split(at_once), self.gaps, (*samples, depth.gap_steps)),
             Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed, annealing),
             Stage("bracket", "a bracket on simulated data", tens, self.sandwich, sandwich),
         ]
-        own_data_alone = isinstance(getattr(self.model, "posterior", None), Local | Given)
         flat = self.split.lengths is None  # one vector a datum, as labels are one a datum
         labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
-        if flat and labelled and not own_data_alone:
-            stages.insert(3, Stage("probe", "labels from latents", whole, self.probe))
+        if flat and labelled and not self.own_data_alone:
+            stages.insert(3, Stage("probe", "labels from latents", whole, self.probe, informed))
         return stages
 
     @cached_property
@@ -208,6 +209,11 @@ class _Plan:
         """Those of them that much work goes into."""
         order = torch.randperm(len(self.rows), generator=stream("intensive data", self.seed))
         return self.rows[order[: self.depth.intensive_data].sort().values]
+
+    @property
+    def own_data_alone(self) -> bool:
+        """Whether q is known of these very data, by their positions in the split."""
+        return isinstance(getattr(self.model, "posterior", None), Local | Given)
 
     @cached_property
     def bracket(self) -> str:
@@ -313,15 +319,16 @@ class _Plan:
 
     def probe(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         assert self.train is not None
-        parts = []
-        for split in (self.train, self.split):
+        parts, order = [], torch.randperm(len(self.train), generator=stream("probed data", self.seed))
+        train = self.train.take(order[: self.depth.max_data].sort().values)
+        for split in (train, self.split.take(self.rows)):
             parts += [posterior_means(self.model, split), split.labels]
         return _scalars(asdict(probe(*parts, seed=seed)))
 
     def usage(self) -> LatentUsage | None:
-        """Of all data, which takes no more than a pass of the encoder."""
+        """Of all data that are measured, which takes no more than a pass of the encoder."""
         try:
-            return latent_usage(self.model, self.split)
+            return latent_usage(self.model, self.split if self.own_data_alone else self.split.take(self.rows))
         except (InputError, AttributeError):  # latents that are no single tensor
             return None
 

@@ -17,7 +17,7 @@ from subo.evaluation.annealed import ais, has_discrete_latents
 from subo.evaluation.importance import data_at_a_time, log_marginal
 from subo.evaluation.refitting import Measure, measure_refitted
 from subo.families import Family
-from subo.gradients import GradientEstimator
+from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
 from subo.inference import infer
 from subo.local_flow import CouplingFlow
 from subo.model import VAE, LatentVariableModel
@@ -138,7 +138,8 @@ def gaps(
             its distributions are over vectors of at least two elements and can be bent; None leaves it out.
         steps: The most of each search.
         step_samples: K of each of its steps.
-        gradient: How the searches' gradient is estimated; :class:`~subo.gradients.Pathwise` by default.
+        gradient: How the searches' gradient is estimated; by default along the path, where the family has one, and
+            else by :class:`~subo.gradients.ScoreFunction`.
         num_samples: Of the importance estimate.
         elbo_samples: Of each ELBO.
         annealed: Whether log p(x) is also estimated by annealing, much the most costly part; discrete latents have
@@ -166,6 +167,8 @@ def gaps(
     if annealed and chains < 2:
         raise InputError(f"one chain knows nothing of its error, by which estimates are compared: chains is {chains}")
     x, placed = place(model, x, context or {})
+    if gradient is None and family is not None:
+        gradient = Pathwise() if family(x.new_zeros(1, family.num_params)).has_rsample else ScoreFunction()
     search: dict[str, Any] = {"steps": steps, "num_samples": step_samples, "gradient": gradient}
     elbo = partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows)
     by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)

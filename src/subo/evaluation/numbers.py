@@ -15,7 +15,7 @@ from subo.evaluation.gaps import Gaps, larger
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import bits_per_dim
 
-__all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "sentences"]
+__all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "rows_of_gaps", "sentences"]
 
 LIKELY, LOSS, CARRIED = "How likely", "Where the loss is", "What the latents carry"
 BITS = "bits per dimension"
@@ -70,37 +70,46 @@ def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[N
             yield _mean(LIKELY, BITS, bits, by_q, depth.num_samples, unit="bits")
         for name in ("elbo", "rate", "distortion"):
             label = {"elbo": "ELBO = -(rate + distortion)"}.get(name, name)
+            how = "samples of q, or closed form" if name == "rate" else "samples of q"
             tensor = findings.measured["importance"].results[name]
-            yield _mean(LIKELY, label, tensor, "samples of q", depth.num_samples)
+            yield _mean(LIKELY, label, tensor, how, depth.num_samples)
     annealed = values("annealed", "log_px")
     if annealed is not None:
         how = f"annealing, {depth.temperatures:,} temperatures"
         yield _mean(LIKELY, _some_of("log p(x)", annealed, log_px), annealed, how, depth.chains)
-        same = _same(findings, "annealed")
-        yield _mean(LIKELY, _LESS, annealed - same, _PAIRED, None)
+        yield from _paired(annealed - _same(findings, "annealed"), depth.chains)
     prior = values("prior", "log_px")
     if prior is not None:
         yield _mean(LIKELY, _some_of("log p(x)", prior, log_px), prior, "samples of the prior", depth.num_samples)
-        yield _mean(LIKELY, _LESS, prior - _same(findings, "prior"), _PAIRED, None)
+        yield from _paired(prior - _same(findings, "prior"), depth.num_samples)
+        worth = findings.measured["prior"].results["effective_sample_size"].median().item()
+        how = "the prior's weights"
+        yield Number(LIKELY, "  effective samples, median", worth, None, "", how, depth.num_samples, len(prior))
     lower, upper = values("bracket", "lower"), values("bracket", "upper")
     if lower is not None and upper is not None:
         how = "annealing" if findings.bracket == "annealed" else "importance sampling"
         count = depth.chains if findings.bracket == "annealed" else depth.num_samples
         yield _mean(LIKELY, "simulated data: lower bound", lower, how, count)
         yield _mean(LIKELY, "simulated data: upper bound", upper, f"{how} in reverse", count)
-        yield _mean(LIKELY, "  width of this bracket", upper - lower, _PAIRED, None)
+        yield _mean(LIKELY, "  width of this bracket", upper - lower, _PAIRED, count)
+
+
+def _paired(difference: Tensor, count: int) -> Iterator[Number]:
+    """Where any datum has both; with other settings those that have are being measured."""
+    if not difference.isnan().all():
+        yield _mean(LIKELY, _LESS, difference, _PAIRED, count)
 
 
 def _loss(findings: Findings) -> Iterator[Number]:
-    found = gaps_of(findings)
+    found, count = gaps_of(findings), findings.depth.num_samples
     if found is None:
         return
     how = "with the better log p(x)" if found.annealed else "by importance sampling"
-    yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, None)
-    yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each datum", None)
-    yield _mean(LOSS, "  amortization gap", found.amortization, "that less the encoder's", None)
+    yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, count)
+    yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each datum", count)
+    yield _mean(LOSS, "  amortization gap", found.amortization, "that less the encoder's", count)
     if found.approximation_richer is not None:
-        yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each datum", None)
+        yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each datum", count)
 
 
 def _carried(findings: Findings) -> Iterator[Number]:
@@ -147,15 +156,15 @@ def gaps_of(findings: Findings) -> Gaps | None:
     stage = findings.measured.get("gaps")
     if stage is None or not stage.results:
         return None
-    results = dict(stage.results)
+    results, rows = dict(stage.results), rows_of_gaps(findings)
     length = int(max(m.rows.max() for m in findings.measured.values() if len(m.rows))) + 1
-    annealed, error = (findings.column("annealed", name, length)[stage.rows] for name in ("log_px", "standard_error"))
-    known = ~annealed.isnan()
+    annealed, error = (findings.column("annealed", name, length) for name in ("log_px", "standard_error"))
+    known = ~annealed[stage.rows].isnan()
     by_annealing = torch.zeros_like(known)
-    if known.any():  # a datum that annealing has not come to yet waits
+    if known.any():
         results = {name: values[known] for name, values in results.items()}
         results["log_px"], results["log_px_se"], by_annealing = larger(
-            results["log_px"], results["log_px_se"], annealed[known], error[known]
+            results["log_px"], results["log_px_se"], annealed[rows], error[rows]
         )
     return Gaps(
         log_px_from=tuple("annealed" if by else "importance" for by in by_annealing.tolist()),
@@ -164,6 +173,13 @@ def gaps_of(findings: Findings) -> Gaps | None:
         elbo_richer_se=results.pop("elbo_richer_se", None),
         **results,
     )
+
+
+def rows_of_gaps(findings: Findings) -> Tensor:
+    """Positions of the data that :func:`gaps_of` tells of: one that annealing has not come to yet waits."""
+    rows, annealed = findings.measured["gaps"].rows, findings.measured.get("annealed")
+    known = torch.zeros(0) if annealed is None else torch.isin(rows, annealed.rows)
+    return rows[known] if known.any() else rows
 
 
 def calibration_of(findings: Findings) -> Calibration | None:
@@ -202,8 +218,9 @@ def sentences(findings: Findings) -> tuple[str, ...]:
 def _on_estimates(findings: Findings) -> Iterator[str]:
     """What annealing and the bracket say of importance sampling, and whose the gap is."""
     annealed = findings.values("annealed", "log_px")
-    if annealed is not None and len(annealed) > 1:
-        line = _mean("", "", annealed - _same(findings, "annealed"), "", None)
+    difference = torch.zeros(0) if annealed is None else annealed - _same(findings, "annealed")
+    if len(difference[~difference.isnan()]) > 1:
+        line = _mean("", "", difference, "", None)
         error = line.standard_error or 0.0
         what, then = "agrees with", ""
         if abs(line.value) > 2 * error:
