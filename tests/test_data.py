@@ -9,8 +9,9 @@ import torch
 
 from assertions import assert_refused
 from subo.batches import batches
-from subo.data import Data, Split, split, stream
+from subo.data import Data, Split, stream
 from subo.quantisation import binarized
+from subo.splitting import split
 from subo.values import Kind, check_values, kind_of
 
 

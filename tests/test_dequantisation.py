@@ -15,11 +15,12 @@ from torch.distributions import Distribution, Independent, Normal, Uniform
 from assertions import assert_refused
 from subo import VAE, Conditional, Gaussian, Laplace, Objective, StandardNormal, fit, mlp
 from subo.batches import batches
-from subo.data import Data, Split, split, stream
+from subo.data import Data, Split, stream
 from subo.evaluation.summary import evaluate, score
 from subo.pictures import shading
 from subo.quantisation import binarized, dequantized, quantized
 from subo.sources import load, load_rows
+from subo.splitting import split
 from subo.support import check_support
 from subo.units import describe_log_px
 

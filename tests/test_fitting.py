@@ -27,12 +27,13 @@ from subo import (
     mlp,
     probabilistic_pca,
 )
-from subo.data import Data, Split, split
+from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.history import Epoch
 from subo.metrics import measure
 from subo.runs import Run
 from subo.sources import load
+from subo.splitting import split
 
 
 def binary(n: int = 230, seed: int = 0) -> Data:

@@ -6,9 +6,10 @@ from torch import nn
 from torch.distributions import Distribution, Independent, Normal
 
 from subo import VAE, Bernoulli, Conditional, Gaussian, StandardNormal, figures, mlp
-from subo.data import Data, Split, split
+from subo.data import Data, Split
 from subo.evaluation import latent_usage
 from subo.pictures import _prior_density, draw_latent_plane, feature_units, shading
+from subo.splitting import split
 from subo.values import kind_of
 
 

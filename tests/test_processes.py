@@ -14,7 +14,8 @@ import sys
 import torch
 from torch import nn
 from subo import VAE, Bernoulli, Conditional, Objective, StandardNormal, fit, mlp
-from subo.data import Data, split
+from subo.data import Data
+from subo.splitting import split
 from subo.devices import make_fabric
 
 class Encoder(nn.Module):

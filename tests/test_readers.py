@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from assertions import assert_refused
-from subo.data import split
 from subo.sources import load, load_rows
+from subo.splitting import split
 from test_sources import labels_of, rows_sorted, saved, text, zipped
 
 # Arrays

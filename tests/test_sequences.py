@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from assertions import assert_refused, assert_within
 from subo import InputError
 from subo.batches import batches
-from subo.data import Split, split
+from subo.data import Split
 from subo.evaluation import compare, evaluate, score
 from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
 from subo.named_sets import read_named
@@ -19,6 +19,7 @@ from subo.recipes import deep_markov
 from subo.sequences import padded, positions, unpadded
 from subo.settings import examples_of
 from subo.sources import load, load_rows, save_sequences
+from subo.splitting import split
 from subo.support import check_support
 from test_sources import needs
 

@@ -282,7 +282,7 @@ def test_wrong_shapes_are_refused():
     model = LinearGaussianStateSpace(3, 2)
     with pytest.raises(InputError, match=r"expected sequences \(B, T, 3\).*got \(4, 5, 2\)"):
         model.log_px(torch.zeros(4, 5, 2))
-    with pytest.raises(InputError, match="4 sequences came, and 3 rows of a mask"):
+    with pytest.raises(InputError, match="mask' has 3 rows for 4 data"):
         model.checked(torch.zeros(4, 5, 3), mask_of(5, 2, 1))
     with pytest.raises(InputError, match="sequence 2 of 4 is empty"):
         model.filter(torch.zeros(4, 5, 3), mask_of(5, 0, 1, 3))

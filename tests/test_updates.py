@@ -22,12 +22,13 @@ from subo import (
     probabilistic_pca,
     train,
 )
-from subo.data import Data, Split, split
+from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.evaluation.information import mutual_information
 from subo.history import Epoch, epoch_of
 from subo.objective import Loss
 from subo.runs import Run
+from subo.splitting import split
 from subo.updates import Aggressive, Alternating, Joint, Updates, at_rest, make_updates
 
 

@@ -22,7 +22,8 @@ class Batch:
 
     Attributes:
         x: `(B, *event)`.
-        context: What is known of each datum: `index`, and `label` where there are labels; `(B,)` each.
+        context: What is known of each datum: `index`, and `label` where there are labels, `(B,)` each; and what else
+            the split knows.
         weight: What the mean over this share counts: the mean over processes of `weight * mean(share)` is the
             mean over the whole batch. 1 for a single process.
     """

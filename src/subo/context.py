@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from subo.errors import InputError
 from subo.typing import Context
 
-__all__ = ["call", "declared", "repeat"]
+__all__ = ["call", "check_rows", "declared", "repeat"]
 
 
 @lru_cache(maxsize=256)
@@ -59,6 +59,28 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
                 f"or give '{name}' a default in its forward."
             )
     return module(*inputs, **{name: context[name] for name, _ in known if name in context})
+
+
+def check_rows(context: Context | None, num_data: int) -> None:
+    """Refuses a context that has not one row a datum: a longer one would be cut, a single row broadcast.
+
+    Args:
+        context: Tensors by name.
+        num_data: How many data there are.
+
+    Raises:
+        InputError: Names the tensor, its length and the number of data.
+
+    Example:
+        >>> check_rows({"label": torch.arange(5)}, 5)
+    """
+    for name, tensor in (context or {}).items():
+        if tensor.ndim == 0 or len(tensor) != num_data:
+            came = "is a lone number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
+            raise InputError(
+                f"the context '{name}' {came} for {num_data} data: one row each is needed, in the data's order. "
+                "Usually it is that of other data, or of a part of them."
+            )
 
 
 def repeat(context: Context | None, times: int) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ before it.
 """
 
 import hashlib
-import math
 import operator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, SupportsIndex
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
+from subo.context import check_rows
 from subo.errors import InputError
 from subo.sequences import padded, positions
 from subo.values import Kind
@@ -26,11 +27,12 @@ __all__ = [
     "Data",
     "Split",
     "as_split",
-    "split",
     "stream",
 ]
 
 Binarize = Literal["none", "static", "dynamic"]
+_OWN = {"index": "the data's numbers, from first on", "label": "give labels", "mask": "give lengths"}
+"""What a split itself puts into the context, and from what."""
 
 
 def stream(*key: str | SupportsIndex) -> torch.Generator:
@@ -66,6 +68,8 @@ class Split:
             their u already. See :func:`subo.quantisation.dequantized`.
         lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where a datum is a row of `x`.
         names: What each datum is called, such as its file; None where it has no name.
+        context: What else is known of each datum and not modelled, by name, ``(N, ...)``: a model's parts receive the
+            names that they declare. `index`, `label` and `mask` are the split's own.
     """
 
     x: Shaped[Tensor, " M *event"]
@@ -76,6 +80,7 @@ class Split:
     dequantize: bool = False
     lengths: Integer[Tensor, " N"] | None = None
     names: tuple[str, ...] | None = None
+    context: Mapping[str, Shaped[Tensor, "N ..."]] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
@@ -87,10 +92,19 @@ class Split:
             )
         if self.names is not None and len(self.names) != len(self):
             raise InputError(f"there are {len(self.names)} names for {len(self)} data")
+        for name, tensor in self.context.items():
+            if name in _OWN:
+                raise InputError(f"the context '{name}' is the split's own ({_OWN[name]}): call yours by another name")
+            if not isinstance(tensor, Tensor):
+                raise InputError(
+                    f"the context '{name}' is a tensor with a row a datum, and {type(tensor).__name__} came: "
+                    "torch.as_tensor makes one of an array"
+                )
+        check_rows(self.context if self.labels is None else {"label": self.labels, **self.context}, len(self))
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
-        notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None)
+        notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None) + [*self.context]
         notes += ["dequantised"] * self.dequantize
         notes += [f"{'noise' if self.dequantize else 'bits'} drawn at every read"] * self.resample
         what = "of shape" if self.lengths is None else f"sequences of {self.num_steps:,} steps of shape"
@@ -132,8 +146,9 @@ class Split:
         Returns:
             Data, `(B, *event)`, float32 unless another floating type is stored: what is drawn where `resample` says
             so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantised. And the
-            context: `index`, and `label` where there are labels, `(B,)` each. Sequences are `(B, T, *event)`, padded
-            with 0 to the longest of them, and their context has `mask`, `(B, T)`, True at real steps.
+            context: `index`, and `label` where there are labels, `(B,)` each, then the rows of `self.context`.
+            Sequences are `(B, T, *event)`, padded with 0 to the longest of them, and their context has `mask`,
+            `(B, T)`, True at real steps.
 
         Raises:
             InputError: Bits or noise must be drawn, and there is no generator.
@@ -156,6 +171,7 @@ class Split:
         context = {"index": index + self.first if self.first else index}
         if self.labels is not None:
             context["label"] = self.labels[index]
+        context |= self._context_at(index)
         if mask is None:
             return x, context
         return padded(x, mask), context | {"mask": mask}
@@ -164,10 +180,14 @@ class Split:
         """Makes a split of the data at `index`, `(B,)`, in that order."""
         labels = None if self.labels is None else self.labels[index]
         names = None if self.names is None else tuple(self.names[i] for i in index.tolist())
-        if self.lengths is None:
-            return replace(self, x=self.x[index], labels=labels, names=names)
-        rows, _ = positions(self.lengths, index)
-        return replace(self, x=self.x[rows], labels=labels, names=names, lengths=self.lengths[index])
+        rows, lengths = index, None
+        if self.lengths is not None:
+            rows, lengths = positions(self.lengths, index)[0], self.lengths[index]
+        known = {"labels": labels, "names": names, "lengths": lengths, "context": self._context_at(index)}
+        return replace(self, x=self.x[rows], **known)
+
+    def _context_at(self, index: Integer[Tensor, " B"]) -> dict[str, Tensor]:
+        return {name: tensor[index] for name, tensor in self.context.items()}
 
     def drawn(self, generator: torch.Generator) -> "Split":
         """Replaces the data by one draw of what `resample` draws at every read.
@@ -277,7 +297,9 @@ class Data:
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             of_sequences = () if part.lengths is None else (part.lengths,)
-            for tensor in (part.x, part.labels, *of_sequences):
+            for name in sorted(part.context):
+                digest.update(f"{name};".encode())
+            for tensor in (part.x, part.labels, *of_sequences, *(part.context[name] for name in sorted(part.context))):
                 if tensor is None:
                     digest.update(b"none;")
                 else:
@@ -315,55 +337,3 @@ class Data:
             "seed": self.seed,
             "fingerprint": self.fingerprint,
         }
-
-
-def split(
-    x: Shaped[Tensor, " M *event"],
-    *,
-    labels: Integer[Tensor, " N"] | None = None,
-    levels: int = 1,
-    lengths: Integer[Tensor, " N"] | None = None,
-    seed: int = 0,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    where: str = "the data",
-) -> tuple[Split, Split, Split]:
-    """Splits data at random into train, validation and test, with at least one datum each.
-
-    Args:
-        x: `(N, *event)`, as stored.
-        labels: `(N,)`, or None.
-        levels: The stored value that means 1.0.
-        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other.
-        seed: Which permutation.
-        fractions: The shares of train, validation and test; they sum to 1. The last two are rounded down.
-        where: What the data are called in a message.
-
-    Raises:
-        InputError: There are fewer than three rows, or the fractions are no shares of a whole.
-    """
-    whole = Split(x, levels=levels, labels=labels, lengths=lengths)
-    return divided(whole, seed=seed, fractions=fractions, where=where)
-
-
-def divided(
-    whole: Split, *, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), where: str = "the data"
-) -> tuple[Split, Split, Split]:
-    """Splits what is a split already, as :func:`split` does."""
-    n = len(whole)
-    if n < 3:
-        kind, hint = "sequence", ""
-        if whole.lengths is None:
-            kind, hint = "row", "; usually an axis is missing or swapped: rows are data"
-        found = {0: f"no {kind}s", 1: f"one {kind}"}.get(n, f"{n} {kind}s")
-        raise InputError(
-            f"{where}: at least three {kind}s are needed, one each to train, validate and test on, and there "
-            f"{'is' if n == 1 else 'are'} {found}{hint}"
-        )
-    if min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
-        raise InputError(f"fractions must be three shares that sum to 1, such as 0.8, 0.1, 0.1; got {fractions}")
-    num_test = min(max(math.floor(n * fractions[2] + 1e-6), 1), n - 2)
-    num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
-    sizes = [n - num_validation - num_test, num_validation, num_test]
-    order = torch.randperm(n, generator=stream("split", seed))
-    train, validation, test = (whole.take(index) for index in order.split(sizes))
-    return train, validation, test

@@ -143,7 +143,7 @@ class Smoother(nn.Module):
 
     def forward(self, input: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> MarkovDistribution:
         if mask is not None:
-            check_mask(mask, length=input.shape[1])
+            check_mask(mask, length=input.shape[1], num_data=len(input))
         h = self.reader(input, mask)
         first = self.combiner(self.start.expand(len(input), -1), h[:, 0])
         return MarkovDistribution(first, self.combiner, input.shape[1], mask=mask, inputs=h)

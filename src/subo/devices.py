@@ -18,7 +18,7 @@ __all__ = ["evaluating", "make_fabric", "place"]
 
 
 def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A batch where a module's parameters are, with x in their precision; as it is for a model without any.
+    """A batch where a module's parameters are, real numbers in their precision; as it is for a model without any.
 
     Args:
         module: A module, or any model.
@@ -26,8 +26,11 @@ def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor
         context: What is known beside x.
     """
     parameters = getattr(module, "parameters", None)
-    like = next(iter(parameters()), x) if parameters else x
-    return x.to(like), {name: tensor.to(like.device) for name, tensor in context.items()}
+    like = next(iter(parameters()), None) if parameters else None
+    if like is None:
+        return x, {name: tensor.to(x.device) for name, tensor in context.items()}
+    placed = {name: tensor.to(like if tensor.is_floating_point() else like.device) for name, tensor in context.items()}
+    return x.to(like), placed
 
 
 def make_fabric(

@@ -76,7 +76,7 @@ class HiddenMarkovPosterior(nn.Module):
     def emitted(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T S"]:
         """``log p(x_t | z_t)`` for every step and state, 0 at padded ones."""
         if mask is not None:
-            check_mask(mask, length=x.shape[1])
+            check_mask(mask, length=x.shape[1], num_data=len(x))
             x = masked(x, mask, event_dims=x.ndim - 2)
         network: Any = self.likelihood.network
         of_states = self.likelihood.family(network.weight)

@@ -108,7 +108,7 @@ def infer(
         The fitted q, its parameters, and how the bound rose.
 
     Raises:
-        InputError: A number makes no sense, the start or the family does not fit the model, or the bound is not
+        InputError: A number makes no sense, the start, the context or the family does not fit, or the bound is not
             finite at the start.
 
     Example:
@@ -137,6 +137,7 @@ def infer(
         )
     if len(x) == 0:
         raise InputError("there are no data to infer the latents of")
+    contexts.check_rows(context, len(x))
     family = family or _family(model)
     if isinstance(start, Tensor) and start.shape != (len(x), family.num_params):
         raise InputError(

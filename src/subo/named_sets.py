@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from subo.data import Split, split
+from subo.data import Split
 from subo.errors import InputError
 from subo.readers import read_numpy
 from subo.sequences import lined_up
+from subo.splitting import split
 
 __all__ = ["NAMES", "read_idx", "read_named"]
 

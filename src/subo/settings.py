@@ -60,5 +60,5 @@ def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
     chosen = torch.randperm(len(split), generator=stream("examples", seed))
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]
-    flat = replace(split.take(chosen[before < _EXAMPLES]), lengths=None, labels=None, names=None)
+    flat = replace(split.take(chosen[before < _EXAMPLES]), lengths=None, labels=None, names=None, context={})
     return flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))[0]

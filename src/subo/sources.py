@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subo.data import Binarize, Data, Split, divided
+from subo.data import Binarize, Data, Split
 from subo.errors import InputError
 from subo.files import replacing
 from subo.named_sets import NAMES, read_named
 from subo.quantisation import binarized, check_policies, dequantized, drawn_rows
 from subo.readers import FORMATS, Contents, read_file
+from subo.splitting import divided
 from subo.values import kind_of
 
 __all__ = ["Part", "load", "load_rows", "save_array", "save_sequences"]
@@ -112,7 +113,7 @@ def load_rows(
     contents = _ordered(_read(source, data_dir, seed), names, where=str(source))
     if sequences and len(contents.parts) == 1 and contents.parts[0].lengths is None and contents.parts[0].x.ndim == 2:
         rows = contents.parts[0]
-        contents = replace(contents, parts=(replace(rows, labels=None, lengths=torch.tensor([len(rows)])),))
+        contents = replace(contents, parts=(replace(rows, labels=None, context={}, lengths=torch.tensor([len(rows)])),))
     if part == "all" and len(contents.parts) == 1:
         return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
     if len(contents.parts) == 1 and contents.parts[0].names is None:
@@ -261,7 +262,7 @@ def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> 
 
 
 def _joined(*splits: Split) -> Split:
-    """Puts splits of one data set one after the other; labels and names are kept if all have them."""
+    """Puts splits of one data set one after the other; labels, names and each context are kept if all have it."""
 
     def of_all(name: str) -> Tensor | None:
         found = [getattr(part, name) for part in splits]
@@ -270,7 +271,9 @@ def _joined(*splits: Split) -> Split:
     x = torch.cat([part.x for part in splits])
     named = all(part.names is not None for part in splits)
     names = tuple(name for part in splits for name in part.names or ()) if named else None
-    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"), names=names)
+    shared = [name for name in splits[0].context if all(name in part.context for part in splits)]
+    context = {name: torch.cat([part.context[name] for part in splits]) for name in shared}
+    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"), names=names, context=context)
 
 
 def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:

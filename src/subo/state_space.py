@@ -182,9 +182,7 @@ class LinearGaussianStateSpace(nn.Module):
             raise InputError(f"expected sequences (B, T, {dim}), padded to the longest; got {tuple(x.shape)}")
         if mask is None:
             return x
-        check_mask(mask, length=x.shape[1])
-        if len(mask) != len(x):
-            raise InputError(f"the mask has a row a sequence: {len(x)} sequences came, and {len(mask)} rows of a mask")
+        check_mask(mask, length=x.shape[1], num_data=len(x))
         return masked(x, mask, event_dims=1)
 
     def _run(self, x: Tensor) -> "_Run":

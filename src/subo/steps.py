@@ -11,27 +11,32 @@ from jaxtyping import Bool, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from subo.context import check_rows
 from subo.errors import InputError
 from subo.families import Family
 
 __all__ = ["Emission", "Steps", "check_mask", "masked"]
 
 
-def check_mask(mask: Tensor, *, length: int | None = None) -> None:
+def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None = None) -> None:
     """Refuses a mask that does not say how long each sequence is.
 
     Args:
         mask: ``(B, T)``, True at real steps.
         length: T, where it is known.
+        num_data: B, where it is known: a lone row would be taken for that of every sequence.
 
     Raises:
-        InputError: It is no ``(B, T)`` of booleans, or a row has no True, or one after a False.
+        InputError: It is no ``(B, T)`` of booleans, or has not a row a sequence, or a row has no True, or
+            one after a False.
     """
     if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] < 1 or (length or mask.shape[1]) != mask.shape[1]:
         raise InputError(
             f"a mask is (B, T) booleans, True at the real steps of each of B sequences{_of(length)}; got "
             f"{mask.dtype} of shape {tuple(mask.shape)}. For lengths (B,) it is arange(T) < lengths[:, None]."
         )
+    if num_data is not None:
+        check_rows({"mask": mask}, num_data)
     if not mask[:, 0].all():
         row = int((~mask[:, 0]).nonzero()[0, 0])
         what = "is empty: its mask has no True. Leave it out" if not mask[row].any() else "begins with padding"
@@ -156,6 +161,6 @@ class Emission(nn.Module):
 
     def forward(self, z: Shaped[Tensor, "N T ..."], mask: Bool[Tensor, "N T"] | None = None) -> Steps:
         if mask is not None:
-            check_mask(mask, length=z.shape[1])
+            check_mask(mask, length=z.shape[1], num_data=len(z))
             z = masked(z, mask, event_dims=z.ndim - 2)
         return Steps(self.family(self.network(z.flatten(0, 1))), (len(z),), mask=mask)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.batches import Batch
+from subo.context import check_rows
 from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError
 from subo.fused_adam import direct_step
@@ -136,7 +137,10 @@ def train(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         x = batch.x.to(like, non_blocking=True)
-        context = {name: tensor.to(fabric.device, non_blocking=True) for name, tensor in batch.context.items()}
+        context = {
+            name: tensor.to(like if tensor.is_floating_point() else fabric.device, non_blocking=True)
+            for name, tensor in batch.context.items()
+        }
         number += 1
         *before, last = updates.turns()
         for part in before:
@@ -214,6 +218,7 @@ def _as_batch(item: Any) -> Batch:
         case [Tensor() as x]:
             return Batch(x, {}, 1.0)
         case [Tensor() as x, dict() as context]:
+            check_rows(context, len(x))
             return Batch(x, context, 1.0)
     raise InputError(
         f"a batch is x, or (x, context) with the context a dict of tensors by name; got {type(item).__name__}"

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.conditionals import Given, Local
+from subo.context import check_rows
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.annealed import Annealing, Start, TemperatureSchedule, begin
@@ -100,7 +101,8 @@ def bdmc(
         progress: Whether to show progress.
 
     Raises:
-        InputError: A number makes no sense, or the latents are discrete and annealing is asked for.
+        InputError: A number makes no sense, the context has not a row a datum, or the latents are discrete and
+            annealing is asked for.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -117,6 +119,7 @@ def bdmc(
         raise InputError("the posterior has parameters of its own for each datum that it knows, and these are new")
     if num_samples < 2:
         raise InputError(f"the upper bound puts z* among the samples of q: num_samples is {num_samples}, at least 2")
+    check_rows(context, num_data)
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
     from subo.progress import bar  # rich, which draws Python random numbers where it is imported
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from subo.conditionals import Given, Local
+from subo.context import check_rows
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.model import LatentVariableModel
@@ -244,9 +245,4 @@ def _check(
         raise InputError(
             f"batch_size must be at least 1 and level between 0 and 1: got batch_size={batch_size}, level={level}"
         )
-    for name, value in (context or {}).items():
-        if len(value) != num_data:
-            raise InputError(
-                f"the context '{name}' has {len(value)} rows for {num_data} data: one each is needed. Pass as many "
-                "rows, such as those of training data."
-            )
+    check_rows(context, num_data)

@@ -110,7 +110,8 @@ def _of_batch(
     for _ in range(steps):
         rows = prior.transition(rows).sample()
         path.append(rows)
-    p = model.decode(torch.stack(path, dim=1))
+    known = {name: tensor for name, tensor in context.items() if name != "mask"}  # all steps to come are real
+    p = model.decode(torch.stack(path, dim=1), contexts.repeat(known, num_samples))
     mean = p.mean.unflatten(0, (num_samples, len(x))).mean(0)
     mean = mean.to(torch.promote_types(mean.dtype, torch.float32))  # quantiles are of nothing shorter
     draws = p.sample().unflatten(0, (num_samples, len(x))).to(mean.dtype)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.bounds import ELBO, Bound
+from subo.context import check_rows
 from subo.data import stream
 from subo.devices import evaluating
 from subo.errors import InputError
@@ -150,6 +151,7 @@ def gradient_statistics(
             f"statistics take at least {_FEWEST} draws of each gradient, and K of at least 1: got draws {draws} and "
             f"num_samples {', '.join(map(str, num_samples)) or 'none'}"
         )
+    check_rows(context, len(x))
     with forked(seed):
         known = estimators or standard_estimators(x)
     if reference is not None and reference not in known:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.context import check_rows
 from subo.errors import InputError
 from subo.evaluation.pareto import WeightTail
 from subo.model import LatentVariableModel
@@ -122,7 +123,7 @@ def log_marginal(
         Per-datum estimates.
 
     Raises:
-        InputError: `num_samples` or `max_rows` is below 1, or there are no data.
+        InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -187,7 +188,12 @@ def data_at_a_time(x: Tensor, *, num_samples: int, max_rows: int) -> int:
 
 
 def split_context(context: Context | None, length: int, size: int) -> list[dict[str, Tensor]]:
-    """The contexts of consecutive parts of at most `size` data."""
+    """The contexts of consecutive parts of at most `size` data, of `length` in all.
+
+    Raises:
+        InputError: The context has not a row for each of them.
+    """
+    check_rows(context, length)
     starts = range(0, length, size)
     return [{name: tensor[i : i + size] for name, tensor in (context or {}).items()} for i in starts]
 

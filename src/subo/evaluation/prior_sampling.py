@@ -68,7 +68,7 @@ def log_marginal_from_prior(
         Per-datum estimates.
 
     Raises:
-        InputError: `num_samples` or `max_rows` is below 1, or there are no data.
+        InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.
 
     Example:
         >>> from subo import probabilistic_pca

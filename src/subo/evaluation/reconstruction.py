@@ -30,6 +30,7 @@ def decode(
     Returns:
         Means on the CPU, ``(N, *event)``.
     """
+    contexts.check_rows(context, len(z))
     parts = []
     with evaluating(model):
         for rows in torch.arange(len(z)).split(batch_size):

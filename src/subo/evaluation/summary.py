@@ -322,7 +322,8 @@ def share_at_floor(model: Any, split: Split) -> float | None:
         z = map_latent(lambda leaf: leaf[0], model.draw(x, context, path=False).z)
         if "mask" not in context:
             return share(model.decode(z, context))
-        real = map_latent(lambda leaf: leaf[context["mask"]].unsqueeze(1), z)  # as sequences of one step each
-        count = int(context["mask"].sum())
-        p = model.decode(real, {"mask": context["mask"].new_ones(count, 1)})
+        mask = context["mask"]
+        real = map_latent(lambda leaf: leaf[mask].unsqueeze(1), z)  # as sequences of one step each
+        known = {name: tensor.repeat_interleave(mask.sum(1), 0) for name, tensor in context.items()}
+        p = model.decode(real, known | {"mask": mask.new_ones(int(mask.sum()), 1)})
         return share(p.steps if isinstance(p, Steps) else p)
