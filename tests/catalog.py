@@ -28,7 +28,9 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
+from subo.graphs import Child, Joint
 from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.local_flow import CouplingFlow
 from subo.markov import Markov
 from subo.model import VAE
 from subo.objective import Objective
@@ -81,6 +83,7 @@ POSTERIORS: dict[str, Callable[[Sequence[int]], nn.Module]] = {
     **{label: lambda shape, make=make: amortized(make((LATENT_DIM,)), shape) for label, make in CONTINUOUS.items()},
     "local gaussian": lambda shape: Local(ls.Gaussian((LATENT_DIM,)), NUM_DATA),
     "local full-rank gaussian": lambda shape: Local(ls.FullRankGaussian((LATENT_DIM,)), NUM_DATA),
+    "local coupling flow": lambda shape: Local(CouplingFlow((LATENT_DIM,), transforms=2, hidden=3), NUM_DATA),
 }
 
 
@@ -289,6 +292,25 @@ def deep_markov_vae() -> VAE:
     return VAE(prior, Emission(f.Bernoulli((3,)), networks.mlp(LATENT_DIM, 3, hidden=(8,))), q)
 
 
+def graph_vae() -> VAE:
+    """A diamond: z3 is the parent of z2 and z1, and both of x; the posterior draws the other way round."""
+
+    def child(family: f.Family, elements: int, *parents: str) -> Child:
+        return Child(family, networks.mlp(elements, family.num_params, hidden=(8,)), *parents)
+
+    prior = Joint(
+        z3=priors.StandardNormal(2),
+        z2=child(ls.Gaussian((3,)), 2, "z3"),
+        z1=child(ls.FullRankGaussian((2,)), 2, "z3"),
+    )
+    posterior = Joint(
+        z1=child(ls.FullRankGaussian((2,)), 6, "x"),
+        z2=child(ls.Gaussian((3,)), 8, "x", "z1"),
+        z3=child(ls.Gaussian((2,)), 5, "z1", "z2"),
+    )
+    return VAE(prior, child(f.Bernoulli(DATA_SHAPE), 5, "z1", "z2"), posterior)
+
+
 def fit_together(prior: str, posterior: str) -> bool:
     """Whether a pair makes sense: pseudo-inputs have no index for a local posterior."""
     return not (prior.startswith("vamp") and posterior.startswith("local"))
@@ -322,6 +344,7 @@ MODELS: dict[str, Callable[[], VAE]] = {
 LAYERED_MODELS: dict[str, Callable[[], nn.Module]] = {
     "two layers": lambda: layered(hierarchical, latent_dims=(4, 2), hidden_between=(8,)),
     "three layers": lambda: layered(hierarchical, latent_dims=(4, 3, 2), hidden_between=(8,)),
+    "graph by hand": graph_vae,
     "ladder, residual": lambda: layered(ladder, latent_dims=(4, 3, 2), merge="residual"),
     "ladder, precision": lambda: layered(ladder, latent_dims=(4, 2), merge="precision"),
     "ladder of maps": lambda: layered(ladder, (1, 7, 5), latent_dims=(2, 3), network="conv", channels=(4, 4)),

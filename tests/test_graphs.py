@@ -1,5 +1,6 @@
 """Graphs of latents: a linear-Gaussian chain whose evidence and posterior are known, and what a graph refuses."""
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch.distributions import Distribution, Independent, Laplace, Multivariate
 from torch.testing import assert_close
 
 from assertions import assert_within
+from shapes import unchecked_shapes
 from subo import (
     ELBO,
     IWAE,
@@ -25,6 +27,7 @@ from subo import (
     mlp,
 )
 from subo.evaluation import ais, log_marginal
+from subo.fitting import fit
 from subo.graphs import Child, Joint
 
 D3, D2, D1, D = 1, 2, 3, 4  # z3 -> z2 -> z1 -> x
@@ -120,6 +123,30 @@ def test_samples_of_the_prior_have_its_covariance():
     lone = model.prior().sample()
     assert lone["z1"].shape == (D1,)
     assert model.prior().log_prob(lone).shape == ()
+
+
+@unchecked_shapes()  # the chain above is checked; here thousands of steps are taken
+def test_learning_reaches_the_greatest_evidence_of_a_chain():
+    """Three layers of one latent each are one Gaussian latent to x: probabilistic PCA, whose maximum is known.
+
+    With eigenvalues l of the data's covariance, ``sigma^2`` is the mean of all but the first, and the mean evidence
+    ``-1/2 [D log 2 pi + log l_1 + (D - 1) log sigma^2 + D]`` (Tipping and Bishop, 1999, equation 8 and section 3.3).
+    """
+    x = torch.randn(200, 1).double() @ torch.tensor([[1.5, -1.0, 0.7]]).double() + 0.5 * torch.randn(200, 3) + 1
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(x.T, correction=0))
+    noise = eigenvalues[:-1].mean()
+    greatest = -0.5 * (3 * math.log(2 * math.pi) + eigenvalues[-1].log() + 2 * noise.log() + 3)
+
+    def child(size: int, parent: str, *, dim: int = 1) -> Child:
+        family = Gaussian((dim,), "shared")
+        return Child(family, nn.Linear(size, dim), parent)
+
+    prior = Joint(z3=StandardNormal(1), z2=child(1, "z3"), z1=child(1, "z2"))
+    posterior = Joint(z1=child(3, "x"), z2=child(1, "z1"), z3=child(1, "z2"))
+    objective = Objective(VAE(prior, child(1, "z1", dim=3), posterior).double(), num_samples=10)
+    fit(objective, x, epochs=800, batch_size=200, learning_rate=0.03, decay="cosine")
+    found = objective.model.draw(x, num_samples=2000, path=False).log_weight.mean()
+    assert greatest - 0.02 < found < greatest + 0.002
 
 
 def shifted() -> tuple[VAE, MultivariateNormal]:
