@@ -18,6 +18,7 @@ from subo import (
     OneHotCategorical,
     StandardNormal,
     mlp,
+    probabilistic_pca,
 )
 from subo import Bernoulli as BernoulliFamily
 from subo.data import Split
@@ -160,3 +161,8 @@ def test_the_verdict_says_how_sure_it_is():
     assert "50 data bound that share to 6% only" in judged([0.0], num=50).text
     with pytest.raises(InputError, match="judged from data, and there are none"):
         verdict(of([], [0.0], num=0))
+
+
+def test_no_data_are_refused():
+    with pytest.raises(InputError, match="there are no data"):
+        latent_usage(probabilistic_pca(5, 2), Split(torch.zeros(0, 5)))

@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from subo.batches import batches
 from subo.data import Split
 from subo.devices import evaluating, place
+from subo.errors import InputError
 from subo.markov import MarkovDistribution
 from subo.model import Draw, Factor, LatentVariableModel, divergence
 from subo.randomness import forked
@@ -261,7 +262,12 @@ def draws(
     """A draw of every batch, in the data's order, and its context: how any model tells its posterior and prior.
 
     The same at every call; one sample of a flat posterior, many of a compound one, whose means are those of samples.
+
+    Raises:
+        InputError: There are no data.
     """
+    if len(split) == 0:
+        raise InputError("there are no data to tell of latents")
     with evaluating(model), forked(0):
         first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
         if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
