@@ -1,5 +1,6 @@
 """Any tensor as context: a linear model whose log p(x|c) is known, rows that stay together, what is refused."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from assertions import assert_refused
 from shapes import unchecked_shapes
 from subo import ELBO, VAE, Emission, Gaussian, HiddenMarkov, Objective, StandardNormal, evaluate, fit, infer, train
 from subo.batches import batches
+from subo.class_pictures import prior_of
 from subo.data import Data, Split
 from subo.devices import make_fabric, place
 from subo.evaluation import bdmc, calibrate, forecast, gaps, latent_usage, log_marginal, mutual_information, score
@@ -21,6 +23,7 @@ from subo.evaluation import log_marginal_from_prior as from_prior
 from subo.evaluation.gradient_statistics import gradient_statistics
 from subo.evaluation.reconstruction import decode, reconstruct
 from subo.markov import Markov
+from subo.pictures import draw_latent_plane
 from subo.settings import examples_of
 from subo.sources import _joined
 from subo.splitting import split
@@ -125,6 +128,18 @@ def test_what_else_is_measured_of_a_split_is_told_its_context():
     sandwich = bdmc(model, 30, {"c": c}, estimator="importance", num_samples=10)
     assert_close(sandwich.lower, sandwich.upper)
     assert calibrate(model, 200, num_ranks=19, num_bins=10, context={"c": c.repeat(7, 1)[:200]}).is_calibrated
+
+
+def test_the_prior_of_the_latent_plane_is_mixed_over_the_data():
+    model = linear_model()
+    x, c = data_of(model, 20)
+    data = Split(x, context={"c": c})
+    z = torch.randn(6, Z, dtype=torch.float64)
+    of_each = model.prior(c).log_prob(z.unsqueeze(1))
+    assert_close(prior_of(model, context={"c": c}).log_prob(z), of_each.logsumexp(1) - math.log(20))
+    shared = linear_model(prior=StandardNormal(Z))
+    assert_close(prior_of(shared, context={"c": c}).log_prob(z), shared.prior().log_prob(z))
+    assert len(draw_latent_plane(model, latent_usage(model, data), data).axes) == 1
 
 
 def test_local_search_and_the_gaps_are_told_the_context():

@@ -12,7 +12,7 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily
 from subo.conditioning import num_labels_of
 from subo.context import call
 from subo.devices import place
-from subo.typing import Latent
+from subo.typing import Context, Latent
 
 __all__ = ["class_names", "first_rows", "has_discrete_prior", "labels_in_rows", "prior_draws", "prior_of"]
 
@@ -67,28 +67,37 @@ def first_rows(
     return rows[:, :each].flatten(0, 1), tuple(classes[:_SHOWN])
 
 
-def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None) -> Distribution:
+def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: Context | None = None) -> Distribution:
     """p(z); of a conditional model the mixture of p(z|c) by the classes' shares in some data, else in equal parts.
 
     Args:
         model: The model.
         labels: Of these data.
+        context: Of some data, over which p(z|c) is mixed where there is more to be told than the class.
     """
+    if context:
+        p = call(model.prior, context=place(model, torch.zeros(1), context)[1])
+        return p if p.batch_shape == Size() else _mixed(model, torch.ones(p.batch_shape), p)
     count = num_labels_of(model)
     if count is None:
         return call(model.prior)
-    p: Distribution = call(model.prior, context=_told(model, torch.arange(count)))
+    p = call(model.prior, context=_told(model, torch.arange(count)))
     if p.batch_shape == Size():  # the same for every class
         return p
     shares = torch.ones(count) if labels is None else torch.bincount(labels.cpu(), minlength=count)
+    return _mixed(model, shares, p)
+
+
+def has_discrete_prior(model: Any, context: Context | None = None) -> bool:
+    """Whether z is discrete: then there is no plane between its values to draw anything on."""
+    told = place(model, torch.zeros(1), context)[1] if context else _told(model, torch.zeros(1, dtype=torch.long))
+    p: Any = call(model.prior, context=told)
+    return bool(p.support.is_discrete)
+
+
+def _mixed(model: Any, shares: Tensor, p: Distribution) -> Distribution:
     weights = Categorical(probs=place(model, shares, {})[0], validate_args=False)
     return MixtureSameFamily(weights, p, validate_args=False)
-
-
-def has_discrete_prior(model: Any) -> bool:
-    """Whether z is discrete: then there is no plane between its values to draw anything on."""
-    p: Any = call(model.prior, context=_told(model, torch.zeros(1, dtype=torch.long)))
-    return bool(p.support.is_discrete)
 
 
 def _told(model: Any, labels: Tensor) -> dict[str, Tensor]:

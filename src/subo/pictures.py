@@ -1,6 +1,7 @@
 """A run's figures: what is computed of a model for each picture, and under which name the picture goes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from subo.quantisation import quantized
 from subo.randomness import forked
 from subo.runs import Run
 from subo.sequence_pictures import draw_sequence_figures
+from subo.typing import Context
 
 __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
 
@@ -30,6 +32,7 @@ _HELD, _ANEW = 6, 8  # samples of a ladder's upper layers, and of the lower ones
 _GRIDS = 10  # classes of which the decoder's plane is drawn
 _LISTED = 20  # features without names, which may be a table's; more are rather a curve
 _PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
+_MIXED = 100  # data whose p(z|c) make up p(z), where c is more than a class
 _COMPONENTS = ("first principal component of z", "second principal component of z")
 
 
@@ -112,7 +115,9 @@ def draw_latent_plane(
     if means.shape[1] == 1:
         return figures.latent_plane(means, labels, axes=("z1", ""), name=name)
     if means.shape[1] == 2 and len(usage.layers) < 2:
-        prior = None if has_discrete_prior(model) else _prior_density(model, split.labels)
+        some = torch.arange(min(_MIXED, len(split)))
+        known = replace(split, resample=False).read(some)[1] if split.context else None
+        prior = None if has_discrete_prior(model, known) else _prior_density(model, split.labels, known)
         return figures.latent_plane(means, labels, prior=prior, name=name)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
@@ -167,9 +172,11 @@ def _draw_training(run: Run) -> None:
 
 
 @torch.no_grad()
-def _prior_density(model: VAE, labels: Tensor | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _prior_density(
+    model: VAE, labels: Tensor | None = None, context: Context | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log p(z) over a grid with room for the contours, around the densest 99% of draws; of data with these labels."""
-    prior = prior_of(model, labels)
+    prior = prior_of(model, labels, context)
     with forked(0):
         z = prior.sample(torch.Size([_PRIOR_DRAWS]))
     log_density = prior.log_prob(z)
