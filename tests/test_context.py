@@ -18,7 +18,7 @@ from subo.batches import batches
 from subo.class_pictures import prior_of
 from subo.data import Data, Split
 from subo.devices import make_fabric, place
-from subo.evaluation import bdmc, calibrate, forecast, gaps, latent_usage, log_marginal, mutual_information, score
+from subo.evaluation import ais, bdmc, calibrate, forecast, gaps, latent_usage, log_marginal, mutual_information, score
 from subo.evaluation import log_marginal_from_prior as from_prior
 from subo.evaluation.gradient_statistics import gradient_statistics
 from subo.evaluation.reconstruction import decode, reconstruct
@@ -351,6 +351,8 @@ def test_a_context_of_another_length_is_refused_wherever_it_comes_in(num: int):
         lambda: log_marginal(model, x, context, num_samples=2),
         lambda: from_prior(model, x, context, num_samples=2),
         lambda: infer(model, x, context, family=Gaussian((Z,)), steps=1),
+        lambda: ais(model, x, context, temperatures=2),
+        lambda: gaps(model, x, context),
         lambda: bdmc(model, 5, context, estimator="importance"),
         lambda: gradient_statistics(model, x, context, draws=20),
         lambda: decode(model, torch.zeros(5, Z, dtype=torch.float64), context),

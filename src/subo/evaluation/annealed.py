@@ -207,6 +207,7 @@ def ais(
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
     if len(x) == 0:
         raise InputError("there are no data to estimate log p(x) of")
+    contexts.check_rows(context, len(x))
     from subo.progress import bar  # rich, which draws Python random numbers where it is imported
 
     shown, task = bar(f"log p(x) by annealing, {temperatures} temperatures", len(x), show=progress)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from subo.conditionals import Given, Local
+from subo.context import check_rows
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.annealed import ais, has_discrete_latents
@@ -166,6 +167,7 @@ def gaps(
     vae: Any = _checked(model, family, x, num_samples, elbo_samples, max_rows)
     if annealed and chains < 2:
         raise InputError(f"one chain knows nothing of its error, by which estimates are compared: chains is {chains}")
+    check_rows(context, len(x))
     x, placed = place(model, x, context or {})
     if gradient is None and family is not None:
         gradient = Pathwise() if family(x.new_zeros(1, family.num_params)).has_rsample else ScoreFunction()
