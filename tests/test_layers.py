@@ -15,6 +15,7 @@ CORE = [
     "files",
     "randomness",
     "context",
+    "parts",
     "continuous_bernoulli",
     "distributions",
     "sampling",

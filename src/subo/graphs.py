@@ -13,7 +13,7 @@ from jaxtyping import Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 
-from subo import context as contexts
+from subo import parts
 from subo.errors import InputError
 from subo.families import Family
 from subo.model import Factor, sum_layers
@@ -95,14 +95,14 @@ class Joint(nn.Module):
                 )
         self.modules_of = nn.ModuleDict({name: node for name, node in nodes.items() if isinstance(node, nn.Module)})
         self._functions = {name: node for name, node in nodes.items() if not isinstance(node, nn.Module)}
-        parents = {name: _parents(node) for name, node in nodes.items()}
-        for name, (required, takes_all) in parents.items():
+        declared = {name: _parents(node) for name, node in nodes.items()}
+        for name, (required, takes_all) in declared.items():
             if takes_all and not required:
                 raise InputError(
                     f"node '{name}' names no parent: its call takes **anything. Name the parents in its signature, or "
                     "take Child(family, network, 'parent')."
                 )
-        self.parents = {name: tuple(required) for name, (required, _) in parents.items()}
+        self.parents = {name: tuple(required) for name, (required, _) in declared.items()}
         edges = {name: {parent for parent in found if parent in nodes} for name, found in self.parents.items()}
         try:
             self.order = tuple(TopologicalSorter(edges).static_order())
@@ -135,18 +135,15 @@ class Joint(nn.Module):
                     f"in what the graph is given ({', '.join(sorted(set(known) - {'input'})) or 'nothing'}). Rename "
                     "the parameter of its call, or pass context={...} with the data."
                 )
-        length = len(input) if input is not None else next((len(known[name]) for name in sorted(used)), None)
-        return JointDistribution(self, known, Size() if length is None else Size([length]))
+        given = {} if input is None else {"x": input}
+        given |= {name: known[name] for name in sorted(used - {"input"})}
+        parts.check_rows("the graph", {}, given)
+        return JointDistribution(self, known, next((tensor.shape[:1] for tensor in given.values()), Size()))
 
 
 def _parents(node: Any) -> tuple[tuple[str, ...], bool]:
     """The names that a node's call declares, and whether it takes any other."""
-    if isinstance(node, Child):
-        return node.parents, False
-    function = node.forward if isinstance(node, nn.Module) else node
-    plain = getattr(function, "__func__", function)
-    names, takes_all = contexts.declared(plain, int(plain is not function))
-    return tuple(name for name, _ in names), takes_all
+    return (node.parents, False) if isinstance(node, Child) else parts.receives(node)
 
 
 class JointDistribution(Distribution):
@@ -182,12 +179,15 @@ class JointDistribution(Distribution):
         graph, node = self.graph, self.graph.node(name)
         sampled = [parent for parent in graph.parents[name] if parent in graph.order]
         if not sampled:
-            return _checked(name, contexts.call(node, context=self._given(node)), (Size(), self.batch_shape))
+            return _checked(name, self._called(name, self._given(node)), (Size(), self.batch_shape))
         rows = lead.numel()
-        parents = {parent: values[parent].reshape(rows, *values[parent].shape[len(lead) :]) for parent in sampled}
+        above = {parent: values[parent].reshape(rows, *values[parent].shape[len(lead) :]) for parent in sampled}
         known = {key: _folded(tensor, lead) for key, tensor in self._given(node).items()}
-        p = _checked(name, contexts.call(node, context=known | parents), (Size([rows]),))
+        p = _checked(name, self._called(name, known | above), (Size([rows]),))
         return p if len(lead) == 1 else _unfolded(p, lead)
+
+    def _called(self, name: str, given: Mapping[str, Tensor]) -> Any:
+        return parts.call(f"node '{name}'", self.graph.node(name), {}, given)
 
     def _given(self, node: Any) -> dict[str, Tensor]:
         """What a node may be told of beside other nodes; under one name only, where it takes any."""

@@ -13,6 +13,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo import context as contexts
+from subo import parts
 from subo.blocks import Block
 from subo.errors import InputError
 from subo.graphs import Unfolded
@@ -166,8 +167,7 @@ class Ladder(nn.Module):
             return z[name]
 
         h = self.descend(choose)
-        p = contexts.call(self.likelihood, h, context=context)
-        return z, _checked(p, "the likelihood", num_samples)
+        return z, _checked(self._decoded(h, context), "the likelihood", num_samples)
 
     @torch.no_grad()
     def sample_below(self, rows: int, columns: int) -> Float[Tensor, "L rows columns ..."]:
@@ -193,11 +193,11 @@ class Ladder(nn.Module):
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
         leaves = self._layers(z)
         h = self.descend(lambda name, p, q: leaves[name])
-        return contexts.call(self.likelihood, h, context=context)
+        return self._decoded(h, context)
 
     def features(self, x: Tensor, context: Context | None = None) -> list[Tensor]:
         """The features of x, a tensor of B rows a block, top first."""
-        found = list(contexts.call(self.bottom_up, x, context=context))
+        found = list(parts.call("the pass up", self.bottom_up, {"x": x}, context))
         if len(found) != len(self.blocks) or any(len(f) != len(x) for f in found):
             raise InputError(
                 f"the pass up gave features of shapes {[tuple(f.shape) for f in found]}; expected a tensor of "
@@ -220,25 +220,35 @@ class Ladder(nn.Module):
         of_data = [None] * len(self.blocks) if features is None else features
         for name, module, of_x in zip(self.names, self.blocks, of_data, strict=True):
             block: Any = module
-            p, q = _checked(block.prior(h), f"the prior of {name}", len(h)), None
+            part = f"the prior of {name}"
+            p, q = _checked(parts.call(part, block.prior, {"h": h}), part, len(h)), None
             if of_x is not None:
                 above = h.expand(len(of_x), *h.shape[1:]) if name == self.names[0] else h
                 rows = of_x.expand(len(above) // len(of_x), *of_x.shape).flatten(0, 1)
-                q = _checked(block.posterior(above, rows, p), f"the posterior of {name}", len(above), p.event_shape)
+                part, given = f"the posterior of {name}", {"h": above, "features": rows, "p": p}
+                q = _checked(parts.call(part, block.posterior, given), part, len(above), p.event_shape)
             z = choose(name, p, q)
-            h = block.update(h.expand(len(z), *h.shape[1:]), z)
+            wanted = (len(z) if name == self.names[0] else len(h), *p.event_shape)
+            if z.shape != wanted:
+                raise InputError(
+                    f"rows of {name} have the shape {tuple(z.shape)}; expected {wanted}, with its prior's event shape. "
+                    "Usually the latents are those of another model: give a row of every layer for each sample."
+                )
+            h = parts.call(f"the update below {name}", block.update, {"h": h.expand(len(z), *h.shape[1:]), name: z})
         return h
 
     def _densities(self, z: Latent) -> tuple[Tensor, Tensor]:
         """``log p(z)``, ``(K, B)``, and the state below the last block."""
-        z, terms = self._layers(z), list[Tensor]()
+        z = self._layers(z)
+        rows = {name: leaf.flatten(0, 1) for name, leaf in z.items()}
+        priors: dict[str, Distribution] = {}
 
         def choose(name: str, p: Distribution, q: Distribution | None) -> Tensor:
-            rows = z[name].flatten(0, 1)
-            terms.append(p.log_prob(rows))
-            return rows
+            priors[name] = p
+            return rows[name]
 
         h = self.descend(choose)
+        terms = [p.log_prob(rows[name]) for name, p in priors.items()]
         return sum_layers(terms).unflatten(0, z[self.names[0]].shape[:2]), h
 
     def _layers(self, z: Latent) -> dict[str, Tensor]:
@@ -247,9 +257,14 @@ class Ladder(nn.Module):
             raise InputError(f"latents of a ladder are a dict of {', '.join(self.names)}; got {came}")
         return z
 
+    def _decoded(self, h: Tensor, context: Context | None) -> Any:
+        return parts.call("the likelihood", self.likelihood, {"h": h}, context)
+
     def _log_likelihood(self, x: Tensor, h: Tensor, num_samples: int, context: Context | None) -> Tensor:
         """``log p(x | z)``, ``(K, B)``, from the state below the last block."""
-        p: Any = contexts.call(self.likelihood, h, context=contexts.repeat(context, num_samples))
+        if num_samples > 1:
+            parts.check_rows("the likelihood", {"x": x}, context or {})  # before rows are those of samples
+        p = self._decoded(h, contexts.repeat(context, num_samples))
         _checked(p, "the likelihood", num_samples * len(x), x.shape[1:])
         return log_prob_of_samples(p, x, num_samples)
 
@@ -299,17 +314,18 @@ class LadderPosterior(Distribution):
 
     def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``sum_l log q(z_l | z_{>l}, x)``, ``(*sample, B)``, of leaves ``(*sample, B, *event)``."""
-        terms: list[Tensor] = []
+        found: list[tuple[Any, Tensor]] = []
 
         def choose(name: str, p: Distribution, q: Any) -> Tensor:
             leaf = value[name]
-            lead = leaf.shape[: leaf.ndim - len(q.event_shape)]
-            rows = leaf.reshape(lead.numel(), *q.event_shape)
-            terms.append(q.log_prob(rows).reshape(lead) if terms else q.log_prob(leaf))
+            split = leaf.ndim - len(q.event_shape)
+            rows = leaf.reshape(leaf.shape[:split].numel(), *leaf.shape[split:])
+            found.append((q, rows if found else leaf))
             return rows
 
         self.ladder.descend(choose, self.features)
-        return sum_layers(terms)
+        first, *others = [q.log_prob(leaf) for q, leaf in found]
+        return sum_layers([first, *(log_posterior.reshape(first.shape) for log_posterior in others)])
 
 
 def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:

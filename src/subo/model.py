@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
+from subo import parts
 from subo.errors import InputError
 from subo.sampling import decoded_at_a_time, folded_samples, log_prob_of_samples, some_at_a_time
 from subo.typing import Context, Latent, Path, leaves, map_latent
@@ -234,8 +235,8 @@ class VAE(nn.Module):
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
         q = self._posterior(x, context)
-        p = _distribution("prior", contexts.call(self.prior, context=context))
-        if p.batch_shape not in (Size(), x.shape[:1]) or p.event_shape != q.event_shape:
+        p = self._prior(context, len(x), "data are in the batch")
+        if p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, rows, log_posterior = folded_samples(q, num_samples, path=path)
         split = getattr(q, "factors", None)  # of a graph: one a node
@@ -244,7 +245,7 @@ class VAE(nn.Module):
 
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
-        prior: Any = contexts.call(self.prior, context=context)
+        prior: Any = parts.call("prior", self.prior, {}, context)
         return prior.log_prob(z)
 
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
@@ -270,22 +271,24 @@ class VAE(nn.Module):
         Returns:
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
         """
-        p = _distribution("prior", contexts.call(self.prior, context=context))
-        if p.batch_shape not in (Size(), Size([num_samples])):
-            if all(p.batch_shape != tensor.shape[:1] for tensor in (context or {}).values()):
-                raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
-            raise InputError(
-                f"the context has {p.batch_shape[0]} rows, and {num_samples} samples were asked for: one each"
-            )
+        p = self._prior(context, num_samples, "samples were asked for")
         z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
         return z, self.decode(z, context)
 
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
-        return _distribution("likelihood", contexts.call(self.likelihood, z, context=context))
+        return _distribution("likelihood", parts.call("likelihood", self.likelihood, {"z": z}, context))
+
+    def _prior(self, context: Context | None, num_rows: int, which: str) -> Distribution:
+        p = _distribution("prior", parts.call("prior", self.prior, {}, context))
+        if p.batch_shape in (Size(), Size([num_rows])):
+            return p
+        if any(p.batch_shape == tensor.shape[:1] for tensor in (context or {}).values()):
+            raise InputError(f"the context has {p.batch_shape[0]} rows, and {num_rows} {which}: one each")
+        raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
-        q = _distribution("posterior", contexts.call(self.posterior, x, context=context))
+        q = _distribution("posterior", parts.call("posterior", self.posterior, {"x": x}, context))
         if q.batch_shape != x.shape[:1]:
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
@@ -302,6 +305,7 @@ class VAE(nn.Module):
             )
         num_data = len(x)
         if num_samples > 1:
+            parts.check_rows("likelihood", {"x": x}, context or {})  # before rows are those of samples
             context = contexts.repeat(context, num_samples)
         p: Any = self.decode(rows, context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
