@@ -1,6 +1,7 @@
 """Pareto k-hat: whether importance weights have a mean that samples find, told by the shape of their upper tail."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
     found = np.empty(len(tails))
     # ArviZ fits the 3 sqrt(n / r_eff) largest of n weights: few at a small r_eff have the same tail as K at 1.
     few = 5 * length + 3
-    r_eff = 9 * few / (length + 0.5) ** 2 if few < num_samples else 1.0
+    r_eff: Any = 9 * few / (length + 0.5) ** 2 if few < num_samples else 1.0
     weights = np.empty(min(few, num_samples))
     for i, tail in enumerate(tails):
         weights[: -length - 1] = tail[0]  # the fit asks nothing of those below the cutoff
