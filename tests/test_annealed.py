@@ -312,6 +312,22 @@ def test_chains_that_leave_the_support_of_a_node_are_rejected(start: Any):
         assert width.mean() < 1
 
 
+def test_bounds_that_move_with_the_parents_are_those_of_each_chain():
+    """For a single datum, whose bounds are one number each: they must not stay where the first draw had them."""
+
+    def between(b: Tensor) -> Independent:
+        return Independent(Uniform(-b.exp(), b.exp(), validate_args=False), 1)
+
+    posterior = Joint(b=lambda x: Independent(Normal(0 * x, 1.0), 1), a=between)
+    model = VAE(Joint(b=StandardNormal(1), a=between), NoisyShare(), posterior).double()
+    x = torch.tensor([[1.5]], dtype=torch.float64)
+    a, b = torch.linspace(-0.5, 3.5, 801, dtype=torch.float64), torch.linspace(-6, 6, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(a, b)
+    truth = model.log_joint(x, {"a": grid[:, None, :1], "b": grid[:, None, 1:]}).logsumexp(0) + math.log(0.005 * 0.01)
+    found = ais(model, x, temperatures=50, chains=300, leapfrog_steps=4)
+    assert ((found.log_px - truth).abs() < 5 * found.standard_error + 1e-3).all()
+
+
 def bits_model() -> VAE:
     """Four bits as latents, all of which can be enumerated."""
     torch.manual_seed(1)

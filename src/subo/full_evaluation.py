@@ -108,15 +108,11 @@ def evaluate_run_fully(
             depth=depth,
             minutes=minutes,
             folder=run.pieces(split),
-            identity=_identity(run, positions),
+            identity=_identity(run, data, positions),
             seed=seed,
             advance=shown.advance,
             start=shown.add,
         )
-        if findings.complete and course.missing:
-            shown.add(_COURSE, len(course.missing))
-            course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
-    complete = findings.complete and not course.missing
     counts = kind_of_log_px(experiment.config) != "density"
     num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
     table = numbers(findings, num_elements=num_elements)
@@ -125,15 +121,23 @@ def evaluate_run_fully(
     said = sentences(findings)
     written = [run.evaluation_of(split), run.per_datum(split)]
     at_floor = share_at_floor(model, held_out)
-    _write_numbers(written[0], experiment, findings, table, said, held_out, split, at_floor, complete=complete)
+    known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
+    _write_numbers(*known, complete=findings.complete and not course.missing)
     write_text(written[1], _per_datum(findings, held_out, positions))
+    if findings.complete and course.missing:
+        with stages_bar(show=progress) as shown:
+            shown.add(_COURSE, len(course.missing))
+            course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
+        _write_numbers(*known, complete=not course.missing)
+    complete = findings.complete and not course.missing
     written += list(_draw(run, split, findings, course.points))
     return FullEvaluation(table, said, complete, tuple(written))
 
 
-def _identity(run: Run, positions: Tensor) -> str:
+def _identity(run: Run, data: Data, positions: Tensor) -> str:
     """Of weights, data and program: what was measured of others is of no use."""
-    parts = (run.model.read_bytes(), repr(positions.tolist()).encode(), version("subo").encode())
+    of_data = f"{data.fingerprint} {positions.tolist()} {version('subo')}"
+    parts = (run.model.read_bytes(), of_data.encode())
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -249,7 +253,9 @@ class _Course:
     @property
     def points(self) -> list[TrainingGap]:
         """What is known."""
-        return [TrainingGap(**point) for point in read_json(self.kept)] if self.kept.exists() else []
+        points: list[dict[str, Any]] = read_json(self.kept) if self.kept.exists() else []
+        unknown: Any = math.nan  # for which JSON has no word
+        return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
 
     @property
     def missing(self) -> list[int]:
@@ -258,7 +264,7 @@ class _Course:
         return [epoch for epoch in self.epochs if epoch not in known]
 
     def go_on(self, is_over: Callable[[], bool], advance: Callable[[str, int], Any]) -> None:
-        """Measures what is missing, until time is over."""
+        """Measures what is missing, one point at least, until time is over."""
         chosen = torch.randperm(len(self.split), generator=stream("training gap data", self.seed))[: self.num_data]
         data = self.split.read(chosen.sort().values, generator=stream("training gap bits", self.seed))
         model = self.experiment.objective.model
@@ -269,10 +275,13 @@ class _Course:
         }
         points, missing = self.points, self.missing
         for checkpoint in models_over_training(self.experiment.run, model):
-            if checkpoint[0] in missing and not is_over():
-                points += gap_over_training([checkpoint], *data, **options)
-                write_json(self.kept, [asdict(point) for point in points])
-                advance(_COURSE, 1)
+            if checkpoint[0] not in missing:
+                continue
+            points += gap_over_training([checkpoint], *data, **options)
+            write_json(self.kept, [{name: _plain(n) for name, n in asdict(point).items()} for point in points])
+            advance(_COURSE, 1)
+            if is_over():
+                break
 
 
 def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap]) -> Iterator[Path]:

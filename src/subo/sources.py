@@ -116,8 +116,8 @@ def load_rows(
         contents = replace(contents, parts=(replace(rows, labels=None, context={}, lengths=torch.tensor([len(rows)])),))
     if part == "all" and len(contents.parts) == 1:
         return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
-    if len(contents.parts) == 1 and contents.parts[0].names is None:
-        rows = contents.parts[0]
+    rows = contents.parts[0]
+    if len(contents.parts) == 1 and rows.names is None and rows.lengths is None:
         called = tuple(f"row {number}" for number in range(1, len(rows) + 1))
         contents = replace(contents, parts=(replace(rows, names=called),))
     data = _data(contents, str(source), seed)

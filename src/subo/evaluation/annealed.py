@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from subo import context as contexts
 from subo.devices import evaluating, place
@@ -267,7 +268,7 @@ def _inside(draw: Draw, start: Start) -> Any:
         for factor in (draw.factors[:1] if names is None else draw.factors)
         if names is None or id(factor.z) in names
         for p in ((factor.p, factor.q) if start == "posterior" else (factor.p,))
-        if (support := support_of(p)) is not None and (names is None or _is_fixed(support))
+        if (support := support_of(p)) is not None and (names is None or _is_fixed(p, support))
     ]
 
     def inside(z: Any) -> Tensor:
@@ -281,11 +282,12 @@ def _inside(draw: Draw, start: Start) -> Any:
     return inside
 
 
-def _is_fixed(support: Any) -> bool:
-    """Whether its bounds are numbers: tensors of them may move with a node's parents, and these with the chains."""
+def _is_fixed(p: Distribution, support: Any) -> bool:
+    """Whether its bounds stay where they are: below other nodes, tensors of them may move with these."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    return not any(isinstance(bound, Tensor) and bound.numel() > 1 for bound in vars(support).values())
+    moving = any(isinstance(bound, Tensor) and bound.ndim > 0 for bound in vars(support).values())
+    return len(p.batch_shape) < 2 or not moving
 
 
 def has_discrete_latents(draw: Draw) -> bool:

@@ -16,12 +16,13 @@ from subo.errors import InputError
 from subo.evaluation.annealed import ais, has_discrete_latents
 from subo.evaluation.bidirectional import bdmc
 from subo.evaluation.calibration import calibrate
+from subo.evaluation.findings import Depth, Findings
 from subo.evaluation.gaps import gaps
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.information import mutual_information
 from subo.evaluation.prior_sampling import log_marginal_from_prior
 from subo.evaluation.probes import probe
-from subo.evaluation.stages import Measured, Stage, measure_in_stages
+from subo.evaluation.stages import Stage, measure_in_stages
 from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
 from subo.evaluation.total_correlation import total_correlation
 from subo.evaluation.usage import LatentUsage, latent_usage, posterior_means
@@ -31,75 +32,6 @@ from subo.randomness import forked
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
-
-
-@dataclass(frozen=True)
-class Depth:
-    """How much work goes into a full evaluation.
-
-    Args:
-        num_samples: K of importance sampling, from q and from the prior.
-        max_data: How many data, at random; all by default.
-        intensive_data: How many of these for what is costly: annealing, gaps, bracket, the prior's samples.
-        temperatures: T of annealing.
-        chains: C of annealing.
-        gap_steps: The most of each search for a datum's best q.
-        calibration_data: How many data are simulated for calibration.
-
-    Raises:
-        InputError: A number makes no sense.
-    """
-
-    num_samples: int = 1000
-    max_data: int | None = None
-    intensive_data: int = 100
-    temperatures: int = 1000
-    chains: int = 16
-    gap_steps: int = 1000
-    calibration_data: int = 1000
-
-    def __post_init__(self):
-        least_of = {"num_samples": 2, "intensive_data": 2, "temperatures": 1, "chains": 2, "calibration_data": 100}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.max_data is not None and self.max_data < 2:
-            raise InputError(f"max_data must be at least 2, not {self.max_data}: one datum gives no standard error")
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What was found, stage by stage; :mod:`subo.evaluation.numbers` makes a table of it.
-
-    Attributes:
-        measured: What is known of each stage: ``importance``, ``information``, ``calibration``, ``probe``, ``prior``,
-            ``gaps``, ``annealed``, ``bracket``.
-        usage: How each dimension of z is used; None of latents that are no vector.
-        depth: How much work went into it.
-        bracket: The estimator of the bracket: ``annealed``, or ``importance`` where latents are discrete.
-    """
-
-    measured: dict[str, Measured]
-    usage: LatentUsage | None
-    depth: Depth
-    bracket: str
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(stage.complete for stage in self.measured.values())
-
-    def values(self, stage: str, name: str) -> Tensor | None:
-        """A result, where it is known."""
-        return self.measured[stage].results.get(name) if stage in self.measured else None
-
-    def column(self, stage: str, name: str, length: int) -> Tensor:
-        """A per-datum result at the data's positions in the split; NaN elsewhere."""
-        column = torch.full((length,), torch.nan, dtype=torch.float64)
-        values = self.values(stage, name)
-        if values is not None:
-            column[self.measured[stage].rows] = values.double()
-        return column
 
 
 def evaluate_fully(
@@ -195,7 +127,9 @@ class _Plan:
         flat = self.split.lengths is None  # one vector a datum, as labels are one a datum
         labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
         if flat and labelled and not self.own_data_alone:
-            stages.insert(3, Stage("probe", "labels from latents", whole, self.probe, informed))
+            stages.insert(
+                3, Stage("probe", "labels from latents", whole, self.probe, (len(self.rows), self.num_learned))
+            )
         return stages
 
     @cached_property
@@ -209,6 +143,12 @@ class _Plan:
         """Those of them that much work goes into."""
         order = torch.randperm(len(self.rows), generator=stream("intensive data", self.seed))
         return self.rows[order[: self.depth.intensive_data].sort().values]
+
+    @property
+    def num_learned(self) -> int:
+        """How many training data a probe learns from."""
+        whole = 0 if self.train is None else len(self.train)
+        return min(whole, self.depth.max_data or whole)
 
     @property
     def own_data_alone(self) -> bool:
@@ -289,6 +229,7 @@ class _Plan:
             *self.read(rows),
             steps=self.depth.gap_steps,
             num_samples=self.depth.num_samples,
+            elbo_samples=self.depth.num_samples,
             annealed=False,
             max_rows=self.max_rows,
             seed=seed,
@@ -320,15 +261,15 @@ class _Plan:
     def probe(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         assert self.train is not None
         parts, order = [], torch.randperm(len(self.train), generator=stream("probed data", self.seed))
-        train = self.train.take(order[: self.depth.max_data].sort().values)
-        for split in (train, self.split.take(self.rows)):
+        few = order[: self.num_learned].sort().values
+        for split in (_some(self.train, few), _some(self.split, self.rows)):
             parts += [posterior_means(self.model, split), split.labels]
         return _scalars(asdict(probe(*parts, seed=seed)))
 
     def usage(self) -> LatentUsage | None:
         """Of all data that are measured, which takes no more than a pass of the encoder."""
         try:
-            return latent_usage(self.model, self.split if self.own_data_alone else self.split.take(self.rows))
+            return latent_usage(self.model, self.split if self.own_data_alone else _some(self.split, self.rows))
         except (InputError, AttributeError):  # latents that are no single tensor
             return None
 
@@ -338,6 +279,11 @@ def _scalars(record: Mapping[str, Any]) -> dict[str, Tensor]:
     return {
         name: torch.tensor(float(value), dtype=torch.float64) for name, value in record.items() if value is not None
     }
+
+
+def _some(split: Split, rows: Tensor) -> Split:
+    """These data; of all of them no copy is made."""
+    return split if len(rows) == len(split) else split.take(rows)
 
 
 def _merged(pieces: Sequence[Tensor], *, least: int) -> list[Tensor]:

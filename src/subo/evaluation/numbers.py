@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subo.evaluation.calibration import Calibration
 from subo.evaluation.collapse import verdict
-from subo.evaluation.full import Findings
+from subo.evaluation.findings import Findings
 from subo.evaluation.gaps import Gaps, larger
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import bits_per_dim
@@ -82,7 +82,7 @@ def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[N
     if prior is not None:
         yield _mean(LIKELY, _some_of("log p(x)", prior, log_px), prior, "samples of the prior", depth.num_samples)
         yield from _paired(prior - _same(findings, "prior"), depth.num_samples)
-        worth = findings.measured["prior"].results["effective_sample_size"].median().item()
+        worth = findings.measured["prior"].results["effective_sample_size"].nanmedian().item()
         how = "the prior's weights"
         yield Number(LIKELY, "  effective samples, median", worth, None, "", how, depth.num_samples, len(prior))
     lower, upper = values("bracket", "lower"), values("bracket", "upper")
@@ -156,15 +156,13 @@ def gaps_of(findings: Findings) -> Gaps | None:
     stage = findings.measured.get("gaps")
     if stage is None or not stage.results:
         return None
-    results, rows = dict(stage.results), rows_of_gaps(findings)
-    length = int(max(m.rows.max() for m in findings.measured.values() if len(m.rows))) + 1
-    annealed, error = (findings.column("annealed", name, length) for name in ("log_px", "standard_error"))
-    known = ~annealed[stage.rows].isnan()
+    results, (annealed, error) = dict(stage.results), _annealed(findings)
+    known = ~annealed.isnan()
     by_annealing = torch.zeros_like(known)
-    if known.any():
+    if known.any():  # a datum that annealing has not come to yet waits
         results = {name: values[known] for name, values in results.items()}
         results["log_px"], results["log_px_se"], by_annealing = larger(
-            results["log_px"], results["log_px_se"], annealed[rows], error[rows]
+            results["log_px"], results["log_px_se"], annealed[known], error[known]
         )
     return Gaps(
         log_px_from=tuple("annealed" if by else "importance" for by in by_annealing.tolist()),
@@ -176,10 +174,17 @@ def gaps_of(findings: Findings) -> Gaps | None:
 
 
 def rows_of_gaps(findings: Findings) -> Tensor:
-    """Positions of the data that :func:`gaps_of` tells of: one that annealing has not come to yet waits."""
-    rows, annealed = findings.measured["gaps"].rows, findings.measured.get("annealed")
-    known = torch.zeros(0) if annealed is None else torch.isin(rows, annealed.rows)
+    """Positions of the data that :func:`gaps_of` tells of."""
+    rows, known = findings.measured["gaps"].rows, ~_annealed(findings)[0].isnan()
     return rows[known] if known.any() else rows
+
+
+def _annealed(findings: Findings) -> tuple[Tensor, Tensor]:
+    """Annealing's log p(x) and its error, for the data of the gaps; NaN where they are not known."""
+    rows = findings.measured["gaps"].rows
+    length = int(max(m.rows.max() for m in findings.measured.values() if len(m.rows))) + 1
+    log_px, error = (findings.column("annealed", name, length)[rows] for name in ("log_px", "standard_error"))
+    return log_px, error
 
 
 def calibration_of(findings: Findings) -> Calibration | None:
