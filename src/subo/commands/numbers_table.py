@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_numbers"]
 
-_COLUMNS = (80, 100)  # the narrowest that the table is made for, and the widest that it needs
+_NARROWEST, _USUAL, _WIDEST = 80, 100, 120  # columns: below the usual an estimator has a line of its own
 
 
 def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[str]) -> None:
@@ -29,11 +29,11 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
         sentences: What they mean.
     """
     print(f"{title}\n")
-    columns = min(max(shutil.get_terminal_size((_COLUMNS[1], 24)).columns, _COLUMNS[0]), _COLUMNS[1])
+    columns = min(max(shutil.get_terminal_size((_USUAL, 24)).columns, _NARROWEST), _WIDEST)
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for name, justify in (("", "left"), ("value", "right"), ("", "left"), ("", "left")):
         table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
-    narrow = columns < _COLUMNS[1]  # there the estimator is told below the name
+    narrow = columns < _USUAL
     if not narrow:
         table.add_column("estimator", overflow="fold")
     table.add_column("K", justify="right", no_wrap=True)
