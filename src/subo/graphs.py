@@ -335,11 +335,7 @@ def _folded(tensor: Shaped[Tensor, "B ..."], lead: Size) -> Tensor:
 
 
 def _checked(name: str, p: Any, batch_shapes: tuple[Size, ...]) -> Distribution:
-    if not isinstance(p, Distribution):
-        raise InputError(
-            f"node '{name}' returned {type(p).__name__}; expected a torch.distributions.Distribution. Usually a "
-            "network stands where Child(family, network, ...) should."
-        )
+    p = parts.distribution(f"node '{name}'", p)
     if p.batch_shape not in batch_shapes:
         raise InputError(
             f"node '{name}' returned batch_shape {tuple(p.batch_shape)}; expected "

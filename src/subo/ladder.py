@@ -336,8 +336,7 @@ def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:
 
 def _checked(p: Any, part: str, rows: int, event_shape: Size | None = None) -> Distribution:
     wanted = "any" if event_shape is None else tuple(event_shape)
-    if not isinstance(p, Distribution):
-        raise InputError(f"{part} returned {type(p).__name__}; expected a torch.distributions.Distribution")
+    p = parts.distribution(part, p)
     if p.batch_shape != Size([rows]) or event_shape not in (None, p.event_shape):
         raise InputError(
             f"{part} returned batch_shape {tuple(p.batch_shape)}, event_shape {tuple(p.event_shape)}; expected "

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from subo import parts
 from subo.errors import InputError
 from subo.model import Factor, divergence
 from subo.steps import check_mask, masked
@@ -198,11 +199,7 @@ class MarkovDistribution(Distribution):
             inputs = self.inputs[:, times]
             wide = inputs.expand(*shape[:-2], *inputs.shape)
             step = self.transition(rows, wide.reshape(len(rows), *inputs.shape[2:]))
-        if not isinstance(step, Distribution):
-            raise InputError(
-                f"the transition returned {type(step).__name__}; expected a torch.distributions.Distribution. Usually "
-                "a network stands where Conditional(family, network) should."
-            )
+        step = parts.distribution("the transition", step)
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
                 f"the transition returned batch_shape {tuple(step.batch_shape)}, event_shape "

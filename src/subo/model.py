@@ -277,10 +277,10 @@ class VAE(nn.Module):
 
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
-        return _distribution("likelihood", parts.call("likelihood", self.likelihood, {"z": z}, context))
+        return parts.distribution("likelihood", parts.call("likelihood", self.likelihood, {"z": z}, context))
 
     def _prior(self, context: Context | None, num_rows: int, which: str) -> Distribution:
-        p = _distribution("prior", parts.call("prior", self.prior, {}, context))
+        p = parts.distribution("prior", parts.call("prior", self.prior, {}, context))
         if p.batch_shape in (Size(), Size([num_rows])):
             return p
         if any(p.batch_shape == tensor.shape[:1] for tensor in (context or {}).values()):
@@ -288,7 +288,7 @@ class VAE(nn.Module):
         raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
-        q = _distribution("posterior", parts.call("posterior", self.posterior, {"x": x}, context))
+        q = parts.distribution("posterior", parts.call("posterior", self.posterior, {"x": x}, context))
         if q.batch_shape != x.shape[:1]:
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
@@ -317,15 +317,6 @@ class VAE(nn.Module):
     def _samples_at_a_time(self, x: Tensor) -> int:
         """Of each datum in a batch."""
         return max(1, decoded_at_a_time(self.likelihood, x.shape[1:].numel()) // max(1, len(x)))
-
-
-def _distribution(part: str, returned: Any) -> Distribution:
-    if not isinstance(returned, Distribution):
-        raise InputError(
-            f"{part} returned {type(returned).__name__}; expected a torch.distributions.Distribution. A network alone "
-            "gives numbers, of which a family makes one: Conditional(Gaussian((2,)), network)"
-        )
-    return returned
 
 
 def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ from subo import context as contexts
 from subo.errors import InputError
 from subo.typing import Context, leaves
 
-__all__ = ["call", "check_rows", "receives"]
+__all__ = ["call", "check_rows", "distribution", "receives"]
 
 # Torch has no class of error for shapes, only words: of products, tensors side by side, broadcasting, views, layers.
 _OF_SHAPES = re.compile(
@@ -62,6 +62,17 @@ def call(part: str, module: Callable[..., Any], inputs: Mapping[str, Any], conte
         rows = leaves(next(iter((inputs or context).values())))[0].shape[:1]
         if any(tensor.shape[:1] != rows for tensor in context.values()):  # maybe of a tensor that it does not receive
             check_rows(part, _flat(inputs), _received(module, inputs, context))
+    return returned
+
+
+def distribution(part: str, returned: Any) -> Distribution:
+    """What a part returned, refused where it is no Distribution."""
+    if not isinstance(returned, Distribution):
+        raise InputError(
+            f"{part} returned {type(returned).__name__}; expected a torch.distributions.Distribution. Usually a "
+            "network stands where a family should make one of its numbers: Conditional(Gaussian((2,)), network), or in "
+            "a graph Child(family, network, 'parent')"
+        )
     return returned
 
 

@@ -43,8 +43,10 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
         for line in lines:
             value, error = in_digits(line.value, line.standard_error)
             counts = ("" if count is None else f"{count:,}" for count in (line.num_samples, line.num_data))
-            name = f"  {line.name}" + narrow * f"\n      {line.estimator}"
-            cells = (name, value, error and f"+- {error}", line.unit, *([] if narrow else [line.estimator]), *counts)
+            name, estimator = f"  {line.name}", [line.estimator]
+            if narrow:
+                name, estimator = f"{name}\n      {line.estimator}", []
+            cells = (name, value, error and f"+- {error}", line.unit, *estimator, *counts)
             table.add_row(*map(Text, cells))
     Console(width=columns, highlight=False).print(table)
     for sentence in sentences:

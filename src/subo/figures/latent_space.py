@@ -184,7 +184,7 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
     """Points ``(N, 2)`` coloured by label, in the order of the data, which hides no class; and a legend."""
     size = float(np.clip(16_000 / len(points), 7, 26))
     dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
-    axes.set_aspect("equal")
+    axes.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
     if labels is None:
         dots.set_alpha(0.6)
         return dots
