@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _HALF_LOG_2PI = math.log(2 * math.pi) / 2
+_MANY_BITS = 512  # of an event: a quarter of them is long enough a run for a processor's vectors
 
 
 class Bernoulli(Independent):
@@ -73,7 +74,7 @@ class Bernoulli(Independent):
         logits, found = self.logits, None
         if _wants_few_passes(logits, value) and value.shape[value.ndim - len(self.event_shape) :] == self.event_shape:
             found = _log_prob_of_bits(logits, value, self.reinterpreted_batch_ndims)
-            if found.isfinite().all():
+            if math.isfinite(found.sum()):
                 return found
         if value.shape != logits.shape:
             value, logits = torch.broadcast_tensors(value, logits)
@@ -88,7 +89,7 @@ def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
     plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
     if not plain or (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad)):
         return False
-    return not (value * (1 - value)).any()  # bits alone give 0; of each datum, not of its samples
+    return torch.equal(value, value * value)  # as of bits alone; of each datum, not of its samples
 
 
 def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
@@ -96,17 +97,28 @@ def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
 
     ``prod_d (1 + e_d) - 1`` is built from pairs, ``(1 + a)(1 + b) - 1 = a + b + a b``: sums of positive numbers, which
     lose nothing where they are small. Infinite where sixteen bits are so unlikely that their product leaves the range
-    of floats (below ``exp(-88)`` in single precision).
+    of floats (below ``exp(-88)`` in single precision). Of many bits a quarter is taken after the other, in memory that
+    stays in the cache.
     """
     logits, value = (t.flatten(t.ndim - event_dims) if event_dims else t.unsqueeze(-1) for t in (logits, value))
-    excess = (logits * (1 - 2 * value).div_(math.log(2))).exp2_()  # base 2 is three times as fast as base e
-    for _ in range(4):
+    signs = torch.rsub(value, 1 / math.log(2), alpha=2 / math.log(2))  # base 2 is three times as fast as base e
+    num_bits = logits.shape[-1]
+    count = 4 if num_bits % 4 == 0 and num_bits >= _MANY_BITS else 1
+    first, *others = zip(logits.chunk(count, -1), signs.chunk(count, -1), strict=True)
+    excess = torch.mul(*first).exp2_()
+    for other in others:
+        excess = _paired(excess, torch.mul(*other).exp2_())
+    for _ in range(2 if others else 4):
         half, odd = divmod(excess.shape[-1], 2)
         if odd:
             break
-        a, b = excess[..., :half], excess[..., half:]
-        excess = a.addcmul_(a, b).add_(b)
+        excess = _paired(excess[..., :half], excess[..., half:])
     return -excess.log1p_().sum(-1)
+
+
+def _paired(a: Tensor, b: Tensor) -> Tensor:
+    """``(1 + a)(1 + b) - 1``, in the memory of a."""
+    return a.addcmul_(a, b).add_(b)
 
 
 @register_kl(Bernoulli, Bernoulli)
@@ -264,6 +276,19 @@ class Gaussian(Independent):
         """The same, without a gradient."""
         with torch.no_grad():
             return self.rsample(sample_shape)
+
+    def sample_and_log_prob(self, sample_shape: Any = ()) -> tuple[Tensor, Tensor]:
+        r"""Samples and their log-density, without a gradient.
+
+        The density is that of the noise, ``-sum_d [ noise_d^2 / 2 + log scale_d + 1/2 log 2 pi ]``, which need not be
+        found again from the sample.
+        """
+        with torch.no_grad():
+            noise = torch.randn(Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+            z = torch.addcmul(self.loc, self.scale, noise)
+            log_scale = sum_last(self.scale.log().expand(self.loc.shape), self.reinterpreted_batch_ndims)
+            half_square = 0.5 * sum_last(noise.square_(), self.reinterpreted_batch_ndims)
+            return z, -(half_square + log_scale) - _HALF_LOG_2PI * self.event_shape.numel()
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""``-sum_d [ (x_d - loc_d)^2 / (2 scale_d^2) + log scale_d + 1/2 log 2 pi ]``."""

@@ -22,10 +22,14 @@ def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
     Raises:
         InputError: A path is asked of a distribution that has none.
     """
-    joint = getattr(q, "rsample_and_log_prob", None)
     if callable(path):
         return path(q, size), None
-    if joint is not None and (path or not torch.is_grad_enabled()):
+    joint = getattr(q, "rsample_and_log_prob", None)
+    if not torch.is_grad_enabled():
+        joint = getattr(q, "sample_and_log_prob", joint)
+    elif not path:
+        joint = None
+    if joint is not None:
         return joint(size)
     if not path:
         return q.sample(size), None

@@ -150,8 +150,7 @@ def _of_part(
     """The estimates of data of which all take part in every pass."""
     sums, tail = WeightSums(len(x)), WeightTail(len(x), num_samples)
     distortion, rate, shown = torch.zeros(len(x), dtype=torch.float64), torch.zeros(()), 0.0
-    while sums.count < num_samples:
-        count = min(max_rows // len(x), num_samples - sums.count)
+    for count in _equal_shares(num_samples, max(1, max_rows // len(x))):
         draw = model.draw(x, context, num_samples=count, path=False)
         log_weight = draw.log_weight.cpu().double()  # on the CPU: some devices have no float64
         sums.add(log_weight)
@@ -184,7 +183,13 @@ def data_at_a_time(x: Tensor, *, num_samples: int, max_rows: int) -> int:
         raise InputError(f"num_samples and max_rows must be at least 1: got {num_samples} and {max_rows}")
     if len(x) == 0:
         raise InputError("there are no data to estimate log p(x) of")
-    return max(1, min(len(x), max_rows // min(num_samples, _SAMPLES)))
+    return max(1, min(len(x), max_rows // _equal_shares(num_samples, _SAMPLES)[0]))
+
+
+def _equal_shares(count: int, most: int) -> list[int]:
+    """As few numbers as add up to `count` and are at most `most`, the largest first: a pass of a few costs a pass."""
+    shares = math.ceil(count / most)
+    return [count // shares + (i < count % shares) for i in range(shares)]
 
 
 def split_context(context: Context | None, length: int, size: int) -> list[dict[str, Tensor]]:
