@@ -78,6 +78,8 @@ def test_weights_without_a_tail_have_no_k_hat():
 
 def test_weights_that_vanish_beside_the_largest_have_the_worst_k_hat():
     assert (pareto_k(1000 * torch.randn(1000, 2).double(), 1000) == math.inf).all()
+    steep = torch.linspace(-1, 0, 1000, dtype=torch.float64)[:, None] * torch.tensor([7_000.0, 9_900.0, 10_500.0, 1e5])
+    assert (pareto_k(steep, 1000) > 100).all()  # where a part of the tail is not 0 beside the largest weight, too
     zeros = torch.full((1000, 1), -math.inf).double()
     zeros[:5] = torch.randn(5, 1).double()
     assert (pareto_k(zeros, 1000) == math.inf).all()

@@ -60,7 +60,7 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
 
     Returns:
         k-hat of each datum. NaN where there is no tail to fit: K is below 25, or the largest weights are all the same,
-        or a quarter of them. Infinite where most of the tail vanishes beside the largest weight, even in float64.
+        or a quarter of them. Infinite where a quarter of the tail vanishes beside the largest weight, even in float64.
 
     Example:
         >>> log_weight = -0.4 * torch.rand(100_000, 1, dtype=torch.float64).log()  # Pareto, k = 0.4
@@ -77,15 +77,17 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
     # ArviZ fits the 3 sqrt(n / r_eff) largest of n weights: few at a small r_eff have the same tail as K at 1.
     few = 5 * length + 3
     r_eff: Any = 9 * few / (length + 0.5) ** 2 if few < num_samples else 1.0
-    weights = np.empty(min(few, num_samples))
+    weights = np.empty((1, min(few, num_samples)))  # a chain, to ArviZ
     for i, tail in enumerate(tails):
-        weights[: -length - 1] = tail[0]  # the fit asks nothing of those below the cutoff
-        weights[-length - 1 :] = tail
         try:
             with np.errstate(all="ignore", divide="raise"):
-                found[i] = array_stats.psislw(-weights, r_eff=r_eff)[1]  # of log-likelihoods, which it negates
+                weights[0, -length - 1 :] = np.exp(tail - tail[-1])
+                weights[0, : -length - 1] = weights[0, -length - 1]  # the fit asks nothing of those below the cutoff
+                found[i] = array_stats.pareto_khat(weights, r_eff=r_eff, tail="right")
         except (ValueError, FloatingPointError):  # no two weights differ, or a quarter of the tail is at the cutoff
-            found[i] = math.inf if tail[-1] - tail[0] > _LARGEST_SPREAD else math.nan
+            found[i] = math.nan
+    quarter = tails[:, int(length / 4 + 0.5)]  # by which the fit measures
+    found[quarter < tails[:, -1] - _LARGEST_SPREAD] = math.inf
     return torch.from_numpy(found)
 
 
