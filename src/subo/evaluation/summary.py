@@ -294,12 +294,12 @@ def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str,
 
 
 def latents_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to draw at a time: as many as are decoded, eight times that of a VAE: it decodes in parts.
+    """How many latents to draw at a time: as many as are decoded, sixteen times that of a VAE: it decodes in parts.
 
     Not of sequences: the networks that draw and weigh their states take more memory than the decoder.
     """
     rows = rows_at_a_time(model, split)
-    return min(20_000, 8 * rows) if isinstance(model, VAE) and split.lengths is None else rows
+    return min(40_000, 16 * rows) if isinstance(model, VAE) and split.lengths is None else rows
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
