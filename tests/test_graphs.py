@@ -311,6 +311,15 @@ def test_nodes_that_return_something_else_are_refused_by_name():
         Joint(a=StandardNormal(2), b=lambda a: Normal(a, 1.0))().sample(torch.Size([5]))
 
 
+@unchecked_shapes()
+def test_values_that_leave_a_node_out_are_refused_by_its_name():
+    graph = Joint(a=StandardNormal(2), b=lambda a: Independent(Normal(a, 1.0), 1))()
+    with pytest.raises(InputError, match="by name for each node, a, b; there is none for b"):
+        graph.log_prob({"a": torch.zeros(5, 2)})
+    with pytest.raises(InputError, match="there is none for a, b"):
+        graph.log_prob(torch.zeros(5, 2))  # pyright: ignore[reportArgumentType]
+
+
 def test_graphs_of_different_nodes_or_sizes_are_refused():
     x = torch.zeros(2, 6).double()
     model = two_layers()

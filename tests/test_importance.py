@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from catalog import Wide
 from quadrature import exact_log_px, skewed_data, skewed_model
+from shapes import unchecked_shapes
 from subo import VAE, InputError, StandardNormal, mlp
 from subo.data import Split
 from subo.distributions import Bernoulli
@@ -253,6 +254,13 @@ def test_what_cannot_be_estimated_is_refused(estimator):
         estimator(model, torch.zeros(3, 5).double(), max_rows=0)
     with pytest.raises(InputError, match="there are no data"):
         estimator(model, torch.zeros(0, 5).double())
+
+
+@pytest.mark.parametrize("estimator", [log_marginal, log_marginal_from_prior])
+@unchecked_shapes()
+def test_arrays_are_refused_with_the_way_to_a_tensor(estimator):
+    with pytest.raises(InputError, match="are a tensor, .* not a ndarray: torch.as_tensor"):
+        estimator(pca()[0], np.zeros((3, 5)))
 
 
 # Passes, sums and progress

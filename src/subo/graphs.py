@@ -219,7 +219,16 @@ class JointDistribution(Distribution):
         return values if len(lead) else {name: leaf.squeeze(0) for name, leaf in values.items()}
 
     def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``sum_i log p(z_i | parents)``, of the leaves' leading shape."""
+        """``sum_i log p(z_i | parents)``, of the leaves' leading shape.
+
+        Raises:
+            InputError: A node has no value.
+        """
+        given = tuple(value) if isinstance(value, Mapping) else ()
+        missing = ", ".join(name for name in self.graph.order if name not in given)
+        if missing:
+            nodes = ", ".join(self.graph.order)
+            raise InputError(f"expected a value by name for each node, {nodes}; there is none for {missing}")
         if self._is_lone(value):
             return self.log_prob({name: leaf.unsqueeze(0) for name, leaf in value.items()}).squeeze(0)
         return sum_layers([p.log_prob(value[name]) for name, p in self._conditionals(value).items()])

@@ -88,8 +88,8 @@ def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
     if result.get("high_pareto_k"):  # which older runs do not say
         yield (
             f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} data have Pareto k-hat "
-            "above 0.7: their log p(x) and its error cannot be trusted. Annealing tells how far it is off: "
-            f"subo evaluate {run} --full"
+            "above 0.7: their log p(x) and its error cannot be trusted. How far it is off is told, by annealing where "
+            f"the latents are continuous, by: subo evaluate {run} --full"
         )
     if result["at_floor"]:
         yield (

@@ -177,8 +177,13 @@ def data_at_a_time(x: Tensor, *, num_samples: int, max_rows: int) -> int:
     """How many data to hold in a pass of at most `max_rows` latents, such that each has many of them.
 
     Raises:
-        InputError: `num_samples` or `max_rows` is below 1, or there are no data.
+        InputError: `num_samples` or `max_rows` is below 1, there are no data, or they are no tensor.
     """
+    if not isinstance(x, Tensor):
+        raise InputError(
+            f"data to estimate log p(x) of are a tensor, (B, ...), and not a {type(x).__name__}: torch.as_tensor makes "
+            "one of an array, in the dtype of the model"
+        )
     if num_samples < 1 or max_rows < 1:
         raise InputError(f"num_samples and max_rows must be at least 1: got {num_samples} and {max_rows}")
     if len(x) == 0:
