@@ -260,7 +260,7 @@ def test_samples_of_vectors(rng):
 # Files
 
 
-def test_animation_has_all_frames_and_loops(tmp_path, rng):
+def test_animation_has_all_frames_and_loops(tmp_path, rng, caplog):
     path, frames = tmp_path / "means.gif", rng.normal(size=(5, 30, 2)) * np.arange(1, 6)[:, None, None]
     figures.animate_means(frames, np.arange(30) % 3, [f"epoch {i}" for i in range(5)], path, duration=0.1)
     with Image.open(path) as animation:
@@ -275,6 +275,7 @@ def test_animation_has_all_frames_and_loops(tmp_path, rng):
     assert moved.any()
     assert not moved[-30:].any()  # the axis below stays where it is
     assert [p.name for p in tmp_path.iterdir()] == ["means.gif"]
+    assert not caplog.records  # matplotlib tells of limits that it could not keep
 
 
 def test_animation_has_room_for_the_priors_contours_and_names_the_data(tmp_path, rng, monkeypatch):

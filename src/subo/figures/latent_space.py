@@ -137,6 +137,7 @@ def latent_plane(
     figure = Figure(figsize=(6.6, 5.6), layout="compressed")
     plane = figure.subplots()
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
+    plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
     shown = f", {len(points):,} of them shown" if step > 1 else ""
     title = f"Posterior means of {len(means):,} {name}{shown}"
     if prior is not None and _draw_prior(plane, *prior):
@@ -184,7 +185,6 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
     """Points ``(N, 2)`` coloured by label, in the order of the data, which hides no class; and a legend."""
     size = float(np.clip(16_000 / len(points), 7, 26))
     dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
-    axes.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
     if labels is None:
         dots.set_alpha(0.6)
         return dots
@@ -247,7 +247,7 @@ def animate_means(
         low, high = np.minimum(low, plane.dataLim.min), np.maximum(high, plane.dataLim.max)
     middle, reach = (low + high) / 2, 0.54 * (np.max(high - low) or 1.0)
     dots = _scatter(figure, plane, frames[-1], None if labels is None else labels[::step])
-    plane.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach))
+    plane.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal")
     set_labels(plane, f"{title}\n{captions[0]}", *axes)
     canvas.draw()
     figure.set_layout_engine("none")  # laid out once, so that nothing moves but the points
