@@ -9,6 +9,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 from subo.distributions import Bernoulli, Gaussian, StandardNormal
+from subo.sampling import sampled
 
 
 @pytest.mark.parametrize("event", [(), (1,), (7,), (12,), (2, 4, 4), (514,), (784,), (4, 999)])
@@ -28,11 +29,14 @@ def test_bits_have_the_same_log_density_with_and_without_a_gradient(event, scale
     assert followed.requires_grad
 
 
-@pytest.mark.parametrize("value", [torch.rand(5, 32), torch.randint(2, (5, 32)).float(), torch.full((5, 32), 0.5)])
+@pytest.mark.parametrize(
+    "value",
+    [torch.rand(5, 32), torch.randint(2, (5, 32)).float(), torch.full((5, 32), 0.5), torch.full((5, 32), math.inf)],
+)
 def test_values_between_the_bits_have_the_same_log_density_as_with_a_gradient(value):
     p = Bernoulli(torch.randn(5, 32), 1)
     followed = Bernoulli(p.logits.clone().requires_grad_(), 1)
-    assert_close(p.log_prob(value), followed.log_prob(value).detach())
+    assert_close(p.log_prob(value), followed.log_prob(value).detach(), equal_nan=True)
 
 
 @pytest.mark.parametrize("num", [32, 1024])
@@ -84,3 +88,15 @@ def test_a_normals_sample_comes_with_its_density(make, size):
     assert log_prob.shape == (*size, *q.batch_shape)
     assert not sample.requires_grad
     assert not log_prob.requires_grad
+
+
+def test_a_subclass_that_weighs_otherwise_is_not_passed_over():
+    class Shifted(Gaussian):
+        def log_prob(self, value):
+            return super().log_prob(value) - 1
+
+    q = Shifted(torch.zeros(4, 3), torch.ones(4, 3), 1)
+    with torch.no_grad():
+        z, log_prob = sampled(q, torch.Size([5]), path=False)
+    found = q.log_prob(z) if log_prob is None else log_prob
+    assert_close(found, Gaussian(q.loc, q.scale, 1).log_prob(z) - 1)

@@ -15,13 +15,14 @@ from torch.testing import assert_close
 from catalog import Wide
 from quadrature import exact_log_px, skewed_data, skewed_model
 from shapes import unchecked_shapes
-from subo import VAE, InputError, StandardNormal, mlp
+from subo import VAE, Conditional, GaussianMixture, InputError, StandardNormal, VampPrior, mlp
+from subo import Gaussian as GaussianFamily
 from subo.data import Split
 from subo.distributions import Bernoulli
 from subo.evaluation.importance import WeightSums, log_marginal
 from subo.evaluation.pareto import WeightTail, pareto_k, tail_length
 from subo.evaluation.prior_sampling import log_marginal_from_prior
-from subo.evaluation.summary import measure, score
+from subo.evaluation.summary import latents_at_a_time, measure, score
 from subo.linear_gaussian import ExactPosterior, LinearGaussian, MeanFieldPosterior
 from subo.typing import Path
 
@@ -287,6 +288,14 @@ def test_passes_are_as_few_and_as_equal_as_the_bound_on_their_latents_allows():
     model = Counting(pca()[0])
     log_marginal(model, torch.zeros(2, 5).double(), num_samples=5000, max_rows=3334, pareto=False)
     assert [count for count, _ in model.passes] == [1667, 1667, 1666]
+
+
+def test_a_mixture_prior_of_many_components_weighs_fewer_latents_at_a_time():
+    q, split = Conditional(GaussianFamily((2,)), mlp(5, 4)), Split(torch.zeros(3, 5))
+    likelihood = Conditional(GaussianFamily((5,)), mlp(2, 10))
+    vamp = VampPrior(q, torch.zeros(500, 5))
+    for prior, rows in ((StandardNormal(2), 40_000), (GaussianMixture(2, components=100), 10_000), (vamp, 2000)):
+        assert latents_at_a_time(VAE(prior, likelihood, q), split) == rows
 
 
 @pytest.mark.parametrize("num_samples, max_rows", [(7, 5000), (7, 3), (1000, 300), (30_000, 999)])

@@ -54,10 +54,6 @@ class Balanced(GaussianDistribution):
     def sample(self, sample_shape=()):
         return self.rsample(sample_shape).detach()
 
-    def sample_and_log_prob(self, sample_shape=()):
-        z = self.sample(sample_shape)
-        return z, self.log_prob(z)
-
 
 class BalancedGaussian(nn.Module):
     """A family without randomness: with 2 D samples its ELBO for a linear model is exact, and so is its gradient."""

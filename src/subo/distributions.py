@@ -89,7 +89,7 @@ def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
     plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
     if not plain or (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad)):
         return False
-    return torch.equal(value, value * value)  # as of bits alone; of each datum, not of its samples
+    return torch.equal(value, (value > 0).to(value.dtype))  # of each datum, not of its samples
 
 
 def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:

@@ -193,6 +193,8 @@ def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
     """What ``evaluate`` tells step by step and layer by layer."""
     stage, usage = findings.measured["importance"], findings.usage
     found: dict[str, Any] = {}
+    if "rates" not in stage.results:  # pieces that an evaluation began before it told them
+        return found
     if held_out.lengths is not None:
         names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion")
         values = {name: stage.results[name] for name in names}

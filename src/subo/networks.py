@@ -58,6 +58,9 @@ def mlp(
 ) -> nn.Sequential:
     """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
 
+    Where no gradient is asked for, tanh overwrites what the layer before it gave (:class:`Tanh`): who looks at hidden
+    layers by hooks, or calls a part of the network, does so with a gradient, or with ``nn.Tanh``.
+
     Args:
         in_features: Elements of one input.
         out_features: Elements of one output.

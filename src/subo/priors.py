@@ -107,6 +107,11 @@ class GaussianMixture(nn.Module):
         params[:, :dim] = spread * torch.randn(components, dim)  # in both families the means come first
         self.params = nn.Parameter(params)
 
+    @property
+    def num_components(self) -> int:
+        """How many there are."""
+        return len(self.logits)
+
     def forward(self) -> Distribution:
         weights = Categorical(logits=self.logits, validate_args=False)
         return MixtureSameFamily(weights, self.family(self.params), validate_args=False)
@@ -138,6 +143,11 @@ class VampPrior(nn.Module):
             low, high = limits
             pseudo_inputs = torch.logit(((pseudo_inputs - low) / (high - low)).clamp(0.05, 0.95))
         self.raw_inputs = nn.Parameter(pseudo_inputs.clone())
+
+    @property
+    def num_components(self) -> int:
+        """K."""
+        return len(self.raw_inputs)
 
     @property
     def pseudo_inputs(self) -> Float[Tensor, " K *event"]:

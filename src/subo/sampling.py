@@ -26,7 +26,8 @@ def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
         return path(q, size), None
     joint = getattr(q, "rsample_and_log_prob", None)
     if not torch.is_grad_enabled():
-        joint = getattr(q, "sample_and_log_prob", joint)
+        if "sample_and_log_prob" in vars(type(q)):  # a subclass may sample or weigh otherwise
+            joint = q.sample_and_log_prob
     elif not path:
         joint = None
     if joint is not None:

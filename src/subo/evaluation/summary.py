@@ -22,6 +22,7 @@ from subo.steps import Steps
 from subo.support import check_support
 from subo.typing import map_latent
 
+_WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
 _STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
@@ -149,7 +150,7 @@ def score(
         model: The model.
         split: The data, or a tensor of them.
         num_samples: K.
-        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 20,000 at the most.
+        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 40,000 at the most.
         seed: Of the samples.
         pareto: Whether to fit the weights' tails for k-hat.
         advance: Called with the number of data done, as they are, in fractions.
@@ -296,10 +297,14 @@ def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str,
 def latents_at_a_time(model: Any, split: Split) -> int:
     """How many latents to draw at a time: as many as are decoded, sixteen times that of a VAE: it decodes in parts.
 
-    Not of sequences: the networks that draw and weigh their states take more memory than the decoder.
+    Not of sequences: the networks that draw and weigh their states take more memory than the decoder. Of a mixture
+    prior fewer, since each component weighs each of them.
     """
     rows = rows_at_a_time(model, split)
-    return min(40_000, 16 * rows) if isinstance(model, VAE) and split.lengths is None else rows
+    if not isinstance(model, VAE) or split.lengths is not None:
+        return rows
+    components = getattr(model.prior, "num_components", 1)
+    return min(40_000, 16 * rows, max(1, _WEIGHED // components))
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
