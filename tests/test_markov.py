@@ -540,6 +540,12 @@ def test_parts_of_a_chain_that_do_not_fit_are_refused():
         MarkovDistribution(wide, lambda z: Normal(z, 1.0), 4).sample()
     with pytest.raises(InputError, match="transition returned Tensor; expected a torch"):
         MarkovDistribution(wide, mlp(2, 2), 4).sample()
+    with pytest.raises(InputError, match=r"^the transition does not fit what it is given, z \(3, 2\)"):
+        MarkovDistribution(wide, Conditional(Gaussian((2,)), mlp(5, 4)), 4).sample()
+    with pytest.raises(InputError, match=r"^the transition does not fit what it is given, z \(3, 2\), inputs \(3, 7\)"):
+        MarkovDistribution(
+            wide, lambda z, h: Independent(Normal(z + h, 1.0), 1), 4, inputs=torch.zeros(3, 4, 7)
+        ).sample()
     with pytest.raises(InputError, match=r"first step \(3,\), mask \(2,\)"):
         MarkovDistribution(wide, mlp(2, 2), 4, mask=mask_of(4, 2))
     with pytest.raises(InputError, match=r"inputs have the shape \(3, 5\); expected \(B, 4, ...\)"):

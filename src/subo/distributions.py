@@ -268,9 +268,10 @@ class Gaussian(Independent):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """``loc + scale * noise``, of shape ``(*sample, *batch, *event)``."""
-        shape = Size(sample_shape) + self.loc.shape
-        noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, self.scale, noise)
+        return torch.addcmul(self.loc, self.scale, self._noise(sample_shape))
+
+    def _noise(self, sample_shape: Any) -> Tensor:
+        return torch.randn(Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """The same, without a gradient."""
@@ -284,7 +285,7 @@ class Gaussian(Independent):
         found again from the sample.
         """
         with torch.no_grad():
-            noise = torch.randn(Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device)
+            noise = self._noise(sample_shape)
             z = torch.addcmul(self.loc, self.scale, noise)
             log_scale = sum_last(self.scale.log().expand(self.loc.shape), self.reinterpreted_batch_ndims)
             half_square = 0.5 * sum_last(noise.square_(), self.reinterpreted_batch_ndims)

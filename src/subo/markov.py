@@ -193,13 +193,12 @@ class MarkovDistribution(Distribution):
         event = self.first.event_shape
         shape = previous.shape[: previous.ndim - len(event)]
         rows = previous.reshape(shape.numel(), *event)
-        if self.inputs is None:
-            step = self.transition(rows)
-        else:
+        given = {"z": rows}
+        if self.inputs is not None:
             inputs = self.inputs[:, times]
             wide = inputs.expand(*shape[:-2], *inputs.shape)
-            step = self.transition(rows, wide.reshape(len(rows), *inputs.shape[2:]))
-        step = parts.distribution("the transition", step)
+            given["inputs"] = wide.reshape(len(rows), *inputs.shape[2:])
+        step = parts.distribution("the transition", parts.call("the transition", self.transition, given))
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
                 f"the transition returned batch_shape {tuple(step.batch_shape)}, event_shape "
