@@ -11,7 +11,7 @@ demo: $(VENV)/.installed
 	$(BIN)/subo fit digits --latent-dim 2 --epochs 200 --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS)  # one thread: the models are too small to share
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(PYTEST_OPTIONS)  # a thread each: models are too small to share
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -71,7 +71,7 @@ class Experiment:
             asked["source"],
             data_dir=directory,
             binarize=asked["binarize"],
-            dequantize=asked.get("dequantize", False),  # which older runs do not say
+            dequantize=asked["dequantize"],
             seed=asked["seed"],
         )
         data = data_in_levels(data, self.config["options"])

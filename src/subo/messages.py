@@ -106,7 +106,7 @@ def print_run(run: Run) -> None:
     data, training = config["data"], config["training"]
     table = Table.grid(padding=(0, 2))
     table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
-    table.add_row("", data["noise"] if data.get("dequantize") else data["binarization"])
+    table.add_row("", data["noise"] if data["dequantize"] else data["binarization"])
     table.add_row("recipe", config["recipe"])
     options = ", ".join(f"{name} {_short(value)}" for name, value in _telling(config).items())
     table.add_row("model", options)

@@ -30,6 +30,7 @@ from torch import nn
 from subo.errors import InputError
 from subo.files import read_json, replacing, write_json, write_text
 from subo.named_sets import NAMES
+from subo.older_runs import completed
 
 __all__ = ["SPLITS", "Run"]
 
@@ -200,7 +201,7 @@ class Run:
         config = read_json(self.config)
         if not isinstance(config, dict) or not {"recipe", "options", "data", "training", "device"} <= set(config):
             raise InputError(f"{self.config} is not the config of a run of subo. Restore it from a copy, or fit again.")
-        return config
+        return completed(config)
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes what was asked for."""

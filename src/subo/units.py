@@ -37,12 +37,12 @@ def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
     """
     if config["options"]["likelihood"] in DISCRETE:
         return "probability"
-    return "bound" if config["data"].get("dequantize") else "density"  # older runs do not say
+    return "bound" if config["data"]["dequantize"] else "density"
 
 
 def describe_log_px(config: Mapping[str, Any]) -> str:
     """What log p(x) is the logarithm of, and in which units."""
-    kind, levels = kind_of_log_px(config), config["data"].get("levels", 1)
+    kind, levels = kind_of_log_px(config), config["data"]["levels"]
     given = ", given the label" if is_conditional(config) else ""
     if kind == "probability":
         return f"log-probability{given}"
@@ -65,7 +65,7 @@ def provenance(config: Mapping[str, Any]) -> dict[str, str]:
         "log_px_is": describe_log_px(config),
         "data": data["source"],
         "binarization": data["binarization"],
-        "noise": data.get("noise", "none was added"),
+        "noise": data["noise"],
     }
 
 
@@ -111,6 +111,6 @@ def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tenso
         config: Of the run.
         drawn: Which of the two: of a draw the level in whose cell it lies, of a mean ``E[x|z] - 1/2``.
     """
-    if not config["data"].get("dequantize"):
+    if not config["data"]["dequantize"]:
         return x
     return quantized(x, levels=config["data"]["levels"]) if drawn else x - 0.5

@@ -70,7 +70,7 @@ def sample(
     names = _feature_names(experiment.config)
     if out.suffix == ".png":
         units, data = _units(experiment), experiment.config["data"]
-        shade = shading(x, levels=data["levels"] if data.get("dequantize") else None)
+        shade = shading(x, levels=data["levels"] if data["dequantize"] else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
     else:
@@ -272,7 +272,7 @@ def run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> t
         part=part,
         data_dir=data_dir,
         binarize=asked["binarize"],
-        dequantize=asked.get("dequantize", False),
+        dequantize=asked["dequantize"],
         seed=asked["seed"],
         names=_feature_names(experiment.config),
         sequences=is_of_sequences(experiment),
