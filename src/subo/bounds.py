@@ -18,6 +18,8 @@ __all__ = ["ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", "reported"
 
 Bound = Callable[[Draw], Tensor]
 
+_LIMIT = 1e16  # of |1 - alpha|, beyond which Renyi's bound is its limit to double precision
+
 
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
     """``log 1/n sum_i exp(values_i)`` along `dim`, without overflow."""
@@ -86,19 +88,39 @@ class Renyi:
     It falls as alpha rises: the IWAE bound at 0, the ELBO at 1, the largest weight at minus infinity. For
     ``alpha < 0`` it is not a lower bound on log p(x) as K grows.
 
+    At alpha = 1 the formula is 0/0, and near it the logarithm's rounding is divided by ``1 - alpha``. With the mean m
+    of the log-weights l taken out, the same number is
+
+    .. math:: m + \frac{1}{1-\alpha} \log\Big(1 + \frac1K \sum_k \big[e^{(1-\alpha)(l_k - m)} - 1\big]\Big)
+
+    whose sum is of order :math:`(1-\alpha)^2`, so that rounding stays that of the log-weights' spread. It is used where
+    no exponent exceeds 1; elsewhere :math:`1/|1-\alpha|` is less than the spread, and the definition serves.
+
     Args:
         alpha: The order.
+
+    Raises:
+        InputError: `alpha` is no number.
     """
 
     alpha: float
 
+    def __post_init__(self):
+        if math.isnan(self.alpha):
+            raise InputError("alpha, the order of the Renyi bound, must be a number (or infinite): got nan")
+
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
-        log_weight = draw.log_weight
-        if self.alpha == 1:
+        log_weight, power = draw.log_weight, 1 - self.alpha
+        if power == 0:
             return log_weight.mean(0)
-        if math.isinf(self.alpha):
-            return log_weight.amax(0) if self.alpha < 0 else log_weight.amin(0)
-        return log_mean_exp((1 - self.alpha) * log_weight, 0) / (1 - self.alpha)
+        if abs(power) > _LIMIT:
+            return log_weight.amax(0) if power > 0 else log_weight.amin(0)
+        direct = log_mean_exp(power * log_weight, 0) / power
+        center = log_weight.detach().mean(0)  # any constant would do; about the mean the sum is smallest
+        exponents = power * (log_weight - center)
+        near = exponents.detach().abs().amax(0) <= 1  # false where a weight is 0, since its exponent is NaN
+        small = exponents.where(near, 0.0)  # keeps the branch that is not taken from overflowing
+        return (center + small.expm1().mean(0).log1p() / power).where(near, direct)
 
 
 @dataclass(frozen=True)
