@@ -13,7 +13,7 @@ WORKER = '''
 import sys
 import torch
 from torch import nn
-from subo import VAE, Bernoulli, Conditional, Objective, StandardNormal, fit, mlp
+from subo import VAE, Bernoulli, Conditional, Gaussian, Objective, StandardNormal, fit, mlp
 from subo.data import Data
 from subo.splitting import split
 from subo.devices import make_fabric
@@ -39,12 +39,45 @@ def one_run(out, fabric, updates):
     if fabric.is_global_zero:
         torch.save(objective.state_dict(), out + "/weights.pt")
 
+class Stop(Exception):
+    """Stands for a crash of both processes."""
+
+def stopped_and_resumed(out, fabric, crash_at):
+    """Trains on noisy latents; where it crashes, a second call goes on from the checkpoint."""
+    x = torch.bernoulli(torch.full((203, 5), 0.5), generator=torch.Generator().manual_seed(0))
+    data = Data("bits", *split(x), kind="binary")
+    calls = 0
+
+    class Crashing(Objective):
+        def forward(self, *given, **named):
+            nonlocal calls
+            calls += self.training
+            if calls == crash_at:
+                raise Stop
+            return super().forward(*given, **named)
+
+    for kind, resume in ((Crashing, False), (Objective, True))[: 2 if crash_at else 1]:
+        torch.manual_seed(int(resume))  # the second has other first weights: all must come from the checkpoint
+        encoder = Conditional(Gaussian((2,)), mlp(5, 4, hidden=(8,)))
+        objective = kind(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), encoder))
+        objective.double()
+        try:
+            fit(objective, data, epochs=3, batch_size=54, fabric=fabric, run_dir=out, checkpoint_minutes=1e-9,
+                resume=resume)
+        except Stop:
+            continue
+    if fabric.is_global_zero:
+        torch.save(objective.state_dict(), out + "/weights.pt")
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     fabric = make_fabric(device="cpu", precision="64-true", processes=int(sys.argv[2]))
     fabric.launch()
     for updates in ("joint", "aggressive"):  # one start for both: it takes longer than they do
         one_run(sys.argv[1] + "/" + updates, fabric, updates)
+    if fabric.world_size == 2:
+        stopped_and_resumed(sys.argv[1] + "/whole", fabric, crash_at=None)
+        stopped_and_resumed(sys.argv[1] + "/resumed", fabric, crash_at=7)  # in the second of its three epochs
 '''
 
 
@@ -82,3 +115,12 @@ def test_two_processes_take_the_steps_and_report_the_means_of_one(runs: Runs, up
         for part in ("train", "validation"):
             for name in ("bound", "elbo", "rate", "distortion"):
                 assert b[part][name] == pytest.approx(a[part][name], rel=rtol)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the gloo launcher needs POSIX processes")
+def test_two_processes_that_were_stopped_in_an_epoch_go_on_as_if_they_had_not(runs: Runs):
+    """Each with its own random state and its own sums over the epoch's data."""
+    (whole, whole_metrics), (resumed, resumed_metrics) = (read(runs[2] / name) for name in ("whole", "resumed"))
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    for a, b in zip(whole_metrics, resumed_metrics, strict=True):
+        assert {**a, "seconds": 0} == {**b, "seconds": 0}

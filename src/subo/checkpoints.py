@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Shaped
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -101,14 +102,14 @@ def content(
     fabric: "Fabric",
 ) -> dict[str, Any]:
     """A checkpoint: plain values and tensors only."""
-    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state(fabric.device)] if _on_cuda(fabric) else [])]
-    gathered = [fabric.all_gather(s).cpu() if fabric.world_size > 1 else s[None] for s in states]  # pyright: ignore
+    random = [torch.get_rng_state(), *([torch.cuda.get_rng_state(fabric.device)] if _on_cuda(fabric) else [])]
     return {
         **vars(state),
+        "totals": None if state.totals is None else _of_each(state.totals, fabric),
         "objective": objective.state_dict(),
         "optimizer": optimizer.state_dict(),
         "updates": updates.state_dict(),
-        "random": gathered,
+        "random": [_of_each(own, fabric) for own in random],
         "precision": fabric.strategy.precision.state_dict(),
         "settings": settings,
     }
@@ -141,12 +142,31 @@ def restore(
     optimizer.load_state_dict(saved.pop("optimizer"))
     updates.load_state_dict(saved.pop("updates", {}))
     fabric.strategy.precision.load_state_dict(saved.pop("precision"))
-    states = [state[fabric.global_rank] for state in saved.pop("random")]
+    states = [_own(of_each, fabric) for of_each in saved.pop("random")]
     torch.set_rng_state(states[0])
     if _on_cuda(fabric) and len(states) > 1:
         torch.cuda.set_rng_state(states[1], fabric.device)
+    totals = saved.pop("totals")
     saved.pop("settings")
-    return TrainingState(**saved)
+    return TrainingState(**saved, totals=None if totals is None else _own(totals, fabric))
+
+
+def _of_each(own: Shaped[Tensor, " N"], fabric: "Fabric") -> Shaped[Tensor, "P N"]:
+    """What each of P processes has as its own, in all of them."""
+    if fabric.world_size == 1:
+        return own[None]
+    own = own.to(fabric.device)
+    gathered = [torch.empty_like(own) for _ in range(fabric.world_size)]
+    torch.distributed.all_gather(gathered, own)
+    return torch.stack(gathered).cpu()
+
+
+def _own(of_each: Shaped[Tensor, "*P N"], fabric: "Fabric") -> Shaped[Tensor, " N"]:
+    """This process's part; a copy, since torch reads a random state from the start of its storage.
+
+    The sums of a checkpoint of 0.1 have no axis for its one process.
+    """
+    return of_each.reshape(fabric.world_size, -1)[fabric.global_rank].clone()
 
 
 def _on_cuda(fabric: "Fabric") -> bool:
