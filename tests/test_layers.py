@@ -12,6 +12,7 @@ ROOT = Path(subo.__file__).parent
 CORE = [
     "typing",
     "errors",
+    "locks",
     "files",
     "randomness",
     "context",

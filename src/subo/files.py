@@ -1,43 +1,110 @@
-"""Files that are whole or not there: written under a temporary name, then renamed."""
+"""Files that are whole or not there: written in a folder of their own, then renamed."""
 
 import json
 import os
-import secrets
+import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from subo.errors import InputError
+from subo.locks import FolderLock
 
-__all__ = ["read_json", "replacing", "write_json", "write_text"]
+__all__ = ["UNFINISHED", "read_json", "replacing", "write_json", "write_text"]
+
+UNFINISHED = ".unfinished-"
+"""How the names of the folders begin in which files are while they are written."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path to write to; when the block ends well, the file takes `path`'s place in one step.
 
-    A crash at any moment leaves the old file or the new one, never a part. The temporary name keeps the ending, since
-    writers choose their format by it.
+    A crash at any moment leaves the old file or the new one, never a part. The temporary file has the final name, since
+    writers choose their format by its ending, and lies in a folder beside `path` that its writer has locked. What a
+    crash leaves there is removed by whoever next writes a file beside it; that of a writer who lives is let be. The
+    file gets the permissions that the umask gives, whatever the writer's library made of them.
 
     Raises:
         InputError: The folder does not exist or cannot be written to.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        temporary.touch()
+        lock, temporary = _place_beside(path)
     except OSError as error:
         raise InputError(
             f"cannot write {path}: {error.strerror}. Name a place in a folder that exists and may be written to."
         ) from error
     try:
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(lock)
+
+
+def _place_beside(path: Path) -> tuple[FolderLock, Path]:
+    """An empty file of the same name in a folder beside a path, with the folder's lock."""
+    number, lock = 0, None
+    while lock is None:
+        lock, number = _claimed(path.parent / f"{UNFINISHED}{number}"), number + 1
+    try:
+        for other in count(number):
+            left = path.parent / f"{UNFINISHED}{other}"
+            if not os.path.lexists(left):
+                break
+            if (abandoned := _claimed(left)) is not None:
+                _discard(abandoned)
+        temporary = lock.folder / path.name
+        temporary.touch()
+    except OSError:
+        _discard(lock)
+        raise
+    return lock, temporary
+
+
+def _claimed(folder: Path) -> FolderLock | None:
+    """The lock of an empty folder of this name: made, or left by a writer who is dead; None if it is another's."""
+    try:
+        folder.mkdir()
+        made = True
+    except FileExistsError:
+        made = False
+        if not _is_ours(folder):
+            return None
+    lock = FolderLock(folder)
+    try:
+        lock.take()
+    except OSError:  # another one was faster
+        return None
+    if lock.is_lost() or not (made or lock.is_sure):
+        lock.release()
+        return None
+    for left in () if made else list(folder.iterdir()):
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+    return lock
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether it is a folder, and this user's: what others leave in a shared place is not written into."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and (os.name != "posix" or found.st_uid == os.geteuid())
+
+
+def _discard(lock: FolderLock) -> None:
+    """Removes a folder that is held, and gives its lock back."""
+    if not lock.is_lost():
+        shutil.rmtree(lock.folder, ignore_errors=True)
+    lock.release()
 
 
 def write_text(path: str | Path, text: str) -> None:
