@@ -130,7 +130,9 @@ def test_models_share_random_numbers_whatever_memory_they_need():
     grey = Split(torch.rand(40, D, dtype=torch.float64), resample=True)  # bits are drawn batch by batch
     for split in (sampled(likelihood, 40), grey):
         _, row = compare({"small": model, "big": big}, split, num_samples=20).rows
-        assert row.log_px_difference == row.elbo_difference == Estimate(0.0, 0.0)
+        for difference in (row.log_px_difference, row.elbo_difference):  # batches of other sizes round differently
+            assert difference is not None
+            assert (difference.mean, difference.standard_error) == pytest.approx((0.0, 0.0), abs=1e-12)
         assert not Estimate(0.0, 0.0).differs
 
 
