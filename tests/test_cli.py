@@ -122,6 +122,15 @@ def test_reconstruct_and_sample(fitted: Path, tmp_path: Path):
     assert run("sample", fitted, "--out", tmp_path / "s.png") == 0
 
 
+def test_an_ending_in_capitals_gives_the_same_file(fitted: Path, tmp_path: Path):
+    for name in ("s.npy", "S.NPY"):
+        assert run("score", fitted, "digits", "--part", "test", "--num-samples", 2, "--out", tmp_path / name) == 0
+    assert (tmp_path / "s.npy").read_bytes() == (tmp_path / "S.NPY").read_bytes()
+    assert run("sample", fitted, "--out", tmp_path / "S.Png") == 0
+    assert run("sample", fitted, "--out", tmp_path / "S.Csv") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"s.npy", "S.NPY", "S.Png", "S.Csv"}
+
+
 def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture):
     assert run("show", fitted) == 0
     shown = capsys.readouterr().out

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import run
 
+from command_line import run
 from subo.experiments import open_run
 from subo.model import VAE
 

@@ -152,7 +152,7 @@ def test_what_cant_be_saved(tmp_path):
     with assert_refused(tmp_path / "file" / "x.csv"):
         save_array(tmp_path / "file" / "x.csv", x)
     (tmp_path / "taken.csv").mkdir()
-    with assert_refused(tmp_path / "taken.csv", "can't be written"):
+    with assert_refused(tmp_path / "taken.csv", "cannot write"):
         save_array(tmp_path / "taken.csv", x)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken.csv"]
 

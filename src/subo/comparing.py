@@ -1,7 +1,5 @@
 """Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,9 +12,10 @@ from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
 from subo.experiments import Experiment, model_for, open_run
-from subo.files import write_json, write_text
+from subo.files import write_json
 from subo.progress import bar
 from subo.runs import Run
+from subo.tables import write_table
 from subo.units import describe_log_px, is_conditional, kind_of_log_px, provenance
 
 __all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison"]
@@ -134,11 +133,7 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
     rows = [{name: _plain(value) for name, value in row.flat().items()} for row in comparison.rows]
     about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
     if path.suffix.lower() == ".csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [*rows[0], *about], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row | about for row in rows)
-        write_text(path, text.getvalue())
+        write_table(path, [*rows[0], *about], ([*row.values(), *about.values()] for row in rows))
         return
     meaning = {
         **provenance(config),

@@ -18,7 +18,7 @@ from subo.devices import make_fabric
 from subo.errors import InputError
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
-from subo.files import replacing, write_json
+from subo.files import lies_in, replacing, write_json
 from subo.fitting import fit
 from subo.history import Epoch, History
 from subo.inference import infer
@@ -124,6 +124,7 @@ def start_run(
     fabric = make_fabric(**(device or {}))
     fabric.launch()
     if fabric.is_global_zero:
+        _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     policy: Any = binarize
     data = load(source, data_dir=data_dir, binarize=policy, dequantize=dequantize, seed=seed)
@@ -157,6 +158,19 @@ def start_run(
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=create, progress=progress, resume=False)
+
+
+def _check_apart(out: Path, source: str | Path) -> None:
+    """Refuses a run folder that holds its own data, or lies in the folder that they are."""
+    data = Path(source)
+    if source in NAMES or not data.exists():
+        return
+    if lies_in(data, out) or (data.is_dir() and lies_in(out, data)):
+        holds, held = (out, data) if lies_in(data, out) else (data, out)
+        raise InputError(
+            f"the run folder {out} and its data {source} must lie apart: {held} is in {holds}, and the one would be "
+            "read or replaced as part of the other. Give another --out."
+        )
 
 
 def resume_run(

@@ -10,10 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from subo.errors import InputError
+from subo.errors import InputError, in_words, of_system
 from subo.locks import FolderLock
 
-__all__ = ["UNFINISHED", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["UNFINISHED", "is_same", "lies_in", "read_json", "replacing", "write_json", "write_text"]
 
 UNFINISHED = ".unfinished-"
 """How the names of the folders begin in which files are while they are written."""
@@ -29,15 +29,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     file gets the permissions that the umask gives, whatever the writer's library made of them.
 
     Raises:
-        InputError: The folder does not exist or cannot be written to.
+        InputError: The folder does not exist or cannot be written to, or the disk is full.
     """
     path = Path(path)
     try:
         lock, temporary = _place_beside(path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}. Name a place in a folder that exists and may be written to."
-        ) from error
+        raise InputError(f"cannot write {in_words(error, path)}") from error
     try:
         mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
@@ -45,6 +43,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except Exception as error:
+        refused = of_system(error)  # which writers of other libraries tell in their own way
+        if refused is None:
+            raise
+        raise InputError(f"cannot write {in_words(refused, path)}") from error
     finally:
         _discard(lock)
 
@@ -127,6 +130,24 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}.") from error
+        raise InputError(f"cannot read {in_words(error, path)}") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}). It may be truncated: restore it from a copy.") from error
+
+
+def is_same(path: Path, other: Path) -> bool:
+    """Whether two paths name one file or folder, by links or other spellings, too."""
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
+
+
+def lies_in(path: Path, folder: Path) -> bool:
+    """Whether a path, which need not exist, is a folder or lies somewhere in it, links seen through.
+
+    Example:
+        >>> lies_in(Path("a/../b/c"), Path("b")), lies_in(Path("bc"), Path("b"))
+        (True, False)
+    """
+    places = (path.resolve(), path.parent.resolve() / path.name)  # of a link: what it names, and where it lies
+    return any(is_same(above, folder) for place in places for above in (place, *place.parents))

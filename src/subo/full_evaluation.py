@@ -1,8 +1,6 @@
 """A run's full evaluation: what was measured goes into its folder as numbers, a table per datum and figures."""
 
-import csv
 import hashlib
-import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +20,10 @@ from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
-from subo.files import read_json, write_json, write_text
+from subo.files import read_json, write_json
 from subo.progress import stages_bar
 from subo.runs import Run
+from subo.tables import write_table
 from subo.units import kind_of_log_px, provenance
 
 __all__ = ["FullEvaluation", "evaluate_run_fully"]
@@ -123,7 +122,7 @@ def evaluate_run_fully(
     at_floor = share_at_floor(model, held_out)
     known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
     _write_numbers(*known, complete=findings.complete and not course.missing)
-    write_text(written[1], _per_datum(findings, held_out, positions))
+    _write_per_datum(written[1], findings, held_out, positions)
     if findings.complete and course.missing:
         with stages_bar(show=progress) as shown:
             shown.add(_COURSE, len(course.missing))
@@ -205,21 +204,16 @@ def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
     return found
 
 
-def _per_datum(findings: Findings, split: Split, positions: Tensor) -> str:
-    """A line for each datum that was measured; empty where a number is not known."""
+def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor) -> None:
+    """``evaluation.csv``: a line for each datum that was measured; empty where a number is not known."""
     rows = findings.measured["importance"].rows
     columns = {name: findings.column(stage, result, len(split))[rows] for name, (stage, result) in _COLUMNS.items()}
     columns |= {name: column[rows] for name, column in _gap_columns(findings, len(split)).items()}
     known = {name: values.tolist() for name, values in columns.items() if not values.isnan().all()}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
     labels = [] if split.labels is None else [("label", split.labels[rows].tolist())]
     named = [("index", positions[rows].tolist()), *names, *labels, *known.items()]
-    writer.writerow([name for name, _ in named])
-    for line in zip(*(values for _, values in named), strict=True):
-        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in line])
-    return text.getvalue()
+    write_table(path, [name for name, _ in named], zip(*(values for _, values in named), strict=True))
 
 
 def _gap_columns(findings: Findings, length: int) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from PIL import Image
 from subo.data import Split
 from subo.errors import InputError
 from subo.sequences import lined_up
+from subo.tables import name_in
 from subo.values import check_resolution, check_values
 
 __all__ = ["FORMATS", "Contents", "read_file", "read_numpy"]
@@ -215,7 +216,7 @@ def _read_csv(path: Path) -> Contents:
 
 def _header(cells: list[str], path: Path) -> tuple[str, ...]:
     """Checks a header, as data in its place would silently be lost."""
-    header = tuple(name.strip() for name in cells)
+    header = tuple(name_in(name.strip()) for name in cells)
     if not header:
         raise InputError(f"{path} is empty: expected a header with a name per column, and rows of numbers")
     if "" in header:

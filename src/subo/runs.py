@@ -32,7 +32,7 @@ from subo.files import read_json, replacing, write_json, write_text
 from subo.named_sets import NAMES
 from subo.older_runs import completed
 
-__all__ = ["SPLITS", "Run"]
+__all__ = ["SPLITS", "Run", "run_of"]
 
 SPLITS = ("test", "validation", "train")
 
@@ -267,8 +267,8 @@ class Run:
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes all that training needs to go on."""
-        with replacing(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        with replacing(self.checkpoint) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
+            torch.save(state, file)
 
     def load_checkpoint(self) -> dict[str, Any]:
         """Reads what :meth:`save_checkpoint` wrote.
@@ -288,3 +288,27 @@ class Run:
                 f"{self.checkpoint} is not a readable checkpoint ({type(error).__name__}). Restore it from a "
                 "copy, or start again with --overwrite."
             ) from error
+
+    def source(self) -> Path | None:
+        """The file or folder that the run was fitted to, as far as it can be told."""
+        try:
+            source = self.read_config()["data"]["source"] if self.config.exists() else None
+        except (InputError, LookupError, TypeError):
+            return None
+        return Path(source) if isinstance(source, str) and source not in NAMES else None
+
+    def _owns(self, path: Path) -> bool:
+        """Whether something below it, given from its folder on, is its own and no guest."""
+        files = {self.config, self.metrics, self.gradients, self.checkpoint, self.model}
+        files |= {named for split in SPLITS for named in (self.evaluation_of(split), self.per_datum(split))}
+        files |= {self.snapshots, self.figures, self.pieces("test").parent}
+        return path.parts[0] in {file.name for file in files}
+
+
+def run_of(path: Path) -> Run | None:
+    """The run of which a file, there or not, is a part; links are seen through. None of a guest in its folder."""
+    for place in {path.resolve(), path.parent.resolve() / path.name}:
+        for run in map(Run, place.parents):
+            if run.config.exists() and run._owns(place.relative_to(run.path)):
+                return run
+    return None

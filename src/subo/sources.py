@@ -1,10 +1,9 @@
 """Where arrays come from and go to: named sets, files, folders of images."""
 
-import csv
 import difflib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -20,6 +19,7 @@ from subo.named_sets import NAMES, read_named
 from subo.quantisation import binarized, check_policies, dequantized, drawn_rows
 from subo.readers import FORMATS, Contents, read_file
 from subo.splitting import divided
+from subo.tables import write_table
 from subo.values import kind_of
 
 __all__ = ["Part", "load", "load_rows", "save_array", "save_sequences"]
@@ -160,13 +160,11 @@ def save_array(
     if len(header) != table.shape[1]:
         raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
     if path.suffix.lower() == ".csv":
-        _write_table(path, header, table, before=None if of is None else {"name": of})
+        first = {} if of is None else {"name": of}
+        write_table(path, [*first, *header], _after([*first.values()], table))
         return
-    try:
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            np.save(file, values, allow_pickle=False)
-    except OSError as error:
-        _not_written(path, error)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
 
 
 def save_sequences(
@@ -194,40 +192,24 @@ def save_sequences(
     values = steps.detach().cpu().numpy() if isinstance(steps, Tensor) else steps
     values = values.reshape(len(values), -1)
     if path.suffix.lower() == ".csv":
-        called = np.arange(1, len(lengths) + 1) if of is None else np.array(of)
-        step = np.concatenate([np.arange(1, length + 1) for length in lengths])
+        called = range(1, len(lengths) + 1) if of is None else of
+        places = [(name, step) for name, length in zip(called, lengths, strict=True) for step in range(1, length + 1)]
         columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
-        _write_table(path, columns, values, before={"sequence": np.repeat(called, lengths), "step": step})
+        write_table(path, ["sequence", "step", *columns], _after([*zip(*places, strict=True)], values))
         return
     if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
     arrays = np.split(values, np.cumsum(lengths)[:-1])
-    try:
-        with replacing(path) as unfinished, unfinished.open("wb") as file:
-            named: Any = {str(i + 1): array for i, array in enumerate(arrays)}
-            np.savez(file, **named)
-    except OSError as error:
-        _not_written(path, error)
+    named: Any = {str(i + 1): array for i, array in enumerate(arrays)}
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **named)
 
 
-def _write_table(
-    path: Path, header: Sequence[str], rows: np.ndarray, *, before: Mapping[str, Sequence[Any] | np.ndarray] | None
-) -> None:
-    """Writes numbers in columns, after those of `before`."""
-    first = before or {}
-    beginnings = zip(*first.values(), strict=True) if first else itertools.repeat(())
-    try:
-        with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*first, *header])
-            for beginning, row in zip(beginnings, rows, strict=False):
-                writer.writerow([*beginning, *row.astype(str)])  # NumPy's shortest exact digits
-    except OSError as error:
-        _not_written(path, error)
-
-
-def _not_written(path: Path, error: OSError) -> NoReturn:
-    raise InputError(f"{path} can't be written ({error.strerror}): choose another place or name") from error
+def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[Any]]:
+    """Lines of numbers, each after its cells of the first columns."""
+    beginnings = zip(*first, strict=True) if first else itertools.repeat(())
+    for beginning, row in zip(beginnings, rows, strict=False):
+        yield [*beginning, *row.astype(str)]  # NumPy's shortest exact digits
 
 
 def _data(contents: Contents, name: str, seed: int) -> Data:

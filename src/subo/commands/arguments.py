@@ -6,9 +6,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from subo.errors import InputError
+from subo.files import is_same, lies_in
 from subo.sources import Part
 
-__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_ending"]
+__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending"]
+
+_READ_IN_FOLDERS = (".npy", ".png")
 
 DataSource = Annotated[
     str,
@@ -25,15 +28,52 @@ DataDir = Annotated[Path | None, Parameter(help="Where named data sets are looke
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 
 
-def check_ending(out: Path, *endings: str) -> None:
+def check_ending(out: Path, *endings: str) -> str:
     """Refuses a file that could not be written when the work is done.
+
+    Returns:
+        The ending, in lower case: ``.NPY`` is ``.npy``.
 
     Raises:
         InputError: Its ending is none of these, it is a folder, or its own folder does not exist.
     """
-    if out.suffix.lower() not in endings:
+    ending = out.suffix.lower()
+    if ending not in endings:
         raise InputError(f"cannot write {out}: its ending must be one of {', '.join(endings)}.")
     if out.is_dir():
         raise InputError(f"cannot write {out}: it is a folder. Give another --out.")
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: there is no folder {out.parent}.")
+    return ending
+
+
+def check_apart(out: Path, *inputs: str | Path) -> None:
+    """Refuses a file whose writing would destroy an input, what a run was fitted to, or a part of a run.
+
+    Links and other spellings of a place are seen through.
+
+    Args:
+        out: The file that is to be written.
+        inputs: Runs and data that the command reads.
+
+    Raises:
+        InputError: It would.
+    """
+    from subo.named_sets import NAMES
+    from subo.runs import Run, run_of
+
+    if (run := run_of(out)) is not None:
+        raise InputError(
+            f"cannot write {out}: it belongs to the run {run.path}, which would be lost. Give another --out."
+        )
+    known = [given for given in inputs if isinstance(given, Path) or given not in NAMES]
+    fitted_to = (Run(Path(given)).source() for given in known)
+    for given in [*map(Path, known), *(source for source in fitted_to if source is not None)]:
+        if is_same(out, given):
+            raise InputError(f"cannot write {out}: these are the data that are read ({given}). Give another --out.")
+        inside = given.is_dir() and not Run(given).config.exists() and lies_in(out, given)
+        if inside and (out.exists() or out.suffix.lower() in _READ_IN_FOLDERS):
+            raise InputError(
+                f"cannot write {out}: {given} is a folder of data, and the file would be one of them. Give another "
+                "--out."
+            )

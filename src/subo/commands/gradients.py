@@ -1,7 +1,5 @@
 """The command ``gradients``."""
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from subo.commands.arguments import RunPath
+from subo.commands.arguments import RunPath, check_apart
 from subo.errors import InputError
 from subo.messages import say
 
@@ -67,6 +65,9 @@ def gradients(
     counts = _numbers(num_samples)
     if out is not None and out.exists() and not out.is_dir():
         raise InputError(f"cannot write to {out}: it is a file, and --out names a folder for gradients.csv and .png.")
+    if out is not None:
+        for name in ("gradients.csv", "gradients.png"):
+            check_apart(out / name, run)
     experiment = experiments.open_run(run)
     model = experiment.objective.model
     names = None if estimators is None else [name.strip() for name in estimators.split(",") if name.strip()]
@@ -196,14 +197,11 @@ def _save(records: Sequence["GradientStatistics"], counts: Sequence[int], table:
 
     from subo import figures
     from subo.figures.gradients import gradient_variances, signal_to_noise_curves
-    from subo.files import write_text
+    from subo.tables import write_table
 
     picture.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, asdict(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(record) for record in records)
-    write_text(table, text.getvalue())
+    lines = [asdict(record) for record in records]
+    write_table(table, [*lines[0]], (line.values() for line in lines))
     parts = dict.fromkeys(record.part for record in records)
     biased = {record.estimator for record in records if record.biased}
     if len(counts) > 1:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from subo.commands.arguments import RunPath, check_ending
+from subo.commands.arguments import RunPath, check_apart, check_ending
 from subo.commands.comparison_table import print_comparison
 from subo.errors import InputError, Interrupted
 from subo.messages import print_evaluation, print_run, say
@@ -125,6 +125,7 @@ def compare(
 
     if out is not None:
         check_ending(out, ".csv", ".json")
+        check_apart(out, *runs)
     experiments = comparing.open_comparable(runs)
     comparison = comparing.compare_runs(
         experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_ending
+from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.data import Split
 from subo.errors import InputError
 from subo.messages import say
@@ -29,12 +29,12 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
     from subo.randomness import forked
     from subo.sequence_pictures import draw_sequence_samples
 
-    check_ending(out, ".npz", ".csv", ".png")
+    ending = check_ending(out, ".npz", ".csv", ".png")
     data, model = experiment.config["data"], experiment.objective.model
     if steps is not None and steps < 1:
         raise InputError(f"--steps must be at least 1, not {steps}")
     length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
-    if out.suffix == ".png":
+    if ending == ".png":
         num = min(num, _DRAWN)
         figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
     else:
@@ -51,9 +51,9 @@ def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
     from subo.evaluation.reconstruction import reconstruct
     from subo.sequence_pictures import SHOWN, draw_sequence_reconstructions
 
-    check_ending(out, ".npz", ".csv", ".png")
+    ending = check_ending(out, ".npz", ".csv", ".png")
     model = experiment.objective.model
-    if out.suffix == ".png":
+    if ending == ".png":
         split = split.take(torch.arange(min(len(split), SHOWN)))
         figures.save(draw_sequence_reconstructions(model, split), out)
     else:
@@ -103,15 +103,16 @@ def forecast(
     from subo.evaluation.forecasting import forecast as forecasted
     from subo.sequence_pictures import SHOWN, draw_forecasts
 
-    check_ending(out, ".npz", ".csv", ".png")
+    ending = check_ending(out, ".npz", ".csv", ".png")
+    check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     if not is_of_sequences(experiment):
         raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
     model = experiment.objective.model
     found = forecasted(model, split, steps=steps, num_samples=num_samples, coverage=coverage, seed=seed)
-    if out.suffix == ".png":
+    if ending == ".png":
         figures.save(draw_forecasts(split, found), out)
-    elif out.suffix == ".npz":
+    elif ending == ".npz":
         save_sequences(out, found.mean.flatten(0, 1), [steps] * len(split))
     else:
         columns = [tensor.flatten(0, 1).flatten(1) for tensor in (found.mean, found.lower, found.upper)]
@@ -119,7 +120,7 @@ def forecast(
         columns.append(found.effective_sample_size.repeat_interleave(steps).unsqueeze(1))
         names.append("effective_sample_size")
         save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names, of=split.names)
-    shown = min(len(split), SHOWN) if out.suffix == ".png" else len(split)
+    shown = min(len(split), SHOWN) if ending == ".png" else len(split)
     say(f"{steps} steps after each of {shown} sequences written to {out}")
     few = int((found.effective_sample_size < _FEW).sum())
     if few:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subo.commands.arguments import DataPart, DataSource, RunPath, check_ending
+from subo.commands.arguments import DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.commands.sequences import encode_sequences, is_of_sequences, reconstruct_sequences, sample_sequences
 from subo.data import Split
 from subo.errors import InputError
@@ -52,13 +52,14 @@ def sample(
 
     if num is not None and num < 1:
         raise InputError(f"--num must be at least 1, not {num}")
+    check_apart(out, run)
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
         if label is not None:
             raise InputError(f"--label {label} asks for one class, and models of sequences are told none: leave it out")
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
-    check_ending(out, ".npy", ".csv", ".png")
+    ending = check_ending(out, ".npy", ".csv", ".png")
     if steps is not None:
         raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
     model = experiment.objective.model
@@ -68,7 +69,7 @@ def sample(
         _, p = model.sample(num or 64) if labels is None else model.sample(len(labels), {"label": labels})
         x = p.mean if mean else p.sample()
     names = _feature_names(experiment.config)
-    if out.suffix == ".png":
+    if ending == ".png":
         units, data = _units(experiment), experiment.config["data"]
         shade = shading(x, levels=data["levels"] if data["dequantize"] else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
@@ -107,13 +108,14 @@ def reconstruct(
     from subo.pictures import draw_reconstructions
     from subo.units import without_noise
 
+    check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     if is_of_sequences(experiment):
         reconstruct_sequences(experiment, split, out)
         return
-    check_ending(out, ".npy", ".csv", ".png")
+    ending = check_ending(out, ".npy", ".csv", ".png")
     names = _feature_names(experiment.config)
-    if out.suffix == ".png":
+    if ending == ".png":
         split = split.take(torch.arange(min(16, len(split))))
         model, units = model_for(experiment, split, progress=True), _units(experiment)
         figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
@@ -140,14 +142,15 @@ def encode(
     from subo.experiments import model_for
     from subo.pictures import draw_latent_plane
 
+    check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     if is_of_sequences(experiment):
         encode_sequences(experiment, split, out)
         return
-    check_ending(out, ".npy", ".csv", ".png")
+    ending = check_ending(out, ".npy", ".csv", ".png")
     model = model_for(experiment, split, progress=True)
     usage = latent_usage(model, split)
-    if out.suffix == ".png":
+    if ending == ".png":
         if len(split) < 2:
             raise InputError("a map needs at least two data; write one datum's representation to .npy or .csv")
         figures.save(draw_latent_plane(model, usage, split), out)
@@ -189,7 +192,8 @@ def score(
     from subo.experiments import model_for
     from subo.progress import bar
 
-    check_ending(out, ".npy", ".csv")
+    ending = check_ending(out, ".npy", ".csv")
+    check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     model = model_for(experiment, split, progress=True)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
@@ -201,7 +205,7 @@ def score(
             seed=seed,
             advance=lambda count: shown.advance(task, count),
         )
-    if out.suffix == ".npy":
+    if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:
         columns = {

@@ -67,6 +67,6 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def with_ending(path: str | Path, *endings: str) -> Path:
     """The path, if its name has one of the endings; an input error otherwise."""
-    if Path(path).suffix not in endings:
+    if Path(path).suffix.lower() not in endings:
         raise InputError(f"'{path}' can't be written: expected a name that ends in {' or '.join(endings)}.")
     return Path(path)
