@@ -1,5 +1,6 @@
 """The run directory: whole files or none, and clear words for what is wrong."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,13 @@ def test_metrics_are_lines(tmp_path: Path):
     assert run.read_metrics() == [{"epoch": 1}, {"epoch": 2}]
     run.write_metrics([{"epoch": 1}])
     assert run.read_metrics() == [{"epoch": 1}]
+
+
+def test_a_system_that_gives_no_more_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("subo.locks.FolderLock.take", refuse)
+    with pytest.raises(InputError, match=r"cannot write .*a\.json: Too many open files.*ulimit"):
+        write_json(tmp_path / "a.json", 1)
+    assert list(tmp_path.iterdir()) == []

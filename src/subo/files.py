@@ -84,7 +84,12 @@ def _claimed(folder: Path) -> FolderLock | None:
     lock = FolderLock(folder)
     try:
         lock.take()
-    except OSError:  # another one was faster
+    except (BlockingIOError, FileNotFoundError):  # another one was faster
+        return None
+    except OSError:
+        if made:  # a folder of another number would be no better
+            folder.rmdir()
+            raise
         return None
     if lock.is_lost() or not (made or lock.is_sure):
         lock.release()
