@@ -1,5 +1,6 @@
 """What a fit says when it is over."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,11 @@ def test_a_bound_that_was_not_rising_is_no_reason_to_go_on(bounds, best, capsys:
     words = said(capsys, history(*bounds, best=best), epochs=len(bounds))
     assert "Careful" not in words
     assert "all epochs are done" in words
+
+
+def test_a_model_that_is_worse_than_before_training_is_told_of_instead_of_a_rise(capsys: pytest.CaptureFixture):
+    worse = replace(history(-900.0, -500.0, best=2), before=-45.0, after=-500.0)
+    words = said(capsys, worse, epochs=2)
+    assert words.count("Careful") == 1
+    assert "worse than before training: what training maximizes is -500 nats per data point on validation data" in words
+    assert "was -45 before the first step" in words

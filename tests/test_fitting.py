@@ -29,7 +29,7 @@ from subo import (
 )
 from subo.data import Data, Split
 from subo.devices import make_fabric
-from subo.history import Epoch
+from subo.history import Epoch, WorseWarning
 from subo.metrics import measure
 from subo.runs import Run
 from subo.sources import load
@@ -350,3 +350,40 @@ def test_what_is_no_objective_or_no_data_is_refused_with_the_mend():
         with assert_refused(mend):
             cast(Any, evaluate)(model, data)
     assert evaluate(model, x, num_samples=5) == evaluate(model, Split(x), num_samples=5)
+
+
+def test_a_training_that_diverges_keeps_the_best_weights_before_and_a_checkpoint(tmp_path: Path):
+    data, decoder = binary(), Poisoned(after=10)
+    likelihood = Conditional(Bernoulli((5,)), decoder)
+    poisoned = Objective(VAE(StandardNormal(2), likelihood, Conditional(Gaussian((2,)), mlp(5, 4))))
+    with pytest.raises(DivergedError, match=r"step 11: .*weights kept are those of epoch (1|2), .*checkpoint.*step 10"):
+        fit(poisoned, data, epochs=9, batch_size=50, run_dir=tmp_path)
+    bounds = [record["validation"]["bound"] for record in Run(tmp_path).read_metrics()]
+    decoder.left = 1  # heals it
+    assert len(bounds) == 2
+    assert measure(poisoned, data.validation, batch_size=50).bound == max(bounds)
+    kept = weights(poisoned)
+    for parameter in poisoned.parameters():
+        parameter.data.zero_()
+    Run(tmp_path).load_weights(poisoned.model)
+    assert torch.equal(weights(poisoned), kept)
+    assert Run(tmp_path).load_checkpoint()["step"] == 10
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_a_model_that_is_worse_after_training_is_warned_of(with_validation: bool):
+    data, fitted = binary(), objective()
+    held = data.validation if with_validation else data.train
+    before = measure(fitted, held).objective
+    with pytest.warns(WorseWarning, match=rf"worse than before training.*was {before:.4g} .*--learning-rate"):
+        history = fit(fitted, data if with_validation else data.train, epochs=2, learning_rate=1e4)
+    assert history.before == before
+    assert history.after == measure(fitted, held).objective < before
+
+
+def test_a_model_that_training_made_better_or_left_alone_is_not(recwarn: pytest.WarningsRecorder):
+    for rate in (1e-3, 1e-30):
+        history = fit(objective(), binary(), epochs=2, learning_rate=rate)
+        assert history.worse is None
+        assert history.before is not None
+    assert not recwarn.list

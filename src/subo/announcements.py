@@ -81,7 +81,9 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
         best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
         say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
         rise = _rise(history)
-        if rise > _RISING:
+        if history.worse:
+            say(f"Careful: {history.worse}")
+        elif rise > _RISING:
             longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
             say(
                 f"Careful: the validation bound was still rising, by {rise:.2f} nats in the last tenth of the epochs; "

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.errors import DivergedError, InputError
+from subo.metrics import sums
 from subo.objective import Loss, Objective
 from subo.runs import Run
+from subo.training import Step
 from subo.updates import Updates
 
 if TYPE_CHECKING:
@@ -39,6 +41,19 @@ class TrainingState:
     best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
+    before: float | None = None  # what is maximised, before the first step; see subo.divergence
+
+    def count(self, step: Step) -> None:
+        """Takes note of a step."""
+        self.step = step.number
+        self.batch += 1
+        if step.weight:  # a share of weight 0 stands for no data
+            self.unsummed.append(step.loss)
+
+    def sum_up(self, step: Step) -> None:
+        """Brings the running sums up to date: rarely, since every little operation costs at every step."""
+        self.totals = sums(self.unsummed, self.totals, layers=len(step.loss.rate))
+        self.unsummed = []
 
 
 @dataclass(frozen=True, eq=False)

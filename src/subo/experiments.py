@@ -1,6 +1,7 @@
 """Experiments: a run from data to figures, and a run read back. What the command line does, as functions."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -20,7 +21,7 @@ from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
 from subo.files import lies_in, replacing, write_json
 from subo.fitting import fit
-from subo.history import Epoch, History
+from subo.history import Epoch, History, WorseWarning
 from subo.inference import infer
 from subo.model import VAE
 from subo.named_sets import NAMES
@@ -281,7 +282,7 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
 def _fitted(
     experiment: Experiment, data: Data, fabric: Any, *, on_start: Callable[[], None], progress: bool, resume: bool
 ) -> tuple[Experiment, History] | None:
-    """Trains, saves the weights, measures and draws."""
+    """Trains, with the posterior's means of some data after some epochs, and says why it is over."""
     run, training = experiment.run, experiment.config["training"]
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
     local = experiment.config["options"].get("inference") == "local"
@@ -296,22 +297,21 @@ def _fitted(
             with replacing(run.snapshots / f"means-{epoch.epoch:06d}.npy") as temporary:
                 np.save(temporary, means)
 
-    history = fit(
-        experiment.objective,
-        data.train if local else data,  # other data have no rows of parameters while it trains
-        run_dir=run.path,
-        resume=resume,
-        fabric=fabric,
-        on_start=on_start,
-        on_epoch=snapshot,
-        progress=progress and fabric.is_global_zero,
-        **training,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", WorseWarning)  # which conclude says
+        history = fit(
+            experiment.objective,
+            data.train if local else data,  # other data have no rows of parameters while it trains
+            run_dir=run.path,
+            resume=resume,
+            fabric=fabric,
+            on_start=on_start,
+            on_epoch=snapshot,
+            progress=progress and fabric.is_global_zero,
+            **training,
+        )
     if not fabric.is_global_zero:
         return None
-    if trained:
-        run.clear_evaluations()
-    run.save_weights(experiment.objective.model)
     experiment.objective.eval()
     if progress:
         conclude(history, training, out=run.path, trained=trained)

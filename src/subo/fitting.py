@@ -1,6 +1,7 @@
 """Fitting: epochs, validation, early stopping, checkpoints, and going on as if nothing had happened."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import count
@@ -15,11 +16,12 @@ from subo.batches import Batch, batches, num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
+from subo.divergence import keep_best, level, watched
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation.information import mutual_information
-from subo.history import Epoch, History, epoch_of
+from subo.history import Epoch, History, WorseWarning, epoch_of
 from subo.interrupts import stop_signals
-from subo.metrics import means, measure, sums
+from subo.metrics import means, measure
 from subo.objective import Objective
 from subo.optimizers import make_optimizer
 from subo.randomness import forked
@@ -65,8 +67,8 @@ def fit(
 
     All randomness comes from `seed`, in streams of its own; the caller's generators are left as they were. With
     validation data the weights of the epoch with the best objective on them are kept: the bound, or what beta and free
-    bits make of it. On the CPU, a run that was stopped and resumed, even by
-    ``kill -9``, ends with the same weights, bit for bit, as one that never stopped.
+    bits make of it. A model that is worse after training than before is warned of. On the CPU, a run that was stopped
+    and resumed, even by ``kill -9``, ends with the same weights, bit for bit, as one that never stopped.
 
     Args:
         objective: What is trained.
@@ -103,7 +105,7 @@ def fit(
 
     Raises:
         InputError: The data are not what the model describes, or an option makes no sense.
-        DivergedError: A number is not finite; the last checkpoint is from before.
+        DivergedError: A number is not finite. The model has the weights of the best epoch before, where there was one.
         Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first, where there is a `run_dir`.
 
     Example:
@@ -156,7 +158,7 @@ def fit(
         if run is not None:
             run.path.mkdir(parents=True, exist_ok=True)
     fabric.barrier()
-    state = TrainingState()
+    state, held = TrainingState(), watched(training, validation)
     settings = {
         "seed": seed,
         "batch_size": batch_size,
@@ -180,6 +182,8 @@ def fit(
         kept = None if run is None or not fabric.is_global_zero else KeptWeights(run, objective.model, keep_weights)
         if kept is not None:
             kept.begin(state.epoch)
+        if state.step == 0:
+            state.before = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
 
         def share_done(step: int) -> float:
             by_epochs = step / (limit * per_epoch) if limit else 0.0
@@ -190,8 +194,10 @@ def fit(
             state_now = content(state, objective, optimizer, moves, settings, fabric)
             if run is not None and fabric.is_global_zero:
                 run.save_checkpoint(state_now)
+            fabric.barrier()  # a process that ends now would take the one that writes with it
 
         stopped_by = _reason(state, limit, minutes, patience)
+        trained = stopped_by is None
         started, saved = time.monotonic() - state.seconds, time.monotonic()
         steps = train(
             objective,
@@ -204,36 +210,54 @@ def fit(
             clip=clip,
             first=state.step,
         )
-        while stopped_by is None:
-            step = next(steps)
-            _count(state, step)
-            state.seconds, asked, due = _agreed(
-                fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
-            )
-            bar.step(step, state.epoch, len(step.loss.bound) * fabric.world_size)
-            out_of_time = minutes is not None and state.seconds >= 60 * minutes
-            if state.batch == per_epoch or out_of_time or due or asked:
-                _sum_up(state, step)
-            if state.batch == per_epoch or out_of_time:
-                epoch = _close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
-                stopped_by = _reason(state, limit, minutes, patience)
-                if run is not None and kept is not None:
-                    run.append_metrics(state.records[-1])
-                    kept.keep(state.epoch)
-                bar.epoch(epoch)
-                if on_epoch is not None:
-                    on_epoch(epoch)
-            if due or asked or stopped_by is not None:
-                save()
-                saved = time.monotonic()
-            asked = asked or (stopped_by is not None and signal())  # one that came during the last validation
-            if asked:
-                raise Interrupted(_farewell(state, run), signal=asked)
+        step: Step | None = None
+        try:
+            while stopped_by is None:
+                step = next(steps)
+                state.count(step)
+                state.seconds, asked, due = _agreed(
+                    fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
+                )
+                bar.step(step, state.epoch, len(step.loss.bound) * fabric.world_size)
+                out_of_time = minutes is not None and state.seconds >= 60 * minutes
+                if state.batch == per_epoch or out_of_time or due or asked:
+                    state.sum_up(step)
+                if state.batch == per_epoch or out_of_time:
+                    epoch = _close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
+                    stopped_by = _reason(state, limit, minutes, patience)
+                    if run is not None and kept is not None:
+                        run.append_metrics(state.records[-1])
+                        kept.keep(state.epoch)
+                    bar.epoch(epoch)
+                    if on_epoch is not None:
+                        on_epoch(epoch)
+                if due or asked or stopped_by is not None:
+                    save()
+                    saved = time.monotonic()
+                asked = asked or (stopped_by is not None and signal())  # one that came during the last validation
+                if asked:
+                    raise Interrupted(_farewell(state, run), signal=asked)
+        except DivergedError as error:
+            writes = run if fabric.is_global_zero else None
+            left = keep_best(state, step, objective, writes, save=save if state.batch < per_epoch else None)
+            fabric.barrier()
+            raise DivergedError(f"{error} {left}") from error
         if kept is not None:
             kept.keep(state.epoch, last=True)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
-    return History(tuple(epoch_of(record) for record in state.records), state.best_epoch, stopped_by)
+    after = state.best_objective
+    if validation is None:
+        after = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
+    if run is not None and fabric.is_global_zero:
+        if trained:
+            run.clear_evaluations()
+        run.save_weights(objective.model)
+    records = tuple(epoch_of(record) for record in state.records)
+    history = History(records, state.best_epoch, stopped_by, before=state.before, after=after)
+    if history.worse:
+        warnings.warn(str(history.worse), WorseWarning, stacklevel=2)
+    return history
 
 
 def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
@@ -249,19 +273,6 @@ def _stream(split: Split, batch_size: int, seed: int, state: TrainingState, fabr
         rank, world_size = fabric.global_rank, fabric.world_size
         yield from batches(split, batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size, first=first)
         first = 0
-
-
-def _count(state: TrainingState, step: Step) -> None:
-    state.step = step.number
-    state.batch += 1
-    if step.weight:  # a share of weight 0 stands for no data
-        state.unsummed.append(step.loss)
-
-
-def _sum_up(state: TrainingState, step: Step) -> None:
-    """Brings the running sums up to date: rarely, since every little operation costs at every step."""
-    state.totals = sums(state.unsummed, state.totals, layers=len(step.loss.rate))
-    state.unsummed = []
 
 
 def _agreed(fabric: "Fabric", seconds: float, signal: int, due: bool) -> tuple[float, int, bool]:
@@ -286,17 +297,17 @@ def _close_epoch(
 ) -> Epoch:
     """Ends an epoch: means, validation, best weights, mutual information, record."""
     assert state.totals is not None
-    state.epoch += 1
-    state.batch = 0
     held_out = None
     if validation is not None:
         try:
             held_out = measure(objective, validation, batch_size=batch_size, seed=seed, fabric=fabric)
         except DivergedError as error:
             raise DivergedError(f"step {state.step}, {error}") from error
-        if held_out.objective > state.best_objective:
-            state.best_objective, state.best_epoch = held_out.objective, state.epoch
-            state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
+    state.epoch += 1
+    state.batch = 0
+    if held_out is not None and held_out.objective > state.best_objective:
+        state.best_objective, state.best_epoch = held_out.objective, state.epoch
+        state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
     done = updates.now
     information = _informed(updates, objective, validation or training, seed, fabric)
     epoch = Epoch(

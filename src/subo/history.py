@@ -6,7 +6,11 @@ from typing import Any, Literal
 from subo.metrics import Metrics
 from subo.updates import UpdatesName
 
-__all__ = ["Epoch", "History", "epoch_of"]
+__all__ = ["Epoch", "History", "WorseWarning", "epoch_of"]
+
+
+class WorseWarning(UserWarning):
+    """A model is worse after training than before."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,29 @@ class History:
         best_epoch: The epoch of the best validation objective (the bound, unless beta or free bits shape it), whose
             weights the model has; None without validation.
         stopped_by: What ended it.
+        before: What training maximizes, in nats per data point, before the first step: on the validation data, or on
+            the first 1,000 of the training data where there are none. None where it was not measured, minus infinity
+            where it was not finite. A beta or free bits shape it.
+        after: The same of the weights that the model has now.
     """
 
     epochs: tuple[Epoch, ...]
     best_epoch: int | None
     stopped_by: Literal["epochs", "minutes", "patience"]
+    before: float | None = None
+    after: float | None = None
+
+    @property
+    def worse(self) -> str | None:
+        """That the model is worse than before training, and what to do about it; None where it is not."""
+        if self.before is None or self.after is None or self.after >= self.before:
+            return None
+        data = "validation" if self.best_epoch is not None else "some training"
+        return (
+            f"the model is worse than before training: what training maximizes is {self.after:.4g} nats per data point "
+            f"on {data} data, and it was {self.before:.4g} before the first step. Training diverged, usually since the "
+            "learning rate is too high: fit again with a tenth of --learning-rate, with --clip 10, or with a warm-up."
+        )
 
 
 def epoch_of(record: dict[str, Any]) -> Epoch:

@@ -1,5 +1,6 @@
 """Means of an objective's numbers over data, every datum counting the same."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -58,14 +59,17 @@ def measure(
         DivergedError: A number is not finite.
     """
     rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    losses = []
+    losses, problem = [], None
     with evaluating(objective), forked(seed):
         for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
             loss = objective(*place(objective, batch.x, batch.context))
-            if problem := loss.nonfinite():
-                raise DivergedError(f"held-out data: {problem}. {REMEDY}")
+            problem = problem or loss.nonfinite()
             losses += [loss] * (batch.weight > 0)
-    return means(sums(losses, None, layers=len(loss.rate)), fabric)
+    result = means(sums(losses, None, layers=len(loss.rate)), fabric)
+    finite = all(map(math.isfinite, (result.bound, result.objective, result.elbo)))
+    if problem or not finite:  # in all processes alike: one that went on would wait for the others for ever
+        raise DivergedError(f"held-out data: {problem or 'a term is not finite'}. {REMEDY}")
+    return result
 
 
 def sums(losses: list[Loss], totals: Tensor | None, *, layers: int) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -167,8 +168,12 @@ def _follower(
         resting: list[nn.Parameter],
     ) -> tuple[Loss, float | None]:
         loss: Loss = module(x, context, kl_weight=kl_weight)
-        if not math.isfinite(loss.loss.item()):
-            what = loss.nonfinite() or "the gradient's surrogate is not finite, though the bound is"
+        if not _finite_everywhere(loss.loss.item(), fabric):
+            what = loss.nonfinite() or (
+                "the gradient's surrogate is not finite, though the bound is"
+                if not math.isfinite(loss.loss.item())
+                else "another process's share of the batch has a loss that is not finite"
+            )
             raise DivergedError(f"step {number}: {what}. {REMEDY}")
         for parameter in parameters:
             parameter.grad = None
@@ -184,6 +189,14 @@ def _follower(
         return loss._replace(loss=loss.loss.detach()), norm
 
     return follow
+
+
+def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:
+    """Whether all processes' losses are finite: they stop together, since each would wait for the others for ever."""
+    if fabric.world_size == 1:
+        return math.isfinite(loss)
+    broken = torch.tensor(float(not math.isfinite(loss)), device=fabric.device)
+    return not fabric.all_reduce(broken, reduce_op="max").item()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable, Callable]:

@@ -1,0 +1,73 @@
+"""Training that went wrong: whether the model is worse than before, and what is kept when a number is not finite."""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import torch
+
+from subo.checkpoints import TrainingState
+from subo.data import Split
+from subo.errors import DivergedError
+from subo.metrics import measure
+from subo.objective import Objective
+from subo.runs import Run
+from subo.training import Step
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["keep_best", "level", "watched"]
+
+_TRAINING_DATA = 1000  # measured before and after training where there are no validation data
+
+
+def watched(training: Split, validation: Split | None) -> Split:
+    """The data by which the model is held against what it was before training."""
+    if validation is not None:
+        return validation
+    return training.take(torch.arange(min(len(training), _TRAINING_DATA)))  # the first: local inference has their rows
+
+
+def level(objective: Objective, split: Split, *, batch_size: int, seed: int, fabric: "Fabric") -> float:
+    """The mean of what is maximised; minus infinity where a number is not finite.
+
+    The noise is that of every validation, so that differences are those of the weights.
+    """
+    try:
+        return measure(objective, split, batch_size=batch_size, seed=seed, fabric=fabric).objective
+    except DivergedError:
+        return -math.inf
+
+
+def keep_best(
+    state: TrainingState, last: Step | None, objective: Objective, run: Run | None, *, save: Callable[[], None] | None
+) -> str:
+    """Keeps what is good of a training that diverged: the checkpoint of before, and the weights of the best epoch.
+
+    Args:
+        state: Where training was.
+        last: The last step that was made.
+        objective: Is given the weights of the best epoch in validation, where there is one.
+        run: Where these are written, too.
+        save: Writes a checkpoint, unless a parameter is not finite; None where training is at no place to go on from.
+
+    Returns:
+        What is kept, in words.
+    """
+    saved = False
+    if save is not None and last is not None:
+        with suppress(DivergedError):
+            state.sum_up(last)
+            save()
+            saved = run is not None
+    checkpoint = f" The checkpoint is that of step {state.step}." if saved else ""
+    if state.best_weights is None:
+        return f"No weights are kept: no epoch with validation data had ended before.{checkpoint}"
+    objective.load_state_dict(state.best_weights)
+    where = "" if run is None else f", in {run.model}"
+    if run is not None:
+        run.clear_evaluations()
+        run.save_weights(objective.model)
+    return f"The weights kept are those of epoch {state.best_epoch}, the best in validation{where}.{checkpoint}"
