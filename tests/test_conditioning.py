@@ -131,7 +131,9 @@ def test_what_else_is_measured_is_measured_given_the_label():
     assert_close(sandwich.lower, sandwich.upper)  # by the exact posterior, there is nothing between
     split = Split(x, labels=LABEL)
     information = mutual_information(exact, split, num_samples=50)
+    assert information.marginal_kl is not None
     assert_close(torch.tensor(information.value + information.marginal_kl), torch.tensor(information.rate))
+    assert information.given == ("label",)
     divergence = kl_divergence(exact.posterior(x, LABEL), as_multivariate(model.prior(label=LABEL)))
     assert abs(information.rate - divergence.mean().item()) < 5 * information.rate_se
     calibration = calibrate(exact, 200, num_ranks=19, num_bins=10, context={"label": torch.arange(200) % C})

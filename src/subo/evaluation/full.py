@@ -32,6 +32,7 @@ from subo.randomness import forked
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
+_WITHIN_CLASSES = 1  # marks pieces since conditional priors are compared within classes: earlier ones are not taken
 
 
 def evaluate_fully(
@@ -108,7 +109,7 @@ class _Plan:
         whole, depth, intensive = [torch.arange(1)], self.depth, self.intensive
         simulated = _merged(torch.arange(depth.calibration_data).split(100), least=100)
         annealing, samples = (depth.temperatures, depth.chains), (depth.num_samples,)
-        informed = (len(self.rows),)
+        informed = (len(self.rows), _WITHIN_CLASSES)
         sandwich = samples if self.bracket == "importance" else annealing
         tens = _merged(intensive.split(10), least=2)
         row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
@@ -241,6 +242,7 @@ class _Plan:
     def information(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         options: dict[str, Any] = {"max_data": min(_INFORMED, len(self.rows)), "seed": seed}
         found = asdict(mutual_information(self.model, self.split, **options))
+        found |= {"given": len(found["given"]), "told": len(found["told"])}
         correlation = total_correlation(self.model, self.split, **options)
         if correlation is not None:
             found |= {

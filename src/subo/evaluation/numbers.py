@@ -1,7 +1,7 @@
 """What a full evaluation found as a table of numbers, each with its error, unit and estimator, and in sentences."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -119,18 +119,7 @@ def _carried(findings: Findings) -> Iterator[Number]:
         yield Number(CARRIED, "active units", float(usage.active.sum()), None, "", how, None, len(usage.means))
     stage = findings.measured.get("information")
     if stage is not None and stage.results:
-        scalars = {name: tensor.item() for name, tensor in stage.results.items()}
-        count, samples = int(scalars["num_data"]), int(scalars["num_samples"])
-        for name, error, label in (
-            ("value", "standard_error", "mutual information I(x; z)"),
-            ("marginal_kl", "marginal_kl_se", "marginal KL(q(z) || p(z))"),
-            ("rate", "rate_se", "  their sum, the rate by these samples"),
-            ("total_correlation", "total_correlation_se", "total correlation"),
-            ("dimension_kl", "dimension_kl_se", "KL of the dimensions"),
-        ):
-            if name in scalars:
-                how = f"below the truth; <= log N = {math.log(count):.2f}" if name == "value" else "the same samples"
-                yield Number(CARRIED, label, scalars[name], scalars.get(error), "nats", how, samples, count)
+        yield from _information({name: tensor.item() for name, tensor in stage.results.items()})
     stage = findings.measured.get("probe")
     if stage is not None and stage.results:
         scalars = {name: tensor.item() for name, tensor in stage.results.items()}
@@ -149,6 +138,29 @@ def _carried(findings: Findings) -> Iterator[Number]:
         yield Number(
             CARRIED, "quantities out of calibration", float(wrong), None, "", how, calibration.num_ranks, count
         )
+
+
+def _information(scalars: Mapping[str, float]) -> Iterator[Number]:
+    """The rate in its parts; of a prior that is told the class c within classes, by the names that they have there."""
+    count, samples = int(scalars["num_data"]), int(scalars["num_samples"])
+    information, marginal, within = "mutual information I(x; z)", "marginal KL(q(z) || p(z))", ""
+    if scalars["told"]:
+        information = "mutual information I((x, c); z)"
+    if scalars["given"]:
+        information, marginal = "I(x; z | c) within classes", "KL(q(z|c) || p(z|c)) within classes"
+        within = " within classes"
+    rate = "  their sum, the rate by these samples" if "marginal_kl" in scalars else "the rate by these samples"
+    bound = f"<= {'E log N_c' if scalars['given'] else 'log N'} = {scalars['ceiling']:.2f}"
+    for name, error, label in (
+        ("value", "standard_error", information),
+        ("marginal_kl", "marginal_kl_se", marginal),
+        ("rate", "rate_se", rate),
+        ("total_correlation", "total_correlation_se", f"total correlation{within}"),
+        ("dimension_kl", "dimension_kl_se", f"KL of the dimensions{within}"),
+    ):
+        if name in scalars:
+            how = f"below the truth; {bound}" if name == "value" else "the same samples"
+            yield Number(CARRIED, label, scalars[name], scalars.get(error), "nats", how, samples, count)
 
 
 def gaps_of(findings: Findings) -> Gaps | None:

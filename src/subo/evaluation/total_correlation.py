@@ -9,7 +9,7 @@ from torch.distributions import Independent
 
 from subo.data import Split
 from subo.devices import evaluating
-from subo.evaluation.information import draws_of, log_densities, standard_error
+from subo.evaluation.information import encode, log_densities, standard_error
 from subo.evaluation.usage import marginals
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
@@ -22,27 +22,31 @@ class TotalCorrelation:
     """The marginal KL, cut in two: ``KL(q(z) || p(z)) = total correlation + dimension-wise KL``, in nats.
 
     All three are means over the same samples, so that the identity holds of the estimates, too. Standard errors are
-    those of the samples, for these data; infinite for one sample a datum, which tells nothing of it.
+    those of the samples, for these data; infinite for one sample an example, which tells nothing of it. Where the prior
+    is told a class c, q(z), q(z_d), p(z) and p(z_d) are given c, and all three are means over the classes.
 
     Attributes:
         value: ``KL(q(z) || prod_d q(z_d))``: 0 where the dimensions of the aggregate posterior are independent.
         standard_error: Of `value`.
-        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None where the prior does not factorise.
+        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None where the prior does not factorise, or is another one for
+            nearly every example.
         dimension_kl_se: Its standard error.
-        marginal_kl: ``KL(q(z) || p(z))``.
+        marginal_kl: ``KL(q(z) || p(z))``; None where the prior is another one for nearly every example.
         marginal_kl_se: Its standard error.
         num_data: N.
-        num_samples: K, for each datum.
+        num_samples: K, for each example.
+        given: What the prior is told, by name, and all terms are within classes of; empty where it is told nothing.
     """
 
     value: float
     standard_error: float
     dimension_kl: float | None
     dimension_kl_se: float | None
-    marginal_kl: float
-    marginal_kl_se: float
+    marginal_kl: float | None
+    marginal_kl_se: float | None
     num_data: int
     num_samples: int
+    given: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -59,7 +63,8 @@ def total_correlation(
     and the estimate is unbiased; the weights of a minibatch, by which beta-TCVAE trains, are not. The samples are those
     of :func:`~subo.evaluation.information.mutual_information` with the same arguments. Each of the N K samples is held
     against all N posteriors, once whole and once dimension by dimension: the time grows with N^2 K D, memory does not.
-    With `max_data` as large as the split, q(z) is the aggregate posterior of all its data.
+    With `max_data` as large as the split, q(z) is the aggregate posterior of all its data. Where the prior is told a
+    class, the mixtures are over the data of that class, as there.
 
     Args:
         model: The model; its latent is one tensor, and the ``log_prob`` of its posterior broadcasts.
@@ -82,30 +87,31 @@ def total_correlation(
         True
     """
     with evaluating(model), forked(seed):
-        draws, z = draws_of(model, split, max_data=max_data, num_samples=num_samples, seed=seed)
+        encoded = encode(model, split, max_data=max_data, num_samples=num_samples, seed=seed)
+        draws, z, classes = encoded.draws, encoded.z, encoded.classes
         of_dimensions = [marginals(draw.q) for draw in draws]
         known = [q for q in of_dimensions if q is not None]
         if len(known) < len(draws):
             return None
-        log_prior = torch.cat([draw.log_prior for draw in draws], dim=1).cpu().double()
-        _, log_aggregate = log_densities([draw.q for draw in draws], z)
-        log_dimensions = log_densities(known, z)[1].flatten(2)
+        _, log_aggregate = log_densities([draw.q for draw in draws], z, classes)
+        log_dimensions = log_densities(known, z, classes)[1].flatten(2)
     log_product = log_dimensions.sum(2)
     correlation, marginal, by_dimension = (
         log_aggregate - log_product,
-        log_aggregate - log_prior,
-        log_product - log_prior,
+        log_aggregate - encoded.log_prior,
+        log_product - encoded.log_prior,
     )
-    factorises = all(_factorises(draw, log_dimensions) for draw in draws)
+    factorises = encoded.comparable and all(_factorises(draw, log_dimensions) for draw in draws)
     return TotalCorrelation(
         value=correlation.mean().item(),
         standard_error=standard_error(correlation),
         dimension_kl=by_dimension.mean().item() if factorises else None,
         dimension_kl_se=standard_error(by_dimension) if factorises else None,
-        marginal_kl=marginal.mean().item(),
-        marginal_kl_se=standard_error(marginal),
+        marginal_kl=marginal.mean().item() if encoded.comparable else None,
+        marginal_kl_se=standard_error(marginal) if encoded.comparable else None,
         num_data=z.shape[1],
         num_samples=num_samples,
+        given=() if classes is None else classes.names,
     )
 
 

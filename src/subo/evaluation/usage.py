@@ -14,6 +14,7 @@ from subo.batches import batches
 from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import InputError
+from subo.evaluation.classes import prior_classes
 from subo.markov import MarkovDistribution
 from subo.model import Draw, Factor, LatentVariableModel, divergence
 from subo.randomness import forked
@@ -45,8 +46,8 @@ class LatentUsage:
 
     Attributes:
         means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
-        variance: Variance of the posterior means over the data; of chains over the sequences at each time step, and
-            the mean of that.
+        variance: Variance of the posterior means over the data; where the prior is told a class within classes, and of
+            chains over the sequences at each time step, and the mean of that.
         active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
         kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
             prior and posterior factorise over dimensions, and to less below a full-rank posterior.
@@ -120,7 +121,8 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
     Where means are those of samples, their variance holds their own error, by which a dimension that carries nothing
     could seem active. The covariance of the means by either half of the samples does not: the halves are independent
     given the data. Of chains it is taken over the sequences at each time step, and averaged: a prior that moves in time
-    moves its states, and tells nothing of x.
+    moves its states, and tells nothing of x. Neither does a prior that is told a class, which moves the means of that
+    class: there the variance is taken within classes, and averaged over them.
 
     Args:
         model: The model.
@@ -128,9 +130,13 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
         batch_size: Data at a time.
     """
     layers: dict[str, list[_Part]] = {}
+    classes, first = prior_classes(model, split), 0
     for draw, _ in draws(model, split, batch_size=batch_size):
+        last = first + draw.factors[0].z.shape[1]
+        of_data = None if classes is None else classes.of_data[first:last]
         for name, factor in _named(draw):
-            layers.setdefault(name, []).append(_part(factor))
+            layers.setdefault(name, []).append(_part(factor, of_data))
+        first = last
     usages = [_usage(name, parts) for name, parts in layers.items()]
     if len(usages) == 1:
         return usages[0]
@@ -159,25 +165,25 @@ class _Part(NamedTuple):
 
     means: Float[Tensor, "N E"]
     halves: tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]
-    times: Integer[Tensor, " N"] | None
+    groups: Integer[Tensor, " N"] | None  # the class of each, or its time step
     kl: Float[Tensor, "N D"] | None
     exact: bool
 
 
-def _part(factor: Factor) -> _Part:
+def _part(factor: Factor, classes: Integer[Tensor, " B"] | None) -> _Part:
     means = _of_data(_means(factor), factor).flatten(2).cpu()
     mean, kl = means.mean(0), _kl_by_dimension(factor)
     half = len(means) // 2
     halves = (means[:half].mean(0), means[half:].mean(0)) if half else (mean, mean)
-    return _Part(mean, halves, _times(factor), None if kl is None else kl.cpu(), half == 0)
+    return _Part(mean, halves, _groups(factor, classes), None if kl is None else kl.cpu(), half == 0)
 
 
 def _usage(name: str, parts: list[_Part]) -> LatentUsage:
     """That of one layer, from its parts."""
     z = torch.cat([part.means for part in parts])
     first, second = (torch.cat(halves) for halves in zip(*(part.halves for part in parts), strict=True))
-    times = [part.times for part in parts if part.times is not None]
-    variance = _covariance(first, second, torch.cat(times) if times else None).clamp(min=0)
+    groups = [part.groups for part in parts if part.groups is not None]
+    variance = _covariance(first, second, torch.cat(groups) if groups else None).clamp(min=0)
     kls = [part.kl for part in parts if part.kl is not None]
     kl = torch.cat(kls) if kls else None
     if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
@@ -188,24 +194,24 @@ def _usage(name: str, parts: list[_Part]) -> LatentUsage:
 
 
 def _covariance(
-    a: Float[Tensor, "N E"], b: Float[Tensor, "N E"], times: Integer[Tensor, " N"] | None
+    a: Float[Tensor, "N E"], b: Float[Tensor, "N E"], groups: Integer[Tensor, " N"] | None
 ) -> Float[Tensor, " E"]:
-    """Over the data, of each column; of the states of chains over the sequences at each time step, and the mean."""
-    if times is None:
+    """Over the data, of each column; where they are in groups over those of each group, and the mean."""
+    if groups is None:
         return ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
-    counts = torch.bincount(times).to(a)
+    counts = torch.bincount(groups).to(a)
 
     def around_their_means(values: Tensor) -> Tensor:
-        sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, times, values)
-        return values - (sums / counts.unsqueeze(1))[times]
+        sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, groups, values)
+        return values - (sums / counts.unsqueeze(1))[groups]
 
     return (around_their_means(a) * around_their_means(b)).sum(0) / (counts - 1).clamp(min=0).sum().clamp(min=1)
 
 
-def _times(factor: Factor) -> Integer[Tensor, " N"] | None:
-    """The time step of each state of a chain, in the order of :func:`_of_data`."""
+def _groups(factor: Factor, classes: Integer[Tensor, " B"] | None) -> Integer[Tensor, " N"] | None:
+    """The class of each example, or the time step of each state of a chain, in the order of :func:`_of_data`."""
     if not isinstance(factor.q, MarkovDistribution):
-        return None
+        return classes
     mask, batch = factor.q.mask, factor.z.shape[1]
     times = torch.arange(factor.q.length).expand(batch, -1)
     return times.flatten() if mask is None else times[mask.cpu()]
