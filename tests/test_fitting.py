@@ -329,13 +329,17 @@ def test_a_float64_model_is_fitted_in_float64():
     assert all(parameter.dtype == torch.float64 for parameter in fitted.parameters())
 
 
-def test_a_signal_during_the_last_epochs_end_is_obeyed():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("epochs", [2, 3], ids=["at the end", "before"])
+def test_a_signal_is_obeyed_after_a_checkpoint_whenever_it_comes(number: signal.Signals, epochs: int, tmp_path: Path):
     def ask(epoch: Epoch) -> None:
         if epoch.epoch == 2:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
 
-    with pytest.raises(Interrupted):
-        fit(objective(), binary(), epochs=2, on_epoch=ask)
+    with pytest.raises(Interrupted) as stopped:
+        fit(objective(), binary(), epochs=epochs, on_epoch=ask, run_dir=tmp_path)
+    assert stopped.value.signal == number
+    assert Run(tmp_path).load_checkpoint()["epoch"] == 2
 
 
 @unchecked_shapes()  # and types

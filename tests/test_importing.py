@@ -46,6 +46,7 @@ def refuses():
 
 before = state()
 import subo
+subo.fit  # everything but the estimator is imported when something is asked for
 after = state()
 changed = [name for name in before if before[name] != after[name]]
 heavy = {"lightning_fabric", "matplotlib", "rich", "sklearn", "pandas", "IPython"}
@@ -57,6 +58,17 @@ print(json.dumps([changed, loaded]))
 def test_importing_changes_nothing_and_loads_nothing_heavy():
     run = subprocess.run([sys.executable, "-c", STATE], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == [[], []]
+    assert run.stderr == ""
+
+
+def test_the_package_is_imported_at_once_and_the_library_when_it_is_asked_for():
+    """So that the command line answers signals while it is imported."""
+    lines = (
+        "import sys, subo, subo.cli, subo.__main__; light = 'torch' not in sys.modules; "
+        "assert light and subo.__name__ and not hasattr(subo, 'nothing'); "
+        "from subo import *; assert VAE is subo.VAE and subo.model.VAE is VAE and 'fit' in dir(subo)"
+    )
+    run = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=False)
     assert run.stderr == ""
 
 

@@ -1,12 +1,16 @@
-"""Two processes do what one does: the gradient of the whole batch, and its means."""
+"""Two processes do what one does: the gradient of the whole batch, and its means; and none outlives the first."""
 
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
+from subo.processes import is_first, keep_together
 from subo.runs import Run
 
 WORKER = '''
@@ -124,3 +128,68 @@ def test_two_processes_that_were_stopped_in_an_epoch_go_on_as_if_they_had_not(ru
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     for a, b in zip(whole_metrics, resumed_metrics, strict=True):
         assert {**a, "seconds": 0} == {**b, "seconds": 0}
+
+
+FIRST = """
+import os, subprocess, sys, time
+from subo.processes import keep_together
+
+if os.environ.get("LOCAL_RANK") == "1":
+    time.sleep(float(sys.argv[1]))
+    keep_together()
+    print("ready", flush=True)
+    time.sleep(60)
+keep_together()
+other = subprocess.Popen([sys.executable, *sys.orig_argv[1:]], env={**os.environ, "LOCAL_RANK": "1"})
+print(other.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("import_seconds", [0.0, 1.0], ids=["while it works", "before it watches"])
+def test_no_process_outlives_the_first(import_seconds: float):
+    command = [sys.executable, "-c", FIRST, str(import_seconds)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert first.stdout is not None
+    other = int(first.stdout.readline())
+    if not import_seconds:
+        assert first.stdout.readline() == "ready\n"
+    first.kill()
+    first.wait()
+    deadline = time.monotonic() + 10
+    while is_running(other) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(other)
+    first.stdout.close()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that is no zombie, which is all of it that a container without an init keeps."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        if Path("/proc").exists():
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_port_in_use_is_not_taken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("SUBO_FIRST_PROCESS", "1")  # taken back after the test
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        taken = listener.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(taken))
+        keep_together()
+        assert "MASTER_PORT" not in os.environ
+    monkeypatch.setenv("MASTER_PORT", str(taken))
+    keep_together()
+    assert os.environ["MASTER_PORT"] == str(taken)
+    assert is_first()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from subo.errors import InputError
+from subo.processes import keep_together
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -60,6 +61,8 @@ def make_fabric(
     logger.setLevel(level)
     for name in set(os.environ) - set(environment):
         del os.environ[name]
+    if processes > 1:
+        keep_together()
     options: dict[str, Any] = {"accelerator": device, "devices": processes, "precision": precision}
     try:
         return Fabric(**options, strategy=strategy if processes == 1 or strategy != "auto" else "ddp")

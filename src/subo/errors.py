@@ -21,7 +21,7 @@ class DivergedError(RuntimeError):
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked for it)
-    """Training was asked to stop (Ctrl-C, SIGTERM) and has saved what it had.
+    """Training was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has saved what it had.
 
     Args:
         message: Where it stopped and how to go on.

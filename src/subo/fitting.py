@@ -106,7 +106,7 @@ def fit(
     Raises:
         InputError: The data are not what the model describes, or an option makes no sense.
         DivergedError: A number is not finite. The model has the weights of the best epoch before, where there was one.
-        Interrupted: Ctrl-C or SIGTERM; the checkpoint is written first, where there is a `run_dir`.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the checkpoint is written first, where there is a `run_dir`.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -234,7 +234,6 @@ def fit(
                 if due or asked or stopped_by is not None:
                     save()
                     saved = time.monotonic()
-                asked = asked or (stopped_by is not None and signal())  # one that came during the last validation
                 if asked:
                     raise Interrupted(_farewell(state, run), signal=asked)
         except DivergedError as error:
@@ -244,6 +243,8 @@ def fit(
             raise DivergedError(f"{error} {left}") from error
         if kept is not None:
             kept.keep(state.epoch, last=True)
+        if asked := signal():  # since the last step
+            raise Interrupted(_farewell(state, run), signal=asked)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
     after = state.best_objective

@@ -1,40 +1,133 @@
-"""Ctrl-C and SIGTERM as a question that training asks between two steps."""
+"""Signals that ask to stop: Ctrl-C (SIGINT), SIGTERM, and SIGHUP, by which a terminal that is closed says so.
 
+One rule holds for every command: the first such signal n ends it with one message and the exit code 128 + n. Training
+takes it for a question between two steps, and writes a checkpoint first (:func:`stop_signals`); everywhere else it is
+an exception (:class:`Stopped`), so that files are written whole or not at all (:class:`Stops`). A signal that was
+ignored when the program began, as ``nohup`` has it, stays ignored.
+"""
+
+import os
 import signal
+import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
 
-__all__ = ["stop_signals"]
+__all__ = ["Stopped", "Stops", "stop_signals"]
+
+_REPEATED = 1.0  # seconds in which the same request may come again: shells and `timeout` send it to group and process
+_NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks to stop has come.
+
+    Args:
+        signal: Its number.
+    """
+
+    def __init__(self, signal: int):
+        super().__init__("stopped.")
+        self.signal = signal
+
+
+class Stops:
+    """The signals of a command: a context, inside of which they are obeyed.
+
+    Before the command begins, while the program is imported, nothing is at stake, and libraries may take an exception
+    for a failed import: the process ends at once. From :meth:`begin` on, the first signal raises :class:`Stopped`, and
+    another one ends the process. Code in C may lose an exception, so that whoever ends the process asks :attr:`came`.
+
+    Attributes:
+        came: The number of the signal that came, or 0.
+    """
+
+    def __init__(self):
+        self.came = 0
+        self._began, self._since = False, 0.0
+        self._previous: dict[int, Any] = {}
+
+    def begin(self) -> None:
+        """The command begins."""
+        self._began = True
+
+    def __enter__(self) -> "Stops":
+        self._previous = _handled_by(self._obey)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _restore(self._previous)
+
+    def _obey(self, number: int, frame: FrameType | None) -> None:
+        if self.came and time.monotonic() - self._since < _REPEATED:
+            return
+        first = not self.came
+        self.came, self._since = number, time.monotonic()
+        _leave_closed_terminal(number)
+        if self._began and first:
+            raise Stopped(number)
+        os.write(2, b"subo: stopped.\n")
+        os._exit(128 + number)
 
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Inside, the first SIGINT or SIGTERM is noted instead of obeyed; a second one is obeyed at once.
+    """Inside, the first signal that asks to stop is noted instead of obeyed; another one, a second later, is obeyed.
 
     Signals belong to the main thread; in another one nothing is caught.
 
     Yields:
         A function that gives the number of the signal that came, or 0.
     """
-    came = 0
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came, since, previous = 0, 0.0, dict[int, Any]()
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came, since
+        if not came:
+            came, since = number, time.monotonic()
+            _leave_closed_terminal(number)
+        elif time.monotonic() - since > _REPEATED:
+            _restore(previous)
+            signal.raise_signal(number)
 
-    def note(number: int, frame: object) -> None:
-        nonlocal came
-        came = number
-        restore()
-
-    for number in previous:
-        signal.signal(number, note)
+    previous |= _handled_by(note)
     try:
         yield lambda: came
     finally:
-        restore()
+        _restore(previous)
+
+
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Sets the handler of the signals that are not ignored; gives those before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    previous = {number: signal.getsignal(number) for number in _NUMBERS}
+    previous = {number: old for number, old in previous.items() if old not in (signal.SIG_IGN, None)}
+    for number in previous:
+        signal.signal(number, handler)
+    return previous
+
+
+def _restore(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def _leave_closed_terminal(number: int) -> None:
+    """After SIGHUP, lets output to a terminal that is gone go nowhere: every write to it would be an error."""
+    if number != getattr(signal, "SIGHUP", None):
+        return
+    for descriptor in (1, 2):
+        try:
+            gone = stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor)
+        except OSError:  # closed
+            continue
+        if gone:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

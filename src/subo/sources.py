@@ -209,7 +209,7 @@ def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[An
     """Lines of numbers, each after its cells of the first columns."""
     beginnings = zip(*first, strict=True) if first else itertools.repeat(())
     for beginning, row in zip(beginnings, rows, strict=False):
-        yield [*beginning, *row.astype(str)]  # NumPy's shortest exact digits
+        yield [*beginning, *map(str, row)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C
 
 
 def _data(contents: Contents, name: str, seed: int) -> Data:

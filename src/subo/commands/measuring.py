@@ -84,11 +84,11 @@ def _evaluate_fully(
         result = evaluate_run_fully(
             experiment, data, split=split, depth=asked, minutes=minutes, seed=seed, progress=True
         )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         raise Interrupted(
             "stopped. What was finished is kept: the same command goes on from there, and with --minutes 0.01 it "
             "prints and writes what is known.",
-            signal=signal.SIGINT,
+            signal=getattr(stopped, "signal", signal.SIGINT),
         ) from None
     title = f"{experiment.run.path}, {split} data; values are means over data, +- standard errors"
     meaning = describe_log_px(experiment.config)

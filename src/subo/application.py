@@ -1,0 +1,86 @@
+"""The command line's application: its commands, and what their errors of use say."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from cyclopts import App, CycloptsError, UnknownOptionError
+
+from subo.commands.fitting import fit
+from subo.commands.gradients import gradients
+from subo.commands.measuring import compare, evaluate, show
+from subo.commands.sequences import forecast
+from subo.commands.using import encode, reconstruct, sample, score
+from subo.errors import InputError
+from subo.options import fit_signature, recipes_with
+
+__all__ = ["command_of", "make_app", "recipe_of"]
+
+
+def make_app(recipe: str = "vae") -> App:
+    """The command-line application.
+
+    Args:
+        recipe: Whose settings ``fit`` offers.
+    """
+    app = App(
+        name="subo",
+        help="Fit, measure and explore deep latent-variable models by variational inference. All numbers are in nats "
+        "per datum. Start with: subo fit digits --latent-dim 2",
+        version=version("subo"),
+        help_format="plaintext",
+        help_epilogue="--debug, anywhere, shows the traceback of an error.",
+    )
+
+    def command(**given: Any) -> None:
+        fit(**given)
+
+    signature = fit_signature(recipe)
+    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    command.__doc__ = fit.__doc__
+    app.command(command, name="fit")
+    for function in (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show):
+        app.command(function)
+    return app
+
+
+def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
+    """The command that is asked for, with its arguments.
+
+    Raises:
+        InputError: There is no such command, or it does not take these.
+    """
+    app = make_app(recipe_of(tokens))
+    try:
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except UnknownOptionError as error:
+        raise InputError(_of_another_recipe(error, tokens) or str(error)) from error
+    except CycloptsError as error:
+        raise InputError(str(error)) from error
+    if command.__name__ == "command":
+        return partial(command, **bound.arguments)  # only what was given: --resume must know
+    return partial(command, *bound.args, **bound.kwargs)
+
+
+def recipe_of(tokens: Sequence[str]) -> str:
+    """The recipe that is asked for: it must be known before the options are."""
+    for i, token in enumerate(tokens):
+        if token == "--recipe" and i + 1 < len(tokens):
+            return tokens[i + 1]
+        if token.startswith("--recipe="):
+            return token.split("=", 1)[1]
+    return "vae"
+
+
+def _of_another_recipe(error: UnknownOptionError, tokens: Sequence[str]) -> str | None:
+    """What is said of an option that ``fit`` has with other recipes; None of any other."""
+    option = error.token.keyword or error.token.value
+    recipes = recipes_with(option) if tokens[0] == "fit" else []
+    if not recipes:
+        return None
+    return (
+        f"{option} is a setting of the recipe {' and of '.join(recipes)}, and not of {recipe_of(tokens)}: --recipe "
+        f"{recipes[0]} has it, and 'subo fit --recipe {recipe_of(tokens)} --help' lists what this one has."
+    )
