@@ -304,9 +304,9 @@ def test_nonfinite_validation_is_an_error_with_its_step_and_term():
 def test_a_fresh_start_forgets_the_checkpoint_of_another_run(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
     with pytest.raises(DivergedError):
-        poisoned = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Poisoned(0)), Fixed()))
+        poisoned = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Poisoned(1)), Fixed()))
         fit(poisoned, binary(), epochs=1, run_dir=tmp_path)
-    with pytest.raises(InputError, match="no checkpoint"):
+    with pytest.raises(InputError, match="another model"):
         fit(objective(), binary(), epochs=2, run_dir=tmp_path, resume=True)
 
 

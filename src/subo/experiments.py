@@ -3,12 +3,12 @@
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from subo.announcements import announce, conclude
@@ -19,7 +19,7 @@ from subo.devices import make_fabric
 from subo.errors import InputError
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
-from subo.files import lies_in, replacing, write_json
+from subo.files import lies_in, write_json
 from subo.fitting import fit
 from subo.history import Epoch, History, WorseWarning
 from subo.inference import infer
@@ -151,14 +151,13 @@ def start_run(
     }
     objective = built(config, data)
 
-    def create() -> None:
-        Run.create(out, overwrite=overwrite).write_config(config)
+    def tell() -> None:
         if progress:
             chosen = asked.get("likelihood", "auto") == "auto"
             announce(config, objective, chosen=chosen, constant=data.constant_features())
 
     experiment = Experiment(Run(out), config, objective)
-    return _fitted(experiment, data, fabric, on_start=create, progress=progress, resume=False)
+    return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)
 
 
 def _check_apart(out: Path, source: str | Path) -> None:
@@ -280,9 +279,16 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
 
 
 def _fitted(
-    experiment: Experiment, data: Data, fabric: Any, *, on_start: Callable[[], None], progress: bool, resume: bool
+    experiment: Experiment,
+    data: Data,
+    fabric: Any,
+    *,
+    on_start: Callable[[], None],
+    progress: bool,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Experiment, History] | None:
-    """Trains, with the posterior's means of some data after some epochs, and says why it is over."""
+    """Trains as the one writer of the run's folder, keeps some posterior means, and says why it is over."""
     run, training = experiment.run, experiment.config["training"]
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
     local = experiment.config["options"].get("inference") == "local"
@@ -294,18 +300,26 @@ def _fitted(
         trained = True
         if fabric.is_global_zero and not local and (epoch.epoch == 1 or epoch.epoch % every == 0):
             means = posterior_means(experiment.objective.model, watched).flatten(1).numpy()
-            with replacing(run.snapshots / f"means-{epoch.epoch:06d}.npy") as temporary:
-                np.save(temporary, means)
+            run.save_means(epoch.epoch, means)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as held:
         warnings.simplefilter("ignore", WorseWarning)  # which conclude says
+        if fabric.is_global_zero and run.path.is_dir():
+            held.enter_context(run.writing())
+
+        def begin() -> None:
+            run.make_folder()
+            held.enter_context(run.writing())
+            run.begin(experiment.config, overwrite=overwrite)
+
         history = fit(
             experiment.objective,
             data.train if local else data,  # other data have no rows of parameters while it trains
-            run_dir=run.path,
+            run_dir=run,
             resume=resume,
             fabric=fabric,
             on_start=on_start,
+            on_begin=begin,
             on_epoch=snapshot,
             progress=progress and fabric.is_global_zero,
             **training,

@@ -3,6 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -54,12 +55,13 @@ def fit(
     posterior_steps: int = 1,
     patience: int | None = None,
     seed: int = 0,
-    run_dir: str | Path | None = None,
+    run_dir: str | Path | Run | None = None,
     checkpoint_minutes: float = 10.0,
     keep_weights: bool | None = None,
     resume: bool = False,
     fabric: "Fabric | None" = None,
     on_start: Callable[[], None] | None = None,
+    on_begin: Callable[[], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     progress: bool = False,
 ) -> History:
@@ -97,6 +99,8 @@ def fit(
         resume: Whether to go on from the checkpoint in `run_dir`.
         fabric: Where to train, launched already where it has several processes.
         on_start: Called once, when data and settings have been accepted and before the first step.
+        on_begin: Called once, after the first step of a new run and before anything is written to `run_dir`: what was
+            there is only then known to give way to a run that trains.
         on_epoch: Called with each epoch's record.
         progress: Whether to show progress in the terminal.
 
@@ -132,7 +136,7 @@ def fit(
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     limit = epochs if epochs or minutes else 100
     fabric = fabric or make_fabric()
-    run = Run(Path(run_dir)) if run_dir is not None else None
+    run = Run(Path(run_dir)) if isinstance(run_dir, str | Path) else run_dir
     check_support(objective.model, training, where="the training data")
     if validation is not None:
         check_support(objective.model, validation, where="the validation data")
@@ -152,11 +156,8 @@ def fit(
         options = {"fused": False} if scaled and clip else {}
         rates = {"learning_rate": learning_rate, "rows_learning_rate": rows_learning_rate}
         optimizer = make_optimizer(objective, optimizer, **rates, **options)
-    if fabric.is_global_zero:
-        if on_start is not None:
-            on_start()
-        if run is not None:
-            run.path.mkdir(parents=True, exist_ok=True)
+    if fabric.is_global_zero and on_start is not None:
+        on_start()
     fabric.barrier()
     state, held = TrainingState(), watched(training, validation)
     settings = {
@@ -170,20 +171,34 @@ def fit(
 
     from subo.progress import TrainingBar  # rich, which draws Python random numbers where it is imported
 
-    with forked(seed), stop_signals() as signal, TrainingBar(limit, per_epoch, minutes, show=progress) as bar:
+    with (
+        forked(seed),
+        stop_signals() as signal,
+        TrainingBar(limit, per_epoch, minutes, show=progress) as bar,
+        ExitStack() as owned,
+    ):
         torch.manual_seed(seed + 7919 * fabric.global_rank)
-        if resume and run is not None:
-            state = restore(run.load_checkpoint(), objective, optimizer, moves, settings, fabric)
-            if fabric.is_global_zero:
-                run.write_metrics(state.records)
-        elif run is not None and fabric.is_global_zero:
-            run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
-            run.write_metrics([])
         kept = None if run is None or not fabric.is_global_zero else KeptWeights(run, objective.model, keep_weights)
-        if kept is not None:
-            kept.begin(state.epoch)
+        if resume and run is not None:
+            if kept is not None:
+                owned.enter_context(run.writing())
+                run.check_links()
+            state = restore(run.load_checkpoint(), objective, optimizer, moves, settings, fabric)
+            if kept is not None:
+                run.write_metrics(state.records)
+                kept.begin(state.epoch)
         if state.step == 0:
             state.before = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
+
+        def begin() -> None:
+            if on_begin is not None and fabric.is_global_zero:
+                on_begin()
+            if run is not None and kept is not None:
+                run.make_folder()
+                owned.enter_context(run.writing())
+                run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
+                run.write_metrics([])
+                kept.begin(0)
 
         def share_done(step: int) -> float:
             by_epochs = step / (limit * per_epoch) if limit else 0.0
@@ -215,6 +230,9 @@ def fit(
             while stopped_by is None:
                 step = next(steps)
                 state.count(step)
+                if state.step == 1:  # data, settings and step size have proved to go together
+                    check_finite(objective, state.step)
+                    begin()
                 state.seconds, asked, due = _agreed(
                     fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
                 )
@@ -251,9 +269,10 @@ def fit(
     if validation is None:
         after = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
     if run is not None and fabric.is_global_zero:
-        if trained:
-            run.clear_evaluations()
-        run.save_weights(objective.model)
+        with run.writing():
+            if trained:
+                run.clear_evaluations()
+            run.save_weights(objective.model)
     records = tuple(epoch_of(record) for record in state.records)
     history = History(records, state.best_epoch, stopped_by, before=state.before, after=after)
     if history.worse:

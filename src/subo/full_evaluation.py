@@ -90,6 +90,7 @@ def evaluate_run_fully(
         progress: Whether to show progress.
     """
     run, depth = experiment.run, depth or Depth()
+    run.check_links()
     held_out: Split = getattr(data, split)
     positions = torch.arange(len(held_out))
     if experiment.config["options"].get("inference") == "local" and depth.max_data is not None:

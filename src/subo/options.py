@@ -24,7 +24,10 @@ __all__ = ["fit_signature", "grouped", "recipes_with"]
 _NOT_OPTIONS = {
     "recipe": {"event_shape", "examples", "num_data"},
     "data": {"source", "seed"},
-    "training": {"objective", "data", "seed", "run_dir", "resume", "fabric", "on_start", "on_epoch", "progress"},
+    "training": {
+        *("objective", "data", "seed", "run_dir", "resume", "fabric"),
+        *("on_start", "on_begin", "on_epoch", "progress"),
+    },
     "device": set[str](),
 }
 _TYPES = {"optimizer": str}

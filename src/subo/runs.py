@@ -16,12 +16,17 @@
 No file holds code: weights are safetensors, settings JSON, and the checkpoint is read with ``weights_only=True``.
 """
 
+import errno
 import json
-import shutil
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import torch
 from safetensors.torch import load_model, save_model
@@ -29,12 +34,20 @@ from torch import nn
 
 from subo.errors import InputError
 from subo.files import read_json, replacing, write_json, write_text
+from subo.locks import FolderLock
 from subo.named_sets import NAMES
 from subo.older_runs import completed
+from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove
 
 __all__ = ["SPLITS", "Run", "run_of"]
 
 SPLITS = ("test", "validation", "train")
+
+_REPLACING = "replacing"  # in a config: files of an older run may lie beside it still
+_BUSY = (
+    "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
+    "it, or give another --out."
+)
 
 
 @dataclass(frozen=True)
@@ -99,49 +112,130 @@ class Run:
         """``figures/``."""
         return self.path / "figures"
 
+    @cached_property
+    def lock(self) -> FolderLock:
+        """The folder's lock, which a process that trains there holds."""
+        return FolderLock(self.path)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, this object is the folder's one writer; readers need not wait, since files change whole.
+
+        Raises:
+            InputError: Another process trains there.
+        """
+        if self.lock.is_held():
+            yield
+            return
+        try:
+            self.lock.take()
+        except BlockingIOError:
+            raise InputError(_BUSY.format(path=self.path)) from None
+        except OSError as error:
+            raise InputError(f"cannot go on with the run in {self.path}: {error.strerror}.") from error
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def check_links(self) -> None:
+        """Refuses a run of which a part lies elsewhere: what is written and deleted is inside of its folder alone."""
+        for folder in map(self.path.joinpath, FOLDERS):
+            if folder.is_symlink():
+                raise InputError(
+                    f"{folder} is a symbolic link, and a run writes and deletes in folders of its own alone. Put a "
+                    f"folder in its place, with a copy of what {os.path.realpath(folder)} holds."
+                )
+
     @classmethod
     def place(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
         """The run that could be made at a path; nothing is made or removed yet.
 
         Args:
-            path: Where.
+            path: Where. A folder in which a run was begun, and no more, is as good as none.
             overwrite: Whether a run may be there already.
 
         Raises:
-            InputError: Something is there.
+            InputError: Something is there, or a process that trains.
         """
         run = cls(Path(path))
         if run.path.is_file():
             raise InputError(f"{path} is a file, and a run needs a folder of its own. Give another --out.")
-        if run.path.is_dir() and any(run.path.iterdir()):
-            if not run.config.exists():
-                raise InputError(f"{path} is not empty, and what it holds is no run of subo. Give another --out.")
-            if not overwrite:
-                raise InputError(
-                    f"{path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or give "
-                    "another --out."
-                )
+        if run.path.is_dir():
+            if not run.lock.is_free():
+                raise InputError(_BUSY.format(path=path))
+            run._check_free(overwrite=overwrite)
         return run
 
+    def _check_free(self, *, overwrite: bool) -> None:
+        """Refuses to make a run where there is one, unless it is to be replaced, and among files that are no run's."""
+        if self.config.exists():
+            if not overwrite and not self._is_half_replaced():
+                raise InputError(
+                    f"{self.path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or "
+                    "give another --out."
+                )
+        elif foreign_files(self.path):
+            raise InputError(f"{self.path} is not empty, and what it holds is no run of subo. Give another --out.")
+        elif not overwrite and not all(map(is_left_by_a_crash, own_files(self.path))):
+            raise InputError(
+                f"{self.path} holds files of a run, and no config.json that would make it one. Add --overwrite to "
+                "replace them, or give another --out."
+            )
+
     @classmethod
-    def create(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
-        """Makes an empty run directory.
+    def create(cls, path: str | Path, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> "Run":
+        """Makes a run directory with a config alone.
+
+        What was there is whole until the new config takes the old one's place, in one step; from then on the old run's
+        other files count nothing, whether they are removed yet or a crash came before.
 
         Args:
             path: Where.
+            config: What is asked for; none for an empty directory.
             overwrite: Whether a run that is there already is removed; only files of a run ever are.
 
         Raises:
             InputError: Something is there, or the place cannot be written to.
         """
         run = cls.place(path, overwrite=overwrite)
-        try:
-            run._clear()
-            run.figures.mkdir(parents=True, exist_ok=True)
-            run.snapshots.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {path}: {error.strerror}. Give another --out.") from error
+        run.make_folder()
+        with run.writing():
+            run.begin(config, overwrite=overwrite)
         return run
+
+    def make_folder(self) -> None:
+        """Makes the run's folder, where there is none."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror}. Give another --out.") from error
+
+    def begin(self, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
+        """Makes this run in its folder, which is there, as :meth:`create` does; for its one writer."""
+        self._check_free(overwrite=overwrite)
+        try:
+            old = [file for file in own_files(self.path) if file != self.config]
+            if old or self.config.exists():
+                self.write_config({**(config or {}), _REPLACING: True})
+            for file in old:
+                remove(file)
+            if config is not None:
+                self.write_config(config)
+            else:
+                remove(self.config)
+            self.figures.mkdir(exist_ok=True)
+            self.snapshots.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror}. Give another --out.") from error
+
+    def _is_half_replaced(self) -> bool:
+        """Whether a crash came while this run took another one's place."""
+        try:
+            config = read_json(self.config)
+        except InputError:
+            return False
+        return isinstance(config, dict) and bool(config.get(_REPLACING))
 
     @classmethod
     def open(cls, path: str | Path, *, finished: bool = True) -> "Run":
@@ -168,6 +262,11 @@ class Run:
                 f"{path} is not a run folder: it has no config.json. Name the folder given to --out; where a command "
                 "takes a run and data, the run comes first."
             )
+        if run._is_half_replaced():
+            raise InputError(
+                f"the run in {path} was stopped while it took the place of an older one, and holds nothing yet. "
+                f"Start it again: subo fit DATA --out {path}"
+            )
         if finished and not run.model.exists():
             raise InputError(
                 f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
@@ -178,19 +277,11 @@ class Run:
     def clear_evaluations(self) -> None:
         """Removes all that was measured: of weights that are replaced."""
         for split in SPLITS:
-            self.evaluation_of(split).unlink(missing_ok=True)
-            self.per_datum(split).unlink(missing_ok=True)
-            shutil.rmtree(self.pieces(split), ignore_errors=True)
-            for figure in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
-                suffix = "" if split == "test" else f"-{split}"
-                (self.figures / f"{figure}{suffix}.png").unlink(missing_ok=True)
-
-    def _clear(self) -> None:
-        self.clear_evaluations()
-        for file in (self.model, self.checkpoint, self.metrics, self.config, self.gradients):
-            file.unlink(missing_ok=True)
-        for folder in (self.figures, self.snapshots):
-            shutil.rmtree(folder, ignore_errors=True)
+            suffix = "" if split == "test" else f"-{split}"
+            figures = ("gaps", "gaps-per-datum", "calibration", "gap-over-training")
+            pictures = [self.figures / f"{figure}{suffix}.png" for figure in figures]
+            for file in (self.evaluation_of(split), self.per_datum(split), self.pieces(split), *pictures):
+                remove(file)
 
     def read_config(self) -> dict[str, Any]:
         """What was asked for.
@@ -218,9 +309,21 @@ class Run:
         write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Adds an epoch's record."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        """Adds an epoch's record, whole or not at all."""
+        line = (json.dumps(record, allow_nan=False) + "\n").encode()
+        with self.metrics.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+
+    def save_means(self, epoch: int, means: np.ndarray) -> None:
+        """Writes posterior means of some held-out data after an epoch, for the moving picture."""
+        with replacing(self.snapshots / f"means-{epoch:06d}.npy") as temporary:
+            np.save(temporary, means)
 
     def weights_after(self, epoch: int) -> Path:
         """``snapshots/weights-EPOCH.safetensors``."""

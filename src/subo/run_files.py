@@ -1,0 +1,58 @@
+"""Which files in a folder are a run's, and which somebody else's: only a run's are ever removed."""
+
+import shutil
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+
+from subo.files import UNFINISHED
+
+__all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "own_files", "remove"]
+
+FOLDERS = ("snapshots", "figures", "evaluation-pieces")
+
+_TEMPORARY = (f"{UNFINISHED}*", f".*.{'[0-9a-f]' * 8}.*")  # the second is version 0.1's name for them
+_OWN = (
+    *("config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "gradients.csv"),
+    *("evaluation.json", "evaluation.csv", "evaluation-*.json", "evaluation-*.csv", *FOLDERS),
+    *("snapshots/means-*.npy", "snapshots/weights-*.safetensors", "figures/*.png", "figures/*.gif"),
+)
+
+
+def own_files(folder: Path) -> list[Path]:
+    """Files of a run, what a crash left of them, and folders that hold nothing else."""
+
+    def is_own(path: Path) -> bool:
+        return any(fnmatch(path.relative_to(folder).as_posix(), name) for name in _OWN) or is_left_by_a_crash(path)
+
+    return list(filter(is_own, _entries(folder)))
+
+
+def foreign_files(folder: Path) -> list[Path]:
+    """What lies in a folder and is no part of a run."""
+    own = set(own_files(folder))
+    return [path for path in _entries(folder) if path not in own]
+
+
+def is_left_by_a_crash(path: Path) -> bool:
+    """Whether a file is one that was not finished."""
+    return any(fnmatch(path.name, pattern) for pattern in _TEMPORARY)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all in it, or a link; what a link leads to stays.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """What lies in a folder; of ``snapshots/`` and ``figures/``, where others may put files, what lies in them."""
+    for path in sorted(folder.iterdir()):
+        shared = path.name in FOLDERS[:2] and path.is_dir() and not path.is_symlink()
+        yield from sorted(path.iterdir()) if shared else (path,)
