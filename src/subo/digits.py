@@ -12,7 +12,9 @@ def in_digits(value: float, standard_error: float | None) -> tuple[str, str]:
         >>> in_digits(0.123456, 0.00234)
         ('0.1235', '0.0023')
     """
-    if standard_error is None or not math.isfinite(standard_error) or not math.isfinite(value):
-        return (f"{value:.0f}" if value == round(value) and math.isfinite(value) else f"{value:.4g}"), ""
+    if not math.isfinite(value):
+        return f"{value}", ""
+    if standard_error is None or not math.isfinite(standard_error):
+        return (f"{value:.0f}" if value == round(value) else f"{value:.4g}"), ""
     digits = 4 if standard_error < 1e-4 else min(4, max(0, 1 - math.floor(math.log10(standard_error))))
     return f"{value:.{digits}f}", f"{standard_error:.{digits}f}"

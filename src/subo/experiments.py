@@ -25,6 +25,7 @@ from subo.history import Epoch, History, WorseWarning
 from subo.inference import infer
 from subo.model import VAE
 from subo.named_sets import NAMES
+from subo.nonfinite import encoded
 from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
@@ -250,7 +251,7 @@ def evaluate_run(
     write_json(
         experiment.run.evaluation_of(split),
         {
-            **{name: _plain(value) for name, value in asdict(result).items()},
+            **encoded(asdict(result)),
             **provenance(experiment.config),
         },
     )
@@ -342,8 +343,3 @@ def finish_run(
     if figures:
         draw_figures(experiment.run, model, data)
     return result
-
-
-def _plain(value: Any) -> Any:
-    """None for numbers that JSON has no word for."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

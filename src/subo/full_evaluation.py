@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from subo.data import Data, Split, stream
+from subo.evaluation.estimates import Estimate
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps, sentences
 from subo.evaluation.pareto import HIGH_PARETO_K
@@ -21,6 +22,7 @@ from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, row
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
 from subo.files import read_json, write_json
+from subo.nonfinite import decoded, encoded
 from subo.progress import stages_bar
 from subo.runs import Run
 from subo.tables import write_table
@@ -129,8 +131,10 @@ def evaluate_run_fully(
             shown.add(_COURSE, len(course.missing))
             course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
         _write_numbers(*known, complete=not course.missing)
-    complete = findings.complete and not course.missing
-    written += list(_draw(run, split, findings, course.points))
+    complete, points = findings.complete and not course.missing, course.points
+    if len(points) > 1 and not _is_drawn(points):
+        said += ("The gap over training is not drawn: at fewer than two of its points are all numbers finite.",)
+    written += list(_draw(run, split, findings, points))
     return FullEvaluation(table, said, complete, tuple(written))
 
 
@@ -156,15 +160,18 @@ def _write_numbers(
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
     summary: dict[str, Any] = {}
     sampled = findings.measured["importance"].results
-    for name in ("log_px", "elbo", "rate", "distortion"):
-        if name in sampled:
-            values = sampled[name]
-            summary |= {name: values.mean().item(), f"{name}_se": values.std().item() / math.sqrt(len(values))}
+    means = {name: Estimate.of(sampled[name]) for name in ("log_px", "elbo", "rate", "distortion") if name in sampled}
+    for name, found in means.items():
+        summary |= {name: found.mean, f"{name}_se": found.standard_error}
     if sampled:
+        others, fitted = means["log_px"].others, sampled["pareto_k"][~sampled["pareto_k"].isnan()]
         summary |= {
+            "num_not_finite": means["log_px"].num_not_finite,
+            "log_px_finite": None if others is None else others.mean,
+            "log_px_finite_se": None if others is None else others.standard_error,
             "bits_per_dim": bits[0] if (bits := [line.value for line in table if line.name.startswith(BITS)]) else None,
-            "median_ess": sampled["effective_sample_size"].median().item(),
-            "median_pareto_k": sampled["pareto_k"].nanmedian().item(),
+            "median_ess": sampled["effective_sample_size"].nanmedian().item(),
+            "median_pareto_k": fitted.median().item() if len(fitted) else None,
             "high_pareto_k": int((sampled["pareto_k"] > HIGH_PARETO_K).sum()),
             "num_samples": findings.depth.num_samples,
             "num_data": len(sampled["log_px"]),
@@ -177,13 +184,13 @@ def _write_numbers(
             summary["kl_per_dimension"] = findings.usage.kl.tolist()
     write_json(
         path,
-        {name: _plain(value) for name, value in summary.items()}
+        encoded(summary)
         | provenance(experiment.config)
         | {
             "at_floor": at_floor,
             "complete": complete,
             "depth": asdict(findings.depth),
-            "numbers": [{name: _plain(value) for name, value in asdict(line).items()} for line in table],
+            "numbers": [encoded(asdict(line)) for line in table],
             "sentences": list(said),
         },
     )
@@ -206,30 +213,34 @@ def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
 
 
 def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor) -> None:
-    """``evaluation.csv``: a line for each datum that was measured; empty where a number is not known."""
+    """``evaluation.csv``: a line for each datum; empty where a number was not measured, nan where it is none."""
     rows = findings.measured["importance"].rows
-    columns = {name: findings.column(stage, result, len(split))[rows] for name, (stage, result) in _COLUMNS.items()}
-    columns |= {name: column[rows] for name, column in _gap_columns(findings, len(split)).items()}
-    known = {name: values.tolist() for name, values in columns.items() if not values.isnan().all()}
+    columns = {
+        name: (findings.measured[stage].rows, values)
+        for name, (stage, result) in _COLUMNS.items()
+        if (values := findings.values(stage, result)) is not None
+    }
+    known = {name: _cells(*column, rows) for name, column in (columns | _gap_columns(findings)).items()}
     names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
     labels = [] if split.labels is None else [("label", split.labels[rows].tolist())]
     named = [("index", positions[rows].tolist()), *names, *labels, *known.items()]
     write_table(path, [name for name, _ in named], zip(*(values for _, values in named), strict=True))
 
 
-def _gap_columns(findings: Findings, length: int) -> dict[str, Tensor]:
-    """The gaps at the data's positions, NaN elsewhere, and whether their log p(x) is annealing's."""
-    found, columns = gaps_of(findings), {}
-    if found is not None:
-        by_annealing = torch.tensor([origin == "annealed" for origin in found.log_px_from])
-        for name, values in (
-            ("approximation_gap", found.approximation),
-            ("amortization_gap", found.amortization),
-            ("gaps_by_annealing", by_annealing),
-        ):
-            columns[name] = torch.full((length,), torch.nan, dtype=torch.float64)
-            columns[name][rows_of_gaps(findings)] = values.double()
-    return columns
+def _cells(measured: Tensor, values: Tensor, rows: Tensor) -> list[float | str]:
+    """The values of these rows, of which some were measured."""
+    found = dict(zip(measured.tolist(), values.double().tolist(), strict=True))
+    return [found.get(row, "") for row in rows.tolist()]
+
+
+def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
+    """The gaps, and whether their log p(x) is annealing's, with the positions of their data."""
+    found = gaps_of(findings)
+    if found is None:
+        return {}
+    rows, by_annealing = rows_of_gaps(findings), torch.tensor([name == "annealed" for name in found.log_px_from])
+    columns = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
+    return {name: (rows, values) for name, values in (columns | {"gaps_by_annealing": by_annealing}).items()}
 
 
 class _Course:
@@ -248,8 +259,8 @@ class _Course:
     @property
     def points(self) -> list[TrainingGap]:
         """What is known."""
-        points: list[dict[str, Any]] = read_json(self.kept) if self.kept.exists() else []
-        unknown: Any = math.nan  # for which JSON has no word
+        points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
+        unknown: Any = math.nan  # null, of older runs
         return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
 
     @property
@@ -273,10 +284,14 @@ class _Course:
             if checkpoint[0] not in missing:
                 continue
             points += gap_over_training([checkpoint], *data, **options)
-            write_json(self.kept, [{name: _plain(n) for name, n in asdict(point).items()} for point in points])
+            write_json(self.kept, encoded([asdict(point) for point in points]))
             advance(_COURSE, 1)
             if is_over():
                 break
+
+
+def _is_drawn(course: Sequence[TrainingGap]) -> bool:
+    return sum(math.isfinite(point.subo) for point in course) > 1
 
 
 def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap]) -> Iterator[Path]:
@@ -287,10 +302,10 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
     suffix = "" if split == "test" else f"-{split}"
     figures: dict[str, Any] = {}
     found = gaps_of(findings)
-    if found is not None and len(found.elbo) > 1:
-        means = found.means()
+    if found is not None and len(found.finite().elbo) > 1:
+        means, left_out = found.finite().means(), len(found.elbo) - len(found.finite().elbo)
         pair = [np.array(means[name])[:, None] for name in ("approximation", "amortization")]
-        figures["gaps"] = gap_bars([run.path.name], np.array([means["log_px"][0]]), *pair)
+        figures["gaps"] = gap_bars([run.path.name], np.array([means["log_px"][0]]), *pair, left_out=left_out)
         figures["gaps-per-datum"] = gaps_per_datum(found.approximation.numpy(), found.amortization.numpy())
     calibration = calibration_of(findings)
     if calibration is not None:
@@ -301,7 +316,7 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
             calibration.p_values.numpy(),
             num_ranks=calibration.num_ranks,
         )
-    if len(course) > 1:
+    if _is_drawn(course):
         points = {
             name: np.array([[getattr(point, name + end) for point in course] for end in ("", "_se")])
             for name in ("surprisal", "error")
@@ -316,8 +331,3 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
             yield path
         else:  # of other settings
             path.unlink(missing_ok=True)
-
-
-def _plain(value: Any) -> Any:
-    """None for numbers that JSON has no word for."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

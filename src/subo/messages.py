@@ -1,5 +1,6 @@
 """What the command line says of a run: its numbers, and what is in it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from subo.digits import in_digits
 from subo.files import read_json
+from subo.nonfinite import decoded, in_words
 from subo.runs import SPLITS, Run
 
 __all__ = ["print_evaluation", "print_run", "say"]
@@ -50,37 +53,55 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
     from subo.units import describe_log_px, is_conditional, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} data, nats per datum:")
-    print(f"  log p(x)    {result['log_px']:10.3f} +- {result['log_px_se']:.3f}   by {result['num_samples']} samples")
-    print(f"  ELBO        {result['elbo']:10.3f} +- {result['elbo_se']:.3f}   = -(rate + distortion)")
-    print(f"  rate        {result['rate']:10.3f}")
-    print(f"  distortion  {result['distortion']:10.3f}")
+    print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
+    print(f"  ELBO        {_mean(result, 'elbo')}   = -(rate + distortion)")
+    print(f"  rate        {_number(result['rate']):10.3f}")
+    print(f"  distortion  {_number(result['distortion']):10.3f}")
     print(f"  active      {result['active_units']:6d} of {result['latent_dim']} latent dimensions")
     for name, layer in (result.get("layers") or {}).items():  # which older runs do not tell
         units = f"{layer['active_units']} of {layer['latent_dim']} active"
         print(f"    {name:9s} {layer['rate']:10.3f}   the rate of this layer, {units}")
     if step := result.get("per_step"):
         print(f"  per time step, {step['num_steps']:,} in all:")
-        print(f"    log p(x)  {step['log_px']:10.3f} +- {step['log_px_se']:.3f}")
-        print(f"    ELBO      {step['elbo']:10.3f} +- {step['elbo_se']:.3f}")
+        print(f"    log p(x)  {_mean(step, 'log_px')}")
+        print(f"    ELBO      {_mean(step, 'elbo')}")
     kind = kind_of_log_px(config)
     if kind != "density":  # whose bits count nothing
-        print(f"  bits/dim    {result['bits_per_dim']:10.3f}" + "   an upper bound" * (kind == "bound"))
+        print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}" + "   an upper bound" * (kind == "bound"))
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in _cautions(result, run):
         print(f"  Careful: {caution}")
 
 
+def _mean(result: Mapping[str, Any], name: str) -> str:
+    """A mean and its standard error, which it has where it is finite."""
+    error = result[f"{name}_se"]
+    finite = error is not None and math.isfinite(error)
+    return f"{_number(result[name]):10.3f}" + (f" +- {error:.3f}" if finite else "")
+
+
+def _number(value: float | None) -> float:
+    """NaN where an older run wrote null for what is not finite."""
+    return math.nan if value is None else value
+
+
 def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
     """What should be known of an evaluation before its numbers are used."""
-    if result["rate"] < 0.1 or (result["active_units"] == 0 and not result.get("per_step")):  # a state has no unit
+    if count := result.get("num_not_finite"):  # which older runs do not say
+        finite = result["log_px_finite"]
+        others = None if finite is None else in_digits(finite, result["log_px_finite_se"])
+        yield in_words(count, result["num_data"], others)
+    if _number(result["rate"]) < 0.1 or (
+        result["active_units"] == 0 and not result.get("per_step")
+    ):  # a state has no unit
         yield (
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
             "posterior is nearly the prior, and the model says nearly the same of every datum. Try --kl-warmup-epochs "
             "50, --free-bits 1, or another seed."
         )
-    if result["median_ess"] < result["num_samples"] / 10:
-        above = "well above" if result["median_ess"] < 5 else "above"
+    if _number(result["median_ess"]) < result["num_samples"] / 10:
+        above = "well above" if _number(result["median_ess"]) < 5 else "above"
         yield (
             f"the median effective sample size is {result['median_ess']:.1f} of {result['num_samples']}: log p(x) may "
             f"be {above}. More samples tell: subo evaluate {run} --num-samples {10 * result['num_samples']}"
@@ -125,7 +146,7 @@ def print_run(run: Run) -> None:
     Console().print(table)
     measured = [run.evaluation_of(split) for split in SPLITS if run.evaluation_of(split).exists()]
     if measured:  # on the test data, where there is a choice
-        print_evaluation(read_json(measured[0]), config, run=run.path)
+        print_evaluation(decoded(read_json(measured[0])), config, run=run.path)
 
 
 def _telling(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable
     Args:
         path: Where to.
         header: The names of the columns.
-        rows: Text, numbers, and None for what is not known, whose cell is empty, as NaN's is.
+        rows: Text, numbers, and None for what is not known, whose cell is empty. NaN is a number here: `nan`.
 
     Raises:
         InputError: The file cannot be written.
@@ -57,7 +57,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str):
         value = value.replace("\r", "\\r")  # which Python's writer leaves bare: it would end the line
         return f"'{value}" if value[:1] in _STARTS and _is_formula(value) else value
-    return "" if value is None or value != value else value
+    return "" if value is None else value
 
 
 _STARTS = frozenset("'" + _FORMULA)

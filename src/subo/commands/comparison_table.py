@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from subo.digits import in_digits
+from subo.nonfinite import in_words
 
 if TYPE_CHECKING:
-    from subo.evaluation.comparison import Comparison, Estimate, Row
+    from subo.evaluation.comparison import Comparison, Row
+    from subo.evaluation.estimates import Estimate
 
 __all__ = ["print_comparison"]
 
@@ -47,7 +49,7 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
         table.add_row(*(Text(cell) for cell in (row.name, *cells)))
     Console(width=_COLUMNS).print(table)
     for row in comparison.rows:
-        for warning in _warnings(row, comparison.num_samples, row.name in local):
+        for warning in _warnings(row, comparison, row.name in local):
             print(f"Careful: {row.name} {warning}")
     first = comparison.rows[0].name
     print(f"\nAgainst {first}, paired over the {comparison.num_data} data:")
@@ -57,13 +59,16 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
                 print(f"  {_in_words(difference, name, row.name, first)}")
 
 
-def _warnings(row: "Row", num_samples: int, local: bool) -> list[str]:
+def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:
     """What to know before a run's numbers are set beside another's."""
     found = []
+    if row.log_px.num_not_finite:
+        others = row.log_px.others and in_digits(row.log_px.others.mean, row.log_px.others.standard_error)
+        found.append(f"{in_words(row.log_px.num_not_finite, comparison.num_data, others)}")
     if row.active_units == 0 or row.rate.mean < 0.1:
         found.append("has latents that say next to nothing: its posterior is nearly the prior.")
-    if row.median_ess < num_samples / 10:
-        ess = f"{row.median_ess:.1f} of {num_samples}"
+    if row.median_ess < comparison.num_samples / 10:
+        ess = f"{row.median_ess:.1f} of {comparison.num_samples}"
         found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")
     if row.at_floor:
         found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their floor: log p(x) leans on it.")
@@ -73,12 +78,19 @@ def _warnings(row: "Row", num_samples: int, local: bool) -> list[str]:
 
 
 def _lines(estimate: "Estimate", digits: int) -> str:
-    return f"{estimate.mean:.{digits}f}\n+- {estimate.standard_error:.{digits}f}"
+    error = estimate.standard_error
+    return f"{estimate.mean:.{digits}f}\n" + (f"+- {error:.{digits}f}" if math.isfinite(error) else "")
 
 
 def _in_words(difference: "Estimate", quantity: str, name: str, first: str) -> str:
     if not math.isfinite(difference.mean):
-        return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
+        count = f"{difference.num_not_finite:,} of the data"
+        said = f"{name} and {first} cannot be told apart in {quantity}, which is not finite for {count}"
+        if math.isinf(difference.mean):
+            better = "better" if difference.mean > 0 else "worse"
+            said = f"{name} is infinitely {better} than {first} in {quantity}, by {count}"
+        others = difference.others and _in_words(difference.others, quantity, name, first)
+        return f"{said}; over the others {others}" if others else said
     numbers = " +- ".join(in_digits(abs(difference.mean), difference.standard_error)) + " nats"
     if difference.differs:
         return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"

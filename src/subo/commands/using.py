@@ -190,6 +190,7 @@ def score(
     from subo.evaluation.pareto import HIGH_PARETO_K
     from subo.evaluation.summary import score as scored
     from subo.experiments import model_for
+    from subo.nonfinite import in_words
     from subo.progress import bar
 
     ending = check_ending(out, ".npy", ".csv")
@@ -227,6 +228,9 @@ def score(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest{unit} "
         f"{values[lowest]:.2f} {place}"
     )
+    finite = scores.log_px[scores.log_px.isfinite()]
+    if count := len(split) - len(finite):
+        say(in_words(count, len(split), (f"{finite.mean():.2f}", "") if len(finite) else None))
     doubtful = int((scores.pareto_k > HIGH_PARETO_K).sum())
     if doubtful:
         say(

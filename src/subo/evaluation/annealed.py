@@ -1,6 +1,5 @@
 """log p(x) by annealed importance sampling: from a start that is known, through a bridge of densities, to p(x, z)."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from subo import context as contexts
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.hamiltonian import Bridge, State, adapted, pack, transition
+from subo.evaluation.importance import WeightSums
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
 from subo.support import support_of
@@ -54,17 +54,15 @@ class AnnealedEstimate:
     @classmethod
     def of(cls, log_weight: Tensor, acceptance: Tensor, annealing: "Annealing") -> "AnnealedEstimate":
         """From the weights of the chains."""
-        chains = len(log_weight)
-        log_sum = log_weight.logsumexp(0)
-        inverse_ess = (2 * log_weight - 2 * log_sum).exp().sum(0)
-        variance = (chains * inverse_ess - 1).clamp(min=0) / (chains - 1) if chains > 1 else inverse_ess * torch.inf
+        sums = WeightSums(log_weight.shape[1])
+        sums.add(log_weight)
         return cls(
-            log_sum - math.log(chains),
-            variance.sqrt(),
-            1 / inverse_ess,
+            sums.log_mean,
+            sums.standard_error,
+            sums.effective_sample_size,
             log_weight,
             acceptance,
-            chains,
+            len(log_weight),
             annealing.temperatures,
             annealing.leapfrog_steps,
         )

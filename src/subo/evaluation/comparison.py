@@ -1,43 +1,19 @@
 """Several models on the same held-out data: a row for each, and their differences datum by datum."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float
 from torch import Tensor
 
 from subo.data import Split
 from subo.errors import InputError
+from subo.evaluation.estimates import Estimate
 from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
 from subo.model import LatentVariableModel
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over N data and its standard error, ``sd / sqrt(N)``.
-
-    Attributes:
-        mean: The mean.
-        standard_error: From the spread over the data, which holds that of the samples.
-    """
-
-    mean: float
-    standard_error: float
-
-    @classmethod
-    def of(cls, values: Float[Tensor, " N"]) -> "Estimate":
-        """Of at least two data's values."""
-        return cls(values.mean().item(), values.std().item() / math.sqrt(len(values)))
-
-    @property
-    def differs(self) -> bool:
-        """Whether the mean is more than two standard errors from zero."""
-        return abs(self.mean) > 2 * self.standard_error
 
 
 @dataclass(frozen=True)
@@ -75,13 +51,22 @@ class Row:
     training_seconds: float | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Plain numbers by name, the errors beside them as ``_se``; None where there is none."""
+        """Plain numbers by name, the errors beside them as ``_se``; None where there is none.
+
+        Beside them: of how many data log p(x) is not finite, and the means over the others, ``_finite``.
+        """
         record: dict[str, Any] = {}
         for name, value in vars(self).items():
             estimate = value if isinstance(value, Estimate) else None
             record[name] = value if estimate is None else estimate.mean
             if estimate is not None or name.endswith("_difference"):
                 record[f"{name}_se"] = None if estimate is None else estimate.standard_error
+        record["num_not_finite"] = self.log_px.num_not_finite
+        for name in ("log_px", "log_px_difference"):
+            estimate = getattr(self, name)
+            others = None if estimate is None else estimate.others
+            record[f"{name}_finite"] = None if others is None else others.mean
+            record[f"{name}_finite_se"] = None if others is None else others.standard_error
         return record
 
 

@@ -17,7 +17,7 @@ from subo.evaluation.annealed import ais, has_discrete_latents
 from subo.evaluation.bidirectional import bdmc
 from subo.evaluation.calibration import calibrate
 from subo.evaluation.findings import Depth, Findings
-from subo.evaluation.gaps import gaps
+from subo.evaluation.gaps import gaps, mean_log_weight
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.information import mutual_information
 from subo.evaluation.prior_sampling import log_marginal_from_prior
@@ -31,6 +31,7 @@ from subo.randomness import forked
 
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
+_TRIED = 8  # samples of a datum's bound, to see whether it is finite
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
 _WITHIN_CLASSES = 1  # marks pieces since conditional priors are compared within classes: earlier ones are not taken
 
@@ -225,9 +226,25 @@ class _Plan:
         return {"lower": found.lower, "upper": found.upper}
 
     def gaps(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+        """NaN where the bound of a datum is not finite: there is nothing to search, and it does not stop the others."""
+        x, context = self.read(rows)
+        with forked(seed):
+            bound, _ = mean_log_weight(self.model, x, context, num_samples=_TRIED, max_rows=self.max_rows)
+        finite = bound.isfinite()
+        known = self._gaps(x[finite], {name: tensor[finite] for name, tensor in context.items()}, seed)
+        values = {name: torch.full((len(rows),), torch.nan, dtype=torch.float64) for name in known}
+        for name, value in known.items():
+            values[name][finite] = value
+        return values
+
+    def _gaps(self, x: Tensor, context: dict[str, Tensor], seed: int) -> Mapping[str, Tensor]:
+        names = ("log_px", "log_px_se", "elbo", "elbo_se", "elbo_best", "elbo_best_se", "elbo_richer", "elbo_richer_se")
+        if len(x) == 0:
+            return {name: torch.zeros(0) for name in names if "richer" not in name}
         found = gaps(
             self.model,
-            *self.read(rows),
+            x,
+            context,
             steps=self.depth.gap_steps,
             num_samples=self.depth.num_samples,
             elbo_samples=self.depth.num_samples,
@@ -235,7 +252,6 @@ class _Plan:
             max_rows=self.max_rows,
             seed=seed,
         )
-        names = ("log_px", "log_px_se", "elbo", "elbo_se", "elbo_best", "elbo_best_se", "elbo_richer", "elbo_richer_se")
         values = {name: getattr(found, name) for name in names}
         return {name: value for name, value in values.items() if value is not None}
 

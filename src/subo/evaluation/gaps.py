@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -80,6 +80,13 @@ class Gaps:
     def approximation_richer(self) -> Float[Tensor, " B"] | None:
         """``log p(x) - ELBO(best richer q)``."""
         return None if self.elbo_richer is None else self.log_px - self.elbo_richer
+
+    def finite(self) -> "Gaps":
+        """The same of the data whose numbers are all finite: an infinite log p(x) leaves no gap to speak of."""
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        rows = torch.stack(list(tensors.values())).isfinite().all(0)
+        origins = tuple(name for name, kept in zip(self.log_px_from, rows.tolist(), strict=True) if kept)
+        return replace(self, log_px_from=origins, **{name: value[rows] for name, value in tensors.items()})
 
     def means(self) -> dict[str, tuple[float, float]]:
         """Every quantity's mean over the data with its standard error, by their spread; infinite for one datum."""

@@ -80,12 +80,12 @@ class WeightSums:
 
     @property
     def effective_sample_size(self) -> Float[Tensor, " B"]:
-        """``(sum w)^2 / sum w^2``."""
-        return torch.exp(2 * self._log_sum - self._log_sum_squares)
+        """``(sum w)^2 / sum w^2``; 0 where all weights are."""
+        return torch.exp(2 * self._log_sum - self._log_sum_squares).where(self._log_sum != -torch.inf, 0.0)
 
     @property
     def standard_error(self) -> Float[Tensor, " B"]:
-        """Of `log_mean`, by the delta method: ``sqrt(Var(w) / K) / mean(w)``; infinite for K = 1."""
+        """Of `log_mean`, by the delta method: ``sqrt(Var(w) / K) / mean(w)``; infinite for K = 1 and a mean of 0."""
         if self.count == 1:
             return torch.full_like(self._log_sum, torch.inf)
         return ((self.count / self.effective_sample_size - 1).clamp(min=0) / (self.count - 1)).sqrt()

@@ -8,12 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.digits import in_digits
 from subo.evaluation.calibration import Calibration
 from subo.evaluation.collapse import verdict
+from subo.evaluation.estimates import Estimate
 from subo.evaluation.findings import Findings
 from subo.evaluation.gaps import Gaps, larger
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import bits_per_dim
+from subo.nonfinite import in_words
 
 __all__ = ["BITS", "Number", "calibration_of", "gaps_of", "numbers", "rows_of_gaps", "sentences"]
 
@@ -95,14 +98,15 @@ def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[N
 
 
 def _paired(difference: Tensor, count: int) -> Iterator[Number]:
-    """Where any datum has both; with other settings those that have are being measured."""
-    if not difference.isnan().all():
-        yield _mean(LIKELY, _LESS, difference, _PAIRED, count)
+    """Where any datum has both, and both finite; with other settings those that have are being measured."""
+    known = difference[difference.isfinite()]
+    if len(known):
+        yield _mean(LIKELY, _LESS, known, _PAIRED, count)
 
 
 def _loss(findings: Findings) -> Iterator[Number]:
     found, count = gaps_of(findings), findings.depth.num_samples
-    if found is None:
+    if found is None or len((found := found.finite()).elbo) == 0:
         return
     how = "with the better log p(x)" if found.annealed else "by importance sampling"
     yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, count)
@@ -212,6 +216,10 @@ def calibration_of(findings: Findings) -> Calibration | None:
 def sentences(findings: Findings) -> tuple[str, ...]:
     """What the numbers mean, and what they do not tell."""
     said = []
+    log_px = findings.values("importance", "log_px")
+    if log_px is not None and (found := Estimate.of(log_px)).num_not_finite:
+        others = found.others and in_digits(found.others.mean, found.others.standard_error)
+        said.append(in_words(found.num_not_finite, len(log_px), others) + " Differences and gaps are of these alone.")
     k_hat = findings.values("importance", "pareto_k")
     if k_hat is not None and (concerned := int((k_hat > HIGH_PARETO_K).sum())):
         advice = "More samples tell (--num-samples)" + ("." if findings.bracket == "importance" else ", or annealing.")
@@ -236,7 +244,8 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
     """What annealing and the bracket say of importance sampling, and whose the gap is."""
     annealed = findings.values("annealed", "log_px")
     difference = torch.zeros(0) if annealed is None else annealed - _same(findings, "annealed")
-    if len(difference[~difference.isnan()]) > 1:
+    difference = difference[difference.isfinite()]
+    if len(difference) > 1:
         line = _mean("", "", difference, "", None)
         error = line.standard_error or 0.0
         what, then = "agrees with", ""
@@ -263,7 +272,7 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
             f"+- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
         )
     found = gaps_of(findings)
-    if found is not None and len(found.elbo) > 1:
+    if found is not None and len((found := found.finite()).elbo) > 1:
         means = found.means()
         (whole, _), (family, _), (encoder, _) = (means[n] for n in ("inference", "approximation", "amortization"))
         if whole <= 0:
@@ -310,7 +319,6 @@ def _mean(
     section: str, name: str, values: Float[Tensor, " N"], estimator: str, num_samples: int | None, *, unit: str = "nats"
 ) -> Number:
     """With its error by the spread over the data, which holds that of the samples."""
-    values = values.double()
-    values = values[~values.isnan()]
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Number(section, name, values.mean().item(), error, unit, estimator, num_samples, len(values))
+    found = Estimate.of(values.double()) if len(values) > 1 else Estimate(values.double().mean().item(), math.nan)
+    error = None if math.isnan(found.standard_error) else found.standard_error
+    return Number(section, name, found.mean, error, unit, estimator, num_samples, len(values))

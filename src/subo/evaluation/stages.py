@@ -144,11 +144,19 @@ def _name(stage: Stage, rows: Tensor, seed: int) -> str:
 def _joined(done: list[tuple[Tensor, Results]], complete: bool, refused: str) -> Measured:
     if not done or refused:
         return Measured(torch.zeros(0, dtype=torch.long), {}, complete, refused)
+    shapes = {name: tensor for _, part in done for name, tensor in part.items()}
     results = {
-        name: torch.cat([part[name] for _, part in done], dim=-1) if tensor.ndim else tensor
-        for name, tensor in done[0][1].items()
+        name: torch.cat([_of_piece(part.get(name), tensor, rows) for rows, part in done], dim=-1)
+        if tensor.ndim
+        else tensor
+        for name, tensor in shapes.items()
     }
     return Measured(torch.cat([rows for rows, _ in done]), results, complete)
+
+
+def _of_piece(known: Tensor | None, like: Tensor, rows: Tensor) -> Tensor:
+    """A piece's result, NaN where it has none of that name."""
+    return like.new_full((*like.shape[:-1], len(rows)), torch.nan) if known is None else known
 
 
 def _seed(stage: Stage, number: int, seed: int) -> int:

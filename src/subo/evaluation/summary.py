@@ -12,6 +12,7 @@ from subo.batches import batches
 from subo.data import Split, as_split
 from subo.devices import evaluating, place
 from subo.errors import InputError
+from subo.evaluation.estimates import Estimate
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.usage import LatentUsage, latent_usage
@@ -99,6 +100,9 @@ class Evaluation:
         split: Which data.
         at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
         layers: Of each stochastic layer by name its `rate`, `active_units` and `latent_dim`; None where there is one.
+        num_not_finite: Of how many data log p(x) is not finite, which makes its mean -inf or NaN.
+        log_px_finite: Mean log p(x) over the others, where there are such, and at least two others.
+        log_px_finite_se: Its standard error.
         per_step: Of sequences the sums over all of them, divided by the number of all their steps, `num_steps`:
             `log_px`, `elbo` and their errors, `rate` and `distortion`. None of other data.
     """
@@ -119,6 +123,9 @@ class Evaluation:
     num_data: int
     split: str
     at_floor: float | None
+    num_not_finite: int = 0
+    log_px_finite: float | None = None
+    log_px_finite_se: float | None = None
     layers: dict[str, dict[str, float]] | None = None
     per_step: dict[str, float] | None = None
 
@@ -225,26 +232,27 @@ def measure(
     usage = latent_usage(model, split)
     at_floor = share_at_floor(model, split)
     fitted = scores.pareto_k[~scores.pareto_k.isnan()]
-    elbo = scores.elbo
-    root = math.sqrt(len(split))
-    log_px = scores.log_px.mean().item()
+    log_px, elbo = Estimate.of(scores.log_px), Estimate.of(scores.elbo)
     evaluation = Evaluation(
-        log_px=log_px,
-        log_px_se=scores.log_px.std().item() / root,
-        elbo=elbo.mean().item(),
-        elbo_se=elbo.std().item() / root,
+        log_px=log_px.mean,
+        log_px_se=log_px.standard_error,
+        elbo=elbo.mean,
+        elbo_se=elbo.standard_error,
         rate=scores.rate.mean().item(),
         distortion=scores.distortion.mean().item(),
         active_units=int(usage.active.sum()),
         latent_dim=len(usage.active),
         bits_per_dim=bits_per_dim(scores.log_px, split.elements).mean().item(),
-        median_ess=scores.effective_sample_size.median().item(),
+        median_ess=scores.effective_sample_size.nanmedian().item(),
         high_pareto_k=int((fitted > HIGH_PARETO_K).sum()),
         median_pareto_k=fitted.median().item() if len(fitted) else None,
         num_samples=num_samples,
         num_data=len(split),
         split=name,
         at_floor=at_floor,
+        num_not_finite=log_px.num_not_finite,
+        log_px_finite=None if log_px.others is None else log_px.others.mean,
+        log_px_finite_se=None if log_px.others is None else log_px.others.standard_error,
         per_step=None if split.lengths is None else numbers_per_step(scores, split.lengths),
         layers=layer_numbers(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
     )
@@ -282,7 +290,8 @@ def linearized_ratio(values: Tensor, sizes: Tensor | int) -> Tensor:
     """
     sizes = torch.as_tensor(sizes, dtype=values.dtype).expand(len(values))
     ratio = values.sum() / sizes.sum()
-    return ratio + (values - ratio * sizes) / sizes.mean()
+    terms = ratio + (values - ratio * sizes) / sizes.mean()
+    return terms if ratio.isfinite() else ratio.expand(len(values))  # whose mean would be inf - inf
 
 
 def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:

@@ -23,6 +23,8 @@ def gap_bars(
     log_px: Float[ndarray, " M"],
     approximation: Float[ndarray, "2 M"],
     amortization: Float[ndarray, "2 M"],
+    *,
+    left_out: int = 0,
 ) -> Figure:
     """A stacked bar a model, from its own -log p(x) up to its -ELBO.
 
@@ -32,6 +34,7 @@ def gap_bars(
         approximation: Means and their standard errors. One below 0 hangs below the line, and the rest is stacked on
             its lower end: the top is always -ELBO.
         amortization: The same of the other gap.
+        left_out: How many data the means are without, since their numbers are not finite.
 
     Returns:
         One panel. Models stand on one line, since their -log p(x), which is told under each, may be far apart.
@@ -53,7 +56,9 @@ def gap_bars(
     axes.set_xticks(places, [f"{name}\n−log p(x) = {_number(-v)}" for name, v in zip(labels, log_px, strict=True)])
     axes.set_xlim(-0.45, len(labels) - 0.35)
     axes.margins(y=0.12)
-    set_labels(axes, "What the ELBO lacks of log p(x)", "", "above −log p(x) [nats per datum]")
+    set_labels(
+        axes, "What the ELBO lacks of log p(x)" + _without(left_out, "data"), "", "above −log p(x) [nats per datum]"
+    )
     axes.tick_params(axis="x", length=0)
     legend_below(figure)
     return figure
@@ -63,17 +68,19 @@ def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndar
     """Both gaps of each datum, in the order of their sum.
 
     Args:
-        approximation: In nats.
+        approximation: In nats; data of which either is not finite are left out, and counted.
         amortization: In nats.
     """
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = figure.subplots()
+    finite = np.isfinite(approximation) & np.isfinite(amortization)
+    approximation, amortization = approximation[finite], amortization[finite]
     order = np.argsort(approximation + amortization, kind="stable")
     first, second = approximation[order], amortization[order]
     _stacked(axes, first, second, width=1.0)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_xticks([])
-    xlabel = f"{len(order)} data, in the order of their inference gap"
+    xlabel = f"{len(order)} data, in the order of their inference gap{_without(int((~finite).sum()), 'data')}"
     set_labels(axes, "Where the loss is, datum by datum", xlabel, "gap [nats]")
     legend_below(figure)
     return figure
@@ -87,11 +94,15 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
         surprisal: ``-log p(x)`` in nats per datum, and its standard error.
         error: ``log p(x) - ELBO``, and its standard error.
 
+    Points that are not finite are left out, and counted in the title.
+
     Returns:
         Two panels: both terms, stacked, on an axis that does not start at 0; and the error, on one that does.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     both, alone = figure.subplots(1, 2)
+    finite = np.isfinite(surprisal[0]) & np.isfinite(error[0])
+    step, surprisal, error = step[finite], surprisal[:, finite], error[:, finite]
     subo = surprisal[0] + error[0]
     low, high = float(surprisal[0].min()), float(subo.max())
     floor = max(0.0, low - 0.35 * (high - low)) if low > 0 else low - 0.35 * (high - low)
@@ -99,7 +110,12 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
     both.fill_between(step, surprisal[0], subo, color=ORANGE, alpha=0.55, lw=0, label="error, log p(x) − ELBO")
     both.plot(step, subo, color=INK, lw=1.6, marker="o", ms=3.5, label="SUBO = −ELBO, their sum")
     both.set_ylim(floor, high + 0.06 * (high - low))
-    set_labels(both, "What training brings down", "step", "nats per datum (axis cut below)")
+    set_labels(
+        both,
+        "What training brings down" + _without(int((~finite).sum()), "points"),
+        "step",
+        "nats per datum (axis cut below)",
+    )
     alone.errorbar(step, error[0], error[1], color=ORANGE, lw=1.6, marker="o", ms=3.5, capsize=3, elinewidth=1)
     set_labels(alone, "Its error term alone", "step", "log p(x) − ELBO [nats per datum]")
     alone.set_ylim(min(0.0, float((error[0] - error[1]).min())), None)
@@ -116,6 +132,10 @@ def _stacked(axes: Axes, first: ndarray, second: ndarray, *, width: float) -> No
         for bar, value in zip(axes.bar(places, values, width, bottom, color=colour, label=name), values, strict=True):
             bar.set_zorder(3 if value < 0 else 2)
     axes.axhline(0, color=GREY, lw=0.9, zorder=4)
+
+
+def _without(count: int, what: str) -> str:
+    return f"\n({count:,} {what} left out: not finite)" if count else ""
 
 
 def _number(value: float | np.floating) -> str:

@@ -1,0 +1,40 @@
+"""Means over data with their standard errors, and what examples without a finite number do to them."""
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Estimate"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over N data and its standard error, ``sd / sqrt(N)``.
+
+    Attributes:
+        mean: The mean; not finite where any value is not: a single example of probability 0 makes a mean log p(x) -inf.
+        standard_error: From the spread over the data, which holds that of the samples; NaN where the mean is not
+            finite.
+        num_not_finite: How many values are not finite.
+        others: The mean of those that are finite, where some are not and at least two are.
+    """
+
+    mean: float
+    standard_error: float
+    num_not_finite: int = 0
+    others: "Estimate | None" = None
+
+    @classmethod
+    def of(cls, values: Float[Tensor, " N"]) -> "Estimate":
+        """Of at least two data's values."""
+        mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
+        finite = values[values.isfinite()]
+        count = len(values) - len(finite)
+        return cls(mean, error, count, cls.of(finite) if count and len(finite) > 1 else None)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the mean is more than two standard errors from zero."""
+        return abs(self.mean) > 2 * self.standard_error
