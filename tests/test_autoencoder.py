@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.distributions import MultivariateNormal
 
@@ -217,7 +217,7 @@ def test_samples_are_such_data(likelihood):
         "poisson": rng.poisson(4.0, size=(60, 3)),
         "categorical": rng.integers(4, size=(60, 3)),
     }.get(likelihood, rng.normal(size=(60, 3)))
-    name = likelihood if likelihood in ("laplace", "categorical") else "auto"
+    name = "auto" if likelihood in ("bernoulli", "gaussian") else likelihood
     model = VariationalAutoencoder(**QUICK, likelihood=name, num_classes=4, random_state=0).fit(X)
     assert model.likelihood_ == likelihood
     samples = model.sample(2500, random_state=0)
@@ -286,14 +286,87 @@ def test_refused_data():
     bits = np.random.default_rng(0).integers(2, size=(30, 3))
     model = VariationalAutoencoder(**QUICK).fit(bits)
     for method in (model.transform, model.score_samples):
-        with pytest.raises(InputError, match=r"X: row 2 holds 0.5.*binarise"):
-            method([[0, 1, 0], [0, 0.5, 1]])
         with pytest.raises(ValueError, match="X has 2 features, but VariationalAutoencoder is expecting 3"):
             method([[0, 1]])
     with pytest.raises(InputError, match="latents with 2 columns"):
         model.inverse_transform([[0.0, 0.0, 0.0]])
     with pytest.raises(InputError, match="n_samples must be at least 1"):
         model.sample(0)
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.random.default_rng(0).integers(18, 90, size=(60, 2)),  # ages
+        np.random.default_rng(0).random(size=(60, 2)),
+        2.0**25 + 4e6 * np.random.default_rng(0).normal(size=(60, 2)),  # whole numbers to float32, and no others
+        np.vstack([np.random.default_rng(0).poisson(3.0, size=(59, 2)), [[3.5, 1.0]]]),
+    ],
+    ids=["whole", "in [0, 1]", "beyond 2^24", "all but one whole"],
+)
+def test_numbers_that_are_not_bits_are_gaussian_whatever_they_happen_to_be(X):
+    assert VariationalAutoencoder(**QUICK, random_state=0).fit(X).likelihood_ == "gaussian"
+
+
+@unchecked_shapes()
+def test_a_cross_validation_of_scaled_columns_is_finite():
+    model = make_pipeline(MinMaxScaler(), VariationalAutoencoder(**QUICK, random_state=0))
+    assert np.isfinite(cross_val_score(model, table(60))).all()
+
+
+@pytest.mark.parametrize(
+    "likelihood, usual, outside",
+    [
+        ("bernoulli", [0, 1], [0.5, 2, -1]),
+        ("continuous-bernoulli", [0.0, 0.3, 1.0], [1.2, -1e-3]),
+        ("poisson", [0, 3, 7], [2.5, -1]),
+        ("categorical", [0, 1, 4], [5, 1.5, -1]),
+    ],
+)
+@unchecked_shapes()
+def test_a_row_without_a_density_scores_minus_infinity_and_leaves_the_others_alone(likelihood, usual, outside):
+    X = np.random.default_rng(0).choice(usual, size=(40, 2))
+    model = VariationalAutoencoder(**QUICK, likelihood=likelihood, random_state=0).fit(X)
+    alone = model.score_samples(X[:4])
+    mixed = np.vstack([X[:2], [[value, usual[0]] for value in outside], X[2:4]])
+    scores = model.score_samples(mixed)
+    assert np.isneginf(scores[2:-2]).all()
+    np.testing.assert_array_equal(scores[[0, 1, -2, -1]], alone)
+    assert np.isfinite(model.transform(mixed)).all()
+    with pytest.raises(InputError, match="outside of what the likelihood describes"):
+        model.fit(mixed)
+
+
+def test_each_column_has_its_own_classes():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(3, size=200), rng.integers(50, size=200), np.zeros(200)])
+    X[0, :2] = 2, 49
+    model = VariationalAutoencoder(**QUICK, likelihood="categorical", random_state=0).fit(X)
+    assert (model.sample(1000, random_state=0).max(0) < [3, 50, 2]).all()
+    assert np.isneginf(model.score_samples([[3, 0, 0], [0, 50, 0], [0, 3, 2]])).all()
+    assert np.isfinite(model.score_samples([[2, 49, 1]])).all()
+
+
+@unchecked_shapes()
+def test_one_far_cell_costs_the_other_rows_next_to_nothing():
+    X, usual = table(500), table(100, seed=1)
+    settings = {"hidden": (20,), "epochs": 15, "learning_rate": 1e-2, "evaluation_samples": 20, "random_state": 0}
+    clean = VariationalAutoencoder(**settings).fit(X).score(usual)
+    X[5, 1] = 1e6
+    assert VariationalAutoencoder(**settings).fit(X).score(usual) > clean - 1
+
+
+@unchecked_shapes()
+def test_a_constant_column_is_named_stays_as_it_was_and_is_noticed_where_it_changes():
+    X = np.column_stack([table(100), np.full(100, 0.1), np.zeros(100)])
+    with pytest.warns(UserWarning, match="one value in column 6, column 7"):
+        model = VariationalAutoencoder(**QUICK, random_state=0).fit(X)
+    new = model.sample(500, random_state=0)
+    assert abs(new[:, 5] / 0.1 - 1).max() < 0.01
+    assert abs(new[:, 6]).max() < 0.01
+    shifted = X[:5] + 5.0 * np.eye(7)[5]  # 50 times its value
+    assert (model.score_samples(shifted) < model.score_samples(X[:5]) - 1e6).all()
+    assert np.isfinite(model.transform(shifted)).all()
 
 
 def test_ctrl_c_ends_a_search_and_not_one_fit_of_it(monkeypatch):

@@ -217,7 +217,7 @@ def test_only_grey_values_are_binarised(policy):
     bits = binarized(grey, "static", seed=0)
     with assert_refused("grey: the data are binary already: use binarize none"):
         binarized(bits, policy, seed=0)
-    for kind in ("counts", "real"):
+    for kind in ("whole", "real"):
         data = Data("table.csv", grey.train, grey.validation, grey.test, kind=kind)
         with assert_refused("table.csv", "only grey", kind, "binarize none"):
             binarized(data, policy, seed=0)
@@ -233,12 +233,14 @@ def test_only_grey_values_are_binarised(policy):
         ([0.0, 0.0, 0.0], 1, "binary"),
         ([0.0, 0.5, 1.0], 1, "grey"),
         ([0.2, 0.3, 0.4], 1, "grey"),
-        ([0.0, 1.0, 2.0], 1, "counts"),
+        ([0.0, 1.0, 2.0], 1, "whole"),
         ([0.0, 0.5, 2.0], 1, "real"),
         ([-1.0, 0.0, 1.0], 1, "real"),
         ([-0.5, 0.0, 0.5], 1, "real"),
         ([0, 1, 1], 1, "binary"),
-        ([0, 1, 7], 1, "counts"),
+        ([0, 1, 7], 1, "whole"),
+        ([0.0, 3.0, 2.0**24], 1, "whole"),
+        ([0.0, 3.0, 2.0**25], 1, "real"),  # where float32 has no others
         ([0, 255, 255], 255, "binary"),
         ([0, 1, 1], 255, "grey"),
         ([0, 16, 3], 16, "grey"),

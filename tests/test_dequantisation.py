@@ -201,7 +201,7 @@ def test_only_integers_with_levels_are_dequantised(tmp_path: Path):
     wide = integers(torch.arange(1000).reshape(100, 10), levels=999)
     with assert_refused("8 bits", "integers up to 999"):
         dequantized(wide, seed=0)
-    for x, kind in ((np.random.default_rng(0).random((20, 4)), "grey"), (np.arange(40.0).reshape(20, 2), "counts")):
+    for x, kind in ((np.random.default_rng(0).random((20, 4)), "grey"), (np.arange(40.0).reshape(20, 2), "whole")):
         np.save(tmp_path / "x.npy", x)
         with assert_refused("x.npy", "only integers with levels", f"these are {kind} values"):
             load(tmp_path / "x.npy", dequantize=True)

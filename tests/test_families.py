@@ -13,6 +13,7 @@ from subo import families as f
 from subo import location_scale as ls
 from subo.conditionals import Conditional
 from subo.errors import InputError
+from subo.recipes.parts import natural_mean
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -212,9 +213,80 @@ def test_a_full_rank_gaussian_without_a_floor_is_refused():
         ls.FullRankGaussian((2,), min_scale=0.0)
 
 
-def test_one_class_is_refused():
-    with pytest.raises(InputError, match="2 classes, not 1"):
-        f.Categorical((2,), num_classes=1)
+def test_the_diagonal_of_a_cholesky_factor_at_its_floor_is_counted():
+    family = ls.FullRankGaussian((3,), min_scale=0.25)
+    params = torch.zeros(2, family.num_params)
+    params[0, 3] = -1e6  # the first entry of L
+    assert family.share_at_floor(family(params)) == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("min_scale", [1e-3, 0.02])
+def test_no_density_of_a_continuous_bernoulli_exceeds_that_of_its_smallest_scale(min_scale):
+    family = f.ContinuousBernoulli((1,), min_scale=min_scale).double()
+    params = torch.tensor([-1e9, -1e4, -10.0, 0.0, 1e-3, 10.0, 1e9], dtype=torch.float64)[:, None]
+    p: Any = family(params)
+    x = torch.linspace(0, 1, 101, dtype=torch.float64)[:, None, None]
+    assert p.log_prob(x).max() <= -math.log(min_scale) + 1e-12
+    assert p.stddev.min() >= 0.99 * min_scale
+    assert family.share_at_floor(p) == pytest.approx(3 / 7)
+    free: Any = f.ContinuousBernoulli((1,), min_scale=None)
+    assert_close(p.log_prob(x)[:, 2:6], free(params).log_prob(x)[:, 2:6], rtol=0, atol=340 * min_scale**2)
+    assert free.share_at_floor(free(params)) is None
+
+
+def test_an_untrained_continuous_bernoulli_has_the_datas_mean_and_can_be_taught():
+    family = f.ContinuousBernoulli((4,)).double()
+    mean = torch.tensor([1e-5, 1e-2, 0.5, 0.9], dtype=torch.float64)
+    params = family.params_of_mean(mean).requires_grad_()
+    assert_close(family(params[None]).mean[0, 1:], mean[1:], rtol=1e-6, atol=0)
+    assert family(params[None]).mean[0, 0] < 1.1e-3  # as near as the floor lets it be
+    family(params[None]).log_prob(torch.full((1, 4), 0.3, dtype=torch.float64)).sum().backward()
+    assert params.grad is not None
+    assert (params.grad[0].abs() > 0).all()
+
+
+def test_an_element_that_never_varies_gives_at_most_its_floor():
+    x = torch.zeros(500, 1)
+    free, floored = f.ContinuousBernoulli((1,), min_scale=None), f.ContinuousBernoulli((1,))
+    started = {family: family(natural_mean(family, x)[None]).log_prob(x).mean().item() for family in (free, floored)}
+    assert started[free] == pytest.approx(math.log(2 * 501), abs=0.01)  # for nothing
+    assert started[floored] <= math.log(1000)
+    assert floored.share_at_floor(floored(natural_mean(floored, x)[None])) == 1
+
+
+def test_classes_of_their_own_are_normalized_and_the_others_impossible():
+    family = f.Categorical((3,), num_classes=(2, 4, 3)).double()
+    params = torch.randn(1, family.num_params, dtype=torch.float64, requires_grad=True)
+    p: Any = family(params)
+    logits = params.detach().reshape(4, 3)  # class by class
+    every = torch.cartesian_prod(*(torch.arange(4).double(),) * 3)
+    log_prob = p.log_prob(every)
+    possible = (every < torch.tensor([2, 4, 3])).all(1)
+    assert torch.equal(log_prob > -math.inf, possible)
+    assert_close(log_prob.exp().sum(), torch.tensor(1.0).double())
+    for column, count in enumerate((2, 4, 3)):
+        shares = logits[:count, column].softmax(0)
+        assert_close(p.base_dist.probs[0, column, :count], shares)
+        assert_close(p.mean[0, column], (shares * torch.arange(count)).sum())
+    assert torch.equal(p.support.check(every), possible)
+    assert (p.sample(torch.Size([500])) < torch.tensor([2, 4, 3])).all()
+    (gradient,) = torch.autograd.grad(log_prob[possible].sum(), params)
+    assert torch.equal(gradient.reshape(4, 3) != 0, torch.arange(4)[:, None] < torch.tensor([2, 4, 3]))
+
+
+def test_the_same_number_of_classes_for_all_is_that_number():
+    params = torch.randn(5, 8)
+    one, each = (f.Categorical((2,), num_classes=classes)(params) for classes in (4, (4, 4)))
+    x = torch.randint(4, (5, 2))
+    assert torch.equal(one.log_prob(x), each.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    "classes, words", [(1, "2 classes, not 1"), ((3, 1), "2 classes, not 1"), ((2, 2, 2), "3 numb")]
+)
+def test_numbers_of_classes_that_make_no_sense_are_refused(classes, words):
+    with pytest.raises(InputError, match=words):
+        f.Categorical((2,), num_classes=classes)
 
 
 # The data's own units

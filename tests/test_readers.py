@@ -47,13 +47,13 @@ def test_few_rows_can_be_read_but_not_split(n, tmp_path):
         (np.uint8, 256, (6, 3, 5, 3), (3, 5, 3), 255, "grey"),
         (np.uint8, 256, (6, 4, 5, 2), (4, 5, 2), 255, "grey"),
         (np.uint8, 2, (6, 5, 4), (1, 5, 4), 1, "binary"),
-        (np.uint8, 256, (6, 5), (5,), 1, "counts"),
+        (np.uint8, 256, (6, 5), (5,), 1, "whole"),
         (np.bool_, 2, (6, 5), (5,), 1, "binary"),
         (np.bool_, 2, (6, 5, 4), (1, 5, 4), 1, "binary"),
-        (np.int64, 9, (6, 5), (5,), 1, "counts"),
-        (np.int16, 9, (6, 5, 4), (5, 4), 1, "counts"),
-        (np.float64, 9, (6, 5, 4, 3), (5, 4, 3), 1, "counts"),
-        (">f4", 9, (6, 5), (5,), 1, "counts"),
+        (np.int64, 9, (6, 5), (5,), 1, "whole"),
+        (np.int16, 9, (6, 5, 4), (5, 4), 1, "whole"),
+        (np.float64, 9, (6, 5, 4, 3), (5, 4, 3), 1, "whole"),
+        (">f4", 9, (6, 5), (5,), 1, "whole"),
     ],
 )
 def test_layouts_of_arrays(dtype, high, shape, event, levels, kind, tmp_path):

@@ -47,3 +47,26 @@ def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys
         assert f"of {lowest}" in said
     assert run("score", fitted, file, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0
     assert "name" not in columns_of(tmp_path / "s.csv")  # a line a row, in order
+
+
+def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    fitted, x = tmp_path / "run", np.random.default_rng(0).random(size=(30, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert run("fit", tmp_path / "x.npy", "--likelihood", "continuous-bernoulli", "--out", fitted, *SMALL) == 0
+    options = ["--num-samples", 20, "--out", tmp_path / "s.csv"]
+    assert run("score", fitted, tmp_path / "x.npy", *options) == 0
+    before = columns_of(tmp_path / "s.csv")["log_px"]
+    x[1, 2] = 1.2
+    np.save(tmp_path / "x.npy", x)
+    capsys.readouterr()
+    assert run("score", fitted, tmp_path / "x.npy", *options) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "1 of 30 hold values to which the run's likelihood (continuous-bernoulli) gives no density" in said
+    assert "the first is number 2" in said
+    scores = columns_of(tmp_path / "s.csv")["log_px"]
+    assert scores[1] == "-inf"
+    assert scores[:1] + scores[2:] == before[:1] + before[2:]
+    assert run("encode", fitted, tmp_path / "x.npy", "--out", tmp_path / "z.npy") == 0
+    assert np.isfinite(np.load(tmp_path / "z.npy")).all()

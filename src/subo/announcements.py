@@ -6,12 +6,13 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from subo.messages import say
+from subo.units import kind_of_log_px
 
 if TYPE_CHECKING:
     from subo.history import History
     from subo.objective import Objective
 
-__all__ = ["announce", "conclude"]
+__all__ = ["announce", "conclude", "describe_constants"]
 
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
@@ -46,12 +47,18 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
     elif gradient != "Pathwise":
         say(f"gradient {gradient}, {objective.num_samples} samples of z a datum")
-    if constant:
-        more = f" and {len(constant) - _NAMED} more" if len(constant) > _NAMED else ""
-        say(
-            f"Careful: all training data have one value in {', '.join(constant[:_NAMED])}{more}: such a column tells "
-            "nothing, and a density of it is as high as --min-scale lets it be. Leave it out."
-        )
+    if constant and kind_of_log_px(config) != "probability":
+        say(f"Careful: {describe_constants(constant)}")
+
+
+def describe_constants(names: Sequence[str]) -> str:
+    """What is wrong with columns that have one value in all training data, and what to do."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"all training data have one value in {', '.join(names[:_NAMED])}{more}: such a column tells nothing, and a "
+        "density of it is as high as its unit is small (a thousandth of the value), which adds to every log p(x). "
+        "Leave it out."
+    )
 
 
 def _latents(options: Mapping[str, Any]) -> str:

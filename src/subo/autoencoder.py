@@ -3,6 +3,7 @@
 import inspect
 import math
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, no_type_check
@@ -13,6 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Density
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from subo.announcements import describe_constants
 from subo.data import Data, Split, stream
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
@@ -23,9 +25,18 @@ from subo.fitting import fit
 from subo.location_scale import ScaleSource
 from subo.objective import Objective
 from subo.randomness import forked
-from subo.recipes import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName, likelihood_for, vae
+from subo.recipes import (
+    DISCRETE,
+    ActivationName,
+    BoundName,
+    LikelihoodName,
+    PosteriorName,
+    PriorName,
+    likelihood_for,
+    vae,
+)
 from subo.support import check_support
-from subo.values import check_resolution, check_values, kind_of
+from subo.values import check_resolution, check_values, constant_elements, kind_of, num_classes_of
 
 __all__ = ["VariationalAutoencoder"]
 
@@ -48,13 +59,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         latent_dim: Size of z: by default two, a map to look at (subo's recipe has ten). More describe the data better;
             those that the data do not need carry nothing.
         likelihood: p(x|z): ``bernoulli`` (0 and 1), ``continuous-bernoulli`` (values in [0, 1]), ``poisson`` (counts),
-            ``categorical`` (classes), ``gaussian`` or ``laplace`` (real numbers); ``auto`` takes the first of
-            bernoulli, continuous-bernoulli, poisson and gaussian that has room for all of X, so name it where zeros
-            and ones or whole numbers are only what this table happens to hold.
-        scale: Scale of a gaussian or laplace likelihood, in standard deviations of the column: a number, or learned:
-            ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
-        min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood; one more than X's largest by default.
+            ``categorical`` (classes), ``gaussian`` or ``laplace`` (real numbers); ``auto`` takes bernoulli where all of
+            X is 0 or 1, else gaussian, whatever the numbers happen to be: name the others.
+        scale: Scale of a gaussian or laplace likelihood, in standard deviations of the column (far values left out):
+            a number, or learned: ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
+        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
+            the smallest standard deviation, in [0, 1].
+        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood, one number or one for each column; by
+            default one more than each column's largest in X, at least 2.
         prior: p(z): ``normal`` (also ``auto``), ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         posterior: Family of q(z|x): ``gaussian``, ``full-rank``, ``laplace``, ``inverse-autoregressive`` or ``spline``.
@@ -107,7 +119,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         likelihood: LikelihoodName = "auto",
         scale: ScaleSource = "per-dimension",
         min_scale: float = 1e-3,
-        num_classes: int | None = None,
+        num_classes: int | tuple[int, ...] | None = None,
         prior: PriorName = "auto",
         prior_components: int = 10,
         posterior: PosteriorName = "gaussian",
@@ -178,11 +190,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
         params: dict[str, Any] = self.get_params(deep=False) | {"likelihood": likelihood}
         if likelihood == "categorical" and self.num_classes is None:
-            params["num_classes"] = max(2, 1 + int(x.max()))
+            params["num_classes"] = num_classes_of([x])
         options = {name: params[name] for name in inspect.signature(vae).parameters if name in params}
         with forked(seed):
             objective: Objective = vae(x.shape[1:], examples=training.x, **options)
         check_support(objective.model, Split(x), where="X")
+        self._warn_of_constants(x, likelihood)
         with _signals_obeyed():
             history = fit(
                 objective,
@@ -209,16 +222,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """Posterior means ``E_q[z|x]``; the same at every call.
 
         They are exact, but for the flows (``inverse-autoregressive``, ``spline``): there the means of 1,000 samples,
-        row by row with the same noise.
+        row by row with the same noise. A row that the likelihood gives no density has no p(z|x); it gets what the
+        encoder says of its numbers all the same, and :meth:`score_samples` tells it by -infinity.
 
         Args:
             X: Rows, ``(N, D)``.
 
         Returns:
             ``(N, latent_dim)``, float64.
-
-        Raises:
-            InputError: A value of X is outside of what the likelihood describes.
         """
         x = self._checked(X)
         sampled = self.posterior in ("inverse-autoregressive", "spline")
@@ -265,16 +276,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
         bound, which K makes tight. Every row meets the same noise, that of `seed_`, so its score is the same at every
         call and in any company, and errors cancel where rows are compared; :func:`subo.evaluation.score` gives standard
-        errors. It costs K passes through the decoder a row, some milliseconds.
+        errors. It costs K passes through the decoder a row, some milliseconds. A row with a value that the likelihood
+        gives no density, such as 1.2 under ``continuous-bernoulli``, has -infinity.
 
         Args:
             X: Rows, ``(N, D)``.
 
         Returns:
             ``(N,)``, float64.
-
-        Raises:
-            InputError: A value of X is outside of what the likelihood describes.
         """
         rows = self._checked(X).x.split(1)
         samples = self.evaluation_samples
@@ -290,12 +299,19 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         return float(self.score_samples(X).mean())
 
+    def _warn_of_constants(self, x: torch.Tensor, likelihood: str) -> None:
+        """Names the columns that tell nothing, and whose density is as high as its floor lets it be."""
+        if likelihood in DISCRETE:
+            return
+        names = _names(self) or tuple(f"column {number}" for number in range(1, x.shape[1] + 1))
+        constant = [names[column] for column in constant_elements(x).nonzero()[:, 0].tolist()]
+        if constant:
+            warnings.warn(f"X: {describe_constants(constant)}", UserWarning, stacklevel=3)
+
     def _checked(self, X: Any) -> Split:
         """Rows of a fitted model's kind."""
         check_is_fitted(self)
-        split = Split(torch.tensor(validate_data(self, X, dtype=np.float32, reset=False)))
-        check_support(self.model_, split, where="X")
-        return split
+        return Split(torch.tensor(validate_data(self, X, dtype=np.float32, reset=False)))
 
     def _split(self, x: torch.Tensor, seed: int) -> tuple[Split, Split | None]:
         """Rows to train on, and those held out, if any."""

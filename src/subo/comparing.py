@@ -28,7 +28,7 @@ _SETTINGS = {
 }
 # These follow from the content or from the likelihood, or say nothing of what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
-_NO_SETTINGS |= {"dequantize", "noise"}  # these make another kind of log p(x), which is told in words
+_NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind of log p(x), which is told in words
 
 _KINDS = {
     frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",

@@ -20,7 +20,7 @@ from torch import Tensor
 from subo.context import check_rows
 from subo.errors import InputError
 from subo.sequences import padded, positions
-from subo.values import Kind
+from subo.values import Kind, constant_elements
 
 __all__ = [
     "Binarize",
@@ -241,7 +241,7 @@ class Data:
         train: What parameters are fitted to.
         validation: What choices (when to stop, which model) are made on.
         test: What is reported, once.
-        kind: What the values that `read` gives are: `binary` in {0, 1}, `grey` in [0, 1], `counts`
+        kind: What the values that `read` gives are: `binary` in {0, 1}, `grey` in [0, 1], `whole`
             non-negative integers, else `real`.
         binarize: The policy that was applied, see :func:`subo.quantisation.binarized`.
         dequantize: Whether uniform noise is added, see :func:`subo.quantisation.dequantized`.
@@ -283,10 +283,17 @@ class Data:
     def constant_features(self) -> tuple[str, ...]:
         """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
         x = self.train.x
-        if x.ndim != 2 or self.kind not in ("real", "counts"):
+        if x.ndim != 2 or self.kind == "binary":
             return ()
         names = self.feature_names or [str(i + 1) for i in range(x.shape[1])]
-        return tuple(names[i] for i in (x == x[0]).all(0).nonzero()[:, 0].tolist())
+        return tuple(names[i] for i in constant_elements(x).nonzero()[:, 0].tolist())
+
+    def num_constant(self) -> int:
+        """How many elements of a datum, such as pixels, have one value in all training data; of sequences, of a step.
+
+        None of those whose noise or bits are drawn at every read, whatever they are drawn from.
+        """
+        return 0 if self.train.resample else int(constant_elements(self.train.x).sum())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -330,6 +337,7 @@ class Data:
             "steps": {name: part.num_steps for name, part in parts.items()} if self.sequential else None,
             "kind": self.kind,
             "levels": self.train.levels,
+            "constant": self.num_constant(),
             "binarize": self.binarize,
             "binarization": binarization,
             "dequantize": self.dequantize,

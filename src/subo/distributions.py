@@ -131,8 +131,18 @@ def _kl_bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
 class Categorical(TorchCategorical):
     """torch's categorical, with the moments that it leaves undefined: those of the value 0 .. C - 1.
 
-    Data that a categorical describes are often ordered levels (grey values, ratings), whose mean is a picture.
+    Data that a categorical describes are often ordered levels (grey values, ratings), whose mean is a picture. Its
+    support ends at the last class whose logit is not -infinity.
     """
+
+    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] (torch's way)
+        """0 to the last class that can occur, element by element."""
+        possible = self.logits > -torch.inf
+        if bool(possible.all()):
+            return constraints.integer_interval(0, self._num_events - 1)
+        places = torch.arange(self._num_events, device=possible.device)
+        return constraints.integer_interval(0, places.where(possible, 0).amax(-1))
 
     @property
     def mean(self) -> Tensor:

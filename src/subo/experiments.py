@@ -32,6 +32,7 @@ from subo.progress import bar
 from subo.runs import Run
 from subo.settings import built, resolved
 from subo.sources import load
+from subo.support import in_support, stand_ins
 from subo.units import data_in_levels, provenance
 
 __all__ = [
@@ -264,6 +265,7 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
         return experiment.objective.model
     objective, model = experiment.objective, experiment.objective.model
     elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone
+    split = stand_ins(split, in_support(model, split))  # which have no q
     x, context = replace(split, resample=False).read(torch.arange(len(split)))  # what is drawn again is its mean
     fitted = infer(
         model,

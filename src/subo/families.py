@@ -99,40 +99,86 @@ class Bernoulli(nn.Module):
 
 
 class ContinuousBernoulli(nn.Module):
-    """Independent values in [0, 1] with density ``exp(params * x - A(params))``: for grey pixels.
+    r"""Independent values in [0, 1] with density ``exp(eta * x - A(eta))``: for grey pixels.
+
+    Far from 0 that is an exponential's density, which falls from an end of the interval over ``1 / |eta|``, its
+    standard deviation, and is ``|eta|`` high there: it is unbounded, and an element that is 0 in all of N data brings
+    about ``log 2(N + 1)`` nats to log p(x), which say nothing. Hence
+    :math:`\eta = \tanh(s \cdot \text{params}) / s`: no standard deviation is below s, and no density above 1/s.
 
     Args:
         event_shape: Shape of one event.
+        min_scale: s, in [0, 1]'s units; None leaves the density unbounded.
     """
 
-    def __init__(self, event_shape: Sequence[int]):
+    def __init__(self, event_shape: Sequence[int], *, min_scale: float | None = 1e-3):
         super().__init__()
+        if min_scale is not None and not 0 < min_scale < 1:
+            raise InputError(f"min_scale must be between 0 and 1, not {min_scale}: without it densities are unbounded")
         self.event_shape = Size(event_shape)
         self.num_params = self.event_shape.numel()
+        self.min_scale = min_scale
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (logits,) = fields(params, self.event_shape, 1)
+        if self.min_scale is not None:
+            logits = (self.min_scale * logits).tanh() / self.min_scale
         return independent(ContinuousBernoulliDistribution(logits, validate_args=False), self.event_shape)
+
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        """The parameters of the distribution with this mean, in (0, 1), or, nearer to an end, of one near the floor."""
+        logits = ContinuousBernoulliDistribution.logits_of_mean(mean)
+        if self.min_scale is None:
+            return logits
+        return (self.min_scale * logits).clamp(-0.99, 0.99).atanh() / self.min_scale  # at 1 nothing could be learned
+
+    def share_at_floor(self, distribution: Independent) -> float | None:
+        """Share of the standard deviations within 5% of their floor; None where there is none."""
+        if self.min_scale is None:
+            return None
+        logits: Tensor = distribution.base_dist.logits  # pyright: ignore[reportAttributeAccessIssue]
+        return (1.05 * self.min_scale * logits.abs() >= 1).double().mean().item()
 
 
 class Categorical(nn.Module):
-    """Independent elements with values 0 .. num_classes - 1; parameters are logits.
+    r"""Independent elements with values 0 .. num_classes - 1; parameters are logits.
+
+    Where elements have numbers of classes of their own, each has logits for the largest of them, and those of its
+    impossible classes become -infinity: :math:`p_d(c) = e^{l_c} / \sum_{c' < C_d} e^{l_{c'}}`, exactly normalized over
+    the :math:`C_d` possible ones, which alone are sampled, and 0, with no gradient, for the others.
 
     Args:
         event_shape: Shape of one event.
-        num_classes: How many values an element can take.
+        num_classes: How many values an element can take; one number, or of a vector one for each element.
+
+    Example:
+        >>> columns = Categorical((2,), num_classes=(2, 4))(torch.zeros(1, 8))
+        >>> columns.log_prob(torch.tensor([[1.0, 3.0]])).exp(), columns.log_prob(torch.tensor([[3.0, 1.0]]))
+        (tensor([0.1250]), tensor([-inf]))
     """
 
-    def __init__(self, event_shape: Sequence[int], *, num_classes: int):
+    impossible: Tensor | None
+
+    def __init__(self, event_shape: Sequence[int], *, num_classes: int | Sequence[int]):
         super().__init__()
-        if num_classes < 2:
-            raise InputError(f"a categorical needs at least 2 classes, not {num_classes}")
         self.event_shape = Size(event_shape)
-        self.num_classes = num_classes
-        self.num_params = num_classes * self.event_shape.numel()
+        counts = [num_classes] if isinstance(num_classes, int) else list(num_classes)
+        if min(counts, default=0) < 2:
+            raise InputError(f"a categorical needs at least 2 classes, not {min(counts, default=0)}")
+        if not isinstance(num_classes, int) and self.event_shape != (len(counts),):
+            raise InputError(
+                f"{len(counts)} numbers of classes came for data of shape {tuple(event_shape)}: give one for each "
+                "column, or a single one for all"
+            )
+        self.num_classes = max(counts)
+        self.num_params = self.num_classes * self.event_shape.numel()
+        own = torch.tensor(counts).unsqueeze(-1) <= torch.arange(self.num_classes)
+        self.register_buffer("impossible", own if bool(own.any()) else None, persistent=False)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         logits = torch.stack(fields(params, self.event_shape, self.num_classes), dim=-1)
+        if self.impossible is not None:
+            logits = logits.masked_fill(self.impossible, -torch.inf)
         return independent(CategoricalDistribution(logits=logits, validate_args=False), self.event_shape)
 
 

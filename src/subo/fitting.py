@@ -27,6 +27,7 @@ from subo.objective import Objective
 from subo.optimizers import make_optimizer
 from subo.randomness import forked
 from subo.runs import Run
+from subo.spread import far_rows
 from subo.support import check_draws, check_support
 from subo.training import Schedule, Step, train
 from subo.updates import Updates, UpdatesName, at_rest, make_updates
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["fit"]
+
+_CLIP = 100.0  # where there are far values; other gradients are rarely as large
 
 
 def fit(
@@ -84,7 +87,8 @@ def fit(
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
-        clip: Largest norm of the gradient.
+        clip: Largest norm of the gradient; by default 100 where a value lies more than 1,000 standard deviations from
+            the others, whose gradients would otherwise count nothing beside its own, else none.
         updates: What a batch moves: posterior and model together (joint); some steps of the posterior, then one of
             the model (alternating); or the posterior alone until that helps no more, then the model once, as long as
             the mutual information of data and latents rises (aggressive), and joint after: against posterior collapse,
@@ -135,11 +139,14 @@ def fit(
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     limit = epochs if epochs or minutes else 100
+    if clip is None and training.levels == 1 and training.x.is_floating_point() and bool(far_rows(training.x).any()):
+        clip = _CLIP
     fabric = fabric or make_fabric()
     run = Run(Path(run_dir)) if isinstance(run_dir, str | Path) else run_dir
     check_support(objective.model, training, where="the training data")
-    if validation is not None:
-        check_support(objective.model, validation, where="the validation data")
+    if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
+        check_support(objective.model, data.validation, where="the validation data")
+        check_support(objective.model, data.test, where="the test data")
     for split in (training,) if validation is None else (training, validation):
         check_draws(objective, split)
 

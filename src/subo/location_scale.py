@@ -214,3 +214,7 @@ class FullRankGaussian(nn.Module):
         scale_tril = entries.new_zeros(len(params), self.dim, self.dim)
         scale_tril[:, rows, columns] = entries
         return MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+    def share_at_floor(self, distribution: MultivariateNormal) -> float:
+        """Share of the entries of L's diagonal within 5% of their floor."""
+        return (distribution.scale_tril.diagonal(dim1=-2, dim2=-1) <= 1.05 * self.scale.floor).double().mean().item()

@@ -6,7 +6,7 @@ from typing import Any
 __all__ = ["completed"]
 
 _SINCE: dict[str, dict[str, Any]] = {
-    "data": {"dequantize": False, "noise": "none was added", "levels": 1},
+    "data": {"dequantize": False, "noise": "none was added", "levels": 1, "constant": None},
 }
 """By section of the config, the settings that came later, with the value that says what was done before."""
 
@@ -19,4 +19,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         False
     """
     filled = {section: {**since, **config.get(section, {})} for section, since in _SINCE.items()}
+    options = config.get("options", {})
+    if options.get("likelihood") == "continuous-bernoulli" and "constant" not in config.get("data", {}):
+        filled["options"] = {**options, "min_scale": None}  # the floor is as old as the count of constant elements
     return {**config, **filled}

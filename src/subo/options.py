@@ -113,6 +113,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         parameter = signature.parameters[name]
         kind = _TYPES.get(name, parameter.annotation)
         extra: dict[str, Any] = {}
+        if kind == int | tuple[int, ...] | None:
+            extra = {"converter": _integer_or_integers, "n_tokens": 1, "negative": ()}
         if kind == tuple[int, ...]:
             shown = ",".join(map(str, parameter.default))
             extra = {
@@ -131,6 +133,12 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
             )
         )
     return parameters
+
+
+def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """``5`` as a number, ``5,3`` as several."""
+    numbers = _integers(kind, tokens)
+    return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def feature_units(data: Data) -> Units | None:
         share a unit.
     """
     x = data.train.x
-    if x.ndim != 2 or data.kind not in ("real", "counts") or (data.feature_names is None and x.shape[1] > _LISTED):
+    if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
     deviation, mean = torch.std_mean(x.double(), dim=0, correction=0)
     return _array(mean), _array(torch.where(deviation > 0, deviation, 1.0))

@@ -15,6 +15,7 @@ from subo.objective import Objective
 from subo.randomness import forked
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.units import check_likelihood
+from subo.values import num_classes_of
 
 __all__ = ["built", "examples_of", "resolved"]
 
@@ -37,7 +38,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
         settings["likelihood"] = likelihood_for(data.kind)
     check_likelihood(settings["likelihood"], data)
     if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
-        settings["num_classes"] = 1 + int(max(part.x.max() for part in (data.train, data.validation, data.test)))
+        settings["num_classes"] = num_classes_of([part.x for part in (data.train, data.validation, data.test)])
     if settings.get("condition") == "labels":
         labels = [part.labels for part in (data.train, data.validation, data.test)]
         settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)

@@ -1,10 +1,13 @@
-"""Whether data are what a model describes: checked once, at the door."""
+"""Whether data are what a model describes: checked at the door of training, told row by row after it."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from subo.data import Split
@@ -15,7 +18,7 @@ from subo.model import LatentVariableModel
 from subo.objective import Objective
 from subo.randomness import forked
 
-__all__ = ["check_draws", "check_support", "support_of"]
+__all__ = ["check_draws", "check_support", "in_support", "stand_ins", "support_of"]
 
 _CHUNK = 10_000
 
@@ -40,6 +43,44 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     Raises:
         InputError: Says which datum is wrong and how, and what to do.
     """
+    for start, x, support in _parts(model, split, where=where):
+        outside = ~support.check(x)
+        if outside.any():
+            row = int(outside.nonzero()[0, 0])
+            raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
+
+
+@torch.no_grad()
+def in_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> Bool[Tensor, " N"]:
+    """Which data the model gives a density; the log p(x) of the others is -infinity.
+
+    Args:
+        model: The model.
+        split: The data.
+        where: What the data are called in the message.
+
+    Raises:
+        InputError: They have another shape than the model's, or a value is no finite number.
+    """
+    inside = torch.ones(len(split), dtype=torch.bool)
+    for start, x, support in _parts(model, split, where=where):
+        inside[start : start + len(x)] = support.check(x)
+    return inside
+
+
+def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
+    """The data, with the first one that is inside of the support in place of each that is not; all keep their places.
+
+    What a model computes of data outside of its support is arbitrary, and may be an error. With stand-ins for them, the
+    others meet the same company and the same noise as without.
+    """
+    if bool(inside.all()):
+        return split
+    return split.take(torch.where(inside, torch.arange(len(split)), int(inside.int().argmax())))
+
+
+def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[tuple[int, Tensor, Any]]:
+    """Some finite data at a time of a model's shape: the place of the first, their values, and the model's support."""
     first = replace(split.take(torch.arange(1)), resample=False)
     x, context = place(model, *first.read(torch.arange(1)))
     with evaluating(model), forked(0):
@@ -71,10 +112,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
                 f"{where}: {_rows(split)} {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or "
                 "fill it."
             )
-        inside = support.check(x)
-        if not inside.all():
-            row = int((~inside).nonzero()[0, 0])
-            raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
+        yield start, x, support
 
 
 def _shape_hint(p: Distribution, came: torch.Size) -> str:
@@ -109,10 +147,8 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
     if elements is constraints.nonnegative_integer:
         return f"{what}describes, counts 0, 1, 2, ...: use the likelihood gaussian for real values."
     if isinstance(elements, type(constraints.integer_interval(0, 1))):
-        return (
-            f"{what}describes, the classes {elements.lower_bound} to {elements.upper_bound}: number the classes so, or "
-            "raise num_classes."
-        )
+        last = torch.as_tensor(elements.upper_bound).expand(outside.shape)[outside].flatten()[0].item()
+        return f"{what}describes, the classes 0 to {last}: number the classes so, or raise num_classes."
     return f"{what}describes, {elements}."
 
 

@@ -96,11 +96,11 @@ def in_levels(split: Split, config: Mapping[str, Any]) -> Split:
 
 
 def data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
-    """All splits as :func:`in_levels`: pixels become counts."""
+    """All splits as :func:`in_levels`: pixels become whole numbers."""
     if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
         return data
     parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
-    return replace(data, kind="counts", **parts)
+    return replace(data, kind="whole", **parts)
 
 
 def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """What values are, and which are refused: looked at once, where they come in."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,17 +9,20 @@ from torch import Tensor
 
 from subo.errors import InputError
 
-__all__ = ["Kind", "check_resolution", "check_values", "kind_of"]
+__all__ = ["Kind", "check_resolution", "check_values", "constant_elements", "kind_of", "num_classes_of"]
 
-Kind = Literal["binary", "grey", "counts", "real"]
+Kind = Literal["binary", "grey", "whole", "real"]
+
+_EXACT = 2**24  # beyond it float32 holds whole numbers only, and any number is one
 
 
 def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
     """Tells what values are from the values alone.
 
     The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
-    `counts`, all are non-negative integers; `real`. Real features that someone scaled to [0, 1] hence count
-    as grey.
+    `whole`, all are non-negative whole numbers up to 2^24, beyond which float32 holds no others; `real`. What they
+    mean it cannot tell: whole numbers may be counts, years, ages or classes, and features that someone scaled to
+    [0, 1] have the values of a grey picture. Hence no likelihood but that of bits is chosen by it.
 
     Args:
         x: `(N, *event)`, as stored.
@@ -30,7 +34,28 @@ def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
     if levels > 1 or (lowest >= 0 and highest <= 1):
         return "grey"
     whole = not x.is_floating_point() or bool((x == x.round()).all())
-    return "counts" if whole and lowest >= 0 else "real"
+    return "whole" if whole and lowest >= 0 and highest <= _EXACT else "real"
+
+
+def constant_elements(x: Shaped[Tensor, " N *event"]) -> Shaped[Tensor, " *event"]:
+    """Which elements have one value in all data: exactly, where a standard deviation is a rounding error from 0."""
+    return (x == x[:1]).all(0)
+
+
+def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"]]) -> int | tuple[int, ...]:
+    """How many classes 0, 1, ... there are, at least two: of a table in each column, of pixels in all of them.
+
+    Args:
+        parts: All data that a model is to describe, `(N, *event)` each.
+
+    Example:
+        >>> num_classes_of([torch.tensor([[0, 7], [2, 1]]), torch.tensor([[1, 9]])])
+        (3, 10)
+    """
+    largest = torch.stack([part.amax(0) for part in parts if len(part)]).amax(0)
+    if largest.ndim != 1:
+        return max(2, 1 + int(largest.max()))
+    return tuple(max(2, 1 + int(value)) for value in largest.tolist())
 
 
 def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str, ...] | None = None) -> None:
@@ -75,7 +100,7 @@ def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str,
     if len(x) < 2:
         return
     center, deviation = x.double().mean(0), x.double().std(0)
-    lost = (deviation > 0) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())
+    lost = ~constant_elements(x) & (deviation < 100 * torch.finfo(torch.float32).eps * center.abs())
     if lost.any():
         column = int(lost.nonzero()[0])
         name = f"column {column + 1}" if names is None else f"column {names[column]!r}"

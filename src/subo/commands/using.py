@@ -11,7 +11,7 @@ from subo.data import Split
 from subo.errors import InputError
 from subo.messages import say
 from subo.sources import Part, load_rows, save_array
-from subo.support import check_support
+from subo.support import check_support, in_support
 
 __all__ = ["encode", "reconstruct", "sample", "score"]
 
@@ -172,7 +172,8 @@ def score(
 ) -> None:
     """Estimates log p(x) of each datum, the anomaly score: the lower, the stranger.
 
-    Of dequantised data it is that of one draw of the noise, the same at every call.
+    Of dequantised data it is that of one draw of the noise, the same at every call. Data with a value to which the
+    likelihood gives no density have -inf.
 
     Args:
         run: Run folder.
@@ -186,6 +187,7 @@ def score(
         seed: Of the samples.
     """
     import numpy as np
+    import torch
 
     from subo.evaluation.pareto import HIGH_PARETO_K
     from subo.evaluation.summary import score as scored
@@ -195,7 +197,7 @@ def score(
 
     ending = check_ending(out, ".npy", ".csv")
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
@@ -222,11 +224,15 @@ def score(
     values, unit = scores.log_px, ""
     if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
         values, unit = scores.log_px / split.lengths, " per step"
-    lowest = int(values.argmin())
+    finite = scores.log_px > -torch.inf
+    if not finite.any():
+        say(f"{len(split)} values of log p(x) written to {out}: all are -inf")
+        return
+    lowest = int(values.where(finite, torch.inf).argmin())
     place = f"in row {lowest + 1}" if split.names is None else f"of {split.names[lowest]}"
     say(
-        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px.mean():.2f} nats, lowest{unit} "
-        f"{values[lowest]:.2f} {place}"
+        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
+        f"{values[lowest]:.2f} {place}" + " (-inf left out)" * (not finite.all())
     )
     finite = scores.log_px[scores.log_px.isfinite()]
     if count := len(split) - len(finite):
@@ -265,8 +271,10 @@ def _labels_to_draw(num_classes: int, num: int | None, label: int | None) -> Any
     return labels_in_rows(num_classes, 8 if num is None else num // num_classes)
 
 
-def run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> tuple[Any, Split]:
-    """A run and data for it: made bits or noisy as the run's were, of its shape, and in its likelihood's support."""
+def run_and_rows(
+    run: Path, source: str, part: Part, data_dir: Path | None, *, scored: bool = False
+) -> tuple[Any, Split]:
+    """A run and data for it: made bits or noisy as the run's were, and of its shape; says which have no density."""
     from subo import experiments
     from subo.conditioning import check_labels, num_labels_of
     from subo.units import in_levels
@@ -293,7 +301,16 @@ def run_and_rows(run: Path, source: str, part: Part, data_dir: Path | None) -> t
     num_labels = num_labels_of(experiment.objective.model)
     if num_labels is not None:
         check_labels(split.labels, num_labels, where=source)
-    check_support(experiment.objective.model, split, where=source)
+    inside = in_support(experiment.objective.model, split, where=source)
+    if not inside.all():
+        if not scored and experiment.config["options"].get("inference", "amortized") != "amortized":
+            check_support(experiment.objective.model, split, where=source)  # their q is fitted by way of p(x|z)
+        outside = (~inside).nonzero()[:, 0]
+        say(
+            f"Careful: {len(outside):,} of {len(split):,} hold values to which the run's likelihood "
+            f"({experiment.config['options']['likelihood']}) gives no density, the first is number "
+            f"{int(outside[0]) + 1} (counted from 1): their log p(x) is -inf, and their latents mean nothing"
+        )
     return experiment, split
 
 

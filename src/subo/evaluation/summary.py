@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from subo.model import VAE, LatentVariableModel
 from subo.randomness import forked
 from subo.sampling import decoded_at_a_time
 from subo.steps import Steps
-from subo.support import check_support
+from subo.support import check_support, in_support, stand_ins
 from subo.typing import map_latent
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
@@ -73,7 +73,17 @@ class Scores:
     @property
     def elbo(self) -> Tensor:
         """``-(rate + distortion)``, ``(N,)``."""
-        return -(self.rate + self.distortion)
+        return torch.where(self.distortion == torch.inf, -torch.inf, -(self.rate + self.distortion))
+
+    def where(self, inside: Tensor) -> "Scores":
+        """The same, with those of data outside of the support, ``(N,)``, where `inside` is false."""
+        if bool(inside.all()):
+            return self
+        outside = {"log_px": -torch.inf, "standard_error": 0.0, "distortion": torch.inf}
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "rates", "distortion")
+        return replace(
+            self, **{name: getattr(self, name).masked_fill(~inside, outside.get(name, torch.nan)) for name in names}
+        )
 
 
 @dataclass(frozen=True)
@@ -153,6 +163,9 @@ def score(
 ) -> Scores:
     """log p(x) of every datum; the same numbers at every call with the same seed.
 
+    Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
+    is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
+
     Args:
         model: The model.
         split: The data, or a tensor of them.
@@ -165,7 +178,12 @@ def score(
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
     split = as_split(split)
-    check_support(model, split)
+    inside = in_support(model, split)
+    if not inside.any():
+        nothing = torch.full((len(split),), torch.nan, dtype=torch.float64)
+        empty = Scores(nothing, nothing, nothing, nothing, nothing.unsqueeze(0), nothing, num_samples)
+        return empty.where(inside)
+    split = stand_ins(split, inside)
     parts = []
     max_rows = max_rows or latents_at_a_time(model, split)
     size = max(1, min(len(split), max_rows, _DATA))
@@ -186,7 +204,7 @@ def score(
         joined("rate"),
         joined("distortion"),
         num_samples,
-    )
+    ).where(inside)
 
 
 def evaluate(
@@ -228,6 +246,7 @@ def measure(
     split = as_split(split)
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
+    check_support(model, split)  # of a mean, one that is outside leaves nothing
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
     at_floor = share_at_floor(model, split)

@@ -34,14 +34,13 @@ DISCRETE = ("bernoulli", "categorical", "poisson")
 
 
 def likelihood_for(kind: Kind) -> LikelihoodName:
-    """The likelihood that ``auto`` stands for, by what the data's values are."""
-    names: dict[Kind, LikelihoodName] = {
-        "binary": "bernoulli",
-        "grey": "continuous-bernoulli",
-        "counts": "poisson",
-        "real": "gaussian",
-    }
-    return names[kind]
+    """The likelihood that ``auto`` stands for: bernoulli for bits, gaussian for all other numbers.
+
+    What numbers mean their values do not tell. A year or an age is whole and no count, whose variance a Poisson would
+    set equal to its mean; a feature that was scaled to [0, 1] leaves it in the next row. Counts, classes and values
+    that are bound to [0, 1] are asked for by name.
+    """
+    return "bernoulli" if kind == "binary" else "gaussian"
 
 
 OF_SEQUENCES = ("deep-markov",)

@@ -23,9 +23,9 @@ from subo.recipes.parts import (
     make_bound,
     make_gradient,
     make_likelihood,
-    moments,
     natural_mean,
 )
+from subo.spread import moments
 from subo.steps import Emission
 
 __all__ = ["deep_markov"]
@@ -42,8 +42,8 @@ def deep_markov(
     num_data: int | None = None,
     likelihood: LikelihoodName = "auto",
     scale: ScaleSource = "per-dimension",
-    min_scale: float = 1e-3,
-    num_classes: int | None = None,
+    min_scale: float | None = 1e-3,
+    num_classes: int | tuple[int, ...] | None = None,
     latent_dim: int = 32,
     transition: TransitionName = "gated",
     transition_hidden: int = 200,
@@ -67,12 +67,15 @@ def deep_markov(
         examples: Steps of training data, from which units and their mean are taken; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training data; not needed here.
-        likelihood: p(x_t|z_t); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
-            counts, gaussian for other numbers.
-        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
-            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
-        min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        likelihood: p(x_t|z_t); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
+            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
+        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
+            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
+            the decoder (network).
+        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
+            the smallest standard deviation, in [0, 1], which None leaves out.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
+            many as the data's by default.
         latent_dim: Size of z_t.
         transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
         transition_hidden: Width of its hidden layers.
@@ -113,8 +116,8 @@ def deep_markov(
         ("gradient", gradient, ChainGradientName),
     ):
         known(name, value, names)
-    center, unit = moments(examples, event)
-    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    center, unit, fine = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     decoder: nn.Module = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
         decoder = Offset(decoder, natural_mean(family, examples))

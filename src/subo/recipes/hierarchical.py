@@ -28,9 +28,9 @@ from subo.recipes.parts import (
     make_encoder,
     make_gradient,
     make_likelihood,
-    moments,
     natural_mean,
 )
+from subo.spread import moments
 
 __all__ = ["hierarchical"]
 
@@ -44,8 +44,8 @@ def hierarchical(
     num_data: int | None = None,
     likelihood: LikelihoodName = "auto",
     scale: ScaleSource = "per-dimension",
-    min_scale: float = 1e-3,
-    num_classes: int | None = None,
+    min_scale: float | None = 1e-3,
+    num_classes: int | tuple[int, ...] | None = None,
     latent_dims: tuple[int, ...] = (100, 50),
     network: NetworkName = "mlp",
     hidden: tuple[int, ...] = (200, 200),
@@ -70,12 +70,15 @@ def hierarchical(
         examples: Some training data, from which units and the mean image are taken; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training data; not needed here.
-        likelihood: p(x|z1); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
-            counts, gaussian for other numbers.
-        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
-            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
-        min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        likelihood: p(x|z1); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
+            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
+        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
+            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
+            the decoder (network).
+        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
+            the smallest standard deviation, in [0, 1], which None leaves out.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
+            many as the data's by default.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 100,50.
         network: Kind of the networks between x and z1; conv is for images.
         hidden: Widths of their hidden layers, such as 200,200; the decoder mirrors the encoder. Of conv, the last one.
@@ -109,8 +112,8 @@ def hierarchical(
         raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 100,50, and not {latent_dims}")
     known("activation", activation, ActivationName)
     known("gradient", gradient, LayeredGradientName)
-    center, unit = moments(examples, event)
-    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    center, unit, fine = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     bottom, top = latent_dims[0], latent_dims[-1]
     decoder = make_decoder(network, Size([bottom]), family, hidden, channels, activation)
     if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):

@@ -26,9 +26,9 @@ from subo.recipes.parts import (
     make_bound,
     make_gradient,
     make_likelihood,
-    moments,
     natural_mean,
 )
+from subo.spread import moments
 
 __all__ = ["ladder"]
 
@@ -48,8 +48,8 @@ def ladder(
     num_data: int | None = None,
     likelihood: LikelihoodName = "auto",
     scale: ScaleSource = "per-dimension",
-    min_scale: float = 1e-3,
-    num_classes: int | None = None,
+    min_scale: float | None = 1e-3,
+    num_classes: int | tuple[int, ...] | None = None,
     latent_dims: tuple[int, ...] = (32, 16, 8),
     merge: MergeName = "residual",
     network: LadderNetworkName = "mlp",
@@ -78,12 +78,15 @@ def ladder(
         examples: Some training data, from which units and the mean image are taken; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training data; not needed here.
-        likelihood: p(x|z); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
-            counts, gaussian for other numbers.
-        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
-            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
-        min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
+            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
+        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
+            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
+            the decoder (network).
+        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
+            the smallest standard deviation, in [0, 1], which None leaves out.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
+            many as the data's by default.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
         merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
             Gaussian that x gives (precision).
@@ -127,8 +130,8 @@ def ladder(
         raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not {latent_dims}")
     if depth < 1:
         raise InputError(f"depth, the residual branches of each layer, must be at least 1, not {depth}")
-    center, unit = moments(examples, event)
-    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    center, unit, fine = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
     estimator = make_gradient(
         gradient,

@@ -1,6 +1,6 @@
 """Parts of recipes by name: the tables from strings to priors, families, networks, bounds and gradients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -8,7 +8,6 @@ from torch import Size, Tensor, nn
 
 from subo.bounds import ELBO, IWAE, MIWAE, Bound, Renyi
 from subo.conditionals import Conditional, Local
-from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from subo.errors import InputError
 from subo.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -61,16 +60,6 @@ def known(name: str, value: str, names: object) -> None:
         raise InputError(f"{name} must be one of {', '.join(get_args(names))}, not '{value}'")
 
 
-def moments(examples: Tensor | None, event: Size) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation: of each feature of a vector, of all pixels of an image."""
-    shape = event if len(event) == 1 else Size()
-    if examples is None:
-        return torch.zeros(shape), torch.ones(shape)
-    dims = 0 if len(event) == 1 else None
-    deviation = examples.std(dim=dims, correction=0)
-    return examples.mean(dim=dims), torch.where(deviation > 0, deviation, torch.ones_like(deviation))
-
-
 def natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: Tensor | None) -> Tensor:
     """The natural parameters of the data's mean, where an untrained decoder should start."""
     if examples is None:
@@ -79,12 +68,18 @@ def natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: Te
     plain = 1.0 if isinstance(family, Poisson) else 0.5
     mean = (examples.sum(0) + plain) / (len(examples) + 1)
     if isinstance(family, ContinuousBernoulli):
-        return ContinuousBernoulliDistribution.logits_of_mean(mean)
+        return family.params_of_mean(mean)
     return mean.log() if isinstance(family, Poisson) else torch.logit(mean)
 
 
 def make_likelihood(
-    name: str, event: Size, scale: ScaleSource, min_scale: float, num_classes: int | None, center: Tensor, unit: Tensor
+    name: str,
+    event: Size,
+    scale: ScaleSource,
+    min_scale: float | None,
+    num_classes: int | Sequence[int] | None,
+    center: Tensor,
+    unit: Tensor,
 ) -> Family:
     """The family of p(x|z)."""
     known("likelihood", name, LikelihoodName)
@@ -95,9 +90,13 @@ def make_likelihood(
             raise InputError("a categorical likelihood needs num_classes: one more than the largest value")
         return Categorical(event, num_classes=num_classes)
     if name in ("gaussian", "laplace"):
+        if min_scale is None:
+            raise InputError(f"the likelihood {name} needs min_scale: without a floor its density is unbounded")
         family = Gaussian if name == "gaussian" else Laplace
         return family(event, scale, min_scale=min_scale, center=center, unit=unit)
-    return {"bernoulli": Bernoulli, "continuous-bernoulli": ContinuousBernoulli, "poisson": Poisson}[name](event)
+    if name == "continuous-bernoulli":
+        return ContinuousBernoulli(event, min_scale=min_scale)
+    return {"bernoulli": Bernoulli, "poisson": Poisson}[name](event)
 
 
 def make_encoder(

@@ -35,10 +35,10 @@ from subo.recipes.parts import (
     make_likelihood,
     make_posterior,
     make_prior,
-    moments,
     natural_mean,
 )
 from subo.refinement import Refined
+from subo.spread import moments
 
 __all__ = ["vae"]
 
@@ -50,8 +50,8 @@ def vae(
     num_data: int | None = None,
     likelihood: LikelihoodName = "auto",
     scale: ScaleSource = "per-dimension",
-    min_scale: float = 1e-3,
-    num_classes: int | None = None,
+    min_scale: float | None = 1e-3,
+    num_classes: int | tuple[int, ...] | None = None,
     condition: Literal["none", "labels"] = "none",
     num_labels: int | None = None,
     latent_dim: int = 10,
@@ -89,12 +89,15 @@ def vae(
         examples: Some training data, from which units, the mean image and pseudo-inputs are taken; without them
             these are placeholders, for weights that are loaded next.
         num_data: Number of training data; needed by local inference.
-        likelihood: p(x|z); auto takes bernoulli for bits, continuous-bernoulli for values in [0, 1], poisson for
-            counts, gaussian for other numbers.
-        scale: Scale of a gaussian or laplace likelihood, in units of the data's standard deviation: a fixed number,
-            or learned: one number (shared), one a dimension (per-dimension), or given by the decoder (network).
-        min_scale: Floor of that scale; a density without one is unbounded.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood; as many as the data's by default.
+        likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
+            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
+        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
+            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
+            the decoder (network).
+        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
+            the smallest standard deviation, in [0, 1], which None leaves out.
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
+            many as the data's by default.
         condition: What the model is told of each datum: nothing (none), or its class (labels), which p(z|c), p(x|z,c)
             and q(z|x,c) are then given.
         num_labels: Classes 0 .. num_labels - 1 of condition labels; as many as the data's by default.
@@ -145,8 +148,8 @@ def vae(
     if latent_dim < 1:
         raise InputError(f"latent_dim must be at least 1, not {latent_dim}")
     known("activation", activation, ActivationName)
-    center, unit = moments(examples, event)
-    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, unit)
+    center, unit, fine = moments(examples, event)
+    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
     labels = _num_labels(condition, num_labels)
 

@@ -1,0 +1,48 @@
+"""Centers and units: those of the data where nothing lies far, and of the others where something does."""
+
+import pytest
+import torch
+
+from subo.spread import far_rows, moments
+
+
+@pytest.mark.parametrize("event", [(3,), (1, 4, 5)], ids=["vectors", "images"])
+def test_without_far_values_they_are_mean_and_standard_deviation(event):
+    torch.manual_seed(0)
+    x = 5 + 2 * torch.randn(500, *event)
+    center, unit, fine = moments(x, torch.Size(event))
+    dims = 0 if len(event) == 1 else None
+    torch.testing.assert_close(center, x.mean(dims))
+    torch.testing.assert_close(unit, x.std(dims, correction=0))
+    assert torch.equal(unit, fine)
+    assert not far_rows(x).any()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [torch.randn(3000), torch.randn(3000).abs() * (torch.rand(3000) < 0.2), (torch.rand(3000) < 0.03).float()],
+    ids=["normal", "mostly 0", "rarely 1"],
+)
+def test_one_far_cell_moves_them_by_little(column):
+    clean, spoilt = column[:, None].clone(), column[:, None].clone()
+    spoilt[7] = 1e6
+    for before, after in zip(moments(clean, torch.Size([1])), moments(spoilt, torch.Size([1])), strict=True):
+        assert (after - before).abs() < 0.05 * moments(clean, torch.Size([1]))[1]
+    assert far_rows(spoilt).nonzero().tolist() == [[7]]
+
+
+def test_a_shift_and_a_factor_go_through_them():
+    torch.manual_seed(0)
+    x = torch.distributions.StudentT(1.5).sample((1000, 2))
+    (center, unit, _), (moved, scaled, _) = moments(x, torch.Size([2])), moments(4 * x + 8, torch.Size([2]))
+    torch.testing.assert_close(moved, 4 * center + 8)
+    torch.testing.assert_close(scaled, 4 * unit)
+
+
+@pytest.mark.parametrize("value", [0.1, -3.0, 0.0, 2020.0, 1e-30])
+def test_a_constant_has_a_unit_of_its_own_size_and_a_likelihood_of_a_thousandth(value):
+    x = torch.full((7, 1), value)  # whose standard deviation in float32 need not be 0
+    center, unit, fine = moments(x, torch.Size([1]))
+    assert center == torch.tensor(value)
+    assert unit == pytest.approx(abs(value) if abs(value) > 1e-30 else 1)
+    assert fine == pytest.approx(unit.item() / 1000)
