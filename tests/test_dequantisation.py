@@ -175,13 +175,13 @@ def test_the_mean_over_the_noise_is_a_lower_bound_on_the_log_probability(family:
 
 def test_what_log_px_is_said_to_be():
     def said(likelihood: str, **data: Any) -> str:
-        return describe_log_px({"options": {"likelihood": likelihood}, "data": data})
+        return describe_log_px({"options": {"likelihood": likelihood}, "data": {"dequantize": False, **data}})
 
     assert said("gaussian", levels=255, dequantize=True) == (
         "lower bound on the log-probability of the 8-bit values, by uniform dequantisation"
     )
     assert "values 0 to 16, by uniform" in said("laplace", levels=16, dequantize=True)
-    assert said("gaussian", levels=255) == "log-density of x/255"  # of an older run, too
+    assert said("gaussian", levels=255) == "log-density of x/255"
     assert said("categorical", levels=1, dequantize=False) == "log-probability"
 
 
