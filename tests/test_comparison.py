@@ -166,7 +166,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     fitted(folder / "a", binarize="static")
     fitted(folder / "b", binarize="static", options={"hidden": (32,), "prior": "mixture"})
-    fitted(folder / "seed", binarize="static", seed=1)
+    fitted(folder / "seed", binarize="static", data_seed=1)
+    fitted(folder / "again", binarize="static", seed=1)
     fitted(folder / "dynamic", binarize="dynamic")
     fitted(folder / "grey")
     fitted(folder / "categorical", options={"likelihood": "categorical"})
@@ -247,6 +248,34 @@ def test_a_copy_of_a_run_does_not_differ(runs: Path, tmp_path: Path, capsys: pyt
     shown = capsys.readouterr().out
     for quantity in ("log p(x)", "ELBO"):
         assert f"no difference beyond 2 standard errors in {quantity} (0.0000 +- 0.0000 nats)" in shown
+
+
+def test_runs_of_other_training_seeds_have_the_same_data_and_are_averaged(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    a, again, b = (open_run(runs / name) for name in ("a", "again", "b"))
+    assert a.config["data"] == again.config["data"]
+    weights = [next(iter(experiment.objective.model.parameters())) for experiment in (a, again)]
+    assert not torch.equal(*weights)
+    out = tmp_path / "c.json"
+    copy = shutil.copytree(runs / "a", tmp_path / "copy")  # the same run once more is no other seed
+    names = [runs / "b", runs / "a", runs / "again", copy]
+    assert run("compare", *names, "--num-samples", 5, "--out", out) == 0
+    first, second = json.loads(out.read_text())["over_seeds"]
+    assert (first["runs"], second["runs"]) == ([str(names[0])], [str(names[1]), str(names[2])])
+    split = a.data().test
+    values = torch.stack([score(e.objective.model, split, num_samples=5).log_px for e in (a, again)]).double()
+    assert second["log_px"] == pytest.approx(values.mean().item(), rel=1e-6)
+    apart = (values[0].mean() - values[1].mean()).abs().item()
+    assert second["log_px_se_seeds"] == pytest.approx(apart / 2, rel=1e-4)  # sd / sqrt(2) of two
+    assert second["log_px_se_data"] == pytest.approx(values.mean(0).std().item() / 179**0.5, rel=1e-4)
+    reference = score(b.objective.model, split, num_samples=5).log_px.double()
+    paired = (values.mean(0) - reference).std().item() / 179**0.5
+    assert second["log_px_difference_se_data"] == pytest.approx(paired, rel=1e-4)
+    assert second["log_px_difference_se_seeds"] is None
+    shown = capsys.readouterr().out
+    assert "0, 1" in shown
+    assert "one of them has one seed" in shown
 
 
 # What is refused

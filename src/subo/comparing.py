@@ -1,5 +1,6 @@
 """Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from subo.runs import Run
 from subo.tables import write_table
 from subo.units import describe_log_px, is_conditional, kind_of_log_px, provenance
 
-__all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison"]
+__all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison", "settings_of"]
 
 _SETTINGS = {
     "event_shape": "the shape of its data is",
@@ -29,6 +30,11 @@ _SETTINGS = {
 # These follow from the content or from the likelihood, or say nothing of what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
 _NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind of log p(x), which is told in words
+
+# What may differ between runs of one setting: where their data lie, the data's seed where that makes the same data, the
+# training seed, and what does not touch the weights.
+_NOT_OF_A_SETTING = {"data": {"source", "data_dir", "name", "seed", "binarization", "noise"}}
+_NOT_OF_A_SETTING["training"] = {"seed", "checkpoint_minutes", "keep_weights"}
 
 _KINDS = {
     frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",
@@ -71,10 +77,31 @@ def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
         if found := _differences(experiment.config, reference.config):
             raise InputError(
                 f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for other "
-                "reasons than the models: fit both to the same data, with the same seed, binarisation and kind of "
-                "likelihood."
+                "reasons than the models: fit both to the same data, with the same --data-seed, binarisation and kind "
+                "of likelihood."
             )
     return experiments
+
+
+def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
+    """The runs of each setting: those whose configs differ in nothing but the training seed.
+
+    Args:
+        experiments: Those of :func:`open_comparable`.
+
+    Returns:
+        The names of the runs by that of the first of them, each of another training seed: a copy of a run is no
+        independent one.
+    """
+    settings: dict[str, dict[Any, str]] = {}
+    for name, experiment in experiments.items():
+        config = experiment.config
+        told = {section: config.get(section) for section in ("subo", "recipe", "options", "device")}
+        for section, left_out in _NOT_OF_A_SETTING.items():
+            told[section] = {key: value for key, value in config[section].items() if key not in left_out}
+        runs = settings.setdefault(json.dumps(told, sort_keys=True, default=str), {})
+        runs.setdefault(config["training"].get("seed"), name)
+    return {next(iter(runs.values())): list(runs.values()) for runs in settings.values()}
 
 
 def compare_runs(
@@ -117,16 +144,27 @@ def compare_runs(
             if is_local(experiment):
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
             models[name] = model_for(experiment, held_out)
-        comparison = compare(models, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
-    rows = zip(comparison.rows, experiments.values(), strict=True)
-    return replace(comparison, rows=tuple(replace(row, training_seconds=_seconds(e.run)) for row, e in rows))
+        comparison = compare(
+            models,
+            held_out,
+            name=split,
+            num_samples=num_samples,
+            seed=seed,
+            settings=settings_of(experiments),
+            advance=advance,
+        )
+    rows = tuple(
+        replace(row, training_seconds=_seconds(run.run), training_seed=run.config["training"].get("seed"))
+        for row, run in zip(comparison.rows, experiments.values(), strict=True)
+    )
+    return replace(comparison, rows=rows)
 
 
 def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any]) -> None:
     """Writes a comparison: .csv with a line per run, or .json with what the numbers mean beside them.
 
     Args:
-        path: Where to.
+        path: Where to; the means over seeds go to .json alone.
         comparison: What was measured.
         config: Of one of the runs: what it says of the data holds for all.
     """
@@ -141,7 +179,8 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
         "fingerprint": config["data"]["fingerprint"],
     }
-    write_json(path, encoded({**about, **meaning, "rows": rows}))
+    means = [mean.flat() for mean in comparison.over_seeds]
+    write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
 
 
 def is_local(experiment: Experiment) -> bool:

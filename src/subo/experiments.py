@@ -100,6 +100,7 @@ def start_run(
     binarize: str = "none",
     dequantize: bool = False,
     seed: int = 0,
+    data_seed: int = 0,
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
     overwrite: bool = False,
@@ -115,7 +116,8 @@ def start_run(
         data_dir: Where named sets are looked for.
         binarize: The binarisation policy.
         dequantize: Whether uniform noise is added to 8-bit values.
-        seed: Of everything.
+        seed: Of training: first weights, order, samples.
+        data_seed: Of the data: split, bits and noise of held-out data.
         training: Settings of :func:`subo.fitting.fit`.
         device: Settings of :func:`subo.devices.make_fabric`.
         overwrite: Whether a run that is there already is replaced.
@@ -130,7 +132,7 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     policy: Any = binarize
-    data = load(source, data_dir=data_dir, binarize=policy, dequantize=dequantize, seed=seed)
+    data = load(source, data_dir=data_dir, binarize=policy, dequantize=dequantize, seed=data_seed)
     if len(data.test) < 2:
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"

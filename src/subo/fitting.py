@@ -95,7 +95,7 @@ def fit(
             and slow, since few batches move the model.
         posterior_steps: Steps of the posterior before each of the model, in alternating updates.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
-        seed: Of order, binarisation and samples.
+        seed: Of order and samples, and of the bits and noise that are drawn afresh at every visit.
         run_dir: Where metrics and checkpoints go; nowhere by default.
         checkpoint_minutes: How often a checkpoint is written.
         keep_weights: Whether the weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in `run_dir`,

@@ -63,7 +63,10 @@ def fit_signature(recipe: str) -> inspect.Signature:
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
         own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),
-        own("seed", int, 0, "Of everything random: split, binarisation, first weights, order, samples."),
+        own("seed", int, 0, "Of training: first weights, order, samples. The data are the same with every seed."),
+        own(
+            "data_seed", int, 0, "Of the data: split, bits and noise of held-out data. One for all runs to be compared."
+        ),
         own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
         own("overwrite", bool, False, "Replace the run in --out.", negative=()),
         own("evaluation_samples", int, 1000, "Samples for each log p(x) when the fitted model is measured."),

@@ -23,6 +23,7 @@ def keep_together() -> None:
     """
     if "LOCAL_RANK" not in os.environ:
         os.environ[_FIRST] = str(os.getpid())
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the others need not tell that the first one is gone
         if not _is_free(os.environ.get("MASTER_PORT", "0")):
             del os.environ["MASTER_PORT"]  # then Fabric looks for one that is
     elif not is_first():

@@ -50,7 +50,7 @@ def built(config: dict[str, Any], data: Data | None) -> Objective:
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
     if options.get("inference") == "local":
         options["num_data"] = config["data"]["sizes"]["train"]
-    seed = config["data"]["seed"]
+    seed = config["training"]["seed"]
     examples = None if data is None else examples_of(data.train, seed=seed)
     with forked(seed):
         return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)

@@ -14,6 +14,7 @@ from subo.nonfinite import in_words
 if TYPE_CHECKING:
     from subo.evaluation.comparison import Comparison, Row
     from subo.evaluation.estimates import Estimate
+    from subo.evaluation.seeds import SeedMean
 
 __all__ = ["print_comparison"]
 
@@ -51,12 +52,54 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
     for row in comparison.rows:
         for warning in _warnings(row, comparison, row.name in local):
             print(f"Careful: {row.name} {warning}")
+    if comparison.over_seeds:
+        _print_over_seeds(comparison)
     first = comparison.rows[0].name
-    print(f"\nAgainst {first}, paired over the {comparison.num_data} data:")
+    print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} data:")
     for row in comparison.rows[1:]:
         for name, difference in (("log p(x)", row.log_px_difference), ("ELBO", row.elbo_difference)):
             if difference is not None:
                 print(f"  {_in_words(difference, name, row.name, first)}")
+
+
+def _print_over_seeds(comparison: "Comparison") -> None:
+    """A row for each setting, then in words how the others differ from the first."""
+    seeds = {row.name: str(row.training_seed) for row in comparison.rows}
+    print("\nMeans over training seeds, by runs that differ in nothing else; +- standard error between seeds, and over")
+    print(f"the {comparison.num_data} data:\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column("as", overflow="fold", min_width=8)
+    table.add_column("training seeds", overflow="fold")
+    for name in ("log p(x)", "ELBO"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mean in comparison.over_seeds:
+        of = ", ".join(seeds[run] for run in mean.runs)
+        table.add_row(*(Text(cell) for cell in (mean.name, of, _of_both(mean.log_px), _of_both(mean.elbo))))
+    Console(width=_COLUMNS).print(table)
+    first, *others = comparison.over_seeds
+    if others:
+        print(f"\nMeans against that of {first.name}, +- standard error over seeds and data:")
+    for mean in others:
+        for name, difference in (("log p(x)", mean.log_px_difference), ("ELBO", mean.elbo_difference)):
+            if difference is not None:
+                print(f"  {_means_in_words(difference, name, mean.name, first.name)}")
+
+
+def _of_both(mean: "SeedMean") -> str:
+    between = "?" if mean.seed_error is None else f"{mean.seed_error:.3f}"
+    return f"{mean.mean:.3f}\n+- {between}, +- {mean.data_error:.3f}"
+
+
+def _means_in_words(difference: "SeedMean", quantity: str, name: str, first: str) -> str:
+    error = difference.standard_error
+    if error is None:
+        return f"{name} and {first}: one of them has one seed, and no spread to judge the difference in {quantity} by"
+    if not math.isfinite(difference.mean):
+        return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
+    numbers = " +- ".join(in_digits(abs(difference.mean), error)) + " nats"
+    if difference.differs:
+        return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
+    return f"{name} and {first}: no difference beyond the 95% interval of Student's t in {quantity} ({numbers})"
 
 
 def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:

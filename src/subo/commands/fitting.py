@@ -45,6 +45,7 @@ def fit(**given: Any) -> None:
             training=settings["training"],
             device=settings["device"],
             seed=given.get("seed", 0),
+            data_seed=given.get("data_seed", 0),
             overwrite=given.get("overwrite", False),
             progress=progress,
             **settings["data"],

@@ -1,6 +1,6 @@
 """Several models on the same held-out data: a row for each, and their differences datum by datum."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
+from subo.evaluation.seeds import OverSeeds, over_seeds
 from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
 from subo.model import LatentVariableModel
 
@@ -34,6 +35,7 @@ class Row:
         log_px_difference: Mean of ``log_px - log_px of the first``, datum by datum; None for the first.
         elbo_difference: The same of the ELBO.
         training_seconds: Of training, where it is known.
+        training_seed: With which it was trained, where it is known.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Row:
     log_px_difference: Estimate | None
     elbo_difference: Estimate | None
     training_seconds: float | None = None
+    training_seed: int | None = None
 
     def flat(self) -> dict[str, Any]:
         """Plain numbers by name, the errors beside them as ``_se``; None where there is none.
@@ -80,6 +83,7 @@ class Comparison:
         num_data: How many.
         num_samples: K of log p(x).
         seed: Of the samples.
+        over_seeds: A mean over training seeds for each setting, where there are several runs of one.
     """
 
     rows: tuple[Row, ...]
@@ -87,21 +91,29 @@ class Comparison:
     num_data: int
     num_samples: int
     seed: int
+    over_seeds: tuple[OverSeeds, ...] = ()
 
     @classmethod
     def of(
-        cls, measured: Mapping[str, tuple[Evaluation, Scores]], *, num_elements: int | Tensor, seed: int = 0
+        cls,
+        measured: Mapping[str, tuple[Evaluation, Scores]],
+        *,
+        num_elements: int | Tensor,
+        seed: int = 0,
+        settings: Mapping[str, Sequence[str]] | None = None,
     ) -> "Comparison":
         """Sets side by side what was measured of several models.
 
         Data that are hard for one model are hard for the others, so that the difference ``l_i - l_i'`` of two models
         spreads less over the data than either: its error is ``sd(l - l') / sqrt(N)``, and not that of two independent
-        means. It says how well N data tell these fitted models apart; of another training seed it says nothing.
+        means. It says how well N data tell these fitted models apart. What another training seed would change is told
+        by several runs of a setting, each with a seed of its own: see :class:`~subo.evaluation.seeds.SeedMean`.
 
         Args:
             measured: By name, of the same data in the same order: what :func:`~subo.evaluation.summary.measure` gives.
             num_elements: Elements of a datum, or of each of them, for bits per dimension.
             seed: With which they were measured.
+            settings: The names of each setting's models, which differ in nothing but the training seed.
 
         Raises:
             InputError: There are fewer than two, or they are not of the same data or number of samples.
@@ -135,7 +147,9 @@ class Comparison:
             for (name, (evaluation, own)), first in zip(measured.items(), against, strict=True)
         )
         ((split, num_data, num_samples),) = kinds
-        return cls(rows, split, num_data, num_samples, seed)
+        several = settings is not None and max(map(len, settings.values())) > 1
+        means = over_seeds({name: own for name, (_, own) in measured.items()}, settings) if several else ()
+        return cls(rows, split, num_data, num_samples, seed, means)
 
 
 def compare(
@@ -145,6 +159,7 @@ def compare(
     name: str = "test",
     num_samples: int = 1000,
     seed: int = 0,
+    settings: Mapping[str, Sequence[str]] | None = None,
     advance: Callable[[str, float], Any] | None = None,
 ) -> Comparison:
     """Measures models on the same held-out data, and their differences from the first.
@@ -158,6 +173,8 @@ def compare(
         name: What they are called in the record.
         num_samples: K of log p(x).
         seed: Of the samples.
+        settings: The names of the models of each setting, by its name: those that differ in nothing but the training
+            seed. With several of one, means over seeds are given, too.
         advance: Called with a model's name and the number of data done, as they are.
 
     Raises:
@@ -180,4 +197,4 @@ def compare(
         measured[label] = measure(
             model, split, name=name, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advanced
         )
-    return Comparison.of(measured, num_elements=split.elements, seed=seed)
+    return Comparison.of(measured, num_elements=split.elements, seed=seed, settings=settings)
