@@ -46,7 +46,7 @@ class TrainingBar:
         self._data, self._since, self._shown = 0, time.monotonic(), 0.0
         self._printed = -1  # tenths of training that were over at the last line
         self._progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             TaskProgressColumn(),
