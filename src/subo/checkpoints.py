@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from subo.errors import DivergedError, InputError
 from subo.metrics import sums
 from subo.objective import Loss, Objective
+from subo.records import EPOCH, check_record
 from subo.runs import Run
 from subo.training import Step
 from subo.updates import Updates
@@ -141,8 +142,9 @@ def restore(
     """Puts objective, optimiser, updates and random state back to where a checkpoint was made.
 
     Raises:
-        InputError: It was made with other settings or of another model.
+        InputError: It was made with other settings or of another model, or is damaged.
     """
+    _check(saved, objective)
     for name, value in settings.items():
         made_with = saved["settings"].get(name, value)  # nothing: before there was that setting
         if made_with != value:
@@ -154,16 +156,53 @@ def restore(
         objective.load_state_dict(saved.pop("objective"))
     except RuntimeError as error:
         raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
-    optimizer.load_state_dict(saved.pop("optimizer"))
-    updates.load_state_dict(saved.pop("updates", {}))
-    fabric.strategy.precision.load_state_dict(saved.pop("precision"))
-    states = [_own(of_each, fabric) for of_each in saved.pop("random")]
-    torch.set_rng_state(states[0])
-    if _on_cuda(fabric) and len(states) > 1:
-        torch.cuda.set_rng_state(states[1], fabric.device)
-    totals = saved.pop("totals")
-    saved.pop("settings")
-    return TrainingState(**saved, totals=None if totals is None else _own(totals, fabric))
+    try:
+        optimizer.load_state_dict(saved.pop("optimizer"))
+        updates.load_state_dict(saved.pop("updates", {}))
+        fabric.strategy.precision.load_state_dict(saved.pop("precision"))
+        states = [_own(of_each, fabric) for of_each in saved.pop("random")]
+        torch.set_rng_state(states[0])
+        if _on_cuda(fabric) and len(states) > 1:
+            torch.cuda.set_rng_state(states[1], fabric.device)
+        totals = saved.pop("totals")
+        saved.pop("settings")
+        return TrainingState(**saved, totals=None if totals is None else _own(totals, fabric))
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{_DAMAGED} ({type(error).__name__}: {error}). {_REMEDY}") from error
+
+
+_DAMAGED = "the checkpoint was damaged, or is not one of subo's"
+_REMEDY = "Restore it from a copy, or start again with --overwrite."
+_HELD = {
+    **dict.fromkeys(("step", "epoch", "batch"), int),
+    **dict.fromkeys(("seconds", "best_objective"), float),
+    **dict.fromkeys(("objective", "optimizer", "precision", "settings"), dict),
+    **dict.fromkeys(("random", "records"), list),
+}
+
+
+def _check(saved: Any, objective: Objective) -> None:
+    """Refuses what lacks a part, since a default in its place would be another training."""
+    missing = [name for name in (*_HELD, "totals", "best_epoch", "best_weights") if name not in saved]
+    if missing:
+        raise InputError(f"{_DAMAGED}: it holds no {', '.join(missing)}. {_REMEDY}")
+    for name, kind in _HELD.items():
+        if not isinstance(saved[name], kind):
+            raise InputError(f"{_DAMAGED}: {name} is {type(saved[name]).__name__}, not {kind.__name__}. {_REMEDY}")
+    for record in saved["records"]:
+        check_record(record, EPOCH, where=f"{_DAMAGED}: the record of an epoch", remedy=_REMEDY)
+    best = saved["best_weights"]
+    if (best is None) != (saved["best_epoch"] is None):
+        raise InputError(f"{_DAMAGED}: of best_epoch and best_weights one is there alone. {_REMEDY}")
+    if best is not None and _shapes(best) != _shapes(objective.state_dict()):
+        raise InputError(f"{_DAMAGED}: its best weights are those of another model. {_REMEDY}")
+
+
+def _shapes(state: Any) -> dict[str, Any] | None:
+    try:
+        return {name: tensor.shape for name, tensor in state.items()}
+    except AttributeError:
+        return None
 
 
 def _of_each(own: Shaped[Tensor, " N"], fabric: "Fabric") -> Shaped[Tensor, "P N"]:

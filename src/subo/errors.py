@@ -76,7 +76,7 @@ def of_system(error: BaseException | None) -> OSError | None:
         >>> of_system(RuntimeError("I/O error: No space left on device (os error 28)"))
         OSError(28, 'No space left on device')
     """
-    while error is not None and not isinstance(error, InputError):
+    while error is not None and not isinstance(error, InputError | Interrupted):
         if re.search(r"requested and \d+ written", str(error)):  # NumPy's word for it
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if isinstance(error, OSError):

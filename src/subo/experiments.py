@@ -16,13 +16,14 @@ from subo.bounds import ELBO, reported
 from subo.conditionals import Local
 from subo.data import Data, Split
 from subo.devices import make_fabric
-from subo.errors import InputError
+from subo.errors import InputError, Interrupted
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
 from subo.files import lies_in, write_json
 from subo.fitting import fit
 from subo.history import Epoch, History, WorseWarning
 from subo.inference import infer
+from subo.messages import say
 from subo.model import VAE
 from subo.named_sets import NAMES
 from subo.nonfinite import encoded
@@ -195,7 +196,7 @@ def resume_run(
     config["training"].update(changes or {})
     fabric = make_fabric(**config["device"])
     fabric.launch()
-    experiment = Experiment(run, config, built(config, None))
+    experiment = Experiment(run, config, _rebuilt(run, config))
     data = experiment.data()
     return _fitted(experiment, data, fabric, on_start=lambda: run.write_config(config), progress=progress, resume=True)
 
@@ -204,18 +205,25 @@ def open_run(path: str | Path) -> Experiment:
     """Reads a finished run: builds its model again and loads the weights."""
     run = Run.open(path)
     config = run.read_config()
-    try:
-        objective = built(config, None)
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
-            f"written by {config.get('subo', 'an unknown version') if isinstance(config, dict) else 'something else'}."
-        ) from error
+    objective = _rebuilt(run, config)
     if config["device"].get("precision") == "64-true":
         objective.double()
     run.load_weights(objective.model)
     objective.eval()
     return Experiment(run, config, objective)
+
+
+def _rebuilt(run: Run, config: dict[str, Any]) -> Objective:
+    """The objective that a run's config describes."""
+    try:
+        return built(config, None)
+    except InputError as error:
+        raise InputError(f"{run.config}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
+            f"written by {config.get('subo', 'an unknown version')}; if it was changed since, restore it from a copy."
+        ) from error
 
 
 def evaluate_run(
@@ -345,5 +353,12 @@ def finish_run(
     model = model_for(experiment, data.test, progress=progress)
     result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
     if figures:
-        draw_figures(experiment.run, model, data)
+        try:
+            draw_figures(experiment.run, model, data)
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever it is, the run is finished and its numbers are written
+            say(
+                f"Careful: not all pictures could be drawn ({error}). The run is finished, and its numbers are written."
+            )
     return result

@@ -130,14 +130,27 @@ def read_json(path: str | Path) -> Any:
     """Reads JSON.
 
     Raises:
-        InputError: The file is missing or is no JSON.
+        InputError: The file is missing, is no JSON, or gives a name twice, of which one would be lost.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_pairs_hook=_once_each, parse_constant=_refuse_constant)
     except OSError as error:
         raise InputError(f"cannot read {in_words(error, path)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}). It may be truncated: restore it from a copy.") from error
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it says {next(name for name in names if names.count(name) > 1)!r} twice")
+    return record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def is_same(path: Path, other: Path) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from subo.data import Data, Split, stream
+from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps, sentences
@@ -114,6 +115,7 @@ def evaluate_run_fully(
             seed=seed,
             advance=shown.advance,
             start=shown.add,
+            notice=shown.say,
         )
     counts = kind_of_log_px(experiment.config) != "density"
     num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
@@ -259,9 +261,12 @@ class _Course:
     @property
     def points(self) -> list[TrainingGap]:
         """What is known."""
-        points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
         unknown: Any = math.nan  # null, of older runs
-        return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
+        try:
+            points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
+            return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
+        except (InputError, TypeError, AttributeError):  # a damaged file, which is measured again
+            return []
 
     @property
     def missing(self) -> list[int]:

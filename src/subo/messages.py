@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table
 
 from subo.digits import in_digits
-from subo.files import read_json
 from subo.nonfinite import decoded, in_words
 from subo.runs import SPLITS, Run
 
@@ -144,9 +143,9 @@ def print_run(run: Run) -> None:
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
     Console().print(table)
-    measured = [run.evaluation_of(split) for split in SPLITS if run.evaluation_of(split).exists()]
+    measured = [split for split in SPLITS if run.evaluation_of(split).exists()]
     if measured:  # on the test data, where there is a choice
-        print_evaluation(decoded(read_json(measured[0])), config, run=run.path)
+        print_evaluation(decoded(run.read_evaluation(measured[0])), config, run=run.path)
 
 
 def _telling(config: Mapping[str, Any]) -> dict[str, Any]:

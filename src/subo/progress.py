@@ -144,6 +144,11 @@ class StagesBar:
         """Adds a stage of so many data."""
         self._tasks[title] = self._progress.add_task(title, total=total)
 
+    def say(self, message: str) -> None:
+        """Prints a line above the bars."""
+        if self._show:
+            self._progress.console.print(message, highlight=False, soft_wrap=True, markup=False)
+
     def advance(self, title: str, count: int) -> None:
         """Some data of a stage are done."""
         task = self._tasks[title]

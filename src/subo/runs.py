@@ -32,11 +32,12 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
-from subo.errors import InputError
+from subo.errors import InputError, in_words
 from subo.files import read_json, replacing, write_json, write_text
 from subo.locks import FolderLock
 from subo.named_sets import NAMES
 from subo.older_runs import completed
+from subo.records import CONFIG, EPOCH, EVALUATION, check_record
 from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove
 
 __all__ = ["SPLITS", "Run", "run_of"]
@@ -48,6 +49,7 @@ _BUSY = (
     "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
     "it, or give another --out."
 )
+_SECTIONS = ("options", "data", "training", "device")
 
 
 @dataclass(frozen=True)
@@ -290,19 +292,56 @@ class Run:
             InputError: The file is no run's config.
         """
         config = read_json(self.config)
-        if not isinstance(config, dict) or not {"recipe", "options", "data", "training", "device"} <= set(config):
-            raise InputError(f"{self.config} is not the config of a run of subo. Restore it from a copy, or fit again.")
-        return completed(config)
+        remedy = "It is not the config of a run of subo, or was damaged: restore it from a copy, or fit again."
+        check_record(config, dict.fromkeys(_SECTIONS, "a group of settings"), where=str(self.config), remedy=remedy)
+        config = completed(config)
+        check_record(config, CONFIG, where=str(self.config), remedy=remedy)
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes what was asked for."""
         write_json(self.config, config)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The epochs' records."""
+        """The epochs' records.
+
+        Raises:
+            InputError: The file is damaged.
+        """
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text(encoding="utf-8").splitlines()]
+        remedy = (
+            "The file may be cut off or damaged: 'subo fit --resume' writes it again from the checkpoint; without one, "
+            "remove the line."
+        )
+        records = []
+        try:
+            for number, line in enumerate(self.metrics.read_bytes().splitlines(), start=1):
+                where = f"{self.metrics}, line {number}, is no record of an epoch"
+                try:
+                    record = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{where} ({error}). {remedy}") from error
+                check_record(record, EPOCH, where=where, remedy=remedy)
+                records.append(record)
+        except OSError as error:
+            raise InputError(f"cannot read {in_words(error, self.metrics)}") from error
+        return records
+
+    def read_evaluation(self, split: str) -> dict[str, Any]:
+        """What was measured on a split.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        path = self.evaluation_of(split)
+        remedy = f"It is damaged: 'subo evaluate {self.path} --split {split}' writes it again."
+        try:
+            record = read_json(path)
+        except InputError as error:
+            raise InputError(f"{error} {remedy}") from error
+        check_record(record, EVALUATION, where=str(path), remedy=remedy)
+        return record
 
     def write_metrics(self, records: list[dict[str, Any]]) -> None:
         """Replaces the epochs' records."""
@@ -385,7 +424,10 @@ class Run:
                 "every --checkpoint-minutes and when training is stopped."
             )
         try:
-            return torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+            saved = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
+            if not isinstance(saved, dict):
+                raise TypeError(type(saved).__name__)
+            return saved
         except Exception as error:  # what torch raises for a foreign file depends on its bytes
             raise InputError(
                 f"{self.checkpoint} is not a readable checkpoint ({type(error).__name__}). Restore it from a "

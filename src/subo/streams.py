@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
 __all__ = ["standard_streams"]
 
@@ -14,8 +14,9 @@ __all__ = ["standard_streams"]
 class _Stream:
     """A stream that goes on after it failed: the first error is kept, and what is written from then on is lost."""
 
-    def __init__(self, stream: IO[str] | None):
+    def __init__(self, stream: Any):
         self.error: OSError | None = None
+        self._is_ours = stream is None
         if stream is None:  # closed before the program began
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
             stream = open(os.devnull, "w")  # noqa: SIM115 (takes the number of the closed one, which no file may get)
@@ -39,6 +40,11 @@ class _Stream:
                 self._stream.flush()
             except OSError as error:
                 self._fail(error)
+
+    def give_back(self) -> None:
+        """Ends what was begun here."""
+        if self._is_ours:
+            self._stream.close()
 
     def _fail(self, error: OSError) -> None:
         self.error = error
@@ -67,3 +73,5 @@ def standard_streams() -> Iterator[_Stream]:
         yield output
     finally:
         sys.stdout, sys.stderr = before
+        output.give_back()
+        messages.give_back()

@@ -48,6 +48,7 @@ def evaluate_fully(
     seed: int = 0,
     advance: Callable[[str, int], Any] | None = None,
     start: Callable[[str, int], Any] | None = None,
+    notice: Callable[[str], Any] | None = None,
 ) -> Findings:
     """Measures all that there is to measure of a model on held-out data.
 
@@ -65,6 +66,7 @@ def evaluate_fully(
         seed: Of all random numbers.
         advance: Called with a measurement's title and the number of data done, as they are.
         start: Called with each measurement's title and its number of data, before the first.
+        notice: Called with what should be known of the pieces that are there.
 
     Raises:
         InputError: There are fewer than two data, or the model does not describe them.
@@ -90,7 +92,7 @@ def evaluate_fully(
             start(stage.title, sum(len(piece) for piece in stage.pieces))
     with evaluating(model):
         measured = measure_in_stages(
-            stages, folder=folder, identity=identity, minutes=minutes, seed=seed, advance=advance
+            stages, folder=folder, identity=identity, minutes=minutes, seed=seed, advance=advance, notice=notice
         )
     return Findings(measured, plan.usage(), depth, plan.bracket)
 

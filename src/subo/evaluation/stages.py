@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from subo.data import stream
@@ -71,6 +72,7 @@ def measure_in_stages(
     minutes: float | None = None,
     seed: int = 0,
     advance: Callable[[str, int], Any] | None = None,
+    notice: Callable[[str], Any] | None = None,
 ) -> dict[str, Measured]:
     """Makes all measurements that are not there yet, in their order, until time is up.
 
@@ -81,6 +83,7 @@ def measure_in_stages(
         minutes: How long at the most; a piece that has begun is finished, and at least one is made.
         seed: Of all random numbers.
         advance: Called with a stage's title and the number of data done, as they are.
+        notice: Called with a sentence for each piece that is damaged and measured again.
 
     Returns:
         What is known of each stage, by name.
@@ -98,8 +101,13 @@ def measure_in_stages(
         refused = ""
         for number, rows in enumerate(stage.pieces):
             file = folder / _name(stage, rows, seed) if folder is not None else None
+            kept = None
             if file is not None and file.exists():
-                results: Results = load_file(file)
+                kept = _read(file, rows)
+                if kept is None and notice is not None:
+                    notice(f"{file} is damaged, and is measured again")
+            if kept is not None:
+                results: Results = kept
             elif made and minutes is not None and time.monotonic() - started >= 60 * minutes:
                 continue  # pieces further on may be there from an earlier time
             else:
@@ -117,8 +125,7 @@ def measure_in_stages(
                     break
                 made = True
                 if file is not None:
-                    with replacing(file) as temporary:
-                        save_file({name: tensor.contiguous() for name, tensor in results.items()}, temporary)
+                    _write(file, results)
             done.append((rows, results))
             if advance is not None:
                 advance(stage.title, len(rows))
@@ -129,10 +136,35 @@ def measure_in_stages(
 def _prepare(folder: Path, identity: str) -> None:
     """An empty folder of this identity, or the one that has it already."""
     kept = folder / "identity.txt"
-    if not kept.exists() or kept.read_text(encoding="utf-8") != identity:
+    if not kept.is_file() or kept.read_bytes() != identity.encode():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_text(kept, identity)
+
+
+def _write(file: Path, results: Results) -> None:
+    tensors = {name: tensor.contiguous() for name, tensor in results.items()}
+    with replacing(file) as temporary:
+        save_file(tensors, temporary, metadata={"digest": _digest(tensors)})
+
+
+def _read(file: Path, rows: Tensor) -> Results | None:
+    """A piece's results; None where the file is not what was written."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            told = (opened.metadata() or {}).get("digest")  # which older versions did not write
+            results = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dictionary)
+    except (OSError, SafetensorError, LookupError, ValueError):
+        return None
+    fit = all(tensor.ndim == 0 or tensor.shape[-1] == len(rows) for tensor in results.values())
+    return results if results and fit and told in (None, _digest(results)) else None
+
+
+def _digest(tensors: Results) -> str:
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _name(stage: Stage, rows: Tensor, seed: int) -> str:
