@@ -12,6 +12,7 @@ from subo.commands.arguments import check_apart, check_ending
 from subo.experiments import start_run
 from subo.runs import Run
 
+DATA = {"event_shape": [2], "sizes": {"train": 8, "validation": 1, "test": 1}, "kind": "real", "binarize": "none"}
 CONFIG = {"recipe": "vae", "options": {}, "training": {}, "device": {}}
 
 
@@ -21,7 +22,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("t.csv", "train.csv"):
         (tmp_path / name).write_text("a,b\n1,2\n")
-    Run.create("run").write_config({**CONFIG, "data": {"source": str(tmp_path / "train.csv")}})
+    data = {**DATA, "source": str(tmp_path / "train.csv"), "seed": 0, "fingerprint": "0"}
+    Run.create("run").write_config({**CONFIG, "data": data})
     (tmp_path / "run" / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "1.npy", np.zeros((3, 2)))

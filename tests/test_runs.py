@@ -124,13 +124,15 @@ def test_checkpoints_hold_no_code(tmp_path: Path):
 
 
 def test_metrics_are_lines(tmp_path: Path):
+    measured = dict.fromkeys(("bound", "elbo", "rate", "distortion"), 1.0)
+    first, second = ({"epoch": i, "step": i, "seconds": 0.5, "train": measured, "validation": None} for i in (1, 2))
     run = Run.create(tmp_path / "run")
     assert run.read_metrics() == []
-    run.append_metrics({"epoch": 1})
-    run.append_metrics({"epoch": 2})
-    assert run.read_metrics() == [{"epoch": 1}, {"epoch": 2}]
-    run.write_metrics([{"epoch": 1}])
-    assert run.read_metrics() == [{"epoch": 1}]
+    run.append_metrics(first)
+    run.append_metrics(second)
+    assert run.read_metrics() == [first, second]
+    run.write_metrics([first])
+    assert run.read_metrics() == [first]
 
 
 def test_a_system_that_gives_no_more_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
