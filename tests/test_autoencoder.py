@@ -265,11 +265,11 @@ def test_early_stopping_keeps_the_best_epoch():
     [
         ({"likelihood": "bernoulli"}, "row 1 holds"),
         ({"likelihood": "poisson"}, "use the likelihood gaussian"),
-        ({"network": "conv"}, "Use the network 'mlp'"),
+        ({"network": "conv"}, "network must be one of mlp, residual"),
         ({"latent_dim": 0}, "latent_dim must be at least 1"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"validation_fraction": 0.0, "patience": 1}, "no validation data"),
-        ({"device": "abacus"}, "cannot train with device 'abacus'"),
+        ({"device": "abacus"}, "device must be one of"),
         ({"prior": "vamp", "prior_components": 50}, "pseudo-inputs"),
     ],
 )

@@ -459,8 +459,8 @@ def test_settings_that_make_no_sense_together(tmp_path: Path, capsys: pytest.Cap
     assert "equal groups" in message("--bound", "miwae", "--num-samples", 5, "--groups", 2)
     assert "beta" in message("--bound", "iwae", "--num-samples", 5, "--beta", 2)
     assert "local inference" in message("--prior", "vamp", "--inference", "local")
-    assert "latent_dim" in message("--latent-dim", 0)
-    assert "min_scale" in message("--likelihood", "gaussian", "--min-scale", 0)
+    assert "--latent-dim must be at least 1, not 0" in message("--latent-dim", 0)
+    assert "--min-scale must be positive" in message("--likelihood", "gaussian", "--min-scale", 0)
     assert "no KL of its own" in message("--bound", "iwae", "--num-samples", 5, "--kl-warmup-epochs", 2)
     assert "device" in message("--device", "abacus")
 

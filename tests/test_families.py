@@ -204,7 +204,7 @@ def test_the_share_at_the_floor_counts_the_scales_that_lie_there(make, unit):
     "options", [{"min_scale": 0.0}, {"min_scale": -1.0}, {"min_scale": 1.0}, {"scale": 1e-4}, {"scale": 0.0}]
 )
 def test_a_scale_without_a_floor_is_refused(make, options):
-    with pytest.raises(InputError, match="min_scale"):
+    with pytest.raises(InputError, match="min_scale|scale must be positive"):
         make((2,), **options)
 
 
@@ -282,7 +282,7 @@ def test_the_same_number_of_classes_for_all_is_that_number():
 
 
 @pytest.mark.parametrize(
-    "classes, words", [(1, "2 classes, not 1"), ((3, 1), "2 classes, not 1"), ((2, 2, 2), "3 numb")]
+    "classes, words", [(1, "num_classes must be at least 2, not 1"), ((3, 1), "each at least 2"), ((2, 2, 2), "3 numb")]
 )
 def test_numbers_of_classes_that_make_no_sense_are_refused(classes, words):
     with pytest.raises(InputError, match=words):

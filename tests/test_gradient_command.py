@@ -98,7 +98,7 @@ def test_the_command_takes_names_and_another_folder(fitted: Path, tmp_path: Path
         (("--num-samples", "1,x"), "such as 1,8,64"),
         (("--num-samples", "0"), "such as 1,8,64"),
         (("--draws", 3), "at least 10"),
-        (("--batch-size", 0), "at least one datum"),
+        (("--batch-size", 0), "--batch-size must be at least 1, not 0"),
     ],
 )
 def test_the_command_refuses_in_one_line(fitted: Path, argv, words, capsys: pytest.CaptureFixture):

@@ -355,7 +355,7 @@ def test_wrong_shapes_are_refused():
         model.log_px(torch.zeros(2, 5, 2), mask_of(5, 0))
     with pytest.raises(InputError, match="True after a False"):
         model.draw(torch.zeros(1, 3, 2), {"mask": torch.tensor([[True, False, True]])})
-    with pytest.raises(InputError, match="at least one state, not 0"):
+    with pytest.raises(InputError, match="num_states must be at least 1, not 0"):
         HiddenMarkov(0, Bernoulli((2,)))
     with pytest.raises(InputError, match=r"no rsample.*ScoreFunction"):
         model.draw(torch.zeros(4, 5, 2), path=True)

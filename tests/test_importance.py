@@ -249,9 +249,9 @@ def test_the_naive_estimator_needs_many_more_samples_where_the_posterior_is_narr
 @pytest.mark.parametrize("estimator", [log_marginal, log_marginal_from_prior])
 def test_what_cannot_be_estimated_is_refused(estimator):
     model = pca()[0]
-    with pytest.raises(InputError, match="must be at least 1: got 0 and 5000"):
+    with pytest.raises(InputError, match="num_samples must be at least 1, not 0"):
         estimator(model, torch.zeros(3, 5).double(), num_samples=0)
-    with pytest.raises(InputError, match="must be at least 1: got 1000 and 0"):
+    with pytest.raises(InputError, match="max_rows must be at least 1, not 0"):
         estimator(model, torch.zeros(3, 5).double(), max_rows=0)
     with pytest.raises(InputError, match="there are no data"):
         estimator(model, torch.zeros(0, 5).double())
@@ -260,7 +260,7 @@ def test_what_cannot_be_estimated_is_refused(estimator):
 @pytest.mark.parametrize("estimator", [log_marginal, log_marginal_from_prior])
 @unchecked_shapes()
 def test_arrays_are_refused_with_the_way_to_a_tensor(estimator):
-    with pytest.raises(InputError, match="are a tensor, .* not a ndarray: torch.as_tensor"):
+    with pytest.raises(InputError, match="a dense tensor .* not an array .* torch.as_tensor"):
         estimator(pca()[0], np.zeros((3, 5)))
 
 

@@ -227,7 +227,7 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
     "options, message",
     [
         ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"learning_rate": 0.0}, "learning rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"start": torch.zeros(4, 3)}, r"shape \(4, 4\), and has \(4, 3\)"),
         ({"family": Gaussian((3,))}, r"shape \(3,\), and the model's z has the shape \(2,\)"),
         (

@@ -161,7 +161,7 @@ def test_widths_go_on_upwards_and_those_of_layers_that_are_not_there_are_left_ou
     ("settings", "message"),
     [
         ({"latent_dims": ()}, "latent_dims are the sizes of z1"),
-        ({"latent_dims": (3, 0)}, "latent_dims are the sizes of z1"),
+        ({"latent_dims": (3, 0)}, "latent_dims must be numbers, each at least 1"),
         ({"hidden": ()}, "hidden gives the layers' widths"),
         ({"depth": 0}, "depth.*at least 1"),
         ({"network": "conv"}, r"images of shape \(C, H, W\)"),

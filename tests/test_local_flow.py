@@ -129,7 +129,7 @@ def test_what_it_cannot_be_is_refused():
         CouplingFlow((1,))
     with pytest.raises(InputError, match=r"vectors"):
         CouplingFlow((2, 3))
-    with pytest.raises(InputError, match="at least one transform and one hidden unit, not 0"):
+    with pytest.raises(InputError, match="transforms must be at least 1, not 0"):
         CouplingFlow((2,), transforms=0)
     with pytest.raises(InputError, match=r"base is over events of shape \(3,\)"):
         CouplingFlow((2,), base=Gaussian((3,)))

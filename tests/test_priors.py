@@ -122,5 +122,5 @@ def test_the_density_of_a_flow_prior_is_that_of_its_noise_times_the_jacobian(kin
     lambda: FlowPrior(d, transforms=0),
 ], ids=["mixture", "flow"])  # fmt: skip
 def test_a_prior_of_nothing_is_refused(make):
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="must be at least 1, not 0"):
         make()

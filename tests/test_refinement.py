@@ -122,8 +122,8 @@ def test_a_refined_model_is_fitted_and_evaluated(through):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "at least one step and one sample: got 0 steps"),
-        ({"momentum": 1.0}, "momentum at least 0 and below 1"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"momentum": 1.0}, "momentum must be below 1"),
         ({"clip": 0.0}, "must be positive"),
     ],
 )

@@ -108,7 +108,7 @@ def test_data_and_recipe_must_agree(fitted: Path, waves: Path, tmp_path: Path, c
     assert not out.exists()
     assert ".npz, .csv" in assert_refused(capsys, "encode", fitted, waves, "--out", tmp_path / "z.png")
     message = assert_refused(capsys, "forecast", fitted, waves, "--steps", 0, "--out", tmp_path / "f.csv")
-    assert "steps and num_samples must be at least 1: got 0" in message
+    assert "--steps must be at least 1, not 0" in message
 
 
 def test_what_cannot_be_trained_is_refused_before_a_run_is_replaced(

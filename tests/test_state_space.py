@@ -286,7 +286,7 @@ def test_wrong_shapes_are_refused():
         model.checked(torch.zeros(4, 5, 3), mask_of(5, 2, 1))
     with pytest.raises(InputError, match="sequence 2 of 4 is empty"):
         model.filter(torch.zeros(4, 5, 3), mask_of(5, 0, 1, 3))
-    with pytest.raises(InputError, match="at least 1: got 0 and 2"):
+    with pytest.raises(InputError, match="dim must be at least 1, not 0"):
         LinearGaussianStateSpace(0, 2)
     with pytest.raises(InputError, match=r"SharedCovariance is over vectors"):
         SharedCovariance((2, 3))

@@ -259,7 +259,7 @@ def test_names_make_schedules():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"updates": "alternating", "posterior_steps": 0}, "at least one posterior step, not 0"),
+        ({"updates": "alternating", "posterior_steps": 0}, "posterior_steps must be at least 1, not 0"),
         ({"posterior_steps": 5}, "with joint ones 5 means nothing.*use updates alternating"),
         ({"updates": "aggressive", "posterior_steps": 5}, "with aggressive ones 5 means nothing"),
     ],
@@ -270,7 +270,7 @@ def test_options_that_make_no_sense_are_refused(options: dict, message: str):
 
 
 def test_aggressive_needs_steps_to_count():
-    with pytest.raises(InputError, match="must be at least 1: got 0, 100 and 10"):
+    with pytest.raises(InputError, match="window must be at least 1, not 0"):
         Aggressive(window=0)
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from subo.commands.fitting import fit
 from subo.commands.gradients import gradients
@@ -13,7 +13,7 @@ from subo.commands.measuring import compare, evaluate, show
 from subo.commands.sequences import forecast
 from subo.commands.using import encode, reconstruct, sample, score
 from subo.errors import InputError
-from subo.options import fit_signature, recipes_with
+from subo.options import check_options, converted, fit_signature, recipes_with
 
 __all__ = ["command_of", "make_app", "recipe_of"]
 
@@ -31,6 +31,7 @@ def make_app(recipe: str = "vae") -> App:
         version=version("subo"),
         help_format="plaintext",
         help_epilogue="--debug, anywhere, shows the traceback of an error.",
+        default_parameter=Parameter(converter=converted),
     )
 
     def command(**given: Any) -> None:
@@ -59,6 +60,7 @@ def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
         raise InputError(_of_another_recipe(error, tokens) or str(error)) from error
     except CycloptsError as error:
         raise InputError(str(error)) from error
+    check_options(command, bound.arguments)
     if command.__name__ == "command":
         return partial(command, **bound.arguments)  # only what was given: --resume must know
     return partial(command, *bound.args, **bound.kwargs)

@@ -15,6 +15,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from subo.announcements import describe_constants
+from subo.arguments import checked_arguments, checked_settings
 from subo.data import Data, Split, stream
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
@@ -180,7 +181,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             InputError: A value of X has no density under the likelihood, or the settings make no sense together.
             DivergedError: Training met a number that is not finite.
         """
-        wide = torch.tensor(validate_data(self, X, dtype=np.float64, ensure_min_samples=2))
+        settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
+        wide = torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2)))
         check_resolution(wide, where="X", names=_names(self))
         x = wide.float()
         check_values(x, where="X", names=_names(self))
@@ -188,7 +190,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         training, validation = self._split(x, seed)
         kind = kind_of(x)
         likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
-        params: dict[str, Any] = self.get_params(deep=False) | {"likelihood": likelihood}
+        params: dict[str, Any] = settings | {"likelihood": likelihood}
         if likelihood == "categorical" and self.num_classes is None:
             params["num_classes"] = num_classes_of([x])
         options = {name: params[name] for name in inspect.signature(vae).parameters if name in params}
@@ -251,8 +253,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 f"inverse_transform takes latents with {self._n_features_out} columns, as transform gives them, and "
                 f"these have {z.shape[1]}"
             )
-        return decode(self.model_, torch.tensor(z)).numpy()
+        return decode(self.model_, torch.tensor(np.ascontiguousarray(z))).numpy()
 
+    @checked_arguments
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
         """New rows: z from p(z), then x from p(x|z), noise and all.
 
@@ -264,8 +267,6 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             ``(n_samples, D)``, float64, in the order drawn.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise InputError(f"n_samples must be at least 1, not {n_samples}")
         sizes = [len(part) for part in torch.arange(n_samples).split(_CHUNK)]
         with forked(_seed(random_state)), torch.no_grad():
             return torch.cat([self.model_.sample(size)[1].sample() for size in sizes]).double().numpy()
@@ -311,12 +312,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _checked(self, X: Any) -> Split:
         """Rows of a fitted model's kind."""
         check_is_fitted(self)
-        return Split(torch.tensor(validate_data(self, X, dtype=np.float32, reset=False)))
+        return Split(torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float32, reset=False))))
 
     def _split(self, x: torch.Tensor, seed: int) -> tuple[Split, Split | None]:
         """Rows to train on, and those held out, if any."""
-        if not 0 <= self.validation_fraction < 1:
-            raise InputError(f"validation_fraction must be at least 0 and below 1, not {self.validation_fraction}")
         held_out = min(math.ceil(len(x) * self.validation_fraction), len(x) - 1)
         order = torch.randperm(len(x), generator=stream("split", seed))
         return Split(x[order[held_out:]]), Split(x[order[:held_out]]) if held_out else None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from subo.arguments import checked_arguments
 from subo.distributions import Gaussian
 from subo.errors import InputError
 
@@ -26,6 +27,7 @@ class Block(nn.Module):
     posterior: Any
     update: Any
 
+    @checked_arguments
     def __init__(self, prior: nn.Module, posterior: nn.Module, update: nn.Module):
         super().__init__()
         self.prior, self.posterior, self.update = prior, posterior, update
@@ -40,6 +42,7 @@ class Correction(nn.Module):
         proposal: ``(h, features) -> N(a, diag s^2)``, the two set side by side, as features or channels.
     """
 
+    @checked_arguments
     def __init__(self, proposal: nn.Module):
         super().__init__()
         self.proposal = proposal
@@ -59,6 +62,7 @@ class PrecisionWeighted(nn.Module):
         proposal: ``features -> N(m, diag s^2)``.
     """
 
+    @checked_arguments
     def __init__(self, proposal: nn.Module):
         super().__init__()
         self.proposal = proposal
@@ -87,6 +91,7 @@ class Update(nn.Module):
         network: ``(N, *state) -> (N, *next state)``.
     """
 
+    @checked_arguments
     def __init__(self, project: nn.Module, network: nn.Module):
         super().__init__()
         self.project, self.network = project, network
@@ -106,6 +111,7 @@ class BottomUp(nn.Module):
         [(5, 2), (5, 4)]
     """
 
+    @checked_arguments
     def __init__(self, *stages: nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(stages)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from subo import context as contexts
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.families import Family
 
@@ -36,6 +37,7 @@ class Conditional(nn.Module):
         torch.Size([3, 2])
     """
 
+    @checked_arguments
     def __init__(self, family: Family, network: nn.Module):
         super().__init__()
         self.family = family
@@ -63,6 +65,7 @@ class Local(nn.Module):
         torch.Size([3, 2])
     """
 
+    @checked_arguments
     def __init__(self, family: Family, num_data: int, *, first: int = 0):
         super().__init__()
         self.family = family
@@ -101,6 +104,7 @@ class Given(nn.Module):
         torch.Size([3, 2])
     """
 
+    @checked_arguments
     def __init__(self, family: Family, params: Float[Tensor, "B ..."]):
         super().__init__()
         self.family = family

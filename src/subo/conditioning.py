@@ -15,6 +15,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
 from subo import context as contexts
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.families import Family
 
@@ -40,6 +41,7 @@ class Labelled(nn.Module):
         torch.Size([3, 64])
     """
 
+    @checked_arguments
     def __init__(self, network: nn.Module, *, num_labels: int, planes: bool = False):
         super().__init__()
         self.network = network
@@ -116,6 +118,7 @@ class ByLabel(nn.Module):
         torch.Size([3, 2])
     """
 
+    @checked_arguments
     def __init__(self, family: Family, *, num_labels: int):
         super().__init__()
         self.family = family

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
+from subo.arguments import accepted
 from subo.context import check_rows
 from subo.errors import InputError
 from subo.sequences import padded, positions
@@ -210,7 +211,7 @@ def as_split(data: Any) -> Split:
     if isinstance(data, Split):
         return data
     if isinstance(data, Tensor):
-        return Split(data)
+        return Split(accepted("data", data, Tensor))
     mend = {
         "Data": "name the part: data.test",
         "ndarray": "torch.from_numpy(x).float()",

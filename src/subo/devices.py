@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.processes import keep_together
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["evaluating", "make_fabric", "place"]
+
+DeviceName = Literal["auto", "cpu", "cuda", "gpu", "mps"]
+PrecisionName = Literal["32-true", "64-true", "16-mixed", "bf16-mixed"]
+StrategyName = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
 
 
 def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -34,8 +39,13 @@ def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor
     return x.to(like), placed
 
 
+@checked_arguments
 def make_fabric(
-    *, device: str = "auto", precision: str = "32-true", processes: int = 1, strategy: str = "auto"
+    *,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "32-true",
+    processes: int = 1,
+    strategy: StrategyName = "auto",
 ) -> "Fabric":
     """Makes the Fabric that moves, wraps and launches.
 
@@ -44,14 +54,14 @@ def make_fabric(
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
-        precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed``, ``bf16-mixed``.
+        precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
         processes: How many processes share each batch.
         strategy: Fabric's name of how they do; ``auto`` is data-parallel for several processes.
 
     Raises:
-        InputError: This machine has no such device, or Fabric does not know a word.
+        InputError: This machine has no such device, or not that many of them, or a word is not known.
     """
-    _check_there(device)
+    _check_there(device, precision)
     logger = logging.getLogger("lightning_fabric")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     environment = dict(os.environ)
@@ -73,10 +83,16 @@ def make_fabric(
         ) from error
 
 
-def _check_there(device: str) -> None:
+def _check_there(device: str, precision: str) -> None:
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if precision == "16-mixed" and (device == "cpu" or not gpu):
+        raise InputError(
+            "precision 16-mixed is for GPUs, whose gradients it scales, and this would run on the CPU: bf16-mixed runs "
+            "on both, in the same memory."
+        )
     there = {
         "cuda": torch.cuda.is_available,
-        "gpu": lambda: torch.cuda.is_available() or torch.backends.mps.is_available(),
+        "gpu": lambda: gpu,
         "mps": torch.backends.mps.is_available,
     }.get(device)
     if there is not None and not there():

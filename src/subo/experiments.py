@@ -1,5 +1,6 @@
 """Experiments: a run from data to figures, and a run read back. What the command line does, as functions."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from subo.announcements import announce, conclude
+from subo.arguments import checked_settings
 from subo.bounds import ELBO, reported
 from subo.conditionals import Local
 from subo.data import Data, Split
@@ -30,6 +32,7 @@ from subo.nonfinite import encoded
 from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
+from subo.recipes import RECIPES
 from subo.runs import Run
 from subo.settings import built, resolved
 from subo.sources import load
@@ -127,6 +130,7 @@ def start_run(
     Returns:
         The experiment and its history; None in all processes but the first.
     """
+    options, training = _settings(recipe, options or {}, training or {})
     fabric = make_fabric(**(device or {}))
     fabric.launch()
     if fabric.is_global_zero:
@@ -138,9 +142,8 @@ def start_run(
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
         )
-    asked = options or {}
-    data = data_in_levels(data, asked)
-    settings = resolved(recipe, asked, data)
+    data = data_in_levels(data, options)
+    settings = resolved(recipe, options, data)
     config = {
         "subo": version("subo"),
         "recipe": recipe,
@@ -151,14 +154,14 @@ def start_run(
             **data.describe(),
             "feature_names": data.feature_names,
         },
-        "training": {**(training or {}), "seed": seed},
+        "training": {**training, "seed": seed},
         "device": dict(device or {}),
     }
     objective = built(config, data)
 
     def tell() -> None:
         if progress:
-            chosen = asked.get("likelihood", "auto") == "auto"
+            chosen = options.get("likelihood", "auto") == "auto"
             announce(config, objective, chosen=chosen, constant=data.constant_features())
 
     experiment = Experiment(Run(out), config, objective)
@@ -178,6 +181,16 @@ def _check_apart(out: Path, source: str | Path) -> None:
         )
 
 
+def _settings(
+    recipe: str, options: Mapping[str, Any], training: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a recipe and of training, checked before anything is touched."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    of_recipe, of_fit = (inspect.signature(function).parameters for function in (RECIPES[recipe], fit))
+    return checked_settings(of_recipe, options), checked_settings(of_fit, training)
+
+
 def resume_run(
     out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False
 ) -> tuple[Experiment, History] | None:
@@ -193,7 +206,7 @@ def resume_run(
     """
     run = Run.open(out, finished=False)
     config = run.read_config()
-    config["training"].update(changes or {})
+    config["training"].update(_settings(config["recipe"], {}, changes or {})[1])
     fabric = make_fabric(**config["device"])
     fabric.launch()
     experiment = Experiment(run, config, _rebuilt(run, config))

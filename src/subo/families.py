@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent
 
+from subo.arguments import checked_arguments
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Categorical as CategoricalDistribution
 from subo.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
@@ -88,6 +89,7 @@ class Bernoulli(nn.Module):
         tensor([0.1250])
     """
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int]):
         super().__init__()
         self.event_shape = Size(event_shape)
@@ -111,10 +113,9 @@ class ContinuousBernoulli(nn.Module):
         min_scale: s, in [0, 1]'s units; None leaves the density unbounded.
     """
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, min_scale: float | None = 1e-3):
         super().__init__()
-        if min_scale is not None and not 0 < min_scale < 1:
-            raise InputError(f"min_scale must be between 0 and 1, not {min_scale}: without it densities are unbounded")
         self.event_shape = Size(event_shape)
         self.num_params = self.event_shape.numel()
         self.min_scale = min_scale
@@ -159,12 +160,11 @@ class Categorical(nn.Module):
 
     impossible: Tensor | None
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, num_classes: int | Sequence[int]):
         super().__init__()
         self.event_shape = Size(event_shape)
         counts = [num_classes] if isinstance(num_classes, int) else list(num_classes)
-        if min(counts, default=0) < 2:
-            raise InputError(f"a categorical needs at least 2 classes, not {min(counts, default=0)}")
         if not isinstance(num_classes, int) and self.event_shape != (len(counts),):
             raise InputError(
                 f"{len(counts)} numbers of classes came for data of shape {tuple(event_shape)}: give one for each "
@@ -190,6 +190,7 @@ class OneHotCategorical(nn.Module):
         num_classes: How many values each can take.
     """
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, num_classes: int):
         super().__init__()
         if num_classes < 2:
@@ -214,6 +215,7 @@ class Poisson(nn.Module):
         event_shape: Shape of one event.
     """
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int]):
         super().__init__()
         self.event_shape = Size(event_shape)

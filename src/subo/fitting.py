@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from subo.arguments import checked_arguments
 from subo.batches import Batch, batches, num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
@@ -40,6 +41,7 @@ __all__ = ["fit"]
 _CLIP = 100.0  # where there are far values; other gradients are rarely as large
 
 
+@checked_arguments
 def fit(
     objective: Objective,
     data: Data | Split | Tensor,
@@ -122,15 +124,7 @@ def fit(
         >>> len(history.epochs), history.stopped_by
         (2, 'epochs')
     """
-    if not isinstance(objective, Objective):
-        raise InputError(
-            f"fit trains an Objective, a model with its bound, and {type(objective).__name__} came: "
-            "fit(Objective(model), data)"
-        )
     training, validation = _splits(data)
-    for name, value in (("epochs", epochs), ("minutes", minutes), ("patience", patience), ("clip", clip)):
-        if value is not None and not value > 0:
-            raise InputError(f"{name} must be positive, not {value}")
     if patience is not None and validation is None:
         raise InputError(
             "patience counts epochs without a better validation bound, and there are no validation data"

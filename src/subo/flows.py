@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
+from subo.arguments import checked_arguments
 from subo.distributions import Flow
 from subo.errors import InputError
 from subo.families import checked
@@ -113,6 +114,7 @@ class InverseAutoregressiveFlow(nn.Module):
         hidden: Widths of each map's network.
     """
 
+    @checked_arguments
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -144,6 +146,7 @@ class NeuralSplineFlow(nn.Module):
         bins: Pieces of each spline.
     """
 
+    @checked_arguments
     def __init__(
         self,
         event_shape: Sequence[int],

@@ -14,6 +14,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints, kl_divergence, register_kl
 
 from subo import parts
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.families import Family
 from subo.model import Factor, sum_layers
@@ -40,6 +41,7 @@ class Child(nn.Module):
         torch.Size([7, 2])
     """
 
+    @checked_arguments
     def __init__(self, family: Family, network: nn.Module, *parents: str):
         super().__init__()
         if not parents:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
+from subo.arguments import checked_arguments
 from subo.distributions import Categorical
 from subo.errors import InputError
 from subo.families import Family
@@ -125,6 +126,7 @@ class HiddenMarkov(nn.Module):
         True
     """
 
+    @checked_arguments
     def __init__(
         self, num_states: int, family: Family, *, posterior: nn.Module | None = None, length: int | None = None
     ):

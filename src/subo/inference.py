@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from subo import context as contexts
+from subo.arguments import checked_arguments
 from subo.bounds import ELBO, Bound
 from subo.conditionals import Given
 from subo.devices import evaluating, place
@@ -52,6 +53,7 @@ class Inferred:
     steps: Integer[Tensor, " N"]
 
 
+@checked_arguments
 def infer(
     model: VAE,
     x: Float[Tensor, "N ..."],

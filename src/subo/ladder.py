@@ -14,6 +14,7 @@ from torch.distributions import Distribution, constraints
 
 from subo import context as contexts
 from subo import parts
+from subo.arguments import checked_arguments
 from subo.blocks import Block
 from subo.errors import InputError
 from subo.graphs import Unfolded
@@ -71,6 +72,7 @@ class Ladder(nn.Module):
     bottom_up: Any
     likelihood: Any
 
+    @checked_arguments
     def __init__(self, blocks: Sequence[Block], bottom_up: nn.Module, likelihood: nn.Module, *, start: Tensor):
         super().__init__()
         if not blocks:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.model import VAE
 from subo.priors import StandardNormal
@@ -123,6 +124,7 @@ class MeanFieldPosterior(nn.Module):
         return 0.5 * (precision.diagonal().log().sum() - torch.linalg.slogdet(precision).logabsdet)
 
 
+@checked_arguments
 def probabilistic_pca(dim: int, latent_dim: int) -> VAE:
     """Probabilistic PCA as a VAE, with its exact posterior.
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 
+from subo.arguments import checked_arguments
 from subo.distributions import Flow
 from subo.errors import InputError
 from subo.families import Family, checked
@@ -51,6 +52,7 @@ class CouplingFlow(nn.Module):
 
     fixed: Tensor
 
+    @checked_arguments
     def __init__(
         self, event_shape: Sequence[int], *, transforms: int = 4, hidden: int = 16, base: Family | None = None
     ):

@@ -17,6 +17,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, MultivariateNormal
 from torch.distributions import Laplace as TorchLaplace
 
+from subo.arguments import checked_arguments
 from subo.distributions import Gaussian as GaussianDistribution
 from subo.errors import InputError
 from subo.families import checked, fields, independent
@@ -128,6 +129,7 @@ class Gaussian(nn.Module):
         (torch.Size([5]), torch.Size([2]))
     """
 
+    @checked_arguments
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -161,6 +163,7 @@ class Laplace(nn.Module):
         unit: As in :class:`Gaussian`.
     """
 
+    @checked_arguments
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -196,6 +199,7 @@ class FullRankGaussian(nn.Module):
 
     rows_and_columns: Tensor
 
+    @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, min_scale: float = 1e-3):
         super().__init__()
         self.event_shape = Size(event_shape)

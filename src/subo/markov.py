@@ -12,6 +12,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo import parts
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.model import Factor, divergence
 from subo.steps import check_mask, masked
@@ -253,6 +254,7 @@ class Markov(nn.Module):
         torch.Size([2, 3, 2])
     """
 
+    @checked_arguments
     def __init__(self, initial: nn.Module, transition: nn.Module, *, length: int | None = None):
         super().__init__()
         self.initial = initial

@@ -7,6 +7,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn.functional import conv_transpose2d, pad
 
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 
 __all__ = ["ACTIVATIONS", "Offset", "Standardize", "Tanh", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
@@ -49,6 +50,7 @@ def _behind_layer(activation: nn.Module) -> nn.Module:
     return Tanh(overwrites=True) if type(activation) is Tanh else activation
 
 
+@checked_arguments
 def mlp(
     in_features: int,
     out_features: int,
@@ -88,6 +90,7 @@ class Residual(nn.Module):
         return x + self.branch(x)
 
 
+@checked_arguments
 def residual_mlp(
     in_features: int,
     out_features: int,
@@ -160,6 +163,7 @@ def _image(shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int
     return shape[0], shape[1], shape[2]
 
 
+@checked_arguments
 def conv_encoder(
     image_shape: Sequence[int],
     out_features: int,
@@ -185,6 +189,7 @@ def conv_encoder(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features))
 
 
+@checked_arguments
 def conv_decoder(
     in_features: int,
     image_shape: Sequence[int],

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.bounds import ELBO, Bound, reported
 from subo.errors import InputError
 from subo.gradients import GradientEstimator, Pathwise
@@ -68,6 +69,7 @@ class Objective(nn.Module):
         torch.Size([3])
     """
 
+    @checked_arguments
     def __init__(
         self,
         model: LatentVariableModel,

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import docstring_parser
-from cyclopts import Parameter, Token
+from cyclopts import CoercionError, Parameter, Token, convert
 
+from subo.arguments import checked_settings
 from subo.devices import make_fabric
 from subo.errors import InputError
 from subo.fitting import fit
 from subo.recipes import RECIPES
 from subo.sources import load
 
-__all__ = ["fit_signature", "grouped", "recipes_with"]
+__all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_with"]
 
 # What the program itself gives, and what a command line has no words for.
 _NOT_OPTIONS = {
@@ -85,6 +86,40 @@ def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def check_options(command: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuses numbers of which a command can make no sense, before it touches anything.
+
+    Args:
+        command: The command; its parameters are options.
+        given: Its arguments by name.
+
+    Raises:
+        InputError: Names the option, what was expected and what came.
+    """
+    checked_settings(inspect.signature(command).parameters, given, owner=command.__name__, flag=True)
+
+
+def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Words of the command line as values; whole numbers stay whole, where cyclopts would round 2.5 to 2.
+
+    Args:
+        kind: The option's type.
+        tokens: The words.
+    """
+
+    def one(kind: Any, word: str) -> Any:
+        if kind is int and ("." in word or "e" in word.lower()) and word[:2].lower() != "0x":
+            if not float(word).is_integer():
+                raise CoercionError(msg=f"expected a whole number and got {word}: fractions are not rounded")
+            return int(float(word))
+        try:
+            return convert(kind, [word])
+        except CoercionError as error:
+            raise ValueError(word) from error  # which cyclopts tells with the option's name
+
+    return convert(kind, tokens, converter=one)
+
+
 def recipes_with(option: str) -> list[str]:
     """The recipes that have a setting such as ``--merge``, or ``--no-merge``.
 
@@ -146,6 +181,9 @@ def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int,
 
 def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     """``200,200`` as numbers; nothing as none."""
+    if len(tokens) > 1:
+        given = " and ".join(token.value for token in tokens)
+        raise ValueError(f"{tokens[0].keyword} was given {len(tokens)} times, {given}: give all between commas, once")
     text = tokens[0].value
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())

@@ -13,6 +13,7 @@ from torch.distributions import (
     MixtureSameFamily,
 )
 
+from subo.arguments import checked_arguments
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Flow, OneHotCategorical
 from subo.distributions import StandardNormal as StandardNormalDistribution
@@ -36,6 +37,7 @@ class StandardNormal(nn.Module):
 
     zeros: Tensor
 
+    @checked_arguments
     def __init__(self, *event_shape: int):
         super().__init__()
         self.register_buffer("zeros", torch.zeros(event_shape), persistent=False)
@@ -52,6 +54,7 @@ class BernoulliPrior(nn.Module):
         trainable: Whether their probabilities are learned.
     """
 
+    @checked_arguments
     def __init__(self, *event_shape: int, trainable: bool = True):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(event_shape), requires_grad=trainable)
@@ -69,6 +72,7 @@ class CategoricalPrior(nn.Module):
         trainable: Whether their probabilities are learned.
     """
 
+    @checked_arguments
     def __init__(self, dim: int, *, num_classes: int, trainable: bool = True):
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(dim, num_classes), requires_grad=trainable)
@@ -88,6 +92,7 @@ class GaussianMixture(nn.Module):
             have the same gradient for ever.
     """
 
+    @checked_arguments
     def __init__(
         self,
         dim: int,
@@ -129,6 +134,7 @@ class VampPrior(nn.Module):
         limits: The pseudo-inputs are kept in this interval, where the encoder has seen data; none for real data.
     """
 
+    @checked_arguments
     def __init__(
         self,
         posterior: nn.Module,
@@ -174,6 +180,7 @@ class FlowPrior(nn.Module):
         hidden: Widths of each map's network.
     """
 
+    @checked_arguments
     def __init__(
         self,
         dim: int,

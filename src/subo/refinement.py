@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from subo import context as contexts
+from subo.arguments import checked_arguments
 from subo.bounds import ELBO, Bound
 from subo.errors import InputError
 from subo.families import Family
@@ -55,6 +56,7 @@ class Refined(nn.Module):
         torch.Size([1, 3])
     """
 
+    @checked_arguments
     def __init__(
         self,
         model: VAE,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.data import Binarize, Data, Split
 from subo.errors import InputError
 from subo.files import replacing
@@ -27,6 +28,7 @@ __all__ = ["Part", "load", "load_rows", "save_array", "save_sequences"]
 Part = Literal["all", "train", "validation", "test"]
 
 
+@checked_arguments
 def load(
     source: str | Path,
     *,

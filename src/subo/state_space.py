@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.errors import InputError
 from subo.markov import Markov, MarkovDistribution
@@ -115,6 +116,7 @@ class LinearGaussianStateSpace(nn.Module):
         True
     """
 
+    @checked_arguments
     def __init__(self, dim: int, latent_dim: int, *, length: int | None = None):
         super().__init__()
         if dim < 1 or latent_dim < 1:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from subo.arguments import checked_arguments
 from subo.context import check_rows
 from subo.errors import InputError
 from subo.families import Family
@@ -154,6 +155,7 @@ class Emission(nn.Module):
         (torch.Size([5]), torch.Size([7, 3]))
     """
 
+    @checked_arguments
     def __init__(self, family: Family, network: nn.Module):
         super().__init__()
         self.family = family

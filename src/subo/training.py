@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from subo.arguments import checked_arguments
 from subo.batches import Batch
 from subo.context import check_rows
 from subo.devices import make_fabric
@@ -75,6 +76,7 @@ class Step:
     gradient_norm: float | None
 
 
+@checked_arguments
 def train(
     objective: Objective,
     batches: Iterable[Any],

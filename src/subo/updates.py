@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 import torch
 from torch import nn
 
+from subo.arguments import checked_arguments
 from subo.errors import InputError
 from subo.objective import Loss, Objective
 
@@ -75,6 +76,7 @@ class Alternating(Updates):
 
     name = "alternating"
 
+    @checked_arguments
     def __init__(self, posterior_steps: int = 1):
         if posterior_steps < 1:
             raise InputError(f"alternating updates need at least one posterior step, not {posterior_steps}")
@@ -105,6 +107,7 @@ class Aggressive(Updates):
 
     name = "aggressive"
 
+    @checked_arguments
     def __init__(self, *, window: int = 10, max_steps: int = 100, model_steps: int = 10):
         if min(window, max_steps, model_steps) < 1:
             raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
@@ -152,6 +153,7 @@ class Comparison:
         return cls(rows, split, num_data, num_samples, seed, means)
 
 
+@checked_arguments
 def compare(
     models: Mapping[str, LatentVariableModel],
     split: Split,

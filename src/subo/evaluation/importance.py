@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.context import check_rows
 from subo.errors import InputError
 from subo.evaluation.pareto import WeightTail
@@ -91,6 +92,7 @@ class WeightSums:
         return ((self.count / self.effective_sample_size - 1).clamp(min=0) / (self.count - 1)).sqrt()
 
 
+@checked_arguments
 @torch.no_grad()
 def log_marginal(
     model: LatentVariableModel,

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo import context as contexts
+from subo.arguments import checked_arguments
 from subo.evaluation.importance import WeightSums, data_at_a_time, split_context
 from subo.model import LatentVariableModel
 from subo.typing import Context
@@ -34,6 +35,7 @@ class PriorEstimate:
     num_samples: int
 
 
+@checked_arguments
 @torch.no_grad()
 def log_marginal_from_prior(
     model: LatentVariableModel,

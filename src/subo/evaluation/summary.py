@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.batches import batches
 from subo.data import Split, as_split
 from subo.devices import evaluating, place
@@ -150,6 +151,7 @@ class Evaluation:
         )
 
 
+@checked_arguments
 @torch.no_grad()
 def score(
     model: LatentVariableModel,
@@ -232,6 +234,7 @@ def evaluate(
     return measure(model, split, name=name, num_samples=num_samples, seed=seed, advance=advance)[0]
 
 
+@checked_arguments
 def measure(
     model: LatentVariableModel,
     split: Split | Tensor,

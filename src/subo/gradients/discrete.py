@@ -10,6 +10,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Independent
 from torch.distributions import OneHotCategorical as TorchOneHotCategorical
 
+from subo.arguments import checked_arguments
 from subo.bounds import Bound
 from subo.errors import InputError
 from subo.gradients.estimator import GradientEstimator
@@ -57,6 +58,7 @@ class GumbelSoftmax(GradientEstimator):
 
     biased = "z is differentiated as if it were a softmax of its noise"
 
+    @checked_arguments
     def __init__(self, temperature: float = 0.5):
         super().__init__()
         if not temperature > 0:

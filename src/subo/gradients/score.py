@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from subo.arguments import checked_arguments
 from subo.bounds import ELBO, IWAE, Bound
 from subo.errors import InputError
 from subo.gradients.estimator import GradientEstimator, needs_samples
@@ -55,6 +56,7 @@ class ScoreFunction(GradientEstimator):
     variance: Tensor
     steps: Tensor
 
+    @checked_arguments
     def __init__(
         self,
         baseline: Literal["none", "mean", "leave-one-out"] | nn.Module = "leave-one-out",

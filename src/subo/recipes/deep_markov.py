@@ -6,6 +6,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.errors import InputError
@@ -35,6 +36,7 @@ TransitionName = Literal["gated", "mlp", "linear"]
 ChainGradientName = Literal["pathwise", "sticking-the-landing", "dreg", "score-function"]
 
 
+@checked_arguments
 def deep_markov(
     event_shape: Sequence[int],
     *,

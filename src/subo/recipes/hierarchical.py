@@ -7,6 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.errors import InputError
 from subo.families import Bernoulli, ContinuousBernoulli, Poisson
@@ -37,6 +38,7 @@ __all__ = ["hierarchical"]
 LayeredGradientName = Literal["pathwise", "score-function"]
 
 
+@checked_arguments
 def hierarchical(
     event_shape: Sequence[int],
     *,

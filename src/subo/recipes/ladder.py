@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
 from subo.conditionals import Conditional
 from subo.errors import InputError
@@ -41,6 +42,7 @@ Activation = Callable[[], nn.Module]
 _FLOOR = 0.01  # of the latents' scales
 
 
+@checked_arguments
 def ladder(
     event_shape: Sequence[int],
     *,

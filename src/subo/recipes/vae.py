@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.conditioning import ByLabel, Stack, labelled
 from subo.errors import InputError
@@ -43,6 +44,7 @@ from subo.spread import moments
 __all__ = ["vae"]
 
 
+@checked_arguments
 def vae(
     event_shape: Sequence[int],
     *,
