@@ -22,9 +22,9 @@ from subo.figures.gradients import gradient_variances, signal_to_noise_curves
 
 
 def test_curves_leave_out_what_is_lost_in_the_noise():
-    ratios = np.array([[0.5, 0.1], [0.01, 0.2]])  # and their errors
-    curves = {"phi": {"one": ratios, "other": np.array([[1.0, 2.0], [0.1, 0.1]])}}
-    curves["theta"] = {"one": np.full((2, 2), np.nan)}
+    ratios = np.array([[0.5, 0.1], [0.4, 0.0], [0.6, 0.3]])  # and the ends of their intervals
+    curves = {"phi": {"one": ratios, "other": np.array([[1.0, 2.0], [0.9, 1.8], [1.1, 2.2]])}}
+    curves["theta"] = {"one": np.full((3, 2), np.nan)}
     figure = signal_to_noise_curves([1, 8], curves, biased={"other"})
     figure.canvas.draw()
     assert len(figure.axes) == 2

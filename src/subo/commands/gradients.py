@@ -124,22 +124,27 @@ def _print_tables(records: Sequence["GradientStatistics"]) -> None:
     for part in dict.fromkeys(record.part for record in records):
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
         table.add_column(f"{part}, {_WHOSE[part]}", no_wrap=True)
-        for name in ("K", "variance", "|mean|", "+-", "signal/noise", "bias z", "ms"):
+        for name in ("K", "variance", "|mean|, 95%", "signal/noise, 95%", "bias z", "ms"):
             table.add_column(name, justify="right", no_wrap=True)
         last = None
         for r in (record for record in records if record.part == part):
             if last not in (None, r.num_samples):
                 table.add_row()
             last = r.num_samples
-            numbers = [_short(value) for value in (r.variance, r.mean_norm, r.mean_norm_se, r.signal_to_noise)]
+            numbers = [
+                _short(r.variance),
+                _within(r.mean_norm, r.mean_norm_low, r.mean_norm_high),
+                _within(r.signal_to_noise, r.signal_to_noise_low, r.signal_to_noise_high),
+            ]
             bias = "-" if r.bias is None else f"{r.bias:+.1f}"
             name = f"{r.estimator} *" if r.biased else r.estimator
             table.add_row(name, str(r.num_samples), *numbers, bias, f"{1000 * r.seconds:.2f}")
         Console(width=_COLUMNS).print(table)
         print()
     _say_wrapped(
-        "variance: per parameter. signal/noise: |mean| / sqrt(trace of the covariance). bias z: difference from the "
-        "reference (-) in standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
+        "variance: per parameter. signal/noise: |mean| / sqrt(trace of the covariance). In brackets 95% intervals; "
+        "alone where they reach 0: these draws do not tell the mean from none. bias z: difference from the reference "
+        "(-) in standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
     )
     for name, remark in dict.fromkeys((record.estimator, record.biased) for record in records if record.biased):
         _say_wrapped(f"* {name}: {remark}.")
@@ -179,16 +184,17 @@ def _print_words(records: Sequence["GradientStatistics"]) -> None:
 
 
 def _trend(first: "GradientStatistics", last: "GradientStatistics") -> str:
-    """Whether phi's signal-to-noise ratio rises or falls with K, beyond two standard errors."""
+    """Whether phi's signal-to-noise ratio rises or falls with K, beyond both intervals."""
     ends = f"from K = {first.num_samples} to {last.num_samples}"
-    values = " to ".join(f"{_short(r.signal_to_noise)} +- {_short(r.signal_to_noise_se)}" for r in (first, last))
-    error = math.hypot(first.signal_to_noise_se, last.signal_to_noise_se)
-    difference = last.signal_to_noise - first.signal_to_noise
-    if not abs(difference) > 2 * error or not min(first.signal_to_noise, last.signal_to_noise) > 0:
-        return f"{first.estimator}: {ends} phi's signal-to-noise ratio cannot be told to change ({values})."
-    way = "rises" if difference > 0 else "falls"
-    power = math.log(last.signal_to_noise / first.signal_to_noise) / math.log(last.num_samples / first.num_samples)
-    return f"{first.estimator}: {ends} phi's signal-to-noise ratio {way} as K^{power:.2f}, from {values}."
+    of = [(r.signal_to_noise, r.signal_to_noise_low, r.signal_to_noise_high) for r in (first, last)]
+    values = " to ".join(_within(*each) for each in of)
+    (start, start_low, start_high), (end, end_low, end_high) = of
+    if start_low <= end_high and end_low <= start_high:
+        return f"{first.estimator}: {ends} phi's signal-to-noise ratio cannot be told to change (95%: {values})."
+    way, power = "rises" if end_low > start_high else "falls", ""
+    if start and end and min(start_low, end_low) > 0:
+        power = f" as K^{math.log(end / start) / math.log(last.num_samples / first.num_samples):.2f}"
+    return f"{first.estimator}: {ends} phi's signal-to-noise ratio {way}{power}, from {values}."
 
 
 def _save(records: Sequence["GradientStatistics"], counts: Sequence[int], table: Path, picture: Path) -> None:
@@ -205,8 +211,12 @@ def _save(records: Sequence["GradientStatistics"], counts: Sequence[int], table:
     parts = dict.fromkeys(record.part for record in records)
     biased = {record.estimator for record in records if record.biased}
     if len(counts) > 1:
-        found = {(r.part, r.estimator, r.num_samples): (r.signal_to_noise, r.signal_to_noise_se) for r in records}
-        names, none = dict.fromkeys(record.estimator for record in records), (np.nan, np.nan)
+        found = {
+            (r.part, r.estimator, r.num_samples): (r.signal_to_noise, r.signal_to_noise_low, r.signal_to_noise_high)
+            for r in records
+            if r.signal_to_noise is not None
+        }
+        names, none = dict.fromkeys(record.estimator for record in records), (np.nan,) * 3
         curves = {
             part: {name: np.array([found.get((part, name, count), none) for count in counts]).T for name in names}
             for part in parts
@@ -225,3 +235,9 @@ def _say_wrapped(text: str) -> None:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"
+
+
+def _within(value: float | None, low: float, high: float) -> str:
+    """A number with its interval; of one that reaches 0 the interval alone."""
+    ends = f"{_short(low)} to {_short(high)}"
+    return f"{_short(value)} ({ends})" if value is not None and low > 0 else ends

@@ -16,6 +16,7 @@ from subo.data import stream
 from subo.devices import evaluating
 from subo.errors import InputError
 from subo.evaluation.gradient_draws import GradientDraws, standard_estimators
+from subo.evaluation.gradient_signal import signal_of
 from subo.gradients import GradientEstimator
 from subo.model import VAE
 from subo.randomness import forked
@@ -24,6 +25,7 @@ from subo.typing import Context
 __all__ = ["GradientStatistics", "gradient_statistics", "refusals"]
 
 _FEWEST = 10  # draws
+_BLOCKS = 8  # of the first half, whose means are kept
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,17 @@ class GradientStatistics:
         num_samples: K.
         part: ``phi``, the posterior's parameters (also those that a VampPrior shares), or ``theta``, all others.
         variance: Per parameter, ``trace(Cov g) / count``.
-        mean_norm: ``|E g|``. The square of the mean's norm is too large by ``trace(Cov g) / n`` on average, which is
-            subtracted; 0 where that leaves nothing.
-        mean_norm_se: Its standard error, by the spread of g along its mean.
+        squared_norm: ``|E g|^2``, estimated without bias: where there is hardly a mean it may be below 0.
+        mean_norm: ``|E g|``, its root; None where there is none.
+        mean_norm_low: Lower end of a 95% interval; 0 where the draws do not tell the mean from none. See
+            :func:`~subo.evaluation.gradient_signal.signal_of`.
+        mean_norm_high: Its upper end.
         signal_to_noise: ``|E g| / sqrt(trace(Cov g))``, that of the vector. (Rainforth et al., 2018, section 3, take
             ``|mean| / sd`` parameter by parameter, which scales with K alike. But where that is small, noise alone
-            makes it ``1 / sqrt(n)``, and what a step of training gains hangs on the vector.)
-        signal_to_noise_se: Its standard error, by those of `mean_norm` and of the trace. A few large weights can make
-            either: where this is much of the ratio, or changes with the seed, take more draws.
+            makes it ``1 / sqrt(n)``, and what a step of training gains hangs on the vector.) None where `mean_norm` is.
+        signal_to_noise_low: Lower end of a 95% interval. A few large weights can make the trace, and then it is too
+            narrow: where the ratio changes with the seed, take more draws.
+        signal_to_noise_high: Its upper end.
         bias: Against the reference, in standard errors of the difference: up to 3 in size, nothing speaks for one (of
             a hundred such numbers one will be beyond 3 by chance, hardly any beyond 4). The first half of the draws
             gives two directions, the reference's mean and the difference of the means; along each the second half's
@@ -59,10 +64,13 @@ class GradientStatistics:
     num_samples: int
     part: str
     variance: float
-    mean_norm: float
-    mean_norm_se: float
-    signal_to_noise: float
-    signal_to_noise_se: float
+    squared_norm: float
+    mean_norm: float | None
+    mean_norm_low: float
+    mean_norm_high: float
+    signal_to_noise: float | None
+    signal_to_noise_low: float
+    signal_to_noise_high: float
     bias: float | None
     seconds: float
     draws: int
@@ -118,7 +126,7 @@ def gradient_statistics(
     The model is in evaluation mode and does not change. Each estimator is copied; the copy's baseline is fitted to
     the batch for 200 steps, by running means and by the surrogate's own regression, and stays as it is from then
     on: the gradients are independent and of one distribution, as good as the baseline becomes. Of a
-    :class:`~subo.conditionals.Local` posterior only the batch's rows count. No gradient is kept: memory takes a few
+    :class:`~subo.conditionals.Local` posterior only the batch's rows count. No gradient is kept: memory takes ten
     vectors of the size of the parameters for each estimator, however many draws.
 
     Args:
@@ -210,6 +218,9 @@ class _Tally:
         self.name, self.draws, self.seed = name, draws, seed
         self.moments = {part: _Moments() for part in draws.parameters}
         self.directions: dict[str, Tensor] = {}  # the means of the first half
+        self.blocks: dict[str, Tensor] = {}  # the means of its blocks
+        self.sizes: list[int] = []  # of these
+        self.on_blocks: dict[str, list[Tensor]] = {part: [] for part in draws.parameters}  # the second half, projected
         self.along: dict[tuple[str, str], list[float]] = {}  # (part, whose direction) -> the second half's projections
         self.apart: dict[str, list[float]] = {part: [] for part in draws.parameters}  # its squared distances from them
         self.seconds: list[float] = []
@@ -218,8 +229,16 @@ class _Tally:
         """Fits the baseline, draws, and takes the means for directions."""
         with self._random(0):
             self.draws.warm_up()
-            self._run(count, (), advance)
+            sums: dict[str, list[Tensor]] = {part: [] for part in self.moments}
+            self.sizes = [len(block) for block in torch.arange(count).tensor_split(min(_BLOCKS, count))]
+            for size in self.sizes:
+                self._run(size, (), advance)
+                for part, moments in self.moments.items():
+                    sums[part].append(moments.count * moments.mean)
         self.directions = {part: moments.mean for part, moments in self.moments.items()}
+        for part, until in sums.items():
+            of_blocks = torch.stack(until).diff(dim=0, prepend=torch.zeros_like(until[0]).unsqueeze(0))
+            self.blocks[part] = of_blocks / torch.tensor(self.sizes).unsqueeze(1)
 
     def second_half(self, count: int, watched: Sequence["_Tally"], advance: Callable[[int], Any] | None) -> None:
         """Draws, and projects what is drawn on the directions of others."""
@@ -229,11 +248,16 @@ class _Tally:
     def record(self, part: str, reference: "_Tally | None") -> GradientStatistics:
         """The statistics of a part."""
         moments = self.moments[part]
-        spread = self._projected(part, self).std().item() / (self.directions[part].norm().item() or 1.0)
-        error, noise = spread / math.sqrt(moments.count), math.sqrt(moments.trace)
-        apart = torch.tensor(self.apart[part], dtype=torch.float64)
-        uneven = (apart.std() / apart.mean()).item() / math.sqrt(moments.count) if noise else 0.0  # of the trace
-        norm = math.sqrt(max(0.0, moments.mean.square().sum().item() - moments.trace / moments.count))
+        signal = signal_of(
+            moments.mean,
+            moments.trace,
+            count=moments.count,
+            blocks=self.blocks[part],
+            sizes=torch.tensor(self.sizes, dtype=torch.float64),
+            projections=torch.stack(self.on_blocks[part]),
+            distances=torch.tensor(self.apart[part], dtype=torch.float64),
+        )
+        (low, high), (ratio_low, ratio_high) = signal.norm_interval, signal.ratio_interval
         bound = self.draws.bound
         return GradientStatistics(
             estimator=self.name,
@@ -241,10 +265,13 @@ class _Tally:
             num_samples=self.draws.num_samples,
             part=part,
             variance=moments.trace / moments.mean.numel(),
-            mean_norm=norm,
-            mean_norm_se=error,
-            signal_to_noise=norm / noise if noise else math.inf,
-            signal_to_noise_se=math.hypot(error, norm * uneven / 2) / noise if noise else math.nan,
+            squared_norm=signal.squared_norm,
+            mean_norm=signal.norm,
+            mean_norm_low=low,
+            mean_norm_high=high,
+            signal_to_noise=signal.ratio,
+            signal_to_noise_low=ratio_low,
+            signal_to_noise_high=ratio_high,
             bias=None if reference in (None, self) else self._bias(part, reference),
             seconds=sorted(self.seconds)[len(self.seconds) // 2],
             draws=moments.count,
@@ -276,6 +303,7 @@ class _Tally:
                 self.moments[part].add(vector)
                 if self.directions:
                     self.apart[part].append((vector - self.directions[part]).square().sum().item())
+                    self.on_blocks[part].append(self.blocks[part] @ vector)
                 for other in watched:
                     projection = (other.directions[part] @ vector).item()
                     self.along.setdefault((part, other.name), []).append(projection)

@@ -18,7 +18,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 def signal_to_noise_curves(
     num_samples: Sequence[int],
-    curves: Mapping[str, Mapping[str, Shaped[ndarray, "2 K"]]],
+    curves: Mapping[str, Mapping[str, Shaped[ndarray, "3 K"]]],
     *,
     biased: Collection[str] = (),
 ) -> Figure:
@@ -26,8 +26,8 @@ def signal_to_noise_curves(
 
     Args:
         num_samples: Every K.
-        curves: Of each part, ``phi`` and ``theta``, every estimator's ratios and their standard errors; NaN where it
-            has none. What is less than two standard errors from 0, hence lost in the noise, is left out.
+        curves: Of each part, ``phi`` and ``theta``, every estimator's ratios and the ends of their 95% intervals; NaN
+            where it has none. Where the interval reaches 0, the signal is lost in the noise, and is left out.
         biased: Estimators that are dashed: much signal of another gradient than the bound's is no gain.
 
     Returns:
@@ -40,13 +40,13 @@ def signal_to_noise_curves(
         axes.set_xscale("log")
         axes.set_yscale("log")
         for i, name in enumerate(names):
-            ratios, errors = of_part.get(name, np.full((2, len(num_samples)), np.nan))
-            told = np.isfinite(ratios) & (ratios > 2 * errors)
-            seen += [*(ratios - errors)[told], *(ratios + errors)[told]]
+            ratios, low, high = of_part.get(name, np.full((3, len(num_samples)), np.nan))
+            told = np.isfinite(ratios) & np.isfinite(high) & (low > 0)
+            seen += [*low[told], *high[told]]
             axes.errorbar(
                 num_samples,
                 np.where(told, ratios, np.nan),
-                np.where(told, errors, np.nan),
+                np.where(told, np.stack([ratios - low, high - ratios]), np.nan).clip(min=0),
                 color=CLASS_COLOURS[i % len(CLASS_COLOURS)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 ls=(0, (4, 2)) if name in biased else "-",
