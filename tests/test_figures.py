@@ -15,6 +15,9 @@ from PIL import Image, ImageSequence
 from subo import figures
 from subo.errors import InputError
 from subo.figures import latent_space
+from subo.figures.gaps import gap_bars
+from subo.figures.sequences import sequence_panels
+from subo.figures.style import as_text
 
 
 def draw(figure: Figure) -> Figure:
@@ -340,3 +343,34 @@ def test_no_global_state_is_touched(rng):
     draw(figures.latent_plane(rng.normal(size=(20, 2)), np.arange(20) % 2))
     draw(figures.training_curves(np.arange(5), history(5)))
     assert dict(matplotlib.rcParams) == before
+
+
+NAMES = ["price_$_vs_cost_$", "$x_{", "\u65e5\u672c", "\udcff", "a" * 5000, "\x00\x07", "_hidden", "two\nlines"]
+
+
+@pytest.mark.parametrize(
+    "draw_names",
+    [
+        lambda x, _: figures.reconstructions(x, x, feature_names=NAMES),
+        lambda x, _: figures.samples(x, feature_names=NAMES),
+        lambda _, images: figures.samples(images, classes=NAMES),
+        lambda x, _: figures.latent_plane(x[:, :2], np.array(NAMES), axes=("$x_{", NAMES[4]), name=NAMES[0]),
+        lambda x, _: figures.latent_plane(x[:, :2].repeat(2, 0), np.array([*NAMES, *map(str, range(8))])),
+        lambda x, _: figures.decoder_grid(x[:4, :4, None], name=NAMES[1]),
+        lambda x, _: figures.kl_per_dimension(x[0] ** 2, names=NAMES),
+        lambda x, _: sequence_panels([{"a": x[:, :6], "$b": x[:, :6]}], title="t", feature_names=NAMES),
+        lambda x, _: gap_bars(NAMES, x[0], abs(x[:2]), abs(x[2:4])),
+    ],
+)
+def test_names_out_of_the_data_are_text_of_one_line(draw_names, rng, tmp_path):
+    figure = draw_names(rng.normal(size=(8, 8)), rng.random(size=(8, 1, 8, 8)))
+    figures.save(figure, tmp_path / "a.png")  # warnings are errors
+    assert np.prod(figure.get_size_inches()) < 400
+
+
+def test_names_stay_apart_and_dollars_are_dollars():
+    shown = [as_text(name) for name in NAMES]
+    assert len(set(shown)) == len(NAMES)
+    assert shown[:3] == [r"price_\$_vs_cost_\$", r"\$x_{", r"\u65e5\u672c"]
+    assert max(map(len, shown)) <= 42
+    assert as_text("größe αβ") == "größe αβ"

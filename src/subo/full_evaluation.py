@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from subo.data import Data, Split, stream
-from subo.errors import InputError
+from subo.errors import InputError, Interrupted
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps, sentences
@@ -22,7 +22,7 @@ from subo.evaluation.pareto import HIGH_PARETO_K
 from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
-from subo.files import read_json, write_json
+from subo.files import read_json, replacing, write_json
 from subo.nonfinite import decoded, encoded
 from subo.progress import stages_bar
 from subo.runs import Run
@@ -136,7 +136,12 @@ def evaluate_run_fully(
     complete, points = findings.complete and not course.missing, course.points
     if len(points) > 1 and not _is_drawn(points):
         said += ("The gap over training is not drawn: at fewer than two of its points are all numbers finite.",)
-    written += list(_draw(run, split, findings, points))
+    try:
+        written += _draw(run, split, findings, points)
+    except Interrupted:
+        raise
+    except Exception as error:  # whatever it is, the numbers are written
+        said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
     return FullEvaluation(table, said, complete, tuple(written))
 
 
@@ -332,7 +337,8 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
     for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
         path = run.figures / f"{name}{suffix}.png"
         if name in figures:
-            figures[name].savefig(path, dpi=150)
+            with replacing(path) as partial:
+                figures[name].savefig(partial, dpi=150)
             yield path
         else:  # of other settings
             path.unlink(missing_ok=True)

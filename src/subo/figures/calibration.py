@@ -8,7 +8,7 @@ from jaxtyping import Integer, Shaped
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from subo.figures.style import BLUE, INK, ORANGE, PALE, set_labels, set_title
+from subo.figures.style import BLUE, INK, ORANGE, PALE, as_text, set_labels, set_title
 
 __all__ = ["rank_histograms"]
 
@@ -56,7 +56,7 @@ def rank_histograms(
         axes.stairs(counts[index], edges, color=colour, lw=1.2)
         axes.axhline(expected, color=INK, lw=0.9, ls=(0, (4, 3)))
         set_labels(axes, "", "", "")
-        set_title(axes, f"{names[index]}: {readings[index]}", size=9)
+        set_title(axes, f"{as_text(names[index])}: {readings[index]}", size=9)
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, top), xticks=[0, num_ranks // 2, num_ranks])
         tallest = int(counts[index].argmax())
         if counts[index, tallest] > top:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from subo.errors import InputError
-from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, legend_below, set_labels, set_title
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels, set_title
 
 __all__ = ["decoder_grid", "reconstructions", "samples", "tile"]
 
@@ -114,7 +114,7 @@ def samples(
         _show(axes, picture)
         if classes is not None:
             middles = (np.arange(len(classes)) + 0.5) * (picture.shape[0] + 1) / len(classes) - 1
-            axes.set_yticks(middles, labels=classes)
+            axes.set_yticks(middles, labels=[as_text(name, limit=20) for name in classes])
             axes.tick_params(length=0, labelsize=9, labelcolor=INK)
         set_title(axes, title)
         return figure
@@ -160,7 +160,7 @@ def decoder_grid(
     cells = means.reshape(side * side, *means.shape[2:])
     step = 2 * limit / max(side - 1, 1)
     edge = limit + step / 2
-    title = "Means of p(x|z) over the latent plane" + (name and f": {name}")
+    title = "Means of p(x|z) over the latent plane" + (name and f": {as_text(name)}")
     figure = Figure(figsize=(7, 7), layout="constrained")
     axes = figure.subplots()
     pictures = _pictures(cells)
@@ -257,7 +257,7 @@ def _panels(
         xlabel, ylabel = (value, feature) if listed else (feature, value)
         set_labels(axes, "", xlabel if row == rows - 1 else "", ylabel if column == 0 else "")
     if listed:
-        grid[0, 0].set_yticks(range(size), labels=[str(i) for i in range(size)] if names is None else names)
+        grid[0, 0].set_yticks(range(size), labels=[as_text(name) for name in (range(size) if names is None else names)])
         grid[0, 0].set_ylim(size - 0.5, -0.5)
     else:
         grid[0, 0].set_xlim(0, size - 1)

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
 from subo.digits import in_digits
-from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, legend_below, set_labels
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels
 
 __all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
 
@@ -53,7 +53,10 @@ def gap_bars(
     for x, end, error, value in zip(places, ends[1], amortization[1], log_px, strict=True):
         place = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center"}
         axes.annotate(f"−ELBO = {_number(end - value)}", (x, max(end, 0) + error), **place, fontsize=9, color=INK)
-    axes.set_xticks(places, [f"{name}\n−log p(x) = {_number(-v)}" for name, v in zip(labels, log_px, strict=True)])
+    axes.set_xticks(
+        places,
+        [f"{as_text(name, limit=24)}\n−log p(x) = {_number(-v)}" for name, v in zip(labels, log_px, strict=True)],
+    )
     axes.set_xlim(-0.45, len(labels) - 0.35)
     axes.margins(y=0.12)
     set_labels(

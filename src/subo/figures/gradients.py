@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, CLASS_COLOURS, INK, PALE, legend_below, set_labels
+from subo.figures.style import BLUE, CLASS_COLOURS, INK, PALE, as_text, legend_below, set_labels
 
 __all__ = ["gradient_variances", "signal_to_noise_curves"]
 
@@ -98,7 +98,7 @@ def gradient_variances(variances: Mapping[str, Mapping[str, float]], *, biased: 
 
 
 def _label(name: str, biased: Collection[str]) -> str:
-    return f"{name} (biased)" if name in biased else name
+    return f"{as_text(name)} (biased)" if name in biased else as_text(name)
 
 
 def _decades(values: Sequence[float]) -> tuple[float, float]:

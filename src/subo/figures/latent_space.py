@@ -20,6 +20,7 @@ from subo.figures.style import (
     CLASS_COLOURS,
     GREY,
     INK,
+    as_text,
     legend_below,
     set_labels,
     set_title,
@@ -93,7 +94,7 @@ def _bars(
     axes.set_xlim(-room, count - 1 + room)
     axes.set_xticks(
         *(
-            [np.arange(count), [f"z{index + 1}" if names is None else names[index] for index in order]]
+            [np.arange(count), [f"z{index + 1}" if names is None else as_text(names[index]) for index in order]]
             if listed
             else [[]]
         )
@@ -139,11 +140,11 @@ def latent_plane(
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
     plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
     shown = f", {len(points):,} of them shown" if step > 1 else ""
-    title = f"Posterior means of {len(means):,} {name}{shown}"
+    title = f"Posterior means of {len(means):,} {as_text(name)}{shown}"
     if prior is not None and _draw_prior(plane, *prior):
         title += f"\n{CONTOURS}"
     shares = ["", ""] if explained is None else [f" ({share:.0%} of the variance)" for share in explained]
-    set_labels(plane, title, axes[0] + shares[0], axes[1] + shares[1])
+    set_labels(plane, title, *(as_text(axis) + share for axis, share in zip(axes, shares, strict=True)))
     if means.shape[1] == 1:
         plane.set_yticks([])
         plane.set_ylabel("")
@@ -190,7 +191,7 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
         return dots
     classes, codes = np.unique(labels, return_inverse=True)
     is_number = classes.dtype.kind in "iuf"
-    names = [f"{name:g}" if is_number else str(name) for name in classes]
+    names = [f"{name:g}" if is_number else as_text(name) for name in classes]
     if len(classes) <= len(CLASS_COLOURS) and not (is_number and np.any(classes % 1)):
         dots.set_color([CLASS_COLOURS[code] for code in codes])
         handles = [Line2D([], [], ls="", marker="o", color=colour) for colour in CLASS_COLOURS[: len(names)]]
@@ -235,20 +236,20 @@ def animate_means(
         duration: Seconds that a frame is shown. The last one stays for 2 s.
     """
     path = with_ending(path, ".gif")
-    count = frames.shape[1]
+    count, captions = frames.shape[1], [as_text(caption, limit=80) for caption in captions]
     step = math.ceil(count / MAX_POINTS)
     frames = frames[:, ::step]
     low, high = np.quantile(frames.reshape(-1, 2), [0.0025, 0.9975], axis=0)
     figure = Figure(figsize=(4.8, 5.2 if labels is None else 4.8), dpi=100, layout="compressed")
     canvas, plane = FigureCanvasAgg(figure), figure.subplots()
-    title = f"Posterior means of {count:,} {name}"
+    title = f"Posterior means of {count:,} {as_text(name)}"
     if prior is not None and _draw_prior(plane, *prior):
         title += f"\n{CONTOURS}"
         low, high = np.minimum(low, plane.dataLim.min), np.maximum(high, plane.dataLim.max)
     middle, reach = (low + high) / 2, 0.54 * (np.max(high - low) or 1.0)
     dots = _scatter(figure, plane, frames[-1], None if labels is None else labels[::step])
     plane.set(xlim=(middle[0] - reach, middle[0] + reach), ylim=(middle[1] - reach, middle[1] + reach), aspect="equal")
-    set_labels(plane, f"{title}\n{captions[0]}", *axes)
+    set_labels(plane, f"{title}\n{captions[0]}", *map(as_text, axes))
     canvas.draw()
     figure.set_layout_engine("none")  # laid out once, so that nothing moves but the points
     pictures = []

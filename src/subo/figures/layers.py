@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from subo.errors import InputError
 from subo.figures.data_space import tile
-from subo.figures.style import set_title
+from subo.figures.style import as_text, set_title
 
 __all__ = ["layers"]
 
@@ -43,7 +43,7 @@ def layers(images: Shaped[ndarray, "L rows cols *event"], *, names: Sequence[str
             f"{images.shape}. For each layer and row, decode samples that share the layers above it."
         )
     count, rows, columns = images.shape[:3]
-    names = [f"z{number}" for number in range(count, 0, -1)] if names is None else list(names)
+    names = [f"z{number}" for number in range(count, 0, -1)] if names is None else list(map(as_text, names))
     if len(names) != count:
         raise InputError(f"there are {count} layers of images and {len(names)} names: give one name a layer, top first")
     pictures = [tile(panel.reshape(rows * columns, *images.shape[3:]), columns=columns) for panel in images]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, legend_below, set_labels
+from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, as_text, legend_below, set_labels
 
 __all__ = ["forecasts", "sequence_panels"]
 
@@ -37,7 +37,7 @@ def sequence_panels(
     for i, row in enumerate(rows):
         for axes, (name, sequence) in zip(panels[i], row.items(), strict=True):
             _draw(axes, sequence, low, high, feature_names)
-            set_labels(axes, name if i == 0 else "", "", "")
+            set_labels(axes, as_text(name) if i == 0 else "", "", "")
     for axes in panels[-1]:
         axes.set_xlabel("time step", fontsize=10, color=INK)
     if rows[0][columns[0]].shape[1] <= _CURVES and feature_names is not None:
@@ -105,7 +105,7 @@ def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequenc
         return
     colours = [BLUE] if sequence.shape[1] == 1 else CLASS_COLOURS
     for d, colour in zip(range(sequence.shape[1]), colours, strict=False):
-        label = None if names is None else names[d]
+        label = None if names is None else as_text(names[d])
         steps = np.arange(1, len(sequence) + 1)
         axes.plot(
             steps, sequence[:, d], color=colour, lw=1.2, label=label, marker="o" if len(steps) == 1 else None, ms=4

@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from subo.errors import InputError
 from subo.files import replacing
@@ -17,6 +18,7 @@ __all__ = [
     "INK",
     "ORANGE",
     "PALE",
+    "as_text",
     "legend_below",
     "save",
     "set_labels",
@@ -30,6 +32,32 @@ CLASS_COLOURS = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"),
     *("#cc79a7", "#882255", "#b3a800", "#333333", "#a6a6a6"),
 )
+
+
+def as_text(name: object, *, limit: int = 40) -> str:
+    r"""A name out of the data, as a picture can hold it: never mathematics, on one line, of letters that the font has.
+
+    What the font lacks is spelled, so that two names stay two. Long names lose their middle, and a leading underscore,
+    by which matplotlib would leave a curve out of the legend, gets a space in front.
+
+    Args:
+        name: Of a column, a class, a file or a run.
+        limit: How many letters there is room for.
+
+    Example:
+        >>> print(as_text("price_$"), as_text("a" * 50, limit=9), as_text("\udcff"))
+        price_\$ aaaaa…aaa \udcff
+    """
+    font = get_font(findfont(FontProperties()))
+    words = " ".join(str(name).split())
+    spelled = "".join(c if c.isprintable() and font.get_char_index(ord(c)) else _spelled(c) for c in words)
+    if len(spelled) > limit:
+        spelled = f"{spelled[: limit - limit // 3 - 1]}…{spelled[-(limit // 3) :]}"
+    return f"{' ' * spelled.startswith('_')}{spelled}".replace("$", r"\$")
+
+
+def _spelled(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 def set_title(axes: Axes, text: str, *, size: int = 11) -> None:
