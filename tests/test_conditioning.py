@@ -274,7 +274,7 @@ def test_settings_and_labels_that_make_no_sense():
         with pytest.raises(InputError, match=words):
             vae((4,), likelihood="bernoulli", **options)
     labels = torch.tensor([0, 1, 4])
-    assert count_labels([labels, torch.tensor([2, 3])]) == 5
+    assert count_labels([labels, torch.tensor([2, 3, 3])]) == 5
     assert count_labels([labels], asked=7) == 7
     for parts_, asked, words in (
         ([labels, None], None, "there are no labels"),

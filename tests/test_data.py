@@ -289,8 +289,10 @@ def test_describe_is_json_and_says_how_splits_were_binarised():
         assert len(about["fingerprint"]) == 16
         assert ("at every read" in about["binarization"]) == (policy == "dynamic")
         assert ("with seed 4" in about["binarization"]) == (policy != "none")
-        for part in about["sizes"]:
+        for part in about["sizes"] if policy != "none" else ():
             assert part in about["binarization"]
+        assert about["meaning"]["kind"] == "grey"  # of what is read, before bits are drawn
+        assert about["meaning"]["levels"] == 255
 
 
 def test_data_are_shown_in_one_line():

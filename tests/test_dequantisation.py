@@ -181,7 +181,7 @@ def test_what_log_px_is_said_to_be():
         "lower bound on the log-probability of the 8-bit values, by uniform dequantisation"
     )
     assert "values 0 to 16, by uniform" in said("laplace", levels=16, dequantize=True)
-    assert said("gaussian", levels=255) == "log-density of x/255"
+    assert said("gaussian", levels=255, dequantize=False) == "log-density of x/255"
     assert said("categorical", levels=1, dequantize=False) == "log-probability"
 
 

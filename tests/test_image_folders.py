@@ -68,10 +68,9 @@ def test_subfolders_are_classes(tmp_path):
     expected = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")]
     assert np.array_equal(rows.x.numpy()[:, 0], np.stack(expected))
     assert load(tmp_path).class_names == ("cat", "dog", "emu")
-    pixels = image(tmp_path / "top.png", "L", seed=9)
-    rows = load_rows(tmp_path)  # images beside the subfolders: these are no classes
-    assert rows.labels is None
-    assert np.array_equal(rows.x.numpy(), pixels[None, None])
+    image(tmp_path / "top.png", "L", seed=9)
+    with assert_refused("1 images (top.png) lie beside", "cat, dog, emu"):
+        load_rows(tmp_path)
 
 
 def test_image_folders_that_cant_be_used(tmp_path):

@@ -22,7 +22,8 @@ def test_a_published_part_is_scored_in_its_order(tmp_path: Path):
     assert run("fit", "digits", "--out", fitted, "--binarize", "dynamic", *SMALL) == 0
     assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
     table = columns_of(tmp_path / "s.csv")
-    assert list(table) == ["log_px", "standard_error", "effective_sample_size", "pareto_k"]
+    assert list(table) == ["row", "label", "log_px", "standard_error", "effective_sample_size", "pareto_k"]
+    assert list(table["label"]) == load("digits").test.label_names()
     values = np.array(table["log_px"], dtype=float)
     evaluation = json.loads((fitted / "evaluation.json").read_text())
     assert values.mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
@@ -40,13 +41,13 @@ def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys
         capsys.readouterr()
         assert run("score", fitted, file, "--part", part, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0
         table = columns_of(tmp_path / "s.csv")
-        named = [int(name.removeprefix("row ")) - 1 for name in table["name"]]
+        named = [int(row) - 1 for row in table["row"]]
         assert np.array_equal(x[named], rows.x.numpy())
-        lowest = table["name"][int(np.argmin(np.array(table["log_px"], dtype=float)))]
+        lowest = table["row"][int(np.argmin(np.array(table["log_px"], dtype=float)))]
         said = " ".join(capsys.readouterr().out.split())
-        assert f"of {lowest}" in said
+        assert f"in row {lowest}" in said
     assert run("score", fitted, file, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0
-    assert "name" not in columns_of(tmp_path / "s.csv")  # a line a row, in order
+    assert columns_of(tmp_path / "s.csv")["row"] == list(map(str, range(1, 31)))
 
 
 def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(

@@ -14,6 +14,7 @@ from subo.batches import batches
 from subo.data import Split
 from subo.evaluation import compare, evaluate, score
 from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
+from subo.meaning import Meaning
 from subo.named_sets import read_named
 from subo.recipes import deep_markov
 from subo.sequences import padded, positions, unpadded
@@ -268,7 +269,7 @@ def test_bits_per_dimension_are_those_of_all_numbers_wherever_they_are_told():
 def test_one_array_is_one_sequence_where_sequences_are_wanted(tmp_path: Path):
     save_sequences(tmp_path / "one.npz", np.ones((5, 2), np.float32), [5])
     assert load_rows(tmp_path / "one.npz").lengths is None
-    one = load_rows(tmp_path / "one.npz", sequences=True)
+    one = load_rows(tmp_path / "one.npz", meaning=Meaning("real", (2,), sequential=True))
     assert one.lengths is not None
     assert one.lengths.tolist() == [5]
 

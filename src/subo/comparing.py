@@ -29,6 +29,7 @@ _SETTINGS = {
 }
 # These follow from the content or from the likelihood, or say nothing of what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
+_NO_SETTINGS |= {"division", "meaning"}
 _NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind of log p(x), which is told in words
 
 # What may differ between runs of one setting: where their data lie, the data's seed where that makes the same data, the

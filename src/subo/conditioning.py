@@ -22,6 +22,9 @@ from subo.families import Family
 __all__ = ["ByLabel", "Labelled", "Stack", "check_labels", "count_labels", "labelled", "num_labels_of"]
 
 
+_LISTED = 10  # classes in a message
+
+
 class Labelled(nn.Module):
     """A network that is given the label beside its input: ``network([input, one_hot(label)])``.
 
@@ -151,30 +154,33 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
         InputError: A part has no labels, or they are not those of so many classes.
 
     Example:
-        >>> count_labels([torch.tensor([0, 2]), torch.tensor([1])])
+        >>> count_labels([torch.tensor([0, 2, 2]), torch.tensor([1])])
         3
     """
     known = [labels for labels in parts if labels is not None]
     if len(known) < len(parts):
         check_labels(None, 1, where=where)
     largest, num_data = max(int(labels.max()) for labels in known), sum(map(len, known))
-    if asked is None and largest >= num_data:
-        raise InputError(
-            f"{where}: labels go up to {largest}, and there are {num_data} data: these are no classes. Number the "
-            "classes 0, 1, 2, ..., or leave the condition out."
-        )
     count = _positive(max(1, 1 + largest) if asked is None else asked)
     for labels in known:
         check_labels(labels, count, where=where)
+    if asked is None and 1 < num_data <= count:
+        raise InputError(
+            f"{where}: there are {count} classes, and {num_data} data: these are no classes. Give each class "
+            "several of the data, or leave the condition out."
+        )
     return count
 
 
-def check_labels(labels: Tensor | None, num_labels: int, *, where: str = "the data") -> None:
+def check_labels(
+    labels: Tensor | None, num_labels: int, *, names: Sequence[str] | None = None, where: str = "the data"
+) -> None:
     """Refuses data that a model of C classes cannot be told the labels of.
 
     Args:
         labels: ``(N,)``, or None of data without.
         num_labels: C.
+        names: Of the classes 0, 1, ..., those that the model knows first.
         where: What the data are called in a message.
 
     Raises:
@@ -188,7 +194,8 @@ def check_labels(labels: Tensor | None, num_labels: int, *, where: str = "the da
     outside = ((labels < 0) | (labels >= num_labels)).nonzero()[:, 0]
     if len(outside):
         row = int(outside[0])
-        raise InputError(f"{where}: row {row + 1} has the label {int(labels[row])}, {_known(num_labels)}")
+        label = int(labels[row]) if names is None else names[int(labels[row])]
+        raise InputError(f"{where}: row {row + 1} has the label {label}, {_known(num_labels, names)}")
 
 
 def _checked(label: Tensor, num_labels: int, num_rows: int | None = None) -> Tensor:
@@ -207,11 +214,16 @@ def _checked(label: Tensor, num_labels: int, num_rows: int | None = None) -> Ten
     return label.long()
 
 
-def _known(num_labels: int) -> str:
+def _known(num_labels: int, names: Sequence[str] | None = None) -> str:
+    numbers = [str(number) for number in range(num_labels)]
+    named = names is not None and list(names[:num_labels]) != numbers
     classes = f"0 to {num_labels - 1}" if num_labels > 1 else "0 alone"
+    if names is not None and named:
+        more = f" and {num_labels - _LISTED} more" if num_labels > _LISTED else ""
+        classes = ", ".join(names[: min(num_labels, _LISTED)]) + more
     return (
-        f"and the model knows the classes {classes}. Number the classes so; one that knows more of them is fitted to "
-        "data that hold them, or with num_labels."
+        f"and the model knows the classes {classes}. {'Name' if named else 'Number'} the classes so; one that knows "
+        "more of them is fitted to data that hold them, or with num_labels."
     )
 
 

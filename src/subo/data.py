@@ -20,6 +20,7 @@ from torch import Tensor
 from subo.arguments import accepted
 from subo.context import check_rows
 from subo.errors import InputError
+from subo.meaning import Meaning
 from subo.sequences import padded, positions
 from subo.values import Kind, constant_elements
 
@@ -69,6 +70,8 @@ class Split:
             their u already. See :func:`subo.quantisation.dequantized`.
         lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where a datum is a row of `x`.
         names: What each datum is called, such as its file; None where it has no name.
+        class_names: What the labels 0, 1, ... stand for; None where labels are numbers and no more.
+        rows: `(N,)`, which row of its source each example is, from 1; None: they are its rows in their order.
         context: What else is known of each datum and not modelled, by name, ``(N, ...)``: a model's parts receive the
             names that they declare. `index`, `label` and `mask` are the split's own.
     """
@@ -81,6 +84,8 @@ class Split:
     dequantize: bool = False
     lengths: Integer[Tensor, " N"] | None = None
     names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] | None = None
+    rows: Integer[Tensor, " N"] | None = None
     context: Mapping[str, Shaped[Tensor, "N ..."]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -185,7 +190,14 @@ class Split:
         if self.lengths is not None:
             rows, lengths = positions(self.lengths, index)[0], self.lengths[index]
         known = {"labels": labels, "names": names, "lengths": lengths, "context": self._context_at(index)}
+        known["rows"] = None if self.rows is None else self.rows[index]
         return replace(self, x=self.x[rows], **known)
+
+    def label_names(self) -> list[str] | list[int] | None:
+        """The name of each example's class, or its number where that is all it has; None without labels."""
+        if self.labels is None or self.class_names is None:
+            return None if self.labels is None else self.labels.tolist()
+        return [self.class_names[number] for number in self.labels.tolist()]
 
     def _context_at(self, index: Integer[Tensor, " B"]) -> dict[str, Tensor]:
         return {name: tensor[index] for name, tensor in self.context.items()}
@@ -249,6 +261,8 @@ class Data:
         seed: The seed of the split, the bits and the noise.
         feature_names: The names of a table's columns, where it has them.
         class_names: The names that the labels 0, 1, ... stand for, where they have some.
+        decided: What the values mean before anything was drawn from them; by default that of the splits.
+        division: How the three parts came about, in words.
     """
 
     name: str
@@ -261,12 +275,15 @@ class Data:
     seed: int = 0
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    decided: Meaning | None = None
+    division: str | None = None
 
     def __post_init__(self):
         first = 0
         for name in ("train", "validation", "test"):
             split = getattr(self, name)
-            object.__setattr__(self, name, replace(split, first=first))  # frozen for everybody else
+            named = replace(split, first=first, class_names=self.class_names or split.class_names)
+            object.__setattr__(self, name, named)  # frozen for everybody else
             first += len(split)
 
     def __repr__(self) -> str:
@@ -280,6 +297,15 @@ class Data:
     def sequential(self) -> bool:
         """Whether the data are sequences."""
         return self.train.lengths is not None
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the values mean, by which later data are read."""
+        x, shape = self.train.x, tuple(self.train.event_shape)
+        pixels = not (x.is_floating_point() or self.sequential)
+        own = self.decided or Meaning(self.kind, shape, levels=self.train.levels, pixels=pixels)
+        names = {"feature_names": self.feature_names, "class_names": self.class_names}
+        return replace(own, event_shape=shape, sequential=self.sequential, **names)
 
     def constant_features(self) -> tuple[str, ...]:
         """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
@@ -319,7 +345,7 @@ class Data:
         """Says in JSON's types what the data are and how they were made."""
         drawn = f"drawn once from Bernoulli(x) with seed {self.seed}"
         how = {
-            "none": "train, validation and test are used as stored: nothing was binarised",
+            "none": "nothing was binarised",
             "static": f"train, validation and test were each {drawn}",
             "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; validation and test were each {drawn}",
         }
@@ -333,6 +359,7 @@ class Data:
         parts = {name: getattr(self, name) for name in ("train", "validation", "test")}
         return {
             "name": self.name,
+            "division": self.division,
             "event_shape": list(self.train.event_shape),
             "sizes": {name: len(part) for name, part in parts.items()},
             "steps": {name: part.num_steps for name, part in parts.items()} if self.sequential else None,
@@ -345,4 +372,5 @@ class Data:
             "noise": noise,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
+            "meaning": self.meaning.as_json(),
         }

@@ -4,7 +4,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,8 @@ from subo.announcements import announce, conclude
 from subo.arguments import checked_settings
 from subo.bounds import ELBO, reported
 from subo.conditionals import Local
+from subo.conditioning import num_labels_of
+from subo.conforming import with_num_labels
 from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
@@ -25,6 +27,7 @@ from subo.files import lies_in, write_json
 from subo.fitting import fit
 from subo.history import Epoch, History, WorseWarning
 from subo.inference import infer
+from subo.meaning import Meaning
 from subo.messages import say
 from subo.model import VAE
 from subo.named_sets import NAMES
@@ -66,6 +69,20 @@ class Experiment:
     config: dict[str, Any]
     objective: Objective
 
+    @property
+    def meaning(self) -> Meaning:
+        """What the values of the run's data mean, by which all later data are read."""
+        return Meaning.from_json(self.config["data"]["meaning"])
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes 0, 1, ...; of a run that has stored none, whose model is told them, its data's."""
+        known, count = self.meaning.class_names, num_labels_of(self.objective.model)
+        if known is not None or count is None:
+            return known
+        with suppress(InputError):  # the data are gone
+            known = self.data().class_names
+        return known or tuple(map(str, range(count)))
+
     def data(self) -> Data:
         """Loads the data that the run was fitted to.
 
@@ -80,6 +97,7 @@ class Experiment:
             binarize=asked["binarize"],
             dequantize=asked["dequantize"],
             seed=asked["seed"],
+            meaning=self.meaning,
         )
         data = data_in_levels(data, self.config["options"])
         if data.fingerprint != asked["fingerprint"]:
@@ -103,6 +121,7 @@ def start_run(
     data_dir: Path | None = None,
     binarize: str = "none",
     dequantize: bool = False,
+    image_size: int | None = None,
     seed: int = 0,
     data_seed: int = 0,
     training: Mapping[str, Any] | None = None,
@@ -120,6 +139,7 @@ def start_run(
         data_dir: Where named sets are looked for.
         binarize: The binarisation policy.
         dequantize: Whether uniform noise is added to 8-bit values.
+        image_size: Height and width that the images of a folder are brought to.
         seed: Of training: first weights, order, samples.
         data_seed: Of the data: split, bits and noise of held-out data.
         training: Settings of :func:`subo.fitting.fit`.
@@ -137,12 +157,21 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     policy: Any = binarize
-    data = load(source, data_dir=data_dir, binarize=policy, dequantize=dequantize, seed=data_seed)
+    note = say if progress and fabric.is_global_zero else None
+    data = load(
+        source,
+        data_dir=data_dir,
+        binarize=policy,
+        dequantize=dequantize,
+        image_size=image_size,
+        seed=data_seed,
+        note=note,
+    )
     if len(data.test) < 2:
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
         )
-    data = data_in_levels(data, options)
+    data = data_in_levels(with_num_labels(data, options.get("num_labels")), options)
     settings = resolved(recipe, options, data)
     config = {
         "subo": version("subo"),
@@ -152,7 +181,6 @@ def start_run(
             "source": source if source in NAMES else str(Path(source).resolve()),
             "data_dir": data_dir and str(data_dir.resolve()),
             **data.describe(),
-            "feature_names": data.feature_names,
         },
         "training": {**training, "seed": seed},
         "device": dict(device or {}),

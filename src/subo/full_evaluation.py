@@ -229,7 +229,7 @@ def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Te
     }
     known = {name: _cells(*column, rows) for name, column in (columns | _gap_columns(findings)).items()}
     names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
-    labels = [] if split.labels is None else [("label", split.labels[rows].tolist())]
+    labels = [] if split.labels is None else [("label", split.take(rows).label_names())]
     named = [("index", positions[rows].tolist()), *names, *labels, *known.items()]
     write_table(path, [name for name, _ in named], zip(*(values for _, values in named), strict=True))
 

@@ -41,6 +41,9 @@ _BESIDE = {
 }
 
 
+_NAMED = 20  # classes
+
+
 def say(message: str) -> None:
     """Prints a line at once, so that it keeps its place among those on stderr."""
     print(message, flush=True)
@@ -127,6 +130,11 @@ def print_run(run: Run) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
     table.add_row("", data["noise"] if data["dequantize"] else data["binarization"])
+    if data["division"]:
+        table.add_row("", f"parts: {data['division']}")
+    if classes := data["meaning"]["class_names"]:
+        more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+        table.add_row("classes", f"{', '.join(classes[:_NAMED])}{more}")
     table.add_row("recipe", config["recipe"])
     options = ", ".join(f"{name} {_short(value)}" for name, value in _telling(config).items())
     table.add_row("model", options)

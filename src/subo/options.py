@@ -24,7 +24,7 @@ __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_wi
 # What the program itself gives, and what a command line has no words for.
 _NOT_OPTIONS = {
     "recipe": {"event_shape", "examples", "num_data"},
-    "data": {"source", "seed"},
+    "data": {"source", "seed", "meaning", "note"},
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "fabric"),
         *("on_start", "on_begin", "on_epoch", "progress"),

@@ -109,7 +109,7 @@ def draw_latent_plane(
         usage: Its latents on these data.
         split: The data.
         name: What they are called in the title.
-        classes: The names that the labels 0, 1, ... stand for.
+        classes: The names that the labels 0, 1, ... stand for; by default the data's own.
     """
     means, labels = usage.means.numpy(), _labels(split, classes)
     if means.shape[1] == 1:
@@ -144,10 +144,14 @@ def feature_units(data: Data) -> Units | None:
 
 
 def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
-    """Labels as they are, or by name."""
+    """Labels by the names of their classes, where these are no numbers themselves."""
     if split.labels is None:
         return None
-    return split.labels.numpy() if classes is None else np.array(classes)[split.labels.numpy()]
+    names = classes or split.class_names
+    if names is None:
+        return split.labels.numpy()
+    numbers = all(name.removeprefix("-").isdecimal() for name in names)
+    return np.array([int(name) for name in names] if numbers else names)[split.labels.numpy()]
 
 
 def _draw_training(run: Run) -> None:

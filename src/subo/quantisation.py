@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from subo.content_noise import uniform_by_content
 from subo.data import Binarize, Data, Split, stream
 from subo.errors import InputError
 from subo.values import Kind, kind_of
@@ -21,6 +22,7 @@ from subo.values import Kind, kind_of
 __all__ = ["binarized", "check_policies", "dequantized", "drawn_rows", "quantized"]
 
 _MOST = 255  # the largest level whose x + u float32 holds
+_STEPS = 2**16  # of u, which float32 holds beside 8 bits
 
 
 def check_policies(binarize: str, *, dequantize: bool) -> None:
@@ -64,6 +66,7 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
         kind="binary",
         binarize=policy,
         seed=seed,
+        decided=data.meaning,
     )
 
 
@@ -106,13 +109,14 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
         kind="real",
         dequantize=True,
         seed=seed,
+        decided=replace(data.meaning, whole=True),
     )
 
 
 def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, where: str) -> Split:
-    """Binarises or dequantises rows that are no data set, with one draw.
+    """Binarises or dequantises rows that are no data set, with one draw, which is a row's own whatever the others are.
 
-    A few rows of grey or 8-bit data may well be bits: these are kept as bits, and dequantised as integers.
+    A few rows of grey or 8-bit data may well be bits: these stay what they are, and are dequantised as integers.
 
     Raises:
         InputError: They can be neither.
@@ -123,12 +127,15 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
                 f"{where}: the run was fitted to dequantised integers, and these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
-        return replace(rows, dequantize=True).drawn(stream("noise", seed, "rows"))
-    kind = kind_of(rows.x, rows.levels)
-    if binarize == "none" or kind == "binary":
+        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * _STEPS).floor() / _STEPS
+        return replace(rows, dequantize=True, x=rows.x + noise.float())
+    if binarize == "none":
         return rows
-    _check_grey(kind, where=where)
-    return rows.drawn(stream("bits", seed, "rows"))
+    x = rows.x.double() / rows.levels
+    if x.min() < 0 or x.max() > 1:
+        _check_grey(kind_of(rows.x, rows.levels), where=where)
+    bits = uniform_by_content(rows.x, "bits", seed, "rows") < x
+    return replace(rows, x=bits.to(torch.uint8), levels=1)
 
 
 def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:

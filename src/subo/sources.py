@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -13,12 +13,16 @@ import torch
 from torch import Tensor
 
 from subo.arguments import checked_arguments
+from subo.conforming import conform, in_order, numbered_alike
+from subo.contents import Contents
 from subo.data import Binarize, Data, Split
 from subo.errors import InputError
 from subo.files import replacing
+from subo.labels import numbered
+from subo.meaning import Meaning
 from subo.named_sets import NAMES, read_named
 from subo.quantisation import binarized, check_policies, dequantized, drawn_rows
-from subo.readers import FORMATS, Contents, read_file
+from subo.readers import FORMATS, read_file
 from subo.splitting import divided
 from subo.tables import write_table
 from subo.values import kind_of
@@ -35,7 +39,10 @@ def load(
     data_dir: Path | None = None,
     binarize: Binarize = "none",
     dequantize: bool = False,
+    image_size: int | None = None,
     seed: int = 0,
+    meaning: Meaning | None = None,
+    note: Callable[[str], Any] | None = None,
 ) -> Data:
     """Loads a data set in three splits.
 
@@ -45,28 +52,36 @@ def load(
       `subo.named_sets.read_named`;
     - `.npy`: an array `(N, ...)`;
     - `.npz`: arrays `train`, `validation` (or `valid`), `test`, and no other is read; or one array of data
-      (the only one, or `x`, or `data`), and optionally integers `labels` (or `y`);
-    - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds integer
-      labels; no other name is special;
+      (the only one, or `x`, or `data`), and optionally `labels` (or `y`), integers or names;
+    - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds
+      labels, integers or names; no other name is special;
     - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colours, all give
-      `(3, H, W)`; alpha is dropped, and a moving image gives its first frame. If images lie in subfolders
-      only, these are classes, numbered by sorted name.
+      `(3, H, W)`; they are turned upright as EXIF says, alpha is dropped, and a moving image gives its first
+      frame. If images lie in subfolders, however deep, the path of its folder is the class of each.
 
     Arrays of bytes `(N, H, W)`, `(N, C, H, W)` or, with C of 1 or 3, `(N, H, W, C)` are pixels: they become
     `(N, C, H, W)`, and 255 means 1.0, unless none exceeds 1. Arrays of booleans are bits, of the same
-    layouts. All others become float32 and stay as they are. What has no published parts is split 80/10/10.
+    layouts. All others become float32 and stay as they are, with channels first. What has no published parts is
+    split 80/10/10. Labels are numbered 0, 1, ... in the order of their names (`Data.class_names`).
+
+    What the values mean is decided here, from all of them, and `Data.meaning` keeps it for later data.
 
     Args:
         source: A name or a path. A `Path` is never a name: `Path("digits")` is a file.
-        data_dir: Where named sets are looked for first.
+        data_dir: Where named sets are looked for first, each in a folder of its name; then in the folder that the
+            environment variable SUBO_DATA names. mnist and fashion-mnist are else downloaded, and kept here.
         binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn afresh at every
             visit in training and once for held-out data (dynamic).
         dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn afresh at every
             visit in training and once for held-out data. The log p(x) of a gaussian or laplace likelihood is then a
             lower bound on the log-probability of y.
+        image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle cut out.
+            Without it all images must have one size.
         seed: The seed of the split, the bits and the noise.
+        meaning: What the values mean, where it was decided before; None: it is decided here.
+        note: Is told what is not read, or changed.
 
     Raises:
         InputError: There is no such source, or what is there can't be used; says why.
@@ -76,7 +91,9 @@ def load(
         torch.Size([1, 8, 8])
     """
     check_policies(binarize, dequantize=dequantize)
-    data = _data(_read(source, data_dir, seed), str(source), seed)
+    _check_image_size(source, image_size)
+    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, note=note)
+    data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
 
@@ -88,41 +105,46 @@ def load_rows(
     binarize: Binarize = "none",
     dequantize: bool = False,
     seed: int = 0,
-    names: Sequence[str] | None = None,
-    sequences: bool = False,
+    meaning: Meaning | None = None,
+    note: Callable[[str], Any] | None = None,
 ) -> Split:
     """Loads data to be encoded or scored, even a single row; sources as for `load`.
+
+    With the `meaning` of a fit's data, an example is read as they were, whatever else is in its file: its levels,
+    columns, channels and classes are the run's, and so are the bits or the noise that are drawn for it, which
+    depend on its own values and the seed alone.
 
     Args:
         source: A name or a path.
         part: `all`: every row of a file in its order, and train, validation, test one after the other where
-            the source itself has these parts. Else that part, as `load` with the same seed gives it; what it takes of
-            a file's rows at random is called by them, `row 1` the first.
+            the source itself has these parts. Else that part, as `load` with the same seed gives it.
         data_dir: Where named sets are looked for first.
         binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
-            `load(..., binarize="static")`. Rows of a file that are bits already are kept, as a few rows of a
-            grey data set may well be.
+            `load(..., binarize="static")`.
         dequantize: Whether integers become real numbers, `y + u` with one draw of u; those of the validation and
             test parts are those of `load`.
         seed: The seed of the split, the bits and the noise.
-        names: The columns that are wanted, in their order; a table with names is put into it.
-        sequences: Whether sequences are wanted: one array `(T, D)` is then one of them, and no T data.
+        meaning: What the values of the data mean that a model was fitted to, `Data.meaning`; None: it is decided from
+            these.
+        note: Is told what is not read, or changed.
 
     Raises:
-        InputError: As `load`; or the table has other columns.
+        InputError: As `load`; or these cannot be data as were fitted to; says why.
+
+    Example:
+        >>> run = load("digits").meaning
+        >>> load_rows("digits", part="test", meaning=run)
+        Split(179 of shape (1, 8, 8), uint8, levels 16, labels)
     """
     check_policies(binarize, dequantize=dequantize)
-    contents = _ordered(_read(source, data_dir, seed), names, where=str(source))
-    if sequences and len(contents.parts) == 1 and contents.parts[0].lengths is None and contents.parts[0].x.ndim == 2:
-        rows = contents.parts[0]
-        contents = replace(contents, parts=(replace(rows, labels=None, context={}, lengths=torch.tensor([len(rows)])),))
+    contents = _read(source, data_dir, seed, meaning=meaning, note=note)
     if part == "all" and len(contents.parts) == 1:
-        return drawn_rows(contents.parts[0], binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
-    rows = contents.parts[0]
-    if len(contents.parts) == 1 and rows.names is None and rows.lengths is None:
-        called = tuple(f"row {number}" for number in range(1, len(rows) + 1))
-        contents = replace(contents, parts=(replace(rows, names=called),))
-    data = _data(contents, str(source), seed)
+        (rows,), _ = _understood(contents, meaning, str(source))
+        return drawn_rows(rows, binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
+    if len(contents.parts) == 1:
+        rows = replace(contents.parts[0], rows=torch.arange(1, 1 + len(contents.parts[0])))
+        contents = replace(contents, parts=(rows,))
+    data = _data(contents, str(source), seed, meaning=meaning)
     if dequantize:
         data = dequantized(data, seed=seed, once=True)
     else:
@@ -135,7 +157,7 @@ def save_array(
     array: Tensor | np.ndarray,
     *,
     names: Sequence[str] | None = None,
-    of: Sequence[str] | None = None,
+    of: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Writes an array, whole or not at all: a reader never sees half of it.
 
@@ -144,7 +166,7 @@ def save_array(
             every number with the digits that give it back exactly.
         array: `(N, *event)`.
         names: The columns of a `.csv`; `x0`, `x1`, ... if None.
-        of: What each row is called, in a first column `name` of a `.csv`; without it there is none.
+        of: First columns of a `.csv`, by their names: what each row is of.
 
     Raises:
         InputError: Another ending, the wrong number of names, or the file can't be written.
@@ -162,7 +184,7 @@ def save_array(
     if len(header) != table.shape[1]:
         raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
     if path.suffix.lower() == ".csv":
-        first = {} if of is None else {"name": of}
+        first = of or {}
         write_table(path, [*first, *header], _after([*first.values()], table))
         return
     with replacing(path) as unfinished, unfinished.open("wb") as file:
@@ -214,35 +236,52 @@ def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[An
         yield [*beginning, *map(str, row)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C
 
 
-def _data(contents: Contents, name: str, seed: int) -> Data:
+def _data(
+    contents: Contents, name: str, seed: int, *, meaning: Meaning | None = None, image_size: int | None = None
+) -> Data:
     """Makes three splits of what was read."""
-    parts = contents.parts
+    parts, classes = _understood(contents, meaning, name)
     whole = parts[0] if len(parts) == 1 else _joined(*parts)
-    if len(parts) == 1:
+    divide = len(parts) == 1
+    if divide:
         parts = divided(whole, seed=seed, where=name)
-    return Data(
+    kind = kind_of(whole.x, whole.levels) if meaning is None else meaning.kind
+    at_random = f"at random by seed {seed}, 80% to train, 10% to validate and 10% to test on"
+    data = Data(
         name,
         *parts,
-        kind=kind_of(whole.x, whole.levels),
+        kind=kind,
         seed=seed,
-        feature_names=contents.names,
-        class_names=contents.classes,
+        feature_names=contents.names if meaning is None else meaning.feature_names,
+        class_names=classes,
+        decided=meaning,
+        division=at_random if divide or contents.divided else "the parts that the source has",
     )
+    return replace(data, decided=replace(data.meaning, image_size=image_size or data.meaning.image_size))
 
 
-def _ordered(contents: Contents, names: Sequence[str] | None, *, where: str) -> Contents:
-    """The columns of a table by name; what has no names stays as it is."""
-    if names is None or contents.names is None or tuple(names) == contents.names:
-        return contents
-    if len(names) == len(contents.names) and set(names) != set(contents.names):
-        other = next(name for name in contents.names if name not in names)
-        missing = next(name for name in names if name not in contents.names)
-        raise InputError(f"{where}: there is a column {other!r}, and none is called {missing!r}, as was fitted to")
-    if set(names) != set(contents.names):
-        return contents  # another number of features, which is said where the model is known
-    order = [contents.names.index(name) for name in names]
-    parts = tuple(replace(part, x=part.x[:, order]) for part in contents.parts)
-    return replace(contents, parts=parts, names=tuple(names))
+def _understood(
+    contents: Contents, meaning: Meaning | None, where: str
+) -> tuple[tuple[Split, ...], tuple[str, ...] | None]:
+    """What was read, as the run's data where there is a run, and the names of its classes."""
+    known = None if meaning is None else meaning.class_names
+    parts, names = contents.parts, None if contents.classes is None else tuple(map(str, contents.classes))
+    if meaning is not None:
+        named = [numbered_alike(part, contents.classes, known) for part in parts]
+        parts, names = tuple(part for part, _ in named), named[0][1]
+        parts = (in_order(part, contents.names, meaning.feature_names, where=where) for part in parts)
+        parts = (conform(part, meaning, where=where) for part in parts)
+    return tuple(replace(part, class_names=names) for part in parts), names
+
+
+def _check_image_size(source: str | Path, image_size: int | None) -> None:
+    """Refuses a size that no image can have, or of data that are no folder."""
+    if image_size is None:
+        return
+    if image_size < 1:
+        raise InputError(f"image_size must be at least 1 pixel, not {image_size}")
+    if (isinstance(source, str) and source in NAMES) or not _is_folder(Path(source)):
+        raise InputError(f"{source} is no folder of images, whose size --image-size sets: leave it out")
 
 
 def _joined(*splits: Split) -> Split:
@@ -260,14 +299,59 @@ def _joined(*splits: Split) -> Split:
     return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"), names=names, context=context)
 
 
-def _read(source: str | Path, data_dir: Path | None, seed: int) -> Contents:
+def _read(
+    source: str | Path,
+    data_dir: Path | None,
+    seed: int,
+    *,
+    meaning: Meaning | None = None,
+    image_size: int | None = None,
+    note: Callable[[str], Any] | None = None,
+) -> Contents:
     """Finds out what a source is, and reads it."""
     if isinstance(source, str) and source in NAMES:
-        return Contents(read_named(source, data_dir=data_dir, seed=seed))
+        return _named(read_named(source, data_dir=data_dir, seed=seed), divided=source == "digits")
+    if not str(source).strip():
+        raise InputError(f"the name of the data is empty. Known names: {', '.join(NAMES)}; known files: {FORMATS}")
     path = Path(source)
-    if not path.exists():
-        _not_found(str(source))
-    return read_file(path)
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or a folder that may not be entered
+        raise InputError(f"{_short(source)} can't be looked for ({error.args[-1]}): give another path") from error
+    if not there:
+        _not_found(_short(source))
+    try:
+        contents = read_file(path, meaning=meaning, image_size=image_size)
+    except (OSError, MemoryError) as error:
+        what = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+        raise InputError(f"{source} can't be read: {what}") from error
+    if note is not None:
+        for text in contents.notes:
+            note(text)
+    return contents
+
+
+def _named(parts: tuple[Split, Split, Split], *, divided: bool) -> Contents:
+    """A set with a name; its classes are the numbers that all parts have."""
+    labels = [part.labels for part in parts if part.labels is not None]
+    if len(labels) < len(parts):
+        return Contents(parts, divided=divided)
+    classes, numbers = numbered(torch.cat(labels).numpy())
+    split = numbers.split([len(part) for part in parts])
+    named = tuple(replace(part, labels=numbers) for part, numbers in zip(parts, split, strict=True))
+    return Contents(named, classes=classes, divided=divided)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _short(source: str | Path) -> str:
+    text = str(source)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} letters)"
 
 
 def _not_found(source: str) -> NoReturn:

@@ -100,7 +100,7 @@ def data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
     if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
         return data
     parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
-    return replace(data, kind="whole", **parts)
+    return replace(data, kind="whole", decided=replace(data.meaning, whole=True), **parts)
 
 
 def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tensor:

@@ -1,5 +1,6 @@
 """What the commands do with runs of sequences, and the command ``forecast``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ _FEW = 10  # states
 
 def is_of_sequences(experiment: Any) -> bool:
     """Whether a run's data are sequences."""
-    return bool(experiment.config["data"].get("steps"))  # which older runs do not say
+    return experiment.meaning.sequential
 
 
 def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool, seed: int) -> None:
@@ -57,7 +58,7 @@ def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
         split = split.take(torch.arange(min(len(split), SHOWN)))
         figures.save(draw_sequence_reconstructions(model, split), out)
     else:
-        save_sequences(out, reconstruct(model, split), _lengths(split), of=split.names)
+        save_sequences(out, reconstruct(model, split), _lengths(split), of=_called(split))
     say(f"{len(split)} reconstructions of {split.num_steps} steps in all written to {out}")
 
 
@@ -67,7 +68,7 @@ def encode_sequences(experiment: Any, split: Split, out: Path) -> None:
 
     check_ending(out, ".npz", ".csv")
     means = posterior_means(experiment.objective.model, split)
-    save_sequences(out, means, _lengths(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=split.names)
+    save_sequences(out, means, _lengths(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=_called(split))
     say(f"posterior means of the states at {len(means)} steps of {len(split)} sequences written to {out}")
 
 
@@ -119,7 +120,7 @@ def forecast(
         names = [f"{what}{i}" for what in ("mean", "lower", "upper") for i in range(columns[0].shape[1])]
         columns.append(found.effective_sample_size.repeat_interleave(steps).unsqueeze(1))
         names.append("effective_sample_size")
-        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names, of=split.names)
+        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names, of=_called(split))
     shown = min(len(split), SHOWN) if ending == ".png" else len(split)
     say(f"{steps} steps after each of {shown} sequences written to {out}")
     few = int((found.effective_sample_size < _FEW).sum())
@@ -129,6 +130,11 @@ def forecast(
             f"{len(split)} sequences (effective sample size): theirs is nearly that of one state. More samples tell: "
             "--num-samples"
         )
+
+
+def _called(split: Split) -> Sequence[str] | None:
+    """The name of each sequence, or else its number in its file; None: they are all of them in order."""
+    return split.names if split.names is not None or split.rows is None else [str(n) for n in split.rows.tolist()]
 
 
 def _lengths(split: Split) -> list[int]:

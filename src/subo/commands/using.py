@@ -1,5 +1,7 @@
 """Commands that use a fitted run: ``sample``, ``reconstruct``, ``encode`` and ``score``."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +17,8 @@ from subo.support import check_support, in_support
 
 __all__ = ["encode", "reconstruct", "sample", "score"]
 
+_NAMED = 20  # classes
+
 
 def sample(
     run: RunPath,
@@ -22,7 +26,7 @@ def sample(
     *,
     out: Path,
     num: Annotated[int | None, Parameter(alias="-n")] = None,
-    label: int | None = None,
+    label: str | None = None,
     steps: int | None = None,
     mean: bool = False,
     seed: int = 0,
@@ -36,7 +40,7 @@ def sample(
         run: Run folder.
         out: Where to: .npy, .csv, or .png. A model of dequantised data gives whole levels, its draws floored.
         num: How many in all; 64 by default, of a model that is told the class 8 of every class.
-        label: Of this class alone.
+        label: Of this class alone, by its name.
         steps: Length of sequences, which go to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
             these were dequantised: E[x|z] - 1/2.
@@ -63,12 +67,12 @@ def sample(
     if steps is not None:
         raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
     model = experiment.objective.model
-    classes = class_names(model)
-    labels = _labels_to_draw(len(classes or ()), num, label)
+    classes = class_names(model, experiment.class_names())
+    labels = _labels_to_draw(classes or (), num, label)
     with forked(seed), torch.no_grad():
         _, p = model.sample(num or 64) if labels is None else model.sample(len(labels), {"label": labels})
         x = p.mean if mean else p.sample()
-    names = _feature_names(experiment.config)
+    names = experiment.meaning.feature_names
     if ending == ".png":
         units, data = _units(experiment), experiment.config["data"]
         shade = shading(x, levels=data["levels"] if data["dequantize"] else None)
@@ -77,7 +81,10 @@ def sample(
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
     of_class = "" if label is None else f" of class {label}"
-    by_class = "" if classes is None or label is not None else f", as many of each of {len(classes)} classes in order"
+    by_class = ""
+    if classes is not None and label is None:
+        named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
+        by_class = f", as many of each of {len(classes)} classes in order{named}"
     say(f"{p.batch_shape[0]} samples{of_class} written to {out}{by_class}")
 
 
@@ -114,7 +121,7 @@ def reconstruct(
         reconstruct_sequences(experiment, split, out)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
-    names = _feature_names(experiment.config)
+    names = experiment.meaning.feature_names
     if ending == ".png":
         split = split.take(torch.arange(min(16, len(split))))
         model, units = model_for(experiment, split, progress=True), _units(experiment)
@@ -133,7 +140,8 @@ def encode(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv.
+        out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv. A .csv says first
+            which row each is of, the first below a header being row 1, and its name and label where it has them.
         part: Which part.
         data_dir: Where named data sets are looked for.
     """
@@ -155,7 +163,7 @@ def encode(
             raise InputError("a map needs at least two data; write one datum's representation to .npy or .csv")
         figures.save(draw_latent_plane(model, usage, split), out)
     else:
-        save_array(out, usage.means.numpy(), names=usage.names)
+        save_array(out, usage.means.numpy(), names=usage.names, of=_of_rows(split))
     say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")
 
 
@@ -179,8 +187,8 @@ def score(
         run: Run folder.
         data: Data of the same shape.
         out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
-            sequences their steps and log_px per step, and first a name: of a folder's files, or with --part the row
-            of the file, the first below a header being row 1; .npy of log_px.
+            sequences their steps and log_px per step; first the row of the file that each is of, the first below a
+            header being row 1, and its name (of a folder's files) and label where it has them; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
         data_dir: Where named data sets are looked for.
@@ -220,7 +228,7 @@ def score(
         if split.lengths is not None:
             columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
         table = np.stack([column.numpy() for column in columns.values()], axis=1)
-        save_array(out, table, names=list(columns), of=split.names)
+        save_array(out, table, names=list(columns), of=_of_rows(split))
     values, unit = scores.log_px, ""
     if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
         values, unit = scores.log_px / split.lengths, " per step"
@@ -229,7 +237,7 @@ def score(
         say(f"{len(split)} values of log p(x) written to {out}: all are -inf")
         return
     lowest = int(values.where(finite, torch.inf).argmin())
-    place = f"in row {lowest + 1}" if split.names is None else f"of {split.names[lowest]}"
+    place = f"in row {_of_rows(split)['row'][lowest]}" if split.names is None else f"of {split.names[lowest]}"
     say(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
         f"{values[lowest]:.2f} {place}" + " (-inf left out)" * (not finite.all())
@@ -246,12 +254,13 @@ def score(
         )
 
 
-def _labels_to_draw(num_classes: int, num: int | None, label: int | None) -> Any:
+def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) -> Any:
     """The class of each sample, where the model is told it; equal numbers of all unless one is named."""
     import torch
 
     from subo.class_pictures import labels_in_rows
 
+    num_classes = len(classes)
     if num_classes == 0:
         if label is not None:
             raise InputError(
@@ -260,9 +269,11 @@ def _labels_to_draw(num_classes: int, num: int | None, label: int | None) -> Any
             )
         return None
     if label is not None:
-        if not 0 <= label < num_classes:
-            raise InputError(f"--label must be one of the classes 0 to {num_classes - 1} of this run, not {label}")
-        return torch.full((num or 64,), label)
+        if label not in classes:
+            numbers = list(classes) == [str(number) for number in range(num_classes)]
+            known = f"0 to {num_classes - 1}" if numbers else ", ".join(classes)
+            raise InputError(f"--label must be one of the classes {known} of this run, not {label}")
+        return torch.full((num or 64,), list(classes).index(label))
     if num is not None and num % num_classes:
         raise InputError(
             f"--num {num} cannot be shared equally by the {num_classes} classes: give "
@@ -290,17 +301,13 @@ def run_and_rows(
         binarize=asked["binarize"],
         dequantize=asked["dequantize"],
         seed=asked["seed"],
-        names=_feature_names(experiment.config),
-        sequences=is_of_sequences(experiment),
+        meaning=replace(experiment.meaning, class_names=experiment.class_names()),
+        note=say,
     )
-    if is_of_sequences(experiment) != (split.lengths is not None):
-        kinds = ("sequences", "single data")
-        fitted, came = kinds if is_of_sequences(experiment) else kinds[::-1]
-        raise InputError(f"{run} was fitted to {fitted}, and {source} are {came}: give it data of the same kind")
     split = in_levels(split, experiment.config)
     num_labels = num_labels_of(experiment.objective.model)
     if num_labels is not None:
-        check_labels(split.labels, num_labels, where=source)
+        check_labels(split.labels, num_labels, names=split.class_names, where=source)
     inside = in_support(experiment.objective.model, split, where=source)
     if not inside.all():
         if not scored and experiment.config["options"].get("inference", "amortized") != "amortized":
@@ -314,6 +321,13 @@ def run_and_rows(
     return experiment, split
 
 
+def _of_rows(split: Split) -> dict[str, Sequence[Any]]:
+    """What each line of a table is of: the row of its source, from 1, and its name and class where it has them."""
+    rows = range(1, len(split) + 1) if split.rows is None else split.rows.tolist()
+    known = {"row": rows, "name": split.names, "label": split.label_names()}
+    return {name: values for name, values in known.items() if values is not None}
+
+
 def _units(experiment: Any) -> Any:
     """Mean and standard deviation of a table's columns, as long as its data are there."""
     from subo.pictures import feature_units
@@ -324,8 +338,3 @@ def _units(experiment: Any) -> Any:
         return feature_units(experiment.data())
     except InputError:
         return None
-
-
-def _feature_names(config: dict[str, Any]) -> tuple[str, ...] | None:
-    names = config["data"]["feature_names"]
-    return tuple(names) if names else None
