@@ -35,7 +35,7 @@ def test_numbers_are_numbers_and_what_is_not_known_is_empty(tmp_path: Path):
 
 def test_every_table_of_arrays_quotes_names_and_no_number(tmp_path: Path):
     x = torch.tensor([[-1.5, 2.0], [-0.25, 4.0]])
-    save_array(tmp_path / "a.csv", x, names=["=a", "b"], of=["@file.png", "-3.png"])
+    save_array(tmp_path / "a.csv", x, names=["=a", "b"], of={"name": ["@file.png", "-3.png"]})
     assert cells(tmp_path / "a.csv") == [
         ["name", "'=a", "b"],
         ["'@file.png", "-1.5", "2.0"],
@@ -48,18 +48,19 @@ def test_every_table_of_arrays_quotes_names_and_no_number(tmp_path: Path):
 def test_a_written_table_is_read_with_the_names_it_had(tmp_path: Path):
     x = np.random.default_rng(0).normal(size=(20, 2))
     np.savetxt(tmp_path / "data.csv", x, delimiter=",", header="=a,b", comments="")
-    names = load(tmp_path / "data.csv").feature_names
+    meaning = load(tmp_path / "data.csv").meaning
+    names = meaning.feature_names
     assert names == ("=a", "b")
     save_array(tmp_path / "again.csv", x, names=names)
     assert cells(tmp_path / "again.csv")[0] == ["'=a", "b"]
-    rows = load_rows(tmp_path / "again.csv", names=names)
+    rows = load_rows(tmp_path / "again.csv", meaning=meaning)
     np.testing.assert_allclose(rows.x.numpy(), x.astype(np.float32))
 
 
 def test_a_name_that_is_no_text_is_spelled(tmp_path: Path):
-    save_array(tmp_path / "a.csv", np.zeros((1, 1)), of=["caf\udce9.png"])
+    save_array(tmp_path / "a.csv", np.zeros((1, 1)), of={"name": ["caf\udce9.png"]})
     assert cells(tmp_path / "a.csv")[1] == [r"caf\udce9.png", "0.0"]
-    save_array(tmp_path / "a.csv", np.zeros((1, 1)), of=["\r=1.png"])
+    save_array(tmp_path / "a.csv", np.zeros((1, 1)), of={"name": ["\r=1.png"]})
     assert cells(tmp_path / "a.csv")[1] == [r"\r=1.png", "0.0"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from subo.contents import Contents
+from subo.csv_tables import read_table
 from subo.data import Split
 from subo.errors import InputError
 from subo.image_folders import IMAGES, holds_images, read_images
@@ -19,7 +20,6 @@ from subo.labels import numbered
 from subo.meaning import Meaning
 from subo.memory import check_memory
 from subo.sequences import lined_up
-from subo.csv_tables import read_table
 from subo.values import check_resolution, check_values
 
 __all__ = ["FORMATS", "read_file", "read_numpy"]
