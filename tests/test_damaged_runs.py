@@ -67,7 +67,7 @@ def test_show_names_a_damaged_file(name: str, damage: Callable[[Path], None], ol
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"recipe": 3}, "recipe must be text, not 3"),
+        ({"recipe": 3}, "recipe must be text or null, not 3"),
         ({"options": None}, "options must be a group of settings, not None"),
         ({"data": {"event_shape": "8"}}, "data.event_shape must be a list of whole numbers, not '8'"),
         ({"data": {"seed": True}}, "data.seed must be a whole number, not True"),

@@ -305,7 +305,7 @@ def test_a_fresh_start_forgets_the_checkpoint_of_another_run(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
     with pytest.raises(DivergedError):
         poisoned = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Poisoned(1)), Fixed()))
-        fit(poisoned, binary(), epochs=1, run_dir=tmp_path)
+        fit(poisoned, binary(), epochs=1, run_dir=tmp_path, overwrite=True)
     with pytest.raises(InputError, match="another model"):
         fit(objective(), binary(), epochs=2, run_dir=tmp_path, resume=True)
 

@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_and_resumed_keeps_the_same_files(tmp_path: Path):
     assert Run(tmp_path / "broken").kept_epochs() == [1, 2, 3, 5, 8, 9]
     fit(small(5), bits(), epochs=9, run_dir=tmp_path / "broken", resume=True, **options)  # nothing to do
     assert Run(tmp_path / "broken").kept_epochs() == [1, 2, 3, 5, 8, 9]
-    fit(small(5), bits(), epochs=1, run_dir=tmp_path / "broken", **options)  # another run in its place
+    fit(small(5), bits(), epochs=1, run_dir=tmp_path / "broken", overwrite=True, **options)  # another in its place
     assert Run(tmp_path / "broken").kept_epochs() == [1]
 
 

@@ -144,7 +144,7 @@ def restore(
     Raises:
         InputError: It was made with other settings or of another model, or is damaged.
     """
-    _check(saved, objective)
+    _check(saved)
     for name, value in settings.items():
         made_with = saved["settings"].get(name, value)  # nothing: before there was that setting
         if made_with != value:
@@ -181,7 +181,7 @@ _HELD = {
 }
 
 
-def _check(saved: Any, objective: Objective) -> None:
+def _check(saved: Any) -> None:
     """Refuses what lacks a part, since a default in its place would be another training."""
     missing = [name for name in (*_HELD, "totals", "best_epoch", "best_weights") if name not in saved]
     if missing:
@@ -194,7 +194,7 @@ def _check(saved: Any, objective: Objective) -> None:
     best = saved["best_weights"]
     if (best is None) != (saved["best_epoch"] is None):
         raise InputError(f"{_DAMAGED}: of best_epoch and best_weights one is there alone. {_REMEDY}")
-    if best is not None and _shapes(best) != _shapes(objective.state_dict()):
+    if best is not None and _shapes(best) != _shapes(saved["objective"]):
         raise InputError(f"{_DAMAGED}: its best weights are those of another model. {_REMEDY}")
 
 

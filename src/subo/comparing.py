@@ -34,7 +34,7 @@ _NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind o
 
 # What may differ between runs of one setting: where their data lie, the data's seed where that makes the same data, the
 # training seed, and what does not touch the weights.
-_NOT_OF_A_SETTING = {"data": {"source", "data_dir", "name", "seed", "binarization", "noise"}}
+_NOT_OF_A_SETTING = {"data": {"source", "data_dir", "name", "seed", "division", "binarization", "noise"}}
 _NOT_OF_A_SETTING["training"] = {"seed", "checkpoint_minutes", "keep_weights"}
 
 _KINDS = {

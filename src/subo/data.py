@@ -338,7 +338,7 @@ class Data:
                     digest.update(b"none;")
                 else:
                     digest.update(f"{tensor.dtype},{tuple(tensor.shape)},{part.levels};".encode())
-                    digest.update(tensor.contiguous().numpy().data)
+                    digest.update(tensor.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from subo.nonfinite import encoded
 from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
+from subo.python_runs import check_recipe
 from subo.recipes import RECIPES
 from subo.runs import Run
 from subo.settings import built, resolved
@@ -234,6 +235,7 @@ def resume_run(
     """
     run = Run.open(out, finished=False)
     config = run.read_config()
+    check_recipe(run, config)
     config["training"].update(_settings(config["recipe"], {}, changes or {})[1])
     fabric = make_fabric(**config["device"])
     fabric.launch()
@@ -246,6 +248,7 @@ def open_run(path: str | Path) -> Experiment:
     """Reads a finished run: builds its model again and loads the weights."""
     run = Run.open(path)
     config = run.read_config()
+    check_recipe(run, config)
     objective = _rebuilt(run, config)
     if config["device"].get("precision") == "64-true":
         objective.double()

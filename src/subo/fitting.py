@@ -2,10 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,30 +12,32 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from subo.arguments import checked_arguments
-from subo.batches import Batch, batches, num_batches
+from subo.batches import num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
 from subo.divergence import keep_best, level, watched
+from subo.epochs import agreed, close_epoch, reason_to_end, stream_of
 from subo.errors import DivergedError, InputError, Interrupted
-from subo.evaluation.information import mutual_information
 from subo.history import Epoch, History, WorseWarning, epoch_of
 from subo.interrupts import stop_signals
-from subo.metrics import means, measure
 from subo.objective import Objective
 from subo.optimizers import make_optimizer
+from subo.python_runs import config_in_python, resume_in_python
 from subo.randomness import forked
 from subo.runs import Run
 from subo.spread import far_rows
 from subo.support import check_draws, check_support
 from subo.training import Schedule, Step, train
-from subo.updates import Updates, UpdatesName, at_rest, make_updates
+from subo.updates import UpdatesName, at_rest, make_updates
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = ["fit"]
 
+_NO_SETTINGS = {"objective", "data", "run_dir", "resume", "overwrite", "fabric"}
+_NO_SETTINGS |= {"on_start", "on_begin", "on_epoch", "progress"}
 _CLIP = 100.0  # where there are far values; other gradients are rarely as large
 
 
@@ -64,6 +64,7 @@ def fit(
     checkpoint_minutes: float = 10.0,
     keep_weights: bool | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     fabric: "Fabric | None" = None,
     on_start: Callable[[], None] | None = None,
     on_begin: Callable[[], None] | None = None,
@@ -98,15 +99,17 @@ def fit(
         posterior_steps: Steps of the posterior before each of the model, in alternating updates.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Of order and samples, and of the bits and noise that are drawn afresh at every visit.
-        run_dir: Where metrics and checkpoints go; nowhere by default.
+        run_dir: The folder of a run, in which settings, metrics, checkpoints and at the end the weights are kept;
+            nowhere by default. :func:`subo.load_weights` reads the weights into a model made as this one was.
         checkpoint_minutes: How often a checkpoint is written.
         keep_weights: Whether the weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in `run_dir`,
             to see later how training went; by default where they take at most 20 MB each.
-        resume: Whether to go on from the checkpoint in `run_dir`.
+        resume: Whether to go on from the checkpoint in `run_dir`: by the same call, with more epochs or minutes maybe.
+        overwrite: Whether a run that is in `run_dir` already is replaced, once the first step is made.
         fabric: Where to train, launched already where it has several processes.
         on_start: Called once, when data and settings have been accepted and before the first step.
         on_begin: Called once, after the first step of a new run and before anything is written to `run_dir`: what was
-            there is only then known to give way to a run that trains.
+            there is only then known to give way to a run that trains. It makes the run; by default `fit` does.
         on_epoch: Called with each epoch's record.
         progress: Whether to show progress in the terminal.
 
@@ -124,7 +127,9 @@ def fit(
         >>> len(history.epochs), history.stopped_by
         (2, 'epochs')
     """
-    training, validation = _splits(data)
+    asked_for = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
+    data = data if isinstance(data, Data) else as_split(data)
+    training, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
     if patience is not None and validation is None:
         raise InputError(
             "patience counts epochs without a better validation bound, and there are no validation data"
@@ -146,6 +151,9 @@ def fit(
 
     per_epoch = num_batches(training, batch_size)
     moves = make_updates(updates, posterior_steps=posterior_steps)
+    made_here = run is not None and on_begin is None  # else whoever calls makes it
+    if run is not None and made_here and not resume and fabric.is_global_zero:
+        Run.place(run.path, overwrite=overwrite)
     at_rest(objective, moves)  # refuses a model whose theta and phi cannot be told apart
     schedule = Schedule(round(warmup_epochs * per_epoch), decay, round(kl_warmup_epochs * per_epoch))
     objective.to(fabric.device)
@@ -160,6 +168,7 @@ def fit(
     if fabric.is_global_zero and on_start is not None:
         on_start()
     fabric.barrier()
+    device = {"device": fabric.device.type, "precision": fabric.strategy.precision.precision}
     state, held = TrainingState(), watched(training, validation)
     settings = {
         "seed": seed,
@@ -186,6 +195,8 @@ def fit(
                 run.check_links()
             state = restore(run.load_checkpoint(), objective, optimizer, moves, settings, fabric)
             if kept is not None:
+                if made_here:
+                    resume_in_python(run, config_in_python(objective, data, asked_for, device))
                 run.write_metrics(state.records)
                 kept.begin(state.epoch)
         if state.step == 0:
@@ -197,6 +208,8 @@ def fit(
             if run is not None and kept is not None:
                 run.make_folder()
                 owned.enter_context(run.writing())
+                if made_here:
+                    run.begin(config_in_python(objective, data, asked_for, device), overwrite=overwrite)
                 run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
                 run.write_metrics([])
                 kept.begin(0)
@@ -212,12 +225,12 @@ def fit(
                 run.save_checkpoint(state_now)
             fabric.barrier()  # a process that ends now would take the one that writes with it
 
-        stopped_by = _reason(state, limit, minutes, patience)
+        stopped_by = reason_to_end(state, limit, minutes, patience)
         trained = stopped_by is None
         started, saved = time.monotonic() - state.seconds, time.monotonic()
         steps = train(
             objective,
-            _stream(training, batch_size, seed, state, fabric),
+            stream_of(training, batch_size, seed, state, fabric),
             fabric=fabric,
             optimizer=optimizer,
             schedule=schedule,
@@ -234,7 +247,7 @@ def fit(
                 if state.step == 1:  # data, settings and step size have proved to go together
                     check_finite(objective, state.step)
                     begin()
-                state.seconds, asked, due = _agreed(
+                state.seconds, asked, due = agreed(
                     fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
                 )
                 bar.step(step, state.epoch, len(step.loss.bound) * fabric.world_size)
@@ -242,8 +255,8 @@ def fit(
                 if state.batch == per_epoch or out_of_time or due or asked:
                     state.sum_up(step)
                 if state.batch == per_epoch or out_of_time:
-                    epoch = _close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
-                    stopped_by = _reason(state, limit, minutes, patience)
+                    epoch = close_epoch(state, step, objective, moves, training, validation, batch_size, seed, fabric)
+                    stopped_by = reason_to_end(state, limit, minutes, patience)
                     if run is not None and kept is not None:
                         run.append_metrics(state.records[-1])
                         kept.keep(state.epoch)
@@ -254,7 +267,7 @@ def fit(
                     save()
                     saved = time.monotonic()
                 if asked:
-                    raise Interrupted(_farewell(state, run), signal=asked)
+                    raise Interrupted(_farewell(state, run, in_python=made_here), signal=asked)
         except DivergedError as error:
             writes = run if fabric.is_global_zero else None
             left = keep_best(state, step, objective, writes, save=save if state.batch < per_epoch else None)
@@ -263,7 +276,7 @@ def fit(
         if kept is not None:
             kept.keep(state.epoch, last=True)
         if asked := signal():  # since the last step
-            raise Interrupted(_farewell(state, run), signal=asked)
+            raise Interrupted(_farewell(state, run, in_python=made_here), signal=asked)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
     after = state.best_objective
@@ -281,95 +294,13 @@ def fit(
     return history
 
 
-def _splits(data: Data | Split | Tensor) -> tuple[Split, Split | None]:
-    if isinstance(data, Data):
-        return data.train, data.validation
-    return as_split(data), None
-
-
-def _stream(split: Split, batch_size: int, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
-    """All batches from where the state is, for ever."""
-    first = state.batch
-    for epoch in count(state.epoch):
-        rank, world_size = fabric.global_rank, fabric.world_size
-        yield from batches(split, batch_size, seed=seed, epoch=epoch, rank=rank, world_size=world_size, first=first)
-        first = 0
-
-
-def _agreed(fabric: "Fabric", seconds: float, signal: int, due: bool) -> tuple[float, int, bool]:
-    """What all processes take as the time, the signal that came and whether to save: the largest of each one's."""
-    if fabric.world_size == 1:
-        return seconds, signal, due
-    values = torch.tensor([seconds, float(signal), float(due)], dtype=torch.float64, device=fabric.device)
-    values = fabric.all_reduce(values, reduce_op="max")
-    return float(values[0]), int(values[1]), bool(values[2])
-
-
-def _close_epoch(
-    state: TrainingState,
-    step: Step,
-    objective: Objective,
-    updates: Updates,
-    training: Split,
-    validation: Split | None,
-    batch_size: int,
-    seed: int,
-    fabric: "Fabric",
-) -> Epoch:
-    """Ends an epoch: means, validation, best weights, mutual information, record."""
-    assert state.totals is not None
-    held_out = None
-    if validation is not None:
-        try:
-            held_out = measure(objective, validation, batch_size=batch_size, seed=seed, fabric=fabric)
-        except DivergedError as error:
-            raise DivergedError(f"step {state.step}, {error}") from error
-    state.epoch += 1
-    state.batch = 0
-    if held_out is not None and held_out.objective > state.best_objective:
-        state.best_objective, state.best_epoch = held_out.objective, state.epoch
-        state.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
-    done = updates.now
-    information = _informed(updates, objective, validation or training, seed, fabric)
-    epoch = Epoch(
-        epoch=state.epoch,
-        step=state.step,
-        seconds=state.seconds,
-        learning_rate=step.learning_rate,
-        kl_weight=step.kl_weight,
-        train=means(state.totals, fabric),
-        validation=held_out,
-        updates=done,
-        mutual_information=information,
-    )
-    state.totals = None
-    state.records.append(asdict(epoch))
-    return epoch
-
-
-def _informed(updates: Updates, objective: Objective, split: Split, seed: int, fabric: "Fabric") -> float | None:
-    """The mutual information at an epoch's end, by which aggressive updates go; None for others."""
-    if updates.now != "aggressive":
-        return None
-    information = mutual_information(objective.model, split, num_samples=1, seed=seed).value
-    information = fabric.broadcast(information)  # all processes have the same, but for rounding
-    updates.inform(information)
-    return information
-
-
-def _reason(
-    state: TrainingState, epochs: int | None, minutes: float | None, patience: int | None
-) -> Literal["epochs", "minutes", "patience"] | None:
-    """Why training is over, if it is."""
-    if patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= patience:
-        return "patience"
-    if epochs is not None and state.epoch >= epochs:
-        return "epochs"
-    return "minutes" if minutes is not None and state.seconds >= 60 * minutes else None
-
-
-def _farewell(state: TrainingState, run: Run | None) -> str:
+def _farewell(state: TrainingState, run: Run | None, *, in_python: bool) -> str:
     where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
     if run is None:
         return f"{where}; the model has the weights that it had then."
+    if in_python:
+        return (
+            f"{where}; the checkpoint is written. Go on by the same call with resume=True: "
+            f"subo.fit(..., run_dir='{run.path}', resume=True)"
+        )
     return f"{where}; the checkpoint is written. Go on with: subo fit --resume --out {run.path}"

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from subo.digits import in_digits
 from subo.nonfinite import decoded, in_words
+from subo.python_runs import is_made_in_python
 from subo.runs import SPLITS, Run
 
 __all__ = ["print_evaluation", "print_run", "say"]
@@ -135,10 +136,11 @@ def print_run(run: Run) -> None:
     if classes := data["meaning"]["class_names"]:
         more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
         table.add_row("classes", f"{', '.join(classes[:_NAMED])}{more}")
-    table.add_row("recipe", config["recipe"])
-    options = ", ".join(f"{name} {_short(value)}" for name, value in _telling(config).items())
-    table.add_row("model", options)
-    if run.model.exists():
+    in_python = is_made_in_python(config)
+    table.add_row("recipe", "none: made in Python" if in_python else config["recipe"])
+    told = config["objective"] if in_python else _telling(config)
+    table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in told.items()))
+    if run.model.exists() and not in_python:
         model = open_run(run.path).objective.model
         table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
     table.add_row("training", ", ".join(f"{name} {_short(value)}" for name, value in training.items() if value))
@@ -146,7 +148,8 @@ def print_run(run: Run) -> None:
     if records:
         last = records[-1]
         table.add_row("epochs", f"{last['epoch']} in {last['seconds']:.1f} s, {last['step']} steps")
-    table.add_row("state", "finished" if run.model.exists() else "not finished: go on with fit --resume")
+    how = "in Python, by subo.fit(..., resume=True)" if in_python else "with fit --resume"
+    table.add_row("state", "finished" if run.model.exists() else f"not finished: go on {how}")
     files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[cjgpsm]*"))
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))

@@ -34,6 +34,7 @@ from subo.model import VAE, Draw, Factor, LatentVariableModel
 from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.objective import Loss, Objective
 from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.python_runs import load_weights
 from subo.refinement import Refined
 from subo.sources import load
 from subo.state_space import LinearGaussianStateSpace
@@ -112,6 +113,7 @@ __all__ = [
     "fit",
     "infer",
     "load",
+    "load_weights",
     "log_marginal",
     "mlp",
     "probabilistic_pca",

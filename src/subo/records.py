@@ -18,6 +18,7 @@ def _is_number(value: Any) -> bool:
 
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "text": lambda value: isinstance(value, str),
+    "text or null": lambda value: value is None or isinstance(value, str),
     "a number": _is_number,
     "a whole number": _is_whole,
     "a list of whole numbers": lambda value: isinstance(value, list) and all(map(_is_whole, value)),
@@ -36,7 +37,7 @@ EPOCH: Expected = {
     "validation": "a group of numbers or null",
 }
 CONFIG: Expected = {
-    "recipe": "text",
+    "recipe": "text or null",
     "options": "a group of settings",
     "data": {
         "source": "text",
