@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from command_line import assert_refused, run
+from subo.data import Data, Split
 from subo.experiments import start_run
+from subo.quantisation import binarized
+from subo.settings import dequantizes
 from subo.sources import load_rows
+from subo.values import kind_of
 
 
 @pytest.fixture(scope="module")
@@ -19,17 +24,43 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dequantised run that the command line made, and small runs of other kinds."""
     folder = tmp_path_factory.mktemp("runs")
     options = ["--hidden", 16, "--latent-dim", 2, "--epochs", 2, "--evaluation-samples", 20]
-    assert run("fit", "digits", "--dequantize", "--out", folder / "noisy", *options) == 0
+    assert run("fit", "digits", "--out", folder / "noisy", *options) == 0  # which nobody has to ask for
     others: dict[str, dict[str, Any]] = {
         "laplace": {"dequantize": True, "options": {"likelihood": "laplace"}},
         "categorical": {"options": {"likelihood": "categorical"}},
         "bits": {"binarize": "static"},
-        "grey": {},
+        "grey": {"dequantize": False},
     }
     for name, given in others.items():
         small = {"hidden": (16,), "latent_dim": 2, **given.pop("options", {})}
         start_run("digits", folder / name, options=small, training={"epochs": 1}, **given)
     return folder
+
+
+@pytest.mark.parametrize(
+    "likelihood, binarize, levels, expected",
+    [
+        ("auto", "none", 16, True),
+        ("gaussian", "none", 255, True),
+        ("laplace", "none", 16, True),
+        ("continuous-bernoulli", "none", 16, False),
+        ("categorical", "none", 16, False),
+        ("auto", "dynamic", 16, False),
+        ("auto", "none", 1, False),
+        ("auto", "none", 999, False),
+    ],
+)
+def test_integers_with_levels_are_dequantised_for_densities_unless_they_become_bits(
+    likelihood: str, binarize: Any, levels: int, expected: bool
+):
+    y = torch.arange(40, dtype=torch.int16).reshape(10, 1, 2, 2) % 17
+    data = Data("y", *[Split(y, levels=levels)] * 3, kind=kind_of(y, levels))
+    assert dequantizes(binarized(data, binarize, seed=0), {"likelihood": likelihood}) is expected
+
+
+def test_grey_values_without_levels_are_left_as_they_are():
+    x = torch.rand(10, 1, 2, 2)
+    assert not dequantizes(Data("x", *[Split(x)] * 3, kind="grey"), {})
 
 
 MEANING = "lower bound on the log-probability of the values 0 to 16, by uniform dequantisation"

@@ -17,17 +17,30 @@ __all__ = ["announce", "conclude", "describe_constants"]
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
 _NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
+_VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
+_ASKED = {
+    "grey": "; continuous-bernoulli, for values that are bound to [0, 1], is asked for",
+    "whole": "; poisson, for counts, and categorical, for classes, are asked for",
+}
 _NAMED = 5  # columns
 _RISING = 0.1  # nats from tenth to tenth of the epochs
 
 
-def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool, constant: Sequence[str] = ()) -> None:
+def announce(
+    config: Mapping[str, Any],
+    objective: "Objective",
+    *,
+    chosen: bool,
+    noisy: bool = False,
+    constant: Sequence[str] = (),
+) -> None:
     """Prints what was read and what is going to be fitted.
 
     Args:
         config: Of the run.
         objective: The model and how its gradient is estimated.
         chosen: Whether the likelihood was left to the data.
+        noisy: Whether integers are dequantised that nobody asked to be.
         constant: Columns of a table that never change in the training data.
     """
     data, options = config["data"], config["options"]
@@ -39,7 +52,7 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
     if data["steps"]:
         what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
     say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
-    why = f" (auto: the values are {kind})" if chosen else ""
+    why = f" (auto: the values are {_VALUES.get(kind, kind)}{_ASKED.get(kind, '')})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
     gradient = type(objective.gradient).__name__
@@ -47,6 +60,11 @@ def announce(config: Mapping[str, Any], objective: "Objective", *, chosen: bool,
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
     elif gradient != "Pathwise":
         say(f"gradient {gradient}, {objective.num_samples} samples of z a datum")
+    if noisy:
+        say(
+            "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels; "
+            f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data['levels']}"
+        )
     if constant and kind_of_log_px(config) != "probability":
         say(f"Careful: {describe_constants(constant)}")
 

@@ -36,9 +36,10 @@ from subo.objective import Objective
 from subo.pictures import draw_figures
 from subo.progress import bar
 from subo.python_runs import check_recipe
+from subo.quantisation import dequantized
 from subo.recipes import RECIPES
 from subo.runs import Run
-from subo.settings import built, resolved
+from subo.settings import built, dequantizes, resolved
 from subo.sources import load
 from subo.support import in_support, stand_ins
 from subo.units import data_in_levels, provenance
@@ -121,7 +122,7 @@ def start_run(
     options: Mapping[str, Any] | None = None,
     data_dir: Path | None = None,
     binarize: str = "none",
-    dequantize: bool = False,
+    dequantize: bool | None = None,
     image_size: int | None = None,
     seed: int = 0,
     data_seed: int = 0,
@@ -139,7 +140,7 @@ def start_run(
         options: Its settings.
         data_dir: Where named sets are looked for.
         binarize: The binarisation policy.
-        dequantize: Whether uniform noise is added to 8-bit values.
+        dequantize: Whether uniform noise is added to 8-bit values; None: where :func:`subo.settings.dequantizes`.
         image_size: Height and width that the images of a folder are brought to.
         seed: Of training: first weights, order, samples.
         data_seed: Of the data: split, bits and noise of held-out data.
@@ -172,7 +173,9 @@ def start_run(
         raise InputError(
             f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
         )
-    data = data_in_levels(with_num_labels(data, options.get("num_labels")), options)
+    data = with_num_labels(data, options.get("num_labels"))
+    noisy = dequantize is None and dequantizes(data, options)
+    data = dequantized(data, seed=data_seed) if noisy else data_in_levels(data, options)
     settings = resolved(recipe, options, data)
     config = {
         "subo": version("subo"),
@@ -191,7 +194,7 @@ def start_run(
     def tell() -> None:
         if progress:
             chosen = options.get("likelihood", "auto") == "auto"
-            announce(config, objective, chosen=chosen, constant=data.constant_features())
+            announce(config, objective, chosen=chosen, noisy=noisy, constant=data.constant_features())
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)

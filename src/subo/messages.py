@@ -73,7 +73,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
         print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}" + "   an upper bound" * (kind == "bound"))
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
-    for caution in _cautions(result, run):
+    for caution in (*_cautions(result, run), *_of_constants(config, kind)):
         print(f"  Careful: {caution}")
 
 
@@ -118,7 +118,17 @@ def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
     if result["at_floor"]:
         yield (
             f"{result['at_floor']:.1%} of the likelihood's scales lie at their floor (--min-scale): log p(x) leans on "
-            "it. Constant or copied features do this."
+            "it. Constant or copied features do this, and pixels that are nearly always black or white."
+        )
+
+
+def _of_constants(config: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """What elements that never vary do to a density, which is as high at them as its floor lets it be."""
+    count, elements = config["data"].get("constant"), math.prod(config["data"]["event_shape"])
+    if kind == "density" and count:  # which older runs do not say
+        yield (
+            f"{count:,} of {elements:,} elements ({count / elements:.0%}) have one value in all training data: each "
+            "adds some nats to log p(x), up to the floor of its scale (--min-scale), that tell nothing."
         )
 
 

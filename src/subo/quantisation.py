@@ -19,9 +19,11 @@ from subo.data import Binarize, Data, Split, stream
 from subo.errors import InputError
 from subo.values import Kind, kind_of
 
-__all__ = ["binarized", "check_policies", "dequantized", "drawn_rows", "quantized"]
+__all__ = ["MOST_LEVELS", "binarized", "check_policies", "dequantized", "drawn_rows", "quantized"]
 
-_MOST = 255  # the largest level whose x + u float32 holds
+MOST_LEVELS = 255
+"""The largest level whose x + u float32 holds."""
+
 _STEPS = 2**16  # of u, which float32 holds beside 8 bits
 
 
@@ -175,7 +177,7 @@ def _check_levels(data: Data) -> None:
             "likelihood bernoulli"
         )
     levels = data.train.levels
-    if data.train.x.is_floating_point() or not 1 < levels <= _MOST:
+    if data.train.x.is_floating_point() or not 1 < levels <= MOST_LEVELS:
         found = f"{data.kind} values" if levels == 1 or data.train.x.is_floating_point() else f"integers up to {levels}"
         raise InputError(
             f"{data.name}: only integers with levels, up to 8 bits, can be dequantised, such as images or an array of "

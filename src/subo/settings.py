@@ -12,14 +12,28 @@ from subo.conditioning import count_labels
 from subo.data import Data, Split, stream
 from subo.errors import InputError
 from subo.objective import Objective
+from subo.quantisation import MOST_LEVELS
 from subo.randomness import forked
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.units import check_likelihood
 from subo.values import num_classes_of
 
-__all__ = ["built", "examples_of", "resolved"]
+__all__ = ["built", "dequantizes", "examples_of", "resolved"]
 
 _EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
+
+
+def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
+    """Whether data are dequantised where that is left open: integers with levels, for a density of real numbers.
+
+    A density of x/255 grows without bound where it narrows onto the levels, above all on pixels that are always black,
+    and its numbers count nothing; that of the dequantised levels bounds their log-probability. Bits have one as they
+    are, and a continuous Bernoulli is asked for.
+    """
+    train = data.train
+    if data.sequential or data.binarize != "none" or data.kind != "grey" or train.x.is_floating_point():
+        return False
+    return 1 < train.levels <= MOST_LEVELS and options.get("likelihood", "auto") in ("auto", "gaussian", "laplace")
 
 
 def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:

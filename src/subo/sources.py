@@ -38,7 +38,7 @@ def load(
     *,
     data_dir: Path | None = None,
     binarize: Binarize = "none",
-    dequantize: bool = False,
+    dequantize: bool | None = None,
     image_size: int | None = None,
     seed: int = 0,
     meaning: Meaning | None = None,
@@ -76,7 +76,8 @@ def load(
             visit in training and once for held-out data (dynamic).
         dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn afresh at every
             visit in training and once for held-out data. The log p(x) of a gaussian or laplace likelihood is then a
-            lower bound on the log-probability of y.
+            lower bound on the log-probability of y. None, the default: in a fit with such a likelihood (also auto),
+            unless they are binarised; where no model is named they stay as they are.
         image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle cut out.
             Without it all images must have one size.
         seed: The seed of the split, the bits and the noise.
@@ -90,7 +91,7 @@ def load(
         >>> load("digits").train.event_shape
         torch.Size([1, 8, 8])
     """
-    check_policies(binarize, dequantize=dequantize)
+    check_policies(binarize, dequantize=bool(dequantize))
     _check_image_size(source, image_size)
     contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, note=note)
     data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size)
