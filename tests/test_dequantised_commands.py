@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "laplace": {"dequantize": True, "options": {"likelihood": "laplace"}},
         "categorical": {"options": {"likelihood": "categorical"}},
         "bits": {"binarize": "static"},
-        "grey": {"dequantize": False},
+        "grey": {"options": {"likelihood": "continuous-bernoulli"}},
     }
     for name, given in others.items():
         small = {"hidden": (16,), "latent_dim": 2, **given.pop("options", {})}
