@@ -22,6 +22,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     options = config.get("options", {})
     if options.get("likelihood") == "continuous-bernoulli" and "constant" not in config.get("data", {}):
         filled["options"] = {**options, "min_scale": None}  # the floor is as old as the count of constant elements
+    if filled["data"].get("kind") == "counts":  # as whole numbers were called, from which a Poisson was taken
+        filled["data"]["kind"] = "whole"
     if filled["data"].get("binarize") == "none":  # it was said of parts that were divided at random, too
         filled["data"]["binarization"] = "nothing was binarised"
     filled["data"].setdefault("meaning", _meaning(filled["data"], config.get("options", {})))
