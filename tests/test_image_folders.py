@@ -94,3 +94,84 @@ def test_image_folders_that_cant_be_used(tmp_path):
     (deep / "a.png").write_bytes((deep / "a.png").read_bytes()[:1000])
     with assert_refused(deep / "a.png", "can't be read as an image"):
         load(deep)
+
+
+def test_images_are_turned_upright(tmp_path):
+    pixels = np.arange(20, dtype=np.uint8).reshape(4, 5) * 9
+    upright = {1: pixels, 3: pixels[::-1, ::-1], 6: np.rot90(pixels, -1), 8: np.rot90(pixels), 2: pixels[:, ::-1]}
+    for orientation, expected in upright.items():
+        folder = tmp_path / str(orientation)
+        folder.mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(folder / "a.png", exif=exif)
+        assert np.array_equal(load_rows(folder).x[0, 0], expected), orientation
+    Image.fromarray(np.zeros((5, 4), dtype=np.uint8)).save(tmp_path / "6" / "b.png")  # of the size it is looked at in
+    assert load_rows(tmp_path / "6").x.shape == (2, 1, 5, 4)
+
+
+def test_folders_of_any_depth_are_classes_by_their_path(tmp_path):
+    for i, name in enumerate(("cat/a", "cat/old/b", "dog/young/c", "dog/young/d")):
+        image(tmp_path / f"{name}.png", "L", seed=i)
+    rows = load_rows(tmp_path)
+    assert rows.names == ("cat/a.png", "cat/old/b.png", "dog/young/c.png", "dog/young/d.png")
+    assert rows.class_names == ("cat", "cat/old", "dog/young")
+    assert labels_of(rows).tolist() == [0, 1, 2, 2]
+    (tmp_path / "dog" / "loop").symlink_to(tmp_path)  # which would never end
+    (tmp_path / "dog" / ".hidden").mkdir()
+    image(tmp_path / "dog" / ".hidden" / "e.png", "L")
+    assert len(load_rows(tmp_path)) == 4
+
+
+def test_more_formats_are_read_and_what_is_not_is_said(tmp_path):
+    pixels = image(tmp_path / "a.tif", "L", seed=1)
+    for name in ("b.tiff", "c.webp"):
+        Image.fromarray(pixels).convert("RGB").save(tmp_path / name, lossless=True)
+    Image.fromarray(pixels).save(tmp_path / "d.gif", save_all=True, append_images=[Image.fromarray(pixels[::-1])])
+    for name in ("notes.txt", "e.heic", "f.heic", "README"):
+        text(tmp_path / name, "no image")
+    said: list[str] = []
+    rows = load_rows(tmp_path, note=said.append)
+    assert (rows.x[:, 0].numpy() == pixels).all()
+    assert len(rows) == 4
+    assert "4 files" in said[0]
+    assert ".heic (2)" in said[0]
+    assert said[1:] == ["of 1 images with several frames the first is read: d.gif"]
+
+
+def test_images_of_several_sizes_are_brought_to_one(tmp_path):
+    middle = np.full((4, 12), 10, dtype=np.uint8)
+    middle[:, 4:8] = 200  # all that is left of a wide image
+    Image.fromarray(middle).save(tmp_path / "a.png")
+    Image.fromarray(np.full((9, 6), 77, dtype=np.uint8)).save(tmp_path / "b.png")
+    Image.fromarray(np.full((3, 3), 5, dtype=np.uint8)).save(tmp_path / "c.png")
+    with assert_refused("one size", "--image-size 64"):
+        load(tmp_path)
+    said: list[str] = []
+    data = load(tmp_path, image_size=4, note=said.append)
+    assert data.train.event_shape == (1, 4, 4)
+    assert said == ["images are scaled and cropped to 4 x 4, now and in later data"]
+    x = load_rows(tmp_path, meaning=data.meaning).x
+    assert [x[i].unique().tolist() for i in range(3)] == [[200], [77], [5]]
+    with assert_refused("is no folder of images"):
+        load("digits", image_size=4)
+
+
+def test_bombs_and_folders_that_may_not_be_read(tmp_path, monkeypatch):
+    image(tmp_path / "a.png", "L", size=(50, 50))
+    for pixels, facts in ((2000, "decompression bomb"), (1000, "decompression bomb")):  # refused; suspected
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
+        with assert_refused(tmp_path / "a.png", facts):
+            load_rows(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr("subo.memory.available_bytes", lambda: 1000)
+    with assert_refused(tmp_path, "memory"):
+        load_rows(tmp_path)
+    monkeypatch.undo()
+
+    def forbidden(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("os.scandir", forbidden)
+    with assert_refused(tmp_path, "Permission denied"):
+        load_rows(tmp_path)

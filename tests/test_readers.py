@@ -1,10 +1,16 @@
 """Reading files: arrays, tables and images, and what is said of those that can't be used."""
 
+import io
+import os
+import zipfile
+
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from assertions import assert_refused
+from subo.meaning import Meaning
 from subo.sources import load, load_rows
 from subo.splitting import split
 from test_sources import labels_of, rows_sorted, saved, text, zipped
@@ -259,3 +265,100 @@ def test_a_table_of_one_row(tmp_path):
     assert load_rows(path).x.tolist() == [[1.0, 2.0]]
     with assert_refused(path, "one row"):
         load(path)
+
+
+@pytest.mark.parametrize("cell", ["1_000", "１２", "٣", "0x10", "1e", "--1"])
+def test_numbers_as_only_python_writes_them_are_text(cell, tmp_path):
+    with assert_refused("column 'a'", "row 1 (line 2)", f"{cell!r} isn't a number"):
+        load(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
+
+
+def test_labels_are_integers_of_any_size_or_names(tmp_path):
+    def labels(cells: list[str]) -> tuple:
+        path = text(tmp_path / "x.csv", "a,label\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
+        rows = load_rows(path)
+        return rows.class_names, labels_of(rows).tolist()
+
+    assert labels(["75000", "75002", "75001"]) == (("75000", "75001", "75002"), [0, 2, 1])
+    assert labels(["9007199254740993", "9007199254740992"])[1] == [1, 0]  # beyond float64
+    assert labels(["10", "9", "2.0"]) == (("2", "9", "10"), [2, 1, 0])
+    assert labels(["rose", " lily", "7"]) == (("7", "lily", "rose"), [2, 1, 0])
+    assert labels(["1_0", "x"]) == (("1_0", "x"), [0, 1])
+    named = zipped(tmp_path / "x.npz", x=np.zeros((3, 2)), labels=np.array([b"rose", b"lily", b"rose"]))
+    assert load_rows(named).class_names == ("lily", "rose")
+    huge = zipped(tmp_path / "x.npz", x=np.zeros((2, 2)), y=np.array([2**64 - 1, 2**63], dtype=np.uint64))
+    assert load_rows(huge).class_names == (str(2**63), str(2**64 - 1))
+    with assert_refused("row 2, column 'label'", "missing"):
+        labels(["rose", ""])
+
+
+def test_what_an_archive_holds_beside_is_said(tmp_path):
+    said: list[str] = []
+    load_rows(zipped(tmp_path / "x.npz", x=np.zeros((3, 2)), w=np.zeros(3), y=np.arange(3)), note=said.append)
+    assert said == ["arrays that are not read: w"]
+
+
+def test_bytes_that_may_be_bits_are_said(tmp_path):
+    said: list[str] = []
+    path = saved(tmp_path / "x.npy", np.eye(4, dtype=np.uint8)[None])
+    load_rows(path, meaning=Meaning("grey", (1, 4, 4), levels=255, pixels=True), note=said.append)
+    assert "levels 0 to 255" in said[0]
+    assert "astype(bool)" in said[0]
+
+
+# Files that are damaged, or made to do harm
+
+
+def header_of(shape: tuple[int, ...]) -> bytes:
+    """A `.npy` file that promises an array and holds eight bytes of it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"shape": shape, "fortran_order": False, "descr": "<f8"})
+    return file.getvalue() + bytes(8)
+
+
+def test_headers_of_petabytes_and_zip_bombs_are_refused_before_memory_is_taken(tmp_path, monkeypatch):
+    for shape in ((10**15, 2), (10**30, 10**30)):
+        (tmp_path / "x.npy").write_bytes(header_of(shape))
+        with assert_refused("x.npy", "promises", "cut off"):
+            load(tmp_path / "x.npy")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", bytes(10**6))
+    monkeypatch.setattr("subo.memory.available_bytes", lambda: 10**5)
+    with assert_refused("x.npz", "memory"):
+        load(tmp_path / "x.npz")
+
+
+def test_archives_that_are_damaged_encrypted_or_hold_something_else(tmp_path):
+    path = zipped(tmp_path / "x.npz", x=np.arange(100.0).reshape(50, 2))
+    whole = path.read_bytes()
+    wounds = {
+        "encrypted": (whole.replace(b"PK\1\2-\3-\0\0\0", b"PK\1\2-\3-\0\1\0"), "encrypted"),
+        "of a method that nobody knows": (whole.replace(b"PK\1\2-\3-\0\0\0\0\0", b"PK\1\2-\3-\0\0\0\x63\0"), "x.npz"),
+        "cut off": (whole[:-40], "cut off"),
+        "other bytes": (whole[:200] + bytes(8) + whole[208:], "CRC"),
+    }
+    for what, (content, fact) in wounds.items():
+        assert content != whole, what
+        path.write_bytes(content)
+        with assert_refused(path, "can't be read as a NumPy file", fact):
+            load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("notes.txt", "no array")
+    with assert_refused(path, "notes.txt is no array"):
+        load(path)
+    sparse.save_npz(path, sparse.eye_array(5, format="csr"))
+    with assert_refused(path, "sparse matrix of SciPy", "toarray()"):
+        load(path)
+
+
+def test_paths_that_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")  # which would be waited for without end
+    with assert_refused("x.csv", "a pipe"):
+        load(tmp_path / "x.csv")
+    with assert_refused("letters)", "can't be looked for"):
+        load("a" * 5000)
+    for name in ("", "  "):
+        with assert_refused("is empty", "digits"):
+            load(name)
+    with assert_refused("not found"):
+        load("a\0b.csv")

@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -107,13 +108,15 @@ def _download(name: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "N D"
     from sklearn.datasets import fetch_openml
 
     try:
-        bunch: Any = fetch_openml(
-            _OPENML[name],
-            version=1,
-            as_frame=False,
-            data_home=None if data_dir is None else str(data_dir),
-            parser="pandas" if importlib.util.find_spec("pandas") else "liac-arff",  # the fast one, if there
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it tries again: what came of it is said below
+            bunch: Any = fetch_openml(
+                _OPENML[name],
+                version=1,
+                as_frame=False,
+                data_home=None if data_dir is None else str(data_dir),
+                parser="pandas" if importlib.util.find_spec("pandas") else "liac-arff",  # the fast one, if there
+            )
         images, labels = np.asarray(bunch["data"]), np.asarray(bunch["target"]).astype(np.uint8)
         if images.shape != (70_000, 784) or labels.shape != (70_000,):
             raise ValueError(f"expected 70,000 images of 784 pixels, got an array of shape {images.shape}")
@@ -164,7 +167,7 @@ def _chorales(data_dir: Path | None) -> tuple[Split, Split, Split]:
     try:
         content = loadmat(path)
         rolls = [[np.asarray(roll, np.uint8) for roll in content[part].ravel()] for part in _ROLLS_PARTS]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # of bytes that are no such file, SciPy's parser raises nearly anything
         raise InputError(f"{path} is missing, or not the file of piano rolls ({error}): fetch it again") from error
     if [len(part) for part in rolls] != list(_ROLLS_PARTS.values()):
         raise InputError(
@@ -191,7 +194,7 @@ def read_idx(path: Path, *, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
     mend = "fetch the original file again"
     try:
         with gzip.open(path) as file:
-            content = file.read()
+            content = file.read(5 + 4 * len(shape) + math.prod(shape))  # one byte too many tells of more
     except FileNotFoundError as error:
         raise InputError(
             f"{path} is missing, and the folder is there: add the file, or remove {path.parent}"

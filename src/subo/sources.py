@@ -139,6 +139,11 @@ def load_rows(
     """
     check_policies(binarize, dequantize=dequantize)
     contents = _read(source, data_dir, seed, meaning=meaning, note=note)
+    if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning.levels):
+        note(
+            f"Careful: no value of {source} exceeds 1, and the run's pixels have the levels 0 to {meaning.levels}, as "
+            "which they are read, nearly black. Bits are written as booleans: x.astype(bool)"
+        )
     if part == "all" and len(contents.parts) == 1:
         (rows,), _ = _understood(contents, meaning, str(source))
         return drawn_rows(rows, binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
@@ -341,6 +346,13 @@ def _named(parts: tuple[Split, Split, Split], *, divided: bool) -> Contents:
     split = numbers.split([len(part) for part in parts])
     named = tuple(replace(part, labels=numbers) for part, numbers in zip(parts, split, strict=True))
     return Contents(named, classes=classes, divided=divided)
+
+
+def _may_be_bits(parts: Sequence[Split], levels: int) -> bool:
+    """Whether bytes that are to be read as levels have no other values than bits, some of them 1."""
+    return all(part.levels == levels > 1 and int(part.x.max()) <= 1 for part in parts) and any(
+        bool(part.x.any()) for part in parts
+    )
 
 
 def _is_folder(path: Path) -> bool:

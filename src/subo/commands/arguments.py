@@ -17,14 +17,20 @@ DataSource = Annotated[
     str,
     Parameter(
         help="digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images "
-        "or of sequences."
+        "or of sequences. It is read as the run's data were: their levels, columns, channels and classes are kept."
     ),
 ]
 DataPart = Annotated[
     Part,
     Parameter(help="Which part of a data set; of a file all rows, in their order, or a part of the run's own split."),
 ]
-DataDir = Annotated[Path | None, Parameter(help="Where named data sets are looked for.")]
+DataDir = Annotated[
+    Path | None,
+    Parameter(
+        help="Where named data sets are looked for first, each in a folder of its name; then in the folder that the "
+        "environment variable SUBO_DATA names. mnist and fashion-mnist are else downloaded from OpenML."
+    ),
+]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 
 

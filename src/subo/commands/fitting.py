@@ -33,9 +33,9 @@ def fit(**given: Any) -> None:
         fitted = experiments.resume_run(out, changes=groups["training"], progress=progress)
     else:
         source = given.get("data")
-        if source is None:
+        if source is None or not source.strip():
             raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
-        out = out or Path("runs") / Path(source).stem
+        out = out or Path("runs") / (Path(source).stem or Path(source).resolve().stem)
         settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
         fitted = experiments.start_run(
             source,

@@ -96,7 +96,6 @@ def forecast(
         num_samples: Draws for each sequence.
         coverage: Share of the draws that lie in the interval.
         part: Which part.
-        data_dir: Where named data sets are looked for.
         seed: Of the draws.
     """
     from subo import figures

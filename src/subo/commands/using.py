@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from subo.commands.arguments import DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.commands.sequences import encode_sequences, is_of_sequences, reconstruct_sequences, sample_sequences
 from subo.data import Split
 from subo.errors import InputError
@@ -95,7 +95,7 @@ def reconstruct(
     *,
     out: Path,
     part: DataPart = "all",
-    data_dir: Path | None = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Encodes data and decodes them again: E[x|z] at the posterior mean.
 
@@ -105,7 +105,6 @@ def reconstruct(
         out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
             dequantised: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
         part: Which part.
-        data_dir: Where named data sets are looked for.
     """
     import torch
 
@@ -132,9 +131,7 @@ def reconstruct(
     say(f"{len(split)} reconstructions written to {out}")
 
 
-def encode(
-    run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "all", data_dir: Path | None = None
-) -> None:
+def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "all", data_dir: DataDir = None) -> None:
     """Gives the representation of data: posterior means, the same at every call.
 
     Args:
@@ -143,7 +140,6 @@ def encode(
         out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv. A .csv says first
             which row each is of, the first below a header being row 1, and its name and label where it has them.
         part: Which part.
-        data_dir: Where named data sets are looked for.
     """
     from subo import figures
     from subo.evaluation.usage import latent_usage
@@ -175,7 +171,7 @@ def score(
     out: Path,
     num_samples: int = 1000,
     part: DataPart = "all",
-    data_dir: Path | None = None,
+    data_dir: DataDir = None,
     seed: int = 0,
 ) -> None:
     """Estimates log p(x) of each datum, the anomaly score: the lower, the stranger.
@@ -191,7 +187,6 @@ def score(
             header being row 1, and its name (of a folder's files) and label where it has them; .npy of log_px.
         num_samples: Samples of the posterior for each datum.
         part: Which part.
-        data_dir: Where named data sets are looked for.
         seed: Of the samples.
     """
     import numpy as np
