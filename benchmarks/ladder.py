@@ -145,7 +145,8 @@ def report(result: dict, runs: list[Run], arguments: argparse.Namespace) -> None
     )
     print(f"{'-ELBO':12s}{-result['elbo']:8.2f} +- {result['elbo_se']:.2f}")
     print(f"{'rate':12s}{result['rate']:8.2f}\n{'distortion':12s}{result['distortion']:8.2f}")
-    print(f"median effective sample size {result['median_ess']:.0f}; k-hat above 0.7: {result['high_pareto_k']:,} data")
+    high = f"k-hat above {result['highest_pareto_k']:.2g}: {result['high_pareto_k']:,} data"
+    print(f"median effective sample size {result['median_ess']:.0f}; {high}")
     for name, layer in (result["layers"] or {}).items():
         print(f"{name:12s}{layer['rate']:8.2f} nats, {layer['active_units']:.0f} of {layer['latent_dim']:.0f} active")
     for name, value in PUBLISHED.items():

@@ -16,9 +16,10 @@ from assertions import assert_within
 from quadrature import exact_log_px, exact_moments, exact_samples, skewed_data, skewed_model
 from subo import VAE, BernoulliPrior, Child, Conditional, Gaussian, InputError, Joint, StandardNormal
 from subo import Bernoulli as BernoulliFamily
-from subo.evaluation.annealed import Annealing, ais, begin
+from subo.evaluation.annealed import AnnealedEstimate, Annealing, ais, begin, chains_error, few_chains
 from subo.evaluation.bidirectional import bdmc
 from subo.evaluation.hamiltonian import Bridge, adapted, pack, transition
+from subo.evaluation.importance import WeightSums
 from subo.linear_gaussian import ExactPosterior, LinearGaussian
 from subo.randomness import forked
 
@@ -107,7 +108,7 @@ def test_it_agrees_with_quadrature(start: Any, schedule: Any):
     model, x = skewed_model(), skewed_data(5)
     found = ais(model, x, temperatures=60, chains=200, leapfrog_steps=5, start=start, schedule=schedule)
     assert ((found.log_px - exact_log_px(model, x)).abs() < 5 * found.standard_error).all()
-    assert (found.standard_error < 0.1).all()
+    assert (found.standard_error < 0.15).all()
     assert ((found.acceptance - 0.65).abs() < 0.1).all()
 
 
@@ -187,6 +188,37 @@ def test_the_same_seed_gives_the_same_numbers_and_leaves_others_alone():
     assert torch.equal(first.log_px, again.log_px)
     assert not torch.equal(first.log_px, other.log_px)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("spread, least", [(0.3, 0.92), (1.0, 0.9), (2.0, 0.87), (3.0, 0.84)])
+def test_the_error_of_few_chains_holds_where_one_dominates(spread: float, least: float):
+    """Log-weights of a normal, of mean weight 1: of the spread of the weights alone no error is above 1 nat."""
+    log_weight = spread * torch.randn(16, 4000, dtype=torch.float64) - spread**2 / 2
+    found = AnnealedEstimate.of(log_weight, torch.ones(4000).double(), Annealing(chains=16))
+    sums = WeightSums(4000)
+    sums.add(log_weight)
+    held, delta = (
+        (found.log_px.abs() <= 1.96 * error).double().mean() for error in (found.standard_error, sums.standard_error)
+    )
+    assert held > least
+    assert spread < 2 or delta < 0.75
+    few = few_chains(found.effective_sample_size)
+    assert few.double().mean() > 0.5 if spread >= 2 else few.double().mean() < 0.1
+
+
+def test_chains_that_were_left_behind_cost_no_error():
+    log_weight = 0.3 * torch.randn(100, 50, dtype=torch.float64)
+    log_weight[:30] -= 40
+    found = AnnealedEstimate.of(log_weight, torch.ones(50).double(), Annealing(chains=100))
+    assert found.standard_error.max() < 0.2
+
+
+def test_chains_without_a_weight_have_no_error():
+    log_weight = torch.full((4, 2), -math.inf, dtype=torch.float64)
+    log_weight[:, 1] = torch.tensor([-math.inf, 0.0, 0.1, -0.1])
+    assert chains_error(log_weight).isfinite().tolist() == [False, True]
+    assert chains_error(torch.zeros(1, 2).double()).isinf().all()
+    assert (chains_error(torch.zeros(3, 2).double()) == 0).all()
 
 
 def test_one_chain_knows_nothing_of_its_error():

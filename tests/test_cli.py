@@ -195,7 +195,7 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
         ({"active_units": 0}, ["nearly the prior"]),
         ({"median_ess": 99.0}, ["99.0 of 1000", "may be above"]),
         ({"median_ess": 3.0}, ["3.0 of 1000", "well above"]),
-        ({"high_pareto_k": 12}, ["12 of", "k-hat above 0.7", "--full"]),
+        ({"high_pareto_k": 12}, ["12 of", "k-hat above 0.67", "too few", "--full"]),
         ({"at_floor": 0.5}, ["50.0% of the likelihood's scales"]),
     ],
 )
@@ -208,6 +208,7 @@ def test_numbers_to_be_read_with_care_have_a_warning(
         "active_units": 2,
         "median_ess": 500.0,
         "high_pareto_k": 0,
+        "highest_pareto_k": 2 / 3,
         "num_samples": 1000,
         "at_floor": None,
     } | changes

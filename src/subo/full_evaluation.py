@@ -18,7 +18,7 @@ from subo.errors import InputError, Interrupted
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.full import Depth, Findings, evaluate_fully
 from subo.evaluation.numbers import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps, sentences
-from subo.evaluation.pareto import HIGH_PARETO_K
+from subo.evaluation.pareto import highest_pareto_k
 from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments import Experiment, model_for
@@ -43,9 +43,11 @@ _COLUMNS = {
     "distortion": ("importance", "distortion"),
     "log_px_annealed": ("annealed", "log_px"),
     "log_px_annealed_se": ("annealed", "standard_error"),
+    "effective_sample_size_annealed": ("annealed", "effective_sample_size"),
     "acceptance": ("annealed", "acceptance"),
     "log_px_prior": ("prior", "log_px"),
     "effective_sample_size_prior": ("prior", "effective_sample_size"),
+    "pareto_k_prior": ("prior", "pareto_k"),
     "log_px_best": ("gaps", "log_px"),
     "elbo_best": ("gaps", "elbo_best"),
     "elbo_best_se": ("gaps", "elbo_best_se"),
@@ -179,7 +181,8 @@ def _write_numbers(
             "bits_per_dim": bits[0] if (bits := [line.value for line in table if line.name.startswith(BITS)]) else None,
             "median_ess": sampled["effective_sample_size"].nanmedian().item(),
             "median_pareto_k": fitted.median().item() if len(fitted) else None,
-            "high_pareto_k": int((sampled["pareto_k"] > HIGH_PARETO_K).sum()),
+            "high_pareto_k": int((sampled["pareto_k"] > highest_pareto_k(findings.depth.num_samples)).sum()),
+            "highest_pareto_k": highest_pareto_k(findings.depth.num_samples),
             "num_samples": findings.depth.num_samples,
             "num_data": len(sampled["log_px"]),
             "split": split,

@@ -110,10 +110,12 @@ def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
             f"be {above}. More samples tell: subo evaluate {run} --num-samples {10 * result['num_samples']}"
         )
     if result.get("high_pareto_k"):  # which older runs do not say
+        highest = result.get("highest_pareto_k", 0.7)  # of older runs, whatever the number of samples
         yield (
             f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} data have Pareto k-hat "
-            "above 0.7: their log p(x) and its error cannot be trusted. How far it is off is told, by annealing where "
-            f"the latents are continuous, by: subo evaluate {run} --full"
+            f"above {highest:.2g}: for these {result['num_samples']} samples are too few, and log p(x) is too low more "
+            "often than too high, by more than its error. How far it is off is told, by annealing where latents are "
+            f"continuous, by: subo evaluate {run} --full"
         )
     if result["at_floor"]:
         yield (

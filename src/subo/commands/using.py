@@ -192,7 +192,7 @@ def score(
     import numpy as np
     import torch
 
-    from subo.evaluation.pareto import HIGH_PARETO_K
+    from subo.evaluation.pareto import highest_pareto_k
     from subo.evaluation.summary import score as scored
     from subo.experiments import model_for
     from subo.nonfinite import in_words
@@ -240,12 +240,15 @@ def score(
     finite = scores.log_px[scores.log_px.isfinite()]
     if count := len(split) - len(finite):
         say(in_words(count, len(split), (f"{finite.mean():.2f}", "") if len(finite) else None))
-    doubtful = int((scores.pareto_k > HIGH_PARETO_K).sum())
+    highest = highest_pareto_k(num_samples)
+    doubtful = int((scores.pareto_k > highest).sum())
     if doubtful:
         say(
-            f"Careful: the importance weights of {doubtful:,} of {len(split):,} have Pareto k-hat above "
-            f"{HIGH_PARETO_K}: their log p(x) and its error cannot be trusted (column pareto_k). More samples may do: "
-            f"--num-samples {10 * num_samples}"
+            f"Note: the importance weights of {doubtful:,} of {len(split):,} have Pareto k-hat above {highest:.2g} "
+            "(column pareto_k): their log p(x) is only known to be about this or higher. Strange data often have such "
+            "weights, since the encoder has never seen their like: this is no reason to doubt that they are strange. "
+            "More samples may give log p(x) itself, which the order of the scores does not need: --num-samples "
+            f"{10 * num_samples}"
         )
 
 

@@ -196,7 +196,9 @@ class _Plan:
             found = log_marginal_from_prior(
                 self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows
             )
-        return {name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size")}
+        return {
+            name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size", "pareto_k")
+        }
 
     def annealed(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
         depth = self.depth

@@ -14,7 +14,7 @@ from subo.conditionals import Given, Local
 from subo.context import check_rows
 from subo.devices import evaluating, place
 from subo.errors import InputError
-from subo.evaluation.annealed import ais, has_discrete_latents
+from subo.evaluation.annealed import ais, few_chains, has_discrete_latents
 from subo.evaluation.importance import data_at_a_time, log_marginal
 from subo.evaluation.refitting import Measure, measure_refitted
 from subo.families import Family
@@ -200,13 +200,15 @@ def gaps(
         if annealed := annealed and not discrete:
             options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows}
             estimate = ais(vae, x, placed, **options, seed=seed + 3, progress=progress)
-            log_px, log_px_se, by_annealing = larger(log_px, log_px_se, estimate.log_px, estimate.standard_error)
+            by_chains = estimate.log_px, estimate.standard_error
+            doubtful = few_chains(estimate.effective_sample_size)
+            log_px, log_px_se, by_annealing = larger(log_px, log_px_se, *by_chains, doubtful=doubtful)
     winner = tuple("annealed" if by else "importance" for by in by_annealing.tolist())
     return Gaps(log_px, log_px_se, winner, annealed, *own, *of_best, *(of_richer[0] if of_richer else (None, None)))
 
 
 def larger(
-    log_px: Tensor, standard_error: Tensor, annealed: Tensor, annealed_error: Tensor
+    log_px: Tensor, standard_error: Tensor, annealed: Tensor, annealed_error: Tensor, *, doubtful: Tensor | None = None
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
     """The larger estimate where they surely differ, the more precise where they do not, and where annealing gave it.
 
@@ -218,10 +220,14 @@ def larger(
         standard_error: Of that.
         annealed: By annealing.
         annealed_error: Of that.
+        doubtful: Where annealing's error cannot be relied on, and is hence not taken for the smaller one.
     """
     difference = annealed - log_px
     noise = _SURE * torch.hypot(annealed_error, standard_error)
-    by_annealing = (difference > noise) | ((difference > -noise) & (annealed_error < standard_error))
+    precise = annealed_error < standard_error
+    if doubtful is not None:
+        precise = precise & ~doubtful
+    by_annealing = (difference > noise) | ((difference > -noise) & precise)
     by_annealing = (by_annealing & annealed.isfinite()) | ~log_px.isfinite()
     return (
         torch.where(by_annealing, annealed, log_px),

@@ -9,12 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.digits import in_digits
+from subo.evaluation.annealed import few_chains
 from subo.evaluation.calibration import Calibration
 from subo.evaluation.collapse import verdict
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.findings import Findings
 from subo.evaluation.gaps import Gaps, larger
-from subo.evaluation.pareto import HIGH_PARETO_K
+from subo.evaluation.pareto import highest_pareto_k
 from subo.evaluation.summary import bits_per_dim
 from subo.nonfinite import in_words
 
@@ -81,6 +82,10 @@ def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[N
         how = f"annealing, {depth.temperatures:,} temperatures"
         yield _mean(LIKELY, _some_of("log p(x)", annealed, log_px), annealed, how, depth.chains)
         yield from _paired(annealed - _same(findings, "annealed"), depth.chains)
+        worth, how = values("annealed", "effective_sample_size"), f"of {depth.chains}, by their weights"
+        if worth is not None:
+            median = worth.nanmedian().item()
+            yield Number(LIKELY, "  effective chains, median", median, None, "", how, depth.chains, len(annealed))
     prior = values("prior", "log_px")
     if prior is not None:
         yield _mean(LIKELY, _some_of("log p(x)", prior, log_px), prior, "samples of the prior", depth.num_samples)
@@ -172,13 +177,17 @@ def gaps_of(findings: Findings) -> Gaps | None:
     stage = findings.measured.get("gaps")
     if stage is None or not stage.results:
         return None
-    results, (annealed, error) = dict(stage.results), _annealed(findings)
+    results, (annealed, error, effective) = dict(stage.results), _annealed(findings)
     known = ~annealed.isnan()
     by_annealing = torch.zeros_like(known)
     if known.any():  # a datum that annealing has not come to yet waits
         results = {name: values[known] for name, values in results.items()}
         results["log_px"], results["log_px_se"], by_annealing = larger(
-            results["log_px"], results["log_px_se"], annealed[known], error[known]
+            results["log_px"],
+            results["log_px_se"],
+            annealed[known],
+            error[known],
+            doubtful=few_chains(effective[known]),
         )
     return Gaps(
         log_px_from=tuple("annealed" if by else "importance" for by in by_annealing.tolist()),
@@ -195,12 +204,12 @@ def rows_of_gaps(findings: Findings) -> Tensor:
     return rows[known] if known.any() else rows
 
 
-def _annealed(findings: Findings) -> tuple[Tensor, Tensor]:
-    """Annealing's log p(x) and its error, for the data of the gaps; NaN where they are not known."""
+def _annealed(findings: Findings) -> list[Tensor]:
+    """Annealing's log p(x), its error and effective chains, for the data of the gaps; NaN where they are not known."""
     rows = findings.measured["gaps"].rows
     length = int(max(m.rows.max() for m in findings.measured.values() if len(m.rows))) + 1
-    log_px, error = (findings.column("annealed", name, length)[rows] for name in ("log_px", "standard_error"))
-    return log_px, error
+    names = ("log_px", "standard_error", "effective_sample_size")
+    return [findings.column("annealed", name, length)[rows] for name in names]
 
 
 def calibration_of(findings: Findings) -> Calibration | None:
@@ -221,11 +230,20 @@ def sentences(findings: Findings) -> tuple[str, ...]:
         others = found.others and in_digits(found.others.mean, found.others.standard_error)
         said.append(in_words(found.num_not_finite, len(log_px), others) + " Differences and gaps are of these alone.")
     k_hat = findings.values("importance", "pareto_k")
-    if k_hat is not None and (concerned := int((k_hat > HIGH_PARETO_K).sum())):
+    highest = highest_pareto_k(findings.depth.num_samples)
+    if k_hat is not None and (concerned := int((k_hat > highest).sum())):
         advice = "More samples tell (--num-samples)" + ("." if findings.bracket == "importance" else ", or annealing.")
         said.append(
-            f"Importance sampling: {concerned:,} of {len(k_hat):,} data have Pareto k-hat above {HIGH_PARETO_K}. Their "
-            f"log p(x) and its error are not to be relied on, and are too low more often than too high. {advice}"
+            f"Importance sampling: {concerned:,} of {len(k_hat):,} data have Pareto k-hat above {highest:.2g}, for "
+            f"which {findings.depth.num_samples:,} samples are too few. Their log p(x) is too low more often than too "
+            f"high, by more than its error. {advice}"
+        )
+    chains = findings.values("annealed", "effective_sample_size")
+    if chains is not None and (concerned := int(few_chains(chains).sum())):
+        said.append(
+            f"Annealing: on {concerned:,} of {len(chains):,} data fewer than four of the {findings.depth.chains} "
+            "chains count (effective sample size). Their log p(x) by annealing may be far too low, and its error is "
+            "rough. More --temperatures mend it, and more --chains tell."
         )
     said.extend(_on_estimates(findings))
     stage = findings.measured.get("importance")

@@ -8,14 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["HIGH_PARETO_K", "WeightTail", "pareto_k", "tail_length"]
+__all__ = ["WeightTail", "highest_pareto_k", "pareto_k", "tail_length"]
 
-HIGH_PARETO_K = 0.7
-"""Above it neither an importance-sampled estimate nor its standard error can be trusted, for any practicable K."""
+
+def highest_pareto_k(num_samples: int) -> float:
+    """The k-hat up to which K samples do: ``min(1 - 1 / log10(K), 0.7)`` (Vehtari et al., 2024, equation 13).
+
+    So many samples as a k needs, about ``10^(1 / (1 - k))``, are there; above 0.7 no practicable number is.
+
+    Args:
+        num_samples: K.
+
+    Example:
+        >>> [round(highest_pareto_k(num_samples), 2) for num_samples in (100, 1000, 10_000)]
+        [0.5, 0.67, 0.7]
+    """
+    return min(1 - 1 / math.log10(num_samples), 0.7) if num_samples > 1 else -math.inf
 
 
 class WeightTail:
-    """The largest log-weights of each datum, all that k-hat needs of them: memory does not grow with K.
+    """The largest log-weights of each datum, all that k-hat and the error need of them: memory does not grow with K.
 
     Args:
         num_data: B.
@@ -31,13 +43,14 @@ class WeightTail:
         """Takes note of some more weights, on the CPU."""
         self._parts.append(log_weight)
         if sum(len(part) for part in self._parts) > 4 * self._size:  # seldom, as each time sorts
-            self._parts = [self._largest()]
+            self._parts = [self.largest()]
 
     def pareto_k(self) -> Float[Tensor, " B"]:
         """:func:`pareto_k` of all the weights that were added."""
-        return pareto_k(self._largest(), self.num_samples)
+        return pareto_k(self.largest(), self.num_samples)
 
-    def _largest(self) -> Tensor:
+    def largest(self) -> Float[Tensor, "M B"]:
+        """The tail, and the cutoff below it, of all the weights that were added."""
         weights = torch.cat(self._parts)
         return weights.topk(min(self._size, len(weights)), dim=0).values
 
@@ -50,9 +63,9 @@ def tail_length(num_samples: int) -> int:
 def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, " B"]:
     r"""Shape k of the generalised Pareto distribution that fits the upper tail of K importance weights.
 
-    Weights with such a tail have ``1 / k`` moments: above 1/2 their variance is infinite, above 1 their mean; at 0.7
-    the K that an estimate needs becomes impracticable (Vehtari et al., 2024, section 3). Small values tell nothing of
-    regions that q never visits. The fit is ArviZ's.
+    Weights with such a tail have ``1 / k`` moments: above 1/2 their variance is infinite, above 1 their mean; above
+    :func:`highest_pareto_k` there are fewer samples than an estimate needs (Vehtari et al., 2024, section 3). Small
+    values tell nothing of regions that q never visits. The fit is ArviZ's.
 
     Args:
         largest: For each of B data its :func:`tail_length` + 1 largest log-weights, or more of them, in any order.

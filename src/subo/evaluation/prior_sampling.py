@@ -9,10 +9,14 @@ from torch import Tensor
 from subo import context as contexts
 from subo.arguments import checked_arguments
 from subo.evaluation.importance import WeightSums, data_at_a_time, split_context
+from subo.evaluation.pareto import WeightTail
 from subo.model import LatentVariableModel
 from subo.typing import Context
 
 __all__ = ["PriorEstimate", "log_marginal_from_prior"]
+
+Weights = tuple[WeightSums, WeightTail]
+"""What is kept of the weights of some data."""
 
 _PAIRED = 16  # data that a pass of decodes is held against at a time
 
@@ -23,15 +27,18 @@ class PriorEstimate:
 
     Attributes:
         log_px: ``log 1/K sum_k p(x|z_k)``. In expectation a lower bound on log p(x), and mostly a very loose one.
-        standard_error: Of `log_px`, from the spread of p(x|z); infinite for K = 1. Far too small where no sample came
-            near the posterior, which only the effective sample size gives away.
+        standard_error: Of `log_px`, by the tail of p(x|z), as that of importance sampling; infinite for K = 1. Too
+            small where no sample came near the posterior: k-hat and the effective sample size give it away.
         effective_sample_size: ``(sum w)^2 / sum w^2`` with ``w = p(x|z)``, between 1 and K.
+        pareto_k: Shape of the tail of w; above :func:`~subo.evaluation.pareto.highest_pareto_k` of K neither the
+            estimate nor its error can be relied on.
         num_samples: K.
     """
 
     log_px: Float[Tensor, " B"]
     standard_error: Float[Tensor, " B"]
     effective_sample_size: Float[Tensor, " B"]
+    pareto_k: Float[Tensor, " B"]
     num_samples: int
 
 
@@ -82,41 +89,46 @@ def log_marginal_from_prior(
     """
     size = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)
     if not context:
-        sums = _by_shared_decodes(model, x, num_samples, max_rows)
+        weights = _by_shared_decodes(model, x, num_samples, max_rows)
     else:
         parts = zip(x.split(size), split_context(context, len(x), size), strict=True)
-        sums = [_by_own_decodes(model, part, c, num_samples, max_rows) for part, c in parts]
+        weights = [_by_own_decodes(model, part, c, num_samples, max_rows) for part, c in parts]
     return PriorEstimate(
-        log_px=torch.cat([part.log_mean for part in sums]),
-        standard_error=torch.cat([part.standard_error for part in sums]),
-        effective_sample_size=torch.cat([part.effective_sample_size for part in sums]),
+        log_px=torch.cat([sums.log_mean for sums, _ in weights]),
+        standard_error=torch.cat([sums.error_by(tail) for sums, tail in weights]),
+        effective_sample_size=torch.cat([sums.effective_sample_size for sums, _ in weights]),
+        pareto_k=torch.cat([tail.pareto_k() for _, tail in weights]),
         num_samples=num_samples,
     )
 
 
-def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, max_rows: int) -> list[WeightSums]:
-    """The sums of consecutive parts of the data, all by the same K samples."""
+def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, max_rows: int) -> list[Weights]:
+    """Those of consecutive parts of the data, all by the same K samples."""
     parts = x.split(min(_PAIRED, max_rows))
-    sums = [WeightSums(len(part)) for part in parts]
+    weights = [(WeightSums(len(part)), WeightTail(len(part), num_samples)) for part in parts]
     drawn = 0
     while drawn < num_samples:
         count = min(max_rows // len(parts[0]), num_samples - drawn)
         p = model.sample(count)[1]
-        for part, of_part in zip(parts, sums, strict=True):
+        for part, (sums, tail) in zip(parts, weights, strict=True):
             pairs = part.unsqueeze(1).expand(-1, count, *part.shape[1:])  # each datum with every p(x|z)
-            of_part.add(p.log_prob(pairs).mT.cpu().double())
+            log_weight = p.log_prob(pairs).mT.cpu().double()
+            sums.add(log_weight)
+            tail.add(log_weight)
         drawn += count
-    return sums
+    return weights
 
 
 def _by_own_decodes(
     model: LatentVariableModel, x: Tensor, context: Context, num_samples: int, max_rows: int
-) -> WeightSums:
-    """The sums of data each of which has samples of its own, drawn given its context."""
-    sums = WeightSums(len(x))
+) -> Weights:
+    """Those of data each of which has samples of its own, drawn given its context."""
+    sums, tail = WeightSums(len(x)), WeightTail(len(x), num_samples)
     while sums.count < num_samples:
         count = min(max_rows // len(x), num_samples - sums.count)
         p = model.sample(count * len(x), contexts.repeat(context, count))[1]
         rows = x.expand(count, *x.shape).flatten(0, 1)
-        sums.add(p.log_prob(rows).unflatten(0, (count, len(x))).cpu().double())
-    return sums
+        log_weight = p.log_prob(rows).unflatten(0, (count, len(x))).cpu().double()
+        sums.add(log_weight)
+        tail.add(log_weight)
+    return sums, tail

@@ -15,7 +15,7 @@ from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.importance import log_marginal
-from subo.evaluation.pareto import HIGH_PARETO_K
+from subo.evaluation.pareto import highest_pareto_k
 from subo.evaluation.usage import LatentUsage, latent_usage
 from subo.model import VAE, LatentVariableModel
 from subo.randomness import forked
@@ -102,8 +102,9 @@ class Evaluation:
         latent_dim: Latent dimensions in all.
         bits_per_dim: ``-log_px / (elements * log 2)``; of a density where the data are not discrete.
         median_ess: Median over data of the effective number of samples.
-        high_pareto_k: How many data have a Pareto k-hat above 0.7, where neither the estimate of log p(x) nor its
-            error can be trusted.
+        high_pareto_k: How many data have a Pareto k-hat above `highest_pareto_k`.
+        highest_pareto_k: Up to which k-hat the estimate of log p(x) and its error hold for so many samples, see
+            :func:`~subo.evaluation.pareto.highest_pareto_k`.
         median_pareto_k: Median over data of k-hat, of those that have one; None if none has (fewer than 25 samples,
             or all weights the same).
         num_samples: K of `log_px`.
@@ -129,6 +130,7 @@ class Evaluation:
     bits_per_dim: float
     median_ess: float
     high_pareto_k: int
+    highest_pareto_k: float
     median_pareto_k: float | None
     num_samples: int
     num_data: int
@@ -147,7 +149,11 @@ class Evaluation:
             f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
             f"{self.active_units} of {self.latent_dim} latents active, "
             f"median effective sample size {self.median_ess:.1f}"
-            + (f", Pareto k-hat above 0.7 for {self.high_pareto_k:,})" if self.high_pareto_k else ")")
+            + (
+                f", Pareto k-hat above {self.highest_pareto_k:.2g} for {self.high_pareto_k:,})"
+                if self.high_pareto_k
+                else ")"
+            )
         )
 
 
@@ -266,7 +272,8 @@ def measure(
         latent_dim=len(usage.active),
         bits_per_dim=bits_per_dim(scores.log_px, split.elements).mean().item(),
         median_ess=scores.effective_sample_size.nanmedian().item(),
-        high_pareto_k=int((fitted > HIGH_PARETO_K).sum()),
+        high_pareto_k=int((fitted > highest_pareto_k(num_samples)).sum()),
+        highest_pareto_k=highest_pareto_k(num_samples),
         median_pareto_k=fitted.median().item() if len(fitted) else None,
         num_samples=num_samples,
         num_data=len(split),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subo.devices import evaluating, place
 from subo.errors import InputError
-from subo.evaluation.annealed import ais
+from subo.evaluation.annealed import ais, few_chains
 from subo.evaluation.gaps import larger, mean_log_weight
 from subo.evaluation.importance import log_marginal
 from subo.model import LatentVariableModel
@@ -113,7 +113,8 @@ def gap_over_training(
         log_px = estimate.log_px
         if annealed:
             by_chains = ais(model, rows, placed, **options)
-            log_px, _, _ = larger(log_px, estimate.standard_error, by_chains.log_px, by_chains.standard_error)
+            doubtful, errors = few_chains(by_chains.effective_sample_size), by_chains.standard_error
+            log_px, _, _ = larger(log_px, estimate.standard_error, by_chains.log_px, errors, doubtful=doubtful)
         points.append(_point(epoch, step, log_px, elbo))
     if not points:
         raise InputError(
