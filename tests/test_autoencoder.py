@@ -1,11 +1,14 @@
 """The scikit-learn estimator: scikit-learn's own contract, and what its numbers mean."""
 
+import copy
 import inspect
+import math
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from torch.distributions import MultivariateNormal
 import subo.autoencoder
 from shapes import unchecked_shapes
 from subo import InputError, VariationalAutoencoder, probabilistic_pca
+from subo.autoencoder import _own_seed
 from subo.data import Split
 from subo.errors import Interrupted
 from subo.evaluation import score
@@ -108,8 +112,29 @@ def test_scores_are_the_exact_evidence_of_a_linear_model(linear):
 
 def test_scores_are_those_of_subo(linear):
     model, X = linear
-    expected = [score(model.model_, Split(torch.tensor(row[None]).float()), seed=model.seed_).log_px for row in X[:3]]
+    rows = torch.tensor(X[:3]).float().split(1)
+    expected = [score(model.model_, Split(row), seed=_own_seed(row, model.seed_)).log_px for row in rows]
     np.testing.assert_array_equal(model.score_samples(X[:3]), torch.cat(expected).numpy())
+
+
+@unchecked_shapes()
+def test_errors_of_different_rows_are_independent(linear):
+    """With one noise for all rows, the mean of 100 was hardly more precise than one of them."""
+    model, X = linear
+    few = clone_fitted(model, evaluation_samples=5)
+    scores = []
+    for few.seed_ in range(8):
+        scores.append(few.score_samples(X[:100]))
+    assert len(np.unique(scores, axis=0)) == 8
+    of_a_row, of_the_mean = np.std(scores, axis=0, ddof=1), np.std(np.mean(scores, axis=1), ddof=1)
+    expected = math.sqrt(np.mean(of_a_row**2) / 100)
+    assert of_the_mean < 2.3 * expected  # chi-squared with 7 degrees of freedom: one in a million seeds is beyond
+    np.testing.assert_array_equal(few.score_samples(X[[7, 3]]), scores[-1][[7, 3]])  # in any company
+
+
+def clone_fitted(model: VariationalAutoencoder, **settings: Any) -> VariationalAutoencoder:
+    """The same fitted model, to be scored with other settings."""
+    return copy.copy(model).set_params(**settings)
 
 
 def test_a_linear_model_comes_close_to_pca_from_below(linear):
@@ -134,9 +159,11 @@ def test_units_shift_the_log_density_by_the_log_jacobian(scale, shift, tolerance
     settings = {**QUICK, "epochs": 10, "random_state": 0}
     plain = VariationalAutoencoder(**settings).fit(X)
     changed = VariationalAutoencoder(**settings).fit(X * scale + shift)
-    np.testing.assert_allclose(
-        changed.score_samples(X * scale + shift), plain.score_samples(X) - np.log(scale).sum(), atol=tolerance, rtol=0
+    before, after = (  # by the same noise: that of score_samples is the row's own
+        score(model.model_, Split(torch.tensor(rows).float()), num_samples=20).log_px.numpy()
+        for model, rows in ((plain, X), (changed, X * scale + shift))
     )
+    np.testing.assert_allclose(after, before - np.log(scale).sum(), atol=tolerance, rtol=0)
     np.testing.assert_allclose(changed.transform(X * scale + shift), plain.transform(X), atol=tolerance, rtol=0)
 
 
