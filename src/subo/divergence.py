@@ -68,6 +68,5 @@ def keep_best(
     objective.load_state_dict(state.best_weights)
     where = "" if run is None else f", in {run.model}"
     if run is not None:
-        run.clear_evaluations()
         run.save_weights(objective.model)
     return f"The weights kept are those of epoch {state.best_epoch}, the best in validation{where}.{checkpoint}"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -65,11 +66,25 @@ class Experiment:
         run: The directory.
         config: What was asked for.
         objective: The model, its bound and number of samples; with the fitted weights once there are some.
+        digest: Of these weights with their settings; empty before there are some. Every result carries it.
     """
 
     run: Run
     config: dict[str, Any]
     objective: Objective
+    digest: str = ""
+
+    def check_current(self) -> None:
+        """Refuses to write what was measured into a run that has other weights by now.
+
+        Raises:
+            InputError: Another process has replaced them meanwhile.
+        """
+        if self.run.digest not in (self.digest, None):
+            raise InputError(
+                f"the weights in {self.run.path} were replaced while the old ones were measured, and nothing is "
+                "written. Measure the new ones by the same command."
+            )
 
     @property
     def meaning(self) -> Meaning:
@@ -244,7 +259,8 @@ def resume_run(
     fabric.launch()
     experiment = Experiment(run, config, _rebuilt(run, config))
     data = experiment.data()
-    return _fitted(experiment, data, fabric, on_start=lambda: run.write_config(config), progress=progress, resume=True)
+    change = partial(run.change_training, changes or {})
+    return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
 
 
 def open_run(path: str | Path) -> Experiment:
@@ -255,9 +271,9 @@ def open_run(path: str | Path) -> Experiment:
     objective = _rebuilt(run, config)
     if config["device"].get("precision") == "64-true":
         objective.double()
-    run.load_weights(objective.model)
+    digest = run.load_weights(objective.model)
     objective.eval()
-    return Experiment(run, config, objective)
+    return Experiment(run, config, objective, digest)
 
 
 def _rebuilt(run: Run, config: dict[str, Any]) -> Objective:
@@ -306,9 +322,11 @@ def evaluate_run(
             seed=seed,
             advance=lambda count: shown.advance(task, count),
         )
+    experiment.check_current()
     write_json(
         experiment.run.evaluation_of(split),
         {
+            "weights": experiment.digest,
             **encoded(asdict(result)),
             **provenance(experiment.config),
         },
@@ -389,7 +407,7 @@ def _fitted(
     experiment.objective.eval()
     if progress:
         conclude(history, training, out=run.path, trained=trained)
-    return experiment, history
+    return replace(experiment, digest=run.digest or ""), history
 
 
 def finish_run(

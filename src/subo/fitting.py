@@ -226,7 +226,6 @@ def fit(
             fabric.barrier()  # a process that ends now would take the one that writes with it
 
         stopped_by = reason_to_end(state, limit, minutes, patience)
-        trained = stopped_by is None
         started, saved = time.monotonic() - state.seconds, time.monotonic()
         steps = train(
             objective,
@@ -284,8 +283,6 @@ def fit(
         after = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
     if run is not None and fabric.is_global_zero:
         with run.writing():
-            if trained:
-                run.clear_evaluations()
             run.save_weights(objective.model)
     records = tuple(epoch_of(record) for record in state.records)
     history = History(records, state.best_epoch, stopped_by, before=state.before, after=after)

@@ -1,6 +1,5 @@
 """A run's full evaluation: what was measured goes into its folder as numbers, a table per datum and figures."""
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from subo.data import Data, Split, stream
+from subo.digests import digest_of
 from subo.errors import InputError, Interrupted
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.full import Depth, Findings, evaluate_fully
@@ -113,7 +113,7 @@ def evaluate_run_fully(
             depth=depth,
             minutes=minutes,
             folder=run.pieces(split),
-            identity=_identity(run, data, positions),
+            identity=_identity(experiment, data, positions),
             seed=seed,
             advance=shown.advance,
             start=shown.add,
@@ -128,8 +128,9 @@ def evaluate_run_fully(
     written = [run.evaluation_of(split), run.per_datum(split)]
     at_floor = share_at_floor(model, held_out)
     known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
+    experiment.check_current()
     _write_numbers(*known, complete=findings.complete and not course.missing)
-    _write_per_datum(written[1], findings, held_out, positions)
+    _write_per_datum(written[1], findings, held_out, positions, experiment.digest)
     if findings.complete and course.missing:
         with stages_bar(show=progress) as shown:
             shown.add(_COURSE, len(course.missing))
@@ -147,11 +148,9 @@ def evaluate_run_fully(
     return FullEvaluation(table, said, complete, tuple(written))
 
 
-def _identity(run: Run, data: Data, positions: Tensor) -> str:
-    """Of weights, data and program: what was measured of others is of no use."""
-    of_data = f"{data.fingerprint} {positions.tolist()} {version('subo')}"
-    parts = (run.model.read_bytes(), of_data.encode())
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+def _identity(experiment: Experiment, data: Data, positions: Tensor) -> str:
+    """Of weights, settings, data and program: what was measured of others is of no use."""
+    return digest_of([experiment.digest, data.fingerprint, positions, version("subo")])
 
 
 def _write_numbers(
@@ -194,7 +193,8 @@ def _write_numbers(
             summary["kl_per_dimension"] = findings.usage.kl.tolist()
     write_json(
         path,
-        encoded(summary)
+        {"weights": experiment.digest}
+        | encoded(summary)
         | provenance(experiment.config)
         | {
             "at_floor": at_floor,
@@ -222,8 +222,11 @@ def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
     return found
 
 
-def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor) -> None:
-    """``evaluation.csv``: a line for each datum; empty where a number was not measured, nan where it is none."""
+def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor, digest: str) -> None:
+    """``evaluation.csv``: a line for each datum; empty where a number was not measured, nan where it is none.
+
+    The last column has the digest of the weights.
+    """
     rows = findings.measured["importance"].rows
     columns = {
         name: (findings.measured[stage].rows, values)
@@ -233,7 +236,7 @@ def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Te
     known = {name: _cells(*column, rows) for name, column in (columns | _gap_columns(findings)).items()}
     names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
     labels = [] if split.labels is None else [("label", split.take(rows).label_names())]
-    named = [("index", positions[rows].tolist()), *names, *labels, *known.items()]
+    named = [("index", positions[rows].tolist()), *names, *labels, *known.items(), ("weights", [digest] * len(rows))]
     write_table(path, [name for name, _ in named], zip(*(values for _, values in named), strict=True))
 
 

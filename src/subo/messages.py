@@ -11,6 +11,7 @@ from rich.table import Table
 from subo.digits import in_digits
 from subo.nonfinite import decoded, in_words
 from subo.python_runs import is_made_in_python
+from subo.run_files import noted_digest
 from subo.runs import SPLITS, Run
 
 __all__ = ["print_evaluation", "print_run", "say"]
@@ -152,8 +153,10 @@ def print_run(run: Run) -> None:
     table.add_row("recipe", "none: made in Python" if in_python else config["recipe"])
     told = config["objective"] if in_python else _telling(config)
     table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in told.items()))
+    digest = run.digest
     if run.model.exists() and not in_python:
-        model = open_run(run.path).objective.model
+        opened = open_run(run.path)
+        model, digest = opened.objective.model, opened.digest
         table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
     table.add_row("training", ", ".join(f"{name} {_short(value)}" for name, value in training.items() if value))
     records = run.read_metrics()
@@ -166,7 +169,14 @@ def print_run(run: Run) -> None:
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
     Console().print(table)
-    measured = [split for split in SPLITS if run.evaluation_of(split).exists()]
+    told = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]
+    known = {digest} if run.digest else {digest, None}  # version 0.1 did not note of which weights its results are
+    others = [file for file in (*told, run.gradients) if file.exists() and noted_digest(file) not in known]
+    for file in others:
+        say(f"{file.name} is of other weights or settings than the run has now, and is not shown: measure again.")
+    measured = [
+        split for split in SPLITS if run.evaluation_of(split).exists() and run.evaluation_of(split) not in others
+    ]
     if measured:  # on the test data, where there is a choice
         print_evaluation(decoded(run.read_evaluation(measured[0])), config, run=run.path)
 

@@ -95,7 +95,7 @@ def resume_in_python(run: Run, config: dict[str, Any]) -> None:
             "run_dir."
         )
     if is_made_in_python(stored):
-        run.write_config({**stored, "training": config["training"]})
+        run.change_training(config["training"])
 
 
 def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = None) -> None:

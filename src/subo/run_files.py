@@ -1,31 +1,36 @@
 """Which files in a folder are a run's, and which somebody else's: only a run's are ever removed."""
 
+import csv
 import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
-from subo.files import UNFINISHED
+from subo.files import UNFINISHED, read_json
 
-__all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "own_files", "remove"]
+__all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "noted_digest", "own_files", "remove", "results"]
 
 FOLDERS = ("snapshots", "figures", "evaluation-pieces")
 
 _TEMPORARY = (f"{UNFINISHED}*", f".*.{'[0-9a-f]' * 8}.*")  # the second is version 0.1's name for them
+_RESULTS = (
+    *("evaluation.json", "evaluation.csv", "evaluation-*.json", "evaluation-*.csv", "evaluation-pieces"),
+    *("gradients.csv", "figures/*.png", "figures/*.gif"),
+)
 _OWN = (
-    *("config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "gradients.csv"),
-    *("evaluation.json", "evaluation.csv", "evaluation-*.json", "evaluation-*.csv", *FOLDERS),
-    *("snapshots/means-*.npy", "snapshots/weights-*.safetensors", "figures/*.png", "figures/*.gif"),
+    *("config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", *FOLDERS),
+    *("snapshots/means-*.npy", "snapshots/weights-*.safetensors", *_RESULTS),
 )
 
 
 def own_files(folder: Path) -> list[Path]:
     """Files of a run, what a crash left of them, and folders that hold nothing else."""
+    return [path for path in _entries(folder) if _is_any(path, folder, _OWN) or is_left_by_a_crash(path)]
 
-    def is_own(path: Path) -> bool:
-        return any(fnmatch(path.relative_to(folder).as_posix(), name) for name in _OWN) or is_left_by_a_crash(path)
 
-    return list(filter(is_own, _entries(folder)))
+def results(folder: Path) -> list[Path]:
+    """Those of them that tell of the fitted weights."""
+    return [path for path in _entries(folder) if _is_any(path, folder, _RESULTS)]
 
 
 def foreign_files(folder: Path) -> list[Path]:
@@ -37,6 +42,19 @@ def foreign_files(folder: Path) -> list[Path]:
 def is_left_by_a_crash(path: Path) -> bool:
     """Whether a file is one that was not finished."""
     return any(fnmatch(path.name, pattern) for pattern in _TEMPORARY)
+
+
+def noted_digest(path: Path) -> str | None:
+    """The digest of the weights that a result, .json or .csv, is of; None where it says nothing.
+
+    Raises:
+        InputError: It is .json and cannot be read.
+    """
+    if path.suffix == ".json":
+        result = read_json(path)
+        return result.get("weights") if isinstance(result, dict) else None
+    with path.open(encoding="utf-8", newline="") as file:
+        return next(csv.DictReader(file), {}).get("weights")
 
 
 def remove(path: Path) -> None:
@@ -56,3 +74,7 @@ def _entries(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         shared = path.name in FOLDERS[:2] and path.is_dir() and not path.is_symlink()
         yield from sorted(path.iterdir()) if shared else (path,)
+
+
+def _is_any(path: Path, folder: Path, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(path.relative_to(folder).as_posix(), pattern) for pattern in patterns)

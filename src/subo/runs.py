@@ -14,12 +14,15 @@
 ===================== ==================================================================================
 
 No file holds code: weights are safetensors, settings JSON, and the checkpoint is read with ``weights_only=True``.
+
+Weights and checkpoint hold the settings that they belong to and a SHA-256 digest of both, by which they are checked
+when they are read; the weights' digest stands in every result that is of them.
 """
 
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,22 +30,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors.torch import load_model, save_model
 from torch import nn
 
+from subo.digests import counting_settings, digest_of
 from subo.errors import InputError, in_words
 from subo.files import read_json, replacing, write_json, write_text
 from subo.locks import FolderLock
 from subo.named_sets import NAMES
 from subo.older_runs import completed
 from subo.records import CONFIG, EPOCH, EVALUATION, check_record
-from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove
+from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove, results
+from subo.run_paths import SPLITS, RunPaths
+from subo.weights import WeightsFile, check_settings, damaged, digest_in, digest_of_weights, save_weights
 
 __all__ = ["SPLITS", "Run", "run_of"]
-
-SPLITS = ("test", "validation", "train")
 
 _REPLACING = "replacing"  # in a config: files of an older run may lie beside it still
 _BUSY = (
@@ -53,66 +55,12 @@ _SECTIONS = ("options", "data", "training", "device")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(RunPaths):
     """A run directory.
 
     Args:
         path: The directory. :meth:`create` makes one, :meth:`open` checks that it is one.
     """
-
-    path: Path
-
-    @property
-    def config(self) -> Path:
-        """``config.json``."""
-        return self.path / "config.json"
-
-    @property
-    def metrics(self) -> Path:
-        """``metrics.jsonl``."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def gradients(self) -> Path:
-        """``gradients.csv``."""
-        return self.path / "gradients.csv"
-
-    @property
-    def checkpoint(self) -> Path:
-        """``checkpoint.pt``."""
-        return self.path / "checkpoint.pt"
-
-    @property
-    def model(self) -> Path:
-        """``model.safetensors``."""
-        return self.path / "model.safetensors"
-
-    @property
-    def evaluation(self) -> Path:
-        """``evaluation.json``."""
-        return self.evaluation_of("test")
-
-    def evaluation_of(self, split: str) -> Path:
-        """``evaluation.json`` of the test data, ``evaluation-SPLIT.json`` of others."""
-        return self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
-
-    def pieces(self, split: str) -> Path:
-        """``evaluation-pieces/SPLIT/``: what a full evaluation has done so far."""
-        return self.path / "evaluation-pieces" / split
-
-    def per_datum(self, split: str) -> Path:
-        """``evaluation.csv`` of the test data, ``evaluation-SPLIT.csv`` of others."""
-        return self.evaluation_of(split).with_suffix(".csv")
-
-    @property
-    def snapshots(self) -> Path:
-        """``snapshots/``."""
-        return self.path / "snapshots"
-
-    @property
-    def figures(self) -> Path:
-        """``figures/``."""
-        return self.path / "figures"
 
     @cached_property
     def lock(self) -> FolderLock:
@@ -277,13 +225,9 @@ class Run:
         return run
 
     def clear_evaluations(self) -> None:
-        """Removes all that was measured: of weights that are replaced."""
-        for split in SPLITS:
-            suffix = "" if split == "test" else f"-{split}"
-            figures = ("gaps", "gaps-per-datum", "calibration", "gap-over-training")
-            pictures = [self.figures / f"{figure}{suffix}.png" for figure in figures]
-            for file in (self.evaluation_of(split), self.per_datum(split), self.pieces(split), *pictures):
-                remove(file)
+        """Removes all that was measured and drawn of the weights, which are about to be replaced."""
+        for file in results(self.path):
+            remove(file)
 
     def read_config(self) -> dict[str, Any]:
         """What was asked for.
@@ -291,16 +235,37 @@ class Run:
         Raises:
             InputError: The file is no run's config.
         """
-        config = read_json(self.config)
+        config = self._stored()
         remedy = "It is not the config of a run of subo, or was damaged: restore it from a copy, or fit again."
         check_record(config, dict.fromkeys(_SECTIONS, "a group of settings"), where=str(self.config), remedy=remedy)
-        config = completed(config)
-        check_record(config, CONFIG, where=str(self.config), remedy=remedy)
-        return config
+        filled = completed(config)
+        check_record(filled, CONFIG, where=str(self.config), remedy=remedy)
+        self.__dict__["settings"] = counting_settings(config)
+        return filled
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes what was asked for."""
         write_json(self.config, config)
+        self.__dict__["settings"] = counting_settings(config)
+
+    def change_training(self, changes: Mapping[str, Any]) -> None:
+        """Writes other settings of training into the config, and leaves the rest as it stands there."""
+        config = self._stored()
+        self.write_config({**config, "training": {**config["training"], **changes}})
+
+    def _stored(self) -> Any:
+        return read_json(self.config)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The settings on which numbers depend, as this object last read or wrote them; empty without a config."""
+        config = self._stored() if self.config.exists() else {}
+        return counting_settings(config if isinstance(config, dict) else {})
+
+    @property
+    def digest(self) -> str | None:
+        """The digest that the weights note, of themselves and their settings; None where none is noted."""
+        return digest_in(self.model)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs' records.
@@ -364,27 +329,25 @@ class Run:
         with replacing(self.snapshots / f"means-{epoch:06d}.npy") as temporary:
             np.save(temporary, means)
 
-    def weights_after(self, epoch: int) -> Path:
-        """``snapshots/weights-EPOCH.safetensors``."""
-        return self.snapshots / f"weights-{epoch:06d}.safetensors"
-
-    def kept_epochs(self) -> list[int]:
-        """Epochs after which weights were kept, in order."""
-        files = self.snapshots.glob(f"weights-{'[0-9]' * 6}.safetensors")
-        return sorted(int(file.stem.removeprefix("weights-")) for file in files)
-
     def save_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
-        """Writes the fitted weights, or those after an epoch."""
+        """Writes the fitted weights, or those after an epoch; what was measured of other ones goes first."""
         if epoch is not None:
             self.snapshots.mkdir(exist_ok=True)
-        with replacing(self.model if epoch is None else self.weights_after(epoch)) as temporary:
-            save_model(module, str(temporary))
+            save_weights(module, self.weights_after(epoch), self.settings)
+            return
+        if self.digest != digest_of_weights(module.state_dict(), self.settings):
+            self.clear_evaluations()
+        save_weights(module, self.model, self.settings)
 
-    def load_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
+    def load_weights(self, module: nn.Module, *, epoch: int | None = None) -> str:
         """Reads the fitted weights, or those after an epoch, into a module built from this run's config.
 
+        Returns:
+            Their digest.
+
         Raises:
-            InputError: The file is truncated, foreign, or of another model; or none was kept after that epoch.
+            InputError: The file is truncated, changed, foreign, or of another model or other settings; or none was kept
+                after that epoch.
         """
         file = self.model if epoch is None else self.weights_after(epoch)
         if epoch is not None and not file.exists():
@@ -393,31 +356,39 @@ class Run:
                 f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with keep_weights, and by "
                 "itself where a model is small."
             )
+        found = WeightsFile.read(file)
+        digest = found.checked(self.settings)
         try:
-            load_model(module, str(file))
-        except (safetensors.SafetensorError, OSError) as error:
-            raise InputError(
-                f"{file} is not a readable safetensors file ({error}). It may be truncated or not one of "
-                "subo's: restore it from a copy, or fit again."
-            ) from error
+            module.load_state_dict(found.tensors)
         except RuntimeError as error:
             problem = str(error).splitlines()[-1].strip()
             raise InputError(
                 f"{file} holds the weights of another model than {self.config} describes ({problem}). "
                 "Restore the two files that belong together, or fit again."
             ) from error
+        return digest
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes all that training needs to go on."""
+        state = {**state, "run": self.settings}
         with replacing(self.checkpoint) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
-            torch.save(state, file)
+            torch.save({**state, "sha256": digest_of(state)}, file)
 
     def load_checkpoint(self) -> dict[str, Any]:
         """Reads what :meth:`save_checkpoint` wrote.
 
         Raises:
-            InputError: There is none, or it cannot be read.
+            InputError: There is none, or it cannot be read, or was changed, or belongs to other settings.
         """
+        state = self._read_checkpoint()
+        noted = state.pop("sha256", None)  # which version 0.1 did not write
+        if noted is not None:
+            if noted != digest_of(state):
+                raise damaged(self.checkpoint)
+            check_settings(state.pop("run"), self.settings, self.checkpoint)
+        return state
+
+    def _read_checkpoint(self) -> dict[str, Any]:
         if not self.checkpoint.exists():
             raise InputError(
                 f"{self.path} has no checkpoint to go on from. Start again with --overwrite; checkpoints are written "
@@ -433,6 +404,21 @@ class Run:
                 f"{self.checkpoint} is not a readable checkpoint ({type(error).__name__}). Restore it from a "
                 "copy, or start again with --overwrite."
             ) from error
+
+    def accept_changes(self) -> None:
+        """Takes weights, checkpoint and settings as they stand for what is meant, and notes their digests.
+
+        Raises:
+            InputError: Another process trains there, or a file cannot be read.
+        """
+        with self.writing():
+            self.read_config()
+            for file in (self.model, *map(self.weights_after, self.kept_epochs())):
+                if file.exists():
+                    WeightsFile.read(file).accept(self.settings)
+            if self.checkpoint.exists():
+                state = self._read_checkpoint()
+                self.save_checkpoint({name: value for name, value in state.items() if name not in ("run", "sha256")})
 
     def source(self) -> Path | None:
         """The file or folder that the run was fitted to, as far as it can be told."""

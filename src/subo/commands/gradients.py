@@ -104,7 +104,8 @@ def gradients(
         table, picture = experiment.run.path / "gradients.csv", experiment.run.figures / "gradients.png"
     else:
         table, picture = out / "gradients.csv", out / "gradients.png"
-    _save(records, counts, table, picture)
+    experiment.check_current()
+    _save(records, counts, table, picture, experiment.digest)
     say(f"written to {table} and {picture}")
 
 
@@ -197,7 +198,9 @@ def _trend(first: "GradientStatistics", last: "GradientStatistics") -> str:
     return f"{first.estimator}: {ends} phi's signal-to-noise ratio {way}{power}, from {values}."
 
 
-def _save(records: Sequence["GradientStatistics"], counts: Sequence[int], table: Path, picture: Path) -> None:
+def _save(
+    records: Sequence["GradientStatistics"], counts: Sequence[int], table: Path, picture: Path, digest: str
+) -> None:
     """The records as .csv, and signal-to-noise against K as a picture, or of a lone K the variances."""
     import numpy as np
 
@@ -206,7 +209,7 @@ def _save(records: Sequence["GradientStatistics"], counts: Sequence[int], table:
     from subo.tables import write_table
 
     picture.parent.mkdir(parents=True, exist_ok=True)
-    lines = [asdict(record) for record in records]
+    lines = [asdict(record) | {"weights": digest} for record in records]
     write_table(table, [*lines[0]], (line.values() for line in lines))
     parts = dict.fromkeys(record.part for record in records)
     biased = {record.estimator for record in records if record.biased}

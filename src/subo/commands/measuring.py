@@ -138,12 +138,17 @@ def compare(
         say(f"written to {out}")
 
 
-def show(run: RunPath, /) -> None:
+def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
     """Says what is in a run folder: data, model, training and results.
 
     Args:
         run: Run folder.
+        accept_changes: Take settings and weights that were changed by hand for what is meant. A run notes SHA-256
+            digests of its weights, checkpoint and settings, and refuses to work with others.
     """
     from subo.runs import Run
 
-    print_run(Run.open(run, finished=False))
+    opened = Run.open(run, finished=False)
+    if accept_changes:
+        opened.accept_changes()
+    print_run(opened)

@@ -1,0 +1,80 @@
+"""Where the files of a run are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["SPLITS", "RunPaths"]
+
+SPLITS = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The paths of a run's files, there or not.
+
+    Args:
+        path: The run's folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """``config.json``."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """``metrics.jsonl``."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def gradients(self) -> Path:
+        """``gradients.csv``."""
+        return self.path / "gradients.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        """``checkpoint.pt``."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def model(self) -> Path:
+        """``model.safetensors``."""
+        return self.path / "model.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """``evaluation.json``."""
+        return self.evaluation_of("test")
+
+    def evaluation_of(self, split: str) -> Path:
+        """``evaluation.json`` of the test data, ``evaluation-SPLIT.json`` of others."""
+        return self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
+
+    def pieces(self, split: str) -> Path:
+        """``evaluation-pieces/SPLIT/``: what a full evaluation has done so far."""
+        return self.path / "evaluation-pieces" / split
+
+    def per_datum(self, split: str) -> Path:
+        """``evaluation.csv`` of the test data, ``evaluation-SPLIT.csv`` of others."""
+        return self.evaluation_of(split).with_suffix(".csv")
+
+    @property
+    def snapshots(self) -> Path:
+        """``snapshots/``."""
+        return self.path / "snapshots"
+
+    @property
+    def figures(self) -> Path:
+        """``figures/``."""
+        return self.path / "figures"
+
+    def weights_after(self, epoch: int) -> Path:
+        """``snapshots/weights-EPOCH.safetensors``."""
+        return self.snapshots / f"weights-{epoch:06d}.safetensors"
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs after which weights were kept, in order."""
+        files = self.snapshots.glob(f"weights-{'[0-9]' * 6}.safetensors")
+        return sorted(int(file.stem.removeprefix("weights-")) for file in files)
