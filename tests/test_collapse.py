@@ -166,3 +166,23 @@ def test_the_verdict_says_how_sure_it_is():
 def test_no_data_are_refused():
     with pytest.raises(InputError, match="there are no data"):
         latent_usage(probabilistic_pca(5, 2), Split(torch.zeros(0, 5)))
+
+
+def test_the_advice_goes_by_how_the_model_was_trained():
+    text = told_by(settings={"beta": 200.0, "free_bits": 0.0})
+    assert "What to try: lower --beta to 1 (at 200 the KL weighs 200 times" in text
+    assert "--beta 0.5" not in text
+    assert "What to try: let the KL come in slowly (--kl-warmup-epochs 50)" in told_by()
+    tried = told_by(settings={"beta": 0.5, "free_bits": 2.0, "kl_warmup_epochs": 30.0, "updates": "aggressive"})
+    for words in ("more slowly (--kl-warmup-epochs 60)", "--free-bits 4", "--beta 0.25"):
+        assert words in tried
+    assert "aggressive" not in tried
+    of_iwae = told_by(settings={"bound": "iwae", "beta": 1.0})  # which has no KL to weigh
+    assert "--bound elbo can" in of_iwae
+    assert "weigh it less" not in of_iwae
+    partial = verdict(of([0.0, 3.0], [0.0, 2.0], share=[1.0, 0.0]), 3.0, settings={"beta": 4.0}).text
+    assert "lower --beta to 1 (at 4" in partial
+
+
+def told_by(**options: Any) -> str:
+    return verdict(of([0.0], [0.0], share=[1.0]), 0.0, **options).text

@@ -124,7 +124,7 @@ def evaluate_run_fully(
     table = numbers(findings, num_elements=num_elements)
     if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
-    said = sentences(findings)
+    said = sentences(findings, settings={**experiment.config["options"], **experiment.config["training"]})
     written = [run.evaluation_of(split), run.per_datum(split)]
     at_floor = share_at_floor(model, held_out)
     known = (written[0], experiment, findings, table, said, held_out, split, at_floor)

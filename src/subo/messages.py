@@ -74,7 +74,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
         print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}" + "   an upper bound" * (kind == "bound"))
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
-    for caution in (*_cautions(result, run), *_of_constants(config, kind)):
+    for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
         print(f"  Careful: {caution}")
 
 
@@ -90,8 +90,10 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
+def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -> Iterator[str]:
     """What should be known of an evaluation before its numbers are used."""
+    from subo.evaluation.collapse import remedies  # here, since it takes a second that importing this should not
+
     if count := result.get("num_not_finite"):  # which older runs do not say
         finite = result["log_px_finite"]
         others = None if finite is None else in_digits(finite, result["log_px_finite_se"])
@@ -101,8 +103,8 @@ def _cautions(result: Mapping[str, Any], run: Path) -> Iterator[str]:
     ):  # a state has no unit
         yield (
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
-            "posterior is nearly the prior, and the model says nearly the same of every datum. Try --kl-warmup-epochs "
-            "50, --free-bits 1, or another seed."
+            "posterior is nearly the prior, and the model says nearly the same of every datum. "
+            f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
         )
     if _number(result["median_ess"]) < result["num_samples"] / 10:
         above = "well above" if _number(result["median_ess"]) < 5 else "above"

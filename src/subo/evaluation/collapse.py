@@ -1,24 +1,18 @@
 """Has the posterior collapsed? Which dimensions carry nothing, in words, and what to try."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from subo.errors import InputError
 from subo.evaluation.usage import ACTIVE_VARIANCE, COLLAPSED_KL, LatentUsage
 
-__all__ = ["Verdict", "verdict"]
+__all__ = ["Verdict", "remedies", "verdict"]
 
 Layers = Sequence[tuple[str, int]]
 
 _SLIGHT = 0.1  # nats of rate below which little has been said, whatever the dimensions
 _DELTA = 0.01  # share of the data that a collapsed dimension may still tell something of
-_TRY = (
-    "What to try: let the KL come in slowly (--kl-warmup-epochs 50), leave some nats of it free (--free-bits 1), weigh "
-    "it less (--beta 0.5), train the encoder ahead of the decoder (--updates aggressive), or take a weaker decoder, "
-    "which can do less without z (smaller --hidden). If nothing helps, the data's elements may have nothing in common "
-    "that z could tell."
-)
 
 
 @dataclass(frozen=True)
@@ -37,7 +31,7 @@ class Verdict:
     text: str
 
 
-def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
+def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[str, Any] | None = None) -> Verdict:
     r"""Judges from the use of each dimension whether the posterior has collapsed.
 
     Dimension d has collapsed where its posterior is the prior for nearly all data,
@@ -53,6 +47,7 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     Args:
         usage: Of :func:`~subo.evaluation.usage.latent_usage`.
         rate: ``KL(q || p)`` of all of z, in nats per datum, where it is known.
+        settings: Of the training, as of :func:`remedies`.
 
     Raises:
         InputError: There are no data.
@@ -77,18 +72,65 @@ def verdict(usage: LatentUsage, rate: float | None = None) -> Verdict:
     if everything and not by_kl and rate is not None and rate >= _SLIGHT:  # idle means, yet z does tell something
         kind, collapsed, sentences = "none", (), [_quiet(size, rate)]
     elif everything or empty:
-        kind, sentences = "full", [_full(size), *known, _TRY]
+        kind, sentences = "full", [_full(size), *known, _to_try(settings)]
     elif collapsed:
-        kind, sentences = "partial", [_partial(collapsed, size, usage.layers, by_kl=by_kl)]
+        kind, sentences = "partial", [_partial(collapsed, size, usage.layers, settings, by_kl=by_kl)]
     else:
         kind, sentences = "none", [_none(size)]
     if kind != "full" and rate is not None and rate < _SLIGHT:
-        sentences.append(f"But the rate is only {rate:.3g} nats per datum: z tells next to nothing of x. {_TRY}")
+        sentences.append(
+            f"But the rate is only {rate:.3g} nats per datum: z tells next to nothing of x. {_to_try(settings)}"
+        )
     idle = (~usage.active & ~gone).nonzero()[:, 0].tolist() if by_kl and kind != "full" else []
     if idle:
         sentences.append(_idle(idle, usage.layers, is_all=len(idle) + len(collapsed) == size))
     sentences.append(_how_sure(num_data, by_kl=by_kl))
     return Verdict(kind, tuple(range(size)) if kind == "full" else collapsed, " ".join(sentences))
+
+
+def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """What brings more into z than a training with these settings did, the first thing first.
+
+    Args:
+        settings: `bound`, `beta`, `free_bits`, `kl_warmup_epochs` and `updates` of the training, where they are known;
+            what is not there is taken to be as it is by default.
+
+    Returns:
+        Clauses, each an advice: a beta above 1 is the first thing to lower, and what was tried is asked for more of.
+
+    Example:
+        >>> remedies({"beta": 200.0})[0]
+        'lower --beta to 1 (at 200 the KL weighs 200 times what it does in the bound, which can empty z by itself)'
+        >>> remedies({"kl_warmup_epochs": 50})[0]
+        'let the KL come in more slowly (--kl-warmup-epochs 100)'
+    """
+    known = {"bound": "elbo", "beta": 1.0, "free_bits": 0.0, "kl_warmup_epochs": 0.0, "updates": "joint"}
+    known |= {name: value for name, value in (settings or {}).items() if name in known and value is not None}
+    beta, free, warm = known["beta"], known["free_bits"], known["kl_warmup_epochs"]
+    aggressive = (
+        () if known["updates"] == "aggressive" else ("train the encoder ahead of the decoder (--updates aggressive)",)
+    )
+    if known["bound"] != "elbo":  # whose KL can be weighed
+        return ("weigh the KL, which --bound elbo can: --kl-warmup-epochs 50, or --free-bits 1", *aggressive)
+    lower = (
+        f"lower --beta to 1 (at {beta:g} the KL weighs {beta:g} times what it does in the bound, which can empty z by "
+        "itself)"
+    )
+    slowly = f"more slowly (--kl-warmup-epochs {2 * warm:g})" if warm else "slowly (--kl-warmup-epochs 50)"
+    leave = (
+        f"leave more nats of it free (--free-bits {2 * free:g})"
+        if free
+        else "leave some nats of it free (--free-bits 1)"
+    )
+    less = () if beta > 1 or beta == 0 else (f"weigh it less (--beta {beta / 2:g})",)
+    return (*((lower,) if beta > 1 else ()), f"let the KL come in {slowly}", leave, *less, *aggressive)
+
+
+def _to_try(settings: Mapping[str, Any] | None) -> str:
+    return (
+        f"What to try: {', '.join(remedies(settings))}, or take a weaker decoder, which can do less without z (smaller "
+        "--hidden). If nothing helps, the data's elements may have nothing in common that z could tell."
+    )
 
 
 def _none(size: int) -> str:
@@ -104,15 +146,17 @@ def _quiet(size: int, rate: float) -> str:
     )
 
 
-def _partial(collapsed: Sequence[int], size: int, layers: Layers, *, by_kl: bool) -> str:
+def _partial(
+    collapsed: Sequence[int], size: int, layers: Layers, settings: Mapping[str, Any] | None, *, by_kl: bool
+) -> str:
     one, left = len(collapsed) == 1, size - len(collapsed)
     why = "posterior is the prior for nearly every datum" if by_kl else "posterior means hardly move over the data"
     return (
         f"{_named(collapsed, layers)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
         f"{'its' if one else 'their'} {why}. The other {left} {'does' if left == 1 else 'do'} carry something, so this "
         "is no posterior collapse: a model prunes dimensions that it does not need, which costs nothing (of 50 latents "
-        "for MNIST, Burda et al. found 19 active). To see whether more would be of use, try --kl-warmup-epochs 50 or "
-        "--free-bits 1, and compare log p(x)."
+        "for MNIST, Burda et al. found 19 active). To see whether more would be of use, compare log p(x) with that of "
+        f"another run: {' or '.join(remedies(settings)[:2])}."
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -222,8 +223,8 @@ def calibration_of(findings: Findings) -> Calibration | None:
     return Calibration.of([name.split(" ", 1)[1] for name in names], ranks)
 
 
-def sentences(findings: Findings) -> tuple[str, ...]:
-    """What the numbers mean, and what they do not tell."""
+def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """What the numbers mean, and what they do not tell; advice goes by the training's `settings`, where known."""
     said = []
     log_px = findings.values("importance", "log_px")
     if log_px is not None and (found := Estimate.of(log_px)).num_not_finite:
@@ -248,7 +249,7 @@ def sentences(findings: Findings) -> tuple[str, ...]:
     said.extend(_on_estimates(findings))
     stage = findings.measured.get("importance")
     if findings.usage is not None and stage is not None and stage.results:
-        said.append(verdict(findings.usage, stage.results["rate"].mean().item()).text)
+        said.append(verdict(findings.usage, stage.results["rate"].mean().item(), settings=settings).text)
     calibration = calibration_of(findings)
     if calibration is not None:
         said.extend(_on_calibration(calibration))
