@@ -1,6 +1,8 @@
 """The run directory: whole files or none, and clear words for what is wrong."""
 
 import errno
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,19 @@ def test_a_system_that_gives_no_more_files_is_told(tmp_path: Path, monkeypatch: 
     with pytest.raises(InputError, match=r"cannot write .*a\.json: Too many open files.*ulimit"):
         write_json(tmp_path / "a.json", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_epoch_that_a_full_disk_refuses_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run.create(tmp_path / "run")
+    run.append_metrics({"epoch": 1})
+    monkeypatch.setattr("json.dumps", lambda *_, **__: "x" * 3_000_000)  # more than the limit below
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*metrics\.jsonl: "):
+            run.append_metrics({"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert run.metrics.read_text().count("\n") == 1

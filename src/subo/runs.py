@@ -320,9 +320,9 @@ class Run(RunPaths):
             try:
                 if file.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
+            except OSError as error:
                 file.truncate(size)
-                raise
+                raise InputError(f"cannot write {in_words(error, self.metrics)}") from error
 
     def save_means(self, epoch: int, means: np.ndarray) -> None:
         """Writes posterior means of some held-out data after an epoch, for the moving picture."""
