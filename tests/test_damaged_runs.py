@@ -121,6 +121,17 @@ def test_checkpoints_that_load_and_are_none_are_refused(name: str, value: Any, o
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_what_the_system_keeps_back_is_told_so(old: Path, monkeypatch: pytest.MonkeyPatch):
+    def denied(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    objective = open_run(old).objective
+    monkeypatch.setattr(Path, "open", denied)
+    for read in (Run(old).load_checkpoint, lambda: Run(old).load_weights(objective.model)):
+        with pytest.raises(InputError, match="cannot read .*: Permission denied. Change who may read"):
+            read()
+
+
 def test_a_checkpoint_of_something_else_is_refused(old: Path):
     torch.save([1, 2], old / "checkpoint.pt")
     with pytest.raises(InputError, match="not a readable checkpoint"):

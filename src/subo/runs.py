@@ -356,6 +356,7 @@ class Run(RunPaths):
                 f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with keep_weights, and by "
                 "itself where a model is small."
             )
+        _check_readable(file)
         found = WeightsFile.read(file)
         digest = found.checked(self.settings)
         try:
@@ -394,6 +395,7 @@ class Run(RunPaths):
                 f"{self.path} has no checkpoint to go on from. Start again with --overwrite; checkpoints are written "
                 "every --checkpoint-minutes and when training is stopped."
             )
+        _check_readable(self.checkpoint)
         try:
             saved = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
             if not isinstance(saved, dict):
@@ -443,3 +445,11 @@ def run_of(path: Path) -> Run | None:
             if run.config.exists() and run._owns(place.relative_to(run.path)):
                 return run
     return None
+
+
+def _check_readable(file: Path) -> None:
+    """Says why the system gives no file, which its readers tell in words of their own."""
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot read {in_words(error, file)}") from error
