@@ -14,11 +14,13 @@ from scipy.stats import kstest
 from assertions import assert_refused
 from command_line import assert_refused as assert_command_refused
 from command_line import run
+from subo.commands.using import _range_of
 from subo.conforming import with_num_labels
 from subo.content_noise import uniform_by_content
 from subo.data import Data, Split
 from subo.experiments import open_run
 from subo.meaning import Meaning
+from subo.pictures import shading
 from subo.sources import load, load_rows
 from subo.splitting import split
 from test_sources import labels_of, saved, text, zipped
@@ -283,3 +285,12 @@ def test_a_class_is_told_by_its_name(tmp_path, capsys, no_pictures):
 def refused(capsys: pytest.CaptureFixture, *argv: object) -> str:
     *command, folder = argv
     return " ".join(assert_command_refused(capsys, *command, "--out", Path(str(folder)) / "x.npy").split())
+
+
+def test_black_and_white_are_the_runs_levels_whatever_a_picture_holds():
+    samples = torch.tensor([[[[0.2, 1.4]]], [[[-0.3, 0.5]]]])
+    grey = _range_of(samples, GREY)
+    assert (grey.min(), grey.max(), grey.ndim) == (0, 1, 4)
+    np.testing.assert_array_equal(shading(grey)(samples[:1]), samples[:1])  # and cut at white by the picture
+    assert shading(_range_of(samples, replace(GREY, whole=True)))(samples * 0 + 51).max() == pytest.approx(0.2)
+    assert _range_of(samples, REAL) is samples

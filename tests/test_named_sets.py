@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import warnings
 from typing import Any
 from urllib.error import URLError
 
@@ -265,3 +266,14 @@ def test_the_real_binarized_mnist_is_a_draw_of_mnist():
     mean = bits.test.x.double().mean((0, 1))
     p = grey.test.x.double().mean((0, 1)) / 255
     assert (mean - p).abs().max() < 5 * 0.5 / 10_000**0.5
+
+
+def test_scikit_learns_warnings_of_a_download_are_its_own_matter(monkeypatch, tmp_path):
+    def retried(*args, **kwargs):
+        warnings.warn("A network error occurred while downloading. Retrying...", stacklevel=2)
+        raise OSError("no route")
+
+    monkeypatch.delenv("SUBO_DATA", raising=False)
+    monkeypatch.setattr("sklearn.datasets.fetch_openml", retried)
+    with assert_refused("mnist", "no route", "SUBO_DATA"):
+        load("mnist", data_dir=tmp_path)

@@ -107,6 +107,7 @@ LIMITS: dict[str, Limit] = {
     "num_classes": _from(2, 1_000_000),
     "num_data": _SIZE,
     "num_labels": _COUNT,
+    "image_size": _COUNT,
     "num_states": _COUNT,
     "out_features": _SIZE,
     "prior_components": _COUNT,

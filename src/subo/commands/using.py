@@ -75,7 +75,7 @@ def sample(
     names = experiment.meaning.feature_names
     if ending == ".png":
         units, data = _units(experiment), experiment.config["data"]
-        shade = shading(x, levels=data["levels"] if data["dequantize"] else None)
+        shade = shading(_range_of(x, experiment.meaning), levels=data["levels"] if data["dequantize"] else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
     else:
@@ -324,6 +324,18 @@ def _of_rows(split: Split) -> dict[str, Sequence[Any]]:
     rows = range(1, len(split) + 1) if split.rows is None else split.rows.tolist()
     known = {"row": rows, "name": split.names, "label": split.label_names()}
     return {name: values for name, values in known.items() if values is not None}
+
+
+def _range_of(x: Any, meaning: Any) -> Any:
+    """What is black and what is white: the ends of the run's levels, whatever these samples hold; of numbers their own.
+
+    Args:
+        x: Samples.
+        meaning: Of the run's data.
+    """
+    if not meaning.pixels or x.ndim < 3:
+        return x
+    return x.new_tensor([0, meaning.levels if meaning.whole else 1]).reshape(2, *(1 for _ in x.shape[1:]))
 
 
 def _units(experiment: Any) -> Any:

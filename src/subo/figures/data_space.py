@@ -266,7 +266,7 @@ def _panels(
 
 
 def _show(axes: Axes, picture: ndarray) -> None:
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    axes.imshow(picture.clip(0, 1), cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
     axes.set_anchor("W")
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])
