@@ -124,6 +124,18 @@ def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: P
             assert torch.equal(values, other.results[key]), (name, key)
 
 
+def test_progress_is_seen_of_few_data():
+    steps: list[int] = []
+    depth = Depth(num_samples=20, intensive_data=2, temperatures=2, gap_steps=10, calibration_data=100)
+
+    def advance(title: str, count: int) -> None:
+        if "importance" in title:
+            steps.append(count)
+
+    evaluate_fully(pca_model(), Split(torch.randn(40, 5)), depth=depth, minutes=1e-9, advance=advance)
+    assert steps == [4], "a tenth of the data is a piece"
+
+
 def test_pieces_of_other_weights_are_thrown_away_and_of_other_settings_not_taken(tmp_path: Path):
     calls = []
 

@@ -310,6 +310,13 @@ def test_progress_adds_up_to_the_data_exactly_and_moves_within_a_datum(num_sampl
     assert num_samples < 10_000 or len(steps) > 80
 
 
+def test_progress_is_seen_of_few_data_that_a_pass_could_hold():
+    steps: list[float] = []
+    score(pca()[0], Split(torch.randn(50, 5)), num_samples=40, advance=steps.append)
+    assert len(steps) >= 20
+    assert max(steps) <= 3
+
+
 def test_k_hat_can_be_left_out():
     model, _ = pca()
     split = Split(torch.randn(30, 5))

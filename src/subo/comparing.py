@@ -11,11 +11,10 @@ import torch
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
-from subo.experiments import Experiment, model_for, open_run
+from subo.experiments import Experiment, model_for, open_run, training_seconds
 from subo.files import write_json
 from subo.nonfinite import encoded
 from subo.progress import bar
-from subo.runs import Run
 from subo.tables import write_table
 from subo.units import describe_log_px, is_conditional, kind_of_log_px, provenance
 
@@ -155,7 +154,7 @@ def compare_runs(
             advance=advance,
         )
     rows = tuple(
-        replace(row, training_seconds=_seconds(run.run), training_seed=run.config["training"].get("seed"))
+        replace(row, training_seconds=training_seconds(run.run), training_seed=run.config["training"].get("seed"))
         for row, run in zip(comparison.rows, experiments.values(), strict=True)
     )
     return replace(comparison, rows=rows)
@@ -220,11 +219,3 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {size}" for name, size in value.items())
     return "none" if value is None or value is False else str(tuple(value) if isinstance(value, list) else value)
-
-
-def _seconds(run: Run) -> float | None:
-    """Of training over all sittings; None where the run's metrics do not tell."""
-    try:
-        return float(run.read_metrics()[-1]["seconds"])
-    except (IndexError, KeyError, ValueError):
-        return None

@@ -22,6 +22,7 @@ from subo.conforming import with_num_labels
 from subo.data import Data, Split
 from subo.devices import make_fabric
 from subo.errors import InputError, Interrupted
+from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, seconds_a_sample
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.usage import posterior_means
 from subo.files import lies_in, write_json
@@ -53,6 +54,7 @@ __all__ = [
     "open_run",
     "resume_run",
     "start_run",
+    "training_seconds",
 ]
 
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
@@ -126,6 +128,7 @@ class Experiment:
         return data
 
 
+_MINUTE = 60.0  # seconds that an evaluation may take, however short training was
 _LOCAL_SAMPLES = 16  # of z, for each step of a posterior that is fitted to held-out data
 
 
@@ -295,24 +298,36 @@ def evaluate_run(
     *,
     model: Any = None,
     split: str = "test",
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Evaluation:
     """Measures a run on one of its splits, and writes ``evaluation.json``, or ``evaluation-SPLIT.json``.
+
+    Unless `num_samples` says how many, as much is measured as fits into the time of training, or into a minute where
+    that is longer: 1,000 samples of all data, fewer samples, or 100 samples of some data at random. What was left out
+    is in the record. How long it takes is told by a quick timing before, on which no number but these two depends.
 
     Args:
         experiment: The run.
         data: Its data.
         model: The model as it can be asked about that split; that of :func:`model_for` by default.
         split: ``test``, ``validation`` or ``train``.
-        num_samples: K of log p(x).
+        num_samples: K of log p(x), for all data; chosen by the time that it takes by default.
         seed: Of the samples.
         progress: Whether to show progress.
     """
     held_out: Split = getattr(data, split)
+    model, reduced_from = model or model_for(experiment, held_out, progress=progress), None
+    if num_samples is None:
+        local, length = experiment.config["options"].get("inference") == "local", len(held_out)
+        seconds = max(_MINUTE, training_seconds(experiment.run) or 0.0)
+        effort = affordable(seconds, seconds_a_sample(model, held_out), length, all_data=local)  # whose rows have q's
+        num_samples = effort.num_samples
+        if effort != Effort(NUM_SAMPLES, length):
+            reduced_from = {"num_samples": NUM_SAMPLES, "num_data": length, "seconds": seconds}
+            held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
     shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
-    model = model or model_for(experiment, held_out, progress=progress)
     with shown:
         result = evaluate(
             model,
@@ -323,6 +338,7 @@ def evaluate_run(
             advance=lambda count: shown.advance(task, count),
         )
     experiment.check_current()
+    result = replace(result, reduced_from=reduced_from)
     write_json(
         experiment.run.evaluation_of(split),
         {
@@ -332,6 +348,14 @@ def evaluate_run(
         },
     )
     return result
+
+
+def training_seconds(run: Run) -> float | None:
+    """Of training over all sittings; None where the run's metrics do not tell."""
+    try:
+        return float(run.read_metrics()[-1]["seconds"])
+    except (IndexError, KeyError, ValueError):
+        return None
 
 
 def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -> Any:
@@ -411,9 +435,9 @@ def _fitted(
 
 
 def finish_run(
-    experiment: Experiment, *, num_samples: int = 1000, figures: bool = True, progress: bool = False
+    experiment: Experiment, *, num_samples: int | None = None, figures: bool = True, progress: bool = False
 ) -> Evaluation:
-    """Measures a fitted run on its test data and draws its figures."""
+    """Measures a fitted run on its test data, as :func:`evaluate_run` does, and draws its figures."""
     data = experiment.data()
     model = model_for(experiment, data.test, progress=progress)
     result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)

@@ -72,6 +72,10 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
     kind = kind_of_log_px(config)
     if kind != "density":  # whose bits count nothing
         print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}" + "   an upper bound" * (kind == "bound"))
+    if reduced := result.get("reduced_from"):  # which older runs do not say
+        print(
+            f"  Note: {_on_time(result, reduced)} All of it: subo evaluate {run} --num-samples {reduced['num_samples']}"
+        )
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
@@ -83,6 +87,14 @@ def _mean(result: Mapping[str, Any], name: str) -> str:
     error = result[f"{name}_se"]
     finite = error is not None and math.isfinite(error)
     return f"{_number(result[name]):10.3f}" + (f" +- {error:.3f}" if finite else "")
+
+
+def _on_time(result: Mapping[str, Any], reduced: Mapping[str, Any]) -> str:
+    """What an evaluation left out, and why."""
+    left = f"{result['num_samples']} samples instead of {reduced['num_samples']:,}"
+    if result["num_data"] < reduced["num_data"]:
+        left += f", of {result['num_data']:,} of {reduced['num_data']:,} data, taken at random"
+    return f"{left}, since all of it would have taken longer than {reduced['seconds']:.0f} s."
 
 
 def _number(value: float | None) -> float:

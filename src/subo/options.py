@@ -70,7 +70,13 @@ def fit_signature(recipe: str) -> inspect.Signature:
         ),
         own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
         own("overwrite", bool, False, "Replace the run in --out.", negative=()),
-        own("evaluation_samples", int, 1000, "Samples for each log p(x) when the fitted model is measured."),
+        own(
+            "evaluation_samples",
+            int | None,
+            None,
+            "Samples for each log p(x) when the fitted model is measured; by default 1,000, or what fits into the time "
+            "of training, or into a minute if that is longer.",
+        ),
         own("quiet", bool, False, "Show nothing.", negative=()),
     ]
     for group, (title, function) in _sources(recipe).items():

@@ -53,7 +53,7 @@ def fit(**given: Any) -> None:
     if fitted is None:  # another process of the same run
         return
     experiment, _ = fitted
-    result = experiments.finish_run(experiment, num_samples=given.get("evaluation_samples", 1000), progress=progress)
+    result = experiments.finish_run(experiment, num_samples=given.get("evaluation_samples"), progress=progress)
     if progress:
         print_evaluation(asdict(result), experiment.config, run=out)
         say(f"run:      {out}")

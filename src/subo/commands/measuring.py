@@ -21,7 +21,7 @@ def evaluate(
     /,
     *,
     split: Literal["test", "validation", "train"] = "test",
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     seed: int = 0,
     full: bool = False,
     max_data: int | None = None,
@@ -39,7 +39,8 @@ def evaluate(
     Args:
         run: Run folder.
         split: Which of the run's data.
-        num_samples: Samples of the posterior for each log p(x).
+        num_samples: Samples of the posterior for each log p(x); by default 1,000, or, without --full, what fits into
+            the time of training, or into a minute if that is longer.
         seed: Of the samples.
         full: Whether to measure all there is.
         max_data: With --full: only so many of the data, at random.
@@ -53,7 +54,9 @@ def evaluate(
     experiment = experiments.open_run(run)
     if full:
         depth = {"max_data": max_data, "intensive_data": intensive_data, "temperatures": temperatures, "chains": chains}
-        _evaluate_fully(experiment, split, minutes, seed, num_samples=num_samples, **depth)
+        _evaluate_fully(
+            experiment, split, minutes, seed, num_samples=1000 if num_samples is None else num_samples, **depth
+        )
         return
     if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, 100, 1000, 16):
         raise InputError(

@@ -1,5 +1,6 @@
 """All that can be measured of a model on held-out data, in pieces that are kept while others are made."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -112,15 +113,14 @@ class _Plan:
         whole, depth, intensive = [torch.arange(1)], self.depth, self.intensive
         simulated = _merged(torch.arange(depth.calibration_data).split(100), least=100)
         annealing, samples = (depth.temperatures, depth.chains), (depth.num_samples,)
+        measured = self.rows.split(min(100, math.ceil(len(self.rows) / 10)))  # of few data, too, progress is seen
         informed = (len(self.rows), _WITHIN_CLASSES)
         sandwich = samples if self.bracket == "importance" else annealing
         tens = _merged(intensive.split(10), least=2)
         row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
         at_once = 20 if row_of_parameters else 1  # else a network is trained on each datum: minutes of a large one
         stages = [
-            Stage(
-                "importance", "log p(x) by importance sampling", self.rows.split(100), self.importance, samples, False
-            ),
+            Stage("importance", "log p(x) by importance sampling", measured, self.importance, samples, False),
             Stage("information", "what the latents carry", whole, self.information, informed),
             Stage("calibration", "calibration on simulated data", simulated, self.calibration),
             Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior, samples),

@@ -26,6 +26,7 @@ from subo.typing import map_latent
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
 _STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
+_PASSES = 20  # at least, so that progress is seen of few data, too
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
 __all__ = [
@@ -112,6 +113,8 @@ class Evaluation:
         split: Which data.
         at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
         layers: Of each stochastic layer by name its `rate`, `active_units` and `latent_dim`; None where there is one.
+        reduced_from: Where time was short what it would have been else: `num_samples`, `num_data`, and for how many
+            `seconds` there was time.
         num_not_finite: Of how many data log p(x) is not finite, which makes its mean -inf or NaN.
         log_px_finite: Mean log p(x) over the others, where there are such, and at least two others.
         log_px_finite_se: Its standard error.
@@ -136,6 +139,7 @@ class Evaluation:
     num_data: int
     split: str
     at_floor: float | None
+    reduced_from: dict[str, int | float] | None = None
     num_not_finite: int = 0
     log_px_finite: float | None = None
     log_px_finite_se: float | None = None
@@ -194,6 +198,7 @@ def score(
     split = stand_ins(split, inside)
     parts = []
     max_rows = max_rows or latents_at_a_time(model, split)
+    max_rows = min(max_rows, math.ceil(len(split) * num_samples / _PASSES))
     size = max(1, min(len(split), max_rows, _DATA))
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):

@@ -1,0 +1,95 @@
+"""How much work an evaluation takes, told by a quick timing, and what fits into a given time."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from subo.data import Split, stream
+from subo.devices import evaluating, place
+from subo.evaluation.importance import log_marginal
+from subo.evaluation.summary import latents_at_a_time
+from subo.model import LatentVariableModel
+from subo.randomness import forked
+
+__all__ = ["NUM_SAMPLES", "Effort", "affordable", "seconds_a_sample"]
+
+NUM_SAMPLES = 1000  # where there is time for them
+_FEWER = (500, 200, 100)
+_LEAST = 100  # data, before there are fewer samples than the last of these
+_TIMED, _ENOUGH = 4, 0.2  # data at a time, and seconds that tell how long it takes
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many samples of how many data.
+
+    Args:
+        num_samples: K of log p(x).
+        num_data: N.
+    """
+
+    num_samples: int
+    num_data: int
+
+    def rows(self, length: int, *, seed: int = 0) -> torch.Tensor:
+        """Positions of so many of `length` data: all, or some at random, in their order."""
+        if self.num_data >= length:
+            return torch.arange(length)
+        return torch.randperm(length, generator=stream("evaluation data", seed))[: self.num_data].sort().values
+
+
+def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool = False) -> Effort:
+    """The most that fits into a time: 1,000 samples of all data; else fewer samples, down to 100; else fewer data.
+
+    Where even 100 samples of 100 data take longer, the samples are as few as fit, 2 at the least.
+
+    Args:
+        seconds: How long at the most.
+        a_sample: Seconds that a sample of a datum takes, as of :func:`seconds_a_sample`.
+        num_data: How many data there are.
+        all_data: Whether all must be measured.
+
+    Example:
+        >>> affordable(60.0, 1e-4, 500)
+        Effort(num_samples=1000, num_data=500)
+        >>> affordable(60.0, 1e-3, 500)
+        Effort(num_samples=100, num_data=500)
+        >>> affordable(60.0, 2e-3, 500)
+        Effort(num_samples=100, num_data=300)
+    """
+    most = seconds / a_sample if a_sample > 0 else math.inf  # samples in all
+    for num_samples in (NUM_SAMPLES, *_FEWER):
+        if num_samples * num_data <= most:
+            return Effort(num_samples, num_data)
+    if not all_data and most >= _FEWER[-1] * min(_LEAST, num_data):
+        return Effort(_FEWER[-1], min(num_data, int(most) // _FEWER[-1]))
+    few = num_data if all_data else min(_LEAST, num_data)
+    return Effort(max(2, int(most) // few), few)
+
+
+@torch.no_grad()
+def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
+    """Seconds that a sample of z for a datum, decoded and weighed, takes: by twice as many until they tell.
+
+    Args:
+        model: The model.
+        split: The data, of which a few are taken.
+    """
+    few = min(_TIMED, len(split))
+    x, context = split.read(torch.linspace(0, len(split) - 1, few).long())
+    x, context = place(model, x, context)
+    max_rows = latents_at_a_time(model, split)
+    most, count = max(1, max_rows // few), 1
+    options: dict[str, Any] = {"max_rows": max_rows, "pareto": False}
+    with evaluating(model), forked(0):
+        log_marginal(model, x, context, num_samples=1, **options)  # a first pass makes what later ones find
+        while True:
+            began = time.perf_counter()
+            log_marginal(model, x, context, num_samples=count, **options)
+            taken = time.perf_counter() - began
+            if taken >= _ENOUGH or count >= most:
+                return taken / (count * few)
+            count = min(2 * count, most)
