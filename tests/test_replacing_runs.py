@@ -1,15 +1,20 @@
-"""A run that takes another one's place: the old one is whole until the new one trains, then gone."""
+"""Runs that take another one's place, and folders that change while a run trains in them."""
 
+import errno
+import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from command_line import assert_refused, run
-from subo import InputError
+from subo import InputError, Objective, fit, probabilistic_pca
 from subo.experiments import open_run
 from subo.files import UNFINISHED, read_json, write_json
+from subo.history import Epoch
 from subo.runs import Run
 
 OLD = Path(__file__).parent / "runs-of-0.1" / "levels"
@@ -149,3 +154,63 @@ def test_half_replaced_runs_say_so(old: Path, capsys: pytest.CaptureFixture):
     write_json(old / "config.json", read_json(old / "config.json") | {"replacing": True})
     for command in (["show", old], ["evaluate", old], ["fit", "--resume", "--out", old]):
         assert "Start it again" in assert_refused(capsys, *command)
+
+
+def model() -> Objective:
+    """The same at every call."""
+    torch.manual_seed(0)
+    return Objective(probabilistic_pca(3, 1))
+
+
+def test_a_folder_that_was_moved_is_not_written_to_where_another_one_is_now(tmp_path: Path):
+    x, place, moved = torch.randn(50, 3), tmp_path / "run", tmp_path / "moved"
+
+    def move(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            place.rename(moved)
+            Run.create(place, {"another": "run"})
+
+    with pytest.raises(InputError, match="moved, removed or replaced"):
+        fit(model(), x, epochs=4, run_dir=place, on_epoch=move, checkpoint_minutes=1e-9)
+    assert list(content(place)) == ["config.json"]
+    assert len(fit(model(), x, epochs=4, run_dir=moved, resume=True).epochs) == 4
+
+
+def test_training_that_cannot_write_leaves_its_last_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """And goes on from there to the same weights as if nothing had happened."""
+    x, whole, resumed = torch.randn(50, 3), model(), model()
+    fit(whole, x, epochs=4, run_dir=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        plain = Run.append_metrics
+
+        def full(self: Run, record: dict[str, Any]) -> None:
+            if record["epoch"] == 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics))
+            plain(self, record)
+
+        patch.setattr(Run, "append_metrics", full)
+        with pytest.raises(InputError, match=r"No space left.*checkpoint is written, of step 3"):
+            fit(model(), x, epochs=4, run_dir=tmp_path / "run")
+    history = fit(resumed, x, epochs=4, run_dir=tmp_path / "run", resume=True)
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]
+    assert [record["epoch"] for record in Run(tmp_path / "run").read_metrics()] == [1, 2, 3, 4]
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits are POSIX's")
+def test_a_line_of_metrics_is_whole_or_not_there(tmp_path: Path):
+    import resource
+
+    made, record = Run.create(tmp_path / "run"), {"epoch": 1, "note": "x" * 100}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            for _ in range(20):
+                made.append_metrics(record)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    lines = made.metrics.read_text().splitlines()
+    assert 1 < len(lines) < 10
+    assert all(json.loads(line) == record for line in lines)

@@ -1,4 +1,4 @@
-"""Training that went wrong: whether the model is worse than before, and what is kept when a number is not finite."""
+"""Training that went wrong: whether the model is worse than before, and what is kept when it cannot go on."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 
 from subo.checkpoints import TrainingState
 from subo.data import Split
-from subo.errors import DivergedError
+from subo.errors import DivergedError, InputError, in_words
 from subo.metrics import measure
 from subo.objective import Objective
 from subo.runs import Run
@@ -18,7 +18,7 @@ from subo.training import Step
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["keep_best", "level", "watched"]
+__all__ = ["keep_best", "level", "unwritten", "watched"]
 
 _TRAINING_DATA = 1000  # measured before and after training where there are no validation data
 
@@ -70,3 +70,28 @@ def keep_best(
     if run is not None:
         run.save_weights(objective.model)
     return f"The weights kept are those of epoch {state.best_epoch}, the best in validation{where}.{checkpoint}"
+
+
+def unwritten(
+    error: InputError | OSError, state: TrainingState, last: Step, run: Run, *, save: Callable[[], None]
+) -> InputError:
+    """What is said when a file of the run could not be written, and the checkpoint, which is tried once more.
+
+    Args:
+        error: Why.
+        state: Where training was.
+        last: The last step that was made.
+        run: Where it wrote.
+        save: Writes a checkpoint.
+    """
+    words = in_words(error) if isinstance(error, OSError) else str(error)
+    try:
+        if state.unsummed:
+            state.sum_up(last)
+        save()
+        kept = f"The checkpoint is written, of step {state.step}"
+    except (InputError, OSError, DivergedError):
+        if not run.checkpoint.exists():
+            return InputError(f"stopped after {state.step} steps: {words}")
+        kept = "The last checkpoint that could be written is whole"
+    return InputError(f"stopped after {state.step} steps: {words} {kept}: when that is mended, resume the run.")

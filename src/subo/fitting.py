@@ -16,7 +16,7 @@ from subo.batches import num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
-from subo.divergence import keep_best, level, watched
+from subo.divergence import keep_best, level, unwritten, watched
 from subo.epochs import agreed, close_epoch, reason_to_end, stream_of
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.history import Epoch, History, WorseWarning, epoch_of
@@ -199,6 +199,7 @@ def fit(
                     resume_in_python(run, config_in_python(objective, data, asked_for, device))
                 run.write_metrics(state.records)
                 kept.begin(state.epoch)
+        begun = resume
         if state.step == 0:
             state.before = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
 
@@ -246,6 +247,7 @@ def fit(
                 if state.step == 1:  # data, settings and step size have proved to go together
                     check_finite(objective, state.step)
                     begin()
+                    begun = True
                 state.seconds, asked, due = agreed(
                     fabric, time.monotonic() - started, signal(), time.monotonic() - saved >= 60 * checkpoint_minutes
                 )
@@ -272,6 +274,10 @@ def fit(
             left = keep_best(state, step, objective, writes, save=save if state.batch < per_epoch else None)
             fabric.barrier()
             raise DivergedError(f"{error} {left}") from error
+        except (InputError, OSError) as error:  # such as a full disk, or a folder that was moved
+            if run is None or step is None or not begun or fabric.world_size > 1:
+                raise
+            raise unwritten(error, state, step, run, save=save) from error
         if kept is not None:
             kept.keep(state.epoch, last=True)
         if asked := signal():  # since the last step

@@ -88,6 +88,15 @@ class Run(RunPaths):
         finally:
             self.lock.release()
 
+    def _check_there(self) -> None:
+        """Refuses to write where another folder is by now: what lies there is not this run's."""
+        if self.lock.is_lost():
+            raise InputError(
+                f"the folder {self.path} is not the one any more in which training began: it was moved, removed or "
+                "replaced. What was written of the run is where its folder is now; from the last checkpoint there it "
+                "goes on by: subo fit --resume --out FOLDER"
+            )
+
     def check_links(self) -> None:
         """Refuses a run of which a part lies elsewhere: what is written and deleted is inside of its folder alone."""
         for folder in map(self.path.joinpath, FOLDERS):
@@ -314,6 +323,7 @@ class Run(RunPaths):
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds an epoch's record, whole or not at all."""
+        self._check_there()
         line = (json.dumps(record, allow_nan=False) + "\n").encode()
         with self.metrics.open("ab", buffering=0) as file:
             size = file.tell()
@@ -326,11 +336,13 @@ class Run(RunPaths):
 
     def save_means(self, epoch: int, means: np.ndarray) -> None:
         """Writes posterior means of some held-out data after an epoch, for the moving picture."""
+        self._check_there()
         with replacing(self.snapshots / f"means-{epoch:06d}.npy") as temporary:
             np.save(temporary, means)
 
     def save_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
         """Writes the fitted weights, or those after an epoch; what was measured of other ones goes first."""
+        self._check_there()
         if epoch is not None:
             self.snapshots.mkdir(exist_ok=True)
             save_weights(module, self.weights_after(epoch), self.settings)
@@ -371,6 +383,7 @@ class Run(RunPaths):
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes all that training needs to go on."""
+        self._check_there()
         state = {**state, "run": self.settings}
         with replacing(self.checkpoint) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
             torch.save({**state, "sha256": digest_of(state)}, file)
