@@ -12,9 +12,11 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Distribution, Independent, Laplace, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+from zuko.transforms import AutoregressiveTransform
 
 from subo.distributions import Bernoulli, Categorical, ContinuousBernoulli, Flow, Gaussian, Poisson, StandardNormal
-from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow, autoregressive, spline
 from subo.priors import FlowPrior
 
 double = partial(torch.tensor, dtype=torch.float64)
@@ -304,6 +306,41 @@ def test_two_maps_let_every_element_of_a_flow_depend_on_every_other(kind):
     jacobian = torch.autograd.functional.jacobian(lambda e: one_row(q.transform, e), q.base.sample()[0])
     assert isinstance(jacobian, torch.Tensor)
     assert (jacobian != 0).all()
+
+
+@pytest.mark.parametrize("make", [autoregressive, spline])
+@pytest.mark.parametrize("dim, context_dim", [(5, 3), (4, 0), (2, 3)])
+def test_the_inverse_in_stages_is_that_of_whole_passes(make, dim, context_dim):
+    """zuko's: value, determinant and gradients, of latents that are each held against three contexts."""
+    stack = make(dim, context_dim=context_dim, transforms=2, hidden=(9, 7)).double()
+    context = torch.randn(3, context_dim, dtype=torch.float64, requires_grad=True) if context_dim else None
+    z = torch.randn(4, 1, dim, dtype=torch.float64, requires_grad=True)
+    given = [z, *stack.parameters()] + ([] if context is None else [context])
+    staged = stack(context).inv.call_and_ladj(z)
+    values, log_det = z, torch.zeros(())
+    for masked in reversed(list(stack.transforms)):
+        plain = AutoregressiveTransform(lambda x, masked=masked: masked.meta(context, x), masked.passes)
+        found = plain._inverse(values)
+        log_det = log_det - plain.log_abs_det_jacobian(found, values)
+        values = found
+    assert_close(staged[0], values.expand_as(staged[0]), rtol=0, atol=1e-9)
+    assert_close(staged[1], log_det, rtol=0, atol=1e-9)
+    assert_close(stack(context).inv(z), staged[0])
+    assert_close(stack(context)(staged[0]), z.expand_as(staged[0]), rtol=0, atol=1e-9)
+    slopes = (torch.autograd.grad((e.sin().sum() + d.square().sum()), given) for e, d in (staged, (values, log_det)))
+    for one, other in zip(*slopes, strict=True):
+        assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [autoregressive, spline])
+def test_the_inverse_in_stages_multiplies_no_more_than_a_pass(make):
+    """Each weight once for each latent; those of the context once for each context."""
+    (masked,) = make(6, context_dim=4, transforms=1, hidden=(12, 12)).transforms
+    z, context = torch.randn(50, 1, 6), torch.randn(2, 4)
+    with FlopCounterMode(display=False) as counter:
+        masked(context).inv.call_and_ladj(z)
+    of_a_pass = 2 * 100 * sum(layer.weight.numel() for layer in list(masked.hyper)[::2])
+    assert 0.2 * of_a_pass < counter.get_total_flops() < of_a_pass
 
 
 @FLOWS
