@@ -61,7 +61,7 @@ def mean_over_seeds(values: Float[Tensor, "S N"]) -> SeedMean:
     Example:
         >>> import torch
         >>> mean = mean_over_seeds(torch.tensor([[1.0, 3.0], [3.0, 5.0]]))
-        >>> mean.mean, mean.seed_error, mean.data_error
+        >>> mean.mean, round(mean.seed_error, 4), round(mean.data_error, 4)
         (3.0, 1.0, 1.0)
     """
     return _of(values.mean(0), [values.mean(1)])
