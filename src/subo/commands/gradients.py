@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["gradients"]
 
 _COLUMNS = 100  # what is printed must fit
-_WHOSE = {"phi": "the posterior's parameters", "theta": "the model's parameters"}
+_WHOSE = {"phi": "the posterior's", "theta": "the model's"}  # parameters
 
 
 def gradients(
@@ -134,8 +134,8 @@ def _print_tables(records: Sequence["GradientStatistics"]) -> None:
             last = r.num_samples
             numbers = [
                 _short(r.variance),
-                _within(r.mean_norm, r.mean_norm_low, r.mean_norm_high),
-                _within(r.signal_to_noise, r.signal_to_noise_low, r.signal_to_noise_high),
+                _within(None, r.mean_norm_low, r.mean_norm_high),
+                _within(None, r.signal_to_noise_low, r.signal_to_noise_high),
             ]
             bias = "-" if r.bias is None else f"{r.bias:+.1f}"
             name = f"{r.estimator} *" if r.biased else r.estimator
@@ -143,8 +143,8 @@ def _print_tables(records: Sequence["GradientStatistics"]) -> None:
         Console(width=_COLUMNS).print(table)
         print()
     _say_wrapped(
-        "variance: per parameter. signal/noise: |mean| / sqrt(trace of the covariance). In brackets 95% intervals; "
-        "alone where they reach 0: these draws do not tell the mean from none. bias z: difference from the reference "
+        "variance: per parameter. |mean| and signal/noise, |mean| / sqrt(trace of the covariance): 95% intervals; where "
+        "they reach 0, these draws do not tell the mean from none. bias z: difference from the reference "
         "(-) in standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
     )
     for name, remark in dict.fromkeys((record.estimator, record.biased) for record in records if record.biased):
