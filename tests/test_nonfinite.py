@@ -135,7 +135,7 @@ def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
     assert (out / "figures" / "gaps-per-datum.png").stat().st_size > 5000
     assert run("show", out) == 0
     assert run("score", out, tmp_path / "t.csv", "--out", tmp_path / "s.csv", *few) == 0
-    assert "log p(x) of 1 of 60 examples is not finite" in " ".join(capsys.readouterr().out.split())
+    assert "(1 left out: not finite)" in " ".join(capsys.readouterr().out.split())
     assert (tmp_path / "s.csv").read_text().splitlines()[1 + bad].startswith("-inf,inf,0.0,nan")
 
 
@@ -148,6 +148,10 @@ def test_what_an_older_run_wrote_as_null_is_shown(tmp_path: Path, capsys: pytest
 
     result = dict.fromkeys(("log_px", "log_px_se", "elbo", "elbo_se", "distortion", "median_ess", "bits_per_dim"))
     result |= {"split": "test", "num_data": 12, "num_samples": 5, "rate": 1.0, "active_units": 2, "latent_dim": 2}
-    config = {"options": {"likelihood": "bernoulli"}, "data": {"dequantize": False, "levels": 1}}
+    config = {
+        "options": {"likelihood": "bernoulli"},
+        "data": {"dequantize": False, "levels": 1, "event_shape": [4], "kind": "binary"},
+        "training": {},
+    }
     print_evaluation(result | {"at_floor": None}, config, run=tmp_path)
     assert "log p(x)           nan   by 5 samples" in capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys
 
 
 def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     fitted, x = tmp_path / "run", np.random.default_rng(0).random(size=(30, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -71,3 +71,11 @@ def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
     assert scores[:1] + scores[2:] == before[:1] + before[2:]
     assert run("encode", fitted, tmp_path / "x.npy", "--out", tmp_path / "z.npy") == 0
     assert np.isfinite(np.load(tmp_path / "z.npy")).all()
+    # a high k-hat is told as what it is, a word on the estimate of log p(x), and not against the score
+    monkeypatch.setattr("subo.evaluation.pareto.highest_pareto_k", lambda num_samples: -num_samples)
+    capsys.readouterr()
+    assert run("score", fitted, tmp_path / "x.npy", "--num-samples", 30, "--out", tmp_path / "s.csv") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "29 of 30 have Pareto k-hat above -30" in said
+    assert "no reason to doubt that they are strange" in said
+    assert "trust" not in said

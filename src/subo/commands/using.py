@@ -195,7 +195,6 @@ def score(
     from subo.evaluation.pareto import highest_pareto_k
     from subo.evaluation.summary import score as scored
     from subo.experiments import model_for
-    from subo.nonfinite import in_words
     from subo.progress import bar
 
     ending = check_ending(out, ".npy", ".csv")
@@ -227,19 +226,16 @@ def score(
     values, unit = scores.log_px, ""
     if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
         values, unit = scores.log_px / split.lengths, " per step"
-    finite = scores.log_px > -torch.inf
+    finite = scores.log_px.isfinite()
     if not finite.any():
-        say(f"{len(split)} values of log p(x) written to {out}: all are -inf")
+        say(f"{len(split)} values of log p(x) written to {out}: none is finite")
         return
     lowest = int(values.where(finite, torch.inf).argmin())
     place = f"in row {_of_rows(split)['row'][lowest]}" if split.names is None else f"of {split.names[lowest]}"
     say(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
-        f"{values[lowest]:.2f} {place}" + " (-inf left out)" * (not finite.all())
+        f"{values[lowest]:.2f} {place}" + f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
     )
-    finite = scores.log_px[scores.log_px.isfinite()]
-    if count := len(split) - len(finite):
-        say(in_words(count, len(split), (f"{finite.mean():.2f}", "") if len(finite) else None))
     highest = highest_pareto_k(num_samples)
     doubtful = int((scores.pareto_k > highest).sum())
     if doubtful:
