@@ -143,9 +143,9 @@ def _print_tables(records: Sequence["GradientStatistics"]) -> None:
         Console(width=_COLUMNS).print(table)
         print()
     _say_wrapped(
-        "variance: per parameter. |mean| and signal/noise, |mean| / sqrt(trace of the covariance): 95% intervals; where "
-        "they reach 0, these draws do not tell the mean from none. bias z: difference from the reference "
-        "(-) in standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
+        "variance: per parameter. |mean| and signal/noise, |mean| / sqrt(trace of the covariance): 95% intervals; "
+        "where they reach 0, these draws do not tell the mean from none. bias z: difference from the reference (-) in "
+        "standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
     )
     for name, remark in dict.fromkeys((record.estimator, record.biased) for record in records if record.biased):
         _say_wrapped(f"* {name}: {remark}.")
