@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-u
 # Bits have probabilities; importance weighting trains a q(z|x) wide enough for log p(x) to be trusted; the cosine ends training.
 demo: $(VENV)/.installed
 	$(BIN)/subo fit digits --binarize dynamic --bound iwae --num-samples 10 --epochs 60 --learning-rate 3e-3 --decay cosine \
-		--out runs/demo --overwrite
+		--evaluation-samples 10000 --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(PYTEST_OPTIONS)  # a thread each: models are too small to share

@@ -52,7 +52,7 @@ def test_a_tables_columns_have_units_and_others_share_one():
     units = feature_units(data)
     assert units is not None
     np.testing.assert_allclose(units[0], data.train.x.mean(0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(units[1], [*data.train.x.std(0, correction=0)[:2].tolist(), 1.0], rtol=1e-4)
+    np.testing.assert_allclose(units[1], [*data.train.x.std(0, correction=0)[:2].tolist(), 7.0], rtol=1e-4)
     assert data.constant_features() == ("3",)
     curves = torch.randn(50, 100)
     assert feature_units(data_of(curves)) is None

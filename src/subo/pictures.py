@@ -21,6 +21,7 @@ from subo.quantisation import quantized
 from subo.randomness import forked
 from subo.runs import Run
 from subo.sequence_pictures import draw_sequence_figures
+from subo.spread import moments
 from subo.typing import Context
 
 __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
@@ -130,7 +131,7 @@ def draw_latent_plane(
 
 
 def feature_units(data: Data) -> Units | None:
-    """Mean and standard deviation of a table's columns over the training data, which have units of their own.
+    """Center and unit of a table's columns over the training data, those of :func:`subo.spread.moments`.
 
     Returns:
         Two arrays ``(D,)``; None for images, for curves (many features without names) and for values in [0, 1], which
@@ -139,8 +140,8 @@ def feature_units(data: Data) -> Units | None:
     x = data.train.x
     if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
-    deviation, mean = torch.std_mean(x.double(), dim=0, correction=0)
-    return _array(mean), _array(torch.where(deviation > 0, deviation, 1.0))
+    center, unit, _ = moments(x.double(), x.shape[1:])
+    return _array(center), _array(unit)
 
 
 def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
