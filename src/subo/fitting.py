@@ -27,7 +27,7 @@ from subo.python_runs import config_in_python, resume_in_python
 from subo.randomness import forked
 from subo.runs import Run
 from subo.spread import far_rows
-from subo.support import check_draws, check_support
+from subo.support import check_draws, check_step, check_support
 from subo.training import Schedule, Step, train
 from subo.updates import UpdatesName, at_rest, make_updates
 
@@ -146,6 +146,7 @@ def fit(
     if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
         check_support(objective.model, data.validation, where="the validation data")
         check_support(objective.model, data.test, where="the test data")
+    check_step(objective, training, batch_size)
     for split in (training,) if validation is None else (training, validation):
         check_draws(objective, split)
 

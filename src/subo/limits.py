@@ -2,7 +2,7 @@
 
 A parameter is looked up by its name; where a name means something else in one function or class, by both
 (``Renyi.alpha``). An upper end is where a number can only be a slip: what a machine can hold is another question, which
-:mod:`subo.memory` asks. Whether a number is whole is told by the parameter's annotation; :mod:`subo.arguments` reads
+:mod:`subo.room` asks. Whether a number is whole is told by the parameter's annotation; :mod:`subo.arguments` reads
 both.
 """
 

@@ -17,6 +17,7 @@ from subo.gradients import check_path
 from subo.model import LatentVariableModel
 from subo.objective import Objective
 from subo.randomness import forked
+from subo.room import bytes_saved, check_room
 
 __all__ = ["check_draws", "check_support", "in_support", "stand_ins", "support_of"]
 
@@ -150,6 +151,39 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
         last = torch.as_tensor(elements.upper_bound).expand(outside.shape)[outside].flatten()[0].item()
         return f"{what}describes, the classes 0 to {last}: number the classes so, or raise num_classes."
     return f"{what}describes, {elements}."
+
+
+def check_step(objective: Objective, split: Split, batch_size: int) -> None:
+    """Refuses a step of training that memory could not hold, by what autograd keeps of one with a datum or two.
+
+    Of B data with K samples it keeps ``c + B (a + b K)``, which three small steps tell. Of sequences the longest is
+    taken.
+
+    Args:
+        objective: What is trained, on the CPU.
+        split: The training data.
+        batch_size: B, at the most.
+
+    Raises:
+        InputError: There is no room; says how much it would take, and how much is free.
+    """
+    longest = torch.zeros(1, dtype=torch.long) if split.lengths is None else split.lengths.argmax()[None]
+
+    def kept(num_data: int, num_samples: int) -> int:
+        x, context = place(objective, *replace(split, resample=False).read(longest.expand(num_data)))
+        with bytes_saved([*objective.parameters(), *objective.buffers()]) as total:
+            draw = objective.model.draw(x, context, num_samples=num_samples, path=objective.gradient.path)
+            draw.log_weight.sum()
+        return total[0]
+
+    size, samples = min(batch_size, len(split)), objective.num_samples
+    with evaluating(objective), forked(0), torch.enable_grad():
+        least = kept(1, 1)
+        needed = least + (size - 1) * (kept(2, 1) - least) + size * (samples - 1) * (kept(1, 2) - least)
+    check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} data,", _FEWER)
+
+
+_FEWER = "Lower batch_size (--batch-size), num_samples (--num-samples) or the widths of the networks."
 
 
 def check_draws(objective: Objective, split: Split) -> None:

@@ -1,12 +1,13 @@
 """What the commands do with runs of sequences, and the command ``forecast``."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending, check_samples
 from subo.data import Split
 from subo.errors import InputError
 from subo.messages import say
@@ -32,9 +33,8 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
 
     ending = check_ending(out, ".npz", ".csv", ".png")
     data, model = experiment.config["data"], experiment.objective.model
-    if steps is not None and steps < 1:
-        raise InputError(f"--steps must be at least 1, not {steps}")
     length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
+    check_samples(num, length * math.prod(data["event_shape"]), mend="Lower --num or --steps.")
     if ending == ".png":
         num = min(num, _DRAWN)
         figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
@@ -108,6 +108,8 @@ def forecast(
     experiment, split = run_and_rows(run, data, part, data_dir)
     if not is_of_sequences(experiment):
         raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
+    elements = steps * math.prod(experiment.config["data"]["event_shape"])
+    check_samples(max(num_samples, len(split)), elements, mend="Lower --steps or --num-samples.")
     model = experiment.objective.model
     found = forecasted(model, split, steps=steps, num_samples=num_samples, coverage=coverage, seed=seed)
     if ending == ".png":

@@ -54,8 +54,6 @@ def sample(
     from subo.randomness import forked
     from subo.units import without_noise
 
-    if num is not None and num < 1:
-        raise InputError(f"--num must be at least 1, not {num}")
     check_apart(out, run)
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):

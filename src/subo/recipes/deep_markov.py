@@ -26,6 +26,7 @@ from subo.recipes.parts import (
     make_likelihood,
     natural_mean,
 )
+from subo.room import fits_memory
 from subo.spread import moments
 from subo.steps import Emission
 
@@ -37,6 +38,7 @@ ChainGradientName = Literal["pathwise", "sticking-the-landing", "dreg", "score-f
 
 
 @checked_arguments
+@fits_memory
 def deep_markov(
     event_shape: Sequence[int],
     *,

@@ -31,6 +31,7 @@ from subo.recipes.parts import (
     make_likelihood,
     natural_mean,
 )
+from subo.room import fits_memory
 from subo.spread import moments
 
 __all__ = ["hierarchical"]
@@ -39,6 +40,7 @@ LayeredGradientName = Literal["pathwise", "score-function"]
 
 
 @checked_arguments
+@fits_memory
 def hierarchical(
     event_shape: Sequence[int],
     *,

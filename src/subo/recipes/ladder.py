@@ -29,6 +29,7 @@ from subo.recipes.parts import (
     make_likelihood,
     natural_mean,
 )
+from subo.room import fits_memory
 from subo.spread import moments
 
 __all__ = ["ladder"]
@@ -43,6 +44,7 @@ _FLOOR = 0.01  # of the latents' scales
 
 
 @checked_arguments
+@fits_memory
 def ladder(
     event_shape: Sequence[int],
     *,

@@ -39,12 +39,14 @@ from subo.recipes.parts import (
     natural_mean,
 )
 from subo.refinement import Refined
+from subo.room import fits_memory
 from subo.spread import moments
 
 __all__ = ["vae"]
 
 
 @checked_arguments
+@fits_memory
 def vae(
     event_shape: Sequence[int],
     *,
