@@ -1,24 +1,36 @@
 """Every option and argument has a range in which it makes sense, and what is outside is refused with the facts."""
 
+import contextlib
 import inspect
 import math
+import shutil
 from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import numpy as np
 import pytest
+import torch
 
 import subo
 from assertions import assert_refused
-from subo.application import make_app
+from command_line import assert_refused as refused
+from shapes import unchecked_shapes
+from subo.application import command_of, make_app
 from subo.arguments import accepted, checked_arguments, owner_of
 from subo.commands.gradients import gradients
 from subo.commands.measuring import compare, evaluate
 from subo.commands.sequences import forecast
 from subo.commands.using import encode, reconstruct, sample, score
+from subo.data import Split
+from subo.errors import InputError
+from subo.fitting import fit
 from subo.limits import LIMITS, limit_of
 from subo.options import fit_signature
-from subo.recipes import RECIPES
+from subo.recipes import RECIPES, vae
+from subo.room import bytes_saved
+from subo.support import check_step
 
 COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast)
 RECORDS = {"Draw", "Factor", "Inferred", "Interrupted", "Loss", "MarkovDistribution"}
@@ -131,3 +143,105 @@ def test_a_function_keeps_its_signature_and_its_own_complaints():
 def test_whole_numbers_of_the_command_line(word: str, value: int):
     _, bound, _ = make_app().parse_args(["fit", "digits", "--epochs", word], exit_on_error=False, print_error=False)
     assert bound.arguments["epochs"] == value
+
+
+# All options of fit, at their extremes, as far as the first step
+
+BAD = [math.nan, math.inf, -math.inf, -5, 2.5, 10**18, 10**12, 10**9, 0.0, 0]
+
+
+def extreme(name: str, kind: Any) -> str:
+    """The first of the bad values that an option takes, as a word; of one without numbers a word that it does not know.
+
+    What it does not take is refused with its name.
+    """
+    if not holds_number(kind):
+        return "nonsense"
+    taken = []
+    for value in BAD:
+        with contextlib.suppress(InputError):
+            taken.append(accepted(name, [value] if get_origin(get_args(kind)[0]) is tuple else value, kind, flag=True))
+    assert all(isinstance(value, tuple) or math.isfinite(value) for value in taken), name
+    return str(taken[0]).strip("(,)") if taken else "nan"
+
+
+class Accepted(InputError):
+    """Training would begin."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, small and old, a table, and sequences."""
+    path = tmp_path_factory.mktemp("runs")
+    shutil.copytree(sorted((Path(__file__).parent / "runs-of-0.1").iterdir())[0], path / "run")
+    x = np.random.default_rng(0).normal(size=(30, 5, 2))
+    np.save(path / "table.npy", x[:, 0])
+    np.savez(path / "sequences.npz", *x)
+    return path
+
+
+@pytest.fixture
+def at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training is accepted, and not begun."""
+
+    @wraps(fit)
+    def door(*args: Any, **options: Any) -> Any:
+        def stop() -> None:
+            raise Accepted("accepted")
+
+        return fit(*args, **options | {"on_start": stop})
+
+    monkeypatch.setattr("subo.experiments.fit", door)
+
+
+def options_of(recipe: str) -> list[str]:
+    """Its options, those that all recipes have with the first alone."""
+    own = set(fit_signature(recipe).parameters) - {"data", "out", "recipe", "resume", "overwrite", "quiet"}
+    return sorted(own if recipe == "vae" else own - set(fit_signature("vae").parameters))
+
+
+@pytest.mark.usefixtures("at_the_door")
+@pytest.mark.parametrize("recipe, option", [(recipe, option) for recipe in RECIPES for option in options_of(recipe)])
+@unchecked_shapes()
+def test_no_value_of_an_option_is_a_defect(recipe: str, option: str, folder: Path, capsys: pytest.CaptureFixture):
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+    data = folder / ("sequences.npz" if recipe == "deep-markov" else "table.npy")
+    plain = ["fit", str(data), "--recipe", recipe, "--out", str(folder / "run"), "--overwrite", "--quiet"]
+    plain += [f"--hidden={4}"] if option != "hidden" else []
+    word = extreme(option, fit_signature(recipe).parameters[option].annotation)
+    message = refused(capsys, *plain, f"--{option.replace('_', '-')}={word}")
+    assert "should not happen" not in message
+    assert before == {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+
+
+def test_commands_refuse_numbers_before_they_open_a_run():
+    for words, fact in (
+        ("evaluate run --num-samples 1000000000", "--num-samples must be at most"),
+        ("evaluate run --full --minutes nan", "--minutes must be a positive number, not nan"),
+        ("evaluate run --full --temperatures 0", "--temperatures must be at least 1, not 0"),
+        ("compare a b --max-data 1", "--max-data must be at least 2, not 1"),
+        ("sample run --out s.npy -n 1000000000000", "--num must be at most"),
+        ("forecast run data --steps 3 --out f.csv --coverage inf", "--coverage must be"),
+        ("gradients run --draws 1e9", "--draws must be at most"),
+        ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number and got 2.5"),
+        ("fit data --hidden 20 --hidden 30", "--hidden was given 2 times, 20 and 30"),
+        ("fit data --processes 1000000000", "--processes must be at most"),
+    ):
+        with assert_refused(fact):
+            command_of(words.split())
+
+
+def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch):
+    before = torch.get_rng_state()
+    with assert_refused("training the model takes about 16,000.1 GB"):  # 10^12 weights of 4 bytes, 4 times
+        vae((8,), likelihood="bernoulli", hidden=(10**6, 10**6))
+    assert torch.equal(torch.get_rng_state(), before)
+    objective = vae((8,), likelihood="bernoulli", hidden=(50,), num_samples=1000)
+    weights = [*objective.parameters(), *objective.buffers()]
+    with bytes_saved(weights) as total:
+        objective(torch.zeros(20, 8))
+    monkeypatch.setattr("subo.room._free", lambda: 0.9 * total[0])
+    with assert_refused("a step of training, with 1,000 samples of each of 20 data", "--batch-size"):
+        check_step(objective, Split(torch.zeros(20, 8)), 100)
+    monkeypatch.setattr("subo.room._free", lambda: 1.1 * total[0])
+    check_step(objective, Split(torch.zeros(20, 8)), 100)

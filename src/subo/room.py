@@ -46,7 +46,7 @@ def _free() -> int:
         return available_bytes()
 
 
-def check_room(needed: float, what: str, mend: str) -> None:
+def check_room(needed: int | float, what: str, mend: str) -> None:
     """Refuses what memory cannot hold.
 
     Args:
@@ -64,7 +64,7 @@ def check_room(needed: float, what: str, mend: str) -> None:
         )
 
 
-def _gigabytes(count: float) -> str:
+def _gigabytes(count: int | float) -> str:
     return f"{count / 1e9:,.1f} GB"
 
 
