@@ -240,8 +240,58 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypat
     weights = [*objective.parameters(), *objective.buffers()]
     with bytes_saved(weights) as total:
         objective(torch.zeros(20, 8))
-    monkeypatch.setattr("subo.room._free", lambda: 0.9 * total[0])
+    monkeypatch.setattr("subo.room._free", lambda: 0.5 * total[0])
     with assert_refused("a step of training, with 1,000 samples of each of 20 data", "--batch-size"):
         check_step(objective, Split(torch.zeros(20, 8)), 100)
-    monkeypatch.setattr("subo.room._free", lambda: 1.1 * total[0])
+    monkeypatch.setattr("subo.room._free", lambda: 2 * total[0])
     check_step(objective, Split(torch.zeros(20, 8)), 100)
+
+
+PCA = subo.probabilistic_pca(5, 2)
+ROWS = torch.zeros(20, 5)
+
+
+@pytest.mark.parametrize("what", ["fit", "evaluate", "compare"])
+@pytest.mark.parametrize(
+    "data, facts",
+    [
+        (ROWS.to_sparse(), "to_dense"),
+        (ROWS.to(torch.complex64), "complex"),
+        (ROWS[:0], "at least one"),
+        (torch.tensor(1.0), "at least one"),
+        (ROWS.to("meta"), "holds no numbers"),
+        (ROWS.tolist(), "tensor"),
+        (None, "NoneType"),
+    ],
+    ids=["sparse", "complex", "empty", "number", "meta", "list", "none"],
+)
+@unchecked_shapes()
+def test_what_is_no_data_is_refused(what: str, data: Any, facts: str):
+    untyped: Any = subo
+    with assert_refused(facts):
+        if what == "fit":
+            untyped.fit(subo.Objective(PCA), data, epochs=1)
+        elif what == "evaluate":
+            untyped.evaluate(PCA, data, num_samples=5)
+        else:
+            untyped.compare({"a": PCA, "b": PCA}, data, num_samples=5)
+
+
+@unchecked_shapes()
+def test_what_makes_no_bound_and_no_optimiser_is_refused():
+    untyped: Any = subo
+    for make, fact in (
+        (lambda: untyped.ELBO(beta=math.nan), "beta must be a number, at least 0, not nan"),
+        (lambda: untyped.ELBO(free_bits="1"), "free_bits must be"),
+        (lambda: untyped.ELBO(closed_form_kl=3), "closed_form_kl must be True or False"),
+        (lambda: untyped.Renyi("x"), "alpha must be a number"),
+        (lambda: untyped.MIWAE(groups=2.5), "Fractions are not rounded"),
+    ):
+        with assert_refused(fact):
+            make()
+    foreign = torch.optim.Adam(torch.nn.Linear(2, 2).parameters())
+    objective = subo.Objective(PCA)
+    with assert_refused("moves 2 of 2 tensors", "objective.parameters()"):
+        subo.fit(objective, ROWS, epochs=1, optimizer=foreign)
+    with assert_refused("moves 2 of 2 tensors"):
+        next(iter(subo.train(objective, [ROWS], steps=1, optimizer=foreign)))

@@ -261,6 +261,10 @@ def _tensor(value: Any, kind: Any) -> Tensor:
         raise _Refused
     if value.layout is not torch.strided:
         raise _Refused("Make it dense: x.to_dense().")
+    if value.is_meta:
+        raise _Refused("It is on the device meta, and holds no numbers.")
+    if value.ndim == 0 and getattr(kind, "dim_str", "").strip():
+        raise _Refused("Of a single one write x[None].")
     if value.is_complex():
         raise _Refused("Give its real and its imaginary part side by side, torch.view_as_real(x).flatten(-2).")
     if "float32" in getattr(kind, "dtypes", ()) and not value.is_floating_point():

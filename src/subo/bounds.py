@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.arguments import check_fields
 from subo.errors import InputError
 from subo.model import Draw, sum_layers
 
@@ -51,8 +52,7 @@ class ELBO:
     closed_form_kl: bool = True
 
     def __post_init__(self):
-        if self.beta < 0 or self.free_bits < 0:
-            raise InputError(f"beta and free_bits must not be negative: got {self.beta} and {self.free_bits}")
+        check_fields(self)
 
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         rates = [factor.rate(closed_form=self.closed_form_kl) for factor in draw.factors]
@@ -106,8 +106,7 @@ class Renyi:
     alpha: float
 
     def __post_init__(self):
-        if math.isnan(self.alpha):
-            raise InputError("alpha, the order of the Renyi bound, must be a number (or infinite): got nan")
+        check_fields(self)
 
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         log_weight, power = draw.log_weight, 1 - self.alpha
@@ -139,6 +138,7 @@ class MIWAE:
     inner: int | None = None
 
     def __post_init__(self):
+        check_fields(self)
         given = self.groups if self.inner is None else self.inner
         if (self.groups is None) == (self.inner is None) or given is None or given < 1:
             raise InputError(

@@ -223,7 +223,10 @@ def as_split(data: Any) -> Split:
     if isinstance(data, Split):
         return data
     if isinstance(data, Tensor):
-        return Split(accepted("data", data, Tensor))
+        data = accepted("data", data, Tensor)
+        if data.ndim == 0 or len(data) == 0:
+            raise InputError(f"data are rows, (N, ...), at least one, and a tensor of shape {tuple(data.shape)} came")
+        return Split(data)
     mend = {
         "Data": "name the part: data.test",
         "ndarray": "torch.from_numpy(x).float()",

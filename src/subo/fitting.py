@@ -22,7 +22,7 @@ from subo.errors import DivergedError, InputError, Interrupted
 from subo.history import Epoch, History, WorseWarning, epoch_of
 from subo.interrupts import stop_signals
 from subo.objective import Objective
-from subo.optimizers import make_optimizer
+from subo.optimizers import check_over, make_optimizer
 from subo.python_runs import config_in_python, resume_in_python
 from subo.randomness import forked
 from subo.runs import Run
@@ -146,6 +146,8 @@ def fit(
     if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
         check_support(objective.model, data.validation, where="the validation data")
         check_support(objective.model, data.test, where="the test data")
+    if not isinstance(optimizer, str):
+        check_over(optimizer, objective)
     check_step(objective, training, batch_size)
     for split in (training,) if validation is None else (training, validation):
         check_draws(objective, split)

@@ -15,7 +15,7 @@ from subo.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Combined", "RowAdam", "adam_step", "clip_gradients", "make_optimizer", "row_parameters"]
+__all__ = ["Combined", "RowAdam", "adam_step", "check_over", "clip_gradients", "make_optimizer", "row_parameters"]
 
 
 def make_optimizer(
@@ -65,6 +65,22 @@ def make_optimizer(
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{kind.__name__} cannot be made with {options or 'these parameters'}: {error}") from error
     return Combined(optimizer, RowAdam(rows, lr=rows_learning_rate)) if rows else optimizer
+
+
+def check_over(optimizer: Optimizer, module: nn.Module) -> None:
+    """Refuses an optimiser that moves other parameters than a module's: training would change nothing.
+
+    Raises:
+        InputError: Says how many there are.
+    """
+    own = {id(parameter) for parameter in module.parameters()}
+    given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    foreign = sum(id(parameter) not in own for parameter in given)
+    if foreign:
+        raise InputError(
+            f"the optimiser moves {foreign} of {len(given)} tensors that are no parameters of this objective. Usually "
+            "it was made of another model, or before this one was: make it of objective.parameters()"
+        )
 
 
 def row_parameters(module: nn.Module) -> list[nn.Parameter]:

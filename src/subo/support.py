@@ -178,8 +178,11 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
 
     size, samples = min(batch_size, len(split)), objective.num_samples
     with evaluating(objective), forked(0), torch.enable_grad():
-        least = kept(1, 1)
-        needed = least + (size - 1) * (kept(2, 1) - least) + size * (samples - 1) * (kept(1, 2) - least)
+        few = min(2, samples)  # a lone sample is drawn in another way
+        least = kept(1, few)
+        needed = least + (size - 1) * (kept(2, few) - least)
+        if samples > few:
+            needed += size * (samples - few) * (kept(1, few + 1) - least)
     check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} data,", _FEWER)
 
 

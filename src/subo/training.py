@@ -16,7 +16,7 @@ from subo.devices import make_fabric
 from subo.errors import DivergedError, InputError
 from subo.fused_adam import direct_step
 from subo.objective import Loss, Objective
-from subo.optimizers import clip_gradients, make_optimizer
+from subo.optimizers import check_over, clip_gradients, make_optimizer
 from subo.updates import Joint, Updates, at_rest
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def train(
     updates = updates or Joint()
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
+    check_over(optimizer, objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     like = optimizer.param_groups[0]["params"][0]
     follow = _follower(objective, optimizer, fabric, clip)

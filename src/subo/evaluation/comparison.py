@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from subo.arguments import checked_arguments
-from subo.data import Split
+from subo.data import Split, as_split
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.seeds import OverSeeds, over_seeds
@@ -192,6 +192,7 @@ def compare(
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two models, and {len(models)} came")
+    split = as_split(split)
     max_rows = min(latents_at_a_time(model, split) for model in models.values())
     measured = {}
     for label, model in models.items():
