@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import signal
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from command_line import assert_refused, run
@@ -19,6 +21,7 @@ from subo.experiments import open_run
 from subo.files import read_json, write_json
 from subo.run_files import noted_digest
 from subo.runs import Run
+from subo.weights import WeightsFile
 
 OLD = Path(__file__).parent / "runs-of-0.1" / "levels"
 
@@ -98,18 +101,43 @@ def test_a_changed_byte_is_refused(tmp_path: Path, where: float):
             read()
 
 
-def test_numbers_that_are_none_are_refused_with_and_without_digests(tmp_path: Path):
+@pytest.mark.parametrize("value, told", [(math.nan, "NaN"), (math.inf, "infinite"), (-math.inf, "infinite")])
+def test_numbers_that_are_none_are_refused_with_and_without_digests(tmp_path: Path, value: float, told: str):
     made, module = Run.create(tmp_path / "run"), nn.Linear(3, 2)
     with torch.no_grad():
-        module.bias[1] = torch.nan
+        module.bias[1] = value
     made.save_weights(module)
-    with pytest.raises(InputError, match="NaN.*bias"):
+    with pytest.raises(InputError, match=f"{told}.*bias"):
         made.load_weights(module)
-    from safetensors.torch import save_file
-
     save_file(dict(module.state_dict()), made.model)
-    with pytest.raises(InputError, match="NaN.*bias"):
+    with pytest.raises(InputError, match=f"{told}.*bias"):
         made.load_weights(module)
+
+
+def test_infinities_that_are_no_parameters_are_let_be(tmp_path: Path):
+    made, module = Run.create(tmp_path / "run"), nn.Linear(3, 2)
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    made.save_weights(module)
+    made.load_weights(module)
+
+
+def test_a_digest_that_was_lost_is_no_older_version(copy: Path, capsys: pytest.CaptureFixture):
+    """Of a run that this version made: its config says what values mean, and its files note digests."""
+    config = read_json(copy / "config.json")
+    config["data"]["meaning"] = Run(copy).read_config()["data"]["meaning"]
+    write_json(copy / "config.json", config)
+    assert run("show", copy, "--accept-changes") == 0
+    weights = WeightsFile.read(copy / "model.safetensors").tensors
+    state = Run.open(copy).load_checkpoint()
+    open_run(copy)
+    save_file(weights, copy / "model.safetensors")
+    torch.save(state, copy / "checkpoint.pt")
+    assert "no SHA-256 digest" in assert_refused(capsys, "evaluate", copy)
+    with pytest.raises(InputError, match=r"checkpoint\.pt has no SHA-256 digest"):
+        Run.open(copy).load_checkpoint()
+    assert run("show", copy, "--accept-changes") == 0
+    open_run(copy)
+    Run.open(copy).load_checkpoint()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +201,9 @@ def test_no_result_outlives_its_weights(copy: Path, monkeypatch: pytest.MonkeyPa
     (copy / "figures").mkdir(exist_ok=True)
     for name in results:
         (copy / name).touch()
-    (copy / "figures" / "plan.txt").write_text("mine")
+    mine = [copy / "figures" / "plan.txt", copy / "figures" / "for-the-paper.png", copy / "evaluation-mine.csv"]
+    for guest in mine:
+        guest.write_text("mine")
     resume = ["fit", "--resume", "--out", copy, "--evaluation-samples", 5, "--quiet"]
     assert run(*resume) == 0  # nothing to do: the weights stay, and so do results
     assert all((copy / name).exists() for name in results)
@@ -191,7 +221,7 @@ def test_no_result_outlives_its_weights(copy: Path, monkeypatch: pytest.MonkeyPa
     assert run(*resume) == 0
     assert Run(copy).digest != before
     assert not any((copy / name).exists() for name in results)
-    assert (copy / "figures" / "plan.txt").exists()
+    assert all(guest.exists() for guest in mine)
     assert noted_digest(copy / "evaluation.json") == Run(copy).digest
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["changes", "counting_settings", "digest_of"]
+__all__ = ["changes", "counting_settings", "digest_of", "notes_digests"]
 
 _BESIDE_THE_NUMBERS: dict[str, set[str]] = {
     "data": {"source", "data_dir"},  # where the data are; what they are is told by their fingerprint
@@ -66,6 +66,19 @@ def counting_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(counting.get(section), Mapping):
             counting[section] = {name: value for name, value in counting[section].items() if name not in beside}
     return json.loads(json.dumps(counting, sort_keys=True))
+
+
+def notes_digests(settings: Mapping[str, Any]) -> bool:
+    """Whether the files of a run with these settings hold digests, which those of version 0.1 may lack.
+
+    It is told by what values mean, which configs have said since then.
+
+    Example:
+        >>> notes_digests({"data": {"meaning": {"levels": 16}}}), notes_digests({"data": {"levels": 16}})
+        (True, False)
+    """
+    data = settings.get("data")
+    return isinstance(data, Mapping) and "meaning" in data
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:

@@ -341,7 +341,7 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
         figures["gap-over-training"] = gap_curves(steps, points["surprisal"], points["error"])
     run.figures.mkdir(exist_ok=True)
     for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
-        path = run.figures / f"{name}{suffix}.png"
+        path = run.picture(f"{name}{suffix}.png")
         if name in figures:
             with replacing(path) as partial:
                 figures[name].savefig(partial, dpi=150)

@@ -55,37 +55,36 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         draw_sequence_figures(run, model, data)
         return
     usage = latent_usage(model, held_out)
-    folder = run.figures
     names, units = data.feature_names, feature_units(data)
     _draw_training(run)
     picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
-    figures.save(picture, folder / "reconstructions.png")
+    figures.save(picture, run.picture("reconstructions.png"))
     shade = shading(_first(held_out), levels=_levels(held_out))
     classes = class_names(model, data.class_names)
     with forked(0):
         z, p = prior_draws(model, _SAMPLES)
     means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
     picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
-    figures.save(picture, folder / "samples.png")
+    figures.save(picture, run.picture("samples.png"))
     active, dimensions = usage.active.numpy(), usage.names if len(usage.layers) > 1 else None
     if usage.kl is not None:
-        figures.save(figures.kl_per_dimension(_array(usage.kl), active=active, names=dimensions), folder / "kl.png")
+        figures.save(figures.kl_per_dimension(_array(usage.kl), active=active, names=dimensions), run.picture("kl.png"))
     else:
         figures.save(
             figures.activity_per_dimension(_array(usage.variance), active=active, names=dimensions),
-            folder / "activity.png",
+            run.picture("activity.png"),
         )
     picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
-    figures.save(picture, folder / "latent_plane.png")
+    figures.save(picture, run.picture("latent_plane.png"))
     if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
         for label, name in enumerate((classes or ("",))[:_GRIDS]):
             means = shade(_grid_means(model, label))
             picture = figures.decoder_grid(means, limit=_LIMIT, units=units, name=name and f"class {name}")
-            figures.save(picture, folder / ("decoder_grid.png" if classes is None else f"decoder_grid-{label}.png"))
+            figures.save(picture, run.picture("decoder_grid.png" if classes is None else f"decoder_grid-{label}.png"))
     if isinstance(model, Ladder) and len(data.train.event_shape) == 3:
         with forked(0):
             squares = shade(model.sample_below(_HELD, _ANEW).cpu())
-        figures.save(figures.layers(squares, names=model.names), folder / "layers.png")
+        figures.save(figures.layers(squares, names=model.names), run.picture("layers.png"))
     _animate(run, model, data)
 
 
@@ -173,7 +172,7 @@ def _draw_training(run: Run) -> None:
         validation,
         best_epoch=None if best is None else records[best]["epoch"],
     )
-    figures.save(picture, run.figures / "training.png")
+    figures.save(picture, run.picture("training.png"))
 
 
 @torch.no_grad()
@@ -227,7 +226,7 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
         frames,
         _labels(watched, data.class_names),
         captions,
-        run.figures / "latent_plane.gif",
+        run.picture("latent_plane.gif"),
         prior=prior,
         axes=axes,
         name="validation data",

@@ -7,6 +7,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from subo.files import UNFINISHED, read_json
+from subo.run_paths import PICTURES, SPLITS
 
 __all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "noted_digest", "own_files", "remove", "results"]
 
@@ -14,12 +15,13 @@ FOLDERS = ("snapshots", "figures", "evaluation-pieces")
 
 _TEMPORARY = (f"{UNFINISHED}*", f".*.{'[0-9a-f]' * 8}.*")  # the second is version 0.1's name for them
 _RESULTS = (
-    *("evaluation.json", "evaluation.csv", "evaluation-*.json", "evaluation-*.csv", "evaluation-pieces"),
-    *("gradients.csv", "figures/*.png", "figures/*.gif"),
+    *(f"evaluation{of}.{kind}" for of in ("", *(f"-{split}" for split in SPLITS[1:])) for kind in ("json", "csv")),
+    *("evaluation-pieces", "gradients.csv", *(f"figures/{name}" for name in PICTURES)),
 )
+_EPOCH = "[0-9]" * 6
 _OWN = (
     *("config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", *FOLDERS),
-    *("snapshots/means-*.npy", "snapshots/weights-*.safetensors", *_RESULTS),
+    *(f"snapshots/means-{_EPOCH}.npy", f"snapshots/weights-{_EPOCH}.safetensors", *_RESULTS),
 )
 
 

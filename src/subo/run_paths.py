@@ -1,11 +1,20 @@
 """Where the files of a run are."""
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-__all__ = ["SPLITS", "RunPaths"]
+__all__ = ["PICTURES", "SPLITS", "RunPaths"]
 
 SPLITS = ("test", "validation", "train")
+
+_MEASURED = ("gaps", "gaps-per-datum", "calibration", "gap-over-training")
+PICTURES = (
+    *("training.png", "reconstructions.png", "samples.png", "kl.png", "activity.png", "layers.png", "gradients.png"),
+    *("latent_plane.png", "latent_plane.gif", "decoder_grid.png", "decoder_grid-[0-9].png"),
+    *(f"{name}{of}.png" for name in _MEASURED for of in ("", *(f"-{split}" for split in SPLITS[1:]))),
+)
+"""Which pictures are a run's own in ``figures/``, as patterns of names: they go with its weights, any other stays."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,11 @@ class RunPaths:
     def figures(self) -> Path:
         """``figures/``."""
         return self.path / "figures"
+
+    def picture(self, name: str) -> Path:
+        """``figures/NAME``, of one of PICTURES."""
+        assert any(fnmatchcase(name, pattern) for pattern in PICTURES), f"{name} is not among PICTURES"
+        return self.figures / name
 
     def weights_after(self, epoch: int) -> Path:
         """``snapshots/weights-EPOCH.safetensors``."""

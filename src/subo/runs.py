@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subo.digests import counting_settings, digest_of
+from subo.digests import counting_settings, digest_of, notes_digests
 from subo.errors import InputError, in_words
 from subo.files import read_json, replacing, write_json, write_text
 from subo.locks import FolderLock
@@ -42,7 +42,7 @@ from subo.older_runs import completed
 from subo.records import CONFIG, EPOCH, EVALUATION, check_record
 from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove, results
 from subo.run_paths import SPLITS, RunPaths
-from subo.weights import WeightsFile, check_settings, damaged, digest_in, digest_of_weights, save_weights
+from subo.weights import WeightsFile, check_settings, damaged, digest_in, digest_of_weights, save_weights, undigested
 
 __all__ = ["SPLITS", "Run", "run_of"]
 
@@ -370,7 +370,7 @@ class Run(RunPaths):
             )
         _check_readable(file)
         found = WeightsFile.read(file)
-        digest = found.checked(self.settings)
+        digest = found.checked(self.settings, module)
         try:
             module.load_state_dict(found.tensors)
         except RuntimeError as error:
@@ -396,6 +396,8 @@ class Run(RunPaths):
         """
         state = self._read_checkpoint()
         noted = state.pop("sha256", None)  # which version 0.1 did not write
+        if noted is None and notes_digests(self.settings):
+            raise undigested(self.checkpoint)
         if noted is not None:
             if noted != digest_of(state):
                 raise damaged(self.checkpoint)

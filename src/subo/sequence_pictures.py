@@ -21,13 +21,13 @@ SHOWN = 4
 
 def draw_sequence_figures(run: Run, model: Any, data: Data) -> LatentUsage:
     """Draws reconstructions, samples, and how active each dimension of the state is, into the run's ``figures/``."""
-    held_out, folder = data.test, run.figures
+    held_out = data.test
     assert held_out.lengths is not None
-    figures.save(draw_sequence_reconstructions(model, held_out), folder / "reconstructions.png")
-    figures.save(draw_sequence_samples(model, length=int(held_out.lengths.median())), folder / "samples.png")
+    figures.save(draw_sequence_reconstructions(model, held_out), run.picture("reconstructions.png"))
+    figures.save(draw_sequence_samples(model, length=int(held_out.lengths.median())), run.picture("samples.png"))
     usage = latent_usage(model, held_out)
     picture = figures.activity_per_dimension(usage.variance.numpy(), active=usage.active.numpy())
-    figures.save(picture, folder / "activity.png")
+    figures.save(picture, run.picture("activity.png"))
     return usage
 
 

@@ -10,11 +10,11 @@ import safetensors
 from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
-from subo.digests import changes, digest_of
+from subo.digests import changes, digest_of, notes_digests
 from subo.errors import InputError
 from subo.files import replacing
 
-__all__ = ["WeightsFile", "check_settings", "damaged", "digest_in", "digest_of_weights", "save_weights"]
+__all__ = ["WeightsFile", "check_settings", "damaged", "digest_in", "digest_of_weights", "save_weights", "undigested"]
 
 _NOTE = "subo"  # one entry, since safetensors writes several in any order, and the same weights make the same file
 
@@ -57,22 +57,27 @@ class WeightsFile:
         """Settings and digest that it was written with; None of version 0.1, which noted none."""
         return _note_in(self.metadata)
 
-    def checked(self, settings: Mapping[str, Any]) -> str:
+    def checked(self, settings: Mapping[str, Any], module: nn.Module) -> str:
         """The digest of weights and settings.
 
         Args:
             settings: Of the run, now.
+            module: Whose weights they are; its parameters are finite, as training left them.
 
         Raises:
-            InputError: A bit or a setting is not what it was, or a number is none.
+            InputError: A bit, a setting or the digest itself is not what it was, or a number is none.
         """
+        finite = {name for name, _ in module.named_parameters()}  # masks, which are none, may hold infinities
         for name, tensor in self.tensors.items():
-            if tensor.is_floating_point() and tensor.isnan().any():
+            if tensor.is_floating_point() and not (tensor.isfinite() if name in finite else ~tensor.isnan()).all():
+                what = "NaN, which is no number," if tensor.isnan().any() else "an infinite number"
                 raise InputError(
-                    f"{self.path} holds NaN, which is no number, in {name}: nothing can be computed of it. Restore the "
+                    f"{self.path} holds {what} in {name}: nothing can be computed of it. Restore the "
                     "file from a copy, or fit again."
                 )
         if self.note is None:
+            if notes_digests(settings):
+                raise undigested(self.path)
             return digest_of_weights(self.tensors, settings)
         digest = digest_of_weights(self.tensors, self.note.get("settings", {}))
         if digest != self.note.get("sha256"):
@@ -129,6 +134,15 @@ def damaged(path: Path) -> InputError:
         f"{path} is damaged or was changed: its content has not the SHA-256 digest that was noted when it was written. "
         f"Restore it from a copy, or fit again; a change that is meant is accepted by: subo show {_run_of(path)} "
         "--accept-changes"
+    )
+
+
+def undigested(path: Path) -> InputError:
+    """What is said of a file whose digest was lost."""
+    return InputError(
+        f"{path} has no SHA-256 digest of its content, and the version of subo that made this run notes one: the file "
+        "comes from elsewhere, or went through another program. Restore it from a copy, or fit again; a change that is "
+        f"meant is accepted by: subo show {_run_of(path)} --accept-changes"
     )
 
 

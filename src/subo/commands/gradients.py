@@ -101,7 +101,7 @@ def gradients(
     _print_skipped(refused, counts)
     _print_words(records)
     if out is None:
-        table, picture = experiment.run.path / "gradients.csv", experiment.run.figures / "gradients.png"
+        table, picture = experiment.run.path / "gradients.csv", experiment.run.picture("gradients.png")
     else:
         table, picture = out / "gradients.csv", out / "gradients.png"
     experiment.check_current()
