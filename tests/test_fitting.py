@@ -1,7 +1,9 @@
 """Fitting: honest means, best weights, checkpoints, and going on bit for bit."""
 
 import json
+import math
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +31,8 @@ from subo import (
 )
 from subo.data import Data, Split
 from subo.devices import make_fabric
-from subo.history import Epoch, WorseWarning
+from subo.divergence import noise_of_change
+from subo.history import Epoch, History, WorseWarning
 from subo.metrics import measure
 from subo.runs import Run
 from subo.sources import load
@@ -391,3 +394,19 @@ def test_a_model_that_training_made_better_or_left_alone_is_not(recwarn: pytest.
         assert history.worse is None
         assert history.before is not None
     assert not recwarn.list
+
+
+def test_a_model_is_worse_where_the_difference_exceeds_chance(recwarn: pytest.WarningsRecorder):
+    drifted = [fit(objective(), binary(30, seed), epochs=1, learning_rate=0.1, seed=seed) for seed in range(20)]
+    changes = [cast(float, history.after) - cast(float, history.before) for history in drifted]
+    assert sum(change < 0 for change in changes) > 2  # of three data in validation
+    assert all(history.worse is None for history in drifted)
+    assert not recwarn.list
+    history = History((), None, "epochs", before=-10.0, after=-10.31, noise=0.3)
+    assert history.worse
+    assert replace(history, after=-10.29).worse is None
+    none = torch.zeros(3, dtype=torch.float64)
+    change = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    assert noise_of_change(none, change) == pytest.approx(22.327 * change.std().item() / math.sqrt(3), rel=1e-4)
+    assert noise_of_change(none[:1], change[:1]) == math.inf
+    assert noise_of_change(none, change.log() - math.inf) == 0.0

@@ -42,7 +42,7 @@ class TrainingState:
     best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
-    before: float | None = None  # what is maximised, before the first step; see subo.divergence
+    before: Tensor | None = None  # what is maximised of each datum, before the first step; see subo.divergence
 
     def count(self, step: Step) -> None:
         """Takes note of a step."""

@@ -3,22 +3,20 @@
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from subo.checkpoints import TrainingState
 from subo.data import Split
 from subo.errors import DivergedError, InputError, in_words
-from subo.metrics import measure
+from subo.metrics import of_each
 from subo.objective import Objective
 from subo.runs import Run
 from subo.training import Step
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-__all__ = ["keep_best", "level", "unwritten", "watched"]
+__all__ = ["keep_best", "level", "noise_of_change", "unwritten", "watched"]
 
 _TRAINING_DATA = 1000  # measured before and after training where there are no validation data
 
@@ -30,15 +28,30 @@ def watched(training: Split, validation: Split | None) -> Split:
     return training.take(torch.arange(min(len(training), _TRAINING_DATA)))  # the first: local inference has their rows
 
 
-def level(objective: Objective, split: Split, *, batch_size: int, seed: int, fabric: "Fabric") -> float:
-    """The mean of what is maximised; minus infinity where a number is not finite.
+def level(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
+    """What is maximised of each datum; minus infinity where it is not finite.
 
-    The noise is that of every validation, so that differences are those of the weights.
+    The noise is that of every validation, so that differences are those of the weights. All processes measure all.
     """
-    try:
-        return measure(objective, split, batch_size=batch_size, seed=seed, fabric=fabric).objective
-    except DivergedError:
-        return -math.inf
+    return of_each(objective, split, batch_size=batch_size, seed=seed).nan_to_num(
+        nan=-math.inf, posinf=-math.inf, neginf=-math.inf
+    )
+
+
+def noise_of_change(before: Float64[Tensor, " N"], after: Float64[Tensor, " N"]) -> float:
+    """How far the mean of the differences may be from 0 by chance: in 1 of 1,000 cases it is lower, by Student's t.
+
+    Data and noise are the same on both sides. Infinite for one datum; 0 where a value is not finite, as none is by
+    chance.
+    """
+    from scipy.special import stdtrit
+
+    change = after - before
+    if not bool(change.isfinite().all()):
+        return 0.0
+    if len(change) == 1:
+        return math.inf
+    return float(stdtrit(len(change) - 1, 0.999)) * change.std().item() / math.sqrt(len(change))
 
 
 def keep_best(

@@ -16,7 +16,7 @@ from subo.batches import num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
-from subo.divergence import keep_best, level, unwritten, watched
+from subo.divergence import keep_best, level, noise_of_change, unwritten, watched
 from subo.epochs import agreed, close_epoch, reason_to_end, stream_of
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.history import Epoch, History, WorseWarning, epoch_of
@@ -204,7 +204,7 @@ def fit(
                 kept.begin(state.epoch)
         begun = resume
         if state.step == 0:
-            state.before = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
+            state.before = level(objective, held, batch_size=batch_size, seed=seed)
 
         def begin() -> None:
             if on_begin is not None and fabric.is_global_zero:
@@ -287,14 +287,16 @@ def fit(
             raise Interrupted(_farewell(state, run, in_python=made_here), signal=asked)
     if state.best_weights is not None:
         objective.load_state_dict(state.best_weights)
-    after = state.best_objective
-    if validation is None:
-        after = level(objective, held, batch_size=batch_size, seed=seed, fabric=fabric)
+    change = {}
+    if state.before is not None:
+        after = level(objective, held, batch_size=batch_size, seed=seed)
+        noise = noise_of_change(state.before, after)
+        change = {"before": state.before.mean().item(), "after": after.mean().item(), "noise": noise}
     if run is not None and fabric.is_global_zero:
         with run.writing():
             run.save_weights(objective.model)
     records = tuple(epoch_of(record) for record in state.records)
-    history = History(records, state.best_epoch, stopped_by, before=state.before, after=after)
+    history = History(records, state.best_epoch, stopped_by, **change)
     if history.worse:
         warnings.warn(str(history.worse), WorseWarning, stacklevel=2)
     return history

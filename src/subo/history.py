@@ -54,6 +54,7 @@ class History:
             the first 1,000 of the training data where there are none. None where it was not measured, minus infinity
             where it was not finite. A beta or free bits shape it.
         after: The same of the weights that the model has now.
+        noise: How much lower `after` may be than `before` by chance; see :func:`subo.divergence.noise_of_change`.
     """
 
     epochs: tuple[Epoch, ...]
@@ -61,11 +62,15 @@ class History:
     stopped_by: Literal["epochs", "minutes", "patience"]
     before: float | None = None
     after: float | None = None
+    noise: float = 0.0
 
     @property
     def worse(self) -> str | None:
-        """That the model is worse than before training, and what to do about it; None where it is not."""
-        if self.before is None or self.after is None or self.after >= self.before:
+        """That the model is worse than before training, and what to do about it; None where it is not.
+
+        A difference that may be chance says nothing: of few data, of two epochs, either sign is to be expected.
+        """
+        if self.before is None or self.after is None or not self.after < self.before - self.noise:
             return None
         data = "validation" if self.best_epoch is not None else "some training"
         return (

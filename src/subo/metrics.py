@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from subo.batches import batches
@@ -18,7 +19,7 @@ from subo.training import REMEDY
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Metrics", "means", "measure", "sums"]
+__all__ = ["Metrics", "means", "measure", "of_each", "sums"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,15 @@ def measure(
     if problem or not finite:  # in all processes alike: one that went on would wait for the others for ever
         raise DivergedError(f"held-out data: {problem or 'a term is not finite'}. {REMEDY}")
     return result
+
+
+@torch.no_grad()
+def of_each(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
+    """What is maximised of each datum, with the noise of :func:`measure` in one process."""
+    with evaluating(objective), forked(seed):
+        parts = batches(split, batch_size, seed=seed, epoch=0, shuffle=False)
+        losses = [objective(*place(objective, batch.x, batch.context)) for batch in parts]
+    return torch.cat([loss.objective.cpu().double() for loss in losses])
 
 
 def sums(losses: list[Loss], totals: Tensor | None, *, layers: int) -> Tensor:
