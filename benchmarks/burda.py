@@ -22,7 +22,7 @@ import torch
 
 import subo
 from subo.data import Split
-from subo.devices import make_fabric
+from subo.devices import PrecisionName, make_fabric
 from subo.evaluation import evaluate
 from subo.fitting import fit
 from subo.gradients import DReG
@@ -94,7 +94,7 @@ def objective_of(cell: str, images: Split) -> subo.Objective:
 
 
 def train(
-    cell: str, folder: Path, images: Split, *, epochs: int, learning_rate: float, precision: str
+    cell: str, folder: Path, images: Split, *, epochs: int, learning_rate: float, precision: PrecisionName
 ) -> subo.Objective:
     """Trains a cell, goes on with it, or reads its weights."""
     objective, run = objective_of(cell, images), Run(folder)

@@ -231,7 +231,7 @@ def test_weights_that_are_replaced_while_they_are_measured(copy: Path, monkeypat
 
     plain, before = subo.experiments.evaluate, (copy / "evaluation.json").read_bytes()
 
-    def replaced(model: nn.Module, *arguments: Any, **options: Any) -> Any:
+    def replaced(model: Any, *arguments: Any, **options: Any) -> Any:
         result = plain(model, *arguments, **options)
         opened = Run.open(copy)
         opened.read_config()

@@ -30,7 +30,7 @@ from subo import (
     probabilistic_pca,
 )
 from subo.data import Data, Split
-from subo.devices import make_fabric
+from subo.devices import PrecisionName, make_fabric
 from subo.divergence import noise_of_change
 from subo.history import Epoch, History, WorseWarning
 from subo.metrics import measure
@@ -314,7 +314,7 @@ def test_a_fresh_start_forgets_the_checkpoint_of_another_run(tmp_path: Path):
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
-def test_other_precisions_resume_exactly_too(tmp_path: Path, precision: str):
+def test_other_precisions_resume_exactly_too(tmp_path: Path, precision: PrecisionName):
     data, whole, broken = binary(), objective(), objective()
     fit(whole, data, epochs=3, fabric=make_fabric(device="cpu", precision=precision))
     options = {"run_dir": tmp_path, "checkpoint_minutes": 1e-9}

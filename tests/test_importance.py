@@ -408,7 +408,7 @@ def test_the_error_of_a_mean_exceedance_is_that_of_its_posterior_by_brute_force(
     weights = log_weight.exp()[:, 0].sort().values.numpy()
     cutoff, x = weights[-length - 1], weights[-length:] - weights[-length - 1]
     k, log_sigma = np.meshgrid(np.linspace(-0.6, 0.999, 300), np.log(x.mean()) + np.linspace(-2, 1, 200), indexing="ij")
-    log_likelihood = sum(genpareto.logpdf(value, k, scale=np.exp(log_sigma)) for value in x)
+    log_likelihood = np.sum([genpareto.logpdf(value, k, scale=np.exp(log_sigma)) for value in x], axis=0)
     shares = np.exp(log_likelihood - log_likelihood.max()).ravel()
     mean = (np.exp(log_sigma) / (1 - k)).ravel()
     order = mean.argsort()

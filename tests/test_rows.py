@@ -10,7 +10,7 @@ from torch.testing import assert_close
 from shapes import unchecked_shapes
 from subo.conditionals import Conditional, Local
 from subo.data import Split
-from subo.devices import make_fabric
+from subo.devices import PrecisionName, make_fabric
 from subo.errors import InputError
 from subo.families import Bernoulli
 from subo.fitting import fit
@@ -132,7 +132,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
-def test_a_crashed_local_fit_resumes_bit_for_bit(tmp_path: Path, precision: str):
+def test_a_crashed_local_fit_resumes_bit_for_bit(tmp_path: Path, precision: PrecisionName):
     x = torch.bernoulli(torch.full((40, 5), 0.4))
     options = {
         "epochs": 5,

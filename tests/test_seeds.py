@@ -1,5 +1,7 @@
 """Means over training seeds: their errors against Welch's test, and over seeds and data drawn anew."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy.stats import ttest_ind
@@ -11,13 +13,13 @@ from subo.evaluation.seeds import difference_over_seeds, mean_over_seeds
 def test_without_a_spread_over_the_data_a_difference_is_that_of_welchs_test():
     a, b = (torch.randn(num, dtype=torch.float64).mul(scale) for num, scale in ((4, 1.0), (6, 3.0)))
     found = difference_over_seeds(b[:, None].expand(-1, 10), a[:, None].expand(-1, 10))
-    welch = ttest_ind(b.numpy(), a.numpy(), equal_var=False)
+    welch: Any = ttest_ind(b.numpy(), a.numpy(), equal_var=False)
     assert found.data_error == pytest.approx(0.0, abs=1e-12)
     assert found.standard_error is not None
     assert found.mean / found.standard_error == pytest.approx(welch.statistic)
     assert found.degrees == pytest.approx(welch.df)
     for shift in (-3, 0, 1, 3, 10):
-        moved = ttest_ind((b + shift).numpy(), a.numpy(), equal_var=False)
+        moved: Any = ttest_ind((b + shift).numpy(), a.numpy(), equal_var=False)
         assert difference_over_seeds((b + shift)[:, None].expand(-1, 10), a[:, None].expand(-1, 10)).differs == (
             moved.pvalue < 0.05
         )

@@ -148,7 +148,7 @@ class _Staged(AutoregressiveTransform):
     """The map at a context, and its inverse in stages."""
 
     def __init__(self, masked: Masked, c: Tensor | None):
-        super().__init__(lambda x: masked.meta(c, x), masked.passes)
+        super().__init__(lambda x: masked.meta(c, x), masked.passes)  # pyright: ignore[reportArgumentType]
         self.masked, self.c = masked, c
 
     def _inverse(self, y: Tensor) -> Tensor:

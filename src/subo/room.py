@@ -83,7 +83,7 @@ def fits_memory(make: Callable[P, T]) -> Callable[P, T]:
         plain: Any = {name: value for name, value in kwargs.items() if name != "examples"}
         try:
             with torch.random.fork_rng(devices=[]), counted_memory(numbers=False):
-                make(*args, **plain)
+                make(*args, **plain)  # pyright: ignore[reportCallIssue]
         except NoRoomError:
             raise
         except Exception:  # of numbers that are none, or of settings that make no sense, which is told below

@@ -148,7 +148,8 @@ class Comparison:
             for (name, (evaluation, own)), first in zip(measured.items(), against, strict=True)
         )
         ((split, num_data, num_samples),) = kinds
-        several = settings is not None and max(map(len, settings.values())) > 1
+        settings = settings or {}
+        several = max(map(len, settings.values()), default=1) > 1
         means = over_seeds({name: own for name, (_, own) in measured.items()}, settings) if several else ()
         return cls(rows, split, num_data, num_samples, seed, means)
 
