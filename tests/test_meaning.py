@@ -177,6 +177,19 @@ def test_numbers_and_booleans_for_pixels_are_what_the_model_is_shown(tmp_path):
     assert torch.equal(noisy.x.floor(), 255 * torch.from_numpy(PIXELS > 99).float()[:, None])
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint16, np.float32])
+def test_whole_numbers_for_pixels_are_their_levels(kind, tmp_path):
+    levels, notes = replace(GREY, whole=True), list[str]()
+    numbers, bytes_ = saved(tmp_path / "x.npy", PIXELS.astype(kind)), saved(tmp_path / "y.npy", PIXELS)
+    for policy in ({"dequantize": True}, {}):
+        came, expected = (load_rows(path, meaning=levels, note=notes.append, **policy) for path in (numbers, bytes_))
+        assert torch.equal(came.x, expected.x)
+        assert came.levels == expected.levels
+    assert notes == []
+    load_rows(saved(tmp_path / "z.npy", PIXELS[:1].astype(kind)), meaning=levels, note=notes.append)
+    assert "Bits are written as booleans" in notes[0]
+
+
 def test_images_are_brought_to_the_runs_channels_or_refused(tmp_path):
     colors = pictures(tmp_path / "colors", COLORS, [3])
     with assert_refused("003.png", "colors", "fitted to grey"):

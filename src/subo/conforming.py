@@ -89,7 +89,7 @@ def _of_numbers(rows: Split, meaning: Meaning, where: str) -> Split:
             f"{where} holds {x[outside][0].item():g}. The run was fitted to 8-bit pixels, of which numbers are {what}: "
             f"give bytes (uint8) from 0 to {meaning.levels}, or such numbers"
         )
-    return rows
+    return replace(rows, x=x.to(torch.uint8), levels=meaning.levels) if meaning.whole else rows
 
 
 def in_order(rows: Split, names: Sequence[str] | None, wanted: Sequence[str] | None, *, where: str) -> Split:

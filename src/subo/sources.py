@@ -139,7 +139,7 @@ def load_rows(
     """
     check_policies(binarize, dequantize=dequantize)
     contents = _read(source, data_dir, seed, meaning=meaning, note=note)
-    if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning.levels):
+    if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
             f"Careful: no value of {source} exceeds 1, and the run's pixels have the levels 0 to {meaning.levels}, as "
             "which they are read, nearly black. Bits are written as booleans: x.astype(bool)"
@@ -348,9 +348,13 @@ def _named(parts: tuple[Split, Split, Split], *, divided: bool) -> Contents:
     return Contents(named, classes=classes, divided=divided)
 
 
-def _may_be_bits(parts: Sequence[Split], levels: int) -> bool:
-    """Whether bytes that are to be read as levels have no other values than bits, some of them 1."""
-    return all(part.levels == levels > 1 and int(part.x.max()) <= 1 for part in parts) and any(
+def _may_be_bits(parts: Sequence[Split], meaning: Meaning) -> bool:
+    """Whether what is to be read as levels has no other values than bits, some of them 1."""
+
+    def are_levels(part: Split) -> bool:
+        return meaning.whole if part.x.is_floating_point() else part.levels == meaning.levels > 1
+
+    return all(are_levels(part) and int(part.x.max()) <= 1 for part in parts) and any(
         bool(part.x.any()) for part in parts
     )
 
