@@ -185,6 +185,16 @@ def test_a_change_that_is_meant_is_accepted_and_its_results_are_others(copy: Pat
     Run.open(copy).load_weights(open_run(copy).objective.model, epoch=1)
 
 
+def test_what_is_to_be_known_of_a_training_is_told_with_its_weights(copy: Path, capsys: pytest.CaptureFixture):
+    opened = Run.open(copy)
+    opened.read_config()
+    opened.save_weights(open_run(copy).objective.model, caution="training diverged.")
+    for command in (["show"], ["evaluate", "--num-samples", 5]):
+        capsys.readouterr()
+        assert run(command[0], copy, *command[1:]) == 0
+        assert "Careful: training diverged." in capsys.readouterr().out
+
+
 def test_results_carry_the_digest_of_their_weights(copy: Path):
     assert run("evaluate", copy, "--num-samples", 5, "--split", "validation") == 0
     small = ["--draws", 10, "--num-samples", 1, "--estimators", "pathwise", "--batch-size", 2]

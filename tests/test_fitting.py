@@ -374,18 +374,26 @@ def test_a_training_that_diverges_keeps_the_best_weights_before_and_a_checkpoint
         parameter.data.zero_()
     Run(tmp_path).load_weights(poisoned.model)
     assert torch.equal(weights(poisoned), kept)
+    assert "training diverged" in (Run(tmp_path).caution or "")
     assert Run(tmp_path).load_checkpoint()["step"] == 10
 
 
 @pytest.mark.parametrize("with_validation", [True, False])
-def test_a_model_that_is_worse_after_training_is_warned_of(with_validation: bool):
+def test_a_model_that_is_worse_after_training_is_warned_of(with_validation: bool, tmp_path: Path):
     data, fitted = binary(), objective()
     held = data.validation if with_validation else data.train
     before = measure(fitted, held).objective
+    given = data if with_validation else data.train
     with pytest.warns(WorseWarning, match=rf"worse than before training.*was {before:.4g} .*--learning-rate"):
-        history = fit(fitted, data if with_validation else data.train, epochs=2, learning_rate=1e4)
+        history = fit(fitted, given, epochs=2, learning_rate=1e4, run_dir=tmp_path)
     assert history.before == before
     assert history.after == measure(fitted, held).objective < before
+    assert Run(tmp_path).caution == history.worse
+    Run(tmp_path).accept_changes()
+    assert Run(tmp_path).caution == history.worse
+    better = fit(objective(), given, epochs=2, run_dir=tmp_path, overwrite=True)
+    assert better.worse is None
+    assert Run(tmp_path).caution is None
 
 
 def test_a_model_that_training_made_better_or_left_alone_is_not(recwarn: pytest.WarningsRecorder):

@@ -81,7 +81,8 @@ def keep_best(
     objective.load_state_dict(state.best_weights)
     where = "" if run is None else f", in {run.model}"
     if run is not None:
-        run.save_weights(objective.model)
+        caution = f"training diverged, and these are the weights of epoch {state.best_epoch}, the best until then."
+        run.save_weights(objective.model, caution=caution)
     return f"The weights kept are those of epoch {state.best_epoch}, the best in validation{where}.{checkpoint}"
 
 

@@ -292,11 +292,11 @@ def fit(
         after = level(objective, held, batch_size=batch_size, seed=seed)
         noise = noise_of_change(state.before, after)
         change = {"before": state.before.mean().item(), "after": after.mean().item(), "noise": noise}
-    if run is not None and fabric.is_global_zero:
-        with run.writing():
-            run.save_weights(objective.model)
     records = tuple(epoch_of(record) for record in state.records)
     history = History(records, state.best_epoch, stopped_by, **change)
+    if run is not None and fabric.is_global_zero:
+        with run.writing():
+            run.save_weights(objective.model, caution=history.worse)
     if history.worse:
         warnings.warn(str(history.worse), WorseWarning, stacklevel=2)
     return history

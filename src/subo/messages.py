@@ -183,6 +183,8 @@ def print_run(run: Run) -> None:
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
     Console().print(table)
+    if caution := run.caution:
+        say(f"Careful: {caution}")
     told = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]
     known = {digest} if run.digest else {digest, None}  # version 0.1 did not note of which weights its results are
     others = [file for file in (*told, run.gradients) if file.exists() and noted_digest(file) not in known]

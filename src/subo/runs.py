@@ -42,7 +42,7 @@ from subo.older_runs import completed
 from subo.records import CONFIG, EPOCH, EVALUATION, check_record
 from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove, results
 from subo.run_paths import SPLITS, RunPaths
-from subo.weights import WeightsFile, check_settings, damaged, digest_in, digest_of_weights, save_weights, undigested
+from subo.weights import WeightsFile, check_settings, damaged, digest_of_weights, noted_in, save_weights, undigested
 
 __all__ = ["SPLITS", "Run", "run_of"]
 
@@ -274,7 +274,12 @@ class Run(RunPaths):
     @property
     def digest(self) -> str | None:
         """The digest that the weights note, of themselves and their settings; None where none is noted."""
-        return digest_in(self.model)
+        return noted_in(self.model, "sha256")
+
+    @property
+    def caution(self) -> str | None:
+        """What should be known of the training that the weights come from, such as that it diverged."""
+        return noted_in(self.model, "caution")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The epochs' records.
@@ -340,8 +345,14 @@ class Run(RunPaths):
         with replacing(self.snapshots / f"means-{epoch:06d}.npy") as temporary:
             np.save(temporary, means)
 
-    def save_weights(self, module: nn.Module, *, epoch: int | None = None) -> None:
-        """Writes the fitted weights, or those after an epoch; what was measured of other ones goes first."""
+    def save_weights(self, module: nn.Module, *, epoch: int | None = None, caution: str | None = None) -> None:
+        """Writes the fitted weights, or those after an epoch; what was measured of other ones goes first.
+
+        Args:
+            module: Whose.
+            epoch: After which; None for the fitted ones.
+            caution: What should be known of the training that the fitted ones come from.
+        """
         self._check_there()
         if epoch is not None:
             self.snapshots.mkdir(exist_ok=True)
@@ -349,7 +360,7 @@ class Run(RunPaths):
             return
         if self.digest != digest_of_weights(module.state_dict(), self.settings):
             self.clear_evaluations()
-        save_weights(module, self.model, self.settings)
+        save_weights(module, self.model, self.settings, caution=caution)
 
     def load_weights(self, module: nn.Module, *, epoch: int | None = None) -> str:
         """Reads the fitted weights, or those after an epoch, into a module built from this run's config.

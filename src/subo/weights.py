@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 from safetensors.torch import save_file, save_model
@@ -14,7 +14,7 @@ from subo.digests import changes, digest_of, notes_digests
 from subo.errors import InputError
 from subo.files import replacing
 
-__all__ = ["WeightsFile", "check_settings", "damaged", "digest_in", "digest_of_weights", "save_weights", "undigested"]
+__all__ = ["WeightsFile", "check_settings", "damaged", "digest_of_weights", "noted_in", "save_weights", "undigested"]
 
 _NOTE = "subo"  # one entry, since safetensors writes several in any order, and the same weights make the same file
 
@@ -54,7 +54,7 @@ class WeightsFile:
 
     @property
     def note(self) -> dict[str, Any] | None:
-        """Settings and digest that it was written with; None of version 0.1, which noted none."""
+        """Settings, digest and caution that it was written with; None of version 0.1, which noted none."""
         return _note_in(self.metadata)
 
     def checked(self, settings: Mapping[str, Any], module: nn.Module) -> str:
@@ -90,13 +90,14 @@ class WeightsFile:
         aliases = {name: other for name, other in self.metadata.items() if other in self.tensors}
         kept = {name: tensor.contiguous() for name, tensor in self.tensors.items() if name not in aliases}
         with replacing(self.path) as temporary:
-            save_file(kept, temporary, metadata={**aliases, **_noted(self.tensors, settings)})
+            caution = (self.note or {}).get("caution")
+            save_file(kept, temporary, metadata={**aliases, **_noted(self.tensors, settings, caution)})
 
 
-def save_weights(module: nn.Module, path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes a module's weights."""
+def save_weights(module: nn.Module, path: Path, settings: Mapping[str, Any], *, caution: str | None = None) -> None:
+    """Writes a module's weights, and what should be known of the training that they come from."""
     with replacing(path) as temporary:
-        save_model(module, str(temporary), metadata=_noted(module.state_dict(), settings))
+        save_model(module, str(temporary), metadata=_noted(module.state_dict(), settings, caution))
 
 
 def digest_of_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
@@ -104,14 +105,14 @@ def digest_of_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
     return digest_of({"settings": settings, "tensors": dict(sorted(tensors.items()))})
 
 
-def digest_in(path: Path) -> str | None:
-    """The digest that a file of weights notes; None where there is no such file or it notes none."""
+def noted_in(path: Path, name: Literal["sha256", "caution"]) -> str | None:
+    """The digest or the caution that a file of weights notes; None where there is no such file or it notes none."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             note = _note_in(file.metadata() or {})
     except (safetensors.SafetensorError, OSError):
         return None
-    return None if note is None else note.get("sha256")
+    return None if note is None else note.get(name)
 
 
 def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
@@ -150,8 +151,10 @@ def _run_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "snapshots" else path.parent
 
 
-def _noted(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, str]:
+def _noted(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], caution: str | None) -> dict[str, str]:
     note = {"settings": settings, "sha256": digest_of_weights(tensors, settings)}
+    if caution is not None:
+        note["caution"] = caution
     return {_NOTE: json.dumps(note, sort_keys=True)}
 
 

@@ -67,6 +67,8 @@ def evaluate(
         experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True
     )
     print_evaluation(asdict(result), experiment.config, run=run)
+    if caution := experiment.run.caution:
+        say(f"  Careful: {caution}")
     say(f"written to {experiment.run.evaluation_of(split)}")
 
 
