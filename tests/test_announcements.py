@@ -3,8 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from command_line import run
 from subo.announcements import conclude
 from subo.history import Epoch, History
 from subo.metrics import Metrics
@@ -58,3 +60,51 @@ def test_a_model_that_is_worse_than_before_training_is_told_of_instead_of_a_rise
     assert words.count("Careful") == 1
     assert "worse than before training: what training maximizes is -500 nats per data point on validation data" in words
     assert "was -45 before the first step" in words
+
+
+SMALL = ["--epochs", "1", "--hidden", "4", "--latent-dim", "1"]
+
+
+def fitted(capsys: pytest.CaptureFixture, tmp_path: Path, x: np.ndarray, *arguments: str) -> str:
+    path = tmp_path / ("x.csv" if x.ndim == 2 else "x.npy")
+    if x.ndim == 2:
+        np.savetxt(path, x, delimiter=",", header="a,b", comments="", fmt="%g")
+    else:
+        np.save(path, x)
+    assert run("fit", path, *SMALL, *arguments, "--out", tmp_path / "run") == 0
+    return capsys.readouterr().out
+
+
+def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:, 1] = 5
+    words = fitted(capsys, tmp_path, x)
+    assert "all training data have one value in b: such a column tells nothing" in words
+    assert "1,000 standard deviations" not in words
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:10, 0] = 1e6  # some are trained on, wherever the split takes them
+    words = fitted(capsys, tmp_path, x, "--overwrite")
+    assert "Gradients are clipped at a norm of 100, so that the others count" in words
+    assert "one value in" not in words
+    assert "clipped" not in fitted(capsys, tmp_path, x, "--overwrite", "--clip", "10")
+
+
+@pytest.mark.parametrize(
+    "dtype, said",
+    [
+        ("uint8", "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels"),
+        ("uint16", "are asked for; pixels with levels are arrays of bytes, uint8)"),
+        ("int64", "are asked for; pixels with levels are arrays of bytes, uint8)"),
+    ],
+)
+def test_what_a_fit_says_of_arrays_of_integers(dtype: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).integers(0, 255, (30, 4, 4)).astype(dtype)
+    assert said in fitted(capsys, tmp_path, x)
+
+
+def test_a_number_of_classes_for_each_column_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.stack([np.arange(60) % 3, np.arange(60) % 50], axis=1)
+    fitted(capsys, tmp_path, x, "--likelihood", "categorical", "--num-classes", "3,50")
+    run("sample", tmp_path / "run", "--num", "2000", "--out", tmp_path / "s.npy")
+    rows = np.load(tmp_path / "s.npy")
+    assert rows.max(0).tolist() == [2, 49]

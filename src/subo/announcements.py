@@ -33,6 +33,7 @@ def announce(
     chosen: bool,
     noisy: bool = False,
     constant: Sequence[str] = (),
+    clip: float | None = None,
 ) -> None:
     """Prints what was read and what is going to be fitted.
 
@@ -42,6 +43,7 @@ def announce(
         chosen: Whether the likelihood was left to the data.
         noisy: Whether integers are dequantised that nobody asked to be.
         constant: Columns of a table that never change in the training data.
+        clip: The largest norm of a gradient, since some values are far from the others and nobody asked for another.
     """
     data, options = config["data"], config["options"]
     sizes, kind = data["sizes"], data["kind"]
@@ -52,7 +54,10 @@ def announce(
     if data["steps"]:
         what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
     say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
-    why = f" (auto: the values are {_VALUES.get(kind, kind)}{_ASKED.get(kind, '')})" if chosen else ""
+    asked = _ASKED.get(kind, "")
+    if kind == "whole" and len(shape) > 1:
+        asked += "; pixels with levels are arrays of bytes, uint8"
+    why = f" (auto: the values are {_VALUES.get(kind, kind)}{asked})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
     say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
     gradient = type(objective.gradient).__name__
@@ -67,6 +72,11 @@ def announce(
         )
     if constant and kind_of_log_px(config) != "probability":
         say(f"Careful: {describe_constants(constant)}")
+    if clip is not None:
+        say(
+            "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
+            f"are clipped at a norm of {clip:g}, so that the others count; --clip sets another norm."
+        )
 
 
 def describe_constants(names: Sequence[str]) -> str:

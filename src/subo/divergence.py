@@ -14,11 +14,19 @@ from subo.errors import DivergedError, InputError, in_words
 from subo.metrics import of_each
 from subo.objective import Objective
 from subo.runs import Run
+from subo.spread import far_rows
 from subo.training import Step
 
-__all__ = ["keep_best", "level", "noise_of_change", "unwritten", "watched"]
+__all__ = ["default_clip", "keep_best", "level", "noise_of_change", "unwritten", "watched"]
 
 _TRAINING_DATA = 1000  # measured before and after training where there are no validation data
+_CLIP = 100.0  # where there are far values; other gradients are rarely as large
+
+
+def default_clip(training: Split) -> float | None:
+    """The largest norm of a gradient, where nobody asks for one: None unless a value lies far from the others."""
+    real = training.levels == 1 and training.x.is_floating_point()
+    return _CLIP if real and bool(far_rows(training.x).any()) else None
 
 
 def watched(training: Split, validation: Split | None) -> Split:

@@ -21,6 +21,7 @@ from subo.conditioning import num_labels_of
 from subo.conforming import with_num_labels
 from subo.data import Data, Split
 from subo.devices import make_fabric
+from subo.divergence import default_clip
 from subo.errors import InputError, Interrupted
 from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, seconds_a_sample
 from subo.evaluation.summary import Evaluation, evaluate
@@ -212,7 +213,8 @@ def start_run(
     def tell() -> None:
         if progress:
             chosen = options.get("likelihood", "auto") == "auto"
-            announce(config, objective, chosen=chosen, noisy=noisy, constant=data.constant_features())
+            clip = default_clip(data.train) if training.get("clip") is None else None
+            announce(config, objective, chosen=chosen, noisy=noisy, constant=data.constant_features(), clip=clip)
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)

@@ -16,7 +16,7 @@ from subo.batches import num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
 from subo.devices import make_fabric
-from subo.divergence import keep_best, level, noise_of_change, unwritten, watched
+from subo.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
 from subo.epochs import agreed, close_epoch, reason_to_end, stream_of
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.history import Epoch, History, WorseWarning, epoch_of
@@ -26,7 +26,6 @@ from subo.optimizers import check_over, make_optimizer
 from subo.python_runs import config_in_python, resume_in_python
 from subo.randomness import forked
 from subo.runs import Run
-from subo.spread import far_rows
 from subo.support import check_draws, check_step, check_support
 from subo.training import Schedule, Step, train
 from subo.updates import UpdatesName, at_rest, make_updates
@@ -38,7 +37,6 @@ __all__ = ["fit"]
 
 _NO_SETTINGS = {"objective", "data", "run_dir", "resume", "overwrite", "fabric"}
 _NO_SETTINGS |= {"on_start", "on_begin", "on_epoch", "progress"}
-_CLIP = 100.0  # where there are far values; other gradients are rarely as large
 
 
 @checked_arguments
@@ -138,8 +136,7 @@ def fit(
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     limit = epochs if epochs or minutes else 100
-    if clip is None and training.levels == 1 and training.x.is_floating_point() and bool(far_rows(training.x).any()):
-        clip = _CLIP
+    clip = default_clip(training) if clip is None else clip
     fabric = fabric or make_fabric()
     run = Run(Path(run_dir)) if isinstance(run_dir, str | Path) else run_dir
     check_support(objective.model, training, where="the training data")
