@@ -31,6 +31,7 @@ from subo.options import fit_signature
 from subo.recipes import RECIPES, vae
 from subo.room import bytes_saved
 from subo.support import check_step
+from subo.training import Schedule
 
 COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast)
 RECORDS = {"Draw", "Factor", "Inferred", "Interrupted", "Loss", "MarkovDistribution"}
@@ -295,3 +296,58 @@ def test_what_makes_no_bound_and_no_optimiser_is_refused():
         subo.fit(objective, ROWS, epochs=1, optimizer=foreign)
     with assert_refused("moves 2 of 2 tensors"):
         next(iter(subo.train(objective, [ROWS], steps=1, optimizer=foreign)))
+
+
+@pytest.mark.parametrize(
+    "data, facts",
+    [
+        (ROWS.to_sparse(), "to_dense"),
+        (ROWS.to(torch.complex64), "complex"),
+        (ROWS[:0], ""),
+        (torch.tensor(1.0), ""),
+        (ROWS.to("meta"), "holds no numbers"),
+        (ROWS[:, 0], ""),
+        (ROWS * math.nan, "NaN"),
+    ],
+    ids=["sparse", "complex", "empty", "number", "meta", "vector", "nan"],
+)
+@pytest.mark.parametrize("what", ["train", "log_marginal"])
+@unchecked_shapes()
+def test_a_batch_that_is_none_is_refused(what: str, data: torch.Tensor, facts: str):
+    with assert_refused(facts):
+        if what == "train":
+            next(iter(subo.train(subo.Objective(subo.probabilistic_pca(5, 2)), [data], steps=1)))
+        else:
+            subo.log_marginal(PCA, data, num_samples=5)
+
+
+def test_data_of_another_precision_are_read_in_the_models():
+    x = torch.randn(4, 5)
+    torch.manual_seed(0)
+    plain = subo.log_marginal(PCA, x, num_samples=5).log_px
+    torch.manual_seed(0)
+    assert torch.equal(plain, subo.log_marginal(PCA, x.double(), num_samples=5).log_px)
+
+
+@unchecked_shapes()
+def test_other_wrong_arguments_are_refused():
+    untyped: Any = subo
+    objective = subo.Objective(subo.probabilistic_pca(5, 2))
+    for make, fact in (
+        (lambda: untyped.fit(objective, ROWS[:, 0], epochs=1), "describes data of shape (5,)"),
+        (lambda: untyped.fit(objective, ROWS, epochs=1, fabric="x"), "fabric must be a lightning_fabric.Fabric"),
+        (lambda: vae((5,), likelihood="gaussian", examples=ROWS[:0]), "examples are data, (N, 5), at least one"),
+        (lambda: untyped.Stack(3), "networks must be a Module, not 3"),
+        (lambda: untyped.Gaussian((2,), unit=torch.zeros(2)), "unit must be positive everywhere"),
+        (lambda: Schedule(warmup=-1), "warmup must be at least 0, not -1"),
+    ):
+        with assert_refused(fact):
+            make()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_arrays_that_run_backwards_are_data():
+    x = np.random.default_rng(0).normal(size=(30, 3))[::-1, ::-1]
+    fitted = subo.VariationalAutoencoder(epochs=1, hidden=(4,), random_state=0).fit(x)
+    copied = subo.VariationalAutoencoder(epochs=1, hidden=(4,), random_state=0).fit(x.copy())
+    assert np.array_equal(fitted.transform(x), copied.transform(x.copy()))

@@ -93,6 +93,10 @@ class Stack(nn.Sequential):
         torch.Size([2, 4])
     """
 
+    @checked_arguments
+    def __init__(self, *networks: nn.Module):
+        super().__init__(*networks)
+
     def forward(self, input: Tensor, **context: Tensor) -> Tensor:
         for network in self:
             input = contexts.call(network, input, context=context)

@@ -102,6 +102,20 @@ def _check_there(device: str, precision: str) -> None:
         )
 
 
+def as_fabric(fabric: Any) -> "Fabric":
+    """A Fabric as it is; one for this process where there is none.
+
+    Raises:
+        InputError: It is something else.
+    """
+    made = fabric if fabric is not None else make_fabric()
+    if not all(hasattr(made, name) for name in ("strategy", "device", "world_size")):
+        raise InputError(
+            f"fabric must be a lightning_fabric.Fabric, launched already, not {fabric!r}: leave it out to train here"
+        )
+    return made
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """A module in evaluation mode inside, in its own mode after."""

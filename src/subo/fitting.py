@@ -15,7 +15,7 @@ from subo.arguments import checked_arguments
 from subo.batches import num_batches
 from subo.checkpoints import KeptWeights, TrainingState, check_finite, content, restore
 from subo.data import Data, Split, as_split
-from subo.devices import make_fabric
+from subo.devices import as_fabric
 from subo.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
 from subo.epochs import agreed, close_epoch, reason_to_end, stream_of
 from subo.errors import DivergedError, InputError, Interrupted
@@ -136,13 +136,13 @@ def fit(
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     limit = epochs if epochs or minutes else 100
-    clip = default_clip(training) if clip is None else clip
-    fabric = fabric or make_fabric()
+    fabric = as_fabric(fabric)
     run = Run(Path(run_dir)) if isinstance(run_dir, str | Path) else run_dir
     check_support(objective.model, training, where="the training data")
     if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
         check_support(objective.model, data.validation, where="the validation data")
         check_support(objective.model, data.test, where="the test data")
+    clip = default_clip(training) if clip is None else clip
     if not isinstance(optimizer, str):
         check_over(optimizer, objective)
     check_step(objective, training, batch_size)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from subo.arguments import checked_arguments
 from subo.data import Data, Split
 from subo.errors import InputError
 from subo.objective import Objective
@@ -98,6 +99,7 @@ def resume_in_python(run: Run, config: dict[str, Any]) -> None:
         run.change_training(config["training"])
 
 
+@checked_arguments
 def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = None) -> None:
     """Reads the weights that a run was fitted to into a model that was made in Python as it was made for the run.
 

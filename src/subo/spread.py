@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Size, Tensor
 
+from subo.errors import InputError
 from subo.values import constant_elements
 
 __all__ = ["far_rows", "moments"]
@@ -32,6 +33,11 @@ def moments(examples: Tensor | None, event: Size) -> tuple[Tensor, Tensor, Tenso
     shape = event if len(event) == 1 else Size()
     if examples is None:
         return torch.zeros(shape), torch.ones(shape), torch.ones(shape)
+    if examples.shape[1:] != event or len(examples) == 0:
+        raise InputError(
+            f"examples are data, (N, {', '.join(map(str, event))}), at least one, and a tensor of shape "
+            f"{tuple(examples.shape)} came"
+        )
     columns = examples if len(event) == 1 else examples.flatten()
     constant = constant_elements(columns)
     low, high = _limits(columns)

@@ -1,6 +1,7 @@
 """Whether data are what a model describes: checked at the door of training, told row by row after it."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -12,14 +13,15 @@ from torch.distributions import Distribution, constraints
 
 from subo.data import Split
 from subo.devices import evaluating, place
-from subo.errors import InputError
+from subo.errors import DivergedError, InputError
 from subo.gradients import check_path
 from subo.model import LatentVariableModel
 from subo.objective import Objective
 from subo.randomness import forked
 from subo.room import bytes_saved, check_room
+from subo.typing import Context
 
-__all__ = ["check_draws", "check_support", "in_support", "stand_ins", "support_of"]
+__all__ = ["check_draws", "check_support", "explained", "in_support", "stand_ins", "support_of"]
 
 _CHUNK = 10_000
 
@@ -49,6 +51,39 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         if outside.any():
             row = int(outside.nonzero()[0, 0])
             raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
+
+
+@contextmanager
+def explained(model: LatentVariableModel, x: Tensor, context: Context, *, where: str) -> Iterator[None]:
+    """Says what is wrong with data that a calculation could not take, where they are not what the model describes.
+
+    It costs nothing where there is no error.
+
+    Args:
+        model: The model.
+        x: The data, ``(N, *event)``.
+        context: What is known beside x.
+        where: What the data are called in the message.
+
+    Raises:
+        InputError: In place of another error, which is raised as it is where nothing is wrong with the data.
+    """
+    try:
+        yield
+    except (InputError, DivergedError):
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        lengths, labels = None, context.get("label")
+        if "mask" in context:
+            lengths, x = context["mask"].sum(1), x[context["mask"]]
+        others = {name: tensor for name, tensor in context.items() if name not in ("index", "label", "mask")}
+        try:
+            check_support(model, Split(x, labels=labels, lengths=lengths, context=others), where=where)
+        except InputError as refusal:
+            raise refusal from error
+        except Exception:
+            raise error from None  # the model fails whatever the data are
+        raise
 
 
 @torch.no_grad()

@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from subo.arguments import checked_arguments
+from subo.arguments import accepted, check_fields, checked_arguments
 from subo.batches import Batch
 from subo.context import check_rows
-from subo.devices import make_fabric
+from subo.devices import as_fabric
 from subo.errors import DivergedError, InputError
 from subo.fused_adam import direct_step
 from subo.objective import Loss, Objective
 from subo.optimizers import check_over, clip_gradients, make_optimizer
+from subo.support import explained
 from subo.updates import Joint, Updates, at_rest
 
 if TYPE_CHECKING:
@@ -40,10 +41,7 @@ class Schedule:
     kl_warmup: int = 0
 
     def __post_init__(self):
-        if self.warmup < 0 or self.kl_warmup < 0:
-            raise InputError(f"warm-ups must not be negative: got {self.warmup} and {self.kl_warmup}")
-        if self.decay not in ("constant", "cosine"):
-            raise InputError(f"decay must be 'constant' or 'cosine', not '{self.decay}'")
+        check_fields(self)
 
     def learning_rate(self, step: int, progress: float) -> float:
         """The factor on the learning rate at a step (from 0), at a share `progress` of the whole."""
@@ -121,7 +119,7 @@ def train(
         >>> [step.number for step in train(objective, [x], steps=3)]
         [1, 2, 3]
     """
-    fabric = fabric or make_fabric()
+    fabric = as_fabric(fabric)
     schedule = schedule or Schedule()
     updates = updates or Joint()
     progress = progress or (lambda step: step / steps if steps else 0.0)
@@ -137,6 +135,8 @@ def train(
         if steps is not None and number >= steps:
             return
         batch = _as_batch(item)
+        if number == first:
+            _check_rows(batch)
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
@@ -147,9 +147,13 @@ def train(
         }
         number += 1
         *before, last = updates.turns()
-        for part in before:
-            follow(number, x, context, batch.weight, kl_weight, resting[part])
-        loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
+        try:
+            for part in before:
+                follow(number, x, context, batch.weight, kl_weight, resting[part])
+            loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            with explained(objective.model, x, context, where=f"batch {number}"):
+                raise
         updates.watch(loss, batch.weight, fabric)
         yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
 
@@ -222,6 +226,13 @@ def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
             yield item
         if not came:  # an iterator that is used up, or an empty collection
             return
+
+
+def _check_rows(batch: Batch) -> None:
+    """Refuses a batch that has no rows of real numbers."""
+    x = accepted("a batch", batch.x, Tensor)
+    if x.ndim == 0 or len(x) == 0:
+        raise InputError(f"a batch is rows, (B, ...), at least one, and a tensor of shape {tuple(x.shape)} came")
 
 
 def _as_batch(item: Any) -> Batch:

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from subo.arguments import checked_arguments
 from subo.context import check_rows
+from subo.devices import place
 from subo.errors import InputError
 from subo.evaluation.pareto import WeightTail
 from subo.evaluation.tail_error import tail_error
 from subo.model import LatentVariableModel
+from subo.support import explained
 from subo.typing import Context
 
 __all__ = ["ImportanceEstimate", "WeightSums", "data_at_a_time", "log_marginal", "split_context"]
@@ -144,10 +146,14 @@ def log_marginal(
         >>> torch.allclose(estimate.log_px.float(), model.likelihood.log_px(x), atol=1e-4)
         True
     """
+    if isinstance(x, Tensor) and x.ndim == 0:
+        raise InputError("data to estimate log p(x) of are rows, (B, ...), and a tensor of shape () came")
+    x, context = place(model, x, context or {}) if isinstance(x, Tensor) else (x, context)
     size = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)
     torch.empty(_KEPT, dtype=torch.uint8)  # freed at once; see there
     parts = zip(x.split(size), split_context(context, len(x), size), strict=True)
-    return _joined([_of_part(model, part, c, num_samples, max_rows, pareto, advance) for part, c in parts])
+    with explained(model, x, context or {}, where="x"):
+        return _joined([_of_part(model, part, c, num_samples, max_rows, pareto, advance) for part, c in parts])
 
 
 def _of_part(
