@@ -181,8 +181,9 @@ def test_numbers_and_booleans_for_pixels_are_what_the_model_is_shown(tmp_path):
 def test_whole_numbers_for_pixels_are_their_levels(kind, tmp_path):
     levels, notes = replace(GREY, whole=True), list[str]()
     numbers, bytes_ = saved(tmp_path / "x.npy", PIXELS.astype(kind)), saved(tmp_path / "y.npy", PIXELS)
-    for policy in ({"dequantize": True}, {}):
-        came, expected = (load_rows(path, meaning=levels, note=notes.append, **policy) for path in (numbers, bytes_))
+    for noisy in (True, False):
+        options: dict[str, Any] = {"meaning": levels, "note": notes.append, "dequantize": noisy}
+        came, expected = (load_rows(path, **options) for path in (numbers, bytes_))
         assert torch.equal(came.x, expected.x)
         assert came.levels == expected.levels
     assert notes == []

@@ -174,8 +174,8 @@ def score(
 ) -> None:
     """Estimates log p(x) of each datum, the anomaly score: the lower, the stranger.
 
-    The samples that a row gets depend on the file that it is in: in another its estimate differs, within its standard
-    error. Of dequantised data it is that of one draw of the noise, the same at every call. Data with a value to which the
+    The samples that a row gets depend on the file that it is in: in another file its estimate differs, within its
+    standard error. Of dequantized data it is that of one draw of the noise, the same at every call. Rows to which the
     likelihood gives no density have -inf.
 
     Args:
