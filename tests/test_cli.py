@@ -101,8 +101,9 @@ def test_encode_is_deterministic_and_of_the_latents(fitted: Path, tmp_path: Path
     a, b = np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy")
     assert a.shape == (179, 2)
     assert np.array_equal(a, b)
-    assert (tmp_path / "c.csv").read_text().splitlines()[0] == "z1,z2"
-    np.testing.assert_allclose(np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1), a, rtol=1e-5, atol=1e-7)
+    assert (tmp_path / "c.csv").read_text().splitlines()[0] == "row,label,z1,z2"
+    table = np.loadtxt(tmp_path / "c.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(table[:, 2:], a, rtol=1e-5, atol=1e-7)
     with Image.open(tmp_path / "d.png") as picture:
         assert picture.size[0] > 300
 
@@ -360,8 +361,8 @@ def test_values_outside_of_the_likelihoods_support(tmp_path: Path, capsys: pytes
 def test_another_number_of_features_at_encode(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
     other = write(tmp_path / "two.csv", "age,size\n1,2\n3,4\n")
     message = assert_refused(capsys, "encode", table[0], other, "--out", tmp_path / "z.npy")
-    assert "3 features" in message
-    assert "2 came" in message
+    assert "'income' is missing" in message
+    assert "3 columns" in message
     assert not (tmp_path / "z.npy").exists()
 
 

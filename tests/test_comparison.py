@@ -169,7 +169,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fitted(folder / "seed", binarize="static", data_seed=1)
     fitted(folder / "again", binarize="static", seed=1)
     fitted(folder / "dynamic", binarize="dynamic")
-    fitted(folder / "grey")
+    fitted(folder / "grey", options={"likelihood": "continuous-bernoulli"})
     fitted(folder / "categorical", options={"likelihood": "categorical"})
     return folder
 
@@ -332,6 +332,8 @@ def test_settings_of_the_data_that_are_yet_to_come(runs: Path, tmp_path: Path, c
     config = json.loads((other / "config.json").read_text())
     config["data"]["dequantization"] = "uniform"
     (other / "config.json").write_text(json.dumps(config))
+    assert run("show", other, "--accept-changes") == 0
+    capsys.readouterr()
     assert "its dequantization is uniform, not none" in assert_comparison_refused(capsys, runs / "a", other)
 
 
