@@ -152,7 +152,7 @@ def test_dequantised_runs_are_compared(runs: Path, tmp_path: Path, capsys: pytes
 
 
 def test_runs_from_before_dequantisation_are_as_they_were(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
-    old = shutil.copytree(runs / "grey", tmp_path / "old")
+    old = shutil.copytree(Path(__file__).parent / "runs-of-0.1" / "grey", tmp_path / "old")
     config = json.loads((old / "config.json").read_text())
     del config["data"]["dequantize"], config["data"]["noise"]
     (old / "config.json").write_text(json.dumps(config))

@@ -105,11 +105,11 @@ def counted_memory(*, numbers: bool = True) -> Iterator[None]:
         NoRoomError: There is no room; says how much it would take, and how much is free.
 
     Example:
-        >>> with counted_memory():
+        >>> with counted_memory():  # doctest: +ELLIPSIS
         ...     layer = torch.nn.Linear(10**7, 10**7)
         Traceback (most recent call last):
         ...
-        subo.room.NoRoomError: training the model takes about 1,600,000.2 GB, ...
+        subo.room.NoRoomError: training the model takes about 1,600,000... GB, ...
     """
     try:
         with _Counted(numbers):

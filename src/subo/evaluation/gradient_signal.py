@@ -71,8 +71,9 @@ def signal_of(
         >>> g = torch.randn(200, 5, dtype=torch.float64)
         >>> blocks, others = g[:100].view(4, 25, 5).mean(1), g[100:]
         >>> around = (others - blocks.mean(0)).square().sum(1)
+        >>> sizes = torch.full((4,), 25.0, dtype=torch.float64)
         >>> found = signal_of(g.mean(0), g.var(0).sum().item(), count=200, blocks=blocks,
-        ...                   sizes=torch.full((4,), 25.0), projections=others @ blocks.mT, distances=around)
+        ...                   sizes=sizes, projections=others @ blocks.mT, distances=around)
         >>> found.norm_interval[0] < 0.2
         True
     """
