@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -5,6 +6,14 @@ import pytest
 import torch
 
 pytest.register_assert_rewrite("assertions", "command_line")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_that_come() -> None:
+    """Ctrl-C and a hang-up reach the tests, also where the shell that started them in the background ignores both."""
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
