@@ -112,7 +112,9 @@ def pca(log_scale: float = 0.0) -> tuple[VAE, LinearGaussian]:
 def assert_estimates(estimate, truth: Tensor):
     error = (estimate.log_px - truth.detach()).abs()
     assert (error < 5 * estimate.standard_error).all()
-    assert (estimate.standard_error < 0.2).all()
+    assert (error < 0.5).all()
+    light = estimate.pareto_k <= highest_pareto_k(estimate.num_samples)  # elsewhere the error allows for much more
+    assert (estimate.standard_error[light] < 0.7).all()
 
 
 @pytest.mark.parametrize("max_rows", [64, 5000])
