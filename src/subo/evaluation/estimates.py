@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "error_of_mean"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Float[Tensor, " N"]) -> "Estimate":
-        """Of at least two data's values."""
-        mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
+        """Of the values of some examples; of a single one the error is not known."""
+        mean, error = values.mean().item(), error_of_mean(values)
         finite = values[values.isfinite()]
         count = len(values) - len(finite)
         return cls(mean, error, count, cls.of(finite) if count and len(finite) > 1 else None)
@@ -38,3 +38,8 @@ class Estimate:
     def differs(self) -> bool:
         """Whether the mean is more than two standard errors from zero."""
         return abs(self.mean) > 2 * self.standard_error
+
+
+def error_of_mean(values: Float[Tensor, " N"]) -> float:
+    """The standard error of a mean by the spread of its terms, ``sd / sqrt(N)``; NaN for a single one."""
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -13,7 +13,7 @@ from subo.batches import batches
 from subo.data import Split, as_split
 from subo.devices import evaluating, place
 from subo.errors import InputError
-from subo.evaluation.estimates import Estimate
+from subo.evaluation.estimates import Estimate, error_of_mean
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.pareto import highest_pareto_k
 from subo.evaluation.usage import LatentUsage, latent_usage
@@ -299,7 +299,7 @@ def numbers_per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
         name: linearized_ratio(getattr(scores, name), lengths) for name in ("log_px", "elbo", "rate", "distortion")
     }
     means = {name: values.mean().item() for name, values in terms.items()}
-    errors = {f"{name}_se": terms[name].std().item() / math.sqrt(len(lengths)) for name in ("log_px", "elbo")}
+    errors = {f"{name}_se": error_of_mean(terms[name]) for name in ("log_px", "elbo")}
     return means | errors | {"num_steps": int(lengths.sum())}
 
 
