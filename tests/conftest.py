@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 
+from subo.evaluation.importance import WeightSums
+
 pytest.register_assert_rewrite("assertions", "command_line")
 
 
@@ -34,6 +36,22 @@ def double_by_default() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def errors_of_drawn_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors by the weights that were drawn alone (the delta method), narrow enough to hold estimates to a truth.
+
+    Those that are reported allow for large weights that were not drawn, too, and have tests of their own.
+    """
+
+    def of_chains(log_weight: torch.Tensor) -> torch.Tensor:
+        sums = WeightSums(log_weight.shape[1])
+        sums.add(log_weight)
+        return sums.standard_error
+
+    monkeypatch.setattr(WeightSums, "error_by", lambda sums, tail: sums.standard_error)
+    monkeypatch.setattr("subo.evaluation.annealed.chains_error", of_chains)
 
 
 @pytest.fixture

@@ -116,6 +116,7 @@ def test_the_rate_is_the_divergence_from_the_prior_of_the_class():
     assert (gradients[0] != 0).all()
 
 
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_what_else_is_measured_is_measured_given_the_label():
     model = linear_vae()
     exact = VAE(model.prior, model.likelihood, ExactPosterior(model))
@@ -126,7 +127,7 @@ def test_what_else_is_measured_is_measured_given_the_label():
         ais(model, x, context, temperatures=10, chains=16),
     ):
         assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
-        assert found.standard_error.max() < 1.0  # which few chains of few temperatures cannot make smaller
+        assert found.standard_error.max() < 0.5
     sandwich = bdmc(exact, 5, context, estimator="importance", num_samples=10)
     assert_close(sandwich.lower, sandwich.upper)  # by the exact posterior, there is nothing between
     split = Split(x, labels=LABEL)

@@ -177,6 +177,7 @@ def test_the_better_of_two_searches_is_taken(shift: float, size: float):
     assert (found.approximation.abs() < MeanFieldPosterior(likelihood).gap() + 0.5).all()
 
 
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 @unchecked_shapes()
 def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
     model = skewed_model()
@@ -193,8 +194,7 @@ def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
     assert (found.elbo_best < found.elbo_richer + 3 * errors).all()
     assert (found.elbo_richer < exact + 5 * found.elbo_richer_se).all()
     assert ((found.elbo_richer - found.elbo_best) / errors).max() > 3
-    assert_close_to(found.log_px[:3], exact[:3], found.log_px_se[:3], 0.01)
-    assert (found.log_px - exact)[3].abs() < 2 * found.log_px_se[3] < 1  # far out, where weights have a heavy tail
+    assert_close_to(found.log_px, exact, found.log_px_se, 0.01)
 
 
 def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):

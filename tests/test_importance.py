@@ -112,12 +112,11 @@ def pca(log_scale: float = 0.0) -> tuple[VAE, LinearGaussian]:
 def assert_estimates(estimate, truth: Tensor):
     error = (estimate.log_px - truth.detach()).abs()
     assert (error < 5 * estimate.standard_error).all()
-    assert (error < 0.5).all()
-    light = estimate.pareto_k <= highest_pareto_k(estimate.num_samples)  # elsewhere the error allows for much more
-    assert (estimate.standard_error[light] < 0.7).all()
+    assert (estimate.standard_error < 0.2).all()
 
 
 @pytest.mark.parametrize("max_rows", [64, 5000])
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_both_estimates_of_probabilistic_pca_are_the_evidence(max_rows):
     model, likelihood = pca()
     x = likelihood(torch.randn(8, 2, dtype=torch.float64)).sample()
@@ -126,6 +125,7 @@ def test_both_estimates_of_probabilistic_pca_are_the_evidence(max_rows):
     assert_estimates(log_marginal_from_prior(model, x, num_samples=20_000, max_rows=max_rows), truth)
 
 
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_both_estimates_of_a_skewed_posterior_are_those_of_quadrature():
     model, x = skewed_model(0.9), skewed_data(6)
     truth = exact_log_px(model, x)
@@ -181,6 +181,7 @@ def enumerated(model: VAE, x: Tensor, context: dict[str, Tensor] | None = None) 
 
 @pytest.mark.parametrize("max_rows", [30, 5000])
 @pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_both_estimates_of_latent_bits_are_those_of_enumeration(max_rows, labelled):
     model, x = bits()
     context = {"label": torch.linspace(-2, 2, 10, dtype=torch.float64)} if labelled else None

@@ -219,6 +219,7 @@ class Shifted(nn.Module):
         return MultivariateNormal(p.loc + self.by, scale_tril=self.factor * p.scale_tril)
 
 
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_bounds_of_a_wrong_posterior_are_in_their_order_and_estimates_agree_with_the_evidence():
     model = random_model()
     exact = model.as_vae()
@@ -234,7 +235,7 @@ def test_bounds_of_a_wrong_posterior_are_in_their_order_and_estimates_agree_with
     assert (sampled.standard_error < 0.1).all()
     annealed = ais(vae, x, context, temperatures=20, chains=32, leapfrog_steps=3)
     assert ((annealed.log_px - log_px).abs() < 5 * annealed.standard_error).all()
-    assert (annealed.standard_error < 0.5).all()
+    assert (annealed.standard_error < 0.3).all()
 
 
 def test_the_gaps_of_a_mean_field_posterior_are_its_known_ones():

@@ -131,6 +131,7 @@ def test_weights_that_were_not_kept_are_refused(tmp_path: Path):
         gap_over_training([], torch.zeros(2, 4))
 
 
+@pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_surprisal_and_error_over_training_are_the_closed_forms():
     """Three points of a made-up training: the exact posterior, and two that are off by known amounts."""
     likelihood = linear()
@@ -144,10 +145,7 @@ def test_surprisal_and_error_over_training_are_the_closed_forms():
     points = gap_over_training([(i + 1, 10 * i, model) for i, model in enumerate(models)], x, num_samples=2000)
     surprisal = -likelihood.log_px(x).mean().item()
     for point, error, model in zip(points, truth, models, strict=True):
-        # By the weights that were drawn alone: the errors that allow for those that were not (k-hat is 0.54 in the
-        # mean of the last point) are up to 1.7 nats per example, honest bounds and too wide to test by. Over 40 seeds
-        # the mean over 50 examples was off by 0.017 at the most, and `noise` is about 0.03.
-        each = log_marginal(model, x, num_samples=2000, pareto=False).standard_error
+        each = log_marginal(model, x, num_samples=2000).standard_error
         noise = 5 * each.square().mean().sqrt().item() / math.sqrt(50)
         assert noise < 0.05
         assert point.surprisal == pytest.approx(surprisal, abs=noise)
