@@ -11,6 +11,7 @@ from assertions import assert_refused
 from command_line import assert_refused as assert_command_refused
 from command_line import run as command
 from subo import (
+    ELBO,
     VAE,
     Bernoulli,
     Conditional,
@@ -64,7 +65,12 @@ def test_the_config_says_of_which_data_objective_and_training_it_is(tmp_path: Pa
     fit(fitted, data, epochs=1, batch_size=20, optimizer=SGD(fitted.parameters(), 0.1), seed=3, run_dir=tmp_path)
     config = Run(tmp_path).read_config()
     assert config["recipe"] is None
-    assert config["objective"] == {"model": "VAE", "bound": "ELBO", "gradient": "Pathwise"}
+    assert config["objective"] == {
+        "model": "VAE",
+        "bound": "ELBO(beta=1.0, free_bits=0.0, closed_form_kl=True)",
+        "gradient": "Pathwise",
+        "num_samples": 1,
+    }
     assert config["data"]["fingerprint"] == data.fingerprint
     training = config["training"]
     assert (training["epochs"], training["batch_size"], training["optimizer"], training["seed"]) == (1, 20, "SGD", 3)
@@ -97,6 +103,22 @@ def test_going_on_with_other_data_is_refused(tmp_path: Path):
     fit(objective(), binary().train.x, epochs=2, run_dir=alone, resume=True)
     with assert_refused("begun with other data"):
         fit(objective(), binary(seed=1).train, epochs=3, run_dir=alone, resume=True)
+
+
+def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: Path):
+    fit(objective(), binary(), epochs=1, run_dir=tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    model = objective().model
+    for other, options, fact in (
+        (Objective(model, num_samples=3), {}, "objective.num_samples is 3 and was 1"),
+        (Objective(model, ELBO(beta=2.0)), {}, "objective.bound"),
+        (objective(), {"learning_rate": 0.1}, "training.learning_rate is 0.1 and was 0.001"),
+        (objective(), {"clip": 5.0}, "training.clip is 5.0 and was null"),
+    ):
+        with assert_refused("begun with other settings", fact):
+            fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True, **options)
+    assert (tmp_path / "config.json").read_bytes() == before
+    assert len(Run(tmp_path).read_metrics()) == 1
 
 
 def test_a_run_is_replaced_when_that_is_asked_for_alone(tmp_path: Path):

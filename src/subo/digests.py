@@ -54,14 +54,11 @@ def _feed(value: Any, update: Callable[[Any], None]) -> None:
 def counting_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings in a run's config on which its numbers depend, as JSON gives them back, in the order of names.
 
-    Those of training are left out of a run that was made in Python, where every call that goes on with it gives them.
-
     Example:
         >>> counting_settings({"recipe": "vae", "training": {"seed": 1, "epochs": 5}, "subo": "0.1.0"})
         {'recipe': 'vae', 'training': {'seed': 1}}
     """
-    left_out = {"subo"} if config.get("recipe") else {"subo", "training"}
-    counting = {name: value for name, value in config.items() if name not in left_out}
+    counting = {name: value for name, value in config.items() if name != "subo"}
     for section, beside in _BESIDE_THE_NUMBERS.items():
         if isinstance(counting.get(section), Mapping):
             counting[section] = {name: value for name, value in counting[section].items() if name not in beside}

@@ -5,6 +5,7 @@ the same; whoever needs the model is told how to load it.
 """
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from subo.arguments import checked_arguments
 from subo.data import Data, Split
+from subo.digests import changes, counting_settings
 from subo.errors import InputError
 from subo.objective import Objective
 from subo.runs import Run
@@ -37,16 +39,25 @@ def config_in_python(
     if isinstance(data, Split):
         none = data.take(torch.arange(0))
         data = Data("training data", data, none, none, kind=kind_of(data.x, data.levels))
-    parts = {"model": objective.model, "bound": objective.bound, "gradient": objective.gradient}
+    made_of = {
+        "model": type(objective.model).__name__,
+        "bound": repr(objective.bound) if is_dataclass(objective.bound) else _name(objective.bound),
+        "gradient": type(objective.gradient).__name__,
+        "num_samples": objective.num_samples,
+    }
     return {
         "subo": version("subo"),
         "recipe": None,
         "options": {},
-        "objective": {name: type(part).__name__ for name, part in parts.items()},
+        "objective": made_of,
         "data": {"source": data.name, "data_dir": None, **data.describe()},
         "training": {name: _plain(value) for name, value in training.items()},
         "device": dict(device),
     }
+
+
+def _name(bound: Any) -> str:
+    return getattr(bound, "__qualname__", type(bound).__name__)
 
 
 def _plain(value: Any) -> Any:
@@ -79,10 +90,11 @@ def check_recipe(run: Run, config: Mapping[str, Any]) -> None:
 def resume_in_python(run: Run, config: dict[str, Any]) -> None:
     """Brings the config of a run up to date, with which training goes on by a call of :func:`subo.fit`.
 
-    A recipe's stays as it is. Runs that version 0.1 made in Python have none, and get one.
+    Only how long training takes, and what is kept of it, may change. A recipe's config stays as it is. Runs that
+    version 0.1 made in Python have none, and get one.
 
     Raises:
-        InputError: The data are not those of before.
+        InputError: Data, objective or settings of training are not those of before.
     """
     if not run.config.exists():
         run.write_config(config)
@@ -95,8 +107,18 @@ def resume_in_python(run: Run, config: dict[str, Any]) -> None:
             "would be another run. Give it the same data, in the same order and split, or start another with another "
             "run_dir."
         )
-    if is_made_in_python(stored):
-        run.change_training(config["training"])
+    if not is_made_in_python(stored):
+        return
+    then, now = (
+        {name: of.get(name, {}) for name in ("objective", "training")}
+        for of in map(counting_settings, (stored, config))
+    )
+    if found := list(changes(then, now)):
+        raise InputError(
+            f"the run in {run.path} was begun with other settings ({'; '.join(found)}), and going on with these would "
+            "be another run. Give the same, or start another run with another run_dir."
+        )
+    run.change_training(config["training"])
 
 
 @checked_arguments
