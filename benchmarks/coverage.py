@@ -1,7 +1,8 @@
 """How often 1.96 standard errors around log p(x) hold the truth, where it is known in closed form.
 
 Weights w with E[w] = 1, hence log p(x) = 0, of tails whose shape k is known: Pareto's own, those of a normal target
-and a q of variance 1 - k in one and ten dimensions, and q's that are centered between two modes of the target.
+and a q of variance 1 - k in one and ten dimensions, q's that are centered between two modes of the target, and q's
+that lie around one mode and hardly ever visit the other.
 Three kinds of error of the plain average's logarithm are set side by side: the delta method's, that of Pareto smoothed
 weights around their own average, and the one that `log_marginal` gives; over all cases, over those whose k-hat is at
 most 0.7, and over those where it is at most the threshold min(1 - 1/log10 K, 0.7). Below the same for annealing's
@@ -52,6 +53,18 @@ def modes(distance: float, scale: float) -> Draw:
     return draw
 
 
+def missed(share: float, distance: float, scale: float) -> Draw:
+    """Of two normals, of which q lies around the one that has this share of the target, and hardly visits the other."""
+
+    def draw(K: int, R: int) -> Tensor:
+        z = torch.randn(K, R, dtype=torch.float64) * scale
+        other = math.log(1 - share) - (z - distance).square() / 2
+        target = torch.logaddexp(math.log(share) - z.square() / 2, other)
+        return target + (z / scale).square() / 2 + math.log(scale)
+
+    return draw
+
+
 CASES: dict[str, Draw] = {
     **{f"Pareto, k = {k}": pareto(k) for k in SHAPES},
     **{f"normal, k = {k}": normal(k) for k in SHAPES},
@@ -59,6 +72,9 @@ CASES: dict[str, Draw] = {
     "modes at 3, q of scale 2": modes(3, 2.0),
     "modes at 3, q of scale 1.5": modes(3, 1.5),
     "modes at 4, q of scale 1.5": modes(4, 1.5),
+    "q at one of two halves, 3 apart": missed(0.5, 3, 1.2),
+    "q at 0.7 of it, 0.3 is 4 apart": missed(0.7, 4, 1.2),
+    "q at 0.9 of it, 0.1 is 4 apart": missed(0.9, 4, 1.2),
 }
 
 
@@ -115,7 +131,7 @@ def of_samples(repeats: int) -> None:
     print(f"{'':41s}{'k-hat at most the threshold':>36s}{'at most 0.7':>20s}{'all':>20s}")
     heads = "share  delta   PSIS   here  width   delta   PSIS   here   delta   PSIS   here"
     print(f"{'':34s}    K  {heads}")
-    for K in (100, 1000):
+    for K in (50, 100, 1000):
         for name, draw in CASES.items():
             log_weight = draw(K, repeats)
             found, psis = estimated(log_weight), smoothed(log_weight)

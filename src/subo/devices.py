@@ -56,7 +56,7 @@ def make_fabric(
         device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
         precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
         processes: How many processes share each batch.
-        strategy: Fabric's name of how they do; ``auto`` is data-parallel for several processes.
+        strategy: How several processes work together, as Lightning Fabric names it; ``auto`` is data-parallel.
 
     Raises:
         InputError: This machine has no such device, or not that many of them, or a word is not known.

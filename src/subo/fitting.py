@@ -84,12 +84,12 @@ def fit(
         batch_size: Data in a batch, over all processes.
         optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimiser over the objective's parameters).
         learning_rate: The optimiser's step size.
-        rows_learning_rate: That of local inference's rows, one a datum, which an Adam of their own moves.
+        rows_learning_rate: Learning rate of the parameters that local inference keeps for each example.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
-        clip: Largest norm of the gradient; by default 100 where a value lies more than 1,000 standard deviations from
-            the others, whose gradients would otherwise count nothing beside its own, else none.
+        clip: Largest norm of the gradient. By default gradients are clipped only if a value lies more than 1,000
+            standard deviations from the others, at 100, so that it does not drown out all other gradients.
         updates: What a batch moves: posterior and model together (joint); some steps of the posterior, then one of
             the model (alternating); or the posterior alone until that helps no more, then the model once, as long as
             the mutual information of data and latents rises (aggressive), and joint after: against posterior collapse,
@@ -100,8 +100,8 @@ def fit(
         run_dir: The folder of a run, in which settings, metrics, checkpoints and at the end the weights are kept;
             nowhere by default. :func:`subo.load_weights` reads the weights into a model made as this one was.
         checkpoint_minutes: How often a checkpoint is written.
-        keep_weights: Whether the weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in `run_dir`,
-            to see later how training went; by default where they take at most 20 MB each.
+        keep_weights: Whether the weights after epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in the run folder,
+            to see later how training went; by default if they take at most 20 MB each.
         resume: Whether to go on from the checkpoint in `run_dir`: by the same call, with more epochs or minutes maybe.
         overwrite: Whether a run that is in `run_dir` already is replaced, once the first step is made.
         fabric: Where to train, launched already where it has several processes.

@@ -51,7 +51,7 @@ def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tup
       published by Boulanger-Lewandowski et al. (2012). The file is that of the sequence models of Bai et al. (2018).
 
     Files are looked for in a folder of the set's name in `data_dir`, then in the folder that the environment
-    variable SUBO_DATA names. The two sets of pixels are else downloaded from OpenML, and kept in `data_dir`
+    variable SUBO_DATA names. The two sets of pixels are otherwise downloaded from OpenML, and kept in `data_dir`
     or scikit-learn's own folder.
 
     Args:

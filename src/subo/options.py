@@ -74,8 +74,8 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "evaluation_samples",
             int | None,
             None,
-            "Samples for each log p(x) when the fitted model is measured; by default 1,000, or what fits into the time "
-            "of training, or into a minute if that is longer.",
+            "Samples for each log p(x) when the fitted model is measured; by default 1,000, or fewer if these would "
+            "take longer than training and longer than a minute.",
         ),
         own("quiet", bool, False, "Show nothing.", negative=()),
     ]

@@ -29,7 +29,7 @@ DataDir = Annotated[
     Path | None,
     Parameter(
         help="Where named data sets are looked for first, each in a folder of its name; then in the folder that the "
-        "environment variable SUBO_DATA names. mnist and fashion-mnist are else downloaded from OpenML."
+        "environment variable SUBO_DATA names. mnist and fashion-mnist are otherwise downloaded from OpenML."
     ),
 ]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
