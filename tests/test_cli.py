@@ -366,6 +366,12 @@ def test_another_number_of_features_at_encode(table: tuple[Path, Path], tmp_path
     assert not (tmp_path / "z.npy").exists()
 
 
+def test_what_is_missing_or_left_over_is_named(capsys: pytest.CaptureFixture):
+    assert "score needs --out FILE" in assert_refused(capsys, "score", "run", "table.csv")
+    assert "score needs DATA" in assert_refused(capsys, "score", "run", "--out", "s.csv")
+    assert "64 belongs to no option" in assert_refused(capsys, "fit", "digits", "--hidden", 32, 64)
+
+
 def test_options_and_commands_that_do_not_exist(capsys: pytest.CaptureFixture):
     assert "--latent-dim" in assert_refused(capsys, "fit", "digits", "--latent-dims", "3")
     assert '"fit"' in assert_refused(capsys, "fitt", "digits")

@@ -5,7 +5,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownOptionError, UnusedCliTokensError
 
 from subo.commands.fitting import fit
 from subo.commands.gradients import gradients
@@ -58,12 +58,26 @@ def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
         command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
     except UnknownOptionError as error:
         raise InputError(_of_another_recipe(error, tokens) or str(error)) from error
+    except MissingArgumentError as error:
+        name = tokens[0]
+        raise InputError(f"{name} needs {_name_of(error)}: 'subo {name} --help' says what it takes.") from error
+    except UnusedCliTokensError as error:
+        rest = " ".join(error.unused_tokens or ())
+        raise InputError(
+            f"{rest} belongs to no option. Several values of one option are joined by commas, such as --hidden 32,64."
+        ) from error
     except CycloptsError as error:
         raise InputError(str(error)) from error
     check_options(command, bound.arguments)
     if command.__name__ == "command":
         return partial(command, **bound.arguments)  # only what was given: --resume must know
     return partial(command, *bound.args, **bound.kwargs)
+
+
+def _name_of(error: MissingArgumentError) -> str:
+    """The argument that is missing, as it is written: ``--out FILE``, or ``RUN``."""
+    name = error.argument.name if error.argument is not None else "another argument"
+    return f"{name} {'FILE' if name == '--out' else 'VALUE'}" if name.startswith("--") else name
 
 
 def recipe_of(tokens: Sequence[str]) -> str:
