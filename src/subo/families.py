@@ -99,6 +99,10 @@ class Bernoulli(nn.Module):
         (logits,) = fields(params, self.event_shape, 1)
         return BernoulliDistribution(logits, len(self.event_shape))
 
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        """The parameters of the distribution with this mean, in (0, 1)."""
+        return torch.logit(mean)
+
 
 class ContinuousBernoulli(nn.Module):
     r"""Independent values in [0, 1] with density ``exp(eta * x - A(eta))``: for grey pixels.
@@ -224,3 +228,7 @@ class Poisson(nn.Module):
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (log_rate,) = fields(params, self.event_shape, 1)
         return independent(PoissonDistribution(log_rate), self.event_shape)
+
+    def params_of_mean(self, mean: Tensor) -> Tensor:
+        """The parameters of the distribution with this mean, which is positive."""
+        return mean.log()

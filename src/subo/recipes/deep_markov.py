@@ -10,21 +10,20 @@ from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Poisson
 from subo.location_scale import Gaussian, ScaleSource
 from subo.markov import Markov
 from subo.model import VAE
-from subo.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.networks import ACTIVATIONS, Standardize, mlp
 from subo.objective import Objective
 from subo.recipes.parts import (
     ActivationName,
     BoundName,
     LikelihoodName,
+    from_mean,
     known,
     make_bound,
     make_gradient,
     make_likelihood,
-    natural_mean,
 )
 from subo.room import fits_memory
 from subo.spread import moments
@@ -122,9 +121,8 @@ def deep_markov(
         known(name, value, names)
     center, unit, fine = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
-    decoder: nn.Module = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
-    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
-        decoder = Offset(decoder, natural_mean(family, examples))
+    network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
+    decoder = from_mean(network, family, examples)
     encoder = nn.Sequential(Standardize(center, unit), nn.Flatten(), nn.Dropout(dropout))
     posterior = Smoother(
         BackwardReader(encoder, event.numel(), hidden=reader_hidden, cell=reader),

@@ -10,11 +10,10 @@ from torch import Size, Tensor, nn
 from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Poisson
 from subo.graphs import Child, Joint
 from subo.location_scale import Gaussian, ScaleSource
 from subo.model import VAE
-from subo.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.networks import ACTIVATIONS, Standardize, mlp
 from subo.objective import Objective
 from subo.priors import StandardNormal
 from subo.recipes.parts import (
@@ -23,13 +22,14 @@ from subo.recipes.parts import (
     BoundName,
     LikelihoodName,
     NetworkName,
+    from_mean,
     known,
+    make_baseline,
     make_bound,
     make_decoder,
     make_encoder,
     make_gradient,
     make_likelihood,
-    natural_mean,
 )
 from subo.room import fits_memory
 from subo.spread import moments
@@ -120,8 +120,6 @@ def hierarchical(
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     bottom, top = latent_dims[0], latent_dims[-1]
     decoder = make_decoder(network, Size([bottom]), family, hidden, channels, activation)
-    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
-        decoder = Offset(decoder, natural_mean(family, examples))
     encoder = make_encoder(network, event, 2 * bottom, hidden, channels, activation)
 
     def between(dim_in: int, dim_out: int, widths: tuple[int, ...], parent: str) -> Child:
@@ -150,7 +148,7 @@ def hierarchical(
         latents="gaussian",
         bound=followed,
         num_samples=num_samples,
-        network=lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+        network=lambda: make_baseline(event, center, unit),
     )
-    model = VAE(Joint(**generative), Child(family, decoder, "z1"), Joint(**inferred))
+    model = VAE(Joint(**generative), Child(family, from_mean(decoder, family, examples), "z1"), Joint(**inferred))
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)

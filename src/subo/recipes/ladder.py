@@ -13,21 +13,22 @@ from subo.arguments import checked_arguments
 from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
 from subo.conditionals import Conditional
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Family, Poisson
+from subo.families import Family
 from subo.ladder import Ladder
 from subo.location_scale import Gaussian, ScaleSource
-from subo.networks import ACTIVATIONS, Offset, Residual, Standardize, Upscale, mlp
+from subo.networks import ACTIVATIONS, Residual, Standardize, Upscale
 from subo.objective import Objective
 from subo.recipes.parts import (
     ActivationName,
     BaselineName,
     BoundName,
     LikelihoodName,
+    from_mean,
     known,
+    make_baseline,
     make_bound,
     make_gradient,
     make_likelihood,
-    natural_mean,
 )
 from subo.room import fits_memory
 from subo.spread import moments
@@ -145,7 +146,7 @@ def ladder(
         latents="gaussian",
         bound=followed,
         num_samples=num_samples,
-        network=lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+        network=lambda: make_baseline(event, center, unit),
     )
     make = (_maps if network == "conv" else _vectors)(event, channels if network == "conv" else hidden, latent_dims)
     act, count = ACTIVATIONS[activation], len(latent_dims)
@@ -167,9 +168,7 @@ def ladder(
     levels = range(count)
     up = [nn.Sequential(make.up(level), branches(level)) for level in levels]
     up[0].insert(0, Standardize(center, unit))
-    decoder: nn.Module = nn.Sequential(make.norm(make.widths[0]), act(), make.out(family))
-    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
-        decoder = Offset(decoder, natural_mean(family, examples))
+    decoder = from_mean(nn.Sequential(make.norm(make.widths[0]), act(), make.out(family)), family, examples)
     start = torch.zeros(make.widths[-1], *make.sizes[-1])
     model = Ladder(
         [block(level) for level in reversed(levels)], BottomUp(*up), Conditional(family, decoder), start=start

@@ -23,7 +23,7 @@ from subo.gradients import (
     WakePhi,
 )
 from subo.location_scale import FullRankGaussian, Gaussian, Laplace, ScaleSource
-from subo.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
+from subo.networks import ACTIVATIONS, Offset, Standardize, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
 LikelihoodName = Literal["auto", "bernoulli", "continuous-bernoulli", "gaussian", "laplace", "categorical", "poisson"]
@@ -64,12 +64,21 @@ def natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: Te
     """The natural parameters of the data's mean, where an untrained decoder should start."""
     if examples is None:
         return torch.zeros(family.event_shape)
-    # Shrunk as by one more datum: an element that never varies would start at infinity.
-    plain = 1.0 if isinstance(family, Poisson) else 0.5
-    mean = (examples.sum(0) + plain) / (len(examples) + 1)
-    if isinstance(family, ContinuousBernoulli):
-        return family.params_of_mean(mean)
-    return mean.log() if isinstance(family, Poisson) else torch.logit(mean)
+    # Shrunk as by one more example, the mean of the plainest member: what never varies would start at infinity.
+    plain = family(torch.zeros(1, family.num_params)).mean[0]
+    return family.params_of_mean((examples.sum(0) + plain) / (len(examples) + 1))
+
+
+def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:
+    """The decoder, which starts at the data's mean where that tells the family's parameters."""
+    if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
+        return Offset(decoder, natural_mean(family, examples))
+    return decoder
+
+
+def make_baseline(event: Size, center: Tensor, unit: Tensor) -> nn.Module:
+    """A network from x to a number, the baseline of a score-function gradient."""
+    return nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,)))
 
 
 def make_likelihood(

@@ -11,10 +11,10 @@ from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.conditioning import ByLabel, Stack, labelled
 from subo.errors import InputError
-from subo.families import Bernoulli, ContinuousBernoulli, Family, Poisson
+from subo.families import Family
 from subo.location_scale import Gaussian, ScaleSource
 from subo.model import VAE
-from subo.networks import Offset, Standardize, mlp
+from subo.networks import Standardize
 from subo.objective import Objective
 from subo.recipes.parts import (
     DISCRETE_POSTERIORS,
@@ -27,7 +27,9 @@ from subo.recipes.parts import (
     NetworkName,
     PosteriorName,
     PriorName,
+    from_mean,
     known,
+    make_baseline,
     make_bound,
     make_decoder,
     make_encoder,
@@ -36,7 +38,6 @@ from subo.recipes.parts import (
     make_likelihood,
     make_posterior,
     make_prior,
-    natural_mean,
 )
 from subo.refinement import Refined
 from subo.room import fits_memory
@@ -162,10 +163,7 @@ def vae(
         return make(shape) if labels is None else labelled(make, shape, num_labels=labels, planes=planes)
 
     def decoder(shape: Size) -> nn.Module:
-        made = make_decoder(network, shape, family, hidden, channels, activation)
-        if isinstance(family, (Bernoulli, ContinuousBernoulli, Poisson)):
-            return Offset(made, natural_mean(family, examples))
-        return made
+        return from_mean(make_decoder(network, shape, family, hidden, channels, activation), family, examples)
 
     def encoder(outputs: int) -> nn.Module:
         chain = nn.Sequential if labels is None else Stack  # which hands the label on
@@ -199,7 +197,7 @@ def vae(
         posterior,
         followed,
         num_samples,
-        lambda: nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,))),
+        lambda: make_baseline(event, center, unit),
     )
     if inference == "semi-amortized" and posterior in DISCRETE_POSTERIORS:
         raise InputError(
