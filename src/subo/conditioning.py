@@ -48,7 +48,7 @@ class Labelled(nn.Module):
     def __init__(self, network: nn.Module, *, num_labels: int, planes: bool = False):
         super().__init__()
         self.network = network
-        self.num_labels = _positive(num_labels)
+        self.num_labels = num_labels
         self.planes = planes
 
     def forward(self, input: Float[Tensor, "N ..."], label: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class ByLabel(nn.Module):
     def __init__(self, family: Family, *, num_labels: int):
         super().__init__()
         self.family = family
-        self.num_labels = _positive(num_labels)
+        self.num_labels = num_labels
         self.params = nn.Parameter(torch.zeros(num_labels, family.num_params))
 
     def forward(self, label: Tensor) -> Distribution:
@@ -165,7 +165,9 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
     if len(known) < len(parts):
         check_labels(None, 1, where=where)
     largest, num_data = max(int(labels.max()) for labels in known), sum(map(len, known))
-    count = _positive(max(1, 1 + largest) if asked is None else asked)
+    count = max(1, 1 + largest) if asked is None else asked
+    if count < 1:
+        raise InputError(f"num_labels must be at least 1, not {count}: one more than the largest label")
     for labels in known:
         check_labels(labels, count, where=where)
     if asked is None and 1 < num_data <= count:
@@ -229,9 +231,3 @@ def _known(num_labels: int, names: Sequence[str] | None = None) -> str:
         f"and the model knows the classes {classes}. {'Name' if named else 'Number'} the classes so; one that knows "
         "more of them is fitted to data that hold them, or with num_labels."
     )
-
-
-def _positive(num_labels: int) -> int:
-    if num_labels < 1:
-        raise InputError(f"num_labels must be at least 1, not {num_labels}: one more than the largest label")
-    return num_labels

@@ -197,8 +197,6 @@ class OneHotCategorical(nn.Module):
     @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, num_classes: int):
         super().__init__()
-        if num_classes < 2:
-            raise InputError(f"a categorical needs at least 2 classes, not {num_classes}")
         self.event_shape = Size((*event_shape, num_classes))
         self.num_params = self.event_shape.numel()
 

@@ -39,17 +39,13 @@ class Scale(nn.Module):
         source: A fixed number, ``"shared"`` (one learned number), ``"per-dimension"`` (one learned number an
             element) or ``"network"`` (given with the parameters).
         event_shape: Shape of one event.
-        floor: The smallest scale.
+        floor: The smallest scale, between 0 and 1.
     """
 
     fixed: Tensor
 
     def __init__(self, source: ScaleSource, event_shape: Size, *, floor: float):
         super().__init__()
-        if not 0 < floor < 1:
-            raise InputError(f"min_scale must be between 0 and 1, not {floor}: without a floor densities are unbounded")
-        if isinstance(source, str) and source not in ("shared", "per-dimension", "network"):
-            raise InputError(f"scale must be a number, 'shared', 'per-dimension' or 'network', not '{source}'")
         if not isinstance(source, str) and not source >= floor:
             raise InputError(f"a fixed scale must be at least min_scale = {floor}, not {source}")
         self.source = source

@@ -17,7 +17,6 @@ from subo.arguments import checked_arguments
 from subo.distributions import Bernoulli as BernoulliDistribution
 from subo.distributions import Flow, OneHotCategorical
 from subo.distributions import StandardNormal as StandardNormalDistribution
-from subo.errors import InputError
 from subo.flows import autoregressive, spline
 from subo.location_scale import FullRankGaussian, Gaussian
 
@@ -102,10 +101,6 @@ class GaussianMixture(nn.Module):
         spread: float = 1.0,
     ):
         super().__init__()
-        if components < 1:
-            raise InputError(f"a mixture needs at least one component, not {components}")
-        if covariance not in ("diagonal", "full"):
-            raise InputError(f"covariance must be 'diagonal' or 'full', not '{covariance}'")
         self.family = Gaussian((dim,)) if covariance == "diagonal" else FullRankGaussian((dim,))
         self.logits = nn.Parameter(torch.zeros(components))
         params = torch.zeros(components, self.family.num_params)
@@ -190,11 +185,9 @@ class FlowPrior(nn.Module):
         hidden: Sequence[int] = (64, 64),
     ):
         super().__init__()
-        kinds = {"autoregressive": autoregressive, "spline": spline}
-        if kind not in kinds:
-            raise InputError(f"kind must be 'autoregressive' or 'spline', not '{kind}'")
         self.base = StandardNormal(dim)
-        self.transform = kinds[kind](dim, transforms=transforms, hidden=hidden)
+        make = autoregressive if kind == "autoregressive" else spline
+        self.transform = make(dim, transforms=transforms, hidden=hidden)
 
     def forward(self) -> Distribution:
         # Training asks for the density of given z at every step: the cheap direction is the one towards the noise.

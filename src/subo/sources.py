@@ -281,11 +281,9 @@ def _understood(
 
 
 def _check_image_size(source: str | Path, image_size: int | None) -> None:
-    """Refuses a size that no image can have, or of data that are no folder."""
+    """Refuses a size of data that are no folder of images."""
     if image_size is None:
         return
-    if image_size < 1:
-        raise InputError(f"image_size must be at least 1 pixel, not {image_size}")
     if (isinstance(source, str) and source in NAMES) or not _is_folder(Path(source)):
         raise InputError(f"{source} is no folder of images, whose size --image-size sets: leave it out")
 

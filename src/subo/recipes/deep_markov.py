@@ -9,7 +9,6 @@ from torch import Size, Tensor, nn
 from subo.arguments import checked_arguments
 from subo.conditionals import Conditional
 from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
-from subo.errors import InputError
 from subo.location_scale import Gaussian, ScaleSource
 from subo.markov import Markov
 from subo.model import VAE
@@ -20,7 +19,6 @@ from subo.recipes.parts import (
     BoundName,
     LikelihoodName,
     from_mean,
-    known,
     make_bound,
     make_gradient,
     make_likelihood,
@@ -108,17 +106,6 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    for name, value in (("latent_dim", latent_dim), ("reader_hidden", reader_hidden)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
-    if not 0 <= dropout < 1:
-        raise InputError(f"dropout is a share from 0 to below 1, not {dropout}")
-    for name, value, names in (
-        ("activation", activation, ActivationName),
-        ("transition", transition, TransitionName),
-        ("gradient", gradient, ChainGradientName),
-    ):
-        known(name, value, names)
     center, unit, fine = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])

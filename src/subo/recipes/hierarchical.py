@@ -23,7 +23,6 @@ from subo.recipes.parts import (
     LikelihoodName,
     NetworkName,
     from_mean,
-    known,
     make_baseline,
     make_bound,
     make_decoder,
@@ -112,10 +111,8 @@ def hierarchical(
         torch.Size([3, 3])
     """
     event = Size(event_shape)
-    if not latent_dims or min(latent_dims) < 1:
-        raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 100,50, and not {latent_dims}")
-    known("activation", activation, ActivationName)
-    known("gradient", gradient, LayeredGradientName)
+    if not latent_dims:
+        raise InputError("latent_dims are the sizes of z1, z2, ..., such as 100,50, and not ()")
     center, unit, fine = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     bottom, top = latent_dims[0], latent_dims[-1]

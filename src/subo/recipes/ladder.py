@@ -24,7 +24,6 @@ from subo.recipes.parts import (
     BoundName,
     LikelihoodName,
     from_mean,
-    known,
     make_baseline,
     make_bound,
     make_gradient,
@@ -124,17 +123,8 @@ def ladder(
         torch.Size([4, 3])
     """
     event = Size(event_shape)
-    for name, value, names in (
-        ("activation", activation, ActivationName),
-        ("merge", merge, MergeName),
-        ("network", network, LadderNetworkName),
-        ("gradient", gradient, LadderGradientName),
-    ):
-        known(name, value, names)
-    if not latent_dims or min(latent_dims) < 1:
-        raise InputError(f"latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not {latent_dims}")
-    if depth < 1:
-        raise InputError(f"depth, the residual branches of each layer, must be at least 1, not {depth}")
+    if not latent_dims:
+        raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
     center, unit, fine = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
@@ -248,8 +238,8 @@ def _maps(event: Size, channels: tuple[int, ...], latent_dims: tuple[int, ...]) 
 
 def _for_each(name: str, widths: tuple[int, ...], count: int) -> tuple[int, ...]:
     """A width for every layer; of too many the first ones, of too few the last one for all that remain."""
-    if not widths or min(widths) < 1:
-        raise InputError(f"{name} gives the layers' widths from x upwards, such as 256,128, and not {widths}")
+    if not widths:
+        raise InputError(f"{name} gives the layers' widths from x upwards, such as 256,128, and not ()")
     return (widths + widths[-1:] * count)[:count]
 
 

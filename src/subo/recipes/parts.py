@@ -1,7 +1,7 @@
 """Parts of recipes by name: the tables from strings to priors, families, networks, bounds and gradients."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Size, Tensor, nn
@@ -54,12 +54,6 @@ DISCRETE_POSTERIORS = ("bernoulli", "categorical")
 """The posteriors without a path through z."""
 
 
-def known(name: str, value: str, names: object) -> None:
-    """Refuses a value that is not one of the names."""
-    if value not in get_args(names):
-        raise InputError(f"{name} must be one of {', '.join(get_args(names))}, not '{value}'")
-
-
 def natural_mean(family: Bernoulli | ContinuousBernoulli | Poisson, examples: Tensor | None) -> Tensor:
     """The natural parameters of the data's mean, where an untrained decoder should start."""
     if examples is None:
@@ -91,7 +85,6 @@ def make_likelihood(
     unit: Tensor,
 ) -> Family:
     """The family of p(x|z)."""
-    known("likelihood", name, LikelihoodName)
     if name == "auto":
         raise InputError("likelihood auto stands for another one, by the data: take it from likelihood_for(kind)")
     if name == "categorical":
@@ -112,7 +105,6 @@ def make_encoder(
     network: str, event: Size, outputs: int, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str
 ) -> nn.Module:
     """From x to as many outputs as are asked for."""
-    known("network", network, NetworkName)
     act = ACTIVATIONS[activation]
     if network == "conv":
         return conv_encoder(event, outputs, channels=channels, hidden=_last(hidden), activation=act)
@@ -129,7 +121,6 @@ def make_decoder(
     activation: str,
 ) -> nn.Module:
     """From z to the parameters of the likelihood's family: the encoder mirrored."""
-    known("network", network, NetworkName)
     act = ACTIVATIONS[activation]
     if network == "conv":
         count = family.num_params // family.event_shape.numel()
@@ -150,7 +141,6 @@ def make_latent_family(
     name: str, latent_dim: int, classes: int, transforms: int, flow_hidden: tuple[int, ...]
 ) -> Family:
     """The family of q(z|x)."""
-    known("posterior", name, PosteriorName)
     event = (latent_dim,)
     families: dict[str, Callable[[], Family]] = {
         "gaussian": lambda: Gaussian(event),
@@ -168,7 +158,6 @@ def make_posterior(
     family: Family, inference: str, num_data: int | None, encoder: Callable[[int], nn.Module]
 ) -> nn.Module:
     """q(z|x), with its parameters from an encoder or from rows of their own."""
-    known("inference", inference, InferenceName)
     if inference != "local":
         return Conditional(family, encoder(family.num_params))
     if num_data is None:
@@ -189,7 +178,6 @@ def make_prior(
     examples: Tensor | None,
 ) -> nn.Module:
     """p(z), over what the posterior's family `latents` is over."""
-    known("prior", name, PriorName)
     fitting = latents if latents in DISCRETE_POSTERIORS else "normal"
     if name == "auto":
         name = fitting
@@ -232,8 +220,6 @@ def make_gradient(
     network: Callable[[], nn.Module],
 ) -> GradientEstimator:
     """The gradient estimator, for latents of this posterior; `network` makes one from x to a number."""
-    known("gradient", name, GradientName)
-    known("baseline", baseline, BaselineName)
     if name == "auto":
         discrete = "vimco" if isinstance(bound, IWAE) else "score-function"
         name = discrete if latents in DISCRETE_POSTERIORS else "pathwise"
@@ -258,7 +244,6 @@ def make_bound(
     name: str, beta: float, free_bits: float, closed_form_kl: bool, alpha: float, groups: int, num_samples: int
 ) -> Bound:
     """The bound, of as many samples."""
-    known("bound", name, BoundName)
     if name != "elbo" and (beta != 1 or free_bits != 0):
         raise InputError(f"beta and free_bits weigh the KL of the bound elbo; {name} has none of its own")
     if name == "miwae" and num_samples % groups:

@@ -28,7 +28,6 @@ from subo.recipes.parts import (
     PosteriorName,
     PriorName,
     from_mean,
-    known,
     make_baseline,
     make_bound,
     make_decoder,
@@ -150,9 +149,6 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    if latent_dim < 1:
-        raise InputError(f"latent_dim must be at least 1, not {latent_dim}")
-    known("activation", activation, ActivationName)
     center, unit, fine = moments(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
@@ -226,8 +222,6 @@ def vae(
 
 def _num_labels(condition: str, num_labels: int | None) -> int | None:
     """How many classes the model is told apart; None if it is told nothing."""
-    if condition not in ("none", "labels"):
-        raise InputError(f"condition must be none or labels, not '{condition}'")
     if condition == "labels" and num_labels is None:
         raise InputError("condition labels needs num_labels: one more than the largest label")
     return num_labels if condition == "labels" else None
