@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Protocol, get_args, get_origin
 
 import numpy as np
 import pytest
@@ -123,6 +123,14 @@ def test_numbers_of_numpy_are_numbers():
         came = accepted("anything", given, kind)
         assert came == value
         assert type(came) is type(value)
+
+
+def test_what_isinstance_cannot_tell_is_taken():
+    class Named(Protocol):
+        name: str
+
+    for kind in (Any, Named):
+        assert accepted("anything", 3, kind) == 3
 
 
 def test_a_function_keeps_its_signature_and_its_own_complaints():

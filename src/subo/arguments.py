@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from subo.errors import InputError
-from subo.limits import Limit, limit_of
+from subo.limits import Limit, is_number, limit_of
 
 __all__ = ["accepted", "check_fields", "checked_arguments", "checked_settings"]
 
@@ -183,11 +183,10 @@ def _fits(value: Any, kind: Any) -> bool:
     """Whether a value is an instance, where isinstance can tell."""
     if kind is None:
         return value is None
-    if not isinstance(kind, type) or (
-        getattr(kind, "_is_protocol", False) and not hasattr(kind, "_is_runtime_protocol")
-    ):
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # Any, or a protocol that is not runtime_checkable
         return True
-    return isinstance(value, kind)
 
 
 def _one_of(value: Any, kinds: Sequence[Any], limit: Limit) -> Any:
@@ -217,7 +216,7 @@ def _plain(value: Any, kind: type) -> Any:
     if isinstance(value, bool | np.bool_):
         raise _Refused
     if isinstance(value, str):
-        raise _Refused("It is text: leave out the quotes." if _is_number(value) else "")
+        raise _Refused("It is text: leave out the quotes." if is_number(value) else "")
     if kind is float and isinstance(value, int | float | np.integer | np.floating):
         return float(value)
     try:
@@ -225,14 +224,6 @@ def _plain(value: Any, kind: type) -> Any:
     except TypeError:
         fraction = isinstance(value, float | np.floating) and math.isfinite(value)
         raise _Refused("Fractions are not rounded." if fraction else "") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _several(value: Any, kinds: Sequence[Any], limit: Limit) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 
-__all__ = ["LIMITS", "Limit", "limit_of"]
+__all__ = ["LIMITS", "Limit", "is_number", "limit_of"]
 
 
 @dataclass(frozen=True)
@@ -184,3 +184,17 @@ def limit_of(name: str, owner: str = "") -> Limit | None:
         ('at least 0 and below 1', False, True)
     """
     return LIMITS.get(f"{owner}.{name}") or LIMITS.get(name)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, as Python writes it.
+
+    Example:
+        >>> is_number("1e3"), is_number("-inf"), is_number("three")
+        (True, True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

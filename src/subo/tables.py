@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from subo.files import replacing
+from subo.limits import is_number
 
 __all__ = ["name_in", "write_table"]
 
@@ -66,12 +67,4 @@ _STARTS = frozenset("'" + _FORMULA)
 def _is_formula(text: str) -> bool:
     """Whether a spreadsheet would run it, but for apostrophes: those that are there already are told from the one."""
     bare = text.lstrip("'")
-    return bare[:1] in _STARTS and not (bare == text and _is_number(text))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return bare[:1] in _STARTS and not (bare == text and is_number(text))
