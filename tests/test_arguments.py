@@ -29,7 +29,7 @@ from subo.fitting import fit
 from subo.limits import LIMITS, limit_of
 from subo.options import fit_signature
 from subo.recipes import RECIPES, vae
-from subo.room import bytes_saved
+from subo.room import bytes_saved, counted_memory
 from subo.support import check_step
 from subo.training import Schedule
 
@@ -249,11 +249,34 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypat
     weights = [*objective.parameters(), *objective.buffers()]
     with bytes_saved(weights) as total:
         objective(torch.zeros(20, 8))
-    monkeypatch.setattr("subo.room._free", lambda: 0.5 * total[0])
+    monkeypatch.setattr("subo.memory.free_bytes", lambda: 0.5 * total[0])
     with assert_refused("a step of training, with 1,000 samples of each of 20 data", "--batch-size"):
         check_step(objective, Split(torch.zeros(20, 8)), 100)
-    monkeypatch.setattr("subo.room._free", lambda: 2 * total[0])
+    monkeypatch.setattr("subo.memory.free_bytes", lambda: 2 * total[0])
     check_step(objective, Split(torch.zeros(20, 8)), 100)
+
+
+@pytest.mark.parametrize("times, fits", [(3.9, False), (4.1, True)])
+def test_weights_that_were_made_are_not_counted_as_taken_twice(times: float, fits: bool, monkeypatch: Any):
+    """Memory falls by what is made, and a model that is trained needs four times its weights of what there was."""
+    taken, make = [0], torch.empty
+
+    def empty(*args: Any, **kwargs: Any) -> torch.Tensor:
+        made = make(*args, **kwargs)
+        taken[0] += made.nbytes
+        return made
+
+    size = 4 * sum(weight.numel() for layer in layers() for weight in layer.parameters())
+    monkeypatch.setattr("subo.room.free_bytes", lambda: int(times * size) - taken[0])
+    monkeypatch.setattr("subo.memory.free_bytes", lambda: int(times * size) - taken[0])
+    monkeypatch.setattr("torch.nn.modules.linear.torch.empty", empty)
+    with contextlib.nullcontext() if fits else assert_refused("training the model takes about"), counted_memory():
+        layers()
+
+
+def layers() -> list[torch.nn.Module]:
+    """Weights of equal sizes."""
+    return [torch.nn.Linear(100, 100) for _ in range(10)]
 
 
 PCA = subo.probabilistic_pca(5, 2)

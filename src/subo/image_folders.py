@@ -16,7 +16,7 @@ from subo.data import Split
 from subo.errors import InputError
 from subo.labels import numbered
 from subo.meaning import Meaning
-from subo.memory import check_memory
+from subo.memory import check_room
 
 __all__ = ["IMAGES", "holds_images", "read_images"]
 
@@ -55,7 +55,7 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
         _check_sizes(folder, paths, [size for size, _, _ in about], meaning)
     grey = all(mode in ("1", "L", "LA", "La") for _, mode, _ in about)
     channels = (1 if grey else 3) if meaning is None else meaning.event_shape[0]
-    check_memory(len(paths) * width * height * channels, where=str(folder))
+    check_room(len(paths) * width * height * channels, str(folder), "Use a part of it.")
     pixels = np.empty((len(paths), height, width, channels), dtype=np.uint8)
     for row, path in zip(pixels, paths, strict=True):
         row[:] = _on_image(path, lambda image: _pixels(image, channels, image_size)).reshape(row.shape)

@@ -5,7 +5,11 @@ import resource
 
 from subo.errors import InputError
 
-__all__ = ["available_bytes", "check_memory"]
+__all__ = ["NoRoomError", "available_bytes", "check_room", "free_bytes"]
+
+
+class NoRoomError(InputError):
+    """What is asked for does not fit into memory."""
 
 
 def available_bytes() -> int:
@@ -15,18 +19,35 @@ def available_bytes() -> int:
     return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
-def check_memory(size: int, *, where: str) -> None:
-    """Refuses data that are larger than the memory.
+def free_bytes() -> int:
+    """Bytes of memory that are free; where the system does not tell, all that there are."""
+    try:
+        with open("/proc/meminfo") as lines:
+            told = dict(line.split(":", 1) for line in lines)
+        return min(available_bytes(), 1024 * int(told["MemAvailable"].split()[0]))
+    except (OSError, KeyError, ValueError):
+        return available_bytes()
+
+
+def check_room(needed: int | float, what: str, mend: str, *, free: int | None = None) -> None:
+    """Refuses what memory cannot hold.
 
     Args:
-        size: Of the data, in bytes.
-        where: What they are called in the message.
+        needed: Bytes.
+        what: What needs them, such as ``a model of 10 parameters``.
+        mend: What to do.
+        free: Bytes that were free before the first of them was taken; None: those that are free now.
 
     Raises:
-        InputError: They do not fit; says how large they are.
+        NoRoomError: There are not so many; says how many there are.
     """
-    if size > available_bytes():
-        raise InputError(
-            f"{where} holds {size / 2**30:,.4g} GiB, or says so, and this machine has {available_bytes() / 2**30:.3g} "
-            "GiB of memory: use a part of it. A file that is damaged may say so as well"
+    there = free_bytes() if free is None else free
+    if needed > there:
+        raise NoRoomError(
+            f"{what} takes about {_gigabytes(needed)}, and {_gigabytes(there)} of memory are free. {mend}"
         )
+
+
+def _gigabytes(count: int | float) -> str:
+    number = count / 1e9
+    return f"{number:,.1f} GB" if number >= 1 else f"{number:.2g} GB"

@@ -18,7 +18,7 @@ from subo.errors import InputError
 from subo.image_folders import IMAGES, holds_images, read_images
 from subo.labels import numbered
 from subo.meaning import Meaning
-from subo.memory import check_memory
+from subo.memory import check_room
 from subo.sequences import lined_up
 from subo.values import check_resolution, check_values
 
@@ -75,7 +75,8 @@ def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # which gives no more bytes than it says here
-                check_memory(sum(member.file_size for member in archive.infolist()), where=str(path))
+                size = sum(member.file_size for member in archive.infolist())
+                check_room(size, f"{path}, by what it says of itself,", "Use a part of it, or mend it if it is damaged.")
         else:
             _check_length(path)
         content = np.load(path, allow_pickle=False)

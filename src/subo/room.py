@@ -1,4 +1,4 @@
-"""Whether what is asked for has room in memory: estimated before it is built or computed, and told in numbers."""
+"""Whether a model has room in memory, counted before it is built, and what autograd keeps of a step of its training."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from subo.errors import InputError
-from subo.memory import available_bytes
+from subo.memory import NoRoomError, check_room, free_bytes
 
-__all__ = ["NoRoomError", "bytes_saved", "check_room", "counted_memory", "fits_memory"]
+__all__ = ["bytes_saved", "counted_memory", "fits_memory"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,42 +29,6 @@ _WORDS = (
     "invalid buffer size",
     "storage size calculation",
 )
-
-
-class NoRoomError(InputError):
-    """What is asked for does not fit into memory."""
-
-
-def _free() -> int:
-    """Bytes of memory that are free; where the system does not tell, all that there are."""
-    try:
-        with open("/proc/meminfo") as lines:
-            told = dict(line.split(":", 1) for line in lines)
-        return min(available_bytes(), 1024 * int(told["MemAvailable"].split()[0]))
-    except (OSError, KeyError, ValueError):
-        return available_bytes()
-
-
-def check_room(needed: int | float, what: str, mend: str) -> None:
-    """Refuses what memory cannot hold.
-
-    Args:
-        needed: Bytes.
-        what: What needs them, such as ``a model of 10 parameters``.
-        mend: What to do.
-
-    Raises:
-        NoRoomError: There are not so many; says how many there are.
-    """
-    there = _free()
-    if needed > there:
-        raise NoRoomError(
-            f"{what} takes about {_gigabytes(needed)}, and {_gigabytes(there)} of memory are free. {mend}"
-        )
-
-
-def _gigabytes(count: int | float) -> str:
-    return f"{count / 1e9:,.1f} GB"
 
 
 def fits_memory(make: Callable[P, T]) -> Callable[P, T]:
@@ -109,7 +72,7 @@ def counted_memory(*, numbers: bool = True) -> Iterator[None]:
         ...     layer = torch.nn.Linear(10**7, 10**7)
         Traceback (most recent call last):
         ...
-        subo.room.NoRoomError: training the model takes about 1,600,000... GB, ...
+        subo.memory.NoRoomError: training the model takes about 1,600,000... GB, ...
     """
     try:
         with _Counted(numbers):
@@ -125,7 +88,7 @@ class _Counted(TorchFunctionMode):
 
     def __init__(self, numbers: bool):
         super().__init__()
-        self.numbers, self.bytes = numbers, 0
+        self.numbers, self.bytes, self.free = numbers, 0, free_bytes()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

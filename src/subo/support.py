@@ -15,10 +15,11 @@ from subo.data import Split
 from subo.devices import evaluating, place
 from subo.errors import DivergedError, InputError
 from subo.gradients import check_path
+from subo.memory import check_room
 from subo.model import LatentVariableModel
 from subo.objective import Objective
 from subo.randomness import forked
-from subo.room import bytes_saved, check_room
+from subo.room import bytes_saved
 from subo.typing import Context
 
 __all__ = ["check_draws", "check_support", "explained", "in_support", "stand_ins", "support_of"]

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from subo.errors import InputError
 from subo.files import is_same, lies_in
-from subo.room import check_room
+from subo.memory import check_room
 from subo.sources import Part
 
 __all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending", "check_samples"]
