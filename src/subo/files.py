@@ -13,7 +13,7 @@ from typing import Any
 from subo.errors import InputError, in_words, of_system
 from subo.locks import FolderLock
 
-__all__ = ["UNFINISHED", "is_same", "lies_in", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["UNFINISHED", "is_same", "lies_in", "read_json", "remove", "replacing", "write_json", "write_text"]
 
 UNFINISHED = ".unfinished-"
 """How the names of the folders begin in which files are while they are written."""
@@ -95,7 +95,7 @@ def _claimed(folder: Path) -> FolderLock | None:
         lock.release()
         return None
     for left in () if made else list(folder.iterdir()):
-        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        remove(left)
     return lock
 
 
@@ -113,6 +113,18 @@ def _discard(lock: FolderLock) -> None:
     if not lock.is_lost():
         shutil.rmtree(lock.folder, ignore_errors=True)
     lock.release()
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all in it, or a link; what a link leads to stays.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,7 +1,6 @@
 """Which files in a folder are a run's, and which somebody else's: only a run's are ever removed."""
 
 import csv
-import shutil
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from subo.files import UNFINISHED, read_json
 from subo.run_paths import PICTURES, SPLITS
 
-__all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "noted_digest", "own_files", "remove", "results"]
+__all__ = ["FOLDERS", "foreign_files", "is_left_by_a_crash", "is_own", "noted_digest", "own_files", "results"]
 
 FOLDERS = ("snapshots", "figures", "evaluation-pieces")
 
@@ -41,6 +40,16 @@ def foreign_files(folder: Path) -> list[Path]:
     return [path for path in _entries(folder) if path not in own]
 
 
+def is_own(path: Path) -> bool:
+    """Whether a path, given from a run's folder on, is the run's own or lies in a folder of its own; else a guest's.
+
+    Example:
+        >>> is_own(Path("figures/kl.png")), is_own(Path("notes.txt"))
+        (True, False)
+    """
+    return any(fnmatch(path.parts[0], pattern) for pattern in _OWN)
+
+
 def is_left_by_a_crash(path: Path) -> bool:
     """Whether a file is one that was not finished."""
     return any(fnmatch(path.name, pattern) for pattern in _TEMPORARY)
@@ -57,18 +66,6 @@ def noted_digest(path: Path) -> str | None:
         return result.get("weights") if isinstance(result, dict) else None
     with path.open(encoding="utf-8", newline="") as file:
         return next(csv.DictReader(file), {}).get("weights")
-
-
-def remove(path: Path) -> None:
-    """Removes a file, a folder with all in it, or a link; what a link leads to stays.
-
-    Raises:
-        OSError: It cannot be removed.
-    """
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

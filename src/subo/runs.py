@@ -35,12 +35,12 @@ from torch import nn
 
 from subo.digests import counting_settings, digest_of, notes_digests
 from subo.errors import InputError, in_words
-from subo.files import read_json, replacing, write_json, write_text
+from subo.files import read_json, remove, replacing, write_json, write_text
 from subo.locks import FolderLock
 from subo.named_sets import NAMES
 from subo.older_runs import completed
 from subo.records import CONFIG, EPOCH, EVALUATION, check_record
-from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, own_files, remove, results
+from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, is_own, own_files, results
 from subo.run_paths import SPLITS, RunPaths
 from subo.weights import WeightsFile, check_settings, damaged, digest_of_weights, noted_in, save_weights, undigested
 
@@ -456,19 +456,12 @@ class Run(RunPaths):
             return None
         return Path(source) if isinstance(source, str) and source not in NAMES else None
 
-    def _owns(self, path: Path) -> bool:
-        """Whether something below it, given from its folder on, is its own and no guest."""
-        files = {self.config, self.metrics, self.gradients, self.checkpoint, self.model}
-        files |= {named for split in SPLITS for named in (self.evaluation_of(split), self.per_datum(split))}
-        files |= {self.snapshots, self.figures, self.pieces("test").parent}
-        return path.parts[0] in {file.name for file in files}
-
 
 def run_of(path: Path) -> Run | None:
     """The run of which a file, there or not, is a part; links are seen through. None of a guest in its folder."""
     for place in {path.resolve(), path.parent.resolve() / path.name}:
         for run in map(Run, place.parents):
-            if run.config.exists() and run._owns(place.relative_to(run.path)):
+            if run.config.exists() and is_own(place.relative_to(run.path)):
                 return run
     return None
 
