@@ -13,7 +13,17 @@ from typing import Any
 from subo.errors import InputError, in_words, of_system
 from subo.locks import FolderLock
 
-__all__ = ["UNFINISHED", "is_same", "lies_in", "read_json", "remove", "replacing", "write_json", "write_text"]
+__all__ = [
+    "UNFINISHED",
+    "check_readable",
+    "is_same",
+    "lies_in",
+    "read_json",
+    "remove",
+    "replacing",
+    "write_json",
+    "write_text",
+]
 
 UNFINISHED = ".unfinished-"
 """How the names of the folders begin in which files are while they are written."""
@@ -151,6 +161,18 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"cannot read {in_words(error, path)}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}). It may be truncated: restore it from a copy.") from error
+
+
+def check_readable(path: Path) -> None:
+    """Says why the system gives no file, which readers of other libraries tell in words of their own.
+
+    Raises:
+        InputError: It cannot be opened.
+    """
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"cannot read {in_words(error, path)}") from error
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

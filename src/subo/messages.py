@@ -12,7 +12,8 @@ from subo.digits import in_digits
 from subo.nonfinite import decoded, in_words
 from subo.python_runs import is_made_in_python
 from subo.run_files import noted_digest
-from subo.runs import SPLITS, Run
+from subo.run_paths import SPLITS
+from subo.runs import Run
 
 __all__ = ["print_evaluation", "print_run", "say"]
 

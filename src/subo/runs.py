@@ -19,8 +19,6 @@ Weights and checkpoint hold the settings that they belong to and a SHA-256 diges
 when they are read; the weights' digest stands in every result that is of them.
 """
 
-import errno
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,23 +28,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from subo.digests import counting_settings, digest_of, notes_digests
-from subo.errors import InputError, in_words
-from subo.files import read_json, remove, replacing, write_json, write_text
+from subo.checkpoint_files import accept_checkpoint, load_checkpoint, save_checkpoint
+from subo.digests import counting_settings
+from subo.epoch_lines import append_line, read_lines, write_lines
+from subo.errors import InputError
+from subo.files import read_json, remove, replacing, write_json
 from subo.locks import FolderLock
 from subo.named_sets import NAMES
 from subo.older_runs import completed
-from subo.records import CONFIG, EPOCH, EVALUATION, check_record
-from subo.run_files import FOLDERS, foreign_files, is_left_by_a_crash, is_own, own_files, results
-from subo.run_paths import SPLITS, RunPaths
-from subo.weights import WeightsFile, check_settings, damaged, digest_of_weights, noted_in, save_weights, undigested
+from subo.records import CONFIG, EVALUATION, check_record
+from subo.run_files import FOLDERS, is_own, results
+from subo.run_folders import check_free, check_run, make_folder, make_run
+from subo.run_paths import RunPaths
+from subo.weights import WeightsFile, digest_of_weights, noted_in, save_weights
 
-__all__ = ["SPLITS", "Run", "run_of"]
+__all__ = ["Run", "run_of"]
 
-_REPLACING = "replacing"  # in a config: files of an older run may lie beside it still
 _BUSY = (
     "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
     "it, or give another --out."
@@ -123,31 +122,12 @@ class Run(RunPaths):
         if run.path.is_dir():
             if not run.lock.is_free():
                 raise InputError(_BUSY.format(path=path))
-            run._check_free(overwrite=overwrite)
+            check_free(run, overwrite=overwrite)
         return run
-
-    def _check_free(self, *, overwrite: bool) -> None:
-        """Refuses to make a run where there is one, unless it is to be replaced, and among files that are no run's."""
-        if self.config.exists():
-            if not overwrite and not self._is_half_replaced():
-                raise InputError(
-                    f"{self.path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or "
-                    "give another --out."
-                )
-        elif foreign_files(self.path):
-            raise InputError(f"{self.path} is not empty, and what it holds is no run of subo. Give another --out.")
-        elif not overwrite and not all(map(is_left_by_a_crash, own_files(self.path))):
-            raise InputError(
-                f"{self.path} holds files of a run, and no config.json that would make it one. Add --overwrite to "
-                "replace them, or give another --out."
-            )
 
     @classmethod
     def create(cls, path: str | Path, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> "Run":
         """Makes a run directory with a config alone.
-
-        What was there is whole until the new config takes the old one's place, in one step; from then on the old run's
-        other files count nothing, whether they are removed yet or a crash came before.
 
         Args:
             path: Where.
@@ -165,36 +145,12 @@ class Run(RunPaths):
 
     def make_folder(self) -> None:
         """Makes the run's folder, where there is none."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}. Give another --out.") from error
+        make_folder(self.path)
 
     def begin(self, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
         """Makes this run in its folder, which is there, as :meth:`create` does; for its one writer."""
-        self._check_free(overwrite=overwrite)
-        try:
-            old = [file for file in own_files(self.path) if file != self.config]
-            if old or self.config.exists():
-                self.write_config({**(config or {}), _REPLACING: True})
-            for file in old:
-                remove(file)
-            if config is not None:
-                self.write_config(config)
-            else:
-                remove(self.config)
-            self.figures.mkdir(exist_ok=True)
-            self.snapshots.mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror}. Give another --out.") from error
-
-    def _is_half_replaced(self) -> bool:
-        """Whether a crash came while this run took another one's place."""
-        try:
-            config = read_json(self.config)
-        except InputError:
-            return False
-        return isinstance(config, dict) and bool(config.get(_REPLACING))
+        make_run(self, config, overwrite=overwrite)
+        self.__dict__["settings"] = counting_settings(config or {})
 
     @classmethod
     def open(cls, path: str | Path, *, finished: bool = True) -> "Run":
@@ -208,29 +164,7 @@ class Run(RunPaths):
             InputError: There is no run, or it is not finished.
         """
         run = cls(Path(path))
-        if run.path.is_file() or (str(path) in NAMES and not run.config.exists()):
-            what = "a file" if run.path.is_file() else "a data set"
-            raise InputError(
-                f"{path} is {what}, and the folder of a run is expected, as given to fit --out. Where a command takes "
-                "both, the run comes first, then the data."
-            )
-        if not run.path.is_dir():
-            raise InputError(f"there is no run folder {path}. 'subo fit DATA --out {path}' would make one.")
-        if not run.config.exists():
-            raise InputError(
-                f"{path} is not a run folder: it has no config.json. Name the folder given to --out; where a command "
-                "takes a run and data, the run comes first."
-            )
-        if run._is_half_replaced():
-            raise InputError(
-                f"the run in {path} was stopped while it took the place of an older one, and holds nothing yet. "
-                f"Start it again: subo fit DATA --out {path}"
-            )
-        if finished and not run.model.exists():
-            raise InputError(
-                f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
-                f"'subo fit --resume --out {path}'."
-            )
+        check_run(run, finished=finished)
         return run
 
     def clear_evaluations(self) -> None:
@@ -287,25 +221,16 @@ class Run(RunPaths):
         Raises:
             InputError: The file is damaged.
         """
-        if not self.metrics.exists():
-            return []
-        remedy = (
-            "The file may be cut off or damaged: 'subo fit --resume' writes it again from the checkpoint; without one, "
-            "remove the line."
-        )
-        records = []
-        try:
-            for number, line in enumerate(self.metrics.read_bytes().splitlines(), start=1):
-                where = f"{self.metrics}, line {number}, is no record of an epoch"
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise InputError(f"{where} ({error}). {remedy}") from error
-                check_record(record, EPOCH, where=where, remedy=remedy)
-                records.append(record)
-        except OSError as error:
-            raise InputError(f"cannot read {in_words(error, self.metrics)}") from error
-        return records
+        return read_lines(self.metrics)
+
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Replaces the epochs' records."""
+        write_lines(self.metrics, records)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Adds an epoch's record, whole or not at all."""
+        self._check_there()
+        append_line(self.metrics, record)
 
     def read_evaluation(self, split: str) -> dict[str, Any]:
         """What was measured on a split.
@@ -321,23 +246,6 @@ class Run(RunPaths):
             raise InputError(f"{error} {remedy}") from error
         check_record(record, EVALUATION, where=str(path), remedy=remedy)
         return record
-
-    def write_metrics(self, records: list[dict[str, Any]]) -> None:
-        """Replaces the epochs' records."""
-        write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in records))
-
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Adds an epoch's record, whole or not at all."""
-        self._check_there()
-        line = (json.dumps(record, allow_nan=False) + "\n").encode()
-        with self.metrics.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                if file.write(line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError as error:
-                file.truncate(size)
-                raise InputError(f"cannot write {in_words(error, self.metrics)}") from error
 
     def save_means(self, epoch: int, means: np.ndarray) -> None:
         """Writes posterior means of some held-out data after an epoch, for the moving picture."""
@@ -379,7 +287,6 @@ class Run(RunPaths):
                 f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with keep_weights, and by "
                 "itself where a model is small."
             )
-        _check_readable(file)
         found = WeightsFile.read(file)
         digest = found.checked(self.settings, module)
         try:
@@ -395,9 +302,7 @@ class Run(RunPaths):
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Writes all that training needs to go on."""
         self._check_there()
-        state = {**state, "run": self.settings}
-        with replacing(self.checkpoint) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
-            torch.save({**state, "sha256": digest_of(state)}, file)
+        save_checkpoint(state, self.checkpoint, self.settings)
 
     def load_checkpoint(self) -> dict[str, Any]:
         """Reads what :meth:`save_checkpoint` wrote.
@@ -405,33 +310,7 @@ class Run(RunPaths):
         Raises:
             InputError: There is none, or it cannot be read, or was changed, or belongs to other settings.
         """
-        state = self._read_checkpoint()
-        noted = state.pop("sha256", None)  # which version 0.1 did not write
-        if noted is None and notes_digests(self.settings):
-            raise undigested(self.checkpoint)
-        if noted is not None:
-            if noted != digest_of(state):
-                raise damaged(self.checkpoint)
-            check_settings(state.pop("run"), self.settings, self.checkpoint)
-        return state
-
-    def _read_checkpoint(self) -> dict[str, Any]:
-        if not self.checkpoint.exists():
-            raise InputError(
-                f"{self.path} has no checkpoint to go on from. Start again with --overwrite; checkpoints are written "
-                "every --checkpoint-minutes and when training is stopped."
-            )
-        _check_readable(self.checkpoint)
-        try:
-            saved = torch.load(self.checkpoint, weights_only=True, map_location="cpu")
-            if not isinstance(saved, dict):
-                raise TypeError(type(saved).__name__)
-            return saved
-        except Exception as error:  # what torch raises for a foreign file depends on its bytes
-            raise InputError(
-                f"{self.checkpoint} is not a readable checkpoint ({type(error).__name__}). Restore it from a "
-                "copy, or start again with --overwrite."
-            ) from error
+        return load_checkpoint(self.checkpoint, self.settings)
 
     def accept_changes(self) -> None:
         """Takes weights, checkpoint and settings as they stand for what is meant, and notes their digests.
@@ -445,8 +324,7 @@ class Run(RunPaths):
                 if file.exists():
                     WeightsFile.read(file).accept(self.settings)
             if self.checkpoint.exists():
-                state = self._read_checkpoint()
-                self.save_checkpoint({name: value for name, value in state.items() if name not in ("run", "sha256")})
+                accept_checkpoint(self.checkpoint, self.settings)
 
     def source(self) -> Path | None:
         """The file or folder that the run was fitted to, as far as it can be told."""
@@ -464,11 +342,3 @@ def run_of(path: Path) -> Run | None:
             if run.config.exists() and is_own(place.relative_to(run.path)):
                 return run
     return None
-
-
-def _check_readable(file: Path) -> None:
-    """Says why the system gives no file, which its readers tell in words of their own."""
-    try:
-        file.open("rb").close()
-    except OSError as error:
-        raise InputError(f"cannot read {in_words(error, file)}") from error

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from subo.digests import changes, digest_of, notes_digests
 from subo.errors import InputError
-from subo.files import replacing
+from subo.files import check_readable, replacing
 
 __all__ = ["WeightsFile", "check_settings", "damaged", "digest_of_weights", "noted_in", "save_weights", "undigested"]
 
@@ -38,8 +38,9 @@ class WeightsFile:
         """Reads a file, all of it in one go, so that it is of one writing even while another takes its place.
 
         Raises:
-            InputError: It is truncated or no safetensors file.
+            InputError: It cannot be opened, is truncated or no safetensors file.
         """
+        check_readable(path)
         try:
             with safetensors.safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
