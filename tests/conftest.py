@@ -57,4 +57,4 @@ def errors_of_drawn_weights(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes most of a small fit."""
-    monkeypatch.setattr("subo.experiments.draw_figures", lambda *_: None)
+    monkeypatch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)

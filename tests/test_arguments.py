@@ -200,7 +200,7 @@ def at_the_door(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return fit(*args, **options | {"on_start": stop})
 
-    monkeypatch.setattr("subo.experiments.fit", door)
+    monkeypatch.setattr("subo.fitting_runs.fit", door)
 
 
 def options_of(recipe: str) -> list[str]:

@@ -23,7 +23,8 @@ from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, Estimate, Row, compare
 from subo.evaluation.summary import measure, score
-from subo.experiments import evaluate_run, open_run, start_run
+from subo.experiments import evaluate_run, open_run
+from subo.fitting_runs import start_run
 from subo.linear_gaussian import ExactPosterior, LinearGaussian, MeanFieldPosterior
 from subo.model import VAE
 from subo.priors import StandardNormal

@@ -13,8 +13,9 @@ from command_line import run
 from subo import InputError
 from subo.checkpoints import restore
 from subo.evaluation.stages import Stage, measure_in_stages
-from subo.experiments import finish_run, open_run
+from subo.experiments import open_run
 from subo.files import read_json
+from subo.fitting_runs import finish_run
 from subo.runs import Run
 
 OLD = Path(__file__).parent / "runs-of-0.1" / "grey"
@@ -125,10 +126,11 @@ def test_what_the_system_keeps_back_is_told_so(old: Path, monkeypatch: pytest.Mo
     def denied(self: Path, *_: object) -> None:
         raise PermissionError(13, "Permission denied", str(self))
 
-    objective = open_run(old).objective
+    experiment = open_run(old)
+    kept, model = experiment.run, experiment.objective.model
     monkeypatch.setattr(Path, "open", denied)
-    for read in (Run(old).load_checkpoint, lambda: Run(old).load_weights(objective.model)):
-        with pytest.raises(InputError, match="cannot read .*: Permission denied. Change who may read"):
+    for read, name in ((kept.load_checkpoint, "checkpoint"), (lambda: kept.load_weights(model), "model")):
+        with pytest.raises(InputError, match=rf"cannot read .*{name}.*: Permission denied. Change who may read"):
             read()
 
 
@@ -162,7 +164,7 @@ def test_pictures_that_fail_cost_no_numbers(old: Path, monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subo.experiments.draw_figures", broken)
+    monkeypatch.setattr("subo.fitting_runs.draw_figures", broken)
     (old / "evaluation.json").unlink()
     finish_run(open_run(old), num_samples=2)
     assert "not all pictures could be drawn" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import torch
 
 from command_line import assert_refused, run
 from subo.data import Data, Split
-from subo.experiments import start_run
+from subo.fitting_runs import start_run
 from subo.quantisation import binarized
 from subo.settings import dequantizes
 from subo.sources import load_rows

@@ -31,7 +31,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of three epochs, which this version has written to its end."""
     out = Path(shutil.copytree(OLD, tmp_path_factory.mktemp("fitted") / "run"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        patch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
         assert run("fit", "--resume", "--out", out, "--epochs", 3, "--evaluation-samples", 5, "--quiet") == 0
     return out
 

@@ -13,7 +13,8 @@ from command_line import run
 from subo.data import Split
 from subo.evaluation.effort import Effort, affordable, seconds_a_sample
 from subo.evaluation.summary import evaluate
-from subo.experiments import evaluate_run, finish_run, open_run
+from subo.experiments import evaluate_run, open_run
+from subo.fitting_runs import finish_run
 from subo.linear_gaussian import probabilistic_pca
 
 
@@ -64,7 +65,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "digits"
     small = ["--hidden", 8, "--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 5]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        patch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
         assert run("fit", "digits", "--out", out, "--binarize", "static", "--quiet", *small) == 0
     return out
 

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("full") / "run"
     options = ["--epochs", "3", "--latent-dim", "2", "--hidden", "16", "--evaluation-samples", "20"]
     with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        patch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
         main(["fit", "digits", "--out", str(out), "--binarize", "static", *options])
     return out
 

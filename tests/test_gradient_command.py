@@ -53,7 +53,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "digits"
     settings = ["--latent-dim", 2, "--hidden", 16, "--epochs", 2, "--evaluation-samples", 10, "--binarize", "dynamic"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        patch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
         assert run("fit", "digits", "--out", out, "--quiet", *settings) == 0
     return out
 

@@ -112,7 +112,7 @@ def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
     bad = int(torch.randperm(60, generator=stream("split", 0))[-2])  # of the test data
     x[bad] = 1e30
     np.savetxt(tmp_path / "t.csv", x, delimiter=",", header="a,b,c", comments="")
-    monkeypatch.setattr("subo.experiments.draw_figures", lambda *_: None)
+    monkeypatch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
     monkeypatch.setattr(import_module("subo.evaluation.full"), "gaps", _few_steps)
     monkeypatch.setattr(import_module("subo.evaluation.annealed"), "_PILOT", (5, 5))
     out, few = tmp_path / "run", ["--num-samples", 30]

@@ -9,7 +9,7 @@ import pytest
 from command_line import assert_refused
 from subo import InputError
 from subo.commands.arguments import check_apart, check_ending
-from subo.experiments import start_run
+from subo.fitting_runs import start_run
 from subo.runs import Run
 
 DATA = {"event_shape": [2], "sizes": {"train": 8, "validation": 1, "test": 1}, "kind": "real", "binarize": "none"}

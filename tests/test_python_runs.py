@@ -25,7 +25,8 @@ from subo import (
     mlp,
 )
 from subo.data import Data
-from subo.experiments import open_run, resume_run
+from subo.experiments import open_run
+from subo.fitting_runs import resume_run
 from subo.history import Epoch
 from subo.runs import Run
 from subo.splitting import split

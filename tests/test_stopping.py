@@ -45,7 +45,7 @@ def wait_for(path: Path) -> None:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch, unchecked_shapes():
-        patch.setattr("subo.experiments.draw_figures", lambda *_: None)
+        patch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
         assert run("fit", "digits", "--out", out, *LONG) == 0
     return load_file(out / "model.safetensors")
 

@@ -16,7 +16,7 @@ _CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
 
 def fit(**given: Any) -> None:
     """Fits a model to data, measures it on held-out data and draws its pictures, all in one run folder."""
-    from subo import experiments
+    from subo import fitting_runs
 
     recipe, progress = given.get("recipe", "vae"), not given.get("quiet", False)
     groups = grouped(given, recipe)
@@ -30,14 +30,14 @@ def fit(**given: Any) -> None:
                 f"--resume takes all settings from the run folder, and {_flags(foreign)} would make another run of it. "
                 f"Only {_flags(_CHANGEABLE)} can change."
             )
-        fitted = experiments.resume_run(out, changes=groups["training"], progress=progress)
+        fitted = fitting_runs.resume_run(out, changes=groups["training"], progress=progress)
     else:
         source = given.get("data")
         if source is None or not source.strip():
             raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
         out = out or Path("runs") / (Path(source).stem or Path(source).resolve().stem)
         settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
-        fitted = experiments.start_run(
+        fitted = fitting_runs.start_run(
             source,
             out,
             recipe=recipe,
@@ -53,7 +53,7 @@ def fit(**given: Any) -> None:
     if fitted is None:  # another process of the same run
         return
     experiment, _ = fitted
-    result = experiments.finish_run(experiment, num_samples=given.get("evaluation_samples"), progress=progress)
+    result = fitting_runs.finish_run(experiment, num_samples=given.get("evaluation_samples"), progress=progress)
     if progress:
         print_evaluation(asdict(result), experiment.config, run=out)
         say(f"run:      {out}")
