@@ -18,7 +18,7 @@ from subo.progress import bar
 from subo.tables import write_table
 from subo.units import describe_log_px, is_conditional, kind_of_log_px, provenance
 
-__all__ = ["compare_runs", "is_local", "open_comparable", "save_comparison", "settings_of"]
+__all__ = ["compare_runs", "open_comparable", "save_comparison", "settings_of"]
 
 _SETTINGS = {
     "event_shape": "the shape of its data is",
@@ -141,7 +141,7 @@ def compare_runs(
     models = {}
     with shown:
         for name, experiment in experiments.items():
-            if is_local(experiment):
+            if experiment.is_local:
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
             models[name] = model_for(experiment, held_out)
         comparison = compare(
@@ -181,11 +181,6 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
     }
     means = [mean.flat() for mean in comparison.over_seeds]
     write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
-
-
-def is_local(experiment: Experiment) -> bool:
-    """Whether the run has no encoder, so that its q is fitted to every datum that is measured."""
-    return experiment.config["options"].get("inference") == "local"
 
 
 def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

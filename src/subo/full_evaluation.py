@@ -98,7 +98,7 @@ def evaluate_run_fully(
     run.check_links()
     held_out: Split = getattr(data, split)
     positions = torch.arange(len(held_out))
-    if experiment.config["options"].get("inference") == "local" and depth.max_data is not None:
+    if experiment.is_local and depth.max_data is not None:
         few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
         positions = few.sort().values
         held_out = held_out.take(positions)  # a q is fitted to these alone
@@ -265,7 +265,7 @@ class _Course:
         self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
         self.num_samples = min(1000, depth.num_samples)
         self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
-        untold = len(run.kept_epochs()) < 2 or experiment.config["options"].get("inference") == "local"
+        untold = len(run.kept_epochs()) < 2 or experiment.is_local
         told = {record["epoch"] for record in run.read_metrics()}
         self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
 

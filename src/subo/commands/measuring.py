@@ -136,7 +136,7 @@ def compare(
         experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True
     )
     config = next(iter(experiments.values())).config
-    local = [name for name, experiment in experiments.items() if comparing.is_local(experiment)]
+    local = [name for name, experiment in experiments.items() if experiment.is_local]
     print_comparison(comparison, config, local=local)
     if out is not None:
         comparing.save_comparison(out, comparison, config)
