@@ -262,13 +262,14 @@ class Run(RunPaths):
             caution: What should be known of the training that the fitted ones come from.
         """
         self._check_there()
+        digest = digest_of_weights(module.state_dict(), self.settings)
         if epoch is not None:
             self.snapshots.mkdir(exist_ok=True)
-            save_weights(module, self.weights_after(epoch), self.settings)
+            save_weights(module, self.weights_after(epoch), self.settings, digest)
             return
-        if self.digest != digest_of_weights(module.state_dict(), self.settings):
+        if self.digest != digest:
             self.clear_evaluations()
-        save_weights(module, self.model, self.settings, caution=caution)
+        save_weights(module, self.model, self.settings, digest, caution=caution)
 
     def load_weights(self, module: nn.Module, *, epoch: int | None = None) -> str:
         """Reads the fitted weights, or those after an epoch, into a module built from this run's config.

@@ -91,14 +91,24 @@ class WeightsFile:
         aliases = {name: other for name, other in self.metadata.items() if other in self.tensors}
         kept = {name: tensor.contiguous() for name, tensor in self.tensors.items() if name not in aliases}
         with replacing(self.path) as temporary:
-            caution = (self.note or {}).get("caution")
-            save_file(kept, temporary, metadata={**aliases, **_noted(self.tensors, settings, caution)})
+            digest, caution = digest_of_weights(self.tensors, settings), (self.note or {}).get("caution")
+            save_file(kept, temporary, metadata={**aliases, **_noted(settings, digest, caution)})
 
 
-def save_weights(module: nn.Module, path: Path, settings: Mapping[str, Any], *, caution: str | None = None) -> None:
-    """Writes a module's weights, and what should be known of the training that they come from."""
+def save_weights(
+    module: nn.Module, path: Path, settings: Mapping[str, Any], digest: str, *, caution: str | None = None
+) -> None:
+    """Writes a module's weights.
+
+    Args:
+        module: Whose.
+        path: Where to.
+        settings: Of the run.
+        digest: Of the weights and these settings, as :func:`digest_of_weights` gives it.
+        caution: What should be known of the training that they come from.
+    """
     with replacing(path) as temporary:
-        save_model(module, str(temporary), metadata=_noted(module.state_dict(), settings, caution))
+        save_model(module, str(temporary), metadata=_noted(settings, digest, caution))
 
 
 def digest_of_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
@@ -152,8 +162,8 @@ def _run_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "snapshots" else path.parent
 
 
-def _noted(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], caution: str | None) -> dict[str, str]:
-    note = {"settings": settings, "sha256": digest_of_weights(tensors, settings)}
+def _noted(settings: Mapping[str, Any], digest: str, caution: str | None) -> dict[str, str]:
+    note = {"settings": settings, "sha256": digest}
     if caution is not None:
         note["caution"] = caution
     return {_NOTE: json.dumps(note, sort_keys=True)}
