@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from command_line import run
 from subo import InputError
@@ -158,6 +159,14 @@ def test_a_damaged_piece_of_an_evaluation_is_measured_again_and_said(damage: Cal
     changed[-1] ^= 1  # a number among the results
     whole.write_bytes(bytes(changed))
     assert torch.equal(measure_in_stages([stage], folder=tmp_path / "p")["a"].results["value"], first)
+    told.clear()
+    save_file(load_file(whole), whole, metadata={"digest": "0" * 64})  # as an older version noted another one
+    assert torch.equal(
+        measure_in_stages([stage], folder=tmp_path / "p", notice=told.append)["a"].results["value"], first
+    )
+    assert len(told) == 1
+    assert "no SHA-256 digest" in told[0]
+    assert whole.read_bytes() == content
 
 
 def test_pictures_that_fail_cost_no_numbers(old: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

@@ -14,7 +14,16 @@ from subo.digests import changes, digest_of, notes_digests
 from subo.errors import InputError
 from subo.files import check_readable, replacing
 
-__all__ = ["WeightsFile", "check_settings", "damaged", "digest_of_weights", "noted_in", "save_weights", "undigested"]
+__all__ = [
+    "WeightsFile",
+    "check_settings",
+    "damaged",
+    "digest_of_weights",
+    "noted_in",
+    "read_tensors",
+    "save_weights",
+    "undigested",
+]
 
 _NOTE = "subo"  # one entry, since safetensors writes several in any order, and the same weights make the same file
 
@@ -42,9 +51,7 @@ class WeightsFile:
         """
         check_readable(path)
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, metadata = read_tensors(path)
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(
                 f"{path} is not a readable safetensors file ({error}). It may be truncated or not one of "
@@ -109,6 +116,17 @@ def save_weights(
     """
     with replacing(path) as temporary:
         save_model(module, str(temporary), metadata=_noted(settings, digest, caution))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file by name, and its metadata.
+
+    Raises:
+        OSError: It cannot be opened.
+        safetensors.SafetensorError: It is truncated or no safetensors file.
+    """
+    with safetensors.safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def digest_of_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from subo.data import stream
+from subo.digests import digest_of
 from subo.errors import InputError
 from subo.files import replacing, write_text
+from subo.weights import read_tensors
 
 __all__ = ["Measured", "Stage", "measure_in_stages"]
 
@@ -83,7 +85,7 @@ def measure_in_stages(
         minutes: How long at the most; a piece that has begun is finished, and at least one is made.
         seed: Of all random numbers.
         advance: Called with a stage's title and the number of data done, as they are.
-        notice: Called with a sentence for each piece that is damaged and measured again.
+        notice: Called with a sentence for each piece that is damaged, or has no digest, and is measured again.
 
     Returns:
         What is known of each stage, by name.
@@ -105,7 +107,7 @@ def measure_in_stages(
             if file is not None and file.exists():
                 kept = _read(file, rows)
                 if kept is None and notice is not None:
-                    notice(f"{file} is damaged, and is measured again")
+                    notice(f"{file} is damaged or has no SHA-256 digest, and is measured again")
             if kept is not None:
                 results: Results = kept
             elif made and minutes is not None and time.monotonic() - started >= 60 * minutes:
@@ -145,26 +147,21 @@ def _prepare(folder: Path, identity: str) -> None:
 def _write(file: Path, results: Results) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in results.items()}
     with replacing(file) as temporary:
-        save_file(tensors, temporary, metadata={"digest": _digest(tensors)})
+        save_file(tensors, temporary, metadata={"sha256": _digest_of(tensors)})
 
 
 def _read(file: Path, rows: Tensor) -> Results | None:
     """A piece's results; None where the file is not what was written."""
     try:
-        with safe_open(file, framework="pt") as opened:
-            told = (opened.metadata() or {}).get("digest")  # which older versions did not write
-            results = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (it is no dictionary)
+        results, metadata = read_tensors(file)
     except (OSError, SafetensorError, LookupError, ValueError):
         return None
     fit = all(tensor.ndim == 0 or tensor.shape[-1] == len(rows) for tensor in results.values())
-    return results if results and fit and told in (None, _digest(results)) else None
+    return results if results and fit and metadata.get("sha256") == _digest_of(results) else None
 
 
-def _digest(tensors: Results) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode() + tensor.cpu().numpy().tobytes())
-    return found.hexdigest()
+def _digest_of(results: Results) -> str:
+    return digest_of(dict(sorted(results.items())))
 
 
 def _name(stage: Stage, rows: Tensor, seed: int) -> str:
