@@ -110,12 +110,13 @@ def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: 
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     model = objective().model
-    for other, options, fact in (
+    cases: list[tuple[Objective, dict[str, Any], str]] = [
         (Objective(model, num_samples=3), {}, "objective.num_samples is 3 and was 1"),
         (Objective(model, ELBO(beta=2.0)), {}, "objective.bound"),
         (objective(), {"learning_rate": 0.1}, "training.learning_rate is 0.1 and was 0.001"),
         (objective(), {"clip": 5.0}, "training.clip is 5.0 and was null"),
-    ):
+    ]
+    for other, options, fact in cases:
         with assert_refused("begun with other settings", fact):
             fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True, **options)
     assert (tmp_path / "config.json").read_bytes() == before

@@ -76,7 +76,7 @@ def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # which gives no more bytes than it says here
                 size = sum(member.file_size for member in archive.infolist())
-                check_room(size, f"{path}, by what it says of itself,", "Use a part of it, or mend it if it is damaged.")
+                check_room(size, f"{path}, by what it says of itself,", "Use a part of it, or a whole copy.")
         else:
             _check_length(path)
         content = np.load(path, allow_pickle=False)
