@@ -95,7 +95,7 @@ class _Counted(TorchFunctionMode):
         if func in _MAKERS:
             size = getattr(kwargs.get("dtype") or torch.get_default_dtype(), "itemsize", 1)  # of Python's bool none
             self.bytes += _numel(args, kwargs) * size
-            check_room(_OF_TRAINING * self.bytes, "training the model", _MEND)
+            check_room(_OF_TRAINING * self.bytes, "training the model", _MEND, free=self.free)
         if not self.numbers and func in _FILLERS:
             return args[0]
         if not self.numbers and func in (torch.rand, torch.randn):
