@@ -71,6 +71,9 @@ def test_a_range_is_stated_of_what_exists():
     names = {name for _, name in numbers()}
     elsewhere = {"calibration_data", "gap_steps", "gradient", "kl_warmup", "max_steps", "model_steps", "objective"}
     elsewhere |= {"n_samples", "warmup", "window"}
+    elsewhere |= {"elbo_samples", "leapfrog_steps", "step_samples"}  # of what measures a fitted model
+    elsewhere |= {"columns", "kl_weight", "mean", "rows", "weight"}  # of methods
+    elsewhere |= {"examples", "pseudo_inputs", "start"}  # of tensors
     assert {name.split(".")[-1] for name in LIMITS} <= names | elsewhere
 
 
@@ -367,10 +370,52 @@ def test_other_wrong_arguments_are_refused():
     for make, fact in (
         (lambda: untyped.fit(objective, ROWS[:, 0], epochs=1), "describes data of shape (5,)"),
         (lambda: untyped.fit(objective, ROWS, epochs=1, fabric="x"), "fabric must be a lightning_fabric.Fabric"),
-        (lambda: vae((5,), likelihood="gaussian", examples=ROWS[:0]), "examples are data, (N, 5), at least one"),
+        (lambda: vae((5,), likelihood="gaussian", examples=ROWS[:0]), "examples must be a dense tensor"),
         (lambda: untyped.Stack(3), "networks must be a Module, not 3"),
         (lambda: untyped.Gaussian((2,), unit=torch.zeros(2)), "unit must be positive everywhere"),
         (lambda: Schedule(warmup=-1), "warmup must be at least 0, not -1"),
+    ):
+        with assert_refused(fact):
+            make()
+
+
+@unchecked_shapes()
+def test_what_a_step_calls_is_checked_where_it_fails():
+    untyped: Any = subo.Objective(PCA)
+    for make, fact in (
+        (lambda: untyped(ROWS.numpy()), "x must be a dense tensor (B ...) of real numbers"),
+        (lambda: untyped(ROWS, {"label": 3}), "context must be a dict"),
+        (lambda: untyped.model.draw(ROWS, num_samples=2.5), "Fractions are not rounded"),
+        (lambda: untyped.model.log_joint(ROWS, torch.zeros(2)), "latents are (K, B, ...)"),
+        (lambda: untyped.model.log_joint(ROWS, torch.zeros(1, 20, 2).double()), "z of float64"),
+    ):
+        with assert_refused(fact):
+            make()
+
+
+def test_an_error_of_a_users_own_passes_as_it_is():
+    def bound(draw: subo.Draw) -> torch.Tensor:
+        raise RuntimeError("my own")
+
+    with pytest.raises(RuntimeError, match="my own"):
+        subo.Objective(PCA, bound)(ROWS)
+
+
+def test_a_name_that_is_no_parameter_is_told_the_nearest():
+    untyped: Any = subo
+    with pytest.raises(TypeError, match="fit has no parameter epoch: did you mean epochs?"):
+        untyped.fit(subo.Objective(PCA), ROWS, epoch=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        untyped.Gaussian((2,), colour=1)
+
+
+@unchecked_shapes()
+def test_all_numbers_of_a_tensor_are_in_its_range():
+    for make, fact in (
+        (lambda: subo.Gaussian((2,), center=torch.tensor([0, math.nan])), "center must be finite everywhere"),
+        (lambda: subo.Gaussian((2,), unit=torch.tensor([1.0, -2.0])), "It holds -2."),
+        (lambda: subo.Poisson((5,)).params_of_mean(ROWS * math.inf), "mean must be finite everywhere"),
+        (lambda: subo.LinearGaussianStateSpace(2, 2).log_px(torch.full((1, 3, 2), math.nan)), "sequence 1 of 1 holds"),
     ):
         with assert_refused(fact):
             make()

@@ -289,9 +289,9 @@ def test_what_has_no_gaps_is_refused():
     local = VAE(model.prior, model.likelihood, Local(Gaussian((d,)), 3))
     with pytest.raises(InputError, match="nothing is amortized"):
         gaps(local, x, {"index": torch.arange(3)})
-    with pytest.raises(InputError, match="no data"):
+    with pytest.raises(InputError, match="It holds no numbers"):
         gaps(model, x[:0])
-    with pytest.raises(InputError, match="at least 1: got 0, 1000, 5000"):
+    with pytest.raises(InputError, match="num_samples must be at least 1, not 0"):
         gaps(model, x, num_samples=0)
     with pytest.raises(InputError, match=r"events of shape \(2,\)"):
         gaps(model, x, richer=CouplingFlow((2,)), annealed=False, steps=1)

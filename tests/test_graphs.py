@@ -298,7 +298,7 @@ def test_circles_and_unknown_parents_are_refused_by_name():
         Joint(a=lambda missing: missing)()
     with pytest.raises(InputError, match="at least one node"):
         Joint()
-    with pytest.raises(InputError, match="node 'a' is a int"):
+    with pytest.raises(InputError, match="node 'a' is 3, and a node is a module"):
         Joint(a=3)
     with pytest.raises(InputError, match="node 'a' names no parent"):
         Joint(a=lambda **anything: anything)

@@ -257,7 +257,7 @@ def test_what_cannot_be_estimated_is_refused(estimator):
         estimator(model, torch.zeros(3, 5).double(), num_samples=0)
     with pytest.raises(InputError, match="max_rows must be at least 1, not 0"):
         estimator(model, torch.zeros(3, 5).double(), max_rows=0)
-    with pytest.raises(InputError, match="there are no data"):
+    with pytest.raises(InputError, match="It holds no numbers"):
         estimator(model, torch.zeros(0, 5).double())
 
 

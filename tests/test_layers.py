@@ -14,6 +14,7 @@ CORE = [
     "errors",
     "locks",
     "limits",
+    "descriptions",
     "arguments",
     "files",
     "randomness",

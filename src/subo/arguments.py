@@ -1,28 +1,29 @@
 """Arguments are checked at the door: their kind by the annotation, their range by :mod:`subo.limits`.
 
 The same check serves the functions of the library, whose messages name parameters, and the command line, whose
-messages name flags. It is for constructors and for functions that begin some work, and not for what a step of training
-calls.
+messages name flags. It is for constructors and for functions that begin some work. What a step of training calls is
+checked only once it has failed.
 """
 
 import inspect
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import lru_cache, wraps
-from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Annotated, Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from subo.descriptions import described, expected, shape_of
 from subo.errors import InputError
 from subo.limits import Limit, is_number, limit_of
 
-__all__ = ["accepted", "check_fields", "checked_arguments", "checked_settings"]
+__all__ = ["accepted", "check_fields", "checked_arguments", "checked_on_failure", "checked_settings"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,24 +58,81 @@ def checked_arguments(function: Callable[P, T]) -> Callable[P, T]:
         subo.errors.InputError: dim must be a whole number, at least 1, not 2.5. Fractions are not rounded.
     """
     signature, owner = inspect.signature(function), owner_of(function)
-    parameters = signature.parameters
 
     @wraps(function)
     def door(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            bound = signature.bind(*args, **kwargs)
-        except TypeError:
-            return function(*args, **kwargs)  # whose own message names it
-        bound.arguments.update(checked_settings(parameters, bound.arguments, owner=owner))
+        bound = _bound(signature, owner, args, kwargs)
+        if bound is None:
+            return function(*args, **kwargs)  # whose own message names what is missing
         return function(*bound.args, **bound.kwargs)
 
     return door
 
 
+def checked_on_failure(function: Callable[P, T]) -> Callable[P, T]:
+    """Checks a function's arguments once it has failed, which costs next to nothing where it does not.
+
+    For what a step of training calls, and people may, too. What is wrong and does not fail passes.
+
+    Args:
+        function: A method with annotations.
+
+    Example:
+        >>> @checked_on_failure
+        ... def double(values: Tensor) -> Tensor:
+        ...     return 2 * values.flatten()
+        >>> double(None)
+        Traceback (most recent call last):
+        ...
+        subo.errors.InputError: values must be a dense tensor of real numbers, not None
+    """
+    signature, owner = inspect.signature(function), owner_of(function)
+
+    @wraps(function)
+    def watched(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:
+            try:
+                _bound(signature, owner, args, kwargs)
+            except (InputError, TypeError) as refusal:
+                raise refusal from error
+            raise
+
+    return watched
+
+
+def _bound(
+    signature: inspect.Signature, owner: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> inspect.BoundArguments | None:
+    """A call's arguments, as they are taken; None where some are missing, or too many.
+
+    Raises:
+        InputError: One makes no sense.
+        TypeError: There is no parameter of a name, and one of nearly this name.
+    """
+    parameters = signature.parameters
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError:
+        for name in kwargs:
+            if name not in parameters and (near := get_close_matches(name, parameters, 1)):
+                raise TypeError(f"{owner} has no parameter {name}: did you mean {near[0]}?") from None
+        return None
+    bound.arguments.update(checked_settings(parameters, bound.arguments, owner=owner))
+    return bound
+
+
 def owner_of(function: Callable[..., Any]) -> str:
-    """The name under which a function's parameters may have ranges of their own: its class's, of an ``__init__``."""
-    *_, outer, name = ["", *function.__qualname__.split(".")]
-    return outer if name == "__init__" else name
+    """The name under which a function's parameters may have ranges of their own: its class's, of an ``__init__``.
+
+    Example:
+        >>> owner_of(Limit.__init__), owner_of(Limit.holds)
+        ('Limit', 'Limit.holds')
+    """
+    return function.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
 
 
 def check_fields(record: Any) -> None:
@@ -146,10 +204,10 @@ def accepted(name: str, value: Any, kind: Any, owner: str = "", *, flag: bool = 
         return _taken(value, kind, limit)
     except _Refused as refusal:
         shown = "--" + name.replace("_", "-") if flag else name
-        came = str(value) if flag else _came(value)
+        came = str(value) if flag else described(value)
         cause = f". {refusal}" if str(refusal) else ""
-        expected = refusal.expected or _expected(kind, limit, flag)
-        raise InputError(f"{shown} must be {expected}, not {came}{cause}") from None
+        wanted = refusal.expected or expected(kind, limit, flag=flag)
+        raise InputError(f"{shown} must be {wanted}, not {came}{cause}") from None
 
 
 def _taken(value: Any, kind: Any, limit: Limit) -> Any:
@@ -170,10 +228,18 @@ def _taken(value: Any, kind: Any, limit: Limit) -> Any:
         raise _Refused
     if origin in (tuple, Sequence) and members[0] in (int, float):
         return _several(value, members, limit)
-    if origin is Mapping and members[0] is str and isinstance(value, Mapping):
+    if origin in (Mapping, dict) and isinstance(value, origin):
         return {key: _taken(one, members[1], limit) for key, one in value.items()}
+    if origin is Sequence and isinstance(value, Sequence):
+        if isinstance(value, str):
+            raise _Refused(f"Of a single one write ({value!r},).")
+        for one in value:
+            _taken(one, members[0], limit)
+        return value
     if kind is Tensor or hasattr(kind, "array_type"):
-        return _tensor(value, kind)
+        return _tensor(value, kind, limit)
+    if origin is Iterable and isinstance(value, Tensor):
+        raise _Refused("Of a single one write [x].")
     if not _fits(value, origin or kind):
         raise _Refused(limit.hint)
     return value
@@ -244,7 +310,7 @@ def _several(value: Any, kinds: Sequence[Any], limit: Limit) -> tuple[Any, ...]:
         raise _Refused(str(refusal), refusal.expected and f"numbers, each {refusal.expected}") from None
 
 
-def _tensor(value: Any, kind: Any) -> Tensor:
+def _tensor(value: Any, kind: Any, limit: Limit) -> Tensor:
     if isinstance(value, np.ndarray | list | tuple):
         turned = isinstance(value, np.ndarray) and min((0, *value.strides)) < 0  # as by [::-1], which torch has not
         raise _Refused(f"torch.as_tensor{'(array.copy())' if turned else ''} makes a tensor of it.")
@@ -254,61 +320,17 @@ def _tensor(value: Any, kind: Any) -> Tensor:
         raise _Refused("Make it dense: x.to_dense().")
     if value.is_meta:
         raise _Refused("It is on the device meta, and holds no numbers.")
-    if value.ndim == 0 and getattr(kind, "dim_str", "").strip():
+    if value.ndim == 0 and shape_of(kind):
         raise _Refused("Of a single one write x[None].")
     if value.is_complex():
         raise _Refused("Give its real and its imaginary part side by side, torch.view_as_real(x).flatten(-2).")
-    if "float32" in getattr(kind, "dtypes", ()) and not value.is_floating_point():
+    if value.numel() == 0:
+        raise _Refused("It holds no numbers.")
+    dtypes = getattr(kind, "dtypes", ())  # of Shaped no sequence, for it takes any
+    if isinstance(dtypes, Sequence) and "float32" in dtypes and not value.is_floating_point():
         raise _Refused("Give real numbers, such as x.float().")
+    if limit is not _PLAIN and value.is_floating_point():
+        for end in (end.item() for end in value.detach().aminmax()):
+            if not limit.holds(end):
+                raise _Refused(f"It holds {end:g}.", f"{limit.side(end)} everywhere")
     return value
-
-
-def _expected(kind: Any, limit: Limit, flag: bool = False) -> str:
-    """What a value should be, in words."""
-    origin, members = get_origin(kind), get_args(kind)
-    if kind in (int, float):
-        number = "a whole number" if kind is int else "a number"
-        return f"a {limit} number" if str(limit) == "positive" else ", ".join(filter(None, (number, str(limit))))
-    if kind is bool:
-        return "True or False"
-    if kind in (None, NoneType):
-        return "None"
-    if origin is Annotated:
-        return _expected(members[0], limit, flag)
-    if origin in (Union, UnionType):
-        given = [member for member in members if member is not NoneType or not flag]
-        return " or ".join(_expected(member, limit, flag) for member in given)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, members))}"
-    if origin in (tuple, Sequence) and members and members[0] in (int, float):
-        several = "whole numbers" if members[0] is int else "two numbers"
-        return ", ".join(filter(None, (several, str(limit), "such as 200,200" if flag else "")))
-    if kind is Tensor or hasattr(kind, "array_type"):
-        shape = getattr(kind, "dim_str", "").strip()
-        return f"a dense tensor{f' ({shape})' if shape else ''} of real numbers"
-    if kind is Path:
-        return "a path"
-    if kind is str:
-        return "text"
-    if origin is Mapping:
-        return f"a dict of {_expected(members[1], limit, flag)} by name"
-    name = getattr(origin or kind, "__name__", str(kind))
-    return "a function" if name == "Callable" else f"{'an' if name[0] in 'AEIO' else 'a'} {name}"
-
-
-def _came(value: Any) -> str:
-    """What a value is, in a few words."""
-    if isinstance(value, Tensor):
-        what = "complex " if value.is_complex() else "" if value.layout is torch.strided else "sparse "
-        return f"a {what}tensor of {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"an array of {value.dtype} and shape {value.shape}"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | str | complex | Path):
-        return repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
-    if isinstance(value, tuple | list | dict | set):
-        return repr(value) if len(repr(value)) < 60 else f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"

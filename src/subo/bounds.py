@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.arguments import check_fields
+from subo.arguments import check_fields, checked_on_failure
 from subo.errors import InputError
 from subo.model import Draw, sum_layers
 
@@ -54,6 +54,7 @@ class ELBO:
     def __post_init__(self):
         check_fields(self)
 
+    @checked_on_failure
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         rates = [factor.rate(closed_form=self.closed_form_kl) for factor in draw.factors]
         if self.free_bits > 0:
@@ -61,6 +62,7 @@ class ELBO:
         rate = sum_layers(rates)
         return draw.expected_log_likelihood - (rate if self.beta == 1 else self.beta * rate)
 
+    @checked_on_failure
     def tempered(self, weight: float) -> "ELBO":
         """The same with its KL's weight multiplied: a step of KL warm-up (Sonderby et al., 2016)."""
         return replace(self, beta=self.beta * weight)
@@ -77,6 +79,7 @@ class IWAE:
     ``1/K sum_k w_k`` is unbiased for p(x), so Jensen gives a bound, and one that rises with K to log p(x).
     """
 
+    @checked_on_failure
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         return log_mean_exp(draw.log_weight, 0)
 
@@ -108,6 +111,7 @@ class Renyi:
     def __post_init__(self):
         check_fields(self)
 
+    @checked_on_failure
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         log_weight, power = draw.log_weight, 1 - self.alpha
         if power == 0:
@@ -145,6 +149,7 @@ class MIWAE:
                 f"MIWAE takes either groups or inner, at least 1: got groups={self.groups}, inner={self.inner}"
             )
 
+    @checked_on_failure
     def __call__(self, draw: Draw) -> Float[Tensor, " B"]:
         log_weight = draw.log_weight
         num_samples = log_weight.shape[0]

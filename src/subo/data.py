@@ -223,10 +223,9 @@ def as_split(data: Any) -> Split:
     if isinstance(data, Split):
         return data
     if isinstance(data, Tensor):
-        data = accepted("data", data, Tensor)
         if data.ndim == 0 or len(data) == 0:
             raise InputError(f"data are rows, (N, ...), at least one, and a tensor of shape {tuple(data.shape)} came")
-        return Split(data)
+        return Split(accepted("data", data, Tensor))
     mend = {
         "Data": "name the part: data.test",
         "ndarray": "torch.from_numpy(x).float()",

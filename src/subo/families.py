@@ -99,7 +99,8 @@ class Bernoulli(nn.Module):
         (logits,) = fields(params, self.event_shape, 1)
         return BernoulliDistribution(logits, len(self.event_shape))
 
-    def params_of_mean(self, mean: Tensor) -> Tensor:
+    @checked_arguments
+    def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
         """The parameters of the distribution with this mean, in (0, 1)."""
         return torch.logit(mean)
 
@@ -130,7 +131,8 @@ class ContinuousBernoulli(nn.Module):
             logits = (self.min_scale * logits).tanh() / self.min_scale
         return independent(ContinuousBernoulliDistribution(logits, validate_args=False), self.event_shape)
 
-    def params_of_mean(self, mean: Tensor) -> Tensor:
+    @checked_arguments
+    def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
         """The parameters of the distribution with this mean, in (0, 1), or, nearer to an end, of one near the floor."""
         logits = ContinuousBernoulliDistribution.logits_of_mean(mean)
         if self.min_scale is None:
@@ -227,6 +229,7 @@ class Poisson(nn.Module):
         (log_rate,) = fields(params, self.event_shape, 1)
         return independent(PoissonDistribution(log_rate), self.event_shape)
 
-    def params_of_mean(self, mean: Tensor) -> Tensor:
+    @checked_arguments
+    def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
         """The parameters of the distribution with this mean, which is positive."""
         return mean.log()

@@ -15,6 +15,7 @@ from torch.distributions import Distribution, constraints, kl_divergence, regist
 
 from subo import parts
 from subo.arguments import checked_arguments
+from subo.descriptions import described
 from subo.errors import InputError
 from subo.families import Family
 from subo.model import Factor, sum_layers
@@ -91,9 +92,9 @@ class Joint(nn.Module):
         if not nodes:
             raise InputError("a graph needs at least one node: Joint(z=StandardNormal(2))")
         for name, node in nodes.items():
-            if not callable(node):
+            if not callable(node) or isinstance(node, type):
                 raise InputError(
-                    f"node '{name}' is a {type(node).__name__}, and a node is a module that returns a Distribution"
+                    f"node '{name}' is {described(node)}, and a node is a module that returns a Distribution"
                 )
         self.modules_of = nn.ModuleDict({name: node for name, node in nodes.items() if isinstance(node, nn.Module)})
         self._functions = {name: node for name, node in nodes.items() if not isinstance(node, nn.Module)}

@@ -12,13 +12,13 @@ from jaxtyping import Bool, Float, Integer, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
-from subo.arguments import checked_arguments
+from subo.arguments import checked_arguments, checked_on_failure
 from subo.distributions import Categorical
 from subo.errors import InputError
 from subo.families import Family
 from subo.markov import Markov, MarkovDistribution
 from subo.model import VAE, Draw
-from subo.steps import Emission, check_mask, masked
+from subo.steps import Emission, check_mask, check_observed, masked
 from subo.typing import Context, Latent, Path
 
 __all__ = ["HiddenMarkov", "HiddenMarkovPosterior", "StateTable"]
@@ -131,8 +131,6 @@ class HiddenMarkov(nn.Module):
         self, num_states: int, family: Family, *, posterior: nn.Module | None = None, length: int | None = None
     ):
         super().__init__()
-        if num_states < 1:
-            raise InputError(f"a hidden Markov model has at least one state, not {num_states}")
         self.prior = Markov(StateTable(num_states), StateTable(num_states, num_states), length=length)
         self.likelihood = Emission(family, nn.Embedding(num_states, family.num_params))
         self.posterior = HiddenMarkovPosterior(self.prior, self.likelihood) if posterior is None else posterior
@@ -144,17 +142,20 @@ class HiddenMarkov(nn.Module):
 
     # Exact answers
 
+    @checked_arguments
     def log_px(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
         """The exact evidence, in nats; differentiable in the parameters."""
         exact = self.exact
-        return (exact.initial + exact.future(self._checked(x), mask)[:, 0]).logsumexp(-1)
+        return (exact.initial + exact.future(self._observed(x, mask), mask)[:, 0]).logsumexp(-1)
 
+    @checked_arguments
     def posterior_marginals(
         self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B T S"]:
         """``p(z_t = s | x)``, 0 at padded steps; differentiable."""
         return self._marginals(x, mask)[0]
 
+    @checked_arguments
     def pairwise_marginals(
         self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None
     ) -> Float[Tensor, "B U S S"]:
@@ -164,7 +165,7 @@ class HiddenMarkov(nn.Module):
     def _marginals(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """The exact posterior's chain, run forward: ``p(z_{t+1}|x) = sum_s p(z_t = s | x) q(z_{t+1} | s, x)``."""
         exact = self.exact
-        future = exact.future(self._checked(x), mask)
+        future = exact.future(self._observed(x, mask), mask)
         steps = (exact.transition + future[:, 1:].unsqueeze(2)).softmax(-1)
         singles, pairs = [(exact.initial + future[:, 0]).softmax(-1)], []
         for t in range(x.shape[1] - 1):
@@ -176,6 +177,7 @@ class HiddenMarkov(nn.Module):
             masked(pairwise, None if mask is None else mask[:, 1:], event_dims=2),
         )
 
+    @checked_arguments
     def most_likely_path(
         self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None
     ) -> tuple[Integer[Tensor, "B T"], Float[Tensor, " B"]]:
@@ -185,7 +187,7 @@ class HiddenMarkov(nn.Module):
             The path, 0 at padded steps, and its log joint density, differentiable in the parameters.
         """
         exact = self.exact
-        emitted = exact.emitted(self._checked(x), mask)
+        emitted = exact.emitted(self._observed(x, mask), mask)
         transition, best = exact.transition, exact.initial + emitted[:, 0]
         stay = torch.arange(best.shape[1], device=x.device).expand_as(best)
         pointers = []
@@ -203,26 +205,35 @@ class HiddenMarkov(nn.Module):
             path.append(before.gather(1, path[-1].unsqueeze(1)).squeeze(1))
         return masked(torch.stack(path[::-1], 1), mask), log_joint
 
+    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        check_observed(self._checked(x), mask)
+        return x
+
     # As a latent-variable model
 
+    @checked_on_failure
     def draw(
         self, x: Shaped[Tensor, "B T ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = False
     ) -> Draw:
         """K paths of states a sequence, ``(K, B, T)`` integers, with their densities; see :meth:`subo.VAE.draw`."""
         return self._vae.draw(x, self._with_mask(x, context), num_samples=num_samples, path=path)
 
+    @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(z)`` of given paths ``(K, B, T)``."""
         return self._vae.log_prior(z, context)
 
+    @checked_on_failure
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(x, z)`` of given paths ``(K, B, T)``."""
         return self._vae.log_joint(x, z, self._with_mask(x, context))
 
+    @checked_arguments
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
         """Paths of the prior, and the observations' distribution at each of them; as long as the mask, or `length`."""
         return self._vae.sample(num_samples, context)
 
+    @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """The observations' distribution at given paths ``(N, T)``."""
         return self._vae.decode(z, context)

@@ -120,25 +120,6 @@ def infer(
         >>> fitted.q.mean.shape, bool((fitted.bound >= fitted.trace[0] - 1).all())
         (torch.Size([3, 2]), True)
     """
-    for name, count in (
-        ("steps", steps),
-        ("num_samples", num_samples),
-        ("patience", patience),
-        ("batch_size", batch_size),
-    ):
-        if count < 1:
-            raise InputError(f"{name} must be at least 1, not {count}")
-    if not learning_rate > 0 or tolerance < 0:
-        raise InputError(
-            f"the learning rate must be positive and tolerance not negative: got {learning_rate} and {tolerance}"
-        )
-    if not isinstance(x, Tensor):
-        raise InputError(
-            f"infer takes data as a tensor, (N, ...), and got {type(x).__name__}: torch.as_tensor(array), or "
-            "split.read(torch.arange(len(split)))[0]"
-        )
-    if len(x) == 0:
-        raise InputError("there are no data to infer the latents of")
     contexts.check_rows(context, len(x))
     family = family or _family(model)
     if isinstance(start, Tensor) and start.shape != (len(x), family.num_params):

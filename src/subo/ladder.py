@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo import context as contexts
 from subo import parts
-from subo.arguments import checked_arguments
+from subo.arguments import checked_arguments, checked_on_failure
 from subo.blocks import Block
 from subo.errors import InputError
 from subo.graphs import Unfolded
@@ -73,7 +73,9 @@ class Ladder(nn.Module):
     likelihood: Any
 
     @checked_arguments
-    def __init__(self, blocks: Sequence[Block], bottom_up: nn.Module, likelihood: nn.Module, *, start: Tensor):
+    def __init__(
+        self, blocks: Sequence[Block], bottom_up: nn.Module, likelihood: nn.Module, *, start: Float[Tensor, "..."]
+    ):
         super().__init__()
         if not blocks:
             raise InputError("a ladder needs at least one block: Ladder([Block(prior, posterior, update)], ...)")
@@ -93,6 +95,7 @@ class Ladder(nn.Module):
         blocks: Any = self.blocks
         return nn.ModuleList([self.bottom_up, *(block.posterior for block in blocks)])
 
+    @checked_on_failure
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
@@ -127,15 +130,18 @@ class Ladder(nn.Module):
         q = LadderPosterior(self, features, has_rsample=all(factor.q.has_rsample for factor in factors))
         return Draw(leaves, q, tuple(factors), lambda: self._log_likelihood(x, h, num_samples, context))
 
+    @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
         return self._densities(z)[0]
 
-    def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
+    @checked_on_failure
+    def log_joint(self, x: Shaped[Tensor, "B ..."], z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(x, z)`` of given latents, leaves ``(K, B, *event)``, by one pass down."""
         log_prior, h = self._densities(z)
         return log_prior + self._log_likelihood(x, h, len(log_prior), context)
 
+    @checked_arguments
     def sample(
         self, num_samples: int, context: Context | None = None, *, fixed: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], Distribution]:
@@ -171,6 +177,7 @@ class Ladder(nn.Module):
         h = self.descend(choose)
         return z, _checked(self._decoded(h, context), "the likelihood", num_samples)
 
+    @checked_arguments
     @torch.no_grad()
     def sample_below(self, rows: int, columns: int) -> Float[Tensor, "L rows columns ..."]:
         """What each layer decides: means of p(x|z), where a row shares all layers above one, and draws the others anew.
@@ -191,6 +198,7 @@ class Ladder(nn.Module):
             held[name] = z[name][::columns]
         return torch.stack(squares)
 
+    @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
         leaves = self._layers(z)

@@ -1,7 +1,8 @@
 """In which range each number that people give makes sense: one table, for the command line as for Python.
 
 A parameter is looked up by its name; where a name means something else in one function or class, by both
-(``Renyi.alpha``). An upper end is where a number can only be a slip: what a machine can hold is another question, which
+(``Renyi.alpha``, ``sample.num_samples``). Of a tensor the range is that of all its
+numbers. An upper end is where a number can only be a slip: what a machine can hold is another question, which
 :mod:`subo.room` asks. Whether a number is whole is told by the parameter's annotation; :mod:`subo.arguments` reads
 both.
 """
@@ -73,9 +74,9 @@ _SHARE = Limit(0, 1, below=True)  # 1 itself would leave nothing
 _WIDTH = _from(1, 1_000_000)
 _SIZE = _from(1, 1_000_000_000)
 _COUNT = _from(1, 1_000_000)
-_SAMPLES = _from(
-    1, 10_000_000, too_many="The error falls with the root of their number: a thousand are usually enough."
-)
+_ENOUGH = "The error falls with the root of their number: a thousand are usually enough."
+_SAMPLES = _from(1, 10_000_000, too_many=_ENOUGH)
+_CHAINS = _from(2, 100_000, "One chain knows nothing of its error.")
 _WEIGHT = _from(0, 1_000_000)
 _MINUTES = Limit(0, 1_000_000, above=True, too_many="Without a limit leave it out.")
 _EPOCHS = _from(1, 10_000_000, too_many="To train for as long as there is time, give minutes.")
@@ -92,6 +93,7 @@ LIMITS: dict[str, Limit] = {
     "dim": _SIZE,
     "dropout": _SHARE,
     "event_shape": _SIZE,
+    "examples": Limit(),
     "flow_hidden": _WIDTH,
     "flow_transforms": _LAYERS,
     "hidden": _WIDTH,
@@ -103,6 +105,7 @@ LIMITS: dict[str, Limit] = {
     "latent_dims": _WIDTH,
     "length": _SIZE,
     "limits": Limit(),
+    "mean": Limit(),
     "min_scale": Limit(0, 1, above=True, below=True, hint="Without a floor densities are unbounded."),
     "num_classes": _from(2, 1_000_000),
     "num_data": _SIZE,
@@ -113,7 +116,9 @@ LIMITS: dict[str, Limit] = {
     "prior_components": _COUNT,
     "reader_hidden": _WIDTH,
     "scale": Limit(0, above=True, hint="Or learned: shared, per-dimension, network."),
+    "pseudo_inputs": Limit(),
     "spread": _from(0),
+    "start": Limit(),
     "transforms": _LAYERS,
     "transition_hidden": _WIDTH,
     "unit": _POSITIVE,
@@ -131,6 +136,8 @@ LIMITS: dict[str, Limit] = {
     "refinement_rate": _POSITIVE,
     "refinement_steps": _from(1, 100_000),
     "temperature": _POSITIVE,
+    "weight": _WEIGHT,
+    "kl_weight": _WEIGHT,
     # Training
     "batch_size": _SIZE,
     "checkpoint_minutes": _from(0, 1_000_000),
@@ -157,16 +164,29 @@ LIMITS: dict[str, Limit] = {
     "window": _COUNT,
     # What is asked of a fitted model
     "calibration_data": _from(100, 10_000_000),
-    "chains": _from(2, 100_000),
+    "bdmc.num_data": _from(2, 1_000_000_000, "One datum gives no standard error."),
+    "bdmc.num_samples": Limit(
+        2, 10_000_000, hint="One sample in the upper bound is that of which the datum was drawn.", too_many=_ENOUGH
+    ),
+    "chains": _from(1, 100_000),
+    "evaluate.chains": _CHAINS,
+    "gaps.chains": _CHAINS,
+    "columns": _COUNT,
     "coverage": Limit(0, 1, above=True, below=True),
     "draws": _from(10, 1_000_000, "A variance takes 10 draws at least."),
     "evaluation_samples": _SAMPLES,
+    "elbo_samples": _SAMPLES,
     "gap_steps": _COUNT,
     "intensive_data": _from(2, 10_000_000),
+    "leapfrog_steps": _COUNT,
     "max_data": _from(2, 1_000_000_000, "One datum gives no standard error."),
     "max_rows": _SIZE,
     "n_samples": _SIZE,
     "num": _SIZE,
+    "random_state": _from(0, 2**32 - 1),
+    "rows": _COUNT,
+    "sample.num_samples": _SIZE,
+    "step_samples": _SAMPLES,
     "temperatures": _COUNT,
     "tolerance": _from(0),
 }
@@ -177,13 +197,13 @@ def limit_of(name: str, owner: str = "") -> Limit | None:
 
     Args:
         name: The parameter.
-        owner: The function or class.
+        owner: The function or class; of a method ``class.method``.
 
     Example:
         >>> str(limit_of("dropout")), limit_of("alpha").holds(float("inf")), limit_of("alpha", "Renyi").infinite
         ('at least 0 and below 1', False, True)
     """
-    return LIMITS.get(f"{owner}.{name}") or LIMITS.get(name)
+    return LIMITS.get(f"{owner}.{name}") or LIMITS.get(f"{owner.rpartition('.')[2]}.{name}") or LIMITS.get(name)
 
 
 def is_number(text: str) -> bool:

@@ -86,7 +86,7 @@ class _LocationScale(nn.Module):
         self.count = 1 + self.scale.from_network
         self.plain = center is None and unit is None
         self.register_buffer("center", None if center is None else _number(center))
-        self.register_buffer("unit", None if unit is None else _unit(unit))
+        self.register_buffer("unit", None if unit is None else _number(unit))
 
     def of(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale, ``(N, *event)``; a plain method: a module's call costs as much as all that it does."""
@@ -106,13 +106,6 @@ class _LocationScale(nn.Module):
 
 def _number(value: float | Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.get_default_dtype()).clone()
-
-
-def _unit(value: float | Tensor) -> Tensor:
-    unit = _number(value)
-    if not bool((unit > 0).all()):
-        raise InputError(f"unit must be positive everywhere, and its smallest is {unit.min():g}: a density has a width")
-    return unit
 
 
 class Gaussian(nn.Module):

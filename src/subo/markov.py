@@ -12,7 +12,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo import parts
-from subo.arguments import checked_arguments
+from subo.arguments import checked_arguments, checked_on_failure
 from subo.errors import InputError
 from subo.model import Factor, divergence
 from subo.steps import check_mask, masked
@@ -49,6 +49,7 @@ class MarkovDistribution(Distribution):
 
     arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
 
+    @checked_on_failure
     def __init__(
         self,
         first: Distribution,

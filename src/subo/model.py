@@ -5,12 +5,14 @@ from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
 from subo import context as contexts
 from subo import parts
+from subo.arguments import checked_arguments, checked_on_failure
+from subo.descriptions import described
 from subo.errors import InputError
 from subo.sampling import decoded_at_a_time, folded_samples, log_prob_of_samples, some_at_a_time
 from subo.typing import Context, Latent, Path, leaves, map_latent
@@ -208,15 +210,16 @@ class VAE(nn.Module):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
         super().__init__()
         for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
-            if not callable(part):
+            if not callable(part) or isinstance(part, type):
                 raise InputError(
-                    f"as {name} came {type(part).__name__}; expected a module whose call returns a Distribution, such "
+                    f"as {name} came {described(part)}; expected a module whose call returns a Distribution, such "
                     "as StandardNormal(2), or an nn.Module of your own that makes the distribution in its forward"
                 )
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
 
+    @checked_on_failure
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
@@ -243,12 +246,14 @@ class VAE(nn.Module):
         factors = (Factor(q, p, z, log_posterior=log_posterior),) if split is None else split(p, z)
         return Draw(z, q, factors, lambda: self._log_likelihood(x, rows, num_samples, context))
 
+    @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
         prior: Any = parts.call("prior", self.prior, {}, context)
         return prior.log_prob(z)
 
-    def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
+    @checked_on_failure
+    def log_joint(self, x: Shaped[Tensor, "B ..."], z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(x, z) = log p(z) + log p(x|z)`` of given latents.
 
         Args:
@@ -256,11 +261,17 @@ class VAE(nn.Module):
             z: Latents, leaves ``(K, B, *event)``.
             context: What is known beside x.
         """
+        if any(leaf.ndim < 2 for leaf in leaves(z)):
+            shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves(z))
+            raise InputError(
+                f"latents are (K, B, ...), K of each of B data, and came as {shapes}: of one write z[None]"
+            )
         num_samples = leaves(z)[0].shape[0]
         rows = map_latent(lambda leaf: leaf.flatten(0, 1), z)
         log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # one of one sample broadcasts
         return self.log_prior(z, context) + log_likelihood
 
+    @checked_arguments
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
         """Latents from the prior, and the data's distribution at each of them.
 
@@ -275,6 +286,7 @@ class VAE(nn.Module):
         z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
         return z, self.decode(z, context)
 
+    @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
         return parts.distribution("likelihood", parts.call("likelihood", self.likelihood, {"z": z}, context))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subo.arguments import checked_arguments
+from subo.arguments import checked_arguments, checked_on_failure
 from subo.bounds import ELBO, Bound, reported
 from subo.errors import InputError
 from subo.gradients import GradientEstimator, Pathwise
@@ -79,8 +79,6 @@ class Objective(nn.Module):
         num_samples: int = 1,
     ):
         super().__init__()
-        if num_samples < 1:
-            raise InputError(f"num_samples must be at least 1, not {num_samples}")
         path = getattr(gradient or Pathwise, "path", None)
         if not (isinstance(path, bool) or callable(path)):
             raise InputError(
@@ -92,6 +90,7 @@ class Objective(nn.Module):
         self.gradient = gradient or Pathwise()
         self.num_samples = num_samples
 
+    @checked_on_failure
     def forward(self, x: Tensor, context: Context | None = None, *, kl_weight: float = 1.0) -> Loss:
         """The loss on a batch.
 

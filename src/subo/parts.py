@@ -16,6 +16,7 @@ __all__ = ["call", "check_rows", "distribution", "receives"]
 # Torch has no class of error for shapes, only words: of products, tensors side by side, broadcasting, views, layers.
 _OF_SHAPES = re.compile(
     r"shapes cannot be multiplied|size mismatch, got|arguments to linear need to be|inconsistent tensor size"
+    r"|both arguments to matmul need to be at least"
     r"|Expected size for first two dimensions of batch2|bilinear\(\): input|einsum\(\): (subscript . has|the number of)"
     r"|Sizes of tensors must match|Tensors must have same number of dim|stack expects each tensor to be equal size"
     r"|zero-dimensional tensor .* cannot be concatenated"
@@ -26,12 +27,13 @@ _OF_SHAPES = re.compile(
     r"|expected input with shape .* but got|running_mean should contain|number of channels in input"
     r"|input.size\(-1\) must be equal to input_size|inconsistent input_size"
 )
+_OF_DTYPES = re.compile(r"(have|be) the same dtype|expected scalar type|[Ii]nput type .* should be the same")
 
 
 def call(part: str, module: Callable[..., Any], inputs: Mapping[str, Any], context: Context | None = None) -> Any:
     """Calls ``module(*inputs, **those names of the context that it declares)``.
 
-    Errors that are not of shapes pass as they are, and so does what a part within this one has been told of.
+    Errors that are not of shapes or dtypes pass as they are, and so does what a part within this one has been told of.
 
     Args:
         part: What the module is in the model, for a message.
@@ -54,6 +56,8 @@ def call(part: str, module: Callable[..., Any], inputs: Mapping[str, Any], conte
     try:
         returned = contexts.call(module, *inputs.values(), context=context)
     except (RuntimeError, IndexError) as error:
+        if _OF_DTYPES.search(str(error)) and (other := _of_other_dtype(module, _flat(inputs))):
+            raise InputError(f"{part} is given {other}") from error
         if not _OF_SHAPES.search(str(error)):
             raise
         given = _flat(inputs), _received(module, inputs, context)
@@ -124,6 +128,16 @@ def _does_not_fit(part: str, inputs: Mapping[str, Any], context: Context, error:
         f"{part} does not fit what it is given, {given or 'nothing'}: {words}. Usually a network was made for another "
         "width: make it as wide as what comes, or change the part that this comes from."
     )
+
+
+def _of_other_dtype(module: Any, inputs: Mapping[str, Any]) -> str | None:
+    """Which input is of another dtype than a module's parameters."""
+    like = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+    for name, value in inputs.items():
+        if like is not None and isinstance(value, Tensor) and value.dtype != like.dtype:
+            own, other = (str(dtype).removeprefix("torch.") for dtype in (like.dtype, value.dtype))
+            return f"{name} of {other}, and its parameters are of {own}: give it {name}.to(torch.{own})"
+    return None
 
 
 def _shape(value: Any) -> str:

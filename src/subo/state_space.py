@@ -20,7 +20,7 @@ from subo.conditionals import Conditional
 from subo.errors import InputError
 from subo.markov import Markov, MarkovDistribution
 from subo.model import VAE
-from subo.steps import Emission, check_mask, masked
+from subo.steps import Emission, check_mask, check_observed, masked
 
 __all__ = ["FirstState", "LinearGaussianStateSpace", "Moments", "SharedCovariance", "StateSpacePosterior"]
 
@@ -119,8 +119,6 @@ class LinearGaussianStateSpace(nn.Module):
     @checked_arguments
     def __init__(self, dim: int, latent_dim: int, *, length: int | None = None):
         super().__init__()
-        if dim < 1 or latent_dim < 1:
-            raise InputError(f"dim and latent_dim must be at least 1: got {dim} and {latent_dim}")
         self.first = FirstState(latent_dim)
         self.transition = nn.Linear(latent_dim, latent_dim)
         self.transition_noise = SharedCovariance((latent_dim,))
@@ -137,25 +135,28 @@ class LinearGaussianStateSpace(nn.Module):
         prior = Markov(self.first, Conditional(self.transition_noise, self.transition), length=self.length)
         return VAE(prior, Emission(self.emission_noise, self.emission), StateSpacePosterior(self))
 
+    @checked_arguments
     def log_px(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
         """The exact evidence, in nats; differentiable in the parameters."""
-        x = self.checked(x, mask)
+        x = self._observed(x, mask)
         run = self._run(x)
         by_step = MultivariateNormal(run.expected, run.covariance_of_x, validate_args=False).log_prob(x)
         return masked(by_step, mask).sum(-1)
 
+    @checked_arguments
     def filter(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
         """Of ``p(z_t | x_1 .. x_t)``: what is known of a state as its observation comes."""
-        run = self._run(self.checked(x, mask))
+        run = self._run(self._observed(x, mask))
         return _moments(run.mean, run.covariance.expand(len(x), -1, -1, -1), mask)
 
+    @checked_arguments
     def smooth(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
         r"""Of ``p(z_t | x)``, given all observations: filtered moments, corrected from the end (Rauch, Tung, Striebel).
 
         With ``G_t = P_t A^T (P^-_{t+1})^{-1}``, the mean of z_t given x and z_{t+1} is ``m_t + G_t (z_{t+1} -
         m^-_{t+1})``; its moments over z_{t+1} given x are those of z_t.
         """
-        run = self._run(self.checked(x, mask))
+        run = self._run(self._observed(x, mask))
         weight, noise = self.transition.weight, self.transition_noise.covariance
         mean, covariance = run.mean[:, -1], run.covariance[-1].expand(len(x), -1, -1)
         means, covariances = [mean], [covariance]
@@ -186,6 +187,12 @@ class LinearGaussianStateSpace(nn.Module):
             return x
         check_mask(mask, length=x.shape[1], num_data=len(x))
         return masked(x, mask, event_dims=1)
+
+    def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The same, where they are finite numbers."""
+        x = self.checked(x, mask)
+        check_observed(x, None)
+        return x
 
     def _run(self, x: Tensor) -> "_Run":
         """The filter over all steps."""

@@ -16,7 +16,7 @@ from subo.context import check_rows
 from subo.errors import InputError
 from subo.families import Family
 
-__all__ = ["Emission", "Steps", "check_mask", "masked"]
+__all__ = ["Emission", "Steps", "check_mask", "check_observed", "masked"]
 
 
 def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None = None) -> None:
@@ -67,6 +67,19 @@ def masked(values: Shaped[Tensor, "..."], mask: Bool[Tensor, "... T"] | None, *,
         tensor([[1, 2, 0]])
     """
     return values if mask is None else torch.where(mask.reshape(mask.shape + (1,) * event_dims), values, 0)
+
+
+def check_observed(x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> None:
+    """Refuses sequences of which a real step holds NaN or infinity, and a mask that is not theirs."""
+    if mask is not None:
+        check_mask(mask, length=x.shape[1], num_data=len(x))
+    finite = masked(x, mask, event_dims=x.ndim - 2).isfinite().flatten(1).all(1)
+    if not finite.all():
+        row = int((~finite).nonzero()[0, 0])
+        raise InputError(
+            f"sequence {row + 1} of {len(x)} holds NaN or infinity. Usually a value is missing: leave the sequence "
+            "out, or fill it."
+        )
 
 
 class Steps(Distribution):

@@ -10,13 +10,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from subo import context as contexts
+from subo.arguments import check_fields, checked_arguments
 from subo.devices import evaluating, place
 from subo.errors import InputError
 from subo.evaluation.hamiltonian import Bridge, State, adapted, pack, transition
 from subo.evaluation.importance import WeightSums
 from subo.model import Draw, LatentVariableModel
 from subo.randomness import forked
-from subo.support import support_of
+from subo.support import explained, support_of
 from subo.typing import Context, leaves, map_latent
 
 __all__ = [
@@ -140,14 +141,7 @@ class Annealing:
     schedule: TemperatureSchedule = "sigmoid"
 
     def __post_init__(self):
-        if min(self.temperatures, self.chains, self.leapfrog_steps) < 1:
-            raise InputError(
-                f"temperatures, chains and leapfrog_steps must be at least 1: got {self.temperatures}, {self.chains} "
-                f"and {self.leapfrog_steps}"
-            )
-        for name, known in (("start", ("prior", "posterior")), ("schedule", ("sigmoid", "linear"))):
-            if getattr(self, name) not in known:
-                raise InputError(f"{name} must be {' or '.join(known)}, not '{getattr(self, name)}'")
+        check_fields(self)
 
     def betas(self, count: int | None = None) -> list[float]:
         """``beta_1 < ... < beta_T = 1``; ``beta_0 = 0`` is the start itself."""
@@ -202,6 +196,7 @@ class Annealing:
         return log_weight, _mean(accepted, self.temperatures)
 
 
+@checked_arguments
 def ais(
     model: LatentVariableModel,
     x: Float[Tensor, "B ..."],
@@ -252,14 +247,12 @@ def ais(
         True
     """
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
-    if len(x) == 0:
-        raise InputError("there are no data to estimate log p(x) of")
     contexts.check_rows(context, len(x))
     from subo.progress import bar  # rich, which draws Python random numbers where it is imported
 
     shown, task = bar(f"log p(x) by annealing, {temperatures} temperatures", len(x), show=progress)
     parts = []
-    with evaluating(model), forked(seed), shown:
+    with evaluating(model), forked(seed), shown, explained(model, x, context or {}, where="x"):
         for rows in torch.arange(len(x)).split(max(1, max_rows // chains)):
             batch = place(model, x[rows], {name: tensor[rows] for name, tensor in (context or {}).items()})
             bridge, state = begin(model, *batch, annealing)

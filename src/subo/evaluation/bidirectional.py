@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Given, Local
 from subo.context import check_rows
 from subo.devices import evaluating, place
@@ -54,6 +55,7 @@ class Sandwich:
         return {name: (v.mean().item(), v.std().item() / root) for name, v in values.items()}
 
 
+@checked_arguments
 def bdmc(
     model: LatentVariableModel,
     num_data: int = 100,
@@ -111,14 +113,8 @@ def bdmc(
         >>> width > -5 * error
         True
     """
-    if num_data < 2:
-        raise InputError(f"a bracket with its error takes at least two simulated data, not {num_data}")
-    if estimator not in ("annealed", "importance"):
-        raise InputError(f"estimator must be 'annealed' or 'importance', not '{estimator}'")
     if isinstance(getattr(model, "posterior", None), Local | Given) and "importance" in (estimator, start):
         raise InputError("the posterior has parameters of its own for each datum that it knows, and these are new")
-    if num_samples < 2:
-        raise InputError(f"the upper bound puts z* among the samples of q: num_samples is {num_samples}, at least 2")
     check_rows(context, num_data)
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
     from subo.progress import bar  # rich, which draws Python random numbers where it is imported

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from subo.arguments import checked_arguments
 from subo.conditionals import Given, Local
 from subo.context import check_rows
 from subo.devices import evaluating, place
@@ -101,6 +102,7 @@ class Gaps:
         }
 
 
+@checked_arguments
 def gaps(
     model: LatentVariableModel,
     x: Float[Tensor, "B ..."],
@@ -171,9 +173,7 @@ def gaps(
         True
     """
     family = family or getattr(getattr(model, "posterior", None), "family", None)
-    vae: Any = _checked(model, family, x, num_samples, elbo_samples, max_rows)
-    if annealed and chains < 2:
-        raise InputError(f"one chain knows nothing of its error, by which estimates are compared: chains is {chains}")
+    vae: Any = _checked(model, family, x)
     check_rows(context, len(x))
     x, placed = place(model, x, context or {})
     if gradient is None and family is not None:
@@ -236,7 +236,7 @@ def larger(
     )
 
 
-def _checked(model: Any, family: Family | None, x: Tensor, *counts: int) -> Any:
+def _checked(model: Any, family: Family | None, x: Tensor) -> Any:
     needed = ("posterior",) if family is None else ("prior", "likelihood", "posterior")
     if not all(hasattr(model, part) for part in needed):
         raise InputError(
@@ -248,12 +248,6 @@ def _checked(model: Any, family: Family | None, x: Tensor, *counts: int) -> Any:
         raise InputError(
             "the posterior has parameters of its own for each datum, so nothing is amortized: all of the inference gap "
             "is that of the family and of the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
-        )
-    if len(x) == 0:
-        raise InputError("there are no data to measure the gaps of")
-    if min(counts) < 1:
-        raise InputError(
-            f"num_samples, elbo_samples and max_rows must be at least 1: got {', '.join(map(str, counts))}"
         )
     return model
 

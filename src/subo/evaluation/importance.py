@@ -12,7 +12,6 @@ from torch import Tensor
 from subo.arguments import checked_arguments
 from subo.context import check_rows
 from subo.devices import place
-from subo.errors import InputError
 from subo.evaluation.pareto import WeightTail
 from subo.evaluation.tail_error import tail_error
 from subo.model import LatentVariableModel
@@ -146,9 +145,7 @@ def log_marginal(
         >>> torch.allclose(estimate.log_px.float(), model.likelihood.log_px(x), atol=1e-4)
         True
     """
-    if isinstance(x, Tensor) and x.ndim == 0:
-        raise InputError("data to estimate log p(x) of are rows, (B, ...), and a tensor of shape () came")
-    x, context = place(model, x, context or {}) if isinstance(x, Tensor) else (x, context)
+    x, context = place(model, x, context or {})
     size = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)
     torch.empty(_KEPT, dtype=torch.uint8)  # freed at once; see there
     parts = zip(x.split(size), split_context(context, len(x), size), strict=True)
@@ -192,20 +189,7 @@ def _of_part(
 
 
 def data_at_a_time(x: Tensor, *, num_samples: int, max_rows: int) -> int:
-    """How many data to hold in a pass of at most `max_rows` latents, such that each has many of them.
-
-    Raises:
-        InputError: `num_samples` or `max_rows` is below 1, there are no data, or they are no tensor.
-    """
-    if not isinstance(x, Tensor):
-        raise InputError(
-            f"data to estimate log p(x) of are a tensor, (B, ...), and not a {type(x).__name__}: torch.as_tensor makes "
-            "one of an array, in the dtype of the model"
-        )
-    if num_samples < 1 or max_rows < 1:
-        raise InputError(f"num_samples and max_rows must be at least 1: got {num_samples} and {max_rows}")
-    if len(x) == 0:
-        raise InputError("there are no data to estimate log p(x) of")
+    """How many data to hold in a pass of at most `max_rows` latents, such that each has many of them."""
     return max(1, min(len(x), max_rows // _equal_shares(num_samples, _SAMPLES)[0]))
 
 
