@@ -149,7 +149,7 @@ def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:
         >>> quantized(torch.tensor([-3.0, 0.0, 7.99, 16.5, 20.0]), levels=16)
         tensor([ 0,  0,  7, 16, 16], dtype=torch.uint8)
     """
-    return x.floor().clamp(0, levels).to(torch.uint8)
+    return x.floor().clamp_(0, levels).to(torch.uint8)
 
 
 def _check_grey(kind: Kind, *, where: str) -> None:

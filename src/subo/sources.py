@@ -223,9 +223,10 @@ def save_sequences(
     values = values.reshape(len(values), -1)
     if path.suffix.lower() == ".csv":
         called = range(1, len(lengths) + 1) if of is None else of
-        places = [(name, step) for name, length in zip(called, lengths, strict=True) for step in range(1, length + 1)]
+        of_sequence = (itertools.repeat(name, length) for name, length in zip(called, lengths, strict=True))
+        places = map(itertools.chain.from_iterable, (of_sequence, (range(1, length + 1) for length in lengths)))
         columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
-        write_table(path, ["sequence", "step", *columns], _after([*zip(*places, strict=True)], values))
+        write_table(path, ["sequence", "step", *columns], _after([*places], values))
         return
     if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
