@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from subo.content_noise import uniform_by_content
-from subo.data import Binarize, Data, Split, stream
+from subo.data import NOISE_STEPS, Binarize, Data, Split, stream
 from subo.errors import InputError
 from subo.values import Kind, kind_of
 
@@ -23,8 +23,6 @@ __all__ = ["MOST_LEVELS", "binarized", "check_policies", "dequantized", "drawn_r
 
 MOST_LEVELS = 255
 """The largest level whose x + u float32 holds."""
-
-_STEPS = 2**16  # of u, which float32 holds beside 8 bits
 
 
 def check_policies(binarize: str, *, dequantize: bool) -> None:
@@ -129,7 +127,7 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
                 f"{where}: the run was fitted to dequantised integers, and these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
-        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * _STEPS).floor() / _STEPS
+        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
         return replace(rows, dequantize=True, x=rows.x + noise.float())
     if binarize == "none":
         return rows

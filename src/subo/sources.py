@@ -112,8 +112,9 @@ def load_rows(
     """Loads data to be encoded or scored, even a single row; sources as for `load`.
 
     With the `meaning` of a fit's data, an example is read as they were, whatever else is in its file: its levels,
-    columns, channels and classes are the run's, and so are the bits or the noise that are drawn for it, which
-    depend on its own values and the seed alone.
+    columns, channels and classes are the run's. The bits or the noise that are drawn for an example depend on its own
+    values and the seed alone, where all of a file without parts is read (`part="all"`); of a part, and of a source
+    that has parts itself, they are those of `load`, which depend on an example's place, too.
 
     Args:
         source: A name or a path.

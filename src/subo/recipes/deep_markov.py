@@ -24,7 +24,7 @@ from subo.recipes.parts import (
     make_likelihood,
 )
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 from subo.steps import Emission
 
 __all__ = ["deep_markov"]
@@ -106,7 +106,7 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     decoder = from_mean(network, family, examples)

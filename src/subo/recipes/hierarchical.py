@@ -31,7 +31,7 @@ from subo.recipes.parts import (
     make_likelihood,
 )
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 
 __all__ = ["hierarchical"]
 
@@ -113,7 +113,7 @@ def hierarchical(
     event = Size(event_shape)
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 100,50, and not ()")
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     bottom, top = latent_dims[0], latent_dims[-1]
     decoder = make_decoder(network, Size([bottom]), family, hidden, channels, activation)

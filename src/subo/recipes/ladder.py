@@ -30,7 +30,7 @@ from subo.recipes.parts import (
     make_likelihood,
 )
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 
 __all__ = ["ladder"]
 
@@ -125,7 +125,7 @@ def ladder(
     event = Size(event_shape)
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
     estimator = make_gradient(

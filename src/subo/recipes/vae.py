@@ -40,7 +40,7 @@ from subo.recipes.parts import (
 )
 from subo.refinement import Refined
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 
 __all__ = ["vae"]
 
@@ -149,7 +149,7 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
     labels = _num_labels(condition, num_labels)
