@@ -54,7 +54,7 @@ def test_integers_with_levels_are_dequantised_for_densities_unless_they_become_b
     likelihood: str, binarize: Any, levels: int, expected: bool
 ):
     y = torch.arange(40, dtype=torch.int16).reshape(10, 1, 2, 2) % 17
-    data = Data("y", *[Split(y, levels=levels)] * 3, kind=kind_of(y, levels))
+    data = Data("y", *[Split(y, levels=levels)] * 3, kind=kind_of(y, levels=levels))
     assert dequantizes(binarized(data, binarize, seed=0), {"likelihood": likelihood}) is expected
 
 

@@ -133,7 +133,7 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
         return rows
     x = rows.x.double() / rows.levels
     if x.min() < 0 or x.max() > 1:
-        _check_grey(kind_of(rows.x, rows.levels), where=where)
+        _check_grey(kind_of(rows.x, levels=rows.levels), where=where)
     bits = uniform_by_content(rows.x, "bits", seed, "rows") < x
     return replace(rows, x=bits.to(torch.uint8), levels=1)
 

@@ -249,11 +249,9 @@ def _data(
 ) -> Data:
     """Makes three splits of what was read."""
     parts, classes = _understood(contents, meaning, name)
-    whole = parts[0] if len(parts) == 1 else _joined(*parts)
-    divide = len(parts) == 1
-    if divide:
-        parts = divided(whole, seed=seed, where=name)
-    kind = kind_of(whole.x, whole.levels) if meaning is None else meaning.kind
+    kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
+    if divide := len(parts) == 1:
+        parts = divided(parts[0], seed=seed, where=name)
     at_random = f"at random by seed {seed}, 80% to train, 10% to validate and 10% to test on"
     data = Data(
         name,
