@@ -233,6 +233,9 @@ def test_commands_refuse_numbers_before_they_open_a_run():
         ("forecast run data --steps 3 --out f.csv --coverage inf", "--coverage must be"),
         ("gradients run --draws 1e9", "--draws must be at most"),
         ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number and got 2.5"),
+        ("fit data --epochs ten", "--epochs: expected a whole number, such as 10, and got ten"),
+        ("fit data --epochs 1x", "--epochs: expected a whole number, such as 10, and got 1x"),
+        ("fit data --learning-rate fast", "--learning-rate: expected a number, such as 0.5, and got fast"),
         ("fit data --hidden 20 --hidden 30", "--hidden was given 2 times, 20 and 30"),
         ("fit data --processes 1000000000", "--processes must be at most"),
     ):
