@@ -30,12 +30,14 @@ def said(capsys: pytest.CaptureFixture, of: History, **training: object) -> str:
 def test_a_bound_that_was_still_rising_is_told_with_the_command_that_goes_on(capsys: pytest.CaptureFixture):
     rising = [-100.0 + epoch for epoch in range(20)]
     words = said(capsys, history(*rising, best=20), epochs=20)
-    assert "by 2.00 nats" in words
+    assert "by 2.00 nats in the last tenth of the epochs; training" in words
+    few = said(capsys, history(*rising[:19], best=19), epochs=19)
+    assert "by 1.00 nats in the last epoch; training" in few
     assert "subo fit --resume --out runs/a --epochs 40" in words
     assert "--minutes 3" in said(capsys, history(*rising, best=20, stopped_by="minutes"), minutes=1.5)
     late = [*rising[:18], -81.0, -81.5]  # the best epoch is not quite the last
     assert "by 2.25 nats" in said(capsys, history(*late, best=19), epochs=20)
-    assert "by 1.00 nats" in said(capsys, history(-3.0, -2.0, best=2), epochs=2)
+    assert "by 1.00 nats in the last epoch" in said(capsys, history(-3.0, -2.0, best=2), epochs=2)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +95,8 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
     "dtype, said",
     [
         ("uint8", "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels"),
-        ("uint16", "are asked for; pixels with levels are arrays of bytes, uint8)"),
-        ("int64", "are asked for; pixels with levels are arrays of bytes, uint8)"),
+        ("uint16", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
+        ("int64", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
     ],
 )
 def test_what_a_fit_says_of_arrays_of_integers(dtype: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -236,6 +236,9 @@ def test_commands_refuse_numbers_before_they_open_a_run():
         ("forecast run data --steps 3 --out f.csv --coverage inf", "--coverage must be"),
         ("gradients run --draws 1e9", "--draws must be at most"),
         ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number and got 2.5"),
+        ("fit data --epochs ten", "--epochs: expected a whole number, such as 10, and got ten"),
+        ("fit data --epochs 1x", "--epochs: expected a whole number, such as 10, and got 1x"),
+        ("fit data --learning-rate fast", "--learning-rate: expected a number, such as 0.5, and got fast"),
         ("fit data --hidden 20 --hidden 30", "--hidden was given 2 times, 20 and 30"),
         ("fit data --processes 1000000000", "--processes must be at most"),
     ):
@@ -333,22 +336,22 @@ def test_what_makes_no_bound_and_no_optimiser_is_refused():
 
 
 @pytest.mark.parametrize(
-    "data, facts",
+    "data, of_training, of_log_marginal",
     [
-        (ROWS.to_sparse(), "to_dense"),
-        (ROWS.to(torch.complex64), "complex"),
-        (ROWS[:0], ""),
-        (torch.tensor(1.0), ""),
-        (ROWS.to("meta"), "holds no numbers"),
-        (ROWS[:, 0], ""),
-        (ROWS * math.nan, "NaN"),
+        (ROWS.to_sparse(), "to_dense", "to_dense"),
+        (ROWS.to(torch.complex64), "complex", "complex"),
+        (ROWS[:0], "at least one, and a tensor of shape (0, 5) came", "there are no data"),
+        (torch.tensor(1.0), "at least one, and a tensor of shape () came", "Of a single one write x[None]"),
+        (ROWS.to("meta"), "holds no numbers", "holds no numbers"),
+        (ROWS[:, 0], "does not fit what it is given, x (20,)", "does not fit what it is given, x (20,)"),
+        (ROWS * math.nan, "NaN", "NaN"),
     ],
     ids=["sparse", "complex", "empty", "number", "meta", "vector", "nan"],
 )
 @pytest.mark.parametrize("what", ["train", "log_marginal"])
 @unchecked_shapes()
-def test_a_batch_that_is_none_is_refused(what: str, data: torch.Tensor, facts: str):
-    with assert_refused(facts):
+def test_a_batch_that_is_none_is_refused(what: str, data: torch.Tensor, of_training: str, of_log_marginal: str):
+    with assert_refused(of_training if what == "train" else of_log_marginal):
         if what == "train":
             next(iter(subo.train(subo.Objective(subo.probabilistic_pca(5, 2)), [data], steps=1)))
         else:

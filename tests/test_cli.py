@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from subo.evaluation import Evaluation
 from subo.messages import _BESIDE, print_evaluation
 from subo.options import defaults, fit_signature
 from subo.recipes import RECIPES
+from subo.units import bits_of_a_guess
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
 
@@ -139,7 +140,35 @@ def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture)
         assert word in shown
     for word in ("flow_", "channels", "scale", "num_classes", "groups"):  # which say nothing of this model
         assert word not in shown
-    assert "bits/dim" in shown
+    assert "(1 for a uniform guess)" in next(line for line in shown.splitlines() if "bits/dim" in line)
+
+
+def test_a_rate_that_is_small_for_its_latents_is_cautioned(fitted: Path, capsys: pytest.CaptureFixture):
+    kept = (fitted / "evaluation.json").read_text()
+    for active, rate, cautioned in ((2, 0.19, True), (2, 0.21, False), (1, 0.19, False), (2, 0.09, False)):
+        changed = json.loads(kept) | {"active_units": active, "rate": rate}
+        (fitted / "evaluation.json").write_text(json.dumps(changed))
+        assert run("show", fitted) == 0
+        shown = capsys.readouterr().out
+        assert ("the 2 active latents carry 0.095 nats each" in shown) == cautioned
+        assert ("say next to nothing" in shown) == (rate < 0.1)
+    (fitted / "evaluation.json").write_text(kept)
+
+
+@pytest.mark.parametrize(
+    "likelihood, num_classes, dequantize, bits",
+    [
+        ("bernoulli", None, False, 1.0),
+        ("categorical", 4, False, 2.0),
+        ("categorical", [2, 8], False, 2.0),
+        ("categorical", None, False, None),
+        ("poisson", None, False, None),
+        ("gaussian", None, True, 8.0),
+    ],
+)
+def test_the_bits_of_a_uniform_guess(likelihood: str, num_classes: Any, dequantize: bool, bits: float | None):
+    options = {"likelihood": likelihood, "num_classes": num_classes}
+    assert bits_of_a_guess({"options": options, "data": {"levels": 255, "dequantize": dequantize}}) == bits
 
 
 def test_options_that_depend_on_others_are_options():

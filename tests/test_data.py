@@ -249,7 +249,8 @@ def test_only_grey_values_are_binarised(policy):
 def test_kind_of(values, levels, kind):
     integers = all(isinstance(value, int) for value in values)
     x = torch.tensor(values, dtype=torch.uint8 if integers else torch.float32)
-    assert kind_of(x[:, None], levels) == kind
+    assert kind_of(x[:, None], levels=levels) == kind
+    assert kind_of(*x[:, None].split(1), levels=levels) == kind
 
 
 def test_finite_values_pass():

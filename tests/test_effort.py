@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import torch
 
 from command_line import run
 from subo.data import Split
-from subo.evaluation.effort import Effort, affordable, seconds_a_sample
+from subo.errors import InputError
+from subo.evaluation.effort import Effort, affordable, caution_of_annealing, seconds_a_sample
 from subo.evaluation.summary import evaluate
 from subo.experiments import evaluate_run, open_run
 from subo.fitting_runs import finish_run
 from subo.linear_gaussian import probabilistic_pca
+from subo.recipes import PosteriorName, vae
 
 
 @pytest.mark.parametrize(
@@ -93,3 +96,47 @@ def test_an_evaluation_stays_within_the_time_and_says_what_it_left_out(
     whole = evaluate_run(experiment, data)
     assert (whole.num_samples, whole.num_data, whole.reduced_from) == (1000, length, None)
     assert math.isfinite(whole.log_px)
+
+
+def test_what_takes_more_than_an_hour_is_said_before_it_begins(
+    fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def stopped(*_: Any, **__: Any) -> None:
+        raise InputError("enough")
+
+    monkeypatch.setattr("subo.evaluation.effort.seconds_a_sample", lambda *_: 1e-5)
+    for place in ("experiments.evaluate", "evaluation.summary.score", "comparing.compare"):
+        monkeypatch.setattr(f"subo.{place}", stopped)
+    monkeypatch.setattr("subo.full_evaluation.evaluate_run_fully", stopped)
+    monkeypatch.setattr("subo.fitting_runs._fitted", lambda *_, on_start, **__: on_start() or stopped())
+    samples = "Careful: log p(x) of 179 data by 10,000,000 samples each takes about 5 hours"  # 1e7 * 1e-5 * 179 s
+    # 1e5 temperatures * 18 chains * 100 data * 50 samples * 1e-5 s
+    annealing = "Careful: annealing takes 25 hours or more. Lower --temperatures, --chains or --intensive-data"
+    test, many = ["digits", "--part", "test", "--out", tmp_path / "s.npy"], ["--num-samples", 10_000_000]
+    new = ["digits", "--binarize", "static", "--out", tmp_path / "new", "--evaluation-samples", 10_000_000]
+    for words, said in (
+        (["evaluate", fitted, *many], f"{samples}; --num-samples 1000 takes about 2 seconds"),
+        (["evaluate", fitted, "--full", *many], samples),
+        (["score", fitted, *test, *many], samples),
+        (["compare", fitted, shutil.copytree(fitted, tmp_path / "copy"), *many], samples),
+        (["fit", *new], f"{samples}; --evaluation-samples 1000 takes about 2 seconds"),
+        (
+            ["evaluate", fitted, "--full", "--temperatures", 100_000, "--chains", 18],
+            annealing,
+        ),
+    ):
+        run(*words)
+        assert said in capsys.readouterr().out
+    for words in (["evaluate", fitted, "--num-samples", 1000], ["evaluate", fitted, "--full"]):
+        run(*words)
+        assert "takes" not in capsys.readouterr().out
+
+
+def test_discrete_latents_are_not_annealed_and_cost_nothing_there(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("subo.evaluation.effort.seconds_a_sample", lambda *_: 1.0)
+    posteriors: tuple[tuple[PosteriorName, str], ...] = (("bernoulli", ""), ("gaussian", "annealing takes"))
+    for posterior, fact in posteriors:
+        model = vae((5,), likelihood="bernoulli", posterior=posterior, hidden=(4,)).model
+        said = caution_of_annealing(model, Split(torch.zeros(3, 5)), 1_000_000)
+        assert fact in said
+        assert bool(fact) == bool(said)

@@ -340,3 +340,12 @@ def test_densities_are_in_single_precision_whatever_the_networks_compute_in(make
         p: Any = conditional(torch.randn(5, 4, dtype=torch.float32))
         assert network(torch.randn(5, 4, dtype=torch.float32)).dtype == torch.bfloat16
     assert p.sample().dtype == p.mean.dtype == p.log_prob(p.sample()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("floor, deviation, density", [(0.1, 0.0998, 10.0005), (0.2, 0.182, 5.03), (0.5, 0.263, 2.31)])
+def test_the_floor_of_a_continuous_bernoulli_is_that_of_an_exponential_where_it_is_small(floor, deviation, density):
+    for end, eta in ((0.0, -1e6), (1.0, 1e6)):
+        p = f.ContinuousBernoulli((1,), min_scale=floor)(torch.tensor([[eta]], dtype=torch.float64))
+        x = torch.tensor([[end]], dtype=torch.float64)
+        assert p.stddev.item() == pytest.approx(deviation, rel=2e-3)
+        assert p.log_prob(x).exp().item() == pytest.approx(density, rel=2e-3)

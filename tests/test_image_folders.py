@@ -1,5 +1,7 @@
 """Folders of images: their sizes, colours and classes."""
 
+import tracemalloc
+
 import numpy as np
 import torch
 from PIL import Image
@@ -40,6 +42,16 @@ def test_one_image_with_colours_gives_all_three_channels(tmp_path):
     assert np.array_equal(x[0], np.stack([grey] * 3))
     assert np.array_equal(x[1], colour.transpose(2, 0, 1))
     assert np.array_equal(x[2], alpha[..., :3].transpose(2, 0, 1))
+
+
+def test_pixels_are_held_once(tmp_path):
+    for name in "abcdefgh":
+        image(tmp_path / f"{name}.png", "RGB", size=(100, 100))
+    load_rows(tmp_path)  # what is imported at the first time
+    tracemalloc.start()
+    x = load_rows(tmp_path).x
+    assert tracemalloc.get_traced_memory()[1] < 1.6 * x.nbytes  # an image or two at a time beside them
+    tracemalloc.stop()
 
 
 def test_palettes_with_transparency(tmp_path):

@@ -52,6 +52,13 @@ def text(path, content):
 # What isn't there
 
 
+def test_parts_are_not_copied_to_tell_what_they_are(monkeypatch, tmp_path):
+    parts = {"train": [[0.0, 1.0]], "validation": [[0.5, 0.0]], "test": [[3.0, 1.0]]}
+    np.savez(tmp_path / "x.npz", **{name: np.array(rows) for name, rows in parts.items()})
+    monkeypatch.setattr("subo.sources._joined", None)
+    assert load(tmp_path / "x.npz").kind == "real"
+
+
 def test_an_unknown_name_is_answered_by_the_known(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     endings = [".npy", ".csv", ".png"]

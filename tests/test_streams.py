@@ -1,7 +1,9 @@
 """Terminals that know few letters, are full or are gone cost no work; what the system refuses is one line, code 2."""
 
+import errno
 import io
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -45,23 +47,38 @@ def test_a_full_stream_is_asked_once_and_the_work_goes_on(monkeypatch: pytest.Mo
     assert sys.stdout is full
 
 
-def test_a_closed_stream_gets_nothing_and_no_file_gets_its_words(monkeypatch: pytest.MonkeyPatch):
+def test_a_closed_stream_takes_words_and_says_that_they_are_lost(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "stdout", None)
     with standard_streams() as output:
         print("one", flush=True)
-    assert output.error is not None
+        assert sys.stdout is output
+    assert isinstance(output.error, OSError)
+    assert output.error.errno == errno.EBADF
+    assert sys.stdout is None
+
+
+def test_no_file_gets_the_number_of_a_closed_stream_and_its_words(tmp_path: Path):
+    script = f"""
+import os
+from subo.streams import standard_streams
+with standard_streams(), open({str(tmp_path / "file")!r}, "w"):
+    os.write(1, b"words that a library writes")
+"""
+    closed = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, script]
+    assert subprocess.run(closed, check=False, capture_output=True).stderr == b""
+    assert (tmp_path / "file").read_bytes() == b""
 
 
 @pytest.mark.parametrize(
-    "stream, code, words",
+    "stream, code, lost",
     [
-        (lambda: Refusing(OSError(28, "No space left on device")), 2, "subo: standard output: No space left on device"),
-        (lambda: None, 2, "subo: standard output: Bad file descriptor"),
+        (lambda: Refusing(OSError(28, "No space left on device")), 2, "No space left on device"),
+        (lambda: None, 2, "Bad file descriptor"),
         (lambda: Refusing(BrokenPipeError(32, "Broken pipe")), 141, ""),
     ],
 )
 def test_the_exit_code_says_that_words_were_lost(
-    stream, code: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    stream, code: int, lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ):
     done = tmp_path / "done"
 
@@ -73,7 +90,8 @@ def test_the_exit_code_says_that_words_were_lost(
     monkeypatch.setattr("subo.commands.measuring.print_run", work)
     monkeypatch.setattr(sys, "stdout", stream())
     assert run("show", tmp_path) == code
-    assert capsys.readouterr().err.startswith(words)
+    said = f"subo: standard output: {lost}. What was to be printed is lost.\n" if lost else ""
+    assert capsys.readouterr().err == said
     assert done.exists()
 
 

@@ -19,8 +19,8 @@ _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afr
 _NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
 _VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
 _ASKED = {
-    "grey": "; continuous-bernoulli, for values that are bound to [0, 1], is asked for",
-    "whole": "; poisson, for counts, and categorical, for classes, are asked for",
+    "grey": "; if they can lie nowhere else, give --likelihood continuous-bernoulli",
+    "whole": "; of counts give --likelihood poisson, of classes categorical",
 }
 _NAMED = 5  # columns
 _RISING = 0.1  # nats from tenth to tenth of the epochs
@@ -120,8 +120,9 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
             say(f"Careful: {history.worse}")
         elif rise > _RISING:
             longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
+            when = "last epoch" if _tenth(history) == 1 else "last tenth of the epochs"
             say(
-                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the last tenth of the epochs; "
+                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the {when}; "
                 f"training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
             )
     else:
@@ -131,11 +132,18 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
 def _rise(history: "History") -> float:
     """How much higher the validation bound was in the last tenth of the epochs than in the tenth before, in nats.
 
+    Of fewer than 20 epochs, in the last than in the one before.
+
     0 where the best epoch is not among the last few, which is how training ends that had its time.
     """
     bounds = [epoch.validation.bound for epoch in history.epochs if epoch.validation is not None]
-    tenth = max(1, len(bounds) // 10)
+    tenth = _tenth(history)
     if len(bounds) < 2 or (history.best_epoch or 0) <= history.epochs[-1].epoch - max(2, 2 * tenth):
         return 0.0
     last, before = bounds[-tenth:], bounds[-2 * tenth : -tenth]
     return fmean(last) - fmean(before)
+
+
+def _tenth(history: "History") -> int:
+    """A tenth of the epochs, one at least."""
+    return max(1, len(history.epochs) // 10)

@@ -36,12 +36,11 @@ from subo.recipes import (
     likelihood_for,
     vae,
 )
+from subo.sampling import check_samples, draw_data
 from subo.support import check_support
 from subo.values import check_resolution, check_values, constant_elements, kind_of, num_classes_of
 
 __all__ = ["VariationalAutoencoder"]
-
-_CHUNK = 1000  # rows sampled at a time
 
 
 class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -267,9 +266,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             ``(n_samples, D)``, float64, in the order drawn.
         """
         check_is_fitted(self)
-        sizes = [len(part) for part in torch.arange(n_samples).split(_CHUNK)]
-        with forked(_seed(random_state)), torch.no_grad():
-            return torch.cat([self.model_.sample(size)[1].sample() for size in sizes]).double().numpy()
+        elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
+        check_samples(n_samples, elements, 8 * elements, mend="Lower n_samples.")
+        with forked(_seed(random_state)):
+            return draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64).numpy()
 
     def score_samples(self, X: Any) -> np.ndarray:
         """``log p(x)`` of each row in nats, by importance sampling; of a density, it depends on the units of X.

@@ -11,8 +11,10 @@ import torch
 from subo.data import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
+from subo.evaluation.effort import caution_of_samples
 from subo.experiments import Experiment, model_for, open_run, training_seconds
 from subo.files import write_json
+from subo.messages import say
 from subo.nonfinite import encoded
 from subo.progress import bar
 from subo.tables import write_table
@@ -144,6 +146,9 @@ def compare_runs(
             if experiment.is_local:
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
             models[name] = model_for(experiment, held_out)
+            caution = progress and caution_of_samples(models[name], held_out, num_samples, option="--num-samples")
+            if caution:
+                say(f"{name}: {caution}")
         comparison = compare(
             models,
             held_out,

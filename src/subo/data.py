@@ -25,12 +25,16 @@ from subo.sequences import padded, positions
 from subo.values import Kind, constant_elements
 
 __all__ = [
+    "NOISE_STEPS",
     "Binarize",
     "Data",
     "Split",
     "as_split",
     "stream",
 ]
+
+NOISE_STEPS = 2**16
+"""Of u in [0, 1), which float32 holds beside 8 bits."""
 
 Binarize = Literal["none", "static", "dynamic"]
 _OWN = {"index": "the data's numbers, from first on", "label": "give labels", "mask": "give lengths"}
@@ -242,9 +246,8 @@ def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
 
 
 def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Adds u from [0, 1), in steps that float32 holds beside 8 bits: `torch.rand` would round some x + u to x + 1."""
-    steps = 2**16
-    return x + torch.randint(steps, x.shape, generator=generator, dtype=torch.float32) / steps
+    """Adds u from [0, 1), in steps: `torch.rand` would round some x + u to x + 1."""
+    return x + torch.randint(NOISE_STEPS, x.shape, generator=generator, dtype=torch.float32) / NOISE_STEPS
 
 
 @dataclass(frozen=True, eq=False)

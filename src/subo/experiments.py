@@ -13,11 +13,12 @@ from subo.conditionals import Local
 from subo.conditioning import num_labels_of
 from subo.data import Data, Split
 from subo.errors import InputError
-from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, seconds_a_sample
+from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, caution_of_samples, seconds_a_sample
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.files import write_json
 from subo.inference import infer
 from subo.meaning import Meaning
+from subo.messages import say
 from subo.model import VAE
 from subo.nonfinite import encoded
 from subo.objective import Objective
@@ -169,6 +170,8 @@ def evaluate_run(
         if effort != Effort(NUM_SAMPLES, length):
             reduced_from = {"num_samples": NUM_SAMPLES, "num_data": length, "seconds": seconds}
             held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
+    elif progress and (caution := caution_of_samples(model, held_out, num_samples, option="--num-samples")):
+        say(caution)
     shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
     with shown:
         result = evaluate(

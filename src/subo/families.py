@@ -111,11 +111,13 @@ class ContinuousBernoulli(nn.Module):
     Far from 0 that is an exponential's density, which falls from an end of the interval over ``1 / |eta|``, its
     standard deviation, and is ``|eta|`` high there: it is unbounded, and an element that is 0 in all of N data brings
     about ``log 2(N + 1)`` nats to log p(x), which say nothing. Hence
-    :math:`\eta = \tanh(s \cdot \text{params}) / s`: no standard deviation is below s, and no density above 1/s.
+    :math:`|\eta| = |\tanh(s \cdot \text{params})| / s < 1 / s`: up to s = 0.1 no standard deviation is below s and no
+    density above 1/s, within 1%. Of a larger s the interval cuts the exponential off: the standard deviation is 0.182
+    at the least for s = 0.2 and 0.263 for s = 0.5, of 0.289 of the uniform, and the density 5.03 and 2.31 at the most.
 
     Args:
         event_shape: Shape of one event.
-        min_scale: s, in [0, 1]'s units; None leaves the density unbounded.
+        min_scale: s, in the units of [0, 1]; None leaves the density unbounded.
     """
 
     @checked_arguments

@@ -20,6 +20,7 @@ from subo.data import Data
 from subo.devices import make_fabric
 from subo.divergence import default_clip
 from subo.errors import InputError, Interrupted
+from subo.evaluation.effort import caution_of_samples
 from subo.evaluation.summary import Evaluation
 from subo.evaluation.usage import posterior_means
 from subo.experiments import Experiment, evaluate_run, model_for, rebuilt
@@ -57,6 +58,7 @@ def start_run(
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    num_samples: int | None = None,
     progress: bool = False,
 ) -> tuple[Experiment, History] | None:
     """Fits a recipe to data, and writes everything to a run directory.
@@ -75,6 +77,7 @@ def start_run(
         training: Settings of :func:`subo.fitting.fit`.
         device: Settings of :func:`subo.devices.make_fabric`.
         overwrite: Whether a run that is there already is replaced.
+        num_samples: By how many samples it will be measured: it is said where that takes long.
         progress: Whether to show progress.
 
     Returns:
@@ -124,6 +127,10 @@ def start_run(
             chosen = options.get("likelihood", "auto") == "auto"
             clip = default_clip(data.train) if training.get("clip") is None else None
             announce(config, objective, chosen=chosen, noisy=noisy, constant=data.constant_features(), clip=clip)
+            if num_samples is not None and not experiment.is_local:  # whose q of test data is not there yet
+                option = "--evaluation-samples"
+                if caution := caution_of_samples(objective.model, data.test, num_samples, option=option):
+                    say(caution)
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)

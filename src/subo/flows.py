@@ -209,7 +209,7 @@ class InverseAutoregressiveFlow(nn.Module):
 
     Each map is affine in its input, with location and slope from the elements before it and from the context h
     (Kingma et al., 2016, equations 10 and 11). A sample with its density costs one pass a map; the density of a
-    z from elsewhere as much, but in D steps.
+    z from elsewhere about as much, but in D steps.
 
     Args:
         event_shape: ``(D,)``.

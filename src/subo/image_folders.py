@@ -56,10 +56,11 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
     grey = all(mode in ("1", "L", "LA", "La") for _, mode, _ in about)
     channels = (1 if grey else 3) if meaning is None else meaning.event_shape[0]
     check_room(len(paths) * width * height * channels, str(folder), "Use a part of it.")
-    pixels = np.empty((len(paths), height, width, channels), dtype=np.uint8)
+    pixels = np.empty((len(paths), channels, height, width), dtype=np.uint8)
     for row, path in zip(pixels, paths, strict=True):
-        row[:] = _on_image(path, lambda image: _pixels(image, channels, image_size)).reshape(row.shape)
-    x = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, 3, 1)))
+        read = _on_image(path, lambda image: _pixels(image, channels, image_size))
+        row[:] = np.moveaxis(read.reshape(height, width, channels), 2, 0)
+    x = torch.from_numpy(pixels)
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
     moving = [name for name, (_, _, moves) in zip(names, about, strict=True) if moves]
     return Contents(

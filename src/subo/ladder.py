@@ -166,7 +166,7 @@ class Ladder(nn.Module):
             )
         wrong = [name for name, leaf in held.items() if len(leaf) != num_samples]
         if wrong:
-            raise InputError(f"{wrong[0]} has {len(held[wrong[0]])} rows, and {num_samples} samples were asked for")
+            raise InputError(f"{wrong[0]} has {len(held[wrong[0]])} rows, and {num_samples} samples are to be drawn")
         z: dict[str, Tensor] = {}
 
         def choose(name: str, p: Distribution, q: Distribution | None) -> Tensor:

@@ -45,6 +45,7 @@ _BESIDE = {
 
 
 _NAMED = 20  # classes
+_LITTLE = 0.1  # nats of an active latent
 
 
 def say(message: str) -> None:
@@ -55,7 +56,7 @@ def say(message: str) -> None:
 def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Path) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
     # here, since it takes a second that importing this should not
-    from subo.units import describe_log_px, is_conditional, kind_of_log_px
+    from subo.units import bits_of_a_guess, describe_log_px, is_conditional, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} data, nats per datum:")
     print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
@@ -72,7 +73,10 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
         print(f"    ELBO      {_mean(step, 'elbo')}")
     kind = kind_of_log_px(config)
     if kind != "density":  # whose bits count nothing
-        print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}" + "   an upper bound" * (kind == "bound"))
+        guess = bits_of_a_guess(config)
+        told = "" if guess is None else f"   ({guess:.3g} for a uniform guess)"
+        bound = "   an upper bound" * (kind == "bound")
+        print(f"  bits/dim    {_number(result['bits_per_dim']):10.3f}{bound}{told}")
     if reduced := result.get("reduced_from"):  # which older runs do not say
         print(
             f"  Note: {_on_time(result, reduced)} All of it: subo evaluate {run} --num-samples {reduced['num_samples']}"
@@ -118,6 +122,12 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
             "posterior is nearly the prior, and the model says nearly the same of every datum. "
             f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
+        )
+    elif not result.get("per_step") and result["rate"] < _LITTLE * result["active_units"]:
+        each = result["rate"] / result["active_units"]
+        yield (
+            f"the {result['active_units']} active latents carry {each:.2g} nats each in the mean: active says that a "
+            "posterior mean varies over the data (its variance is above 0.01), and not that it tells much of them."
         )
     if _number(result["median_ess"]) < result["num_samples"] / 10:
         above = "well above" if _number(result["median_ess"]) < 5 else "above"

@@ -282,7 +282,7 @@ class VAE(nn.Module):
         Returns:
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
         """
-        p = self._prior(context, num_samples, "samples were asked for")
+        p = self._prior(context, num_samples, "samples are to be drawn")
         z = p.sample(Size([num_samples]) if p.batch_shape == Size() else Size())
         return z, self.decode(z, context)
 

@@ -16,6 +16,7 @@ from subo.arguments import checked_settings
 from subo.devices import make_fabric
 from subo.errors import InputError
 from subo.fitting import fit
+from subo.limits import is_number
 from subo.recipes import RECIPES
 from subo.sources import load
 
@@ -32,6 +33,7 @@ _NOT_OPTIONS = {
     "device": set[str](),
 }
 _TYPES = {"optimizer": str}
+_NUMBERS: dict[Any, str] = {int: "a whole number, such as 10,", float: "a number, such as 0.5,"}
 
 
 def _sources(recipe: str) -> dict[str, tuple[str, Callable[..., Any]]]:
@@ -114,13 +116,15 @@ def converted(kind: Any, tokens: Sequence[Token]) -> Any:
     """
 
     def one(kind: Any, word: str) -> Any:
-        if kind is int and ("." in word or "e" in word.lower()) and word[:2].lower() != "0x":
+        if kind is int and is_number(word) and ("." in word or "e" in word.lower()):
             if not float(word).is_integer():
                 raise CoercionError(msg=f"expected a whole number and got {word}: fractions are not rounded")
             return int(float(word))
         try:
             return convert(kind, [word])
         except CoercionError as error:
+            if kind in _NUMBERS:
+                raise CoercionError(msg=f"expected {_NUMBERS[kind]} and got {word}") from error
             raise ValueError(word) from error  # which cyclopts tells with the option's name
 
     return convert(kind, tokens, converter=one)

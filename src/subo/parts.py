@@ -116,7 +116,7 @@ def _other_rows(part: str, inputs: Mapping[str, Any], context: Context) -> str |
             return (
                 f"{part} is given the context '{name}' of shape {tuple(tensor.shape)} beside {first} of shape "
                 f"{tuple(tensors[first].shape)}; expected as many rows in both. Give the context one row for each "
-                "datum, or for each sample that is asked for."
+                "datum, or for each sample."
             )
     return None
 

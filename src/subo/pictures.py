@@ -21,7 +21,7 @@ from subo.quantisation import quantized
 from subo.randomness import forked
 from subo.runs import Run
 from subo.sequence_pictures import draw_sequence_figures
-from subo.spread import moments
+from subo.spread import center_and_units
 from subo.typing import Context
 
 __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
@@ -130,7 +130,7 @@ def draw_latent_plane(
 
 
 def feature_units(data: Data) -> Units | None:
-    """Center and unit of a table's columns over the training data, those of :func:`subo.spread.moments`.
+    """Center and unit of a table's columns over the training data, those of :func:`subo.spread.center_and_units`.
 
     Returns:
         Two arrays ``(D,)``; None for images, for curves (many features without names) and for values in [0, 1], which
@@ -139,7 +139,7 @@ def feature_units(data: Data) -> Units | None:
     x = data.train.x
     if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
-    center, unit, _ = moments(x.double(), x.shape[1:])
+    center, unit, _ = center_and_units(x.double(), x.shape[1:])
     return _array(center), _array(unit)
 
 

@@ -169,7 +169,8 @@ class FlowPrior(nn.Module):
 
     Args:
         dim: Size D of z.
-        kind: ``"autoregressive"`` (affine maps; the density of a given z in one pass, sampling in D) or ``"spline"``
+        kind: ``"autoregressive"`` (affine maps; the density of a given z in one pass, a sample in D
+            steps that together cost about a pass) or ``"spline"``
             (coupling by rational-quadratic splines; two passes either way).
         transforms: How many maps.
         hidden: Widths of each map's network.

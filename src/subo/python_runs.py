@@ -38,7 +38,7 @@ def config_in_python(
     """
     if isinstance(data, Split):
         none = data.take(torch.arange(0))
-        data = Data("training data", data, none, none, kind=kind_of(data.x, data.levels))
+        data = Data("training data", data, none, none, kind=kind_of(data.x, levels=data.levels))
     made_of = {
         "model": type(objective.model).__name__,
         "bound": repr(objective.bound) if is_dataclass(objective.bound) else _name(objective.bound),

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from subo.content_noise import uniform_by_content
-from subo.data import Binarize, Data, Split, stream
+from subo.data import NOISE_STEPS, Binarize, Data, Split, stream
 from subo.errors import InputError
 from subo.values import Kind, kind_of
 
@@ -23,8 +23,6 @@ __all__ = ["MOST_LEVELS", "binarized", "check_policies", "dequantized", "drawn_r
 
 MOST_LEVELS = 255
 """The largest level whose x + u float32 holds."""
-
-_STEPS = 2**16  # of u, which float32 holds beside 8 bits
 
 
 def check_policies(binarize: str, *, dequantize: bool) -> None:
@@ -129,13 +127,13 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
                 f"{where}: the run was fitted to dequantised integers, and these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
-        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * _STEPS).floor() / _STEPS
+        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
         return replace(rows, dequantize=True, x=rows.x + noise.float())
     if binarize == "none":
         return rows
     x = rows.x.double() / rows.levels
     if x.min() < 0 or x.max() > 1:
-        _check_grey(kind_of(rows.x, rows.levels), where=where)
+        _check_grey(kind_of(rows.x, levels=rows.levels), where=where)
     bits = uniform_by_content(rows.x, "bits", seed, "rows") < x
     return replace(rows, x=bits.to(torch.uint8), levels=1)
 
@@ -149,7 +147,7 @@ def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:
         >>> quantized(torch.tensor([-3.0, 0.0, 7.99, 16.5, 20.0]), levels=16)
         tensor([ 0,  0,  7, 16, 16], dtype=torch.uint8)
     """
-    return x.floor().clamp(0, levels).to(torch.uint8)
+    return x.floor().clamp_(0, levels).to(torch.uint8)
 
 
 def _check_grey(kind: Kind, *, where: str) -> None:

@@ -4,16 +4,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Size, Tensor
 from torch.distributions import Distribution
 
 from subo.errors import InputError
-from subo.typing import Latent, Path, leaves, map_latent
+from subo.memory import check_room
+from subo.typing import Context, Latent, Path, leaves, map_latent
 
-__all__ = ["decoded_at_a_time", "folded_samples", "log_prob_of_samples", "sampled", "some_at_a_time"]
+__all__ = [
+    "check_samples",
+    "decoded_at_a_time",
+    "draw_data",
+    "folded_samples",
+    "log_prob_of_samples",
+    "sampled",
+    "some_at_a_time",
+]
 
 _NUMBERS = 2_000_000  # that describe p(x|z), in one tensor: 8 MB of float32
+_STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
+_DRAWN = 1000  # data drawn at a time
 
 
 def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
@@ -61,16 +72,17 @@ def folded_samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[La
     return lone, sample, None if log_posterior is None else log_posterior.unsqueeze(0)
 
 
-def decoded_at_a_time(likelihood: Any, num_elements: int) -> int:
+def decoded_at_a_time(likelihood: Any, num_elements: int, *, steps: int = 1) -> int:
     """How many latents to decode at a time: their p(x|z) are described by a bounded number of numbers.
 
     Args:
         likelihood: Its family, where it has one, says how many numbers describe its elements; else one each.
         num_elements: How many numbers a datum has; of sequences those of all steps, where the family tells of one.
+        steps: Of sequences, each of which has a latent.
     """
     family = getattr(likelihood, "family", None)
     params, elements = getattr(family, "num_params", 1), getattr(family, "event_shape", Size()).numel()
-    return max(1, _NUMBERS // max(1, num_elements * max(1, params // max(1, elements))))
+    return max(1, min(_NUMBERS // max(1, num_elements * max(1, params // max(1, elements))), _STATES // steps))
 
 
 def some_at_a_time(
@@ -92,3 +104,54 @@ def some_at_a_time(
         some = map_latent(lambda leaf, part=part: leaf[part], rows)
         parts.append(function(some, count).view(count, num_data))
     return torch.cat(parts)
+
+
+def check_samples(num: int, elements: int, bytes_each: int, *, mend: str) -> None:
+    """Refuses more data than memory holds, before the first is drawn.
+
+    Args:
+        num: How many.
+        elements: Numbers in each.
+        bytes_each: What each takes, with all copies that are there at the same time.
+        mend: What to do.
+
+    Raises:
+        NoRoomError: There is no room for them.
+    """
+    check_room(num * bytes_each, f"{num:,} samples of {elements:,} numbers each", mend)
+
+
+@torch.no_grad()
+def draw_data(
+    model: Any,
+    num: int,
+    context: Context | None = None,
+    *,
+    elements: int,
+    steps: int = 1,
+    mean: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Shaped[Tensor, " N *event"]:
+    """New data, some at a time into one tensor: z from the prior, then x from p(x|z).
+
+    Args:
+        model: The model.
+        num: How many.
+        context: One row for each, where the model needs any.
+        elements: Numbers in a datum; of a sequence those of all steps.
+        steps: Of a sequence.
+        mean: Give E[x|z] instead.
+        dtype: Of the data; that of p(x|z) by default.
+    """
+    at_a_time = min(_DRAWN, decoded_at_a_time(getattr(model, "likelihood", None), elements, steps=steps))
+    data = None
+    for first in range(0, num, at_a_time):
+        rows = slice(first, min(first + at_a_time, num))
+        known = None if context is None else {name: tensor[rows] for name, tensor in context.items()}
+        _, p = model.sample(rows.stop - first, known)
+        x = p.mean if mean else p.sample()
+        if data is None:
+            data = x.new_empty((num, *x.shape[1:]), dtype=dtype)
+        data[rows] = x
+    assert data is not None
+    return data

@@ -112,8 +112,9 @@ def load_rows(
     """Loads data to be encoded or scored, even a single row; sources as for `load`.
 
     With the `meaning` of a fit's data, an example is read as they were, whatever else is in its file: its levels,
-    columns, channels and classes are the run's, and so are the bits or the noise that are drawn for it, which
-    depend on its own values and the seed alone.
+    columns, channels and classes are the run's. The bits or the noise that are drawn for an example depend on its own
+    values and the seed alone, where all of a file without parts is read (`part="all"`); of a part, and of a source
+    that has parts itself, they are those of `load`, which depend on an example's place, too.
 
     Args:
         source: A name or a path.
@@ -223,9 +224,10 @@ def save_sequences(
     values = values.reshape(len(values), -1)
     if path.suffix.lower() == ".csv":
         called = range(1, len(lengths) + 1) if of is None else of
-        places = [(name, step) for name, length in zip(called, lengths, strict=True) for step in range(1, length + 1)]
+        of_sequence = (itertools.repeat(name, length) for name, length in zip(called, lengths, strict=True))
+        places = map(itertools.chain.from_iterable, (of_sequence, (range(1, length + 1) for length in lengths)))
         columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
-        write_table(path, ["sequence", "step", *columns], _after([*zip(*places, strict=True)], values))
+        write_table(path, ["sequence", "step", *columns], _after([*places], values))
         return
     if path.suffix.lower() != ".npz":
         raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
@@ -247,11 +249,9 @@ def _data(
 ) -> Data:
     """Makes three splits of what was read."""
     parts, classes = _understood(contents, meaning, name)
-    whole = parts[0] if len(parts) == 1 else _joined(*parts)
-    divide = len(parts) == 1
-    if divide:
-        parts = divided(whole, seed=seed, where=name)
-    kind = kind_of(whole.x, whole.levels) if meaning is None else meaning.kind
+    kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
+    if divide := len(parts) == 1:
+        parts = divided(parts[0], seed=seed, where=name)
     at_random = f"at random by seed {seed}, 80% to train, 10% to validate and 10% to test on"
     data = Data(
         name,

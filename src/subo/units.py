@@ -1,5 +1,6 @@
 """In which units a run's model describes its data, and what its log p(x) is hence the logarithm of."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from subo.quantisation import quantized
 from subo.recipes import DISCRETE
 
 __all__ = [
+    "bits_of_a_guess",
     "check_likelihood",
     "data_in_levels",
     "describe_log_px",
@@ -50,6 +52,19 @@ def describe_log_px(config: Mapping[str, Any]) -> str:
         values = "8-bit values" if levels == 255 else f"values 0 to {levels}"
         return f"lower bound on the log-probability of the {values}, by uniform dequantisation{given}"
     return ("log-density in the data's units" if levels == 1 else f"log-density of x/{levels}") + given
+
+
+def bits_of_a_guess(config: Mapping[str, Any]) -> float | None:
+    """Bits per dimension of a model that holds all values for equally probable; None where these have no end."""
+    if kind_of_log_px(config) == "bound":
+        return math.log2(config["data"]["levels"] + 1)
+    if config["options"]["likelihood"] == "bernoulli":
+        return 1.0
+    num_classes = config["options"].get("num_classes")
+    if config["options"]["likelihood"] != "categorical" or num_classes is None:
+        return None
+    each = [num_classes] if isinstance(num_classes, int) else num_classes
+    return sum(map(math.log2, each)) / len(each)
 
 
 def is_conditional(config: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ Kind = Literal["binary", "grey", "whole", "real"]
 _EXACT = 2**24  # beyond it float32 holds whole numbers only, and any number is one
 
 
-def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
+def kind_of(*parts: Shaped[Tensor, " _ *event"], levels: int = 1) -> Kind:
     """Tells what values are from the values alone.
 
     The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
@@ -25,15 +25,16 @@ def kind_of(x: Shaped[Tensor, " N *event"], levels: int = 1) -> Kind:
     [0, 1] have the values of a grey picture. Hence no likelihood but that of bits is chosen by it.
 
     Args:
-        x: `(N, *event)`, as stored.
+        parts: All of the values, `(N, *event)` each, as stored.
         levels: The stored value that means 1.0; 1: values as they are.
     """
-    if bool(((x == 0) | (x == levels)).all()):
+    if all(bool(((x == 0) | (x == levels)).all()) for x in parts):
         return "binary"
-    lowest, highest = (value.item() for value in x.aminmax())
+    ends = torch.tensor([[value.item() for value in x.aminmax()] for x in parts if len(x)], dtype=torch.float64)
+    lowest, highest = ends[:, 0].min().item(), ends[:, 1].max().item()
     if levels > 1 or (lowest >= 0 and highest <= 1):
         return "grey"
-    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    whole = all(not x.is_floating_point() or bool((x == x.round()).all()) for x in parts)
     return "whole" if whole and lowest >= 0 and highest <= _EXACT else "real"
 
 

@@ -7,10 +7,9 @@ from cyclopts import Parameter
 
 from subo.errors import InputError
 from subo.files import is_same, lies_in
-from subo.memory import check_room
 from subo.sources import Part
 
-__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending", "check_samples"]
+__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending"]
 
 _READ_IN_FOLDERS = (".npy", ".png")
 
@@ -33,17 +32,6 @@ DataDir = Annotated[
     ),
 ]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
-
-
-def check_samples(num: int, elements: int, *, mend: str) -> None:
-    """Refuses more samples than memory holds: networks, densities and what is written take about four times theirs.
-
-    Args:
-        num: How many.
-        elements: Numbers in each.
-        mend: What to do.
-    """
-    check_room(4 * 4 * num * elements, f"{num:,} samples of {elements:,} numbers each", mend)
 
 
 def check_ending(out: Path, *endings: str) -> str:

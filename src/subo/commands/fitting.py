@@ -47,6 +47,7 @@ def fit(**given: Any) -> None:
             seed=given.get("seed", 0),
             data_seed=given.get("data_seed", 0),
             overwrite=given.get("overwrite", False),
+            num_samples=given.get("evaluation_samples"),
             progress=progress,
             **settings["data"],
         )

@@ -3,7 +3,7 @@
 import signal
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from subo.commands.arguments import RunPath, check_apart, check_ending
 from subo.commands.comparison_table import print_comparison
@@ -11,6 +11,8 @@ from subo.errors import InputError, Interrupted
 from subo.messages import print_evaluation, print_run, say
 
 if TYPE_CHECKING:
+    from subo.data import Split
+    from subo.evaluation.full import Depth
     from subo.experiments import Experiment
 
 __all__ = ["compare", "evaluate", "show"]
@@ -85,6 +87,8 @@ def _evaluate_fully(
         raise InputError(f"--minutes must be positive, not {minutes:g}")
     asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
     data = experiment.data()
+    if not experiment.is_local:  # whose q of these data is not there yet
+        _say_if_long(experiment.objective.model, getattr(data, split), asked)
     try:
         result = evaluate_run_fully(
             experiment, data, split=split, depth=asked, minutes=minutes, seed=seed, progress=True
@@ -103,6 +107,22 @@ def _evaluate_fully(
         say(f"written to {path}")
     if not result.complete:
         say("Not all is measured yet: the same command goes on, without --minutes to the end.")
+
+
+def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
+    """Says how long a full evaluation takes, where it is more than an hour."""
+    import torch
+
+    from subo.evaluation.effort import caution_of_annealing, caution_of_samples
+
+    few = split.take(torch.arange(min(len(split), depth.max_data or len(split))))
+    annealed = depth.temperatures * depth.chains * min(len(few), depth.intensive_data)
+    for caution in (
+        caution_of_samples(model, few, depth.num_samples, option="--num-samples"),
+        caution_of_annealing(model, few, annealed),
+    ):
+        if caution:
+            say(caution)
 
 
 def compare(

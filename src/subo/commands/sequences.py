@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
-from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending, check_samples
+from subo.commands.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.data import Split
 from subo.errors import InputError
+from subo.memory import check_room
 from subo.messages import say
+from subo.sampling import check_samples, draw_data
 from subo.sources import save_sequences
 
 __all__ = ["encode_sequences", "forecast", "is_of_sequences", "reconstruct_sequences", "sample_sequences"]
@@ -18,6 +20,8 @@ __all__ = ["encode_sequences", "forecast", "is_of_sequences", "reconstruct_seque
 
 _DRAWN = 8  # samples in a picture
 _FEW = 10  # states
+_ENTRY = 750  # bytes of the entry of a sequence in a .npz
+_STATE = 3000  # bytes that the networks of a deep Markov model take for a step of a sequence
 
 
 def is_of_sequences(experiment: Any) -> bool:
@@ -34,14 +38,15 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
     ending = check_ending(out, ".npz", ".csv", ".png")
     data, model = experiment.config["data"], experiment.objective.model
     length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
-    check_samples(num, length * math.prod(data["event_shape"]), mend="Lower --num or --steps.")
+    elements = length * math.prod(data["event_shape"])
+    num = min(num, _DRAWN) if ending == ".png" else num
+    check_samples(num, elements, 4 * elements + _ENTRY, mend="Lower --num or --steps.")
     if ending == ".png":
-        num = min(num, _DRAWN)
         figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
     else:
-        with forked(seed), torch.no_grad():
-            _, p = model.sample(num, {"mask": torch.ones(num, length, dtype=torch.bool)})
-            x = p.mean if mean else p.sample()
+        known = {"mask": torch.ones(1, length, dtype=torch.bool).expand(num, length)}
+        with forked(seed):
+            x = draw_data(model, num, known, elements=elements, steps=length, mean=mean)
         save_sequences(out, x.flatten(0, 1), [length] * num)
     say(f"{num} sequences of {length} steps written to {out}")
 
@@ -109,7 +114,12 @@ def forecast(
     if not is_of_sequences(experiment):
         raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
     elements = steps * math.prod(experiment.config["data"]["event_shape"])
-    check_samples(max(num_samples, len(split)), elements, mend="Lower --steps or --num-samples.")
+    states = num_samples * max(steps, max(_lengths(split)))  # of one sequence at a time
+    check_room(
+        _STATE * states + 4 * 6 * len(split) * elements,  # mean, lower and upper, which are joined at the end
+        f"a forecast of {steps:,} steps from {num_samples:,} states a sequence",
+        "Lower --steps or --num-samples.",
+    )
     model = experiment.objective.model
     found = forecasted(model, split, steps=steps, num_samples=num_samples, coverage=coverage, seed=seed)
     if ending == ".png":

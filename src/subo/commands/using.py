@@ -1,5 +1,6 @@
 """Commands that use a fitted run: ``sample``, ``reconstruct``, ``encode`` and ``score``."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,12 +47,11 @@ def sample(
             these were dequantised: E[x|z] - 1/2.
         seed: Of the draws.
     """
-    import torch
-
     from subo import experiments, figures
     from subo.class_pictures import class_names, first_rows
     from subo.pictures import shading
     from subo.randomness import forked
+    from subo.sampling import check_samples, draw_data
     from subo.units import without_noise
 
     check_apart(out, run)
@@ -65,25 +65,28 @@ def sample(
     if steps is not None:
         raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
     model = experiment.objective.model
+    data, elements = experiment.config["data"], math.prod(experiment.config["data"]["event_shape"])
+    bytes_each = 8 if experiment.config["options"]["likelihood"] == "categorical" else 4
+    bytes_each += 4 + 1 if data["dequantize"] else 0  # floored, and as bytes
+    check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
-    with forked(seed), torch.no_grad():
-        _, p = model.sample(num or 64) if labels is None else model.sample(len(labels), {"label": labels})
-        x = p.mean if mean else p.sample()
+    known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
+    with forked(seed):
+        x = draw_data(model, count, known, elements=elements, mean=mean)
     names = experiment.meaning.feature_names
     if ending == ".png":
-        units, data = _units(experiment), experiment.config["data"]
+        units = _units(experiment)
         shade = shading(_range_of(x, experiment.meaning), levels=data["levels"] if data["dequantize"] else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
-    of_class = "" if label is None else f" of class {label}"
-    by_class = ""
+    of_class, by_class = "" if label is None else f" of class {label}", ""
     if classes is not None and label is None:
         named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
         by_class = f", as many of each of {len(classes)} classes in order{named}"
-    say(f"{p.batch_shape[0]} samples{of_class} written to {out}{by_class}")
+    say(f"{count} samples{of_class} written to {out}{by_class}")
 
 
 def reconstruct(
@@ -191,6 +194,7 @@ def score(
     import numpy as np
     import torch
 
+    from subo.evaluation.effort import caution_of_samples
     from subo.evaluation.pareto import highest_pareto_k
     from subo.evaluation.summary import score as scored
     from subo.experiments import model_for
@@ -200,6 +204,8 @@ def score(
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
+    if caution := caution_of_samples(model, split, num_samples, option="--num-samples"):
+        say(caution)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
         scores = scored(

@@ -96,7 +96,7 @@ def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
             what is not there is taken to be as it is by default.
 
     Returns:
-        Clauses, each an advice: a beta above 1 is the first thing to lower, and what was tried is asked for more of.
+        Clauses, each an advice: a beta above 1 is the first thing to lower, and of what was tried, more.
 
     Example:
         >>> remedies({"beta": 200.0})[0]

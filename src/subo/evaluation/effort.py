@@ -9,17 +9,21 @@ import torch
 
 from subo.data import Split, stream
 from subo.devices import evaluating, place
+from subo.evaluation.annealed import has_discrete_latents
 from subo.evaluation.importance import log_marginal
 from subo.evaluation.summary import latents_at_a_time
 from subo.model import LatentVariableModel
 from subo.randomness import forked
 
-__all__ = ["NUM_SAMPLES", "Effort", "affordable", "seconds_a_sample"]
+__all__ = ["NUM_SAMPLES", "Effort", "affordable", "caution_of_annealing", "caution_of_samples", "seconds_a_sample"]
 
 NUM_SAMPLES = 1000  # where there is time for them
 _FEWER = (500, 200, 100)
 _LEAST = 100  # data, before there are fewer samples than the last of these
 _TIMED, _ENOUGH = 4, 0.2  # data at a time, and seconds that tell how long it takes
+_QUICK = 200_000  # samples in all, which take no hour
+_HOUR = 3600.0  # seconds
+_GRADIENTS = 10 * 5  # leapfrog steps at a temperature, and samples in whose time one is made: 6 to 20 were measured
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,61 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
         return Effort(_FEWER[-1], min(num_data, int(most) // _FEWER[-1]))
     few = num_data if all_data else min(_LEAST, num_data)
     return Effort(max(2, int(most) // few), few)
+
+
+def caution_of_samples(model: LatentVariableModel, split: Split, num_samples: int, *, option: str) -> str:
+    """How long log p(x) takes, where that is more than an hour; else nothing.
+
+    Args:
+        model: The model.
+        split: The data.
+        num_samples: K.
+        option: What sets K.
+    """
+    if num_samples * len(split) <= _QUICK:
+        return ""
+    a_datum = seconds_a_sample(model, split) * len(split)
+    if num_samples * a_datum <= _HOUR:
+        return ""
+    fewer = min(NUM_SAMPLES, num_samples // 10)
+    return (
+        f"Careful: log p(x) of {len(split):,} data by {num_samples:,} samples each takes about "
+        f"{_in_words(num_samples * a_datum)}; {option} {fewer} takes about {_in_words(fewer * a_datum)}"
+    )
+
+
+@torch.no_grad()
+def caution_of_annealing(model: LatentVariableModel, split: Split, transitions: int) -> str:
+    """How long annealing takes at the least, where that is more than an hour; else nothing.
+
+    Args:
+        model: The model.
+        split: The data.
+        transitions: Temperatures times chains times data.
+    """
+    with evaluating(model), forked(0):
+        if has_discrete_latents(model.draw(*place(model, *split.read(torch.arange(1))), path=False)):
+            return ""  # which are not annealed
+    seconds = seconds_a_sample(model, split) * _GRADIENTS * transitions
+    if seconds <= _HOUR:
+        return ""
+    return (
+        f"Careful: annealing takes {_in_words(seconds)} or more. Lower --temperatures, --chains or --intensive-data, "
+        "or give --minutes, and lower the first two where a few data take longer than that"
+    )
+
+
+def _in_words(seconds: float) -> str:
+    """Such as ``3.2 hours``.
+
+    Example:
+        >>> _in_words(2), _in_words(7200), _in_words(1e9)
+        ('2 seconds', '2 hours', '32 years')
+    """
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{float(f'{seconds / size:.2g}'):,g} {unit}"
+    return f"{max(1, round(seconds))} seconds"
 
 
 @torch.no_grad()

@@ -25,7 +25,6 @@ from subo.support import check_support, in_support, stand_ins
 from subo.typing import map_latent
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
-_STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
 _PASSES = 20  # at least, so that progress is seen of few data, too
 _DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
 
@@ -353,8 +352,7 @@ def latents_at_a_time(model: Any, split: Split) -> int:
 def rows_at_a_time(model: Any, split: Split) -> int:
     """How many latents to decode at a time, 5,000 at the most; of sequences fewer, so that their steps are bounded."""
     steps = split.num_elements // split.event_shape.numel()
-    numbers = decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements)
-    return min(5000, numbers, max(1, _STATES // steps))
+    return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements, steps=steps))
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from subo.recipes.parts import (
     make_likelihood,
 )
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 from subo.steps import Emission
 
 __all__ = ["deep_markov"]
@@ -70,17 +70,19 @@ def deep_markov(
         num_data: Number of training data; not needed here.
         likelihood: p(x_t|z_t); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
             categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
-        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
-            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
-            the decoder (network).
-        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
-            the smallest standard deviation, in [0, 1], which None leaves out.
+        scale: Scale of a gaussian or laplace likelihood, how far x lies from the mean of p(x|z): a fixed number, or
+            learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z by the
+            decoder (network). 1 is the standard deviation of the data, of each column of a table; values far from the
+            others do not count in it.
+        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
+            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
+            in Python, None sets that one no limit.
         num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
             many as the data's by default.
         latent_dim: Size of z_t.
         transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
         transition_hidden: Width of its hidden layers.
-        hidden: Widths of the emission's hidden layers.
+        hidden: Widths of the hidden layers of p(x_t|z_t), the emission, such as 100,100.
         reader: Kind of the recurrent network of q.
         reader_hidden: Width of its state.
         dropout: Share of the reader's inputs that are dropped in training.
@@ -106,7 +108,7 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     decoder = from_mean(network, family, examples)

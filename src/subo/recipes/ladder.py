@@ -30,7 +30,7 @@ from subo.recipes.parts import (
     make_likelihood,
 )
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 
 __all__ = ["ladder"]
 
@@ -84,19 +84,21 @@ def ladder(
         num_data: Number of training data; not needed here.
         likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
             categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
-        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
-            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
-            the decoder (network).
-        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
-            the smallest standard deviation, in [0, 1], which None leaves out.
+        scale: Scale of a gaussian or laplace likelihood, how far x lies from the mean of p(x|z): a fixed number, or
+            learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z by the
+            decoder (network). 1 is the standard deviation of the data, of each column of a table; values far from the
+            others do not count in it.
+        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
+            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
+            in Python, None sets that one no limit.
         num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
             many as the data's by default.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
         merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
             Gaussian that x gives (precision).
         network: Kind of the networks; conv is for images, which each layer halves.
-        hidden: Widths of the layers' networks, from x upwards, such as 512,256,128; of more layers the last one
-            serves the others, too.
+        hidden: How wide each layer's networks are, from x upwards, such as 512,256,128; where there are more layers
+            than widths, the others are as wide as the last.
         channels: Channels of the layers' convolutions, likewise.
         depth: Residual branches of each layer, on the way up as on the way down.
         activation: Nonlinearity of all networks.
@@ -125,7 +127,7 @@ def ladder(
     event = Size(event_shape)
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
     estimator = make_gradient(

@@ -40,7 +40,7 @@ from subo.recipes.parts import (
 )
 from subo.refinement import Refined
 from subo.room import fits_memory
-from subo.spread import moments
+from subo.spread import center_and_units
 
 __all__ = ["vae"]
 
@@ -95,11 +95,13 @@ def vae(
         num_data: Number of training data; needed by local inference.
         likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
             categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
-        scale: Scale of a gaussian or laplace likelihood, in units of the data, a standard deviation that far values
-            do not move: a fixed number, or learned: one number (shared), one a dimension (per-dimension), or given by
-            the decoder (network).
-        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
-            the smallest standard deviation, in [0, 1], which None leaves out.
+        scale: Scale of a gaussian or laplace likelihood, how far x lies from the mean of p(x|z): a fixed number, or
+            learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z by the
+            decoder (network). 1 is the standard deviation of the data, of each column of a table; values far from the
+            others do not count in it.
+        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
+            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
+            in Python, None sets that one no limit.
         num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
             many as the data's by default.
         condition: What the model is told of each datum: nothing (none), or its class (labels), which p(z|c), p(x|z,c)
@@ -120,7 +122,8 @@ def vae(
         flow_transforms: Maps in a flow, as prior or posterior.
         flow_hidden: Widths of each map's network, such as 64,64.
         network: Kind of encoder and decoder; conv is for images.
-        hidden: Widths of the hidden layers, such as 200,200; the decoder mirrors the encoder. Of conv, the last one.
+        hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
+            convolutional network (conv) has one, after its convolutions, as wide as the last of these.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
         activation: Nonlinearity of encoder and decoder.
         bound: What is maximised.
@@ -149,7 +152,7 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = moments(examples, event)
+    center, unit, fine = center_and_units(examples, event)
     family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
     latents = make_latent_family(posterior, latent_dim, latent_classes, flow_transforms, flow_hidden)
     labels = _num_labels(condition, num_labels)
