@@ -54,7 +54,7 @@ def text(path, content):
 
 def test_parts_are_not_copied_to_tell_what_they_are(monkeypatch, tmp_path):
     parts = {"train": [[0.0, 1.0]], "validation": [[0.5, 0.0]], "test": [[3.0, 1.0]]}
-    np.savez(tmp_path / "x.npz", **{name: np.array(rows) for name, rows in parts.items()})
+    zipped(tmp_path / "x.npz", **{name: np.array(rows) for name, rows in parts.items()})
     monkeypatch.setattr("subo.sources._joined", None)
     assert load(tmp_path / "x.npz").kind == "real"
 

@@ -33,8 +33,8 @@ class ImportanceEstimate:
     Attributes:
         log_px: ``log 1/K sum_k w_k``. In expectation a lower bound on log p(x), which K makes tight.
         standard_error: Of `log_px`, by the tail that is fitted to the weights, see
-            :func:`~subo.evaluation.tail_error.tail_error`: where k-hat is not too high log p(x) lies within 1.96 errors
-            with about 95%. Infinite for K = 1, which tells nothing of it. Without a tail that of the delta method.
+            :func:`~subo.evaluation.tail_error.tail_error`, which says what it allows for: large weights that were not
+            drawn, and no mode that q never visits. Infinite for K = 1. Without a tail that of the delta method.
         effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and K. Where it is near 1, one sample carries the
             estimate.
         pareto_k: Shape of the weights' upper tail, see :func:`~subo.evaluation.pareto.pareto_k`. Above

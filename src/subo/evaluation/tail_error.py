@@ -42,8 +42,8 @@ def tail_error(
 
     .. math:: \sqrt{\big(\log \tfrac{T_+}{T} / 1.96\big)^2 + s^2},
 
-    and that of the delta method where it is larger. Hence log p(x) lies within 1.96 errors with about 95%, or more,
-    where k-hat is below its threshold: `benchmarks/coverage.txt` has what was measured.
+    and that of the delta method where it is larger. It allows for the drawn tail, and not for a mode of p(z|x) that q
+    never visits, which is in no weight. `benchmarks/coverage.txt` has how often log p(x) lies within 1.96 errors.
 
     Args:
         largest: For each of B data its :func:`~subo.evaluation.pareto.tail_length` + 1 largest log-weights, or more.
