@@ -14,7 +14,7 @@ import time
 import torch
 
 import subo
-from subo.evaluation.annealed import ais
+from subo.evaluation.evidence.annealed import ais
 
 
 def build() -> subo.VAE:

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 import subo
-from subo.data import Split
-from subo.devices import PrecisionName, make_fabric
+from subo.data.loading import load
+from subo.data.splits import Split
 from subo.evaluation import evaluate
-from subo.fitting import fit
 from subo.gradients import DReG
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.runtime.devices import PrecisionName, make_fabric
+from subo.training.fitting import fit
 
 EPOCHS = {
     "vae-1": 800,

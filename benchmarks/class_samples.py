@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 import subo
-from subo.data import Split, stream
+from subo.data.splits import Split
+from subo.runtime.randomness import stream
 
 SETTINGS = "--condition labels --binarize dynamic --evaluation-samples 100"
 MODEL = "--latent-dim 5 --hidden 400,400 --decay cosine"

@@ -20,14 +20,14 @@ import torch
 from torch import nn
 
 import subo
-from subo.data import Split
+from subo.data.loading import load
+from subo.data.splits import Split
 from subo.evaluation.gaps import gaps
 from subo.evaluation.training_gap import gap_over_training, models_over_training
 from subo.figures import save
 from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
-from subo.fitting import fit
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.training.fitting import fit
 
 THEIRS = {
     "mnist": {"approximation": 1.4, "amortization": 1.35},

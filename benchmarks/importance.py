@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
 import subo
-from subo.data import Split
+from subo.data.loading import load
+from subo.data.splits import Split
 from subo.errors import InputError
-from subo.evaluation.importance import log_marginal
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.summary import latents_at_a_time
-from subo.sources import load
 
 PRODUCT_ROWS = (600, 5000)
 

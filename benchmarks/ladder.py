@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 import subo
-from subo.data import Split
-from subo.devices import make_fabric
+from subo.data.loading import load
+from subo.data.splits import Split
 from subo.evaluation import ais, evaluate, log_marginal
-from subo.fitting import fit
 from subo.recipes import ladder
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.runtime.devices import make_fabric
+from subo.training.fitting import fit
 
 GOAL = 82.0  # nats, minus log p(x)
 PUBLISHED = {  # minus log p(x), layer by layer deeper

@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import subo
-from subo.data import Split
-from subo.fitting import fit
+from subo.data.splits import Split
+from subo.training.fitting import fit
 
 FEATURES = 4
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import subo
-from subo.data import Split
-from subo.fitting import fit
-from subo.sources import load
+from subo.data.loading import load
+from subo.data.splits import Split
+from subo.training.fitting import fit
 
 
 class HandWritten(nn.Module):

@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from subo import bounds, conditioning, networks, priors
-from subo import families as f
-from subo import location_scale as ls
-from subo.conditionals import Conditional, Local
-from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
-from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.core import bounds
+from subo.core.objective import Objective
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -28,17 +24,23 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
-from subo.graphs import Child, Joint
-from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
-from subo.local_flow import CouplingFlow
-from subo.markov import Markov
-from subo.model import VAE
-from subo.objective import Objective
+from subo.inference.semi_amortized import Refined
+from subo.models.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
+from subo.models.emission import Emission
+from subo.models.graph import Child, Joint
+from subo.models.markov import Markov
+from subo.models.probabilistic_pca import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.models.state_space import LinearGaussianStateSpace, StateSpacePosterior
+from subo.models.vae import VAE
+from subo.parts import families as f
+from subo.parts import labels as conditioning
+from subo.parts import location_scale as ls
+from subo.parts import networks, priors
+from subo.parts.conditionals import Conditional, Local
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.recipes import hierarchical
 from subo.recipes.ladder import ladder
-from subo.refinement import Refined
-from subo.state_space import LinearGaussianStateSpace, StateSpacePosterior
-from subo.steps import Emission
 
 NUM_DATA, LATENT_DIM, DATA_SHAPE = 4, 2, (6,)
 

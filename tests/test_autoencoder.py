@@ -20,15 +20,15 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.distributions import MultivariateNormal
 
-import subo.autoencoder
+import subo.sklearn
 from shapes import unchecked_shapes
 from subo import InputError, VariationalAutoencoder, probabilistic_pca
-from subo.autoencoder import _own_seed
-from subo.data import Split
+from subo.data.splits import Split
 from subo.errors import Interrupted
 from subo.evaluation import score
-from subo.fitting import fit
 from subo.recipes import vae
+from subo.sklearn import _own_seed
+from subo.training.fitting import fit
 
 QUICK = {"epochs": 2, "hidden": (8,), "evaluation_samples": 20}
 
@@ -400,7 +400,7 @@ def test_ctrl_c_ends_a_search_and_not_one_fit_of_it(monkeypatch):
     def interrupted(*args, **kwargs):
         raise Interrupted("stopped", signal=signal.SIGINT)
 
-    monkeypatch.setattr(subo.autoencoder, "fit", interrupted)
+    monkeypatch.setattr(subo.sklearn, "fit", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):

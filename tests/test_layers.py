@@ -111,6 +111,6 @@ def test_imports_have_no_circle():
 
 
 def test_the_check_sees_imports():
-    assert "subo.bounds" in imports("objective")
+    assert "subo.core.bounds" in imports("objective")
     assert "bounds" in ours("objective")
     assert "torch" in imports("model")

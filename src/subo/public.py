@@ -2,15 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
-from subo.bounds import ELBO, IWAE, MIWAE, Renyi
-from subo.conditionals import Conditional, Given, Local
-from subo.conditioning import ByLabel, Labelled, Stack
+from subo.core.bounds import ELBO, IWAE, MIWAE, Renyi
+from subo.core.draw import Draw, Factor, LatentVariableModel
+from subo.core.objective import Loss, Objective
+from subo.data.loading import load
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, log_marginal
-from subo.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
-from subo.fitting import fit
-from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -22,27 +19,31 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
-from subo.graphs import Child, Joint
-from subo.hidden_markov import HiddenMarkov
-from subo.inference import Inferred, infer
-from subo.ladder import Ladder
-from subo.linear_gaussian import probabilistic_pca
-from subo.local_flow import CouplingFlow
-from subo.location_scale import FullRankGaussian, Gaussian, Laplace
-from subo.markov import Markov, MarkovDistribution
-from subo.model import VAE, Draw, Factor, LatentVariableModel
-from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
-from subo.objective import Loss, Objective
-from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
-from subo.python_runs import load_weights
-from subo.refinement import Refined
-from subo.sources import load
-from subo.state_space import LinearGaussianStateSpace
-from subo.steps import Emission
-from subo.training import train
+from subo.inference.per_example import Inferred, infer
+from subo.inference.semi_amortized import Refined
+from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
+from subo.models.emission import Emission
+from subo.models.graph import Child, Joint
+from subo.models.hidden_markov import HiddenMarkov
+from subo.models.ladder import Ladder
+from subo.models.markov import Markov, MarkovDistribution
+from subo.models.probabilistic_pca import probabilistic_pca
+from subo.models.state_space import LinearGaussianStateSpace
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional, Given, Local
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
+from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.parts.labels import ByLabel, Labelled, Stack
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
+from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
+from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.training.fitting import fit
+from subo.training.loop import train
+from subo.training.python_runs import load_weights
 
 if TYPE_CHECKING:
-    from subo.autoencoder import VariationalAutoencoder
+    from subo.sklearn import VariationalAutoencoder
 
 __all__ = [
     "ELBO",
@@ -125,7 +126,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Imports the estimator when it is asked for: scikit-learn takes a second to import."""
     if name == "VariationalAutoencoder":
-        from subo.autoencoder import VariationalAutoencoder
+        from subo.sklearn import VariationalAutoencoder
 
         return VariationalAutoencoder
     raise AttributeError(f"module 'subo' has no attribute '{name}'")

@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.data import Split, as_split
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import Split, as_split
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.seeds import OverSeeds, over_seeds
 from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
-from subo.model import LatentVariableModel
+from subo.runtime.arguments import checked_arguments
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's means over the data, in nats per datum; see :class:`~subo.evaluation.summary.Evaluation`.
+    """One model's means over the data, in nats per datum; see :class:`~subo.evaluation.Evaluation`.
 
     Attributes:
         name: What it is called.

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from subo.data import Split, stream
-from subo.devices import evaluating, place
-from subo.evaluation.annealed import has_discrete_latents
-from subo.evaluation.importance import log_marginal
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import Split
+from subo.evaluation.evidence.annealed import has_discrete_latents
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.summary import latents_at_a_time
-from subo.model import LatentVariableModel
-from subo.randomness import forked
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked, stream
 
 __all__ = ["NUM_SAMPLES", "Effort", "affordable", "caution_of_annealing", "caution_of_samples", "seconds_a_sample"]
 

@@ -10,20 +10,21 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.conditionals import Given, Local
-from subo.context import check_rows
-from subo.devices import evaluating, place
+from subo.core.context import check_rows
+from subo.core.draw import LatentVariableModel
 from subo.errors import InputError
-from subo.evaluation.annealed import ais, few_chains, has_discrete_latents
-from subo.evaluation.importance import data_at_a_time, log_marginal
-from subo.evaluation.refitting import Measure, measure_refitted
-from subo.families import Family
+from subo.evaluation.evidence.annealed import ais, few_chains, has_discrete_latents
+from subo.evaluation.evidence.importance import data_at_a_time, log_marginal
 from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
-from subo.inference import infer
-from subo.local_flow import CouplingFlow
-from subo.model import VAE, LatentVariableModel
-from subo.randomness import forked
+from subo.inference.per_example import infer
+from subo.inference.refitting import Measure, measure_refitted
+from subo.models.vae import VAE
+from subo.parts.conditionals import Given, Local
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.families import Family
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import Context
 
 __all__ = ["Gaps", "gaps", "larger", "mean_log_weight"]
@@ -133,7 +134,7 @@ def gaps(
     found and of annealed importance sampling; where they agree within three standard errors, the more precise.
 
     A posterior over several layers or a path in time has no row of parameters; its network is trained on each datum by
-    itself instead, see :func:`~subo.evaluation.refitting.refitted`, datum after datum, and no richer family is tried.
+    itself instead, see :func:`~subo.inference.refitting.refitted`, datum after datum, and no richer family is tried.
 
     All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
     approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
@@ -144,12 +145,12 @@ def gaps(
         x: Data.
         context: What is known beside x, by name.
         family: Of the best q; the posterior's own by default.
-        richer: A family to compare with; ``"flow"`` is :class:`~subo.local_flow.CouplingFlow` around `family`, where
+        richer: A family to compare with; ``"flow"`` is :class:`~subo.CouplingFlow` around `family`, where
             its distributions are over vectors of at least two elements and can be bent; None leaves it out.
         steps: The most of each search.
         step_samples: K of each of its steps.
         gradient: How the searches' gradient is estimated; by default along the path, where the family has one, and
-            else by :class:`~subo.gradients.ScoreFunction`.
+            else by :class:`~subo.ScoreFunction`.
         num_samples: Of the importance estimate.
         elbo_samples: Of each ELBO.
         annealed: Whether log p(x) is also estimated by annealing, much the most costly part; discrete latents have

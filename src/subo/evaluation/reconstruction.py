@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo import context as contexts
-from subo.data import Split
-from subo.devices import evaluating, place
-from subo.evaluation.usage import draws, is_compound, posterior_mean
+from subo.core import context as contexts
+from subo.data.splits import Split
+from subo.evaluation.latents.usage import draws, is_compound, posterior_mean
+from subo.runtime.devices import evaluating, place
 from subo.typing import Context, leaves, map_latent
 
 __all__ = ["decode", "reconstruct"]

@@ -8,20 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.batches import batches
-from subo.data import Split, as_split
-from subo.devices import evaluating, place
+from subo.core.draw import LatentVariableModel
+from subo.data.batches import batches
+from subo.data.splits import Split, as_split
+from subo.data.support import check_support, in_support, stand_ins
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate, error_of_mean
-from subo.evaluation.importance import log_marginal
-from subo.evaluation.pareto import highest_pareto_k
-from subo.evaluation.usage import LatentUsage, latent_usage
-from subo.model import VAE, LatentVariableModel
-from subo.randomness import forked
-from subo.sampling import decoded_at_a_time
-from subo.steps import Steps
-from subo.support import check_support, in_support, stand_ins
+from subo.evaluation.evidence.importance import log_marginal
+from subo.evaluation.evidence.pareto import highest_pareto_k
+from subo.evaluation.latents.usage import LatentUsage, latent_usage
+from subo.models.emission import Steps
+from subo.models.folding import decoded_at_a_time
+from subo.models.vae import VAE
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import map_latent
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
@@ -104,7 +105,7 @@ class Evaluation:
         median_ess: Median over data of the effective number of samples.
         high_pareto_k: How many data have a Pareto k-hat above `highest_pareto_k`.
         highest_pareto_k: Up to which k-hat the estimate of log p(x) and its error hold for so many samples, see
-            :func:`~subo.evaluation.pareto.highest_pareto_k`.
+            :func:`~subo.evaluation.evidence.pareto.highest_pareto_k`.
         median_pareto_k: Median over data of k-hat, of those that have one; None if none has (fewer than 25 samples,
             or all weights the same).
         num_samples: K of `log_px`.

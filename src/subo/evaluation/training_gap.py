@@ -9,14 +9,14 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.devices import evaluating, place
+from subo.core.draw import LatentVariableModel
 from subo.errors import InputError
-from subo.evaluation.annealed import ais, few_chains
+from subo.evaluation.evidence.annealed import ais, few_chains
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.gaps import larger, mean_log_weight
-from subo.evaluation.importance import log_marginal
-from subo.model import LatentVariableModel
-from subo.randomness import forked
-from subo.runs import Run
+from subo.runs.run import Run
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import Context
 
 __all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
@@ -88,7 +88,7 @@ def gap_over_training(
         context: What is known beside x, by name.
         num_samples: Of each importance estimate and ELBO.
         annealed: Whether log p(x) is the larger of that and of annealed importance sampling, as in
-            :func:`~subo.evaluation.gaps.gaps`.
+            :func:`~subo.evaluation.gaps`.
         temperatures: Of the annealing.
         chains: Of the annealing.
         max_rows: Latents decoded at a time; bounds memory.

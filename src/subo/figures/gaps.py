@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
-from subo.digits import in_digits
 from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels
+from subo.runtime.digits import in_digits
 
 __all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
 

@@ -15,18 +15,8 @@ from matplotlib.patches import Patch
 from numpy import ndarray
 from PIL import Image
 
-from subo.figures.style import (
-    BLUE,
-    CLASS_COLOURS,
-    GREY,
-    INK,
-    as_text,
-    legend_below,
-    set_labels,
-    set_title,
-    with_ending,
-)
-from subo.files import replacing
+from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, as_text, legend_below, set_labels, set_title, with_ending
+from subo.files.whole import replacing
 
 __all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane", "mass_levels"]
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from subo.errors import InputError
-from subo.files import replacing
+from subo.files.whole import replacing
 
 __all__ = [
     "BLUE",

@@ -1,9 +1,9 @@
 """Gradient estimators: what training follows, kept apart from the bound's value."""
 
-from subo.gradients.discrete import GumbelSoftmax, StraightThrough
-from subo.gradients.estimator import GradientEstimator
-from subo.gradients.pathwise import DReG, Pathwise, StickingTheLanding, check_path
-from subo.gradients.score import VIMCO, ScoreFunction, WakePhi
+from subo.core.estimator import GradientEstimator, Pathwise, check_path
+from subo.gradients.pathwise import DReG, StickingTheLanding
+from subo.gradients.score_function import VIMCO, ScoreFunction, WakePhi
+from subo.gradients.straight_through import GumbelSoftmax, StraightThrough
 
 __all__ = [
     "VIMCO",

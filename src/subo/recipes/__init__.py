@@ -5,13 +5,13 @@ This is the only table from strings to things. The command line makes its option
 
 from collections.abc import Callable
 
-from subo.objective import Objective
+from subo.core.objective import Objective
+from subo.data.values import Kind
+from subo.recipes.builders import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName
 from subo.recipes.deep_markov import deep_markov
 from subo.recipes.hierarchical import hierarchical
 from subo.recipes.ladder import ladder
-from subo.recipes.parts import ActivationName, BoundName, LikelihoodName, PosteriorName, PriorName
 from subo.recipes.vae import vae
-from subo.values import Kind
 
 __all__ = [
     "DISCRETE",

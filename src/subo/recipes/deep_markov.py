@@ -6,15 +6,16 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from subo.arguments import checked_arguments
-from subo.conditionals import Conditional
-from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
-from subo.location_scale import Gaussian, ScaleSource
-from subo.markov import Markov
-from subo.model import VAE
-from subo.networks import ACTIVATIONS, Standardize, mlp
-from subo.objective import Objective
-from subo.recipes.parts import (
+from subo.core.objective import Objective
+from subo.data.spread import center_and_units
+from subo.models.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
+from subo.models.emission import Emission
+from subo.models.markov import Markov
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional
+from subo.parts.location_scale import Gaussian, ScaleSource
+from subo.parts.networks import ACTIVATIONS, Standardize, mlp
+from subo.recipes.builders import (
     ActivationName,
     BoundName,
     LikelihoodName,
@@ -23,9 +24,8 @@ from subo.recipes.parts import (
     make_gradient,
     make_likelihood,
 )
-from subo.room import fits_memory
-from subo.spread import center_and_units
-from subo.steps import Emission
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.room import fits_memory
 
 __all__ = ["deep_markov"]
 

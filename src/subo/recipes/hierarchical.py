@@ -7,16 +7,16 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from subo.arguments import checked_arguments
-from subo.conditionals import Conditional
+from subo.core.objective import Objective
+from subo.data.spread import center_and_units
 from subo.errors import InputError
-from subo.graphs import Child, Joint
-from subo.location_scale import Gaussian, ScaleSource
-from subo.model import VAE
-from subo.networks import ACTIVATIONS, Standardize, mlp
-from subo.objective import Objective
-from subo.priors import StandardNormal
-from subo.recipes.parts import (
+from subo.models.graph import Child, Joint
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional
+from subo.parts.location_scale import Gaussian, ScaleSource
+from subo.parts.networks import ACTIVATIONS, Standardize, mlp
+from subo.parts.priors import StandardNormal
+from subo.recipes.builders import (
     ActivationName,
     BaselineName,
     BoundName,
@@ -30,8 +30,8 @@ from subo.recipes.parts import (
     make_gradient,
     make_likelihood,
 )
-from subo.room import fits_memory
-from subo.spread import center_and_units
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.room import fits_memory
 
 __all__ = ["hierarchical"]
 

@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from subo.arguments import checked_arguments
-from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
-from subo.conditionals import Conditional
+from subo.core.objective import Objective
+from subo.data.spread import center_and_units
 from subo.errors import InputError
-from subo.families import Family
-from subo.ladder import Ladder
-from subo.location_scale import Gaussian, ScaleSource
-from subo.networks import ACTIVATIONS, Residual, Standardize, Upscale
-from subo.objective import Objective
-from subo.recipes.parts import (
+from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
+from subo.models.ladder import Ladder
+from subo.parts.conditionals import Conditional
+from subo.parts.families import Family
+from subo.parts.location_scale import Gaussian, ScaleSource
+from subo.parts.networks import ACTIVATIONS, Residual, Standardize, Upscale
+from subo.recipes.builders import (
     ActivationName,
     BaselineName,
     BoundName,
@@ -29,8 +29,8 @@ from subo.recipes.parts import (
     make_gradient,
     make_likelihood,
 )
-from subo.room import fits_memory
-from subo.spread import center_and_units
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.room import fits_memory
 
 __all__ = ["ladder"]
 

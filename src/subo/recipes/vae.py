@@ -7,16 +7,17 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from subo.arguments import checked_arguments
-from subo.conditionals import Conditional
-from subo.conditioning import ByLabel, Stack, labelled
+from subo.core.objective import Objective
+from subo.data.spread import center_and_units
 from subo.errors import InputError
-from subo.families import Family
-from subo.location_scale import Gaussian, ScaleSource
-from subo.model import VAE
-from subo.networks import Standardize
-from subo.objective import Objective
-from subo.recipes.parts import (
+from subo.inference.semi_amortized import Refined
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional
+from subo.parts.families import Family
+from subo.parts.labels import ByLabel, Stack, labelled
+from subo.parts.location_scale import Gaussian, ScaleSource
+from subo.parts.networks import Standardize
+from subo.recipes.builders import (
     DISCRETE_POSTERIORS,
     ActivationName,
     BaselineName,
@@ -38,9 +39,8 @@ from subo.recipes.parts import (
     make_posterior,
     make_prior,
 )
-from subo.refinement import Refined
-from subo.room import fits_memory
-from subo.spread import center_and_units
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.room import fits_memory
 
 __all__ = ["vae"]
 

@@ -1,0 +1,109 @@
+"""Batches: the data of an epoch in an order of its own, whole or in shares for several processes."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Tensor
+
+from subo.data.splits import Split
+from subo.errors import InputError
+from subo.runtime.randomness import stream
+
+__all__ = ["Batch", "batches", "num_batches"]
+
+POOL = 4  # batches whose sequences are sorted together: more have less padding, and are less random
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One process's share of a batch.
+
+    Attributes:
+        x: `(B, *event)`.
+        context: What is known of each datum: `index`, and `label` where there are labels, `(B,)` each; and what else
+            the split knows.
+        weight: What the mean over this share counts: the mean over processes of `weight * mean(share)` is the
+            mean over the whole batch. 1 for a single process.
+    """
+
+    x: Float[Tensor, " B *event"]
+    context: dict[str, Tensor]
+    weight: float
+
+
+def num_batches(split: Split, batch_size: int) -> int:
+    """Counts the batches of an epoch; the last, smaller one is kept."""
+    if batch_size < 1:
+        raise InputError(f"a batch needs at least one datum; batch_size is {batch_size}")
+    return math.ceil(len(split) / batch_size)
+
+
+def batches(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+    first: int = 0,
+) -> Iterator[Batch]:
+    """Gives the batches of one epoch, or one process's shares of them.
+
+    The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
+    of processes, of which each takes every `world_size`-th datum: several see together what one would see.
+    Shuffled sequences meet others of about their length, so that less of a batch is padding.
+
+    Args:
+        split: What to read.
+        batch_size: The number of data in a whole batch, over all processes.
+        seed: Which order, and which bits.
+        epoch: Each epoch has another order and other bits.
+        shuffle: Whether to permute the data; else they come in the split's order.
+        rank: Which process this is.
+        world_size: The number of processes.
+        first: The batch to begin with, for going on after an interruption; those before it cost nothing.
+
+    Yields:
+        Batches. A process whose share of the last batch is empty gets that batch's first datum, weighing 0,
+        so that all processes take the same number of steps.
+    """
+    count = num_batches(split, batch_size)
+    order = torch.arange(len(split))
+    if shuffle:
+        order = torch.randperm(len(split), generator=stream("order", seed, epoch))
+        if split.lengths is not None:
+            order = _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
+    for b in range(first, count):
+        index = order[b * batch_size : (b + 1) * batch_size]
+        generator = stream("batch", seed, epoch, b) if split.resample else None
+        if world_size == 1:
+            yield Batch(*split.read(index, generator=generator), 1.0)
+            continue
+        share = torch.arange(len(index))[rank::world_size]
+        weight = len(share) * world_size / len(index)
+        if weight == 0:
+            share = torch.zeros(1, dtype=torch.long)
+        if split.resample:  # the whole batch is drawn, so that a share's bits are those of one process
+            x, context = split.read(index, generator=generator)
+            yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
+        else:
+            yield Batch(*split.read(index[share]), weight)
+
+
+def _of_like_length(
+    order: Integer[Tensor, " N"], lengths: Integer[Tensor, " N"], batch_size: int, generator: torch.Generator
+) -> Integer[Tensor, " N"]:
+    """The same data, sorted by length within every few batches; whole batches in a random order.
+
+    The last, smaller batch is taken before they are sorted: its data count more in a step, and any may be among them.
+    """
+    whole = len(order) // batch_size * batch_size
+    pools = order[:whole].split(POOL * batch_size)
+    parts = [part for pool in pools for part in pool[lengths[pool].argsort(stable=True)].split(batch_size)]
+    shuffled = [parts[b] for b in torch.randperm(len(parts), generator=generator).tolist()]
+    return torch.cat([*shuffled, order[whole:]])

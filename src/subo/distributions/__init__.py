@@ -1,0 +1,17 @@
+"""Distributions, and closed-form divergences between them, that torch lacks or has in a slower or less exact form."""
+
+from subo.distributions.continuous_bernoulli import ContinuousBernoulli
+from subo.distributions.discrete import Bernoulli, Categorical, OneHotCategorical, Poisson
+from subo.distributions.flow import Flow
+from subo.distributions.gaussian import Gaussian, StandardNormal
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "Flow",
+    "Gaussian",
+    "OneHotCategorical",
+    "Poisson",
+    "StandardNormal",
+]
