@@ -12,7 +12,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from subo.core import parts
+from subo.core import context as contexts
 from subo.core.draw import Factor, sum_layers
 from subo.errors import InputError
 from subo.models.folding import _folded, _unfolded
@@ -140,13 +140,13 @@ class Joint(nn.Module):
                 )
         given = {} if input is None else {"x": input}
         given |= {name: known[name] for name in sorted(used - {"input"})}
-        parts.check_rows("the graph", {}, given)
+        contexts.check_same_rows("the graph", {}, given)
         return JointDistribution(self, known, next((tensor.shape[:1] for tensor in given.values()), Size()))
 
 
 def _parents(node: Any) -> tuple[tuple[str, ...], bool]:
     """The names that a node's call declares, and whether it takes any other."""
-    return (node.parents, False) if isinstance(node, Child) else parts.receives(node)
+    return (node.parents, False) if isinstance(node, Child) else contexts.receives(node)
 
 
 class JointDistribution(Distribution):
@@ -190,7 +190,7 @@ class JointDistribution(Distribution):
         return p if len(lead) == 1 else _unfolded(p, lead)
 
     def _called(self, name: str, given: Mapping[str, Tensor]) -> Any:
-        return parts.call(f"node '{name}'", self.graph.node(name), {}, given)
+        return contexts.call_part(f"node '{name}'", self.graph.node(name), {}, given)
 
     def _given(self, node: Any) -> dict[str, Tensor]:
         """What a node may be told of beside other nodes; under one name only, where it takes any."""
@@ -290,7 +290,7 @@ class JointDistribution(Distribution):
 
 
 def _checked(name: str, p: Any, batch_shapes: tuple[Size, ...]) -> Distribution:
-    p = parts.distribution(f"node '{name}'", p)
+    p = contexts.as_distribution(f"node '{name}'", p)
     if p.batch_shape not in batch_shapes:
         raise InputError(
             f"node '{name}' returned batch_shape {tuple(p.batch_shape)}; expected "

@@ -13,7 +13,6 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo.core import context as contexts
-from subo.core import parts
 from subo.core.draw import Draw, Factor, sum_layers
 from subo.errors import InputError
 from subo.models.blocks import Block
@@ -206,7 +205,7 @@ class Ladder(nn.Module):
 
     def features(self, x: Tensor, context: Context | None = None) -> list[Tensor]:
         """The features of x, a tensor of B rows a block, top first."""
-        found = list(parts.call("the pass up", self.bottom_up, {"x": x}, context))
+        found = list(contexts.call_part("the pass up", self.bottom_up, {"x": x}, context))
         if len(found) != len(self.blocks) or any(len(f) != len(x) for f in found):
             raise InputError(
                 f"the pass up gave features of shapes {[tuple(f.shape) for f in found]}; expected a tensor of "
@@ -230,12 +229,12 @@ class Ladder(nn.Module):
         for name, module, of_x in zip(self.names, self.blocks, of_data, strict=True):
             block: Any = module
             part = f"the prior of {name}"
-            p, q = _checked(parts.call(part, block.prior, {"h": h}), part, len(h)), None
+            p, q = _checked(contexts.call_part(part, block.prior, {"h": h}), part, len(h)), None
             if of_x is not None:
                 above = h.expand(len(of_x), *h.shape[1:]) if name == self.names[0] else h
                 rows = of_x.expand(len(above) // len(of_x), *of_x.shape).flatten(0, 1)
                 part, given = f"the posterior of {name}", {"h": above, "features": rows, "p": p}
-                q = _checked(parts.call(part, block.posterior, given), part, len(above), p.event_shape)
+                q = _checked(contexts.call_part(part, block.posterior, given), part, len(above), p.event_shape)
             z = choose(name, p, q)
             wanted = (len(z) if name == self.names[0] else len(h), *p.event_shape)
             if z.shape != wanted:
@@ -243,7 +242,9 @@ class Ladder(nn.Module):
                     f"rows of {name} have the shape {tuple(z.shape)}; expected {wanted}, with its prior's event shape. "
                     "Usually the latents are those of another model: give a row of every layer for each sample."
                 )
-            h = parts.call(f"the update below {name}", block.update, {"h": h.expand(len(z), *h.shape[1:]), name: z})
+            h = contexts.call_part(
+                f"the update below {name}", block.update, {"h": h.expand(len(z), *h.shape[1:]), name: z}
+            )
         return h
 
     def _densities(self, z: Latent) -> tuple[Tensor, Tensor]:
@@ -267,12 +268,12 @@ class Ladder(nn.Module):
         return z
 
     def _decoded(self, h: Tensor, context: Context | None) -> Any:
-        return parts.call("the likelihood", self.likelihood, {"h": h}, context)
+        return contexts.call_part("the likelihood", self.likelihood, {"h": h}, context)
 
     def _log_likelihood(self, x: Tensor, h: Tensor, num_samples: int, context: Context | None) -> Tensor:
         """``log p(x | z)``, ``(K, B)``, from the state below the last block."""
         if num_samples > 1:
-            parts.check_rows("the likelihood", {"x": x}, context or {})  # before rows are those of samples
+            contexts.check_same_rows("the likelihood", {"x": x}, context or {})  # before rows are those of samples
         p = self._decoded(h, contexts.repeat(context, num_samples))
         _checked(p, "the likelihood", num_samples * len(x), x.shape[1:])
         return log_prob_of_samples(p, x, num_samples)
@@ -345,7 +346,7 @@ def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:
 
 def _checked(p: Any, part: str, rows: int, event_shape: Size | None = None) -> Distribution:
     wanted = "any" if event_shape is None else tuple(event_shape)
-    p = parts.distribution(part, p)
+    p = contexts.as_distribution(part, p)
     if p.batch_shape != Size([rows]) or event_shape not in (None, p.event_shape):
         raise InputError(
             f"{part} returned batch_shape {tuple(p.batch_shape)}, event_shape {tuple(p.event_shape)}; expected "

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Shaped
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from subo.core import parts
+from subo.core import context as contexts
 from subo.core.draw import Factor, divergence
 from subo.errors import InputError
 from subo.models.emission import check_mask, masked
@@ -200,7 +200,7 @@ class MarkovDistribution(Distribution):
             inputs = self.inputs[:, times]
             wide = inputs.expand(*shape[:-2], *inputs.shape)
             given["inputs"] = wide.reshape(len(rows), *inputs.shape[2:])
-        step = parts.distribution("the transition", parts.call("the transition", self.transition, given))
+        step = contexts.as_distribution("the transition", contexts.call_part("the transition", self.transition, given))
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
                 f"the transition returned batch_shape {tuple(step.batch_shape)}, event_shape "

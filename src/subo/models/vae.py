@@ -8,7 +8,6 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
 from subo.core import context as contexts
-from subo.core import parts
 from subo.core.draw import Draw, Factor
 from subo.errors import InputError
 from subo.models.folding import decoded_at_a_time, folded_samples, log_prob_of_samples, some_at_a_time
@@ -87,7 +86,7 @@ class VAE(nn.Module):
     @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
         """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
-        prior: Any = parts.call("prior", self.prior, {}, context)
+        prior: Any = contexts.call_part("prior", self.prior, {}, context)
         return prior.log_prob(z)
 
     @checked_on_failure
@@ -127,10 +126,12 @@ class VAE(nn.Module):
     @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
         """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
-        return parts.distribution("likelihood", parts.call("likelihood", self.likelihood, {"z": z}, context))
+        return contexts.as_distribution(
+            "likelihood", contexts.call_part("likelihood", self.likelihood, {"z": z}, context)
+        )
 
     def _prior(self, context: Context | None, num_rows: int, which: str) -> Distribution:
-        p = parts.distribution("prior", parts.call("prior", self.prior, {}, context))
+        p = contexts.as_distribution("prior", contexts.call_part("prior", self.prior, {}, context))
         if p.batch_shape in (Size(), Size([num_rows])):
             return p
         if any(p.batch_shape == tensor.shape[:1] for tensor in (context or {}).values()):
@@ -138,7 +139,7 @@ class VAE(nn.Module):
         raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
-        q = parts.distribution("posterior", parts.call("posterior", self.posterior, {"x": x}, context))
+        q = contexts.as_distribution("posterior", contexts.call_part("posterior", self.posterior, {"x": x}, context))
         if q.batch_shape != x.shape[:1]:
             raise InputError(_shape_message("posterior", q, (len(x),), q.batch_shape[1:] + q.event_shape))
         return q
@@ -155,7 +156,7 @@ class VAE(nn.Module):
             )
         num_data = len(x)
         if num_samples > 1:
-            parts.check_rows("likelihood", {"x": x}, context or {})  # before rows are those of samples
+            contexts.check_same_rows("likelihood", {"x": x}, context or {})  # before rows are those of samples
             context = contexts.repeat(context, num_samples)
         p: Any = self.decode(rows, context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Integer
 from torch import Tensor, nn
 
-from subo.core import parts
+from subo.core import context as contexts
 from subo.data.splits import Split
 from subo.models.graph import Child, Joint
 
@@ -77,7 +77,7 @@ def _read(module: Any, known: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Those names that the module, or one within it, declares."""
     declared: set[str] = set()
     for part in module.modules() if isinstance(module, nn.Module) else [module] if callable(module) else []:
-        declared.update(parts.receives(part)[0])
+        declared.update(contexts.receives(part)[0])
         if isinstance(part, Child):
             declared.update(part.parents)
         if isinstance(part, Joint):  # whose nodes may be functions
