@@ -127,5 +127,7 @@ def test_only_the_command_line_prints(name: str):
 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_only_the_command_line_knows_flags(name: str):
-    flags = [text for text in strings(name) if re.search(r"(?<![\w-])--[a-z][a-z-]+|\bsubo (fit|evaluate|show)\b", text)]
+    flags = [
+        text for text in strings(name) if re.search(r"(?<![\w-])--[a-z][a-z-]+|\bsubo (fit|evaluate|show)\b", text)
+    ]
     assert not flags

@@ -6,7 +6,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, no_type_check
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,23 +24,45 @@ from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.reconstruction import decode
 from subo.evaluation.summary import score
 from subo.models.folding import check_samples, draw_data
-from subo.parts.location_scale import ScaleSource
-from subo.recipes import (
-    DISCRETE,
-    ActivationName,
-    BoundName,
-    LikelihoodName,
-    PosteriorName,
-    PriorName,
-    likelihood_for,
-    vae,
-)
+from subo.parts.registry import LIKELIHOODS
+from subo.recipes import likelihood_for, vae
+from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
+from subo.recipes.recipe import documented, parameters_of
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.devices import make_fabric
 from subo.runtime.randomness import forked, stream
 from subo.training.fitting import fit
 
 __all__ = ["VariationalAutoencoder"]
+
+
+_GROUPS = (LikelihoodOptions, LatentOptions, NetworkOptions, BoundOptions)
+
+
+def _signature() -> inspect.Signature:
+    """The options of the recipe, with fewer latents, and those of training a table."""
+
+    def training(
+        self: Any,
+        latent_dim: int = 2,
+        *,
+        epochs: int = 100,
+        batch_size: int = 100,
+        learning_rate: float = 3e-3,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        evaluation_samples: int = 1000,
+        device: str = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None: ...
+
+    first, second, *rest = inspect.signature(training).parameters.values()
+    options = [parameter for group in _GROUPS for parameter in parameters_of(group) if parameter.name != second.name]
+    return inspect.Signature([first, second, *options, *rest])
+
+
+_SIGNATURE = _signature()
 
 
 class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -58,27 +80,6 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     Args:
         latent_dim: Size of z: by default two, a map to look at (subo's recipe has ten). More describe the data better;
             those that the data do not need carry nothing.
-        likelihood: p(x|z): ``bernoulli`` (0 and 1), ``continuous-bernoulli`` (values in [0, 1]), ``poisson`` (counts),
-            ``categorical`` (classes), ``gaussian`` or ``laplace`` (real numbers); ``auto`` takes bernoulli where all of
-            X is 0 or 1, else gaussian, whatever the numbers happen to be: name the others.
-        scale: Scale of a gaussian or laplace likelihood, in standard deviations of the column (far values left out):
-            a number, or learned: ``"shared"``, ``"per-dimension"`` or, a function of z, ``"network"``.
-        min_scale: Floor of that scale, without which the density is unbounded; of a continuous-bernoulli likelihood
-            the smallest standard deviation, in [0, 1].
-        num_classes: Values 0 .. num_classes - 1 of the categorical likelihood, one number or one for each column; by
-            default one more than each column's largest in X, at least 2.
-        prior: p(z): ``normal`` (also ``auto``), ``mixture``, ``vamp``, ``autoregressive-flow`` or ``spline-flow``.
-        prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
-        posterior: Family of q(z|x): ``gaussian``, ``full-rank``, ``laplace``, ``inverse-autoregressive`` or ``spline``.
-        network: Kind of encoder and decoder: ``mlp`` or ``residual``.
-        hidden: Widths of the encoder's hidden layers; the decoder mirrors them; ``()`` makes both linear.
-        activation: Their nonlinearity: ``elu``, ``gelu``, ``leaky-relu``, ``relu``, ``silu`` or ``tanh``.
-        bound: What is maximised: ``elbo``, ``iwae``, ``renyi`` or ``miwae``.
-        num_samples: Samples of z a row in training.
-        beta: Weight of the KL in elbo's gradient; scores are of the model itself, whatever it is.
-        free_bits: Nats per row below which elbo's gradient leaves the KL alone.
-        alpha: Order of the renyi bound.
-        groups: Groups of samples of the miwae bound.
         epochs: How often training goes through the rows, at the most.
         batch_size: Rows in a batch.
         learning_rate: Adam's step size; larger than :func:`subo.fit`'s, since a table has few batches an epoch.
@@ -111,63 +112,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         True
     """
 
-    @no_type_check  # by scikit-learn's contract anything can be set, and fit complains
-    def __init__(
-        self,
-        latent_dim: int = 2,
-        *,
-        likelihood: LikelihoodName = "auto",
-        scale: ScaleSource = "per-dimension",
-        min_scale: float = 1e-3,
-        num_classes: int | tuple[int, ...] | None = None,
-        prior: PriorName = "auto",
-        prior_components: int = 10,
-        posterior: PosteriorName = "gaussian",
-        network: Literal["mlp", "residual"] = "mlp",
-        hidden: tuple[int, ...] = (200, 200),
-        activation: ActivationName = "tanh",
-        bound: BoundName = "elbo",
-        num_samples: int = 1,
-        beta: float = 1.0,
-        free_bits: float = 0.0,
-        alpha: float = 0.5,
-        groups: int = 2,
-        epochs: int = 100,
-        batch_size: int = 100,
-        learning_rate: float = 3e-3,
-        validation_fraction: float = 0.1,
-        patience: int | None = None,
-        evaluation_samples: int = 1000,
-        device: str = "cpu",
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int | bool = 0,
-    ):
-        self.latent_dim = latent_dim
-        self.likelihood = likelihood
-        self.scale = scale
-        self.min_scale = min_scale
-        self.num_classes = num_classes
-        self.prior = prior
-        self.prior_components = prior_components
-        self.posterior = posterior
-        self.network = network
-        self.hidden = hidden
-        self.activation = activation
-        self.bound = bound
-        self.num_samples = num_samples
-        self.beta = beta
-        self.free_bits = free_bits
-        self.alpha = alpha
-        self.groups = groups
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.validation_fraction = validation_fraction
-        self.patience = patience
-        self.evaluation_samples = evaluation_samples
-        self.device = device
-        self.random_state = random_state
-        self.verbose = verbose
+    def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit complains of these
+        bound = _SIGNATURE.bind(self, latent_dim, **settings)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            if name != "self":
+                setattr(self, name, value)
 
     def fit(self, X: Any, y: Any = None) -> "VariationalAutoencoder":
         """Fits the model, from scratch.
@@ -304,7 +254,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     def _warn_of_constants(self, x: torch.Tensor, likelihood: str) -> None:
         """Names the columns that tell nothing, and whose density is as high as its floor lets it be."""
-        if likelihood in DISCRETE:
+        if LIKELIHOODS[likelihood].is_discrete:
             return
         names = _names(self) or tuple(f"column {number}" for number in range(1, x.shape[1] + 1))
         constant = [names[column] for column in constant_elements(x).nonzero()[:, 0].tolist()]
@@ -321,6 +271,10 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         held_out = min(math.ceil(len(x) * self.validation_fraction), len(x) - 1)
         order = torch.randperm(len(x), generator=stream("split", seed))
         return Split(x[order[held_out:]]), Split(x[order[:held_out]]) if held_out else None
+
+
+VariationalAutoencoder.__init__.__signature__ = _SIGNATURE  # pyright: ignore[reportFunctionMemberAccess]
+VariationalAutoencoder.__doc__ = documented(VariationalAutoencoder, *_GROUPS, before="\n\nAttributes:")
 
 
 def _own_seed(row: torch.Tensor, seed: int) -> int:

@@ -13,7 +13,7 @@ from subo.errors import InputError
 from subo.parts import families as f
 from subo.parts import location_scale as ls
 from subo.parts.conditionals import Conditional
-from subo.recipes.builders import natural_mean
+from subo.recipes.options import from_mean
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -248,10 +248,13 @@ def test_an_untrained_continuous_bernoulli_has_the_datas_mean_and_can_be_taught(
 def test_an_element_that_never_varies_gives_at_most_its_floor():
     x = torch.zeros(500, 1)
     free, floored = f.ContinuousBernoulli((1,), min_scale=None), f.ContinuousBernoulli((1,))
-    started = {family: family(natural_mean(family, x)[None]).log_prob(x).mean().item() for family in (free, floored)}
+    zeros = nn.Linear(1, 1).requires_grad_(False)
+    zeros.weight.zero_(), zeros.bias.zero_()
+    first = {family: family(from_mean(zeros, family, x)(x[:1])) for family in (free, floored)}
+    started = {family: p.log_prob(x).mean().item() for family, p in first.items()}
     assert started[free] == pytest.approx(math.log(2 * 501), abs=0.01)  # for nothing
     assert started[floored] <= math.log(1000)
-    assert floored.share_at_floor(floored(natural_mean(floored, x)[None])) == 1
+    assert floored.share_at_floor(first[floored]) == 1
 
 
 def test_classes_of_their_own_are_normalized_and_the_others_impossible():

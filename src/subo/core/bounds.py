@@ -15,7 +15,7 @@ from subo.core.draw import Draw, sum_layers
 from subo.errors import InputError
 from subo.runtime.arguments import check_fields, checked_on_failure
 
-__all__ = ["ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", "reported"]
+__all__ = ["BOUNDS", "ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", "reported"]
 
 Bound = Callable[[Draw], Tensor]
 
@@ -167,3 +167,7 @@ def reported(bound: Bound) -> Bound:
     """What is reported when training follows `bound`: itself, or the true bound that it shapes."""
     method = getattr(bound, "reported", None)
     return bound if method is None else method()
+
+
+BOUNDS: dict[str, Callable[..., Bound]] = {"elbo": ELBO, "iwae": IWAE, "renyi": Renyi, "miwae": MIWAE}
+"""The bounds by name; the keywords of each are the options that it takes."""

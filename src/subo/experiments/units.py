@@ -11,7 +11,7 @@ from subo.data.dataset import Data
 from subo.data.quantization import quantized
 from subo.data.splits import Split
 from subo.errors import InputError
-from subo.recipes import DISCRETE
+from subo.parts.registry import LIKELIHOODS
 
 __all__ = [
     "bits_of_a_guess",
@@ -38,7 +38,7 @@ def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
         ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantised integers, whose mean
         over the noise is a lower bound on their log-probability.
     """
-    if config["options"]["likelihood"] in DISCRETE:
+    if LIKELIHOODS[config["options"]["likelihood"]].is_discrete:
         return "probability"
     return "bound" if config["data"]["dequantize"] else "density"
 

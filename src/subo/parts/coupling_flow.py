@@ -51,6 +51,8 @@ class CouplingFlow(nn.Module):
         (torch.Size([5, 3]), True)
     """
 
+    is_discrete = False
+
     fixed: Tensor
 
     @checked_arguments

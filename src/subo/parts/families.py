@@ -41,6 +41,8 @@ class Family(Protocol):
 
     event_shape: Size
     num_params: int
+    is_discrete: bool
+    """Whether it gives probabilities; else densities."""
 
     def __call__(self, params: Tensor) -> Distribution:
         """The distributions, batch shape ``(N,)``, of parameters ``(N, ...)``."""
@@ -89,6 +91,8 @@ class Bernoulli(nn.Module):
         tensor([0.1250])
     """
 
+    is_discrete = True
+
     @checked_arguments
     def __init__(self, event_shape: Sequence[int]):
         super().__init__()
@@ -119,6 +123,8 @@ class ContinuousBernoulli(nn.Module):
         event_shape: Shape of one event.
         min_scale: s, in the units of [0, 1]; None leaves the density unbounded.
     """
+
+    is_discrete = False
 
     @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, min_scale: float | None = 1e-3):
@@ -166,6 +172,7 @@ class Categorical(nn.Module):
         (tensor([0.1250]), tensor([-inf]))
     """
 
+    is_discrete = True
     impossible: Tensor | None
 
     @checked_arguments
@@ -198,6 +205,8 @@ class OneHotCategorical(nn.Module):
         num_classes: How many values each can take.
     """
 
+    is_discrete = True
+
     @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, num_classes: int):
         super().__init__()
@@ -220,6 +229,8 @@ class Poisson(nn.Module):
     Args:
         event_shape: Shape of one event.
     """
+
+    is_discrete = True
 
     @checked_arguments
     def __init__(self, event_shape: Sequence[int]):

@@ -218,6 +218,8 @@ class InverseAutoregressiveFlow(nn.Module):
         hidden: Widths of each map's network.
     """
 
+    is_discrete = False
+
     @checked_arguments
     def __init__(
         self,
@@ -249,6 +251,8 @@ class NeuralSplineFlow(nn.Module):
         hidden: Widths of each map's network.
         bins: Pieces of each spline.
     """
+
+    is_discrete = False
 
     @checked_arguments
     def __init__(

@@ -125,6 +125,8 @@ class Gaussian(nn.Module):
         (torch.Size([5]), torch.Size([2]))
     """
 
+    is_discrete = False
+
     @checked_arguments
     def __init__(
         self,
@@ -159,6 +161,8 @@ class Laplace(nn.Module):
         unit: As in :class:`Gaussian`.
     """
 
+    is_discrete = False
+
     @checked_arguments
     def __init__(
         self,
@@ -192,6 +196,8 @@ class FullRankGaussian(nn.Module):
         event_shape: ``(D,)``.
         min_scale: Floor of L's diagonal.
     """
+
+    is_discrete = False
 
     rows_and_columns: Tensor
 
