@@ -292,7 +292,7 @@ def test_early_stopping_keeps_the_best_epoch():
     [
         ({"likelihood": "bernoulli"}, "row 1 holds"),
         ({"likelihood": "poisson"}, "use the likelihood gaussian"),
-        ({"network": "conv"}, "network must be one of mlp, residual"),
+        ({"network": "conv"}, "a convolutional network needs images"),
         ({"latent_dim": 0}, "latent_dim must be at least 1"),
         ({"validation_fraction": 1.0}, "validation_fraction must be"),
         ({"validation_fraction": 0.0, "patience": 1}, "no validation data"),
