@@ -120,7 +120,7 @@ def _in_words(seconds: float) -> str:
     """Such as ``3.2 hours``.
 
     Example:
-        >>> _in_words(2), _in_words(7200), _in_words(1e9)
+        >>> _in_words(2.0), _in_words(7200.0), _in_words(1e9)
         ('2 seconds', '2 hours', '32 years')
     """
     for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
