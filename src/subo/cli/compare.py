@@ -178,7 +178,7 @@ def compare(
         check_apart(out, *runs)
     experiments = comparing.open_comparable(runs)
     comparison = comparing.compare_runs(
-        experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True
+        experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True, note=say
     )
     config = next(iter(experiments.values())).config
     local = [name for name, experiment in experiments.items() if experiment.is_local]

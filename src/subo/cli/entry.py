@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from subo.cli.flags import in_flags
 from subo.errors import DivergedError, InputError, Interrupted, in_words
 from subo.runtime.interrupts import Stopped, Stops
 from subo.runtime.processes import wait_for_the_first
@@ -45,7 +46,7 @@ def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
         wait_for_the_first()
         if debug:
             traceback.print_exc()
-        print(f"subo: {message}", file=sys.stderr)
+        print(f"subo: {in_flags(message)}", file=sys.stderr)
         return code
 
     try:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from subo.cli.arguments import RunPath
+from subo.cli.flags import in_flags
 from subo.cli.messages import print_evaluation, say
 from subo.errors import InputError, Interrupted
 from subo.runtime.digits import in_digits
@@ -76,7 +77,7 @@ def evaluate(
             "--full, or leave them out."
         )
     result = experiments.evaluate_run(
-        experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True
+        experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True, note=say
     )
     print_evaluation(asdict(result), experiment.config, run=run)
     if caution := experiment.run.caution:
@@ -127,7 +128,7 @@ def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
     few = split.take(torch.arange(min(len(split), depth.max_data or len(split))))
     annealed = depth.temperatures * depth.chains * min(len(few), depth.intensive_data)
     for caution in (
-        caution_of_samples(model, few, depth.num_samples, option="--num-samples"),
+        caution_of_samples(model, few, depth.num_samples, option="num_samples"),
         caution_of_annealing(model, few, annealed),
     ):
         if caution:
@@ -167,4 +168,4 @@ def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[s
             table.add_row(*map(Text, cells))
     Console(width=columns, highlight=False).print(table)
     for sentence in sentences:
-        print(f"\n{fill(sentence, columns, break_on_hyphens=False)}")
+        say(f"\n{fill(in_flags(sentence), columns, break_on_hyphens=False)}")

@@ -9,63 +9,125 @@ from typing import TYPE_CHECKING, Any
 from subo.cli.messages import print_evaluation, say
 from subo.cli.options import defaults, grouped
 from subo.data.dataset import describe_constants
-from subo.errors import InputError
+from subo.errors import InputError, Interrupted
 from subo.experiments.units import kind_of_log_px
 
 if TYPE_CHECKING:
-    from subo.core.objective import Objective
+    from subo.experiments.fitting import Fitted, Start
     from subo.training.history import History
 
 __all__ = ["announce", "conclude", "fit"]
 
 _CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
+_OWN = ("out", "resume", "evaluation_samples", "quiet")  # which no run is made of
 
 
 def fit(**given: Any) -> None:
     """Fits a model to data, measures it on held-out data and draws its pictures, all in one run folder."""
-    from subo.experiments import fitting as fitting_runs
+    from subo.experiments.fitting import finish_run
 
-    recipe, progress = given.get("recipe", "vae"), not given.get("quiet", False)
-    groups = grouped(given, recipe)
-    out = given.get("out")
-    if given.get("resume"):
-        if out is None:
-            raise InputError("--resume goes on with the run in --out RUN: name it.")
-        allowed = {"out", "resume", "evaluation_samples", "quiet", *_CHANGEABLE}
-        if foreign := sorted(set(given) - allowed):
-            raise InputError(
-                f"--resume takes all settings from the run folder, and {_flags(foreign)} would make another run of it. "
-                f"Only {_flags(_CHANGEABLE)} can change."
-            )
-        fitted = fitting_runs.resume_run(out, changes=groups["training"], progress=progress)
-    else:
-        source = given.get("data")
-        if source is None or not source.strip():
-            raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
-        out = out or Path("runs") / (Path(source).stem or Path(source).resolve().stem)
-        settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
-        fitted = fitting_runs.start_run(
-            source,
-            out,
-            recipe=recipe,
-            options=settings["recipe"],
-            training=settings["training"],
-            device=settings["device"],
-            seed=given.get("seed", 0),
-            data_seed=given.get("data_seed", 0),
-            overwrite=given.get("overwrite", False),
-            num_samples=given.get("evaluation_samples"),
-            progress=progress,
-            **settings["data"],
-        )
+    progress = not given.get("quiet", False)
+    try:
+        fitted = (_resumed if given.get("resume") else _started)(given, progress=progress)
+    except Interrupted as stopped:
+        out = given.get("out") or _folder_of(given["data"])
+        message = f"{stopped}\nThat is: subo fit --resume --out {out}"
+        raise Interrupted(message, signal=stopped.signal) from stopped
     if fitted is None:  # another process of the same run
         return
-    experiment, _ = fitted
-    result = fitting_runs.finish_run(experiment, num_samples=given.get("evaluation_samples"), progress=progress)
+    experiment, samples, note = fitted.experiment, given.get("evaluation_samples"), say if progress else None
+    run = experiment.run.path
     if progress:
-        print_evaluation(asdict(result), experiment.config, run=out)
-        say(f"run:      {out}")
-        say(f"pictures: {out / 'figures'}")
+        conclude(fitted.history, experiment.config["training"], out=run, trained=fitted.trained)
+    result = finish_run(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
+    if progress:
+        print_evaluation(asdict(result), experiment.config, run=run)
+        say(f"run:      {run}")
+        say(f"pictures: {run / 'figures'}")
+
+
+def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
+    """Begins a run."""
+    from subo.experiments.fitting import start_run
+
+    source, recipe = given.get("data"), given.get("recipe", "vae")
+    if source is None or not source.strip():
+        raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
+    groups = grouped(given, recipe)
+    settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
+    return start_run(
+        source,
+        given.get("out") or _folder_of(source),
+        recipe=recipe,
+        options=settings["recipe"],
+        given=tuple(groups["recipe"]),
+        training=settings["training"],
+        device=settings["device"],
+        seed=given.get("seed", 0),
+        data_seed=given.get("data_seed", 0),
+        overwrite=given.get("overwrite", False),
+        num_samples=given.get("evaluation_samples"),
+        progress=progress,
+        note=say if progress else None,
+        on_start=announce if progress else None,
+        **settings["data"],
+    )
+
+
+def _folder_of(source: str) -> Path:
+    return Path("runs") / (Path(source).stem or Path(source).resolve().stem)
+
+
+def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
+    """Goes on with a run; options that repeat what it has are taken, and no others but those that may change."""
+    from subo.experiments.fitting import resume_run
+    from subo.runs.run import Run
+
+    if (out := given.get("out")) is None:
+        raise InputError("--resume goes on with the run in --out RUN: name it.")
+    config = Run.open(out, finished=False).read_config()
+    others = [name for name in given if name not in (*_OWN, *_CHANGEABLE)]
+    for name in others:
+        value, stored = _plain(name, given[name]), _plain(name, _stored(config, name))
+        if value not in (stored, "auto"):
+            raise InputError(
+                f"--resume goes on with the run's own settings, and --{name.replace('_', '-')} {_shown(value)} differs "
+                f"from the run's, {_shown(stored)}. Leave it out, or fit another run. Only {_flags(_CHANGEABLE)} can "
+                "change."
+            )
+    changes = {name: given[name] for name in _CHANGEABLE if name in given}
+    return resume_run(out, changes=changes, progress=progress)
+
+
+def _stored(config: Mapping[str, Any], name: str) -> Any:
+    """What a run's config has for an option of ``fit``."""
+    data, recipe = config["data"], config.get("recipe") or "vae"
+    known = {
+        **defaults(recipe, "recipe"),
+        **config.get("options", {}),
+        **config["training"],
+        **config["device"],
+        "recipe": recipe,
+        "data": data["source"],
+        "data_dir": data["data_dir"],
+        "data_seed": data["seed"],
+        "binarize": data["binarize"],
+        "dequantize": data["dequantize"],
+        "image_size": data["event_shape"][-1],
+        "overwrite": False,
+    }
+    return known.get(name)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value in the form in which a config keeps it."""
+    if name in ("data", "data_dir") and value is not None and Path(value).exists():
+        return str(Path(value).resolve())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _flags(names: Sequence[str]) -> str:
@@ -93,25 +155,9 @@ _ASKED = {
 _RISING = 0.1  # nats from tenth to tenth of the epochs
 
 
-def announce(
-    config: Mapping[str, Any],
-    objective: "Objective",
-    *,
-    chosen: bool,
-    noisy: bool = False,
-    constant: Sequence[str] = (),
-    clip: float | None = None,
-) -> None:
-    """Prints what was read and what is going to be fitted.
-
-    Args:
-        config: Of the run.
-        objective: The model and how its gradient is estimated.
-        chosen: Whether the likelihood was left to the data.
-        noisy: Whether integers are dequantised that nobody asked to be.
-        constant: Columns of a table that never change in the training data.
-        clip: The largest norm of a gradient, since some values are far from the others and nobody asked for another.
-    """
+def announce(start: "Start") -> None:
+    """Prints what was read and what is going to be fitted."""
+    config, objective, chosen = start.config, start.objective, start.chosen
     data, options = config["data"], config["options"]
     sizes, kind = data["sizes"], data["kind"]
     parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
@@ -132,18 +178,20 @@ def announce(
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
     elif gradient != "Pathwise":
         say(f"gradient {gradient}, {objective.num_samples} samples of z a datum")
-    if noisy:
+    if start.noisy:
         say(
             "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels; "
             f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data['levels']}"
         )
-    if constant and kind_of_log_px(config) != "probability":
-        say(f"Careful: {describe_constants(constant)}")
-    if clip is not None:
+    if start.constant and kind_of_log_px(config) != "probability":
+        say(f"Careful: {describe_constants(start.constant)}")
+    if start.clip is not None:
         say(
             "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
-            f"are clipped at a norm of {clip:g}, so that the others count; --clip sets another norm."
+            f"are clipped at a norm of {start.clip:g}, so that the others count; --clip sets another norm."
         )
+    if start.caution:
+        say(start.caution)
 
 
 def _latents(options: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from subo.cli.flags import in_flags
 from subo.files.nonfinite import in_words
 from subo.runtime.digits import in_digits
 
@@ -16,7 +17,7 @@ _LITTLE = 0.1  # nats of an active latent
 
 def say(message: str) -> None:
     """Prints a line at once, so that it keeps its place among those on stderr."""
-    print(message, flush=True)
+    print(in_flags(message), flush=True)
 
 
 def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Path) -> None:
@@ -50,7 +51,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
     if kind != "probability" or is_conditional(config):
         print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
-        print(f"  Careful: {caution}")
+        say(f"  Careful: {caution}")
 
 
 def _mean(result: Mapping[str, Any], name: str) -> str:

@@ -97,7 +97,7 @@ def check_path(draw: Draw) -> None:
     if all(slope is None for slope in slopes):
         raise InputError(
             "log p(x|z) has no gradient in z, and this gradient goes along the path through z. Usually the likelihood "
-            "leaves torch (numpy, detach, rounding). Use ScoreFunction, on the command line --gradient score-function."
+            "leaves torch (numpy, detach, rounding). Use ScoreFunction (`gradient=score-function`)."
         )
 
 

@@ -116,11 +116,11 @@ def _check_sizes(
     if meaning is not None:
         raise InputError(
             f"{folder}: the run was fitted to images of {wanted[0]} x {wanted[1]}, and {came}: resize or crop it, or "
-            "fit with --image-size, which brings all images to one size, then and later"
+            "fit with `image_size`, which brings all images to one size, then and later"
         )
     raise InputError(
-        f"{folder}: all images must have one size; {paths[0]} is {wanted[0]} x {wanted[1]} and {came}: --image-size "
-        "64 scales and crops all to 64 x 64"
+        f"{folder}: all images must have one size; {paths[0]} is {wanted[0]} x {wanted[1]} and {came}: "
+        "`image_size=64` scales and crops all to 64 x 64"
     )
 
 

@@ -168,8 +168,8 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
     if elements is constraints.boolean:
         grey = bool(((x >= 0) & (x <= 1)).all())
         mend = (
-            "these are grey values, and a Bernoulli of grey values is not a likelihood: binarise them (--binarize "
-            "dynamic) or use the likelihood continuous-bernoulli."
+            "these are grey values, and a Bernoulli of grey values is not a likelihood: binarize them "
+            "(`binarize=dynamic`) or use the likelihood continuous-bernoulli."
             if grey
             else "use the likelihood gaussian for real values, poisson for counts."
         )

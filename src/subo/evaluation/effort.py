@@ -74,7 +74,9 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
     return Effort(max(2, int(most) // few), few)
 
 
-def caution_of_samples(model: LatentVariableModel, split: Split, num_samples: int, *, option: str) -> str:
+def caution_of_samples(
+    model: LatentVariableModel, split: Split, num_samples: int, *, option: str = "num_samples"
+) -> str:
     """How long log p(x) takes, where that is more than an hour; else nothing.
 
     Args:
@@ -91,7 +93,7 @@ def caution_of_samples(model: LatentVariableModel, split: Split, num_samples: in
     fewer = min(NUM_SAMPLES, num_samples // 10)
     return (
         f"Careful: log p(x) of {len(split):,} data by {num_samples:,} samples each takes about "
-        f"{_in_words(num_samples * a_datum)}; {option} {fewer} takes about {_in_words(fewer * a_datum)}"
+        f"{_in_words(num_samples * a_datum)}; `{option}={fewer}` takes about {_in_words(fewer * a_datum)}"
     )
 
 
@@ -111,8 +113,8 @@ def caution_of_annealing(model: LatentVariableModel, split: Split, transitions: 
     if seconds <= _HOUR:
         return ""
     return (
-        f"Careful: annealing takes {_in_words(seconds)} or more. Lower --temperatures, --chains or --intensive-data, "
-        "or give --minutes, and lower the first two where a few data take longer than that"
+        f"Careful: annealing takes {_in_words(seconds)} or more. Lower `temperatures`, `chains` or `intensive_data`, "
+        "or give `minutes`, and lower the first two where a few data take longer than that"
     )
 
 

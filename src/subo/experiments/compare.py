@@ -1,14 +1,13 @@
 """Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subo.cli.messages import say
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
@@ -79,7 +78,7 @@ def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
         if found := _differences(experiment.config, reference.config):
             raise InputError(
                 f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for other "
-                "reasons than the models: fit both to the same data, with the same --data-seed, binarisation and kind "
+                "reasons than the models: fit both to the same data, with the same `data_seed`, binarization and kind "
                 "of likelihood."
             )
     return experiments
@@ -114,6 +113,7 @@ def compare_runs(
     max_data: int | None = None,
     seed: int = 0,
     progress: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Measures runs on the same held-out data, and their differences from the first; writes nothing into the runs.
 
@@ -124,14 +124,15 @@ def compare_runs(
         max_data: How many of the data, the first of them; all by default.
         seed: Of the samples.
         progress: Whether to show progress.
+        note: Is given what should be known before, such as how long it takes.
 
     Raises:
         InputError: There are too few data or samples, or the data are not what they were.
     """
     if num_samples < 1:
-        raise InputError(f"--num-samples must be at least 1, not {num_samples}")
+        raise InputError(f"num_samples must be at least 1, not {num_samples}")
     if max_data is not None and max_data < 2:
-        raise InputError(f"--max-data must be at least 2, not {max_data}: one datum gives no standard error")
+        raise InputError(f"max_data must be at least 2, not {max_data}: one datum gives no standard error")
     held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
     if max_data is not None:
         held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
@@ -146,9 +147,8 @@ def compare_runs(
             if experiment.is_local:
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
             models[name] = model_for(experiment, held_out)
-            caution = progress and caution_of_samples(models[name], held_out, num_samples, option="--num-samples")
-            if caution:
-                say(f"{name}: {caution}")
+            if note is not None and (caution := caution_of_samples(models[name], held_out, num_samples)):
+                note(f"{name}: {caution}")
         comparison = compare(
             models,
             held_out,

@@ -43,7 +43,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
         raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
     if data.sequential != (recipe in OF_SEQUENCES):
         raise InputError(
-            f"{data.name} are sequences, which {recipe} does not describe: take --recipe {' or '.join(OF_SEQUENCES)}"
+            f"{data.name} are sequences, which {recipe} does not describe: take `recipe={OF_SEQUENCES[0]}`"
             if data.sequential
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"

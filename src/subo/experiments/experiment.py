@@ -1,5 +1,6 @@
 """Experiments: a run with the model that its files describe, read back and measured on its data."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -8,7 +9,6 @@ from typing import Any
 
 import torch
 
-from subo.cli.messages import say
 from subo.core.bounds import ELBO, reported
 from subo.core.objective import Objective
 from subo.data.dataset import Data
@@ -145,6 +145,7 @@ def evaluate_run(
     num_samples: int | None = None,
     seed: int = 0,
     progress: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measures a run on one of its splits, and writes ``evaluation.json``, or ``evaluation-SPLIT.json``.
 
@@ -160,6 +161,7 @@ def evaluate_run(
         num_samples: K of log p(x), for all data; chosen by the time that it takes by default.
         seed: Of the samples.
         progress: Whether to show progress.
+        note: Is given what should be known before, such as how long it takes.
     """
     held_out: Split = getattr(data, split)
     model, reduced_from = model or model_for(experiment, held_out, progress=progress), None
@@ -171,8 +173,8 @@ def evaluate_run(
         if effort != Effort(NUM_SAMPLES, length):
             reduced_from = {"num_samples": NUM_SAMPLES, "num_data": length, "seconds": seconds}
             held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
-    elif progress and (caution := caution_of_samples(model, held_out, num_samples, option="--num-samples")):
-        say(caution)
+    elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
+        note(caution)
     shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
     with shown:
         result = evaluate(

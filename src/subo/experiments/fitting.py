@@ -3,9 +3,9 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from subo.cli.fit import announce, conclude
-from subo.cli.messages import say
+from subo.core.objective import Objective
 from subo.data.conforming import with_num_labels
 from subo.data.dataset import Data
 from subo.data.loading import load
@@ -29,6 +28,7 @@ from subo.experiments.experiment import Experiment, evaluate_run, model_for, reb
 from subo.experiments.units import data_in_levels
 from subo.files.whole import lies_in
 from subo.recipes import RECIPES
+from subo.recipes.recipe import check_effects
 from subo.report.pictures import draw_figures
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_settings
@@ -38,9 +38,52 @@ from subo.training.fitting import fit
 from subo.training.history import Epoch, History, WorseWarning
 from subo.training.python_runs import check_recipe
 
-__all__ = ["finish_run", "resume_run", "start_run"]
+__all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run"]
 
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was read and chosen, before training begins.
+
+    Attributes:
+        config: Of the run.
+        objective: The model and how its gradient is estimated.
+        chosen: Whether the likelihood was left to the data.
+        noisy: Whether integers are dequantized that nobody asked to be.
+        constant: Columns of a table that never change in the training data.
+        clip: The largest norm of a gradient, since some values are far from the others and nobody set another.
+        caution: How long log p(x) will take, where that is more than an hour.
+    """
+
+    config: Mapping[str, Any]
+    objective: Objective
+    chosen: bool
+    noisy: bool
+    constant: Sequence[str]
+    clip: float | None
+    caution: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run after training.
+
+    Attributes:
+        experiment: The run with its model.
+        history: What training did, over all sittings.
+        data: What it was fitted to.
+        trained: Whether there was anything left to do in this sitting.
+    """
+
+    experiment: Experiment
+    history: History
+    data: Data
+    trained: bool
+
+
+Note = Callable[[str], None]
 
 
 def start_run(
@@ -49,6 +92,7 @@ def start_run(
     *,
     recipe: str = "vae",
     options: Mapping[str, Any] | None = None,
+    given: Sequence[str] = (),
     data_dir: Path | None = None,
     binarize: str = "none",
     dequantize: bool | None = None,
@@ -60,7 +104,9 @@ def start_run(
     overwrite: bool = False,
     num_samples: int | None = None,
     progress: bool = False,
-) -> tuple[Experiment, History] | None:
+    note: Note | None = None,
+    on_start: Callable[[Start], None] | None = None,
+) -> Fitted | None:
     """Fits a recipe to data, and writes everything to a run directory.
 
     Args:
@@ -68,6 +114,7 @@ def start_run(
         out: The run directory.
         recipe: Which of RECIPES.
         options: Its settings.
+        given: Those of them that somebody has set, each of which must have an effect.
         data_dir: Where named sets are looked for.
         binarize: The binarisation policy.
         dequantize: Whether uniform noise is added to 8-bit values; None: where
@@ -80,9 +127,11 @@ def start_run(
         overwrite: Whether a run that is there already is replaced.
         num_samples: By how many samples it will be measured: it is said where that takes long.
         progress: Whether to show progress.
+        note: Is given what was done to the data while they were read, a sentence at a time.
+        on_start: Is told what was read and chosen, in the first process, before training begins.
 
     Returns:
-        The experiment and its history; None in all processes but the first.
+        The fitted run; None in all processes but the first.
     """
     options, training = _settings(recipe, options or {}, training or {})
     fabric = make_fabric(**(device or {}))
@@ -91,7 +140,6 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     policy: Any = binarize
-    note = say if progress and fabric.is_global_zero else None
     data = load(
         source,
         data_dir=data_dir,
@@ -99,7 +147,7 @@ def start_run(
         dequantize=dequantize,
         image_size=image_size,
         seed=data_seed,
-        note=note,
+        note=note if fabric.is_global_zero else None,
     )
     if len(data.test) < 2:
         raise InputError(
@@ -109,6 +157,7 @@ def start_run(
     noisy = dequantize is None and dequantizes(data, options)
     data = dequantized(data, seed=data_seed) if noisy else data_in_levels(data, options)
     settings = resolved(recipe, options, data)
+    check_effects(RECIPES[recipe], given, settings)
     config = {
         "subo": version("subo"),
         "recipe": recipe,
@@ -124,22 +173,17 @@ def start_run(
     objective = built(config, data)
 
     def tell() -> None:
-        if progress:
-            chosen = options.get("likelihood", "auto") == "auto"
+        if on_start is not None and fabric.is_global_zero:
             clip = default_clip(data.train) if training.get("clip") is None else None
-            announce(config, objective, chosen=chosen, noisy=noisy, constant=data.constant_features(), clip=clip)
-            if num_samples is not None and not experiment.is_local:  # whose q of test data is not there yet
-                option = "--evaluation-samples"
-                if caution := caution_of_samples(objective.model, data.test, num_samples, option=option):
-                    say(caution)
+            chosen, constant = options.get("likelihood", "auto") == "auto", data.constant_features()
+            caution = _caution(experiment, data, num_samples)
+            on_start(Start(config, objective, chosen, noisy, constant, clip, caution))
 
     experiment = Experiment(Run(out), config, objective)
     return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)
 
 
-def resume_run(
-    out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False
-) -> tuple[Experiment, History] | None:
+def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False) -> Fitted | None:
     """Goes on with a run from its checkpoint.
 
     Args:
@@ -163,10 +207,16 @@ def resume_run(
 
 
 def finish_run(
-    experiment: Experiment, *, num_samples: int | None = None, figures: bool = True, progress: bool = False
+    experiment: Experiment,
+    data: Data | None = None,
+    *,
+    num_samples: int | None = None,
+    figures: bool = True,
+    progress: bool = False,
+    note: Note | None = None,
 ) -> Evaluation:
     """Measures a fitted run on its test data, as :func:`evaluate_run` does, and draws its figures."""
-    data = experiment.data()
+    data = experiment.data() if data is None else data
     model = model_for(experiment, data.test, progress=progress)
     result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
     if figures:
@@ -175,10 +225,19 @@ def finish_run(
         except Interrupted:
             raise
         except Exception as error:  # whatever it is, the run is finished and its numbers are written
-            say(
-                f"Careful: not all pictures could be drawn ({error}). The run is finished, and its numbers are written."
-            )
+            if note is not None:
+                note(
+                    f"Careful: not all pictures could be drawn ({error}). The run is finished, and its numbers are "
+                    "written."
+                )
     return result
+
+
+def _caution(experiment: Experiment, data: Data, num_samples: int | None) -> str:
+    """How long log p(x) of the test data will take, where that is long and known before q of them is there."""
+    if num_samples is None or experiment.is_local:
+        return ""
+    return caution_of_samples(experiment.objective.model, data.test, num_samples, option="evaluation_samples")
 
 
 def _settings(
@@ -200,7 +259,7 @@ def _check_apart(out: Path, source: str | Path) -> None:
         holds, held = (out, data) if lies_in(data, out) else (data, out)
         raise InputError(
             f"the run folder {out} and its data {source} must lie apart: {held} is in {holds}, and the one would be "
-            "read or replaced as part of the other. Give another --out."
+            "read or replaced as part of the other. Give another `run_dir`."
         )
 
 
@@ -213,8 +272,8 @@ def _fitted(
     progress: bool,
     resume: bool = False,
     overwrite: bool = False,
-) -> tuple[Experiment, History] | None:
-    """Trains as the one writer of the run's folder, keeps some posterior means, and says why it is over."""
+) -> Fitted | None:
+    """Trains as the one writer of the run's folder, and keeps some posterior means."""
     run, training = experiment.run, experiment.config["training"]
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
     local = experiment.is_local
@@ -229,7 +288,7 @@ def _fitted(
             run.save_means(epoch.epoch, means)
 
     with warnings.catch_warnings(), ExitStack() as held:
-        warnings.simplefilter("ignore", WorseWarning)  # which conclude says
+        warnings.simplefilter("ignore", WorseWarning)  # which stands in the history
         if fabric.is_global_zero and run.path.is_dir():
             held.enter_context(run.writing())
 
@@ -253,6 +312,4 @@ def _fitted(
     if not fabric.is_global_zero:
         return None
     experiment.objective.eval()
-    if progress:
-        conclude(history, training, out=run.path, trained=trained)
-    return replace(experiment, digest=run.digest or ""), history
+    return Fitted(replace(experiment, digest=run.digest or ""), history, data, trained)

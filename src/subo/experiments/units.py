@@ -99,9 +99,9 @@ def check_likelihood(likelihood: str, data: Data) -> None:
     else:
         values = "bits" if likelihood == "bernoulli" else "integers, which need no noise"
         why = f"and {likelihood} gives probabilities to {values}"
-    without = "" if likelihood == "bernoulli" else f", or leave --dequantize out for {likelihood}"
+    without = "" if likelihood == "bernoulli" else f", or leave `dequantize` out for {likelihood}"
     raise InputError(
-        f"{data.name}: --dequantize makes real numbers of the values 0 to {top}, {why}: use the likelihood gaussian or "
+        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use the likelihood gaussian or "
         f"laplace{without}"
     )
 

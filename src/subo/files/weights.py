@@ -153,8 +153,8 @@ def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) 
     if now and (found := list(changes(then, now))):
         raise InputError(
             f"{path} was written with other settings than config.json has: {'; '.join(found)}. Its numbers would be "
-            "those of another model. Undo the change, or, if it is meant, accept it by: subo show "
-            f"{_run_of(path)} --accept-changes"
+            "those of another model. Undo the change, or, if it is meant, accept it by "
+            f"`accept_changes={_run_of(path)}`."
         )
 
 
@@ -162,8 +162,8 @@ def damaged(path: Path) -> InputError:
     """What is said of a file whose digest is not that of its content."""
     return InputError(
         f"{path} is damaged or was changed: its content has not the SHA-256 digest that was noted when it was written. "
-        f"Restore it from a copy, or fit again; a change that is meant is accepted by: subo show {_run_of(path)} "
-        "--accept-changes"
+        f"Restore it from a copy, or fit again; accept a change that is meant by "
+        f"`accept_changes={_run_of(path)}`."
     )
 
 
@@ -171,8 +171,8 @@ def undigested(path: Path) -> InputError:
     """What is said of a file whose digest was lost."""
     return InputError(
         f"{path} has no SHA-256 digest of its content, and the version of subo that made this run notes one: the file "
-        "comes from elsewhere, or went through another program. Restore it from a copy, or fit again; a change that is "
-        f"meant is accepted by: subo show {_run_of(path)} --accept-changes"
+        "comes from elsewhere, or went through another program. Restore it from a copy, or fit again; accept a change "
+        f"that is meant by `accept_changes={_run_of(path)}`."
     )
 
 

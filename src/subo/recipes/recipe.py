@@ -1,7 +1,7 @@
 """What makes a function a recipe: its option groups become one flat signature, by which it is called and documented."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import fields
 from functools import wraps
 from typing import Any
@@ -51,7 +51,7 @@ def groups_of(make: Callable[..., Objective]) -> tuple[type, ...]:
     return make.groups  # pyright: ignore[reportFunctionMemberAccess]
 
 
-def check_effects(make: Callable[..., Objective], given: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_effects(make: Callable[..., Objective], given: Container[str], settings: Mapping[str, Any]) -> None:
     """Refuses an option that was given and has no effect beside the others.
 
     Args:

@@ -31,7 +31,7 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
     k_hat = findings.values("importance", "pareto_k")
     highest = highest_pareto_k(findings.depth.num_samples)
     if k_hat is not None and (concerned := int((k_hat > highest).sum())):
-        advice = "More samples tell (--num-samples)" + ("." if findings.bracket == "importance" else ", or annealing.")
+        advice = "Use more samples (`num_samples`)" + ("." if findings.bracket == "importance" else ", or annealing.")
         said.append(
             f"Importance sampling: {concerned:,} of {len(k_hat):,} data have Pareto k-hat above {highest:.2g}, for "
             f"which {findings.depth.num_samples:,} samples are too few. Their log p(x) is too low more often than too "
@@ -42,7 +42,7 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
         said.append(
             f"Annealing: on {concerned:,} of {len(chains):,} data fewer than four of the {findings.depth.chains} "
             "chains count (effective sample size). Their log p(x) by annealing may be far too low, and its error is "
-            "rough. More --temperatures mend it, and more --chains tell."
+            "rough. More `temperatures` improve the estimate, and more `chains` its error."
         )
     said.extend(_on_estimates(findings))
     stage = findings.measured.get("importance")
@@ -68,12 +68,12 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
         what, then = "agrees with", ""
         if abs(line.value) > 2 * error:
             what = "differs from"
-            then = ": the tighter bound" if line.value > 0 else ": too low, for more --temperatures or --chains to mend"
+            then = ": the tighter bound" if line.value > 0 else ": too low; raise `temperatures` or `chains`"
         by = f"{line.value:.3g} +- {error:.2g} nats"
         if what == "agrees with" and error > _TELLING:
             yield (
-                f"Whether annealing agrees with importance sampling cannot be told from {line.num_data} data: they "
-                f"differ by {by}. More data tell (--intensive-data), or more --temperatures and --chains."
+                f"{line.num_data} examples are too few to tell whether annealing and importance sampling agree: they "
+                f"differ by {by}. Raise `intensive_data`, or `temperatures` and `chains`."
             )
         else:
             yield f"Annealing {what} importance sampling on {line.num_data} data, by {by}{then}."
@@ -95,7 +95,7 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
         if whole <= 0:
             yield (
                 f"log p(x) and the ELBO differ by {whole:.3g} nats, which is noise: log p(x) is never below it. "
-                "Nothing is left to tell apart, or more samples are needed (--num-samples)."
+                "Nothing is left to tell apart, or more samples are needed (`num_samples`)."
             )
         else:
             yield (

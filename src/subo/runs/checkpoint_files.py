@@ -55,8 +55,8 @@ def accept_checkpoint(path: Path, settings: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(
-            f"{path.parent} has no checkpoint to go on from. Start again with --overwrite; checkpoints are written "
-            "every --checkpoint-minutes and when training is stopped."
+            f"{path.parent} has no checkpoint to go on from. Start again with `overwrite`; checkpoints are written "
+            "every `checkpoint_minutes` and when training is stopped."
         )
     check_readable(path)
     try:
@@ -67,5 +67,5 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:  # what torch raises for a foreign file depends on its bytes
         raise InputError(
             f"{path} is not a readable checkpoint ({type(error).__name__}). Restore it from a copy, or start again "
-            "with --overwrite."
+            "with `overwrite`."
         ) from error

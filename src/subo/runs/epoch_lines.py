@@ -14,7 +14,7 @@ from subo.files.records import EPOCH, check_record
 __all__ = ["append_line", "read_lines", "write_lines"]
 
 _REMEDY = (
-    "The file may be cut off or damaged: 'subo fit --resume' writes it again from the checkpoint; without one, remove "
+    "The file may be cut off or damaged: `resume` writes it again from the checkpoint; without one, remove "
     "the line."
 )
 

@@ -32,25 +32,25 @@ def check_run(run: RunPaths, *, finished: bool) -> None:
     if path.is_file() or (str(path) in NAMES and not run.config.exists()):
         what = "a file" if path.is_file() else "a data set"
         raise InputError(
-            f"{path} is {what}, and the folder of a run is expected, as given to fit --out. Where a command takes "
+            f"{path} is {what}, and the folder of a run is expected, as given to `run_dir`. Where a command takes "
             "both, the run comes first, then the data."
         )
     if not path.is_dir():
-        raise InputError(f"there is no run folder {path}. 'subo fit DATA --out {path}' would make one.")
+        raise InputError(f"there is no run folder {path}. Fitting with `run_dir={path}` makes one.")
     if not run.config.exists():
         raise InputError(
-            f"{path} is not a run folder: it has no config.json. Name the folder given to --out; where a command "
+            f"{path} is not a run folder: it has no config.json. Name the folder given to `run_dir`; where a command "
             "takes a run and data, the run comes first."
         )
     if _is_half_replaced(run):
         raise InputError(
             f"the run in {path} was stopped while it took the place of an older one, and holds nothing yet. "
-            f"Start it again: subo fit DATA --out {path}"
+            f"Start it again with `run_dir={path}`."
         )
     if finished and not run.model.exists():
         raise InputError(
             f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
-            f"'subo fit --resume --out {path}'."
+            f"`resume` and `run_dir={path}`."
         )
 
 
@@ -63,15 +63,15 @@ def check_free(run: RunPaths, *, overwrite: bool) -> None:
     if run.config.exists():
         if not overwrite and not _is_half_replaced(run):
             raise InputError(
-                f"{run.path} holds a run already. Add --resume to go on with it, --overwrite to replace it, or "
-                "give another --out."
+                f"{run.path} holds a run already. Add `resume` to go on with it, `overwrite` to replace it, or "
+                "give another `run_dir`."
             )
     elif foreign_files(run.path):
-        raise InputError(f"{run.path} is not empty, and what it holds is no run of subo. Give another --out.")
+        raise InputError(f"{run.path} is not empty, and what it holds is not a run of subo. Give another `run_dir`.")
     elif not overwrite and not all(map(is_left_by_a_crash, own_files(run.path))):
         raise InputError(
-            f"{run.path} holds files of a run, and no config.json that would make it one. Add --overwrite to "
-            "replace them, or give another --out."
+            f"{run.path} holds files of a run, and no config.json that would make it one. Add `overwrite` to "
+            "replace them, or give another `run_dir`."
         )
 
 
@@ -125,4 +125,4 @@ def _is_half_replaced(run: RunPaths) -> bool:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write to {path}: {error.strerror}. Give another --out.")
+    return InputError(f"cannot write to {path}: {error.strerror}. Give another `run_dir`.")

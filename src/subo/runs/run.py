@@ -48,7 +48,7 @@ __all__ = ["Run", "run_of"]
 
 _BUSY = (
     "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
-    "it, or give another --out."
+    "it, or give another `run_dir`."
 )
 _SECTIONS = ("options", "data", "training", "device")
 
@@ -93,7 +93,7 @@ class Run(RunPaths):
             raise InputError(
                 f"the folder {self.path} is not the one any more in which training began: it was moved, removed or "
                 "replaced. What was written of the run is where its folder is now; from the last checkpoint there it "
-                "goes on by: subo fit --resume --out FOLDER"
+                "goes on by `resume` and `run_dir=FOLDER`."
             )
 
     def check_links(self) -> None:
@@ -118,7 +118,7 @@ class Run(RunPaths):
         """
         run = cls(Path(path))
         if run.path.is_file():
-            raise InputError(f"{path} is a file, and a run needs a folder of its own. Give another --out.")
+            raise InputError(f"{path} is a file, and a run needs a folder of its own. Give another `run_dir`.")
         if run.path.is_dir():
             if not run.lock.is_free():
                 raise InputError(_BUSY.format(path=path))
@@ -239,7 +239,7 @@ class Run(RunPaths):
             InputError: The file is damaged.
         """
         path = self.evaluation_of(split)
-        remedy = f"It is damaged: 'subo evaluate {self.path} --split {split}' writes it again."
+        remedy = f"It is damaged: evaluate the run again with `split={split}`, which writes it anew."
         try:
             record = read_json(path)
         except InputError as error:

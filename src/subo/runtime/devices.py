@@ -98,7 +98,7 @@ def _check_there(device: str, precision: str) -> None:
     if there is not None and not there():
         raise InputError(
             f"there is no device '{device}' here that torch {torch.__version__} can use. Usually this machine has no "
-            "GPU, or torch was installed without support for it: use --device cpu, or auto for whatever there is."
+            "GPU, or torch was installed without support for it: use `device=cpu`, or auto for whatever there is."
         )
 
 

@@ -105,7 +105,7 @@ def check_finite(objective: Objective, step: int) -> None:
         if not torch.stack(parameter.detach().aminmax()).isfinite().all():  # without a copy of a local posterior's rows
             raise DivergedError(
                 f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
-                "The last checkpoint is from before. Try a smaller --learning-rate, or --clip 10."
+                "The last checkpoint is from before. Try a smaller `learning_rate`, or `clip=10`."
             )
 
 
@@ -150,7 +150,7 @@ def restore(
         if made_with != value:
             raise InputError(
                 f"the checkpoint was made with {name} = {made_with}, and going on with {value} would "
-                "be another run. Resume with the same, or start again with --overwrite."
+                "be another run. Resume with the same, or start again with `overwrite`."
             )
     try:
         objective.load_state_dict(saved.pop("objective"))
@@ -172,7 +172,7 @@ def restore(
 
 
 _DAMAGED = "the checkpoint was damaged, or is not one of subo's"
-_REMEDY = "Restore it from a copy, or start again with --overwrite."
+_REMEDY = "Restore it from a copy, or start again with `overwrite`."
 _HELD = {
     **dict.fromkeys(("step", "epoch", "batch"), int),
     **dict.fromkeys(("seconds", "best_objective"), float),

@@ -49,7 +49,7 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
     check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} data,", _FEWER)
 
 
-_FEWER = "Lower batch_size (--batch-size), num_samples (--num-samples) or the widths of the networks."
+_FEWER = "Lower `batch_size`, `num_samples` or the widths of the networks."
 
 
 def check_draws(objective: Objective, split: Split) -> None:

@@ -305,9 +305,5 @@ def _farewell(state: TrainingState, run: Run | None, *, in_python: bool) -> str:
     where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
     if run is None:
         return f"{where}; the model has the weights that it had then."
-    if in_python:
-        return (
-            f"{where}; the checkpoint is written. Go on by the same call with resume=True: "
-            f"subo.fit(..., run_dir='{run.path}', resume=True)"
-        )
-    return f"{where}; the checkpoint is written. Go on with: subo fit --resume --out {run.path}"
+    again = "the same call and " if in_python else ""
+    return f"{where}; the checkpoint is written. Go on with {again}`resume` and `run_dir={run.path}`."

@@ -253,6 +253,6 @@ def _as_batch(item: Any) -> Batch:
 
 
 REMEDY = (
-    "Usual causes: a learning rate too high, or data of very different scales. Try a smaller --learning-rate, "
-    "--clip 10, a learning-rate or KL warm-up, a larger min_scale, or standardised data."
+    "Usual causes: a learning rate too high, or data of very different scales. Try a smaller `learning_rate`, "
+    "`clip=10`, a learning-rate or KL warm-up, a larger min_scale, or standardised data."
 )

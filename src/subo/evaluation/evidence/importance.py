@@ -34,11 +34,11 @@ class ImportanceEstimate:
         log_px: ``log 1/K sum_k w_k``. In expectation a lower bound on log p(x), which K makes tight.
         standard_error: Of `log_px`, by the tail that is fitted to the weights, see
             :func:`~subo.evaluation.evidence.tail_error.tail_error`, which says what it allows for: large weights that
-            were not drawn, and no mode that q never visits. Infinite for K = 1. Without a tail that of the delta method.
+            were not drawn, and no mode that q never visits. Infinite for K = 1. Without a tail the delta method's.
         effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and K. Where it is near 1, one sample carries the
             estimate.
         pareto_k: Shape of the weights' upper tail, see :func:`~subo.evaluation.evidence.pareto.pareto_k`. Above
-            :func:`~subo.evaluation.evidence.pareto.highest_pareto_k` of K neither the estimate nor its error is reliable.
+            :func:`~subo.evaluation.evidence.pareto.highest_pareto_k` of K neither estimate nor error is reliable.
             NaN where there is no tail (K below 25, equal weights) or none was asked for.
         rate: ``KL(q || p)`` of each stochastic layer, from the same samples (in closed form where there is one).
         distortion: ``-E_q[log p(x|z)]``, from the same samples.

@@ -100,36 +100,36 @@ def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
 
     Example:
         >>> remedies({"beta": 200.0})[0]
-        'lower --beta to 1 (at 200 the KL weighs 200 times what it does in the bound, which can empty z by itself)'
+        'lower `beta` to 1 (at 200 the KL weighs 200 times what it does in the bound, which can empty z by itself)'
         >>> remedies({"kl_warmup_epochs": 50})[0]
-        'let the KL come in more slowly (--kl-warmup-epochs 100)'
+        'let the KL come in more slowly (`kl_warmup_epochs=100`)'
     """
     known = {"bound": "elbo", "beta": 1.0, "free_bits": 0.0, "kl_warmup_epochs": 0.0, "updates": "joint"}
     known |= {name: value for name, value in (settings or {}).items() if name in known and value is not None}
     beta, free, warm = known["beta"], known["free_bits"], known["kl_warmup_epochs"]
     aggressive = (
-        () if known["updates"] == "aggressive" else ("train the encoder ahead of the decoder (--updates aggressive)",)
+        () if known["updates"] == "aggressive" else ("train the encoder ahead of the decoder (`updates=aggressive`)",)
     )
     if known["bound"] != "elbo":  # whose KL can be weighed
-        return ("weigh the KL, which --bound elbo can: --kl-warmup-epochs 50, or --free-bits 1", *aggressive)
+        return ("weigh the KL, which `bound=elbo` can: `kl_warmup_epochs=50`, or `free_bits=1`", *aggressive)
     lower = (
-        f"lower --beta to 1 (at {beta:g} the KL weighs {beta:g} times what it does in the bound, which can empty z by "
+        f"lower `beta` to 1 (at {beta:g} the KL weighs {beta:g} times what it does in the bound, which can empty z by "
         "itself)"
     )
-    slowly = f"more slowly (--kl-warmup-epochs {2 * warm:g})" if warm else "slowly (--kl-warmup-epochs 50)"
+    slowly = f"more slowly (`kl_warmup_epochs={2 * warm:g}`)" if warm else "slowly (`kl_warmup_epochs=50`)"
     leave = (
-        f"leave more nats of it free (--free-bits {2 * free:g})"
+        f"leave more nats of it free (`free_bits={2 * free:g}`)"
         if free
-        else "leave some nats of it free (--free-bits 1)"
+        else "leave some nats of it free (`free_bits=1`)"
     )
-    less = () if beta > 1 or beta == 0 else (f"weigh it less (--beta {beta / 2:g})",)
+    less = () if beta > 1 or beta == 0 else (f"weigh it less (`beta={beta / 2:g}`)",)
     return (*((lower,) if beta > 1 else ()), f"let the KL come in {slowly}", leave, *less, *aggressive)
 
 
 def _to_try(settings: Mapping[str, Any] | None) -> str:
     return (
         f"What to try: {', '.join(remedies(settings))}, or take a weaker decoder, which can do less without z (smaller "
-        "--hidden). If nothing helps, the data's elements may have nothing in common that z could tell."
+        "`hidden`). If nothing helps, the data's elements may have nothing in common that z could tell."
     )
 
 
