@@ -18,7 +18,8 @@ from subo.evaluation.summary import evaluate
 from subo.experiments.experiment import evaluate_run, open_run
 from subo.experiments.fitting import finish_run
 from subo.models.probabilistic_pca import probabilistic_pca
-from subo.recipes import PosteriorName, vae
+from subo.recipes import vae
+from subo.recipes.options import PosteriorName
 
 
 @pytest.mark.parametrize(
