@@ -6,10 +6,13 @@ generator of its own, made from what it is for and the seed: any batch of any ep
 before it.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import wraps
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
@@ -18,8 +21,11 @@ from subo.core.context import check_rows
 from subo.data.sequences import padded, positions
 from subo.errors import InputError
 from subo.runtime.arguments import accepted
+from subo.typing import Context
 
-__all__ = ["NOISE_STEPS", "Binarize", "Split", "as_split"]
+__all__ = ["NOISE_STEPS", "Binarize", "Split", "as_batch", "as_split", "takes_data"]
+
+T = TypeVar("T")
 
 NOISE_STEPS = 2**16
 """Of u in [0, 1), which float32 holds beside 8 bits."""
@@ -189,23 +195,87 @@ class Split:
 
 
 def as_split(data: Any) -> Split:
-    """A split as it is; of a tensor, its rows.
+    """Examples in any form as a split.
+
+    Args:
+        data: A :class:`Split`, which is returned as it is; a tensor or NumPy array of rows; or a pair of such rows and
+            their labels (integers) or their named context (a dictionary of tensors).
 
     Raises:
-        InputError: It is neither; says what would be.
+        InputError: It is none of these; says what would be.
+
+    Example:
+        >>> as_split(torch.zeros(5, 3)), as_split((torch.zeros(5, 3), torch.arange(5)))
+        (Split(5 of shape (3,), float32), Split(5 of shape (3,), float32, labels))
     """
     if isinstance(data, Split):
         return data
-    if isinstance(data, Tensor):
+    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor | np.ndarray):
+        x, more = _tensor(data[0]), data[1]
+        if isinstance(more, Mapping):
+            return Split(x, context={name: _tensor(value) for name, value in more.items()})
+        return Split(x, labels=None if more is None else _tensor(more))
+    if isinstance(data, Tensor | np.ndarray):
         if data.ndim == 0 or len(data) == 0:
-            raise InputError(f"data are rows, (N, ...), at least one, and a tensor of shape {tuple(data.shape)} came")
-        return Split(accepted("data", data, Tensor))
+            raise InputError(
+                f"data are rows, (N, ...), at least one; received a {type(data).__name__} of shape {tuple(data.shape)}"
+            )
+        return Split(accepted("data", _tensor(data), Tensor))
     mend = {
         "Data": "name the part: data.test",
-        "ndarray": "torch.from_numpy(x).float()",
-        "str": "subo.load(path) reads a file, and its .train, .validation and .test are splits",
-    }.get(type(data).__name__, "subo.load reads files; torch.as_tensor makes a tensor of numbers")
-    raise InputError(f"data are a tensor or a Split, and {type(data).__name__} came: {mend}")
+        "str": "subo.load_data(path) reads a file, and its .train, .validation and .test are splits",
+    }.get(type(data).__name__, "subo.load_data reads files; torch.as_tensor makes a tensor of numbers")
+    raise InputError(
+        f"data are a tensor, an array, a pair (x, labels) or (x, context), or a Split; received "
+        f"{type(data).__name__}: {mend}"
+    )
+
+
+def as_batch(x: Any, context: Context | None = None) -> tuple[Tensor, Context | None]:
+    """Examples in any form that :func:`as_split` takes as a tensor and its context.
+
+    Args:
+        x: The examples; a tensor is returned as it is.
+        context: Their named context; not beside a pair or a split, which have their own.
+    """
+    if isinstance(x, Tensor):
+        return x, context
+    split = as_split(x)
+    if context is not None:
+        split = replace(split, context={**split.context, **context})
+    return split.read(torch.arange(len(split)))
+
+
+def takes_data(function: Callable[..., T]) -> Callable[..., T]:
+    """Lets a function take its examples in any form: its parameter `split` becomes a split, or `x` a tensor.
+
+    Args:
+        function: A function with a parameter `split`, or with `x` and `context`.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def convert(*args: Any, **kwargs: Any) -> T:
+        try:
+            given = signature.bind(*args, **kwargs).arguments
+        except TypeError:
+            return function(*args, **kwargs)  # which names the argument
+        if "split" in given:
+            given["split"] = as_split(given["split"])
+        elif "x" in given and not isinstance(given["x"], Tensor):
+            given["x"], given["context"] = as_batch(given["x"], given.get("context"))
+        bound = inspect.BoundArguments(signature, given)
+        return function(*bound.args, **bound.kwargs)
+
+    return convert
+
+
+def _tensor(rows: Any) -> Tensor:
+    """A tensor of rows; real numbers of NumPy's come in torch's own precision."""
+    if isinstance(rows, Tensor):
+        return rows
+    tensor = torch.as_tensor(np.ascontiguousarray(rows))
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
 
 def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:

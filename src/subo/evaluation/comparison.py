@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
-from subo.data.splits import Split, as_split
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.seeds import OverSeeds, over_seeds
@@ -154,6 +154,7 @@ class Comparison:
         return cls(rows, split, num_data, num_samples, seed, means)
 
 
+@takes_data
 @checked_arguments
 def compare(
     models: Mapping[str, LatentVariableModel],
@@ -193,7 +194,6 @@ def compare(
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two models, and {len(models)} came")
-    split = as_split(split)
     max_rows = min(latents_at_a_time(model, split) for model in models.values())
     measured = {}
     for label, model in models.items():

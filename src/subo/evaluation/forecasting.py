@@ -9,7 +9,7 @@ from torch import Tensor
 
 from subo.core import context as contexts
 from subo.data.batches import batches
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.models.markov import MarkovDistribution
 from subo.runtime.devices import evaluating, place
@@ -41,6 +41,7 @@ class Forecast:
     num_samples: int
 
 
+@takes_data
 @torch.no_grad()
 def forecast(
     model: Any,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from subo.core.context import check_rows
 from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.evaluation.evidence.annealed import ais, few_chains, has_discrete_latents
 from subo.evaluation.evidence.importance import data_at_a_time, log_marginal
@@ -103,6 +104,7 @@ class Gaps:
         }
 
 
+@takes_data
 @checked_arguments
 def gaps(
     model: LatentVariableModel,

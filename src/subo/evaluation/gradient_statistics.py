@@ -12,6 +12,7 @@ from torch import Tensor
 
 from subo.core.bounds import ELBO, Bound
 from subo.core.context import check_rows
+from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.evaluation.gradient_draws import GradientDraws, standard_estimators
 from subo.evaluation.gradient_signal import signal_of
@@ -107,6 +108,7 @@ def refusals(
     return found
 
 
+@takes_data
 def gradient_statistics(
     model: VAE,
     x: Float[Tensor, "B ..."],

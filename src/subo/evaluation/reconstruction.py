@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core import context as contexts
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.evaluation.latents.usage import draws, is_compound, posterior_mean
 from subo.runtime.devices import evaluating, place
 from subo.typing import Context, leaves, map_latent
@@ -39,6 +39,7 @@ def decode(
     return torch.cat(parts)
 
 
+@takes_data
 @torch.no_grad()
 def reconstruct(model: Any, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
     """``E[x | z]`` of every datum at the posterior mean; the same at every call.

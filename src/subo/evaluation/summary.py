@@ -10,7 +10,7 @@ from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
 from subo.data.batches import batches
-from subo.data.splits import Split, as_split
+from subo.data.splits import Split, takes_data
 from subo.data.support import check_support, in_support, stand_ins
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate, error_of_mean
@@ -161,6 +161,7 @@ class Evaluation:
         )
 
 
+@takes_data
 @checked_arguments
 @torch.no_grad()
 def score(
@@ -189,7 +190,6 @@ def score(
     """
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
-    split = as_split(split)
     inside = in_support(model, split)
     if not inside.any():
         nothing = torch.full((len(split),), torch.nan, dtype=torch.float64)
@@ -220,6 +220,7 @@ def score(
     ).where(inside)
 
 
+@takes_data
 def evaluate(
     model: LatentVariableModel,
     split: Split | Tensor,
@@ -257,7 +258,6 @@ def measure(
     advance: Callable[[float], Any] | None = None,
 ) -> tuple[Evaluation, Scores]:
     """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
-    split = as_split(split)
     if len(split) < 2:
         raise InputError("one datum gives no standard error: evaluate on at least two")
     check_support(model, split)  # of a mean, one that is outside leaves nothing

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.evaluation.evidence.annealed import ais, few_chains
 from subo.evaluation.evidence.importance import log_marginal
@@ -64,6 +65,7 @@ class TrainingGap:
         return -self.surprisal
 
 
+@takes_data
 def gap_over_training(
     checkpoints: Iterable[tuple[int, int, LatentVariableModel]],
     x: Float[Tensor, "B ..."],

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from subo.core import context as contexts
 from subo.core.bounds import ELBO, Bound
+from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.gradients import GradientEstimator, Pathwise, check_path
 from subo.inference.row_adam import adam_step
@@ -53,6 +54,7 @@ class Inferred:
     steps: Integer[Tensor, " N"]
 
 
+@takes_data
 @checked_arguments
 def infer(
     model: VAE,

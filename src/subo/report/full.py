@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.evidence.annealed import ais, has_discrete_latents
 from subo.evaluation.evidence.bidirectional import bdmc
@@ -37,6 +37,7 @@ _INFORMED = 1000  # data of the aggregate posterior; the time grows with their s
 _WITHIN_CLASSES = 1  # marks pieces since conditional priors are compared within classes: earlier ones are not taken
 
 
+@takes_data
 def evaluate_fully(
     model: LatentVariableModel,
     split: Split,

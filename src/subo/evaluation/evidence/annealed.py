@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from subo.core import context as contexts
 from subo.core.draw import Draw, LatentVariableModel
+from subo.data.splits import takes_data
 from subo.data.support import explained, support_of
 from subo.errors import InputError
 from subo.evaluation.evidence.hamiltonian import Bridge, State, adapted, pack, transition
@@ -196,6 +197,7 @@ class Annealing:
         return log_weight, _mean(accepted, self.temperatures)
 
 
+@takes_data
 @checked_arguments
 def ais(
     model: LatentVariableModel,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from subo.core.context import check_rows
 from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.data.support import explained
 from subo.evaluation.evidence.pareto import WeightTail
 from subo.evaluation.evidence.tail_error import tail_error
@@ -101,6 +102,7 @@ class WeightSums:
         return tail_error(tail.largest(), self.count, self.log_sum, self.log_sum_squares, self.standard_error)
 
 
+@takes_data
 @checked_arguments
 @torch.no_grad()
 def log_marginal(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from subo.core import context as contexts
 from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.evaluation.evidence.importance import WeightSums, data_at_a_time, split_context
 from subo.evaluation.evidence.pareto import WeightTail
 from subo.runtime.arguments import checked_arguments
@@ -42,6 +43,7 @@ class PriorEstimate:
     num_samples: int
 
 
+@takes_data
 @checked_arguments
 @torch.no_grad()
 def log_marginal_from_prior(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.draw import Draw, LatentVariableModel
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.latents.classes import Classes, prior_classes, told
 from subo.runtime.devices import evaluating, place
@@ -59,6 +59,7 @@ class MutualInformation:
     told: tuple[str, ...] = ()
 
 
+@takes_data
 @torch.no_grad()
 def mutual_information(
     model: LatentVariableModel, split: Split, *, max_data: int = 1000, num_samples: int = 4, seed: int = 0

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from subo.core.draw import Draw, LatentVariableModel
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.evaluation.latents.information import encode, log_densities, standard_error
 from subo.evaluation.latents.usage import marginals
 from subo.runtime.devices import evaluating
@@ -49,6 +49,7 @@ class TotalCorrelation:
     given: tuple[str, ...] = ()
 
 
+@takes_data
 @torch.no_grad()
 def total_correlation(
     model: LatentVariableModel, split: Split, *, max_data: int = 1000, num_samples: int = 4, seed: int = 0

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from subo.core.draw import Draw, Factor, LatentVariableModel, divergence
 from subo.data.batches import batches
-from subo.data.splits import Split
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.latents.classes import prior_classes
 from subo.models.markov import MarkovDistribution
@@ -95,6 +95,7 @@ def layer_means(draw: Draw) -> dict[str, Float[Tensor, "B ..."]]:
     return {name: _means(factor).mean(0) for name, factor in _named(draw)}
 
 
+@takes_data
 @torch.no_grad()
 def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
     """Posterior means of data, in their order; the same at every call. Those of several layers stand side by side.
@@ -114,6 +115,7 @@ def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int
     return torch.cat(parts)
 
 
+@takes_data
 @torch.no_grad()
 def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
     """How each dimension of the latents is used.
