@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import subo
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation import evaluate
 from subo.gradients import DReG
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/burda"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    grey, test = load("mnist"), load("mnist", binarize="dynamic").test
+    grey, test = load_data("mnist"), load_data("mnist", binarize="dynamic").test
     images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
     print(f"{len(images):,} training images, dynamic; {len(test):,} test images, bits drawn once; seed 0")
     print(f"{'cell':11s}{'epochs':>7s}{'hours':>7s}{'-log p(x)':>16s}{'active':>8s}{'theirs':>9s}{'active':>8s}")

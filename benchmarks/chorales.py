@@ -24,7 +24,7 @@ import torch
 
 import subo
 from subo.data.batches import batches
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation import ais, evaluate
 from subo.evaluation.summary import linearized_ratio
@@ -98,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    data, run = load("jsb-chorales"), Run(arguments.out)
+    data, run = load_data("jsb-chorales"), Run(arguments.out)
     objective = deep_markov(
         (88,),
         examples=data.train.x.float(),

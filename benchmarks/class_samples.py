@@ -50,7 +50,7 @@ def main() -> None:
     command(f"sample {options.out} -n {10 * EACH} --out {draws}")
     command(f"sample {options.out} -n {10 * EACH} --out {means} --mean")
 
-    data = subo.load("mnist", binarize="dynamic")
+    data = subo.load_data("mnist", binarize="dynamic")
     classifier = MLPClassifier((256,), max_iter=30, early_stopping=True, n_iter_no_change=3, random_state=0).fit(
         *bits(data.train)
     )

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 import subo
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation.gaps import gaps
 from subo.evaluation.training_gap import gap_over_training, models_over_training
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cremer"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    grey, test = load(arguments.data), load(arguments.data, binarize="dynamic").test
+    grey, test = load_data(arguments.data), load_data(arguments.data, binarize="dynamic").test
     images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
     run = Run(arguments.out / arguments.data)
     objective = train(run.path, images, arguments.epochs, arguments.learning_rate)

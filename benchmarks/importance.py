@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
 import subo
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.evidence.importance import log_marginal
@@ -32,7 +32,7 @@ PRODUCT_ROWS = (600, 5000)
 def images(count: int) -> Tensor:
     """Binarised test images, or random bits where there are none: the cost is the same."""
     try:
-        return load("mnist", binarize="static").test.x[:count].float()
+        return load_data("mnist", binarize="static").test.x[:count].float()
     except InputError:
         print("no MNIST here: random bits")
         return torch.randint(2, (count, 1, 28, 28)).float()

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import subo
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.training.fitting import fit
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    images = load("mnist", binarize="static").train.x.flatten(1)
+    images = load_data("mnist", binarize="static").train.x.flatten(1)
 
     torch.manual_seed(0)
     by_hand = HandWritten()

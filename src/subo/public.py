@@ -1,13 +1,17 @@
 """What ``import subo`` offers."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from subo.core.bounds import ELBO, IWAE, MIWAE, Renyi
 from subo.core.draw import Draw, Factor, LatentVariableModel
 from subo.core.objective import Loss, Objective
-from subo.data.loading import load
+from subo.data.dataset import Data, split
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, log_marginal
+from subo.experiments.experiment import open_run
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -38,6 +42,8 @@ from subo.parts.labels import ByLabel, Labelled, Stack
 from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
 from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.recipes.for_data import make
+from subo.recipes.saving import load_model, save
 from subo.training.fitting import fit
 from subo.training.loop import train
 from subo.training.python_runs import load_weights
@@ -64,6 +70,7 @@ __all__ = [
     "Correction",
     "CouplingFlow",
     "DReG",
+    "Data",
     "DivergedError",
     "Draw",
     "Emission",
@@ -99,6 +106,7 @@ __all__ = [
     "Refined",
     "Renyi",
     "ScoreFunction",
+    "Split",
     "Stack",
     "StandardNormal",
     "StickingTheLanding",
@@ -113,20 +121,32 @@ __all__ = [
     "evaluate",
     "fit",
     "infer",
-    "load",
+    "load_data",
+    "load_model",
     "load_weights",
     "log_marginal",
+    "make",
     "mlp",
+    "open_run",
     "probabilistic_pca",
     "residual_mlp",
+    "save",
+    "split",
     "train",
 ]
 
 
+_FORMER_NAMES = {"load": "load_data"}
+
+
 def __getattr__(name: str) -> Any:
-    """Imports the estimator when it is asked for: scikit-learn takes a second to import."""
+    """Imports the estimator when it is asked for, since scikit-learn takes a second to import; knows former names."""
     if name == "VariationalAutoencoder":
         from subo.sklearn import VariationalAutoencoder
 
         return VariationalAutoencoder
+    if name in _FORMER_NAMES:
+        now = _FORMER_NAMES[name]
+        warnings.warn(f"subo.{name} is now subo.{now}; the former name will go", DeprecationWarning, stacklevel=3)
+        return globals()[now]
     raise AttributeError(f"module 'subo' has no attribute '{name}'")

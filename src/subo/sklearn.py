@@ -18,14 +18,15 @@ from subo.core.objective import Objective
 from subo.data.dataset import Data, describe_constants
 from subo.data.splits import Split
 from subo.data.support import check_support
-from subo.data.values import check_resolution, check_values, constant_elements, kind_of, num_classes_of
+from subo.data.values import check_resolution, check_values, constant_elements, kind_of
 from subo.errors import InputError, Interrupted
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.reconstruction import decode
 from subo.evaluation.summary import score
 from subo.models.folding import check_samples, draw_data
 from subo.parts.registry import LIKELIHOODS
-from subo.recipes import likelihood_for, vae
+from subo.recipes import vae
+from subo.recipes.for_data import resolved
 from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import documented, parameters_of
 from subo.runtime.arguments import checked_arguments, checked_settings
@@ -137,12 +138,11 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         check_values(x, where="X", names=_names(self))
         seed = _seed(self.random_state)
         training, validation = self._split(x, seed)
-        kind = kind_of(x)
-        likelihood = likelihood_for(kind) if self.likelihood == "auto" else self.likelihood
-        params: dict[str, Any] = settings | {"likelihood": likelihood}
-        if likelihood == "categorical" and self.num_classes is None:
-            params["num_classes"] = num_classes_of([x])
-        options = {name: params[name] for name in inspect.signature(vae).parameters if name in params}
+        held_out = training.take(torch.arange(0)) if validation is None else validation
+        data = Data("X", training, held_out, held_out, kind_of(x))  # fit has no use for test data
+        names = inspect.signature(vae).parameters
+        options = resolved("vae", {name: value for name, value in settings.items() if name in names}, data)
+        likelihood = options["likelihood"]
         with forked(seed):
             objective: Objective = vae(x.shape[1:], examples=training.x, **options)
         check_support(objective.model, Split(x), where="X")
@@ -150,8 +150,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with _signals_obeyed():
             history = fit(
                 objective,
-                # fit has no use for test data
-                training if validation is None else Data("X", training, validation, validation, kind),
+                training if validation is None else data,
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from command_line import assert_refused, run
-from subo import InputError, figures, load
+from subo import InputError, figures, load_data
 from subo.cli.sample import _labels_to_draw
 from subo.experiments.compare import _differences
 
@@ -49,7 +49,7 @@ def test_a_row_of_the_picture_is_a_class():
 
 def agreement(path: Path, classes: np.ndarray) -> float:
     """How often a classifier of real digits' bits sees the class that was asked for."""
-    data = load("digits", binarize="static")
+    data = load_data("digits", binarize="static")
     assert data.train.labels is not None
     classifier = LogisticRegression(max_iter=300).fit(data.train.x.flatten(1).numpy(), data.train.labels.numpy())
     return float((classifier.predict(np.load(path).reshape(len(classes), -1)) == classes).mean())
@@ -77,7 +77,7 @@ def test_samples_of_all_classes_and_of_one(fitted: Path, tmp_path: Path, capsys:
 
 def test_the_other_commands_read_the_labels_of_their_data(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     few = tmp_path / "few.npz"
-    data = load("digits", binarize="static").test
+    data = load_data("digits", binarize="static").test
     assert data.labels is not None
     x, labels = data.x[:20].numpy().astype(bool), data.labels[:20].numpy()
     np.savez(few, x=x, labels=labels)

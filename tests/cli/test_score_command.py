@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from command_line import run
-from subo.data.loading import load
+from subo.data.loading import load_data
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--latent-dim", "2", "--evaluation-samples", "10", "--quiet"]
 
@@ -23,7 +23,7 @@ def test_a_published_part_is_scored_in_its_order(tmp_path: Path):
     assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.csv") == 0
     table = columns_of(tmp_path / "s.csv")
     assert list(table) == ["row", "label", "log_px", "standard_error", "effective_sample_size", "pareto_k"]
-    assert list(table["label"]) == load("digits").test.label_names()
+    assert list(table["label"]) == load_data("digits").test.label_names()
     values = np.array(table["log_px"], dtype=float)
     evaluation = json.loads((fitted / "evaluation.json").read_text())
     assert values.mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
@@ -36,7 +36,7 @@ def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys
     x = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
     np.save(file, x)
     assert run("fit", file, "--out", fitted, *SMALL) == 0
-    split = load(file)
+    split = load_data(file)
     for part, rows in (("test", split.test), ("validation", split.validation)):
         capsys.readouterr()
         assert run("score", fitted, file, "--part", part, "--num-samples", 20, "--out", tmp_path / "s.csv") == 0

@@ -33,9 +33,9 @@ from subo.evaluation import (
 from subo.evaluation import log_marginal_from_prior as from_prior
 from subo.evaluation.gradient_statistics import gradient_statistics
 from subo.evaluation.reconstruction import decode, reconstruct
-from subo.experiments.config import examples_of
 from subo.models.emission import Steps
 from subo.models.markov import Markov
+from subo.recipes.for_data import examples_of
 from subo.report.class_pictures import prior_of
 from subo.report.pictures import draw_latent_plane
 from subo.runtime.devices import make_fabric, place

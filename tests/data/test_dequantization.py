@@ -16,7 +16,7 @@ from assertions import assert_refused
 from subo import VAE, Conditional, Gaussian, Laplace, Objective, StandardNormal, fit, mlp
 from subo.data.batches import batches
 from subo.data.dataset import Data, split
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.quantization import binarized, dequantized, quantized
 from subo.data.splits import Split
 from subo.data.support import check_support
@@ -198,14 +198,14 @@ def test_only_integers_with_levels_are_dequantised(tmp_path: Path):
     with assert_refused("one of the two"):
         dequantized(binarized(grey, "dynamic", seed=0), seed=0)
     with assert_refused("one of the two"):
-        load("digits", binarize="static", dequantize=True)
+        load_data("digits", binarize="static", dequantize=True)
     wide = integers(torch.arange(1000).reshape(100, 10), levels=999)
     with assert_refused("8 bits", "integers up to 999"):
         dequantized(wide, seed=0)
     for x, kind in ((np.random.default_rng(0).random((20, 4)), "grey"), (np.arange(40.0).reshape(20, 2), "whole")):
         np.save(tmp_path / "x.npy", x)
         with assert_refused("x.npy", "only integers with levels", f"these are {kind} values"):
-            load(tmp_path / "x.npy", dequantize=True)
+            load_data(tmp_path / "x.npy", dequantize=True)
     np.save(tmp_path / "x.npy", np.eye(8)[None].astype(np.float32))
     with assert_refused("x.npy", "fitted to dequantised integers", "8-bit"):
         load_rows(tmp_path / "x.npy", dequantize=True)
@@ -222,7 +222,7 @@ def test_a_density_on_the_unit_interval_is_refused_dequantised_data():
 
 
 def test_rows_are_those_of_the_data_set(tmp_path: Path):
-    data = load("digits", dequantize=True, seed=2)
+    data = load_data("digits", dequantize=True, seed=2)
     assert torch.equal(load_rows("digits", part="test", dequantize=True, seed=2).x, data.test.x)
     train = load_rows("digits", part="train", dequantize=True, seed=2)
     assert not train.resample
@@ -260,7 +260,7 @@ class Stop(Exception):
 
 
 def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path):
-    whole_data = load("digits", dequantize=True)
+    whole_data = load_data("digits", dequantize=True)
     parts = [replace(s, x=s.x.flatten(1)[:120, 20:25], labels=None) for s in
              (whole_data.train, whole_data.validation, whole_data.test)]  # fmt: skip
     data = Data("d", *parts, kind="real", dequantize=True)

@@ -8,7 +8,7 @@ from PIL import Image
 
 from assertions import assert_refused
 from data_files import labels_of, text
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 
 
 def image(path, mode, *, size=(5, 4), seed=0):
@@ -30,7 +30,7 @@ def test_a_folder_of_grey_images(tmp_path):
     assert rows.x.dtype == torch.uint8
     assert (rows.levels, rows.labels) == (255, None)
     assert np.array_equal(rows.x.numpy(), np.stack([first, second, third[..., 0]])[:, None])
-    data = load(tmp_path)
+    data = load_data(tmp_path)
     assert (data.kind, data.train.event_shape) == ("grey", (1, 4, 5))
 
 
@@ -66,7 +66,7 @@ def test_palettes_with_transparency(tmp_path):
 def test_black_and_white_images_are_binary(tmp_path):
     for name in "abc":
         Image.fromarray(np.eye(4, dtype=bool)).save(tmp_path / f"{name}.png")
-    data = load(tmp_path)
+    data = load_data(tmp_path)
     assert data.kind == "binary"
     x, _ = data.train.read(torch.tensor([0]))
     assert torch.equal(x, torch.eye(4)[None, None])
@@ -79,7 +79,7 @@ def test_subfolders_are_classes(tmp_path):
     assert labels_of(rows).tolist() == [0, 0, 1, 1, 2]
     expected = [np.asarray(Image.open(tmp_path / f"{n}.png")) for n in ("cat/y", "cat/z", "dog/a", "dog/b", "emu/c")]
     assert np.array_equal(rows.x.numpy()[:, 0], np.stack(expected))
-    assert load(tmp_path).class_names == ("cat", "dog", "emu")
+    assert load_data(tmp_path).class_names == ("cat", "dog", "emu")
     image(tmp_path / "top.png", "L", seed=9)
     with assert_refused("1 images (top.png) lie beside", "cat, dog, emu"):
         load_rows(tmp_path)
@@ -87,25 +87,25 @@ def test_subfolders_are_classes(tmp_path):
 
 def test_image_folders_that_cant_be_used(tmp_path):
     with assert_refused(tmp_path, "no images found", ".png"):
-        load(tmp_path)
+        load_data(tmp_path)
     image(tmp_path / "a.png", "L")
     image(tmp_path / "b.png", "L")
     image(tmp_path / "c.png", "L", size=(6, 4))
     image(tmp_path / "d.png", "L", size=(7, 4))
     with assert_refused(f"{tmp_path / 'a.png'} is 5 x 4", f"{tmp_path / 'c.png'} is 6 x 4", "one size"):
-        load(tmp_path)
+        load_data(tmp_path)
     deep = tmp_path / "deep"
     deep.mkdir()
     Image.fromarray(np.full((2, 2), 1000, dtype=np.uint16)).save(deep / "a.png")
     with assert_refused(deep / "a.png", "8 bits"):
-        load(deep)
+        load_data(deep)
     text(deep / "a.png", "no image")
     with assert_refused(deep / "a.png", "can't be read as an image"):
-        load(deep)
+        load_data(deep)
     image(deep / "a.png", "L", size=(50, 50))
     (deep / "a.png").write_bytes((deep / "a.png").read_bytes()[:1000])
     with assert_refused(deep / "a.png", "can't be read as an image"):
-        load(deep)
+        load_data(deep)
 
 
 def test_images_are_turned_upright(tmp_path):
@@ -158,15 +158,15 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
     Image.fromarray(np.full((9, 6), 77, dtype=np.uint8)).save(tmp_path / "b.png")
     Image.fromarray(np.full((3, 3), 5, dtype=np.uint8)).save(tmp_path / "c.png")
     with assert_refused("one size", "--image-size 64"):
-        load(tmp_path)
+        load_data(tmp_path)
     said: list[str] = []
-    data = load(tmp_path, image_size=4, note=said.append)
+    data = load_data(tmp_path, image_size=4, note=said.append)
     assert data.train.event_shape == (1, 4, 4)
     assert said == ["images are scaled and cropped to 4 x 4, now and in later data"]
     x = load_rows(tmp_path, meaning=data.meaning).x
     assert [x[i].unique().tolist() for i in range(3)] == [[200], [77], [5]]
     with assert_refused("is no folder of images"):
-        load("digits", image_size=4)
+        load_data("digits", image_size=4)
 
 
 def test_bombs_and_folders_that_may_not_be_read(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from assertions import assert_refused
 from data_files import saved, text, zipped
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.named_sets import NAMES
 from subo.data.saving import save_array
 from subo.errors import InputError
@@ -21,48 +21,48 @@ def test_parts_are_not_copied_to_tell_what_they_are(monkeypatch, tmp_path):
     parts = {"train": [[0.0, 1.0]], "validation": [[0.5, 0.0]], "test": [[3.0, 1.0]]}
     zipped(tmp_path / "x.npz", **{name: np.array(rows) for name, rows in parts.items()})
     monkeypatch.setattr("subo.data.loading._joined", None)
-    assert load(tmp_path / "x.npz").kind == "real"
+    assert load_data(tmp_path / "x.npz").kind == "real"
 
 
 def test_an_unknown_name_is_answered_by_the_known(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     endings = [".npy", ".csv", ".png"]
     with assert_refused("'fashion_mnist'", "not found", "Did you mean 'fashion-mnist'?", *NAMES, *endings):
-        load("fashion_mnist")
+        load_data("fashion_mnist")
     with assert_refused("Did you mean 'mnist'?"):
-        load("MNIST")
+        load_data("MNIST")
     with pytest.raises(InputError) as info:
-        load("measurements.csv")
+        load_data("measurements.csv")
     assert "'measurements.csv' not found" in str(info.value)
     assert "Did you mean" not in str(info.value)
     with assert_refused("'digits' not found"):  # a path is never a name
-        load(Path("digits"))
+        load_data(Path("digits"))
 
 
 def test_a_name_goes_before_a_file_and_a_path_before_a_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "digits" / "a.png")
-    assert load("digits").train.event_shape == (1, 8, 8)
+    assert load_data("digits").train.event_shape == (1, 8, 8)
     assert load_rows(Path("digits")).event_shape == (1, 2, 2)
 
 
 def test_files_that_cant_be_used(tmp_path):
     with assert_refused("table.xlsx", "unknown format '.xlsx'", ".npy", ".npz", ".csv", "folder of images"):
-        load(text(tmp_path / "table.xlsx", "x"))
+        load_data(text(tmp_path / "table.xlsx", "x"))
     for name in ("x.npy", "x.npz", "x.csv"):
         with assert_refused(name, "empty"):
-            load(text(tmp_path / name, ""))
+            load_data(text(tmp_path / name, ""))
     for name in ("y.npy", "y.npz"):
         with assert_refused(name, "can't be read as a NumPy file"):
-            load(text(tmp_path / name, "these are no numbers"))
+            load_data(text(tmp_path / name, "these are no numbers"))
     whole = saved(tmp_path / "z.npy", np.zeros((9, 4))).read_bytes()
     (tmp_path / "z.npy").write_bytes(whole[:-8])
     with assert_refused("z.npy", "cut off"):
-        load(tmp_path / "z.npy")
+        load_data(tmp_path / "z.npy")
     (tmp_path / "w.csv").write_bytes(b"a,b\n1,\xff\n")
     with assert_refused("w.csv", "UTF-8"):
-        load(tmp_path / "w.csv")
+        load_data(tmp_path / "w.csv")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", forbidden)
     for path in (npy, table):
         with assert_refused(path, "Permission denied"):
-            load(path)
+            load_data(path)
 
 
 # Writing

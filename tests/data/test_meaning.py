@@ -19,7 +19,7 @@ from subo.cli.sample import _range_of
 from subo.data.conforming import with_num_labels
 from subo.data.content_noise import uniform_by_content
 from subo.data.dataset import Data, split
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.meaning import Meaning
 from subo.data.splits import Split
 from subo.experiments.experiment import open_run
@@ -95,7 +95,7 @@ def test_an_example_is_read_alike_alone_and_in_any_company(form, policy, tmp_pat
         drawn = {name: value for name, value in policy.items() if name != "image_size"}
         return load_rows(FORMATS[form](folder, rows), meaning=meaning, **drawn)
 
-    fitted = load(FORMATS[form](tmp_path, list(ROWS)), **policy)
+    fitted = load_data(FORMATS[form](tmp_path, list(ROWS)), **policy)
     meaning = Meaning.from_json(fitted.meaning.as_json())  # as a run has stored it
     whole = read(list(ROWS))
     assert whole.event_shape == fitted.train.event_shape
@@ -113,8 +113,8 @@ def test_an_example_is_read_alike_alone_and_in_any_company(form, policy, tmp_pat
 def test_the_run_keeps_what_was_decided_and_reads_its_own_data_by_it():
     policies: list[dict[str, Any]] = [{}, {"binarize": "static"}, {"binarize": "dynamic"}, {"dequantize": True}]
     for policy in policies:
-        data = load("digits", **policy)
-        again = load("digits", meaning=data.meaning, **policy)
+        data = load_data("digits", **policy)
+        again = load_data("digits", meaning=data.meaning, **policy)
         assert again.fingerprint == data.fingerprint
         assert again.meaning == data.meaning
         assert (data.meaning.kind, data.meaning.levels, data.meaning.pixels) == ("grey", 16, True)

@@ -13,14 +13,14 @@ from sklearn.datasets import load_digits
 
 from assertions import assert_refused
 from data_files import SUBO_DATA, labels_of, needs, rows_sorted, zipped
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.named_sets import read_idx
 
 # Digits
 
 
 def test_digits_are_scikit_learns():
-    data = load("digits")
+    data = load_data("digits")
     assert (data.name, data.kind, data.binarize, data.seed) == ("digits", "grey", "none", 0)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [1439, 179, 179]
     assert data.train.event_shape == (1, 8, 8)
@@ -35,13 +35,13 @@ def test_digits_are_scikit_learns():
 
 
 def test_the_seed_of_digits_is_that_of_the_split():
-    assert load("digits", seed=1).fingerprint == load("digits", seed=1).fingerprint
-    assert load("digits", seed=1).fingerprint != load("digits", seed=2).fingerprint
+    assert load_data("digits", seed=1).fingerprint == load_data("digits", seed=1).fingerprint
+    assert load_data("digits", seed=1).fingerprint != load_data("digits", seed=2).fingerprint
 
 
 @pytest.mark.parametrize("policy", ["none", "static", "dynamic"])
 def test_parts_of_a_named_set_are_those_that_load_gives(policy):
-    data = load("digits", seed=3, binarize="none" if policy == "none" else "static")
+    data = load_data("digits", seed=3, binarize="none" if policy == "none" else "static")
     parts = [load_rows("digits", part=p, seed=3, binarize=policy) for p in ("train", "validation", "test")]
     for mine, expected in zip(parts, (data.train, data.validation, data.test), strict=True):
         assert torch.equal(mine.x, expected.x)
@@ -55,10 +55,10 @@ def test_parts_of_a_named_set_are_those_that_load_gives(policy):
 
 
 def test_a_binarized_named_set():
-    data = load("digits", binarize="dynamic", seed=3)
+    data = load_data("digits", binarize="dynamic", seed=3)
     assert (data.kind, data.binarize) == ("binary", "dynamic")
     assert data.train.resample
-    assert torch.equal(data.validation.x, load("digits", binarize="static", seed=3).validation.x)
+    assert torch.equal(data.validation.x, load_data("digits", binarize="static", seed=3).validation.x)
 
 
 # The sets of files, made up at full size where the real ones aren't at hand
@@ -114,7 +114,7 @@ def no_download(*args, **kwargs):
 def test_idx_files_are_found_by_argument_or_environment(idx_root, monkeypatch, tmp_path):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_download)
     monkeypatch.delenv("SUBO_DATA", raising=False)
-    assert_made_up(load("fashion-mnist", data_dir=idx_root))
+    assert_made_up(load_data("fashion-mnist", data_dir=idx_root))
     monkeypatch.setenv("SUBO_DATA", str(idx_root))
     test = load_rows("fashion-mnist", data_dir=tmp_path, part="test")
     assert torch.equal(numbers_of(test), torch.arange(60_000, 70_000))
@@ -131,7 +131,7 @@ def test_without_files_openml_is_asked(name, openml, monkeypatch, tmp_path):
 
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
     monkeypatch.delenv("SUBO_DATA", raising=False)
-    assert_made_up(load(name, data_dir=tmp_path))
+    assert_made_up(load_data(name, data_dir=tmp_path))
     ((args, kwargs),) = asked
     assert args == (openml,)
     assert kwargs["version"] == 1
@@ -156,10 +156,10 @@ def test_a_failed_download_says_what_to_do(error, monkeypatch, tmp_path):
         "data_dir",
         "SUBO_DATA",
     ):
-        load("mnist", data_dir=tmp_path / "a")
+        load_data("mnist", data_dir=tmp_path / "a")
     monkeypatch.delenv("SUBO_DATA")
     with assert_refused("neither data_dir nor SUBO_DATA is set"):
-        load("mnist")
+        load_data("mnist")
 
 
 def test_a_download_of_something_else_is_refused(monkeypatch):
@@ -169,7 +169,7 @@ def test_a_download_of_something_else_is_refused(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", fetch)
     monkeypatch.delenv("SUBO_DATA", raising=False)
     with assert_refused("mnist", "(10, 784)"):
-        load("mnist")
+        load_data("mnist")
 
 
 def test_idx_files_are_verified(tmp_path):
@@ -201,7 +201,7 @@ def test_a_folder_without_its_files_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_download)
     (tmp_path / "mnist").mkdir()
     with assert_refused(tmp_path / "mnist" / "train-images-idx3-ubyte.gz", "missing"):
-        load("mnist", data_dir=tmp_path)
+        load_data("mnist", data_dir=tmp_path)
 
 
 def test_binarized_mnist_is_unpacked(tmp_path):
@@ -213,7 +213,7 @@ def test_binarized_mnist_is_unpacked(tmp_path):
     packed["valid"][7, 3] = 0b00001000  # pixel 28: the first of the second line
     packed["test"][-1, -1] = 0b00000001  # the very last
     zipped(folder / "binarized_mnist.npz", **packed)
-    data = load("binarized-mnist", data_dir=tmp_path)
+    data = load_data("binarized-mnist", data_dir=tmp_path)
     assert data.kind == "binary"
     for part, where in (
         (data.train, [0, 0, 0, 1]),
@@ -224,22 +224,22 @@ def test_binarized_mnist_is_unpacked(tmp_path):
         assert (part.levels, part.labels, part.event_shape) == (1, None, (1, 28, 28))
     assert list(map(len, (data.train, data.validation, data.test))) == list(sizes.values())
     with assert_refused("binarized-mnist", "binary already"):
-        load("binarized-mnist", data_dir=tmp_path, binarize="static")
+        load_data("binarized-mnist", data_dir=tmp_path, binarize="static")
     zipped(folder / "binarized_mnist.npz", train=packed["train"], test=packed["test"])
     with assert_refused("binarized_mnist.npz", "'valid': (10000, 98)", "packed"):
-        load("binarized-mnist", data_dir=tmp_path)
+        load_data("binarized-mnist", data_dir=tmp_path)
 
 
 def test_binarized_mnist_cant_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr("sklearn.datasets.fetch_openml", no_download)
     monkeypatch.delenv("SUBO_DATA", raising=False)
     with assert_refused(tmp_path / "binarized-mnist", "OpenML has no copy", "binarized_mnist.npz", "SUBO_DATA"):
-        load("binarized-mnist", data_dir=tmp_path)
+        load_data("binarized-mnist", data_dir=tmp_path)
 
 
 @needs("mnist")
 def test_the_real_mnist():
-    data = load("mnist", data_dir=SUBO_DATA)
+    data = load_data("mnist", data_dir=SUBO_DATA)
     assert data.describe()["sizes"] == {"train": 50_000, "validation": 10_000, "test": 10_000}
     assert labels_of(data.train)[:5].tolist() == [5, 0, 4, 1, 9]
     assert labels_of(data.validation)[:5].tolist() == [3, 8, 6, 9, 6]
@@ -251,7 +251,7 @@ def test_the_real_mnist():
 
 @needs("fashion-mnist")
 def test_the_real_fashion_mnist():
-    data = load("fashion-mnist", data_dir=SUBO_DATA)
+    data = load_data("fashion-mnist", data_dir=SUBO_DATA)
     assert labels_of(data.train)[:5].tolist() == [9, 0, 0, 3, 0]
     assert labels_of(data.test).bincount().tolist() == [1000] * 10
     mean = torch.cat([data.train.x, data.validation.x]).double().mean().item() / 255
@@ -261,7 +261,7 @@ def test_the_real_fashion_mnist():
 @needs("binarized-mnist")
 @needs("mnist")
 def test_the_real_binarized_mnist_is_a_draw_of_mnist():
-    bits, grey = load("binarized-mnist", data_dir=SUBO_DATA), load("mnist", data_dir=SUBO_DATA)
+    bits, grey = load_data("binarized-mnist", data_dir=SUBO_DATA), load_data("mnist", data_dir=SUBO_DATA)
     assert bits.describe()["sizes"] == grey.describe()["sizes"]
     mean = bits.test.x.double().mean((0, 1))
     p = grey.test.x.double().mean((0, 1)) / 255
@@ -276,4 +276,4 @@ def test_scikit_learns_warnings_of_a_download_are_its_own_matter(monkeypatch, tm
     monkeypatch.delenv("SUBO_DATA", raising=False)
     monkeypatch.setattr("sklearn.datasets.fetch_openml", retried)
     with assert_refused("mnist", "no route", "SUBO_DATA"):
-        load("mnist", data_dir=tmp_path)
+        load_data("mnist", data_dir=tmp_path)

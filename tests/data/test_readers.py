@@ -12,7 +12,7 @@ from scipy import sparse
 from assertions import assert_refused
 from data_files import labels_of, rows_sorted, saved, text, zipped
 from subo.data.dataset import split
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.meaning import Meaning
 
 # Arrays
@@ -25,12 +25,12 @@ def test_an_array_of_reals(tmp_path):
     assert rows.x.dtype == torch.float32
     assert np.array_equal(rows.x.numpy(), array.astype(np.float32))
     assert (rows.levels, rows.labels) == (1, None)
-    data = load(str(path), seed=4)
+    data = load_data(str(path), seed=4)
     assert (data.name, data.kind, data.seed) == (str(path), "real", 4)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [16, 2, 2]
     assert rows_sorted(data.train, data.validation, data.test) == rows_sorted(rows)
     assert torch.equal(data.test.x, split(rows.x, seed=4)[2].x)
-    assert not torch.equal(data.test.x, load(path, seed=5).test.x)
+    assert not torch.equal(data.test.x, load_data(path, seed=5).test.x)
     for part in ("train", "validation", "test"):
         assert torch.equal(load_rows(path, part=part, seed=4).x, getattr(data, part).x)
 
@@ -40,7 +40,7 @@ def test_few_rows_can_be_read_but_not_split(n, tmp_path):
     path = saved(tmp_path / "x.npy", np.full((n, 4), 0.5))
     assert load_rows(path).x.shape == (n, 4)
     with assert_refused(path, "one row" if n == 1 else "2 rows"):
-        load(path)
+        load_data(path)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_few_rows_can_be_read_but_not_split(n, tmp_path):
 )
 def test_layouts_of_arrays(dtype, high, shape, event, levels, kind, tmp_path):
     array = np.random.default_rng(0).integers(high, size=shape).astype(dtype)
-    data = load(saved(tmp_path / "x.npy", array))
+    data = load_data(saved(tmp_path / "x.npy", array))
     rows = load_rows(tmp_path / "x.npy")
     assert data.kind == kind
     assert rows.event_shape == event
@@ -79,7 +79,7 @@ def test_layouts_of_arrays(dtype, high, shape, event, levels, kind, tmp_path):
 def test_pixels_of_0_and_255_are_binary(tmp_path):
     array = np.zeros((4, 3, 3), dtype=np.uint8)
     array[::2] = 255
-    data = load(saved(tmp_path / "x.npy", array))
+    data = load_data(saved(tmp_path / "x.npy", array))
     assert (data.kind, data.train.levels) == ("binary", 255)
 
 
@@ -97,7 +97,7 @@ def test_pixels_of_0_and_255_are_binary(tmp_path):
 )
 def test_arrays_that_cant_be_used(array, facts, tmp_path):
     np.save(tmp_path / "x.npy", array, allow_pickle=True)
-    for read in (load, load_rows):
+    for read in (load_data, load_rows):
         with assert_refused(tmp_path / "x.npy", *facts):
             read(tmp_path / "x.npy")
 
@@ -105,12 +105,12 @@ def test_arrays_that_cant_be_used(array, facts, tmp_path):
 def test_values_that_arent_finite_are_refused(tmp_path):
     array = np.zeros((5, 4))
     array[3, 2] = np.nan
-    for read in (load, load_rows):
+    for read in (load_data, load_rows):
         with assert_refused("x.npy", "1 of 20", "nan", "row 4, column 3"):
             read(saved(tmp_path / "x.npy", array))
     array[3, 2], array[1, 0] = 0, -1e39  # in float64 it is finite
     with assert_refused("1 of 20", "-inf", "row 2, column 1", "float32"):
-        load(saved(tmp_path / "x.npy", array))
+        load_data(saved(tmp_path / "x.npy", array))
 
 
 def test_npz_of_one_array_and_labels(tmp_path):
@@ -126,7 +126,7 @@ def test_npz_of_one_array_and_labels(tmp_path):
                 assert np.array_equal(labels_of(rows).numpy(), next(iter(labels.values())))
             else:
                 assert rows.labels is None
-    data = load(path)
+    data = load_data(path)
     for part in (data.train, data.validation, data.test):
         assert torch.equal(labels_of(part), (part.x[:, 0] / 2 % 3 > 0).long())
 
@@ -135,7 +135,7 @@ def test_npz_of_one_array_and_labels(tmp_path):
 def test_npz_labels_that_cant_be_used(labels, tmp_path):
     zipped(tmp_path / "x.npz", x=np.zeros((6, 2)), labels=labels)
     with assert_refused("x.npz", "labels must be 6 integers", labels.shape, labels.dtype):
-        load(tmp_path / "x.npz")
+        load_data(tmp_path / "x.npz")
 
 
 def test_npz_without_an_evident_array_is_refused(tmp_path):
@@ -143,7 +143,7 @@ def test_npz_without_an_evident_array_is_refused(tmp_path):
     for arrays in ({"a": x[None], "b": x[None]}, {"train": x, "test": x}, {"labels": x}):
         zipped(tmp_path / "x.npz", **arrays)
         with assert_refused("x.npz", ", ".join(arrays), "train, validation and test", "labels"):
-            load(tmp_path / "x.npz")
+            load_data(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize("validation", ["validation", "valid"])
@@ -151,7 +151,7 @@ def test_npz_of_three_parts(validation, tmp_path):
     path = tmp_path / "x.npz"
     parts = {"test": np.full((1, 2), 3.0), validation: np.full((2, 2), 2.5), "train": np.full((4, 2), 1.0)}
     zipped(path, **parts)
-    data = load(path)
+    data = load_data(path)
     assert data.kind == "real"
     assert np.array_equal(data.train.x.numpy(), parts["train"])
     assert np.array_equal(data.validation.x.numpy(), parts[validation])
@@ -164,17 +164,17 @@ def test_npz_parts_share_the_meaning_of_a_value(tmp_path):
     path = tmp_path / "x.npz"
     dark, bright = np.ones((3, 2, 2), dtype=np.uint8), np.full((3, 2, 2), 200, dtype=np.uint8)
     zipped(path, train=bright, validation=dark, test=dark)
-    data = load(path)
+    data = load_data(path)
     assert data.kind == "grey"
     assert [part.levels for part in (data.train, data.validation, data.test)] == [255, 255, 255]
     zipped(path, train=np.zeros((3, 2)), validation=np.zeros((3, 2)), test=np.zeros((3, 4)))
     with assert_refused("x.npz", "one event shape", "'test': ((4,)"):
-        load(path)
+        load_data(path)
     bad = np.zeros((3, 2))
     bad[0, 1] = np.inf
     zipped(path, train=np.zeros((3, 2)), validation=bad, test=np.zeros((3, 2)))
     with assert_refused("x.npz, array validation", "row 1, column 2"):
-        load(path)
+        load_data(path)
 
 
 def test_rows_of_a_file_are_drawn_once(tmp_path):
@@ -187,7 +187,7 @@ def test_rows_of_a_file_are_drawn_once(tmp_path):
     assert (static.x.numpy()[:, 0][array == 0] == 0).all()
     assert (static.x.numpy()[:, 0][array == 255] == 1).all()
     assert not torch.equal(static.x, load_rows(path, binarize="static", seed=2).x)
-    data = load(path, binarize="static", seed=1)
+    data = load_data(path, binarize="static", seed=1)
     for part in ("train", "validation", "test"):
         mine = load_rows(path, part=part, binarize="dynamic", seed=1)
         assert torch.equal(mine.x, getattr(data, part).x)
@@ -200,7 +200,7 @@ def test_what_binarisation_of_rows_refuses_and_keeps(tmp_path):
     with assert_refused("reals.npy", "only grey", "real"):
         load_rows(reals, binarize="static")
     with assert_refused("binary already"):
-        load(saved(tmp_path / "many.npy", np.eye(4)), binarize="dynamic")
+        load_data(saved(tmp_path / "many.npy", np.eye(4)), binarize="dynamic")
 
 
 # Tables
@@ -211,7 +211,7 @@ def test_a_table(tmp_path):
     rows = load_rows(path)
     assert rows.x.tolist() == [[180.0, 75.5], [160.0, -5.0], [170.0, 60.0]]
     assert rows.labels is None
-    data = load(path)
+    data = load_data(path)
     assert data.feature_names == ("height, cm", "weight")
     assert data.kind == "real"
     assert rows_sorted(data.train, data.validation, data.test) == rows_sorted(rows)
@@ -222,7 +222,7 @@ def test_only_a_column_named_label_holds_labels(tmp_path):
     rows = load_rows(path)
     assert rows.x.tolist() == [[1.0, 3.0], [4.0, 6.0], [7.0, 9.0]]
     assert labels_of(rows).tolist() == [1, 2, 0]
-    data = load(path)
+    data = load_data(path)
     assert data.feature_names == ("a", "target")
     assert data.class_names == ("-8", "2", "5")
     for part in (data.train, data.validation, data.test):
@@ -255,7 +255,7 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
     ],
 )
 def test_tables_that_cant_be_used(content, facts, tmp_path):
-    for read in (load, load_rows):
+    for read in (load_data, load_rows):
         with assert_refused(tmp_path / "x.csv", *facts):
             read(text(tmp_path / "x.csv", content))
 
@@ -264,13 +264,13 @@ def test_a_table_of_one_row(tmp_path):
     path = text(tmp_path / "x.csv", "a,b\n1,2")
     assert load_rows(path).x.tolist() == [[1.0, 2.0]]
     with assert_refused(path, "one row"):
-        load(path)
+        load_data(path)
 
 
 @pytest.mark.parametrize("cell", ["1_000", "１２", "٣", "0x10", "1e", "--1"])
 def test_numbers_as_only_python_writes_them_are_text(cell, tmp_path):
     with assert_refused("column 'a'", "row 1 (line 2)", f"{cell!r} isn't a number"):
-        load(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
+        load_data(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
 
 
 def test_labels_are_integers_of_any_size_or_names(tmp_path):
@@ -320,12 +320,12 @@ def test_headers_of_petabytes_and_zip_bombs_are_refused_before_memory_is_taken(t
     for shape in ((10**15, 2), (10**30, 10**30)):
         (tmp_path / "x.npy").write_bytes(header_of(shape))
         with assert_refused("x.npy", "promises", "cut off"):
-            load(tmp_path / "x.npy")
+            load_data(tmp_path / "x.npy")
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", bytes(10**6))
     monkeypatch.setattr("subo.runtime.memory.available_bytes", lambda: 10**5)
     with assert_refused("x.npz", "memory"):
-        load(tmp_path / "x.npz")
+        load_data(tmp_path / "x.npz")
 
 
 def test_archives_that_are_damaged_encrypted_or_hold_something_else(tmp_path):
@@ -341,24 +341,24 @@ def test_archives_that_are_damaged_encrypted_or_hold_something_else(tmp_path):
         assert content != whole, what
         path.write_bytes(content)
         with assert_refused(path, "can't be read as a NumPy file", fact):
-            load(path)
+            load_data(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "no array")
     with assert_refused(path, "notes.txt is no array"):
-        load(path)
+        load_data(path)
     sparse.save_npz(path, sparse.eye_array(5, format="csr"))
     with assert_refused(path, "sparse matrix of SciPy", "toarray()"):
-        load(path)
+        load_data(path)
 
 
 def test_paths_that_are_no_files(tmp_path):
     os.mkfifo(tmp_path / "x.csv")  # which would be waited for without end
     with assert_refused("x.csv", "a pipe"):
-        load(tmp_path / "x.csv")
+        load_data(tmp_path / "x.csv")
     with assert_refused("letters)", "can't be looked for"):
-        load("a" * 5000)
+        load_data("a" * 5000)
     for name in ("", "  "):
         with assert_refused("is empty", "digits"):
-            load(name)
+            load_data(name)
     with assert_refused("not found"):
-        load("a\0b.csv")
+        load_data("a\0b.csv")

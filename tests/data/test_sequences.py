@@ -13,7 +13,7 @@ from data_files import needs
 from subo import InputError
 from subo.data.batches import batches
 from subo.data.dataset import split
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.meaning import Meaning
 from subo.data.named_sets import read_named
 from subo.data.saving import save_sequences
@@ -22,8 +22,8 @@ from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.evaluation import compare, evaluate, score
 from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
-from subo.experiments.config import examples_of
 from subo.recipes import deep_markov
+from subo.recipes.for_data import examples_of
 
 LENGTHS = (3, 1, 4, 2)
 
@@ -122,7 +122,7 @@ def test_sequences_meet_others_of_their_length_in_an_order_of_chance():
 def test_what_data_are_called_goes_with_them(tmp_path: Path):
     for i in range(12):
         np.save(tmp_path / f"{i}.npy", np.full((i + 1, 2), i, dtype=np.float32))
-    data = load(tmp_path)
+    data = load_data(tmp_path)
     for part in (data.train, data.validation, data.test):
         assert part.lengths is not None
         assert part.names == tuple(f"{int(value)}.npy" for value in part.x[part.lengths.cumsum(0) - 1, 0])
@@ -168,12 +168,12 @@ def test_a_folder_and_an_archive_hold_the_same_sequences(folder: Path, tmp_path:
     assert by_archive.lengths is not None
     assert torch.equal(by_folder.lengths, by_archive.lengths)
     assert torch.equal(by_folder.x, by_archive.x)
-    data = load(folder)
+    data = load_data(folder)
     assert data.sequential
     assert data.kind == "real"
     assert data.describe()["steps"]["train"] == data.train.num_steps
     assert data.train.num_steps + data.validation.num_steps + data.test.num_steps == 47
-    changed = load(archive)
+    changed = load_data(archive)
     assert changed.fingerprint == data.fingerprint
 
 
@@ -181,7 +181,7 @@ def test_the_fingerprint_tells_where_sequences_end(tmp_path: Path):
     x = np.arange(24.0, dtype=np.float32).reshape(12, 2)
     np.savez(tmp_path / "a.npz", x[:3], x[3:7], x[7:])
     np.savez(tmp_path / "b.npz", x[:4], x[4:7], x[7:])
-    assert load(tmp_path / "a.npz").fingerprint != load(tmp_path / "b.npz").fingerprint
+    assert load_data(tmp_path / "a.npz").fingerprint != load_data(tmp_path / "b.npz").fingerprint
 
 
 def test_what_is_written_can_be_read(tmp_path: Path):
@@ -209,7 +209,7 @@ def test_what_is_written_can_be_read(tmp_path: Path):
 def test_bad_sequences_are_refused_by_name(tmp_path: Path, arrays: list[np.ndarray], words: list[str]):
     np.savez(tmp_path / "bad.npz", *arrays)
     with pytest.raises(InputError) as refused:
-        load(tmp_path / "bad.npz")
+        load_data(tmp_path / "bad.npz")
     assert all(word in str(refused.value) for word in words), refused.value
 
 
@@ -217,7 +217,7 @@ def test_sequences_are_not_binarised(folder: Path):
     policies: list[dict[str, Any]] = [{"binarize": "static"}, {"dequantize": True}]
     for options in policies:
         with pytest.raises(InputError, match="sequences are neither"):
-            load(folder, **options)
+            load_data(folder, **options)
 
 
 @needs("jsb-chorales")

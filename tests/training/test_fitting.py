@@ -30,7 +30,7 @@ from subo import (
     probabilistic_pca,
 )
 from subo.data.dataset import Data, split
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.runs.run import Run
 from subo.runtime.devices import PrecisionName, make_fabric
@@ -178,7 +178,7 @@ OPTIONS = {"epochs": 6, "batch_size": 50, "warmup_epochs": 1.0, "decay": "cosine
 
 @pytest.mark.parametrize("optimizer", ["Adam", "SGD"])
 def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, optimizer: str):
-    data = load("digits", binarize="dynamic")
+    data = load_data("digits", binarize="dynamic")
     data = Data("d", *(Split(s.x.flatten(1)[:120, :5], s.levels, None, s.resample) for s in
                        (data.train, data.validation, data.test)), kind="binary")  # fmt: skip
     options = {**OPTIONS, "optimizer": optimizer}
@@ -281,7 +281,7 @@ def test_parameters_that_became_nan_never_reach_a_checkpoint(tmp_path: Path):
 
 def test_the_kept_weights_are_the_best_of_what_was_trained():
     """With a small beta the bound at beta 1 is best before anything is learnt; what was asked for is not."""
-    data = load("digits", binarize="static")
+    data = load_data("digits", binarize="static")
     torch.manual_seed(0)
     decoder = Conditional(Bernoulli((1, 8, 8)), mlp(5, 64, hidden=(50,)))
     model = VAE(StandardNormal(5), decoder, Conditional(Gaussian((5,)), mlp(64, 10, hidden=(50,))))
@@ -351,7 +351,7 @@ def test_what_is_no_objective_or_no_data_is_refused_with_the_mend():
     x, untyped = torch.randn(20, 5), cast(Any, fit)
     with assert_refused("not a VAE", "Objective(model)"):
         untyped(model, x)
-    for data, mend in ((x.numpy(), "torch.from_numpy"), ("a.csv", "subo.load(path)")):
+    for data, mend in ((x.numpy(), "torch.from_numpy"), ("a.csv", "subo.load_data(path)")):
         with assert_refused(mend):
             untyped(Objective(model), data)
         with assert_refused(mend):

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import docstring_parser
 from cyclopts import CoercionError, Parameter, Token, convert
 
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.errors import InputError
 from subo.recipes import RECIPES
 from subo.runtime.arguments import checked_settings
@@ -42,7 +42,7 @@ def _sources(recipe: str) -> dict[str, tuple[str, Callable[..., Any]]]:
         raise InputError(f"there is no recipe '{recipe}'. Recipes: {', '.join(RECIPES)}.")
     return {
         "recipe": (f"Model (recipe {recipe})", RECIPES[recipe]),
-        "data": ("Data", load),
+        "data": ("Data", load_data),
         "training": ("Training", fit),
         "device": ("Device", make_fabric),
     }

@@ -2,7 +2,7 @@
 
 from subo.data.batches import Batch, batches
 from subo.data.dataset import Data, split
-from subo.data.loading import load, load_rows
+from subo.data.loading import load_data, load_rows
 from subo.data.quantization import binarized, dequantized
 from subo.data.splits import Split
 from subo.data.values import Kind, kind_of
@@ -16,7 +16,7 @@ __all__ = [
     "binarized",
     "dequantized",
     "kind_of",
-    "load",
+    "load_data",
     "load_rows",
     "split",
 ]

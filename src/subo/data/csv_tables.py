@@ -23,7 +23,7 @@ _LABEL = "label"
 
 
 def read_table(path: Path, *, later: bool = False, known: Sequence[str] = ()) -> Contents:
-    """Reads a `.csv`; what the format means is told at `subo.data.loading.load`.
+    """Reads a `.csv`; what the format means is told at `subo.load_data`.
 
     Args:
         path: The file.

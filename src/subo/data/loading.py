@@ -22,13 +22,13 @@ from subo.data.values import kind_of
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["Part", "load", "load_rows"]
+__all__ = ["Part", "load_data", "load_rows"]
 
 Part = Literal["all", "train", "validation", "test"]
 
 
 @checked_arguments
-def load(
+def load_data(
     source: str | Path,
     *,
     data_dir: Path | None = None,
@@ -83,7 +83,7 @@ def load(
         InputError: There is no such source, or what is there can't be used; says why.
 
     Example:
-        >>> load("digits").train.event_shape
+        >>> load_data("digits").train.event_shape
         torch.Size([1, 8, 8])
     """
     check_policies(binarize, dequantize=bool(dequantize))
@@ -104,32 +104,32 @@ def load_rows(
     meaning: Meaning | None = None,
     note: Callable[[str], Any] | None = None,
 ) -> Split:
-    """Loads data to be encoded or scored, even a single row; sources as for `load`.
+    """Loads data to be encoded or scored, even a single row; sources as for `load_data`.
 
     With the `meaning` of a fit's data, an example is read as they were, whatever else is in its file: its levels,
     columns, channels and classes are the run's. The bits or the noise that are drawn for an example depend on its own
     values and the seed alone, where all of a file without parts is read (`part="all"`); of a part, and of a source
-    that has parts itself, they are those of `load`, which depend on an example's place, too.
+    that has parts itself, they are those of `load_data`, which depend on an example's place, too.
 
     Args:
         source: A name or a path.
         part: `all`: every row of a file in its order, and train, validation, test one after the other where
-            the source itself has these parts. Else that part, as `load` with the same seed gives it.
+            the source itself has these parts. Else that part, as `load_data` with the same seed gives it.
         data_dir: Where named sets are looked for first.
         binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
-            `load(..., binarize="static")`.
+            `load_data(..., binarize="static")`.
         dequantize: Whether integers become real numbers, `y + u` with one draw of u; those of the validation and
-            test parts are those of `load`.
+            test parts are those of `load_data`.
         seed: The seed of the split, the bits and the noise.
         meaning: What the values of the data mean that a model was fitted to, `Data.meaning`; None: it is decided from
             these.
         note: Is told what is not read, or changed.
 
     Raises:
-        InputError: As `load`; or these cannot be data as were fitted to; says why.
+        InputError: As `load_data`; or these cannot be data as were fitted to; says why.
 
     Example:
-        >>> run = load("digits").meaning
+        >>> run = load_data("digits").meaning
         >>> load_rows("digits", part="test", meaning=run)
         Split(179 of shape (1, 8, 8), uint8, levels 16, labels)
     """

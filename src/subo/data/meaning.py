@@ -14,7 +14,7 @@ class Meaning:
     """How the numbers of a data set are read, such that those of any later file are read alike.
 
     A file alone does not tell: one picture of the levels 0 and 1 looks like bits, a folder of one class like the first
-    class, a grey folder like data of one channel. Hence :func:`subo.load` decides from all of a fit's data, the run
+    class, a grey folder like data of one channel. Hence :func:`subo.load_data` decides from all of a fit's data, the run
     stores it, and :func:`subo.data.conforming.conform` holds later data to it.
 
     Attributes:

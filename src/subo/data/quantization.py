@@ -92,8 +92,8 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
         InputError: The values aren't integers with levels.
 
     Example:
-        >>> from subo import load
-        >>> data = dequantized(load("digits"), seed=0)
+        >>> from subo import load_data
+        >>> data = dequantized(load_data("digits"), seed=0)
         >>> data.kind, data.test.x.floor().max()  # 17 levels
         ('real', tensor(16.))
     """

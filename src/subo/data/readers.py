@@ -30,7 +30,7 @@ _SPARSE = {"format", "shape", "data"}  # the arrays by which SciPy writes a spar
 
 
 def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
-    """Reads a file or folder that exists; what the formats mean is told at `subo.data.loading.load`.
+    """Reads a file or folder that exists; what the formats mean is told at `subo.load_data`.
 
     Args:
         path: The file or folder.

@@ -66,7 +66,7 @@ def save_sequences(
     """Writes sequences, whole or not at all.
 
     Args:
-        path: `.npz`, for an array `(T_i, D)` each, named 1, 2, ..., which :func:`load` reads; or `.csv`, for a line per
+        path: `.npz`, for an array `(T_i, D)` each, named 1, 2, ..., which `load_data` reads; or `.csv`, for a line per
             step, with the numbers of its sequence and of the step in it, counted from 1, before its values.
         steps: All steps, one sequence after the other, `(sum of T_i, *event)`.
         lengths: T_i.

@@ -12,7 +12,7 @@ import torch
 from subo.core.bounds import ELBO, reported
 from subo.core.objective import Objective
 from subo.data.dataset import Data
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.meaning import Meaning
 from subo.data.splits import Split
 from subo.data.support import in_support, stand_ins
@@ -66,6 +66,11 @@ class Experiment:
             )
 
     @property
+    def model(self) -> Any:
+        """The fitted model, a :class:`subo.LatentVariableModel`."""
+        return self.objective.model
+
+    @property
     def is_local(self) -> bool:
         """Whether the run has no encoder, so that its q is fitted to every example that is measured."""
         return self.config["options"].get("inference") == "local"
@@ -92,7 +97,7 @@ class Experiment:
         """
         asked = self.config["data"]
         directory = asked["data_dir"] and Path(asked["data_dir"])
-        data = load(
+        data = load_data(
             asked["source"],
             data_dir=directory,
             binarize=asked["binarize"],

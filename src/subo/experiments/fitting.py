@@ -16,18 +16,19 @@ import torch
 from subo.core.objective import Objective
 from subo.data.conforming import with_num_labels
 from subo.data.dataset import Data
-from subo.data.loading import load
+from subo.data.loading import load_data
 from subo.data.named_sets import NAMES
 from subo.data.quantization import dequantized
 from subo.errors import InputError, Interrupted
 from subo.evaluation.effort import caution_of_samples
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.summary import Evaluation
-from subo.experiments.config import built, dequantizes, resolved
+from subo.experiments.config import built, dequantizes
 from subo.experiments.experiment import Experiment, evaluate_run, model_for, rebuilt
 from subo.experiments.units import data_in_levels
 from subo.files.whole import lies_in
 from subo.recipes import RECIPES
+from subo.recipes.for_data import resolved
 from subo.recipes.recipe import check_effects
 from subo.report.pictures import draw_figures
 from subo.runs.run import Run
@@ -140,7 +141,7 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     policy: Any = binarize
-    data = load(
+    data = load_data(
         source,
         data_dir=data_dir,
         binarize=policy,

@@ -10,12 +10,10 @@ from torch import Tensor
 from subo.data.dataset import Data
 from subo.data.quantization import quantized
 from subo.data.splits import Split
-from subo.errors import InputError
 from subo.parts.registry import LIKELIHOODS
 
 __all__ = [
     "bits_of_a_guess",
-    "check_likelihood",
     "data_in_levels",
     "describe_log_px",
     "in_levels",
@@ -83,27 +81,6 @@ def provenance(config: Mapping[str, Any]) -> dict[str, str]:
         "binarization": data["binarization"],
         "noise": data["noise"],
     }
-
-
-def check_likelihood(likelihood: str, data: Data) -> None:
-    """Refuses a likelihood of other values than real ones for dequantised data.
-
-    Raises:
-        InputError: Such a likelihood gives them no density.
-    """
-    if not data.dequantize or likelihood in ("gaussian", "laplace"):
-        return
-    top = data.train.levels
-    if likelihood == "continuous-bernoulli":
-        why = f"which lie in [0, {top + 1}) and not in [0, 1], where continuous-bernoulli has its density"
-    else:
-        values = "bits" if likelihood == "bernoulli" else "integers, which need no noise"
-        why = f"and {likelihood} gives probabilities to {values}"
-    without = "" if likelihood == "bernoulli" else f", or leave `dequantize` out for {likelihood}"
-    raise InputError(
-        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use the likelihood gaussian or "
-        f"laplace{without}"
-    )
 
 
 def in_levels(split: Split, config: Mapping[str, Any]) -> Split:

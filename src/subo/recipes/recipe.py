@@ -9,6 +9,7 @@ from typing import Any
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.recipes.options import options_of
+from subo.recipes.saving import MadeBy
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 
@@ -33,11 +34,20 @@ def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
 
     @wraps(function)
     def make(*args: Any, **given: Any) -> Objective:
+        called = dict(given)
         grouped = {
             name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.name in given})
             for name, group in groups.items()
         }
-        return function(*args, **given, **grouped)
+        objective = function(*args, **given, **grouped)
+        own = {"event_shape", "examples"}
+        event = (signature.bind_partial(*args).arguments or given)["event_shape"]
+        objective.model.made_by = MadeBy(
+            function.__name__.replace("_", "-"),
+            tuple(event),
+            {name: value for name, value in called.items() if name not in own},
+        )
+        return objective
 
     made: Any = make
     made.__signature__ = signature.replace(parameters=flat)

@@ -20,6 +20,7 @@ from subo.data.splits import Split
 from subo.data.values import kind_of
 from subo.errors import InputError
 from subo.files.digests import changes, counting_settings
+from subo.recipes.saving import read_weights
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 
@@ -124,11 +125,11 @@ def resume_in_python(run: Run, config: dict[str, Any]) -> None:
 
 @checked_arguments
 def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = None) -> None:
-    """Reads the weights that a run was fitted to into a model that was made in Python as it was made for the run.
+    """Reads the weights of a run, or of a file that :func:`subo.save` wrote, into a model that is built as it was.
 
     Args:
         model: The model, in place; that of ``Objective(model)``.
-        run_dir: Folder of the run.
+        run_dir: Folder of the run, or the file.
         epoch: Weights after that epoch, where they were kept; the fitted ones by default.
 
     Raises:
@@ -147,4 +148,7 @@ def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = N
     """
     if isinstance(model, Objective):
         raise InputError("load_weights fills a model, and an Objective came: load_weights(objective.model, run_dir)")
+    if Path(run_dir).is_file():
+        read_weights(model, Path(run_dir))
+        return
     Run.open(run_dir, finished=epoch is None).load_weights(model, epoch=epoch)
