@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from subo.core.bounds import ELBO, IWAE, MIWAE, Renyi
 from subo.core.draw import Draw, Factor, LatentVariableModel
 from subo.core.objective import Loss, Objective
-from subo.data.dataset import Data, split
+from subo.data.dataset import Data
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
@@ -131,7 +131,6 @@ __all__ = [
     "probabilistic_pca",
     "residual_mlp",
     "save",
-    "split",
     "train",
 ]
 

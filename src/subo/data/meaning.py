@@ -14,8 +14,8 @@ class Meaning:
     """How the numbers of a data set are read, such that those of any later file are read alike.
 
     A file alone does not tell: one picture of the levels 0 and 1 looks like bits, a folder of one class like the first
-    class, a grey folder like data of one channel. Hence :func:`subo.load_data` decides from all of a fit's data, the run
-    stores it, and :func:`subo.data.conforming.conform` holds later data to it.
+    class, a grey folder like data of one channel. Hence :func:`subo.load_data` decides from all of a fit's data, the
+    run stores it, and :func:`subo.data.conforming.conform` holds later data to it.
 
     Attributes:
         kind: What the values are before anything is drawn from them; see :func:`subo.data.kind_of`.

@@ -243,7 +243,9 @@ def as_batch(x: Any, context: Context | None = None) -> tuple[Tensor, Context | 
     split = as_split(x)
     if context is not None:
         split = replace(split, context={**split.context, **context})
-    return split.read(torch.arange(len(split)))
+    x, known = split.read(torch.arange(len(split)))
+    del known["index"]  # which a posterior with a row of parameters for each example needs alone
+    return x, known or None
 
 
 def takes_data(function: Callable[..., T]) -> Callable[..., T]:

@@ -28,6 +28,7 @@ from subo.models.vae import VAE
 from subo.parts.conditionals import Local
 from subo.parts.labels import num_labels_of
 from subo.runs.run import Run
+from subo.runtime.arguments import checked_arguments
 from subo.runtime.progress import bar
 from subo.training.python_runs import check_recipe
 
@@ -115,6 +116,7 @@ class Experiment:
         return data
 
 
+@checked_arguments
 def open_run(path: str | Path) -> Experiment:
     """Reads a finished run: builds its model again and loads the weights."""
     run = Run.open(path)

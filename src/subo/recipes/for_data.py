@@ -15,6 +15,7 @@ from subo.data.values import kind_of, num_classes_of
 from subo.errors import InputError
 from subo.parts.labels import count_labels
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
+from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
 __all__ = ["check_likelihood", "examples_of", "make", "resolved"]
@@ -22,6 +23,7 @@ __all__ = ["check_likelihood", "examples_of", "make", "resolved"]
 _EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
 
 
+@checked_arguments
 def make(recipe: str, data: Any, *, seed: int = 0, **options: Any) -> Objective:
     """A recipe's model of some data, ready to be fitted: its shape, units and everything that is ``auto`` are theirs.
 
@@ -56,19 +58,20 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
         raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
     if data.sequential != (recipe in OF_SEQUENCES):
         raise InputError(
-            f"{data.name} are sequences, which {recipe} does not describe: use the recipe {' or '.join(OF_SEQUENCES)} (`recipe={OF_SEQUENCES[0]}`)"
+            f"{data.name} are sequences, which {recipe} does not describe: use `recipe={OF_SEQUENCES[0]}`"
             if data.sequential
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"
         )
     settings = dict(options)
+    parts = [part for part in (data.train, data.validation, data.test) if len(part)]
     if settings.get("likelihood", "auto") == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
     check_likelihood(settings["likelihood"], data)
     if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
-        settings["num_classes"] = num_classes_of([part.x for part in (data.train, data.validation, data.test)])
+        settings["num_classes"] = num_classes_of([part.x for part in parts])
     if settings.get("condition") == "labels":
-        labels = [part.labels for part in (data.train, data.validation, data.test)]
+        labels = [part.labels for part in parts]
         settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
     return settings
 

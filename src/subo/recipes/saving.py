@@ -1,5 +1,6 @@
 """Models in one file: weights, and the recipe that builds the model again, in safetensors and JSON."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.files.weights import WeightsFile, digest_of_weights, save_weights
+from subo.runtime.arguments import checked_arguments
 
 __all__ = ["MadeBy", "load_model", "read_weights", "save"]
 
@@ -31,9 +33,11 @@ class MadeBy:
 
     def as_json(self) -> dict[str, Any]:
         """In JSON's types."""
-        return {"recipe": self.recipe, "event_shape": list(self.event_shape), "options": dict(self.options)}
+        made_by = {"recipe": self.recipe, "event_shape": self.event_shape, "options": dict(self.options)}
+        return json.loads(json.dumps(made_by, sort_keys=True))  # in the order in which it is read back
 
 
+@checked_arguments
 def save(model: nn.Module, path: str | Path) -> None:
     """Writes a model's weights, and its recipe if it has one, to a file.
 
@@ -60,6 +64,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     save_weights(model, Path(path), settings, digest)
 
 
+@checked_arguments
 def load_model(path: str | Path) -> Any:
     """Builds a model again from a file that :func:`save` wrote and reads its weights.
 
