@@ -16,6 +16,7 @@ from subo.data.values import num_classes_of
 from subo.errors import InputError
 from subo.experiments.units import check_likelihood
 from subo.parts.labels import count_labels
+from subo.parts.registry import is_over_reals
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.runtime.randomness import forked, stream
 
@@ -34,7 +35,8 @@ def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
     train = data.train
     if data.sequential or data.binarize != "none" or data.kind != "grey" or train.x.is_floating_point():
         return False
-    return 1 < train.levels <= MOST_LEVELS and options.get("likelihood", "auto") in ("auto", "gaussian", "laplace")
+    likelihood = options.get("likelihood", "auto")
+    return 1 < train.levels <= MOST_LEVELS and (likelihood == "auto" or is_over_reals(likelihood))
 
 
 def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
