@@ -269,8 +269,8 @@ def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn
     """The decoder, which starts at the data's mean where that determines the family's parameters."""
     if not isinstance(family, StartsAtMean):
         return decoder
-    if examples is None:
-        return Offset(decoder, torch.zeros(family.event_shape))
-    # Shrunk as by one more example, the mean of the plainest member: what never varies would start at infinity.
     plain: Any = family(torch.zeros(1, family.num_params))
-    return Offset(decoder, family.params_of_mean((examples.sum(0) + plain.mean[0]) / (len(examples) + 1)))
+    mean = plain.mean[0]
+    if examples is not None:  # shrunk as by one more example, such a mean: what never varies would start at infinity
+        mean = (examples.sum(0) + mean) / (len(examples) + 1)
+    return Offset(decoder, family.params_of_mean(mean))
