@@ -77,7 +77,7 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS
-CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")}
+CONTINUOUS = {label: make for label, make in FAMILIES.items() if not make((1,)).is_discrete}
 
 # Posteriors: data shape -> q(z|x)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from command_line import assert_refused, run
 from shapes import unchecked_shapes
 from subo.cli.messages import print_evaluation
 from subo.cli.options import defaults, fit_signature
-from subo.cli.show import _BESIDE
+from subo.cli.show import _telling
 from subo.evaluation import Evaluation
 from subo.experiments.units import bits_of_a_guess
 from subo.recipes import RECIPES
@@ -172,12 +172,12 @@ def test_the_bits_of_a_uniform_guess(likelihood: str, num_classes: Any, dequanti
     assert bits_of_a_guess({"options": options, "data": {"levels": 255, "dequantize": dequantize}}) == bits
 
 
-def test_options_that_depend_on_others_are_options():
-    parameters = inspect.signature(RECIPES["vae"]).parameters
-    for name, (others, values) in _BESIDE.items():
-        assert name in parameters
-        choices = {choice for other in others for choice in get_args(parameters[other].annotation)}
-        assert set(values) <= choices, name
+def test_a_model_is_told_with_the_options_that_it_takes_and_those_that_were_set():
+    options = {parameter.name: parameter.default for parameter in inspect.signature(RECIPES["vae"]).parameters.values()}
+    options = {name: value for name, value in options.items() if name not in ("event_shape", "examples", "num_data")}
+    told = _telling({"recipe": "vae", "options": options | {"likelihood": "laplace", "bound": "iwae", "alpha": 0.25}})
+    assert {"posterior", "scale", "min_scale", "hidden", "activation", "alpha"} <= set(told)
+    assert not {"num_classes", "channels", "beta", "groups", "flow_hidden", "baseline", "num_labels"} & set(told)
 
 
 def test_an_evaluation_is_shown_in_one_line(fitted: Path):

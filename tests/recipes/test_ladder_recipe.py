@@ -15,6 +15,8 @@ from torch import Tensor
 
 from subo import InputError, Ladder, figures, fit
 from subo.cli.options import fit_signature
+from subo.core.offers import StartsAtMean
+from subo.parts.registry import LIKELIHOODS
 from subo.recipes import RECIPES
 from subo.recipes.ladder import ladder
 
@@ -65,24 +67,25 @@ def test_sizes_of_28_by_28_are_halved_layer_by_layer():
     assert [tuple(leaf.shape[2:]) for leaf in z.values()] == [(4, 4), (7, 7), (14, 14)]
 
 
-@pytest.mark.parametrize("likelihood", ["gaussian", "laplace", "categorical", "poisson", "continuous-bernoulli"])
+@pytest.mark.parametrize("likelihood", [name for name in LIKELIHOODS if name != "bernoulli"])
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 def test_every_likelihood_starts_at_the_datas_mean(likelihood: Any, network: Any):
     x = torch.rand(200, 2, 4, 3) * torch.tensor([0.2, 0.9])[:, None, None]
-    units = {"poisson": 40 * x, "categorical": 4 * x, "gaussian": 50 + 10 * x, "laplace": 50 + 10 * x}
-    x = units.get(likelihood, x)
-    x = x.floor() if likelihood in ("poisson", "categorical") else x
+    discrete = LIKELIHOODS[likelihood].is_discrete
+    reals = 40 * x if discrete else 50 + 10 * x
+    x = {"categorical": 4 * x, "continuous-bernoulli": x}.get(likelihood, reals)
+    x = x.floor() if discrete else x
     settings = small(likelihood=likelihood, num_classes=4)
     objective = ladder((2, 4, 3), examples=x, network=network, scale="network", **settings)
     assert objective(x[:6]).bound.isfinite().all()
     with torch.no_grad():
         means = objective.model.sample(500)[1].mean.median(0).values
-    if likelihood in ("poisson", "continuous-bernoulli"):  # per pixel
+    if issubclass(LIKELIHOODS[likelihood], StartsAtMean):  # per pixel
         truth = x.mean(0)
     else:
         truth, means = x.mean(), means.mean()
     spread = x.std()
-    assert ((means - truth).abs() < (1.0 if likelihood in ("categorical", "poisson") else 0.5) * spread).all()
+    assert ((means - truth).abs() < (1.0 if discrete else 0.5) * spread).all()
 
 
 @pytest.mark.parametrize("layers", [1, 3, 30])

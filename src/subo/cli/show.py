@@ -33,35 +33,6 @@ def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
     print_run(opened)
 
 
-# Options that say something beside some values of another one only.
-_DENSITIES, _FLOWS = ("gaussian", "laplace"), ("autoregressive-flow", "spline-flow", "inverse-autoregressive", "spline")
-
-
-_BESIDE = {
-    "scale": (("likelihood",), _DENSITIES),
-    "min_scale": (("likelihood",), _DENSITIES),
-    "num_classes": (("likelihood",), ("categorical",)),
-    "num_labels": (("condition",), ("labels",)),
-    "prior_components": (("prior",), ("mixture", "vamp")),
-    "prior_covariance": (("prior",), ("mixture",)),
-    "flow_transforms": (("prior", "posterior"), _FLOWS),
-    "flow_hidden": (("prior", "posterior"), _FLOWS),
-    "channels": (("network",), ("conv",)),
-    "beta": (("bound",), ("elbo",)),
-    "free_bits": (("bound",), ("elbo",)),
-    "closed_form_kl": (("bound",), ("elbo",)),
-    "alpha": (("bound",), ("renyi",)),
-    "groups": (("bound",), ("miwae",)),
-    "latent_classes": (("posterior",), ("categorical",)),
-    "refinement_steps": (("inference",), ("semi-amortized",)),
-    "refinement_rate": (("inference",), ("semi-amortized",)),
-    "refinement_through": (("inference",), ("semi-amortized",)),
-    "baseline": (("gradient", "posterior"), ("score-function", "bernoulli", "categorical")),
-    "normalize_signal": (("gradient", "posterior"), ("score-function", "bernoulli", "categorical")),
-    "temperature": (("gradient",), ("gumbel-softmax",)),
-}
-
-
 _NAMED = 20  # classes
 
 
@@ -118,12 +89,16 @@ def print_run(run: Run) -> None:
 def _telling(config: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe's options that apply beside the others, or that were set to something."""
     from subo.cli.options import defaults
+    from subo.recipes import RECIPES
+    from subo.recipes.recipe import groups_of, takers_of
 
     options, plain = config["options"], defaults(config["recipe"], "recipe")
 
+    groups = {group for make in RECIPES.values() for group in groups_of(make)}
+
     def tells(name: str) -> bool:
-        others, values = _BESIDE.get(name, ((), ()))
-        applies = not others or any(options.get(other) in values for other in others)
+        takers = [taker for group in groups for taker in takers_of(group, name) if taker[0] in options]
+        applies = not takers or any(options[choice] == entry for choice, entry in takers)
         return applies or _short(options[name]) != _short(plain.get(name))
 
     return {name: value for name, value in options.items() if tells(name)}

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.draw import Draw, sum_layers
+from subo.core.offers import Shaping
 from subo.errors import InputError
 from subo.runtime.arguments import check_fields, checked_on_failure
 
@@ -165,9 +166,12 @@ class MIWAE:
 
 def reported(bound: Bound) -> Bound:
     """What is reported when training follows `bound`: itself, or the true bound that it shapes."""
-    method = getattr(bound, "reported", None)
-    return bound if method is None else method()
+    return bound.reported() if isinstance(bound, Shaping) else bound
 
 
-BOUNDS: dict[str, Callable[..., Bound]] = {"elbo": ELBO, "iwae": IWAE, "renyi": Renyi, "miwae": MIWAE}
+def _renyi(*, alpha: float) -> Bound:
+    return Renyi(alpha)
+
+
+BOUNDS: dict[str, Callable[..., Bound]] = {"elbo": ELBO, "iwae": IWAE, "renyi": _renyi, "miwae": MIWAE}
 """The bounds by name; the keywords of each are the options that it takes."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from subo.core.bounds import ELBO, Bound, reported
 from subo.core.draw import LatentVariableModel
 from subo.core.estimator import GradientEstimator, Pathwise
+from subo.core.offers import Tempered
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments, checked_on_failure
 from subo.typing import Context
@@ -126,10 +127,9 @@ class Objective(nn.Module):
         """
         if kl_weight == 1:
             return self.bound
-        tempered = getattr(self.bound, "tempered", None)
-        if tempered is None:
+        if not isinstance(self.bound, Tempered):
             raise InputError(
                 f"KL warm-up weighs the KL of an ELBO, and {type(self.bound).__name__} has no KL of its own. "
                 "Leave the warm-up out, or train with ELBO."
             )
-        return tempered(kl_weight)
+        return self.bound.tempered(kl_weight)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
+from subo.core.offers import Floored, Mixture
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import check_support, in_support, stand_ins
@@ -346,7 +347,7 @@ def latents_at_a_time(model: Any, split: Split) -> int:
     rows = rows_at_a_time(model, split)
     if not isinstance(model, VAE) or split.lengths is not None:
         return rows
-    components = getattr(model.prior, "num_components", 1)
+    components = model.prior.num_components if isinstance(model.prior, Mixture) else 1
     return min(40_000, 16 * rows, max(1, _WEIGHED // components))
 
 
@@ -360,17 +361,16 @@ def rows_at_a_time(model: Any, split: Split) -> int:
 def share_at_floor(model: Any, split: Split) -> float | None:
     """Share of the likelihood's scales that lie at their floor, at the latents of some data; None without a floor."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
-    share = getattr(family, "share_at_floor", None)
-    if share is None:
+    if not isinstance(family, Floored):
         return None
     batch = next(batches(split, 1000, seed=0, epoch=0, shuffle=False))
     x, context = place(model, batch.x, batch.context)
     with evaluating(model), forked(0):
         z = map_latent(lambda leaf: leaf[0], model.draw(x, context, path=False).z)
         if "mask" not in context:
-            return share(model.decode(z, context))
+            return family.share_at_floor(model.decode(z, context))
         mask = context["mask"]
         real = map_latent(lambda leaf: leaf[mask].unsqueeze(1), z)  # as sequences of one step each
         known = {name: tensor.repeat_interleave(mask.sum(1), 0) for name, tensor in context.items()}
         p = model.decode(real, known | {"mask": mask.new_ones(int(mask.sum()), 1)})
-        return share(p.steps if isinstance(p, Steps) else p)
+        return family.share_at_floor(p.steps if isinstance(p, Steps) else p)

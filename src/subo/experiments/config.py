@@ -6,6 +6,7 @@ from typing import Any
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.quantization import MOST_LEVELS
+from subo.parts.registry import is_over_reals
 from subo.recipes import RECIPES
 from subo.recipes.for_data import examples_of
 from subo.runtime.randomness import forked
@@ -23,7 +24,8 @@ def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
     train = data.train
     if data.sequential or data.binarize != "none" or data.kind != "grey" or train.x.is_floating_point():
         return False
-    return 1 < train.levels <= MOST_LEVELS and options.get("likelihood", "auto") in ("auto", "gaussian", "laplace")
+    likelihood = options.get("likelihood", "auto")
+    return 1 < train.levels <= MOST_LEVELS and (likelihood == "auto" or is_over_reals(likelihood))
 
 
 def built(config: dict[str, Any], data: Data | None) -> Objective:

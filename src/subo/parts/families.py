@@ -92,6 +92,7 @@ class Bernoulli(nn.Module):
     """
 
     is_discrete = True
+    limits = (0.0, 1.0)
 
     @checked_arguments
     def __init__(self, event_shape: Sequence[int]):
@@ -125,6 +126,7 @@ class ContinuousBernoulli(nn.Module):
     """
 
     is_discrete = False
+    limits = (0.0, 1.0)
 
     @checked_arguments
     def __init__(self, event_shape: Sequence[int], *, min_scale: float | None = 1e-3):

@@ -7,6 +7,7 @@ unbounded.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,7 +23,7 @@ from subo.errors import InputError
 from subo.parts.families import checked, fields, independent
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["FullRankGaussian", "Gaussian", "Laplace", "Scale", "ScaleSource"]
+__all__ = ["FullRankGaussian", "Gaussian", "Laplace", "LocationScale", "Scale", "ScaleSource"]
 
 ScaleSource = float | Literal["shared", "per-dimension", "network"]
 """A fixed number, one learned number, one learned number a dimension, or numbers given by the network."""
@@ -66,7 +67,7 @@ class Scale(nn.Module):
         return F.softplus(raw.contiguous(), beta=self.beta) + self.floor  # three times as fast as on a strided half
 
 
-class _LocationScale(nn.Module):
+class _Units(nn.Module):
     """Location and scale of independent real elements, in the data's own units. Held by a family, not inherited."""
 
     center: Tensor | None
@@ -108,8 +109,10 @@ def _number(value: float | Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.get_default_dtype()).clone()
 
 
-class Gaussian(nn.Module):
-    r"""Independent normals, ``x = center + unit * (loc + scale * noise)``, with every constant in the density.
+class LocationScale(nn.Module, ABC):
+    r"""Independent real elements with a location and a scale, ``x = center + unit * (loc + scale * noise)``.
+
+    A family says what its noise is, in one method.
 
     Args:
         event_shape: Shape of one event.
@@ -118,6 +121,39 @@ class Gaussian(nn.Module):
         center: Where ``loc = 0`` lies in the data's units; a number or a tensor of the event's shape; 0 by default.
         unit: What ``scale = 1`` means in the data's units, such as the data's standard deviation. Networks then
             work with numbers of order one, while densities stay those of the data as they came. 1 by default.
+    """
+
+    is_discrete = False
+
+    @checked_arguments
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        scale: ScaleSource = "network",
+        *,
+        min_scale: float = 1e-3,
+        center: float | Tensor | None = None,
+        unit: float | Tensor | None = None,
+    ):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.location_scale = _Units(self.event_shape, scale, min_scale, center, unit)
+        self.num_params = self.location_scale.count * self.event_shape.numel()
+
+    @abstractmethod
+    def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """The distributions of events with these locations, ``(N, *event)``, and scales, which broadcast to them."""
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        return self.distribution(*self.location_scale.of(params))
+
+    def share_at_floor(self, distribution: Independent) -> float:
+        """Share of the distribution's scales within 5% of the floor: when it is not 0, log p(x) leans on the floor."""
+        return self.location_scale.share_at_floor(distribution.base_dist.scale)
+
+
+class Gaussian(LocationScale):
+    r"""Independent normals, with every constant in the density; arguments as of :class:`LocationScale`.
 
     Example:
         >>> q = Gaussian((2,))(torch.zeros(5, 4))  # two numbers a dimension: location and scale
@@ -125,65 +161,20 @@ class Gaussian(nn.Module):
         (torch.Size([5]), torch.Size([2]))
     """
 
-    is_discrete = False
-
-    @checked_arguments
-    def __init__(
-        self,
-        event_shape: Sequence[int],
-        scale: ScaleSource = "network",
-        *,
-        min_scale: float = 1e-3,
-        center: float | Tensor | None = None,
-        unit: float | Tensor | None = None,
-    ):
-        super().__init__()
-        self.event_shape = Size(event_shape)
-        self.location_scale = _LocationScale(self.event_shape, scale, min_scale, center, unit)
-        self.num_params = self.location_scale.count * self.event_shape.numel()
-
-    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        return GaussianDistribution(*self.location_scale.of(params), len(self.event_shape))
-
-    def share_at_floor(self, distribution: Independent) -> float:
-        """Share of the distribution's scales within 5% of the floor: when it is not 0, log p(x) leans on the floor."""
-        return self.location_scale.share_at_floor(distribution.base_dist.scale)
+    def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """``N(loc, scale^2)``."""
+        return GaussianDistribution(loc, scale, len(self.event_shape))
 
 
-class Laplace(nn.Module):
+class Laplace(LocationScale):
     """Independent Laplace elements, ``exp(-|x - loc| / scale) / (2 scale)``: heavier tails than the Gaussian's.
 
-    Args:
-        event_shape: Shape of one event.
-        scale: As in :class:`Gaussian`.
-        min_scale: As in :class:`Gaussian`.
-        center: As in :class:`Gaussian`.
-        unit: As in :class:`Gaussian`.
+    Arguments as of :class:`LocationScale`.
     """
 
-    is_discrete = False
-
-    @checked_arguments
-    def __init__(
-        self,
-        event_shape: Sequence[int],
-        scale: ScaleSource = "network",
-        *,
-        min_scale: float = 1e-3,
-        center: float | Tensor | None = None,
-        unit: float | Tensor | None = None,
-    ):
-        super().__init__()
-        self.event_shape = Size(event_shape)
-        self.location_scale = _LocationScale(self.event_shape, scale, min_scale, center, unit)
-        self.num_params = self.location_scale.count * self.event_shape.numel()
-
-    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
-        return independent(TorchLaplace(*self.location_scale.of(params), validate_args=False), self.event_shape)
-
-    def share_at_floor(self, distribution: Independent) -> float:
-        """As in :class:`Gaussian`."""
-        return self.location_scale.share_at_floor(distribution.base_dist.scale)
+    def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """``Laplace(loc, scale)``."""
+        return independent(TorchLaplace(loc, scale, validate_args=False), self.event_shape)
 
 
 class FullRankGaussian(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Size, Tensor, nn
 
+from subo.core.offers import Limited
 from subo.errors import InputError
 from subo.parts.conditionals import Local
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
@@ -15,7 +16,7 @@ from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
 from subo.parts.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
-__all__ = ["LIKELIHOODS", "NETWORKS", "POSTERIORS", "PRIORS", "Networks"]
+__all__ = ["LIKELIHOODS", "NETWORKS", "POSTERIORS", "PRIORS", "Networks", "is_over_reals"]
 
 LIKELIHOODS: dict[str, type[Any]] = {
     "bernoulli": Bernoulli,
@@ -26,6 +27,17 @@ LIKELIHOODS: dict[str, type[Any]] = {
     "poisson": Poisson,
 }
 """Families of p(x|z), called with the event shape; ``center`` and ``unit`` are where the data lie."""
+
+
+def is_over_reals(likelihood: str) -> bool:
+    """Whether a likelihood is a density of all real numbers.
+
+    Example:
+        >>> [name for name in LIKELIHOODS if is_over_reals(name)][:2]
+        ['gaussian', 'laplace']
+    """
+    family = LIKELIHOODS[likelihood]
+    return not family.is_discrete and getattr(family, "limits", None) is None
 
 
 # Posteriors: called with (latent_dim,)
@@ -78,8 +90,7 @@ def _vamp(
     if examples is not None and len(examples) < count:
         raise InputError(f"{count} pseudo-inputs start at as many training examples, and there are {len(examples)}")
     start = torch.zeros(count, *likelihood.event_shape) if examples is None else examples[:count]
-    bounded = isinstance(likelihood, (Bernoulli, ContinuousBernoulli))
-    return VampPrior(posterior, start, limits=(0.0, 1.0) if bounded else None)
+    return VampPrior(posterior, start, limits=likelihood.limits if isinstance(likelihood, Limited) else None)
 
 
 def _autoregressive_flow(shape: Size, *, flow_transforms: int, flow_hidden: tuple[int, ...]) -> nn.Module:

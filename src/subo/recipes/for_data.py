@@ -14,6 +14,7 @@ from subo.data.splits import Split, as_split
 from subo.data.values import kind_of, num_classes_of
 from subo.errors import InputError
 from subo.parts.labels import count_labels
+from subo.parts.registry import LIKELIHOODS, is_over_reals
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
@@ -82,18 +83,19 @@ def check_likelihood(likelihood: str, data: Data) -> None:
     Raises:
         InputError: Such a likelihood gives them no density.
     """
-    if not data.dequantize or likelihood in ("gaussian", "laplace"):
+    if not data.dequantize or is_over_reals(likelihood):
         return
-    top = data.train.levels
-    if likelihood == "continuous-bernoulli":
-        why = f"which lie in [0, {top + 1}) and not in [0, 1], where continuous-bernoulli has its density"
+    family, top, without = LIKELIHOODS[likelihood], data.train.levels, f", or leave `dequantize` out for {likelihood}"
+    limited = getattr(family, "limits", None) is not None
+    if not family.is_discrete:
+        why = f"which lie in [0, {top + 1}) and not in [0, 1], where {likelihood} has its density"
+    elif not limited:
+        why = f"and {likelihood} gives probabilities to integers, which need no noise"
     else:
-        values = "bits" if likelihood == "bernoulli" else "integers, which need no noise"
-        why = f"and {likelihood} gives probabilities to {values}"
-    without = "" if likelihood == "bernoulli" else f", or leave `dequantize` out for {likelihood}"
+        why, without = f"and {likelihood} gives probabilities to bits", ""
     raise InputError(
-        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use the likelihood gaussian or "
-        f"laplace{without}"
+        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use a likelihood of real "
+        f"numbers, such as gaussian{without}"
     )
 
 

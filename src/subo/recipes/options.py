@@ -14,6 +14,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from subo.core.bounds import BOUNDS, ELBO, IWAE, Bound
+from subo.core.offers import StartsAtMean
 from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
 from subo.parts.families import Family
@@ -266,11 +267,10 @@ class GradientOptions:
 
 def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:
     """The decoder, which starts at the data's mean where that determines the family's parameters."""
-    params_of_mean = getattr(family, "params_of_mean", None)
-    if params_of_mean is None:
+    if not isinstance(family, StartsAtMean):
         return decoder
-    if examples is None:
-        return Offset(decoder, torch.zeros(family.event_shape))
-    # Shrunk as by one more example, the mean of the plainest member: what never varies would start at infinity.
     plain: Any = family(torch.zeros(1, family.num_params))
-    return Offset(decoder, params_of_mean((examples.sum(0) + plain.mean[0]) / (len(examples) + 1)))
+    mean = plain.mean[0]
+    if examples is not None:  # shrunk as by one more example, such a mean: what never varies would start at infinity
+        mean = (examples.sum(0) + mean) / (len(examples) + 1)
+    return Offset(decoder, family.params_of_mean(mean))

@@ -13,7 +13,7 @@ from subo.recipes.saving import MadeBy
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 
-__all__ = ["check_effects", "documented", "groups_of", "parameters_of", "recipe"]
+__all__ = ["check_effects", "documented", "groups_of", "parameters_of", "recipe", "takers_of"]
 
 
 def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
@@ -74,18 +74,31 @@ def check_effects(make: Callable[..., Objective], given: Container[str], setting
     """
     for group in groups_of(make):
         for option in [field.name for field in fields(group) if field.name in given]:  # pyright: ignore[reportArgumentType]
-            takers = [
-                (choice, name)
-                for choice, table in group.CHOICES.items()  # pyright: ignore[reportAttributeAccessIssue]
-                for name, entry in table.items()
-                if option in options_of(entry)
-            ]
+            takers = takers_of(group, option)
             if takers and not any(name in _chosen(group, settings[choice]) for choice, name in takers):
                 needed = " or ".join(f"`{choice}={name}`" for choice, name in takers)
                 chosen = ", ".join(f"`{choice}={settings[choice]}`" for choice in dict.fromkeys(c for c, _ in takers))
                 raise InputError(
                     f"`{option}` has no effect with {chosen}: it is an option of {needed}. Leave it out, or set that."
                 )
+
+
+def takers_of(group: type[Any], option: str) -> list[tuple[str, str]]:
+    """Which entries take an option of a group, each a choice and a name; none of an option of the whole group.
+
+    Example:
+        >>> from subo.recipes.options import LikelihoodOptions
+        >>> takers_of(LikelihoodOptions, "num_classes")
+        [('likelihood', 'categorical')]
+    """
+    if option in group.CHOICES or option not in {field.name for field in fields(group)}:
+        return []
+    return [
+        (choice, name)
+        for choice, table in group.CHOICES.items()
+        for name, entry in table.items()
+        if option in options_of(entry)
+    ]
 
 
 def _chosen(group: Any, value: Any) -> tuple[Any, ...]:
