@@ -15,7 +15,7 @@ from subo.data.splits import Split, as_split
 from subo.errors import InputError
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
-from subo.runtime.devices import as_fabric
+from subo.runtime.devices import DeviceName, PrecisionName, as_fabric
 from subo.runtime.interrupts import stop_signals
 from subo.runtime.randomness import forked
 from subo.training.checks import check_fit
@@ -56,6 +56,8 @@ def fit(
     keep_weights: bool | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    device: DeviceName | None = None,
+    precision: PrecisionName | None = None,
     fabric: "Fabric | None" = None,
     on_start: Callable[[], None] | None = None,
     on_begin: Callable[[], None] | None = None,
@@ -97,7 +99,10 @@ def fit(
             to see later how training went; by default if they take at most 20 MB each.
         resume: Whether to go on from the checkpoint in `run_dir`: by the same call, with more epochs or minutes maybe.
         overwrite: Whether a run that is in `run_dir` already is replaced, once the first step is made.
-        fabric: Where to train, launched already where it has several processes.
+        device: Where to train: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default, for whatever is there.
+        precision: Of the numbers: ``32-true``, the default, ``64-true``, ``16-mixed`` (on a GPU) or ``bf16-mixed``.
+        fabric: In place of `device` and `precision`, a Lightning Fabric, launched already where it has several
+            processes.
         on_start: Called once, when data and settings have been accepted and before the first step.
         on_begin: Called once, after the first step of a new run and before anything is written to `run_dir`: what was
             there is only then known to give way to a run that trains. It makes the run; by default `fit` does.
@@ -123,11 +128,11 @@ def fit(
     training, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
-    fabric = as_fabric(fabric)
+    fabric = as_fabric(fabric, device=device, precision=precision)
     check_fit(objective, data, plan)
 
-    device = {"device": fabric.device.type, "precision": fabric.strategy.precision.precision}
-    config = None if on_begin else partial(config_in_python, objective, data, vars(plan), device)
+    place = {"device": fabric.device.type, "precision": fabric.strategy.precision.precision}
+    config = None if on_begin else partial(config_in_python, objective, data, vars(plan), place)
     writer = make_writer(run_dir, objective.model, fabric, config=config, keep_weights=keep_weights)
     if not resume:
         writer.place(overwrite=overwrite)
