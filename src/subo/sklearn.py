@@ -30,7 +30,7 @@ from subo.recipes.for_data import resolved
 from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import documented, parameters_of
 from subo.runtime.arguments import checked_arguments, checked_settings
-from subo.runtime.devices import make_fabric
+from subo.runtime.devices import DeviceName
 from subo.runtime.randomness import forked, stream
 from subo.training.fitting import fit
 
@@ -53,7 +53,7 @@ def _signature() -> inspect.Signature:
         validation_fraction: float = 0.1,
         patience: int | None = None,
         evaluation_samples: int = 1000,
-        device: str = "cpu",
+        device: DeviceName = "cpu",
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
     ) -> None: ...
@@ -156,7 +156,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
                 learning_rate=self.learning_rate,
                 patience=self.patience,
                 seed=seed,
-                fabric=make_fabric(device=self.device),
+                device=settings["device"],
                 progress=bool(self.verbose),
             )
         # In float64 a row's numbers depend on no other row: in float32, BLAS rounds by the size of the batch.

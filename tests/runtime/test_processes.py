@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from subo import VAE, Bernoulli, Conditional, Gaussian, Objective, StandardNormal, fit, mlp
 from subo.data import Data
-from subo.splitting import split
-from subo.devices import make_fabric
+from subo.data.dataset import split
+from subo.runtime.devices import make_fabric
 
 class Encoder(nn.Module):
     """q(z|x) without noise: two processes draw other noise than one, and nothing else may differ."""
@@ -132,7 +132,7 @@ def test_two_processes_that_were_stopped_in_an_epoch_go_on_as_if_they_had_not(ru
 
 FIRST = """
 import os, subprocess, sys, time
-from subo.processes import keep_together
+from subo.runtime.processes import keep_together
 
 if os.environ.get("LOCAL_RANK") == "1":
     time.sleep(float(sys.argv[1]))

@@ -418,3 +418,14 @@ def test_a_model_is_worse_where_the_difference_exceeds_chance(recwarn: pytest.Wa
     assert noise_of_change(none, change) == pytest.approx(22.327 * change.std().item() / math.sqrt(3), rel=1e-4)
     assert noise_of_change(none[:1], change[:1]) == math.inf
     assert noise_of_change(none, change.log() - math.inf) == 0.0
+
+
+@unchecked_shapes()  # and types
+def test_the_device_and_precision_are_named_or_given_as_a_fabric():
+    fitted, data = objective(), binary()
+    fit(fitted, data, epochs=1, device="cpu", precision="64-true")
+    assert all(parameter.dtype == torch.float64 for parameter in fitted.parameters())
+    with pytest.raises(InputError, match=r"`fabric` and `device` were given.*give the one, or the other"):
+        fit(fitted, data, device="cpu", fabric=make_fabric(device="cpu"))
+    with pytest.raises(InputError, match="device must be one of"):
+        fit(fitted, data, device=cast(Any, "abacus"))

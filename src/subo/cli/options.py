@@ -27,7 +27,7 @@ _NOT_OPTIONS = {
     "recipe": {"event_shape", "examples", "num_data"},
     "data": {"source", "seed", "meaning", "note"},
     "training": {
-        *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric"),
+        *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
         *("on_start", "on_begin", "on_epoch", "progress"),
     },
     "device": set[str](),

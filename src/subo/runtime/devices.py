@@ -16,7 +16,7 @@ from subo.runtime.processes import keep_together
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["evaluating", "make_fabric", "place"]
+__all__ = ["DeviceName", "PrecisionName", "as_fabric", "evaluating", "make_fabric", "place"]
 
 DeviceName = Literal["auto", "cpu", "cuda", "gpu", "mps"]
 PrecisionName = Literal["32-true", "64-true", "16-mixed", "bf16-mixed"]
@@ -102,13 +102,24 @@ def _check_there(device: str, precision: str) -> None:
         )
 
 
-def as_fabric(fabric: Any) -> "Fabric":
+def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: PrecisionName | None = None) -> "Fabric":
     """A Fabric as it is; one for this process where there is none.
 
+    Args:
+        fabric: A Fabric, or None.
+        device: In place of a Fabric: as of :func:`make_fabric`, with its default.
+        precision: In place of a Fabric: as of :func:`make_fabric`, with its default.
+
     Raises:
-        InputError: It is something else.
+        InputError: It is something else, it was given with a device or a precision, or there is no such device here.
     """
-    made = fabric if fabric is not None else make_fabric()
+    asked = {name: value for name, value in (("device", device), ("precision", precision)) if value is not None}
+    if fabric is not None and asked:
+        raise InputError(
+            f"`fabric` and {' and '.join(f'`{name}`' for name in asked)} were given, and a Fabric has its own device "
+            "and precision: give the one, or the other"
+        )
+    made = fabric if fabric is not None else make_fabric(**asked)
     if not all(hasattr(made, name) for name in ("strategy", "device", "world_size")):
         raise InputError(
             f"fabric must be a lightning_fabric.Fabric, launched already, not {fabric!r}: leave it out to train here"

@@ -1,4 +1,4 @@
-"""Checks before training: a step fits into memory, and the estimator has a gradient for this model."""
+"""Checks before training: data and settings go together, a step fits into memory, and the estimator has a gradient."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -6,14 +6,47 @@ from dataclasses import replace
 import torch
 
 from subo.core.objective import Objective
+from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.data.support import check_support
+from subo.errors import InputError
 from subo.gradients import check_path
 from subo.runtime.devices import evaluating, place
 from subo.runtime.memory import check_room
 from subo.runtime.randomness import forked
 from subo.runtime.room import bytes_saved
+from subo.training.optimizers import check_over
+from subo.training.plan import Plan
 
-__all__ = ["check_draws"]
+__all__ = ["check_fit"]
+
+
+def check_fit(objective: Objective, data: Data | Split, plan: Plan) -> None:
+    """Refuses what training could not go through with, before it touches anything.
+
+    Args:
+        objective: What is to be trained, on the CPU.
+        data: Data in splits, or training data alone.
+        plan: The settings.
+
+    Raises:
+        InputError: The data are not what the model describes, or an option makes no sense.
+    """
+    training, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
+    if plan.patience is not None and validation is None:
+        raise InputError(
+            "patience counts epochs without a better validation bound, and there are no validation data"
+            " (local inference has none: its rows are those of the training data)"
+        )
+    check_support(objective.model, training, where="the training data")
+    if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
+        check_support(objective.model, data.validation, where="the validation data")
+        check_support(objective.model, data.test, where="the test data")
+    if not isinstance(plan.optimizer, str):
+        check_over(plan.optimizer, objective)
+    check_step(objective, training, plan.batch_size)
+    for split in (training,) if validation is None else (training, validation):
+        check_draws(objective, split)
 
 
 def check_step(objective: Objective, split: Split, batch_size: int) -> None:

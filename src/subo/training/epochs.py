@@ -1,9 +1,9 @@
-"""Epochs of training: their batches, what their end brings, and why one is the last."""
+"""Epochs of training: their batches, and what their end brings."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,7 +21,7 @@ from subo.training.updates import Updates
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["agreed", "close_epoch", "reason_to_end", "stream_of"]
+__all__ = ["agreed", "close_epoch", "stream_of"]
 
 
 def stream_of(split: Split, batch_size: int, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
@@ -92,14 +92,3 @@ def _informed(updates: Updates, objective: Objective, split: Split, seed: int, f
     information = fabric.broadcast(information)  # all processes have the same, but for rounding
     updates.inform(information)
     return information
-
-
-def reason_to_end(
-    state: TrainingState, epochs: int | None, minutes: float | None, patience: int | None
-) -> Literal["epochs", "minutes", "patience"] | None:
-    """Why training is over, if it is."""
-    if patience is not None and state.best_epoch is not None and state.epoch - state.best_epoch >= patience:
-        return "patience"
-    if epochs is not None and state.epoch >= epochs:
-        return "epochs"
-    return "minutes" if minutes is not None and state.seconds >= 60 * minutes else None
