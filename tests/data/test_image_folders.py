@@ -157,7 +157,7 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
     Image.fromarray(middle).save(tmp_path / "a.png")
     Image.fromarray(np.full((9, 6), 77, dtype=np.uint8)).save(tmp_path / "b.png")
     Image.fromarray(np.full((3, 3), 5, dtype=np.uint8)).save(tmp_path / "c.png")
-    with assert_refused("one size", "--image-size 64"):
+    with assert_refused("one size", "`image_size=64`"):
         load_data(tmp_path)
     said: list[str] = []
     data = load_data(tmp_path, image_size=4, note=said.append)

@@ -199,7 +199,7 @@ def test_images_are_brought_to_the_runs_channels_or_refused(tmp_path):
     (tmp_path / "grey").mkdir()
     Image.fromarray(grey).save(tmp_path / "grey" / "a.png")
     assert np.array_equal(load_rows(tmp_path / "grey", meaning=GREY).x[0, 0], PIXELS[5])
-    with assert_refused("fitted to images of 9 x 8", "4 x 4", "--image-size"):
+    with assert_refused("fitted to images of 9 x 8", "4 x 4", "`image_size`"):
         load_rows(tmp_path / "grey", meaning=replace(GREY, event_shape=(1, 8, 9)))
 
 

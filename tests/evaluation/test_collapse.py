@@ -71,7 +71,7 @@ def test_a_posterior_that_is_the_prior_has_collapsed():
     assert found.collapsed == (0, 1, 2)
     assert "the posterior has collapsed" in found.text
     assert "The rate is 0 nats" in found.text
-    for option in ("--kl-warmup-epochs", "--free-bits", "--beta", "--updates aggressive", "--hidden"):
+    for option in ("`kl_warmup_epochs=", "`free_bits=", "`beta=", "`updates=aggressive`", "`hidden`"):
         assert option in found.text
     assert "The only latent dimension carries nothing" in judged([0.0]).text
 
@@ -83,7 +83,7 @@ def test_dimensions_that_carry_nothing_beside_others_are_pruned():
     assert "Dimensions 3-7, 10, 12, 13 (8 of 13) carry nothing" in found.text
     assert "The other 5 do carry something" in found.text
     assert "no posterior collapse" in found.text
-    assert "--updates aggressive" not in found.text
+    assert "`updates=" not in found.text
     assert "Dimension 2 (1 of 2) carries nothing" in judged([1.0, 0.0]).text
 
 
@@ -91,7 +91,7 @@ def test_nothing_has_collapsed_where_all_dimensions_are_used():
     found = judged([1.0, 2.0])
     assert (found.kind, found.collapsed) == ("none", ())
     assert "not collapsed: in all 2 latent dimensions it differs from the prior" in found.text
-    assert "--" not in found.text
+    assert "`" not in found.text
 
 
 def test_a_few_data_do_not_keep_a_dimension_alive():
@@ -170,18 +170,18 @@ def test_no_data_are_refused():
 
 def test_the_advice_goes_by_how_the_model_was_trained():
     text = told_by(settings={"beta": 200.0, "free_bits": 0.0})
-    assert "What to try: lower --beta to 1 (at 200 the KL weighs 200 times" in text
-    assert "--beta 0.5" not in text
-    assert "What to try: let the KL come in slowly (--kl-warmup-epochs 50)" in told_by()
+    assert "What to try: lower `beta` to 1 (at 200 the KL weighs 200 times" in text
+    assert "`beta=0.5`" not in text
+    assert "What to try: let the KL come in slowly (`kl_warmup_epochs=50`)" in told_by()
     tried = told_by(settings={"beta": 0.5, "free_bits": 2.0, "kl_warmup_epochs": 30.0, "updates": "aggressive"})
-    for words in ("more slowly (--kl-warmup-epochs 60)", "--free-bits 4", "--beta 0.25"):
+    for words in ("more slowly (`kl_warmup_epochs=60`)", "`free_bits=4`", "`beta=0.25`"):
         assert words in tried
     assert "aggressive" not in tried
     of_iwae = told_by(settings={"bound": "iwae", "beta": 1.0})  # which has no KL to weigh
-    assert "--bound elbo can" in of_iwae
+    assert "`bound=elbo` can" in of_iwae
     assert "weigh it less" not in of_iwae
     partial = verdict(of([0.0, 3.0], [0.0, 2.0], share=[1.0, 0.0]), 3.0, settings={"beta": 4.0}).text
-    assert "lower --beta to 1 (at 4" in partial
+    assert "lower `beta` to 1 (at 4" in partial
 
 
 def told_by(**options: Any) -> str:

@@ -157,7 +157,7 @@ def test_a_digest_that_was_lost_is_no_older_version(copy: Path, capsys: pytest.C
 def test_settings_that_were_changed_are_named_and_refused(copy: Path, section: str, name: str, value: Any):
     before = read_json(copy / "config.json")[section][name]
     edit(copy, section, name, value)
-    with pytest.raises(InputError, match=rf"{section}\.{name} is .* and was .*--accept-changes"):
+    with pytest.raises(InputError, match=rf"{section}\.{name} is .* and was .*`accept_changes=.*`"):
         open_run(copy)
     with pytest.raises(InputError, match=rf"{section}\.{name} is"):
         Run.open(copy).load_checkpoint()

@@ -100,7 +100,7 @@ def test_a_folder_in_which_nothing_was_written_yet_is_free(tmp_path: Path):
 
 def test_what_is_left_of_a_run_is_replaced_when_asked_for(old: Path):
     (old / "config.json").unlink()
-    with pytest.raises(InputError, match=r"no config\.json.*--overwrite"):
+    with pytest.raises(InputError, match=r"no config\.json.*`overwrite`"):
         Run.create(old)
     assert list(content(Run.create(old, {"new": 1}, overwrite=True).path)) == ["config.json"]
 

@@ -46,7 +46,7 @@ def test_json_has_no_nan_and_broken_json_is_named(tmp_path: Path):
 def test_create_refuses_what_it_would_destroy(tmp_path: Path):
     run = Run.create(tmp_path / "run")
     run.write_config({"a": 1})
-    with pytest.raises(InputError, match="holds a run already.*--resume.*--overwrite"):
+    with pytest.raises(InputError, match="holds a run already.*`resume`.*`overwrite`"):
         Run.create(run.path)
     run.save_checkpoint({"step": 1})
     Run.create(run.path, overwrite=True)
@@ -77,7 +77,7 @@ def test_open_says_what_is_missing(tmp_path: Path):
         Run.open(tmp_path)
     run = Run.create(tmp_path / "run")
     run.write_config({})
-    with pytest.raises(InputError, match=r"not finished.*--resume"):
+    with pytest.raises(InputError, match=r"not finished.*`resume`"):
         Run.open(run.path)
     assert Run.open(run.path, finished=False) == run
 

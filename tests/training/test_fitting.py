@@ -384,7 +384,7 @@ def test_a_model_that_is_worse_after_training_is_warned_of(with_validation: bool
     held = data.validation if with_validation else data.train
     before = measure(fitted, held).objective
     given = data if with_validation else data.train
-    with pytest.warns(WorseWarning, match=rf"worse than before training.*was {before:.4g} .*--learning-rate"):
+    with pytest.warns(WorseWarning, match=rf"worse than before training.*was {before:.4g} .*`learning_rate`"):
         history = fit(fitted, given, epochs=2, learning_rate=1e4, run_dir=tmp_path)
     assert history.before == before
     assert history.after == measure(fitted, held).objective < before
