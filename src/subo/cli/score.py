@@ -50,7 +50,7 @@ def score(
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
-    if caution := caution_of_samples(model, split, num_samples, option="--num-samples"):
+    if caution := caution_of_samples(model, split, num_samples):
         say(caution)
     shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
     with shown:
