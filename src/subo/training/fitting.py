@@ -99,7 +99,7 @@ def fit(
             to see later how training went; by default if they take at most 20 MB each.
         resume: Whether to go on from the checkpoint in `run_dir`: by the same call, with more epochs or minutes maybe.
         overwrite: Whether a run that is in `run_dir` already is replaced, once the first step is made.
-        device: Where to train: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default, for whatever is there.
+        device: Where to train: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default: whatever there is.
         precision: Of the numbers: ``32-true``, the default, ``64-true``, ``16-mixed`` (on a GPU) or ``bf16-mixed``.
         fabric: In place of `device` and `precision`, a Lightning Fabric, launched already where it has several
             processes.
