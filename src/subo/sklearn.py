@@ -2,10 +2,7 @@
 
 import inspect
 import math
-import signal
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,7 +16,7 @@ from subo.data.dataset import Data, describe_constants
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.data.values import check_resolution, check_values, constant_elements, kind_of
-from subo.errors import InputError, Interrupted
+from subo.errors import InputError
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.reconstruction import decode
 from subo.evaluation.summary import score
@@ -147,18 +144,17 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             objective: Objective = vae(x.shape[1:], examples=training.x, **options)
         check_support(objective.model, Split(x), where="X")
         self._warn_of_constants(x, likelihood)
-        with _signals_obeyed():
-            history = fit(
-                objective,
-                training if validation is None else data,
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                patience=self.patience,
-                seed=seed,
-                device=settings["device"],
-                progress=bool(self.verbose),
-            )
+        history = fit(
+            objective,
+            training if validation is None else data,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            seed=seed,
+            device=settings["device"],
+            progress=bool(self.verbose),
+        )
         # In float64 a row's numbers depend on no other row: in float32, BLAS rounds by the size of the batch.
         self.model_ = objective.model.cpu().double().eval()
         self.likelihood_ = likelihood
@@ -283,16 +279,6 @@ def _own_seed(row: torch.Tensor, seed: int) -> int:
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-@contextmanager
-def _signals_obeyed() -> Iterator[None]:
-    """Passes on a signal that fit has caught: to a search over settings, Interrupted is one more fit that failed."""
-    try:
-        yield
-    except Interrupted as stop:
-        signal.raise_signal(stop.signal)
-        raise
 
 
 def _names(estimator: Any) -> tuple[str, ...] | None:

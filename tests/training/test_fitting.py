@@ -345,6 +345,12 @@ def test_a_signal_is_obeyed_after_a_checkpoint_whenever_it_comes(number: signal.
     assert Run(tmp_path).load_checkpoint()["epoch"] == 2
 
 
+def test_ctrl_c_without_a_run_folder_is_a_keyboard_interrupt():
+    """By which notebooks and searches over settings know that somebody wants them to end."""
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 3 after 2 steps; the model has the weights"):
+        fit(objective(), binary(100), epochs=3, on_epoch=lambda _: signal.raise_signal(signal.SIGINT))
+
+
 @unchecked_shapes()  # and types
 def test_what_is_no_objective_or_no_data_is_refused_with_the_mend():
     model = probabilistic_pca(5, 2)

@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     _, stderr = process.communicate(timeout=200)
     assert process.returncode == code, stderr
     if number != signal.SIGKILL:
-        assert "subo fit --resume --out" in stderr
+        assert "That is: subo fit --resume" in stderr
     assert not (out / "model.safetensors").exists()
     assert "--beta" in assert_refused(capsys, "fit", "--resume", "--out", out, "--beta", 2)
     assert run("fit", "--resume", "--out", out, "--quiet", "--evaluation-samples", 5) == 0

@@ -28,6 +28,7 @@ _NOT_OPTIONS = {
     "data": {"source", "seed", "meaning", "note"},
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
+        *("validation", "steps_per_epoch"),
         *("on_start", "on_begin", "on_epoch", "progress"),
     },
     "device": set[str](),

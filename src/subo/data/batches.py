@@ -3,16 +3,19 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor
 
+from subo.core.context import check_rows
 from subo.data.splits import Split
 from subo.errors import InputError
+from subo.runtime.arguments import accepted
 from subo.runtime.randomness import stream
 
-__all__ = ["Batch", "batches", "num_batches"]
+__all__ = ["Batch", "as_batch", "batches", "check_batch", "num_batches"]
 
 POOL = 4  # batches whose sequences are sorted together: more have less padding, and are less random
 
@@ -32,6 +35,56 @@ class Batch:
     x: Float[Tensor, " B *event"]
     context: dict[str, Tensor]
     weight: float
+
+
+def as_batch(item: Any) -> Batch:
+    """Accepts ``x``, ``(x, label)``, ``(x, context)`` or a Batch.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if isinstance(item, Batch):
+        return item
+    match item:
+        case Tensor() as x:
+            context = {}
+        case [Tensor() as x]:
+            context = {}
+        case [Tensor() as x, Tensor() as label] if label.ndim == 1 and label.dtype in _WHOLE:
+            context = {"label": label}
+        case [Tensor() as x, dict() as context]:
+            pass
+        case _:
+            raise InputError(
+                "a batch is x, or (x, label) with the label a whole number for each example, (B,), or (x, context) "
+                f"with the context a dict of tensors by name; got {_described(item)}"
+            )
+    if x.ndim:  # else it is refused as no rows
+        check_rows(context, len(x))
+    return Batch(x.float() if x.dtype in (torch.bool, *_WHOLE) else x, context, 1.0)
+
+
+_WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _described(item: Any) -> str:
+    """What came, such as ``(Tensor (3, 5), Tensor (3, 1))``."""
+    if isinstance(item, Tensor):
+        return f"{str(item.dtype).removeprefix('torch.')} {tuple(item.shape)}"
+    if isinstance(item, list | tuple):
+        return f"({', '.join(map(_described, item))})"
+    return type(item).__name__
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuses a batch that has no rows of real numbers.
+
+    Raises:
+        InputError: Says what came.
+    """
+    x = accepted("a batch", batch.x, Tensor)
+    if x.ndim == 0 or len(x) == 0:
+        raise InputError(f"a batch is rows, (B, ...), at least one, and a tensor of shape {tuple(x.shape)} came")
 
 
 def num_batches(split: Split, batch_size: int) -> int:

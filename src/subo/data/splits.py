@@ -23,7 +23,7 @@ from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.typing import Context
 
-__all__ = ["NOISE_STEPS", "Binarize", "Split", "as_batch", "as_split", "takes_data"]
+__all__ = ["NOISE_STEPS", "Binarize", "Split", "as_batch", "as_split", "split_of", "takes_data"]
 
 T = TypeVar("T")
 
@@ -192,6 +192,20 @@ class Split:
             return replace(self, x=_noisy(self.x, generator), resample=False)
         bits = _bits(self.x, self.levels, generator).to(torch.uint8)
         return replace(self, x=bits, levels=1, resample=False)
+
+
+def split_of(x: Tensor, context: Mapping[str, Tensor]) -> Split:
+    """The split of a batch, as it was read: padded sequences where there is a mask.
+
+    Args:
+        x: ``(B, *event)``; of sequences ``(B, T, *event)``.
+        context: What is known of each example, ``(B, ...)``; the examples are numbered anew.
+    """
+    lengths = None
+    if "mask" in context:
+        lengths, x = context["mask"].sum(1), x[context["mask"]]
+    others = {name: tensor for name, tensor in context.items() if name not in _OWN}
+    return Split(x, labels=context.get("label"), lengths=lengths, context=others)
 
 
 def as_split(data: Any) -> Split:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from subo.core.draw import LatentVariableModel
-from subo.data.splits import Split
+from subo.data.splits import Split, split_of
 from subo.errors import DivergedError, InputError
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
@@ -69,12 +69,8 @@ def explained(model: LatentVariableModel, x: Tensor, context: Context, *, where:
     except (InputError, DivergedError):
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        lengths, labels = None, context.get("label")
-        if "mask" in context:
-            lengths, x = context["mask"].sum(1), x[context["mask"]]
-        others = {name: tensor for name, tensor in context.items() if name not in ("index", "label", "mask")}
         try:
-            check_support(model, Split(x, labels=labels, lengths=lengths, context=others), where=where)
+            check_support(model, split_of(x, context), where=where)
         except InputError as refusal:
             raise refusal from error
         except Exception:

@@ -19,7 +19,7 @@ from subo.data.dataset import Data
 from subo.data.loading import load_data
 from subo.data.named_sets import NAMES
 from subo.data.quantization import dequantized
-from subo.errors import InputError, Interrupted
+from subo.errors import InputError
 from subo.evaluation.effort import caution_of_samples
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.summary import Evaluation
@@ -223,8 +223,6 @@ def finish_run(
     if figures:
         try:
             draw_figures(experiment.run, model, data)
-        except Interrupted:
-            raise
         except Exception as error:  # whatever it is, the run is finished and its numbers are written
             if note is not None:
                 note(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from subo.data.dataset import Data
 from subo.data.splits import Split
-from subo.errors import InputError, Interrupted
+from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.evidence.pareto import highest_pareto_k
 from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
@@ -144,8 +144,6 @@ def evaluate_run_fully(
         said += ("The gap over training is not drawn: at fewer than two of its points are all numbers finite.",)
     try:
         written += _draw(run, split, findings, points)
-    except Interrupted:
-        raise
     except Exception as error:  # whatever it is, the numbers are written
         said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
     return FullEvaluation(table, said, complete, tuple(written))

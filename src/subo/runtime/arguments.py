@@ -29,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PLAIN = Limit()
-_SEEN_LATER = ("data", "split")  # by subo.data.splits.as_split, which knows more of them
+_SEEN_LATER = ("data", "split", "validation")  # by subo.data.splits.as_split, which knows more of them
 
 
 class _Refused(Exception):  # noqa: N818 (never leaves this module)

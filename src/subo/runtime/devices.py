@@ -113,7 +113,9 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
     Raises:
         InputError: It is something else, it was given with a device or a precision, or there is no such device here.
     """
-    asked = {name: value for name, value in (("device", device), ("precision", precision)) if value is not None}
+    asked: dict[str, Any] = {
+        name: value for name, value in (("device", device), ("precision", precision)) if value is not None
+    }
     if fabric is not None and asked:
         raise InputError(
             f"`fabric` and {' and '.join(f'`{name}`' for name in asked)} were given, and a Fabric has its own device "

@@ -140,6 +140,7 @@ LIMITS: dict[str, Limit] = {
     "kl_weight": _WEIGHT,
     # Training
     "batch_size": _SIZE,
+    "steps_per_epoch": _SIZE,
     "checkpoint_minutes": _from(0, 1_000_000),
     "clip": Limit(0, above=True, too_many="Without a limit leave it out."),
     "data_seed": _from(-(2**62), 2**62),

@@ -1,12 +1,12 @@
 """Checks before training: data and settings go together, a step fits into memory, and the estimator has a gradient."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 
 import torch
 
 from subo.core.objective import Objective
-from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.errors import InputError
@@ -18,35 +18,41 @@ from subo.runtime.room import bytes_saved
 from subo.training.optimizers import check_over
 from subo.training.plan import Plan
 
-__all__ = ["check_fit"]
+__all__ = ["check_draws", "check_fit"]
 
 
-def check_fit(objective: Objective, data: Data | Split, plan: Plan) -> None:
+def check_fit(objective: Objective, training: Split | None, held_out: Mapping[str, Split], plan: Plan) -> None:
     """Refuses what training could not go through with, before it touches anything.
 
     Args:
         objective: What is to be trained, on the CPU.
-        data: Data in splits, or training data alone.
+        training: The training data; None where they come in batches, the first of which is checked when it comes.
+        held_out: Validation and test data, where there are some, by these names.
         plan: The settings.
 
     Raises:
         InputError: The data are not what the model describes, or an option makes no sense.
     """
-    training, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
-    if plan.patience is not None and validation is None:
+    if plan.patience is not None and "validation" not in held_out:
         raise InputError(
             "patience counts epochs without a better validation bound, and there are no validation data"
             " (local inference has none: its rows are those of the training data)"
         )
-    check_support(objective.model, training, where="the training data")
-    if isinstance(data, Data):  # test data, too: what is measured after training should not be refused then
-        check_support(objective.model, data.validation, where="the validation data")
-        check_support(objective.model, data.test, where="the test data")
+    if training is None and plan.updates == "aggressive" and "validation" not in held_out:
+        raise InputError(
+            "aggressive updates go by the mutual information of data and latents, and batches that are not in memory "
+            "have none to measure it on: give `validation`, or use joint updates"
+        )
+    known = {**({} if training is None else {"training": training}), **held_out}
+    for name, split in known.items():  # test data, too: what is measured after training should not be refused then
+        check_support(objective.model, split, where=f"the {name} data")
     if not isinstance(plan.optimizer, str):
         check_over(plan.optimizer, objective)
-    check_step(objective, training, plan.batch_size)
-    for split in (training,) if validation is None else (training, validation):
-        check_draws(objective, split)
+    if training is not None:
+        check_step(objective, training, plan.batch_size)
+    for name, split in known.items():
+        if name != "test":
+            check_draws(objective, split)
 
 
 def check_step(objective: Objective, split: Split, batch_size: int) -> None:

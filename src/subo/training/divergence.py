@@ -29,9 +29,9 @@ def default_clip(training: Split) -> float | None:
     return _CLIP if real and bool(far_rows(training.x).any()) else None
 
 
-def watched(training: Split, validation: Split | None) -> Split:
-    """The data by which the model is held against what it was before training."""
-    if validation is not None:
+def watched(training: Split | None, validation: Split | None) -> Split | None:
+    """The data by which the model is held against what it was before training; None where none are in memory."""
+    if validation is not None or training is None:
         return validation
     return training.take(torch.arange(min(len(training), _TRAINING_DATA)))  # the first: local inference has their rows
 

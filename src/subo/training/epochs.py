@@ -47,7 +47,7 @@ def close_epoch(
     step: Step,
     objective: Objective,
     updates: Updates,
-    training: Split,
+    training: Split | None,
     validation: Split | None,
     batch_size: int,
     seed: int,
@@ -84,9 +84,9 @@ def close_epoch(
     return epoch
 
 
-def _informed(updates: Updates, objective: Objective, split: Split, seed: int, fabric: "Fabric") -> float | None:
+def _informed(updates: Updates, objective: Objective, split: Split | None, seed: int, fabric: "Fabric") -> float | None:
     """The mutual information at an epoch's end, by which aggressive updates go; None for others."""
-    if updates.now != "aggressive":
+    if updates.now != "aggressive" or split is None:
         return None
     information = mutual_information(objective.model, split, num_samples=1, seed=seed).value
     information = fabric.broadcast(information)  # all processes have the same, but for rounding

@@ -1,17 +1,17 @@
 """Fitting: epochs, validation, early stopping, checkpoints, and going on as if nothing had happened."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from subo.core.objective import Objective
 from subo.data.dataset import Data
-from subo.data.splits import Split, as_split
+from subo.data.splits import Split
 from subo.errors import InputError
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
@@ -24,6 +24,7 @@ from subo.training.history import Epoch, History, WorseWarning
 from subo.training.plan import Plan
 from subo.training.python_runs import config_in_python
 from subo.training.sitting import Sitting
+from subo.training.sources import data_of, held_out_of, source_of
 from subo.training.updates import UpdatesName
 
 if TYPE_CHECKING:
@@ -35,8 +36,10 @@ __all__ = ["fit"]
 @checked_arguments
 def fit(
     objective: Objective,
-    data: Data | Split | Tensor,
+    data: Data | Split | Tensor | Iterable[Any],
     *,
+    validation: Split | Tensor | tuple[Tensor, Any] | None = None,
+    steps_per_epoch: int | None = None,
     epochs: int | None = None,
     minutes: float | None = None,
     batch_size: int = 100,
@@ -73,7 +76,15 @@ def fit(
 
     Args:
         objective: What is trained.
-        data: Data in splits, or training data alone.
+        data: Data in splits; or training data alone: a tensor, a Split, or what gives batches again and again, such as
+            a ``DataLoader``. A batch is ``x``, ``(x, label)`` with the classes' numbers, ``(x, context)`` with tensors
+            by name, or a :class:`~subo.data.Batch`. Such batches come as they are: `batch_size` is then that of
+            validation alone, only the first is checked before it is trained on, and their order is their own. A
+            resumed run begins a new pass over them, and so ends with other weights than one that never stopped. Local
+            inference, which keeps parameters for each example, needs a tensor or a Split.
+        validation: Validation data, beside training data alone: a Split, a tensor, ``(x, label)`` or ``(x, context)``.
+        steps_per_epoch: How many batches of a ``DataLoader`` make an epoch; by default its length. Needed where it has
+            none.
         epochs: How often the data are gone through; 100 where neither epochs nor minutes are given.
         minutes: How long to train at the most; learning-rate decay then follows the clock.
         batch_size: Data in a batch, over all processes.
@@ -124,20 +135,24 @@ def fit(
         (2, 'epochs')
     """
     plan = Plan.of(locals())
-    data = data if isinstance(data, Data) else as_split(data)
-    training, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
+    known = data_of(data, validation)
+    held_out = held_out_of(known)
     if resume and run_dir is None:
         raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
     fabric = as_fabric(fabric, device=device, precision=precision)
-    check_fit(objective, data, plan)
+    training = data.train if isinstance(data, Data) else data
+    source = source_of(
+        training, objective, batch_size=batch_size, steps_per_epoch=steps_per_epoch, processes=fabric.world_size
+    )
+    check_fit(objective, source.split, held_out, plan)
 
     place = {"device": fabric.device.type, "precision": fabric.strategy.precision.precision}
-    config = None if on_begin else partial(config_in_python, objective, data, vars(plan), place)
+    config = None if on_begin else partial(config_in_python, objective, known, vars(plan), place)
     writer = make_writer(run_dir, objective.model, fabric, config=config, keep_weights=keep_weights)
     if not resume:
         writer.place(overwrite=overwrite)
     calls = {"on_begin": on_begin, "on_epoch": on_epoch}
-    sitting = Sitting(objective, training, validation, plan, fabric, writer, overwrite=overwrite, **calls)
+    sitting = Sitting(objective, source, held_out.get("validation"), plan, fabric, writer, overwrite=overwrite, **calls)
     if fabric.is_global_zero and on_start is not None:
         on_start()
     fabric.barrier()

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from subo.core.context import check_rows
 from subo.core.objective import Loss, Objective
-from subo.data.batches import Batch
+from subo.data.batches import as_batch, check_batch
 from subo.data.support import explained
-from subo.errors import DivergedError, InputError
-from subo.runtime.arguments import accepted, check_fields, checked_arguments
+from subo.errors import DivergedError
+from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import as_fabric
 from subo.training.fused_adam import direct_step
 from subo.training.optimizers import check_over, clip_gradients, make_optimizer
@@ -94,7 +93,8 @@ def train(
 
     Args:
         objective: What is trained, in place.
-        batches: Of data: ``x``, ``(x, context)`` or :class:`~subo.data.Batch`. Gone through again and again until
+        batches: A ``DataLoader``, or anything else that gives batches: ``x``, ``(x, label)`` with the classes' numbers,
+            ``(x, context)`` with tensors by name, or :class:`~subo.data.Batch`. Gone through again and again until
             `steps` are done, or once without them.
         steps: The number of the last step.
         fabric: Where to train; this process's CPU or accelerator by default.
@@ -134,9 +134,9 @@ def train(
     for item in _cycle(batches, forever=steps is not None):
         if steps is not None and number >= steps:
             return
-        batch = _as_batch(item)
+        batch = as_batch(item)
         if number == first:
-            _check_rows(batch)
+            check_batch(batch)
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
@@ -226,30 +226,6 @@ def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
             yield item
         if not came:  # an iterator that is used up, or an empty collection
             return
-
-
-def _check_rows(batch: Batch) -> None:
-    """Refuses a batch that has no rows of real numbers."""
-    x = accepted("a batch", batch.x, Tensor)
-    if x.ndim == 0 or len(x) == 0:
-        raise InputError(f"a batch is rows, (B, ...), at least one, and a tensor of shape {tuple(x.shape)} came")
-
-
-def _as_batch(item: Any) -> Batch:
-    """Accepts x, (x, context) or a Batch."""
-    if isinstance(item, Batch):
-        return item
-    if isinstance(item, Tensor):
-        return Batch(item, {}, 1.0)
-    match item:
-        case [Tensor() as x]:
-            return Batch(x, {}, 1.0)
-        case [Tensor() as x, dict() as context]:
-            check_rows(context, len(x))
-            return Batch(x, context, 1.0)
-    raise InputError(
-        f"a batch is x, or (x, context) with the context a dict of tensors by name; got {type(item).__name__}"
-    )
 
 
 REMEDY = (

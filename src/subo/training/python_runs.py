@@ -28,16 +28,18 @@ __all__ = ["check_recipe", "config_in_python", "is_made_in_python", "load_weight
 
 
 def config_in_python(
-    objective: Objective, data: Data | Split, training: Mapping[str, Any], device: Mapping[str, Any]
+    objective: Objective, data: Data | Split | None, training: Mapping[str, Any], device: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The config of a run that is made in Python.
 
     Args:
         objective: What is trained.
-        data: On what.
+        data: On what, as far as it is in memory.
         training: The settings of :func:`subo.fit`.
         device: Where it is trained.
     """
+    if data is None:  # which came in batches
+        data = Split(torch.zeros(0, 0))
     if isinstance(data, Split):
         none = data.take(torch.arange(0))
         data = Data("training data", data, none, none, kind=kind_of(data.x, levels=data.levels))

@@ -9,16 +9,16 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from subo.core.objective import Objective
-from subo.data.batches import num_batches
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.training.checkpoints import TrainingState, check_finite, content, restore
 from subo.training.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
-from subo.training.epochs import agreed, close_epoch, stream_of
+from subo.training.epochs import agreed, close_epoch
 from subo.training.folder import Reader
 from subo.training.history import Epoch, History, epoch_of
 from subo.training.loop import Step, train
 from subo.training.plan import Plan
+from subo.training.sources import Loader, Rows
 from subo.training.updates import at_rest, make_updates
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Sitting:
 
     Args:
         objective: What is trained; it is moved to its device.
-        training: The data that it is fitted to.
+        source: Of the batches that it is fitted to.
         validation: The data by which the best epoch is told, if any.
         plan: The settings.
         fabric: Where to train.
@@ -50,7 +50,7 @@ class Sitting:
     def __init__(
         self,
         objective: Objective,
-        training: Split,
+        source: Rows | Loader,
         validation: Split | None,
         plan: Plan,
         fabric: "Fabric",
@@ -60,11 +60,11 @@ class Sitting:
         on_epoch: Callable[[Epoch], None] | None = None,
         overwrite: bool = False,
     ):
-        self.objective, self.training, self.validation = objective, training, validation
+        self.objective, self.source, self.validation = objective, source, validation
         self.plan, self.fabric, self.writer = plan, fabric, writer
         self._on_begin, self._on_epoch, self._overwrite = on_begin, on_epoch, overwrite
-        self.steps_per_epoch = num_batches(training, plan.batch_size)
-        self.clip = default_clip(training) if plan.clip is None else plan.clip
+        self.steps_per_epoch = source.steps_per_epoch
+        self.clip = default_clip(source.split) if plan.clip is None and source.split is not None else plan.clip
         self.updates = make_updates(plan.updates, posterior_steps=plan.posterior_steps)
         at_rest(objective, self.updates)  # refuses a model whose theta and phi cannot be told apart
         objective.to(fabric.device)
@@ -130,8 +130,7 @@ class Sitting:
         if state.best_weights is not None:
             self.objective.load_state_dict(state.best_weights)
         change = {}
-        if state.before is not None:
-            after = self._level()
+        if state.before is not None and (after := self._level()) is not None:
             noise = noise_of_change(state.before, after)
             change = {"before": state.before.mean().item(), "after": after.mean().item(), "noise": noise}
         assert self.stopped_by is not None
@@ -143,7 +142,7 @@ class Sitting:
         plan, state = self.plan, self.state
         return train(
             self.objective,
-            stream_of(self.training, plan.batch_size, plan.seed, state, self.fabric),
+            self.source.batches(plan.seed, state, self.fabric),
             fabric=self.fabric,
             optimizer=self.optimizer,
             schedule=plan.schedule(self.steps_per_epoch),
@@ -187,7 +186,7 @@ class Sitting:
             step,
             self.objective,
             self.updates,
-            self.training,
+            self.source.split,
             self.validation,
             self.plan.batch_size,
             self.plan.seed,
@@ -213,8 +212,11 @@ class Sitting:
         self.fabric.barrier()
         return left
 
-    def _level(self) -> Float64[Tensor, " N"]:
-        held = watched(self.training, self.validation)
+    def _level(self) -> Float64[Tensor, " N"] | None:
+        """What is maximized of each example by which the model is judged; None where no data are in memory."""
+        held = watched(self.source.split, self.validation)
+        if held is None:
+            return None
         return level(self.objective, held, batch_size=self.plan.batch_size, seed=self.plan.seed)
 
     def _settings(self) -> dict[str, Any]:
@@ -222,7 +224,8 @@ class Sitting:
         return {
             "seed": self.plan.seed,
             "batch_size": self.plan.batch_size,
-            "num_data": len(self.training),
+            "num_data": self.source.num_data,
+            "steps_per_epoch": self.steps_per_epoch,
             "processes": self.fabric.world_size,
             "updates": self.plan.updates,
             "posterior_steps": self.plan.posterior_steps,
