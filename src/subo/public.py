@@ -31,6 +31,7 @@ from subo.models.probabilistic_pca import probabilistic_pca
 from subo.models.state_space import LinearGaussianStateSpace
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Given, Local
+from subo.parts.counts import NegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -90,6 +91,7 @@ __all__ = [
     "Loss",
     "Markov",
     "MarkovDistribution",
+    "NegativeBinomial",
     "NeuralSplineFlow",
     "Objective",
     "OneHotCategorical",

@@ -45,7 +45,7 @@ def line(q: Distribution) -> tuple[Tensor, Tensor]:
     if support is constraints.boolean:
         points = torch.arange(2).double()
     elif support is constraints.nonnegative_integer:
-        points = torch.arange(200).double()
+        points = torch.arange(20_000).double()
     elif isinstance(support, type(constraints.integer_interval(0, 1))):
         points = torch.arange(support.lower_bound, support.upper_bound + 1).double()
     elif support is constraints.unit_interval:

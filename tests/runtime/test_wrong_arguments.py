@@ -100,6 +100,8 @@ ROWS: dict[str, Callable[[], Row]] = {
     "Gaussian": lambda: (Gaussian, SHAPE | {"center": torch.zeros(2), "unit": torch.ones(2)}),
     "InverseAutoregressiveFlow": lambda: (subo.InverseAutoregressiveFlow, FLOW),
     "Laplace": lambda: (subo.Laplace, SHAPE),
+    "NegativeBinomial": lambda: (subo.NegativeBinomial, SHAPE),
+    "NegativeBinomial.params_of_mean": lambda: (subo.NegativeBinomial((5,)).params_of_mean, {"mean": X.exp()}),
     "NeuralSplineFlow": lambda: (subo.NeuralSplineFlow, FLOW),
     "OneHotCategorical": lambda: (subo.OneHotCategorical, SHAPE | {"num_classes": 3}),
     "Poisson": lambda: (subo.Poisson, SHAPE),

@@ -4,6 +4,7 @@ from subo.distributions.continuous_bernoulli import ContinuousBernoulli
 from subo.distributions.discrete import Bernoulli, Categorical, OneHotCategorical, Poisson
 from subo.distributions.flow import Flow
 from subo.distributions.gaussian import Gaussian, StandardNormal
+from subo.distributions.negative_binomial import NegativeBinomial
 
 __all__ = [
     "Bernoulli",
@@ -11,6 +12,7 @@ __all__ = [
     "ContinuousBernoulli",
     "Flow",
     "Gaussian",
+    "NegativeBinomial",
     "OneHotCategorical",
     "Poisson",
     "StandardNormal",

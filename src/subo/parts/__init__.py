@@ -1,6 +1,7 @@
 """Parts of models: families, networks, priors and conditionals: modules whose call returns a Distribution."""
 
 from subo.parts.conditionals import Conditional, Given, Local
+from subo.parts.counts import NegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -28,6 +29,7 @@ __all__ = [
     "Labelled",
     "Laplace",
     "Local",
+    "NegativeBinomial",
     "NeuralSplineFlow",
     "OneHotCategorical",
     "Poisson",

@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from subo.core.offers import Limited
 from subo.errors import InputError
 from subo.parts.conditionals import Local
+from subo.parts.counts import NegativeBinomial
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
@@ -25,6 +26,7 @@ LIKELIHOODS: dict[str, type[Any]] = {
     "laplace": Laplace,
     "categorical": Categorical,
     "poisson": Poisson,
+    "negative-binomial": NegativeBinomial,
 }
 """Families of p(x|z), called with the event shape; ``center`` and ``unit`` are where the data lie."""
 
