@@ -73,6 +73,9 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "laplace, shared scale": lambda event: ls.Laplace(event, "shared"),
     "laplace, scale per dimension": lambda event: ls.Laplace(event, "per-dimension"),
     "laplace": lambda event: ls.Laplace(event, "network"),
+    "student t, fixed degrees": lambda event: ls.StudentT(event, 0.5, degrees_of_freedom=12.0),
+    "student t, degrees per dimension": lambda event: ls.StudentT(event, "shared", degrees_of_freedom="per-dimension"),
+    "student t": lambda event: ls.StudentT(event),
 }
 OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "full-rank gaussian": lambda event: ls.FullRankGaussian(event),

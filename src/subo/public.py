@@ -36,7 +36,7 @@ from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.parts.labels import ByLabel, Labelled, Stack
-from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
 from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.training.fitting import fit
@@ -105,6 +105,7 @@ __all__ = [
     "StandardNormal",
     "StickingTheLanding",
     "StraightThrough",
+    "StudentT",
     "Update",
     "VampPrior",
     "VariationalAutoencoder",

@@ -104,6 +104,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "NegativeBinomial.params_of_mean": lambda: (subo.NegativeBinomial((5,)).params_of_mean, {"mean": X.exp()}),
     "NeuralSplineFlow": lambda: (subo.NeuralSplineFlow, FLOW),
     "OneHotCategorical": lambda: (subo.OneHotCategorical, SHAPE | {"num_classes": 3}),
+    "StudentT": lambda: (subo.StudentT, SHAPE),
     "Poisson": lambda: (subo.Poisson, SHAPE),
     "Poisson.params_of_mean": lambda: (subo.Poisson((5,)).params_of_mean, {"mean": X.exp()}),
     "ByLabel": lambda: (subo.ByLabel, {"family": NORMAL, "num_labels": 3}),

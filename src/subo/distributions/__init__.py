@@ -5,6 +5,7 @@ from subo.distributions.discrete import Bernoulli, Categorical, OneHotCategorica
 from subo.distributions.flow import Flow
 from subo.distributions.gaussian import Gaussian, StandardNormal
 from subo.distributions.negative_binomial import NegativeBinomial
+from subo.distributions.student_t import StudentT
 
 __all__ = [
     "Bernoulli",
@@ -16,4 +17,5 @@ __all__ = [
     "OneHotCategorical",
     "Poisson",
     "StandardNormal",
+    "StudentT",
 ]
