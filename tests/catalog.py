@@ -32,10 +32,10 @@ from subo.models.markov import Markov
 from subo.models.probabilistic_pca import LinearGaussian, MeanFieldPosterior, probabilistic_pca
 from subo.models.state_space import LinearGaussianStateSpace, StateSpacePosterior
 from subo.models.vae import VAE
+from subo.parts import counts, networks, priors
 from subo.parts import families as f
 from subo.parts import labels as conditioning
 from subo.parts import location_scale as ls
-from subo.parts import networks, priors
 from subo.parts.conditionals import Conditional, Local
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -61,6 +61,9 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "continuous-bernoulli": lambda event: f.ContinuousBernoulli(event),
     "categorical": lambda event: f.Categorical(event, num_classes=5),
     "poisson": lambda event: f.Poisson(event),
+    "negative binomial, shared": lambda event: counts.NegativeBinomial(event, dispersion="shared"),
+    "negative binomial, per dimension": lambda event: counts.NegativeBinomial(event),
+    "negative binomial": lambda event: counts.NegativeBinomial(event, dispersion="network"),
     "gaussian, fixed scale": lambda event: ls.Gaussian(event, 0.5),
     "gaussian, shared scale": lambda event: ls.Gaussian(event, "shared"),
     "gaussian, scale per dimension": lambda event: ls.Gaussian(event, "per-dimension"),
@@ -70,6 +73,9 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "laplace, shared scale": lambda event: ls.Laplace(event, "shared"),
     "laplace, scale per dimension": lambda event: ls.Laplace(event, "per-dimension"),
     "laplace": lambda event: ls.Laplace(event, "network"),
+    "student t, fixed degrees": lambda event: ls.StudentT(event, 0.5, degrees_of_freedom=12.0),
+    "student t, degrees per dimension": lambda event: ls.StudentT(event, "shared", degrees_of_freedom="per-dimension"),
+    "student t": lambda event: ls.StudentT(event),
 }
 OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "full-rank gaussian": lambda event: ls.FullRankGaussian(event),

@@ -35,11 +35,12 @@ from subo.models.probabilistic_pca import probabilistic_pca
 from subo.models.state_space import LinearGaussianStateSpace
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Given, Local
+from subo.parts.counts import NegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.parts.labels import ByLabel, Labelled, Stack
-from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
 from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.recipes.for_data import make
@@ -97,6 +98,7 @@ __all__ = [
     "Loss",
     "Markov",
     "MarkovDistribution",
+    "NegativeBinomial",
     "NeuralSplineFlow",
     "Objective",
     "OneHotCategorical",
@@ -111,6 +113,7 @@ __all__ = [
     "StandardNormal",
     "StickingTheLanding",
     "StraightThrough",
+    "StudentT",
     "Update",
     "VampPrior",
     "VariationalAutoencoder",

@@ -45,14 +45,14 @@ def line(q: Distribution) -> tuple[Tensor, Tensor]:
     if support is constraints.boolean:
         points = torch.arange(2).double()
     elif support is constraints.nonnegative_integer:
-        points = torch.arange(200).double()
+        points = torch.arange(20_000).double()
     elif isinstance(support, type(constraints.integer_interval(0, 1))):
         points = torch.arange(support.lower_bound, support.upper_bound + 1).double()
     elif support is constraints.unit_interval:
         return panels(0, 1, 10)
-    else:  # a panel ends where a Laplace has its kink
-        centre = q.mean.item()
-        return panels(centre - 80, centre + 80, 1600)
+    else:  # a panel ends where a Laplace has its kink; the sinh reaches into tails that fall as a power
+        points, weights = panels(-40, 40, 1600)
+        return q.mean.item() + points.sinh(), weights * points.cosh()
     return points, torch.ones_like(points)
 
 
@@ -146,7 +146,7 @@ def scale_of(q: Any) -> Tensor:
     return q.base_dist.scale
 
 
-FLOORED = pytest.mark.parametrize("make", [ls.Gaussian, ls.Laplace])
+FLOORED = pytest.mark.parametrize("make", [ls.Gaussian, ls.Laplace, ls.StudentT])
 
 
 @FLOORED
@@ -335,7 +335,7 @@ def test_bounded_families_are_finite_at_extreme_parameters(label, size):
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [f.Bernoulli, f.Poisson, ls.Gaussian, ls.Laplace, ls.FullRankGaussian])
+@pytest.mark.parametrize("make", [f.Bernoulli, f.Poisson, ls.Gaussian, ls.Laplace, ls.StudentT, ls.FullRankGaussian])
 def test_densities_are_in_single_precision_whatever_the_networks_compute_in(make):
     network = nn.Linear(4, make((3,)).num_params, dtype=torch.float32)
     conditional = Conditional(make((3,)), network)

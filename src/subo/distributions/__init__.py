@@ -4,6 +4,8 @@ from subo.distributions.continuous_bernoulli import ContinuousBernoulli
 from subo.distributions.discrete import Bernoulli, Categorical, OneHotCategorical, Poisson
 from subo.distributions.flow import Flow
 from subo.distributions.gaussian import Gaussian, StandardNormal
+from subo.distributions.negative_binomial import NegativeBinomial
+from subo.distributions.student_t import StudentT
 
 __all__ = [
     "Bernoulli",
@@ -11,7 +13,9 @@ __all__ = [
     "ContinuousBernoulli",
     "Flow",
     "Gaussian",
+    "NegativeBinomial",
     "OneHotCategorical",
     "Poisson",
     "StandardNormal",
+    "StudentT",
 ]

@@ -1,4 +1,4 @@
-r"""Families with a location and a scale: Gaussians, diagonal and of full rank, and Laplace's.
+r"""Families with a location and a scale: Gaussians, diagonal and of full rank, Laplace's and Student's t.
 
 .. math:: x = \mathrm{loc} + \mathrm{scale} \cdot e
 
@@ -19,14 +19,27 @@ from torch.distributions import Distribution, Independent, MultivariateNormal
 from torch.distributions import Laplace as TorchLaplace
 
 from subo.distributions.gaussian import Gaussian as GaussianDistribution
+from subo.distributions.student_t import StudentT as StudentTDistribution
 from subo.errors import InputError
 from subo.parts.families import checked, fields, independent
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["FullRankGaussian", "Gaussian", "Laplace", "LocationScale", "Scale", "ScaleSource"]
+__all__ = [
+    "DegreesSource",
+    "FullRankGaussian",
+    "Gaussian",
+    "Laplace",
+    "LocationScale",
+    "Scale",
+    "ScaleSource",
+    "StudentT",
+]
 
 ScaleSource = float | Literal["shared", "per-dimension", "network"]
 """A fixed number, one learned number, one learned number a dimension, or numbers given by the network."""
+
+DegreesSource = float | Literal["shared", "per-dimension"]
+"""A fixed number, one learned number, or one learned number a dimension."""
 
 
 class Scale(nn.Module):
@@ -175,6 +188,70 @@ class Laplace(LocationScale):
     def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
         """``Laplace(loc, scale)``."""
         return independent(TorchLaplace(loc, scale, validate_args=False), self.event_shape)
+
+
+class DegreesOfFreedom(nn.Module):
+    """A Student t's degrees of freedom: a fixed number, or ``2 + 8 exp(raw)``, learned, which starts at 10.
+
+    Above 2 there are a mean and a variance; the smaller they are, the heavier the tails.
+
+    Args:
+        source: A number, ``"shared"`` (one learned number) or ``"per-dimension"`` (one learned number an element).
+        event_shape: Shape of one event.
+    """
+
+    fixed: Tensor
+
+    def __init__(self, source: DegreesSource, event_shape: Size):
+        super().__init__()
+        self.learned = isinstance(source, str)
+        if isinstance(source, str):
+            self.raw = nn.Parameter(torch.zeros(event_shape if source == "per-dimension" else ()))
+        else:
+            self.register_buffer("fixed", torch.tensor(float(source)), persistent=False)
+
+    def value(self) -> Tensor:
+        """The degrees of freedom, of shape ``()`` or that of the event."""
+        return 2 + 8 * self.raw.exp() if self.learned else self.fixed
+
+
+class StudentT(LocationScale):
+    """Independent Student t elements, whose tails fall as a power of x: one value far off bends the model little.
+
+    The log-density falls as ``-(v + 1) log|x|`` for v degrees of freedom, the Gaussian's as ``-x^2 / 2``; as v grows
+    it becomes the Gaussian's. The standard deviation is ``scale * sqrt(v / (v - 2))``.
+
+    Args:
+        event_shape: Shape of one event.
+        scale: As of :class:`LocationScale`.
+        degrees_of_freedom: A fixed number above 2, ``"shared"`` or ``"per-dimension"``; learned they start at 10.
+        min_scale: As of :class:`LocationScale`.
+        center: As of :class:`LocationScale`.
+        unit: As of :class:`LocationScale`.
+
+    Example:
+        >>> p = StudentT((2,), 1.0, degrees_of_freedom=4.0)(torch.zeros(1, 2))
+        >>> p.variance
+        tensor([[2., 2.]])
+    """
+
+    @checked_arguments
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        scale: ScaleSource = "network",
+        *,
+        degrees_of_freedom: DegreesSource = "shared",
+        min_scale: float = 1e-3,
+        center: float | Tensor | None = None,
+        unit: float | Tensor | None = None,
+    ):
+        super().__init__(event_shape, scale, min_scale=min_scale, center=center, unit=unit)
+        self.degrees_of_freedom = DegreesOfFreedom(degrees_of_freedom, self.event_shape)
+
+    def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """``t_v(loc, scale)``."""
+        return independent(StudentTDistribution(self.degrees_of_freedom.value(), loc, scale), self.event_shape)
 
 
 class FullRankGaussian(nn.Module):

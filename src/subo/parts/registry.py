@@ -10,9 +10,10 @@ from torch import Size, Tensor, nn
 from subo.core.offers import Limited
 from subo.errors import InputError
 from subo.parts.conditionals import Local
+from subo.parts.counts import NegativeBinomial
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
-from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
 from subo.parts.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
@@ -23,8 +24,10 @@ LIKELIHOODS: dict[str, type[Any]] = {
     "continuous-bernoulli": ContinuousBernoulli,
     "gaussian": Gaussian,
     "laplace": Laplace,
+    "student-t": StudentT,
     "categorical": Categorical,
     "poisson": Poisson,
+    "negative-binomial": NegativeBinomial,
 }
 """Families of p(x|z), called with the event shape; ``center`` and ``unit`` are where the data lie."""
 
@@ -59,6 +62,7 @@ POSTERIORS: dict[str, Callable[..., Family]] = {
     "gaussian": Gaussian,
     "full-rank": FullRankGaussian,
     "laplace": Laplace,
+    "student-t": StudentT,
     "inverse-autoregressive": _autoregressive,
     "spline": _spline,
     "bernoulli": Bernoulli,

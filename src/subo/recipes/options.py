@@ -17,8 +17,9 @@ from subo.core.bounds import BOUNDS, ELBO, IWAE, Bound
 from subo.core.offers import StartsAtMean
 from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
+from subo.parts.counts import DispersionSource
 from subo.parts.families import Family
-from subo.parts.location_scale import ScaleSource
+from subo.parts.location_scale import DegreesSource, ScaleSource
 from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, Networks
 
@@ -67,14 +68,20 @@ class LikelihoodOptions:
 
     Args:
         likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
-            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
-        scale: Scale of a gaussian or laplace likelihood, how far x lies from the mean of p(x|z): a fixed number, or
-            learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z by the
-            decoder (network). 1 is the standard deviation of the data, of each column of a table; values far from the
-            others do not count in it.
+            negative-binomial for those that vary more, categorical for classes, continuous-bernoulli for values that
+            are bound to [0, 1], student-t for real values with some far from the others.
+        scale: Scale of a gaussian, laplace or student-t likelihood, how far x lies from the mean of p(x|z): a fixed
+            number, or learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z
+            by the decoder (network). 1 is the standard deviation of the data, of each column of a table; values far
+            from the others do not count in it.
         min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
             continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
             in Python, None sets that one no limit.
+        degrees_of_freedom: Of a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
+            one for each number in x (per-dimension). The fewer, the heavier the tails.
+        dispersion: Dispersion a of a negative-binomial likelihood, whose variance is m + a m^2 for a mean m: a learned
+            number for all of x (shared), one for each number in x (per-dimension), or computed from z by the decoder
+            (network).
         num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
             many as the data's by default.
     """
@@ -84,6 +91,8 @@ class LikelihoodOptions:
     likelihood: LikelihoodName = "auto"
     scale: ScaleSource = "per-dimension"
     min_scale: float | None = 1e-3
+    degrees_of_freedom: DegreesSource = "shared"
+    dispersion: DispersionSource = "per-dimension"
     num_classes: int | tuple[int, ...] | None = None
 
     def build(self, event: Size, *, center: Tensor, unit: Tensor) -> Family:

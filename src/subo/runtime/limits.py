@@ -89,6 +89,7 @@ LIMITS: dict[str, Limit] = {
     "channels": _from(1, 65_536),
     "components": _COUNT,
     "context_dim": _from(0, 1_000_000),
+    "degrees_of_freedom": Limit(2, above=True, hint="Up to 2 there is no variance. Or learned: shared, per-dimension."),
     "depth": _LAYERS,
     "dim": _SIZE,
     "dropout": _SHARE,
