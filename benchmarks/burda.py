@@ -1,10 +1,10 @@
-"""The networks of Burda et al. (2016) on dynamically binarised MNIST, beside their table 1.
+"""The networks of Burda et al. (2016) on dynamically binarized MNIST, beside their table 1.
 
 One layer: 784-200-200-50, tanh, mirrored decoder, as theirs. Two layers: z1 of 100 (784-200-200-100), z2 of 50
 (100-100-100-50), mirrored. Trained on all 60,000 training images and measured on the 10,000 for
-test (binarised once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
+test (binarized once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
 of 100 instead of 20, Adam with a cosine decay over a fixed number of epochs instead of their 3,280 in eight stages, and
-for IWAE the doubly reparametrised gradient. A cell that was trained or measured before is not done again; one that was
+for IWAE the doubly reparametrized gradient. A cell that was trained or measured before is not done again; one that was
 stopped goes on from its checkpoint.
 
     python benchmarks/burda.py --cells vae-1 iwae-5 --out runs/burda

@@ -1,7 +1,7 @@
 """Samples of a class on MNIST: does a classifier of real digits see the class that was asked for?
 
 Fits ``subo fit mnist --condition labels``, draws as many digits of every class by ``subo sample``, and asks a
-perceptron that was trained on real, binarised digits. It needs MNIST in $SUBO_DATA, or the internet.
+perceptron that was trained on real, binarized digits. It needs MNIST in $SUBO_DATA, or the internet.
 
     python benchmarks/class_samples.py --epochs 30 --out runs/classes
 """

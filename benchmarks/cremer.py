@@ -1,9 +1,9 @@
 """Where the loss is, in the setting of Cremer et al. (2018): approximation and amortization gap of a VAE on 100 images.
 
-784-200-200-50 with ELU, mirrored decoder and a factorised Gaussian posterior, as theirs; log p(x) is the larger of
-importance sampling and annealed importance sampling, datum by datum. What differs is the recipe: bits drawn afresh at
-every visit, batches of 100 and Adam with a cosine decay over some epochs, few beside what such models are trained for.
-A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second
+784-200-200-50 with ELU, mirrored decoder and a factorized Gaussian posterior, as theirs; log p(x) is the larger of
+importance sampling and annealed importance sampling, example by example. What differs is the recipe: bits drawn afresh
+at every visit, batches of 100 and Adam with a cosine decay over some epochs, few beside what such models are trained
+for. A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second
 table is of the same images and the weights that were kept during training.
 
     python benchmarks/cremer.py --data mnist --epochs 60 --out runs/cremer
@@ -109,7 +109,7 @@ def show(name: str, record: dict, run: Run) -> None:
         theirs = THEIRS[name].get(row)
         mean, error = means[row]
         print(f"{row:22s}{mean:9.2f} +- {error:4.2f}   {'' if theirs is None else f'{theirs:7.2f}'}")
-    print(f"error of log p(x) within a datum {record['log_px_se']:.3f}; annealing gave the larger for", end=" ")
+    print(f"error of log p(x) within an example {record['log_px_se']:.3f}; annealing gave the larger for", end=" ")
     print(f"{record['annealed']} of {len(record['approximation'])}; {record['seconds'] / 60:.1f} minutes")
     run.figures.mkdir(exist_ok=True)
     bars = [np.array(means[row])[:, None] for row in ("approximation", "amortization")]

@@ -1,6 +1,6 @@
 """Seconds per epoch of MNIST: subo's fit against a careful hand-written PyTorch loop, in one process.
 
-Both train 784-200-200-50, tanh, batch 100, on the same 50,000 binarised images kept as uint8, with the same fused Adam;
+Both train 784-200-200-50, tanh, batch 100, on the same 50,000 binarized images kept as uint8, with the same fused Adam;
 epochs alternate, so that both meet the same moods of the machine.
 
     python benchmarks/step.py --epochs 10

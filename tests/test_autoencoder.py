@@ -87,7 +87,7 @@ def test_parameters_are_those_of_recipe_and_fit():
 @pytest.fixture(scope="module")
 @unchecked_shapes()
 def linear() -> tuple[VariationalAutoencoder, np.ndarray]:
-    """A linear Gaussian model, fitted to standardised columns: probabilistic PCA by gradient steps."""
+    """A linear Gaussian model, fitted to standardized columns: probabilistic PCA by gradient steps."""
     X = StandardScaler().fit_transform(table(500))
     model = VariationalAutoencoder(
         hidden=(), scale="shared", epochs=150, learning_rate=1e-2, validation_fraction=0.0, random_state=0

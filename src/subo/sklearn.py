@@ -70,9 +70,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
 
     (Kingma and Welling, 2014). :meth:`transform` gives the means of q(z|x), :meth:`inverse_transform` those of p(x|z),
     :meth:`score_samples` log p(x), low for outliers, and :meth:`sample` new rows. Columns need no scaling under the
-    gaussian and laplace likelihoods, whose networks see standardised numbers; densities stay those of X as it came.
+    gaussian and laplace likelihoods, whose networks see standardized numbers; densities stay those of X as it came.
 
-    Training is in float32, what follows it in float64 on the CPU. There is no ``partial_fit``: centre, units and the
+    Training is in float32, what follows it in float64 on the CPU. There is no ``partial_fit``: center, units and the
     held-out rows are those of the whole table, which one batch does not tell.
 
     Args:

@@ -94,7 +94,7 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
 @pytest.mark.parametrize(
     "dtype, said",
     [
-        ("uint8", "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels"),
+        ("uint8", "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels"),
         ("uint16", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
         ("int64", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
     ],

@@ -1,4 +1,4 @@
-"""The commands on a model that is told each datum's class: samples are of their class, and bad labels are refused."""
+"""The commands on a model that is told each example's class: samples are of their class, and bad labels are refused."""
 
 import json
 from pathlib import Path

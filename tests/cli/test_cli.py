@@ -86,14 +86,14 @@ def test_evaluate_gives_the_same_numbers_again(fitted: Path, capsys: pytest.Capt
         after = json.loads(path.read_text())
         assert (after["split"], after["num_samples"]) == (split, 20)
         printed = capsys.readouterr().out
-        assert f"{split}, {after['num_data']} data" in printed
+        assert f"{split}, {after['num_data']} examples" in printed
         assert str(path) in printed
     assert json.loads((fitted / "evaluation.json").read_text()) == before
     assert run("show", fitted) == 0
-    assert "test, 179 data" in capsys.readouterr().out
+    assert "test, 179 examples" in capsys.readouterr().out
     (fitted / "evaluation.json").unlink()
     assert run("show", fitted) == 0
-    assert "validation, 179 data" in capsys.readouterr().out
+    assert "validation, 179 examples" in capsys.readouterr().out
     (fitted / "evaluation.json").write_text(json.dumps(before))
 
 
@@ -183,7 +183,7 @@ def test_a_model_is_told_with_the_options_that_it_takes_and_those_that_were_set(
 def test_an_evaluation_is_shown_in_one_line(fitted: Path):
     written = json.loads((fitted / "evaluation.json").read_text())
     shown = repr(Evaluation(**{field.name: written[field.name] for field in fields(Evaluation)}))
-    assert shown.startswith(f"Evaluation(test, 179 data, nats per datum: log_px {written['log_px']:.3f} +- ")
+    assert shown.startswith(f"Evaluation(test, 179 examples, nats per example: log_px {written['log_px']:.3f} +- ")
     assert f"{written['active_units']} of 2 latents active" in shown
     assert "\n" not in shown
 
@@ -197,7 +197,7 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     assert run("fit", tmp_path / "a.csv", "--out", out, "--latent-dim", 1, *SMALL) == 0
     printed = capsys.readouterr().out
     for words in (
-        "a.csv: 60 data of shape (7,), real: 48 to train on, 6 to validate on, 6 to test on",
+        "a.csv: 60 examples of shape (7,), real: 48 to train on, 6 to validate on, 6 to test on",
         "likelihood gaussian (auto: the values are real), 1 latents",
         "one value in b, c, d, e, f and 1 more",
         "all epochs are done; kept the weights of epoch",

@@ -1,4 +1,4 @@
-"""The commands on dequantised data."""
+"""The commands on dequantized data."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from subo.experiments.fitting import start_run
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dequantised run that the command line made, and small runs of other kinds."""
+    """A dequantized run that the command line made, and small runs of other kinds."""
     folder = tmp_path_factory.mktemp("runs")
     options = ["--hidden", 16, "--latent-dim", 2, "--epochs", 2, "--evaluation-samples", 20]
     assert run("fit", "digits", "--out", folder / "noisy", *options) == 0  # which nobody has to ask for
@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("auto", "none", 999, False),
     ],
 )
-def test_integers_with_levels_are_dequantised_for_densities_unless_they_become_bits(
+def test_integers_with_levels_are_dequantized_for_densities_unless_they_become_bits(
     likelihood: str, binarize: Any, levels: int, expected: bool
 ):
     y = torch.arange(40, dtype=torch.int16).reshape(10, 1, 2, 2) % 17
@@ -64,7 +64,7 @@ def test_grey_values_without_levels_are_left_as_they_are():
     assert not dequantizes(Data("x", *[Split(x)] * 3, kind="grey"), {})
 
 
-MEANING = "lower bound on the log-probability of the values 0 to 16, by uniform dequantisation"
+MEANING = "lower bound on the log-probability of the values 0 to 16, by uniform dequantization"
 
 
 def test_a_run_says_what_its_numbers_are(runs: Path, capsys: pytest.CaptureFixture):
@@ -122,7 +122,7 @@ def test_what_leaves_a_run_is_in_levels(runs: Path, tmp_path: Path):
         (["--likelihood", "bernoulli"], ["gives probabilities to bits", "such as gaussian"]),
     ],
 )
-def test_what_does_not_go_with_dequantised_data(options: list, words: list, tmp_path: Path, capsys):
+def test_what_does_not_go_with_dequantized_data(options: list, words: list, tmp_path: Path, capsys):
     said = assert_refused(capsys, "fit", "digits", "--dequantize", "--out", tmp_path / "x", *options)
     for word in words:
         assert word in said
@@ -135,7 +135,7 @@ def test_what_does_not_go_with_dequantised_data(options: list, words: list, tmp_
     [
         ("categorical", ["the one is the probability of discrete values", "the other a lower bound on such"]),
         ("grey", ["log-density of x/16", "the one is a density", "the other bounds a probability"]),
-        ("bits", ["its binarisation is", "the one is the probability", "the other a lower bound"]),
+        ("bits", ["its binarization is", "the one is the probability", "the other a lower bound"]),
     ],
 )
 def test_a_bound_is_not_compared_with_another_kind_of_number(
@@ -147,14 +147,14 @@ def test_a_bound_is_not_compared_with_another_kind_of_number(
         assert word in said
 
 
-def test_dequantised_runs_are_compared(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_dequantized_runs_are_compared(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     options = ["--num-samples", 3, "--max-data", 20, "--out", tmp_path / "c.json"]
     assert run("compare", runs / "noisy", runs / "laplace", *options) == 0
     assert MEANING in capsys.readouterr().out.replace("\n", " ")
     assert json.loads((tmp_path / "c.json").read_text())["log_px_is"] == MEANING
 
 
-def test_runs_from_before_dequantisation_are_as_they_were(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_runs_from_before_dequantization_are_as_they_were(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     old = shutil.copytree(Path(__file__).parents[1] / "runs-of-0.1" / "grey", tmp_path / "old")
     config = json.loads((old / "config.json").read_text())
     del config["data"]["dequantize"], config["data"]["noise"]

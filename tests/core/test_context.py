@@ -261,7 +261,7 @@ def test_sequences_are_forecast_and_measured_given_their_context():
 
 
 def numbered(num: int = 23, **options: Any) -> Split:
-    """Data whose context tells which datum it is."""
+    """Data whose context tells which example it is."""
     number = torch.arange(num)
     context = {"c": 10.0 * number.unsqueeze(1).repeat(1, 2), "plane": 2 * number[:, None, None]}
     return Split(number.unsqueeze(1).float(), labels=3 * number, context=context, **options)
@@ -342,11 +342,11 @@ def test_the_fingerprint_tells_contexts_apart():
 def test_a_split_refuses_what_is_no_context():
     x = torch.zeros(20, 2)
     for num in (30, 5, 1):
-        with assert_refused("'label'", f"{num} rows for 20 data"):
+        with assert_refused("'label'", f"{num} rows for 20 examples"):
             Split(x, labels=torch.zeros(num, dtype=torch.long))
-        with assert_refused("'c'", f"{num} rows for 20 data"):
+        with assert_refused("'c'", f"{num} rows for 20 examples"):
             Split(x, context={"c": torch.zeros(num, 2)})
-    with assert_refused("'c'", "20 rows for 2 data"):
+    with assert_refused("'c'", "20 rows for 2 examples"):
         Split(x, lengths=torch.tensor([15, 5]), context={"c": torch.zeros(20)})
     with assert_refused("'c'", "lone number"):
         Split(x, context={"c": torch.tensor(2.0)})
@@ -355,7 +355,7 @@ def test_a_split_refuses_what_is_no_context():
     for name, mend in (("index", "numbers"), ("label", "labels"), ("mask", "lengths")):
         with assert_refused(f"'{name}'", mend, "another name"):
             Split(x, context={name: torch.zeros(20)})
-    with assert_refused("'c'", "19 rows for 20 data"):
+    with assert_refused("'c'", "19 rows for 20 examples"):
         split(x, context={"c": torch.zeros(19)})
 
 
@@ -376,9 +376,9 @@ def test_a_context_of_another_length_is_refused_wherever_it_comes_in(num: int):
         lambda: next(train(Objective(model), [(x, context)])),
     )
     for call in calls:
-        with assert_refused("'c'", f"{num} rows for 5 data"):
+        with assert_refused("'c'", f"{num} rows for 5 examples"):
             call()
-    with assert_refused("'c'", f"{num} rows for 100 data"):
+    with assert_refused("'c'", f"{num} rows for 100 examples"):
         calibrate(model, 100, num_ranks=19, num_bins=10, context=context)
     assert log_marginal(model, x, {"c": c}, num_samples=2).log_px.shape == (5,)
 
@@ -388,8 +388,8 @@ def test_a_mask_of_another_length_is_refused():
     model, x = HiddenMarkov(2, Gaussian((1,))), torch.zeros(2, 3, 1)
     for mask in (torch.ones(1, 3, dtype=torch.bool), torch.ones(3, 3, dtype=torch.bool)):
         for call in (model.log_px, model.posterior_marginals, model.most_likely_path):
-            with assert_refused("'mask'", f"{len(mask)} rows for 2 data"):
+            with assert_refused("'mask'", f"{len(mask)} rows for 2 examples"):
                 call(x, mask)
-        with assert_refused("'mask'", f"{len(mask)} rows for 2 data"):
+        with assert_refused("'mask'", f"{len(mask)} rows for 2 examples"):
             Emission(Gaussian((1,)), nn.Linear(1, 2))(x, mask)
     assert model.log_px(x, torch.ones(2, 3, dtype=torch.bool)).shape == (2,)

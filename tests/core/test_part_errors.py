@@ -270,7 +270,7 @@ class Moved(Told):
 def test_a_prior_that_alone_is_told_the_context_tells_of_other_rows():
     model = VAE(ToldAlone(3, 2), nn.Identity(), flat().posterior)
     model.posterior = Alone(model.posterior)
-    with pytest.raises(InputError, match="^the context has 3 rows, and 5 data are in the batch: one each"):
+    with pytest.raises(InputError, match="^the context has 3 rows, and 5 examples are in the batch: one each"):
         model.draw(torch.zeros(B, D), {"c": torch.zeros(3, 3)})
 
 

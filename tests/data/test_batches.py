@@ -1,4 +1,4 @@
-"""Batches: every datum once an epoch, in one order, whoever reads them."""
+"""Batches: every example once an epoch, in one order, whoever reads them."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from subo.data.splits import Split
 
 
 def both():
-    """The same 23 data, read as they are, drawn as bits at every read and with noise at every read."""
+    """The same 23 examples, read as they are, drawn as bits at every read and with noise at every read."""
     x = torch.randint(1, 255, (23, 1, 5, 5), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
     part = Split(x, levels=255, labels=torch.arange(23) * 10)
     return [part, replace(part, resample=True), replace(part, resample=True, dequantize=True)]

@@ -1,4 +1,4 @@
-"""Data in memory: streams, splits, and the policies of binarisation."""
+"""Data in memory: streams, splits, and the policies of binarization."""
 
 import json
 import math
@@ -21,7 +21,7 @@ def all_of(part):
 
 
 def grey_data(n=40, event=(1, 4, 4)):
-    """Pixels of all values from 0 to 255, and the value i as first pixel of datum i."""
+    """Pixels of all values from 0 to 255, and the value i as first pixel of example i."""
     x = torch.randint(256, (n, *event), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
     train, validation, test = split(x, levels=255, labels=torch.arange(n) % 7, seed=2)
     return Data("grey", train, validation, test, kind="grey", seed=2)
@@ -112,7 +112,7 @@ def test_the_frequency_of_ones_is_x_over_levels(levels):
         assert ((frequency - p).abs() <= 5 * (p * (1 - p) / n).sqrt()).all()  # for p of 0 and 1: equal
 
 
-def test_bits_of_neighbouring_pixels_and_data_are_uncorrelated():
+def test_bits_of_neighboring_pixels_and_data_are_uncorrelated():
     part = Split(torch.full((200, 100), 8, dtype=torch.uint8), levels=16, resample=True)
     x, _ = part.read(all_of(part), generator=stream("test", 3))
     s = 2 * x.double() - 1
@@ -165,7 +165,7 @@ def test_fractions_that_are_no_shares_are_refused(fractions):
         split(torch.zeros(9, 2), fractions=fractions)
 
 
-# Binarisation
+# Binarization
 
 
 def test_static_draws_every_split_once():
@@ -213,7 +213,7 @@ def test_none_changes_nothing():
 
 
 @pytest.mark.parametrize("policy", ["static", "dynamic"])
-def test_only_grey_values_are_binarised(policy):
+def test_only_grey_values_are_binarized(policy):
     grey = grey_data()
     bits = binarized(grey, "static", seed=0)
     with assert_refused("grey: the data are binary already: use binarize none"):
@@ -277,7 +277,7 @@ def test_values_that_are_not_finite_are_counted_and_located():
 # Data
 
 
-def test_describe_is_json_and_says_how_splits_were_binarised():
+def test_describe_is_json_and_says_how_splits_were_binarized():
     data = grey_data()
     for policy in ("none", "static", "dynamic"):
         about = binarized(data, policy, seed=4).describe()

@@ -1,4 +1,4 @@
-"""Uniform dequantisation: the noise, what log p(x) of noisy data is, and that it never stands for a probability."""
+"""Uniform dequantization: the noise, what log p(x) of noisy data is, and that it never stands for a probability."""
 
 import json
 import math
@@ -120,11 +120,11 @@ def test_what_is_drawn_afresh_has_a_mean():
         part.read(torch.arange(3))
 
 
-def test_data_say_that_they_are_dequantised():
+def test_data_say_that_they_are_dequantized():
     noisy = dequantized(random_integers(), seed=4)
-    assert repr(noisy).endswith("real, dequantised)")
-    assert repr(noisy.train).endswith("uint8, levels 255, dequantised, noise drawn at every read)")
-    assert repr(noisy.test).endswith("float32, levels 255, dequantised)")
+    assert repr(noisy).endswith("real, dequantized)")
+    assert repr(noisy.train).endswith("uint8, levels 255, dequantized, noise drawn at every read)")
+    assert repr(noisy.test).endswith("float32, levels 255, dequantized)")
     about = noisy.describe()
     assert json.loads(json.dumps(about)) == about
     assert (about["dequantize"], about["levels"], about["kind"]) == (True, 255, "real")
@@ -179,7 +179,7 @@ def test_what_log_px_is_said_to_be():
         return describe_log_px({"options": {"likelihood": likelihood}, "data": {"dequantize": False, **data}})
 
     assert said("gaussian", levels=255, dequantize=True) == (
-        "lower bound on the log-probability of the 8-bit values, by uniform dequantisation"
+        "lower bound on the log-probability of the 8-bit values, by uniform dequantization"
     )
     assert "values 0 to 16, by uniform" in said("laplace", levels=16, dequantize=True)
     assert said("gaussian", levels=255, dequantize=False) == "log-density of x/255"
@@ -189,11 +189,11 @@ def test_what_log_px_is_said_to_be():
 # What is refused
 
 
-def test_only_integers_with_levels_are_dequantised(tmp_path: Path):
+def test_only_integers_with_levels_are_dequantized(tmp_path: Path):
     grey = random_integers()
     with assert_refused("pixels", "bits", "bernoulli"):
         dequantized(replace(binarized(grey, "static", seed=0), binarize="none"), seed=0)
-    with assert_refused("dequantised already"):
+    with assert_refused("dequantized already"):
         dequantized(dequantized(grey, seed=0), seed=0)
     with assert_refused("one of the two"):
         dequantized(binarized(grey, "dynamic", seed=0), seed=0)
@@ -207,11 +207,11 @@ def test_only_integers_with_levels_are_dequantised(tmp_path: Path):
         with assert_refused("x.npy", "only integers with levels", f"these are {kind} values"):
             load_data(tmp_path / "x.npy", dequantize=True)
     np.save(tmp_path / "x.npy", np.eye(8)[None].astype(np.float32))
-    with assert_refused("x.npy", "fitted to dequantised integers", "8-bit"):
+    with assert_refused("x.npy", "fitted to dequantized integers", "8-bit"):
         load_rows(tmp_path / "x.npy", dequantize=True)
 
 
-def test_a_density_on_the_unit_interval_is_refused_dequantised_data():
+def test_a_density_on_the_unit_interval_is_refused_dequantized_data():
     noisy = dequantized(random_integers(), seed=0)
     p = Independent(Uniform(torch.zeros(1, 1, 4, 4).double(), 1.0), 3)
     with assert_refused("outside of what the likelihood describes"):
@@ -235,7 +235,7 @@ def test_rows_are_those_of_the_data_set(tmp_path: Path):
     assert torch.equal(rows.x, load_rows(tmp_path / "dark.npy", dequantize=True, seed=2).x)
 
 
-def test_quantising_takes_the_noise_away():
+def test_quantizing_takes_the_noise_away():
     data = random_integers()
     assert torch.equal(quantized(dequantized(data, seed=0).test.x, levels=255), data.test.x)
     shown = shading(data.test.x + 0.99, levels=255)(data.test.x + 0.99)

@@ -1,4 +1,4 @@
-"""Folders of images: their sizes, colours and classes."""
+"""Folders of images: their sizes, colors and classes."""
 
 import tracemalloc
 
@@ -34,13 +34,13 @@ def test_a_folder_of_grey_images(tmp_path):
     assert (data.kind, data.train.event_shape) == ("grey", (1, 4, 5))
 
 
-def test_one_image_with_colours_gives_all_three_channels(tmp_path):
-    grey, colour = image(tmp_path / "a.png", "L", seed=1), image(tmp_path / "b.png", "RGB", seed=2)
+def test_one_image_with_colors_gives_all_three_channels(tmp_path):
+    grey, color = image(tmp_path / "a.png", "L", seed=1), image(tmp_path / "b.png", "RGB", seed=2)
     alpha = image(tmp_path / "c.png", "RGBA", seed=3)
     x = load_rows(tmp_path).x.numpy()
     assert x.shape == (3, 3, 4, 5)
     assert np.array_equal(x[0], np.stack([grey] * 3))
-    assert np.array_equal(x[1], colour.transpose(2, 0, 1))
+    assert np.array_equal(x[1], color.transpose(2, 0, 1))
     assert np.array_equal(x[2], alpha[..., :3].transpose(2, 0, 1))
 
 

@@ -193,7 +193,7 @@ def test_rows_of_a_file_are_drawn_once(tmp_path):
         assert torch.equal(mine.x, getattr(data, part).x)
 
 
-def test_what_binarisation_of_rows_refuses_and_keeps(tmp_path):
+def test_what_binarization_of_rows_refuses_and_keeps(tmp_path):
     bits = saved(tmp_path / "bits.npy", np.eye(4, dtype=np.uint8)[None])
     assert torch.equal(load_rows(bits, binarize="static").x, torch.eye(4, dtype=torch.uint8)[None, None])
     reals = saved(tmp_path / "reals.npy", np.array([[0.5, 2.0]]))

@@ -132,7 +132,7 @@ def test_what_data_are_called_goes_with_them(tmp_path: Path):
     assert load_rows(tmp_path / "a.npz").names is None
     np.savez(tmp_path / "b.npz", bach=ragged()[0], telemann=ragged()[1])
     assert load_rows(tmp_path / "b.npz").names == ("bach", "telemann")
-    with pytest.raises(InputError, match="1 names for 2 data"):
+    with pytest.raises(InputError, match="1 names for 2 examples"):
         Split(torch.zeros(2, 3), names=("a",))
 
 
@@ -213,7 +213,7 @@ def test_bad_sequences_are_refused_by_name(tmp_path: Path, arrays: list[np.ndarr
     assert all(word in str(refused.value) for word in words), refused.value
 
 
-def test_sequences_are_not_binarised(folder: Path):
+def test_sequences_are_not_binarized(folder: Path):
     policies: list[dict[str, Any]] = [{"binarize": "static"}, {"dequantize": True}]
     for options in policies:
         with pytest.raises(InputError, match="sequences are neither"):

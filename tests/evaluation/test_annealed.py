@@ -72,8 +72,8 @@ def test_halfway_transitions_leave_the_bridge_as_it_is():
     step = torch.full((2,), 0.4, dtype=torch.float64)
     for _ in range(30):
         state, _ = transition(bridge, state, 0.5, step, leapfrog_steps=5)
-    centred = state.z - state.z.mean(0)
-    assert_within(torch.einsum("cbi,cbj->cbij", centred, centred), torch.linalg.inv(precision))
+    centered = state.z - state.z.mean(0)
+    assert_within(torch.einsum("cbi,cbj->cbij", centered, centered), torch.linalg.inv(precision))
 
 
 def test_a_trajectory_that_leaves_the_density_is_rejected():
@@ -346,7 +346,7 @@ def test_chains_that_leave_the_support_of_a_node_are_rejected(start: Any):
 
 
 def test_bounds_that_move_with_the_parents_are_those_of_each_chain():
-    """For a single datum, whose bounds are one number each: they must not stay where the first draw had them."""
+    """For a single example, whose bounds are one number each: they must not stay where the first draw had them."""
 
     def between(b: Tensor) -> Independent:
         return Independent(Uniform(-b.exp(), b.exp(), validate_args=False), 1)

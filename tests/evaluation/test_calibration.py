@@ -258,7 +258,7 @@ def test_every_datum_has_its_row_of_the_context():
     label = 10 * torch.randn(250, dtype=torch.float64)
     assert calibrate(model, 250, context={"label": label}, batch_size=60).is_calibrated
     assert torch.equal(torch.cat(seen), label)
-    with pytest.raises(InputError, match="the context 'label' has 250 rows for 300 data"):
+    with pytest.raises(InputError, match="the context 'label' has 250 rows for 300 examples"):
         calibrate(model, 300, context={"label": label})
 
 

@@ -54,7 +54,7 @@ def of(kl: list[float], variance: list[float], *, share: list[float] | None = No
 
 
 def test_the_share_of_collapsed_data_is_that_of_small_divergences():
-    """``(0.2 x)^2 / 2 < 0.01`` where ``|x| < 0.707``; with a scale of 0.8 no datum's posterior is the prior."""
+    """``(0.2 x)^2 / 2 < 0.01`` where ``|x| < 0.707``; with a scale of 0.8 no example's posterior is the prior."""
     model = VAE(
         StandardNormal(3),
         Conditional(Gaussian((1,)), nn.Linear(3, 2)),
@@ -158,7 +158,7 @@ def test_bits_and_categories_are_judged_one_by_one():
 def test_the_verdict_says_how_sure_it_is():
     assert "is below 0.01 nats on 99%" in judged([0.0]).text
     assert "too few" not in judged([0.0]).text
-    assert "50 data bound that share to 6% only" in judged([0.0], num=50).text
+    assert "50 examples bound that share to 6% only" in judged([0.0], num=50).text
     with pytest.raises(InputError, match="judged from data, and there are none"):
         verdict(of([], [0.0], num=0))
 

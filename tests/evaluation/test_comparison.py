@@ -190,7 +190,13 @@ def test_compare_prints_and_writes_what_each_run_gives_alone(runs: Path, tmp_pat
     assert run("compare", runs / "a", runs / "b", "--num-samples", 20, "--out", tmp_path / "c.csv") == 0
     assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
     shown = capsys.readouterr().out
-    for words in ("test, 179 data, nats per datum", "log-probability", "importance sampling", "20 samples", "bits/dim"):
+    for words in (
+        "test, 179 examples, nats per example",
+        "log-probability",
+        "importance sampling",
+        "20 samples",
+        "bits/dim",
+    ):
         assert words in shown
     with (tmp_path / "c.csv").open() as file:
         first, second = list(csv.DictReader(file))
@@ -223,7 +229,7 @@ def test_compare_takes_the_first_data_of_a_split_and_writes_json(runs: Path, tmp
     assert run("compare", runs / "a", runs / "b", *options) == 0
     record = json.loads(out.read_text())
     assert (record["split"], record["num_data"], record["num_samples"], record["seed"]) == ("validation", 30, 5, 2)
-    assert (record["unit"], record["log_px_is"]) == ("nats per datum", "log-probability")
+    assert (record["unit"], record["log_px_is"]) == ("nats per example", "log-probability")
     experiment = open_run(runs / "a")
     first = experiment.data().validation.take(torch.arange(30))
     alone = score(experiment.objective.model, first, num_samples=5, seed=2)
@@ -239,7 +245,7 @@ def test_a_run_without_an_encoder_is_compared_by_a_posterior_fitted_to_the_data(
     shown = capsys.readouterr().out
     assert f"{local} has no encoder" in shown
     assert f"{runs / 'a'} has no encoder" not in shown
-    assert "test, 20 data" in shown
+    assert "test, 20 examples" in shown
 
 
 def test_a_copy_of_a_run_does_not_differ(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -286,9 +292,9 @@ def test_runs_of_other_training_seeds_have_the_same_data_and_are_averaged(
     "first, other, words",
     [
         ("a", "seed", ["the seed of its split and bits is 1, not 0"]),
-        ("a", "dynamic", ["its binarisation is dynamic, not static"]),
+        ("a", "dynamic", ["its binarization is dynamic, not static"]),
         ("grey", "categorical", ["a log-probability, not a log-density of x/16", "may exceed 1"]),
-        ("a", "grey", ["its binarisation is none, not static", "a log-density of x/16, not a log-probability"]),
+        ("a", "grey", ["its binarization is none, not static", "a log-density of x/16, not a log-probability"]),
     ],
 )
 def test_runs_that_differ_in_more_than_the_model(

@@ -89,7 +89,7 @@ def test_an_evaluation_stays_within_the_time_and_says_what_it_left_out(
     assert json.loads((fitted / "evaluation.json").read_text())["reduced_from"] == found.reduced_from
     assert run("show", fitted) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"100 samples instead of 1,000, of 120 of {length} data, taken at random" in printed
+    assert f"100 samples instead of 1,000, of 120 of {length} examples, taken at random" in printed
     assert "longer than 60 s" in printed
     asked = evaluate_run(experiment, data, num_samples=7)
     assert (asked.num_samples, asked.num_data, asked.reduced_from) == (7, length, None)
@@ -110,8 +110,8 @@ def test_what_takes_more_than_an_hour_is_said_before_it_begins(
         monkeypatch.setattr(f"subo.{place}", stopped)
     monkeypatch.setattr("subo.experiments.full_evaluation.evaluate_run_fully", stopped)
     monkeypatch.setattr("subo.experiments.fitting._fitted", lambda *_, on_start, **__: on_start() or stopped())
-    samples = "Careful: log p(x) of 179 data by 10,000,000 samples each takes about 5 hours"  # 1e7 * 1e-5 * 179 s
-    # 1e5 temperatures * 18 chains * 100 data * 50 samples * 1e-5 s
+    samples = "Careful: log p(x) of 179 examples by 10,000,000 samples each takes about 5 hours"  # 1e7 * 1e-5 * 179 s
+    # 1e5 temperatures * 18 chains * 100 examples * 50 samples * 1e-5 s
     annealing = "Careful: annealing takes 25 hours or more. Lower --temperatures, --chains or --intensive-data"
     test, many = ["digits", "--part", "test", "--out", tmp_path / "s.npy"], ["--num-samples", 10_000_000]
     new = ["digits", "--binarize", "static", "--out", tmp_path / "new", "--evaluation-samples", 10_000_000]

@@ -80,7 +80,7 @@ def pca() -> tuple[VAE, Tensor, Gaps]:
 
 
 def test_the_approximation_gap_is_that_of_the_best_diagonal_gaussian(pca: tuple[VAE, Tensor, Gaps]):
-    """``1/2 [sum_i log M_ii - log det M]``, for every datum the same."""
+    """``1/2 [sum_i log M_ii - log det M]``, for every example the same."""
     model, x, found = pca
     closed = MeanFieldPosterior(model.likelihood).gap().detach()
     assert closed > 0.5
@@ -244,7 +244,7 @@ def test_discrete_latents_have_no_annealing_and_no_flow():
 
 
 def test_a_posterior_that_cannot_be_bent_is_measured_without():
-    """A flow's own mean is not known, so that nothing can be standardised."""
+    """A flow's own mean is not known, so that nothing can be standardized."""
     family = InverseAutoregressiveFlow((2,), context_dim=2, hidden=(4,))
     model = VAE(
         StandardNormal(2), Conditional(Gaussian((3,)), mlp(2, 6)), Conditional(family, mlp(3, family.num_params))

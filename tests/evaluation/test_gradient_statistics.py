@@ -65,7 +65,7 @@ def toy(scale: float = 1.0) -> VAE:
     return VAE(StandardNormal(1).double(), Shift(), Place(scale))
 
 
-def datum(gap: float) -> Tensor:
+def example(gap: float) -> Tensor:
     """One x, this far from what the middle of q decodes to."""
     return torch.full((1, 1), MU + B + gap, dtype=torch.float64)
 
@@ -79,7 +79,7 @@ def test_the_statistics_are_those_of_the_closed_form():
     """``z = mu + e``, ``d = x - mu - b``: pathwise ``(d - e) / s^2 - mu``, score ``e f(e) - mu``, f quadratic in e."""
     d, draws = 2.0, 1000
     estimators = {"pathwise": Pathwise(), "score": ScoreFunction("none")}
-    found = gradient_statistics(toy(), datum(d), estimators=estimators, draws=draws)
+    found = gradient_statistics(toy(), example(d), estimators=estimators, draws=draws)
     phi, theta = by_name(found), by_name(found, "theta")
     mean, variance = d / SCALE**2 - MU, 1 / SCALE**4
     # of e f(e) = a e + g e^2 + h e^3, with E e^2 = 1, E e^4 = 3, E e^6 = 15
@@ -112,7 +112,7 @@ def test_the_statistics_are_those_of_the_closed_form():
 @unchecked_shapes()
 def test_the_mean_of_a_batch_has_its_share_of_the_variance():
     (one, *_), (many, *_) = (
-        gradient_statistics(toy(), datum(2.0).expand(count, 1), estimators={"p": Pathwise()}, draws=1000)
+        gradient_statistics(toy(), example(2.0).expand(count, 1), estimators={"p": Pathwise()}, draws=1000)
         for count in (1, 10)
     )
     assert many.variance == pytest.approx(one.variance / 10, rel=5 * math.sqrt(4 / 1000))
@@ -120,7 +120,7 @@ def test_the_mean_of_a_batch_has_its_share_of_the_variance():
 
 def test_noise_alone_is_no_signal():
     """At the optimum the gradient's mean is 0, and the norm of n draws' mean is not."""
-    x = datum(MU * SCALE**2)
+    x = example(MU * SCALE**2)
     record = by_name(gradient_statistics(toy(), x, estimators={"p": Pathwise()}, draws=400))["p"]
     assert record.mean_norm_low == record.signal_to_noise_low == 0
     assert record.mean_norm_high < 5 / SCALE**2 / 20
@@ -152,7 +152,7 @@ def test_the_size_of_the_mean_is_that_of_all_gradients_drawn(monkeypatch: pytest
         return gradient, seconds
 
     monkeypatch.setattr(GradientDraws, "draw", watched)
-    x = datum(1.0)
+    x = example(1.0)
     record = by_name(gradient_statistics(toy(), x, estimators={"p": Pathwise()}, draws=45))["p"]
     found = size_of(torch.stack(drawn)[:, :1])
     assert record.squared_norm == pytest.approx(found.squared_norm)
@@ -206,11 +206,11 @@ class Drawn(Pathwise):
 @unchecked_shapes()
 def test_a_bias_is_found_and_none_where_there_is_none():
     estimators = {"pathwise": Pathwise(), "again": Pathwise(), "scaled": Scaled()}
-    found = by_name(gradient_statistics(toy(), datum(6.0), estimators=estimators, draws=400))
+    found = by_name(gradient_statistics(toy(), example(6.0), estimators=estimators, draws=400))
     assert abs(found["again"].bias or 0) < 4
     assert (found["scaled"].bias or 0) > 4
     at_optimum = {"pathwise": Pathwise(), "drawn": Drawn()}  # where the mean gives no direction
-    found = by_name(gradient_statistics(toy(), datum(MU * SCALE**2), estimators=at_optimum, draws=400))
+    found = by_name(gradient_statistics(toy(), example(MU * SCALE**2), estimators=at_optimum, draws=400))
     assert abs(found["drawn"].bias or 0) > 4
 
 
@@ -241,7 +241,7 @@ def test_what_does_not_vary_has_no_bias_from_rounding():
 
     model = VAE(Prior(), Shift().requires_grad_(False), Place()).float()
     estimators = {"pathwise": Pathwise(), "score": ScoreFunction("mean")}
-    found = by_name(gradient_statistics(model, datum(1.0).float(), estimators=estimators, draws=20), "theta")
+    found = by_name(gradient_statistics(model, example(1.0).float(), estimators=estimators, draws=20), "theta")
     assert abs(found["score"].bias or 0) < 3
     assert found["pathwise"].mean_norm == pytest.approx(0.1, rel=1e-5)
 
@@ -250,7 +250,7 @@ def test_the_signal_falls_with_samples_for_the_pathwise_gradient_and_rises_for_d
     """Rainforth et al., 2018, theorem 1: as K^-1/2; Tucker et al., 2019: as K^1/2."""
     estimators = {"pathwise": Pathwise(), "dreg": DReG()}
     found = gradient_statistics(
-        toy(0.9), datum(0.5).expand(500, 1), bound=IWAE(), estimators=estimators, num_samples=(8, 128), draws=80
+        toy(0.9), example(0.5).expand(500, 1), bound=IWAE(), estimators=estimators, num_samples=(8, 128), draws=80
     )
     ratio = {(r.estimator, r.num_samples): r.signal_to_noise or 0.0 for r in found if r.part == "phi"}
     assert 1 / 8 < ratio["pathwise", 128] / ratio["pathwise", 8] < 1 / 2  # theory: 1 / 4
@@ -280,8 +280,8 @@ def test_a_baseline_is_fitted_to_the_batch_and_what_was_given_stays_as_it_was():
 
 def test_numbers_are_the_same_again_and_do_not_depend_on_the_other_estimators():
     def phi(*names: str, seed: int = 0) -> list[float | None]:
-        estimators = standard_estimators(datum(1.0), names)
-        found = gradient_statistics(toy(), datum(1.0), estimators=estimators, draws=20, seed=seed)
+        estimators = standard_estimators(example(1.0), names)
+        found = gradient_statistics(toy(), example(1.0), estimators=estimators, draws=20, seed=seed)
         record = by_name(found)["score-mean"]
         return [record.variance, record.mean_norm, record.signal_to_noise]
 
@@ -302,7 +302,7 @@ def test_no_gradient_is_kept(monkeypatch: pytest.MonkeyPatch):
         return gradient, seconds
 
     monkeypatch.setattr(GradientDraws, "draw", watched)
-    gradient_statistics(toy(), datum(1.0), estimators={"p": Pathwise(), "s": ScoreFunction("none")}, draws=30)
+    gradient_statistics(toy(), example(1.0), estimators={"p": Pathwise(), "s": ScoreFunction("none")}, draws=30)
     assert len(drawn) == 120
 
 
@@ -337,11 +337,11 @@ def test_of_free_parameters_the_rows_of_the_batch_count():
 def test_a_part_without_parameters_has_no_record():
     model = toy()
     model.likelihood.requires_grad_(False)
-    found = gradient_statistics(model, datum(1.0), estimators={"p": Pathwise()}, draws=10)
+    found = gradient_statistics(model, example(1.0), estimators={"p": Pathwise()}, draws=10)
     assert [record.part for record in found] == ["phi"]
     model.requires_grad_(False)
     with pytest.raises(InputError, match="no parameters"):
-        gradient_statistics(model, datum(1.0), draws=10)
+        gradient_statistics(model, example(1.0), draws=10)
 
 
 # Which estimators, and which is the reference
@@ -372,12 +372,12 @@ def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_varianc
 
 
 def test_refusals_say_why_by_name_and_number_of_samples():
-    found = refusals(toy(), datum(1.0), bound=IWAE(), num_samples=(1, 4))
+    found = refusals(toy(), example(1.0), bound=IWAE(), num_samples=(1, 4))
     assert ("vimco", 1) in found
     assert ("vimco", 4) not in found
     assert "IWAE" in found["sticking-the-landing", 4]
     assert {"straight-through", "gumbel-softmax", "sticking-the-landing"} <= {name for name, _ in found}
-    records = gradient_statistics(toy(), datum(1.0), bound=IWAE(), num_samples=(1, 4), draws=10)
+    records = gradient_statistics(toy(), example(1.0), bound=IWAE(), num_samples=(1, 4), draws=10)
     assert {(r.estimator, r.num_samples) for r in records} == {(n, k) for n in STANDARD for k in (1, 4)} - set(found)
 
 
@@ -393,9 +393,9 @@ def test_refusals_say_why_by_name_and_number_of_samples():
 )
 def test_settings_that_cannot_be_used_are_refused(settings, words):
     with pytest.raises(InputError, match=words):
-        gradient_statistics(toy(), datum(1.0), **settings)
+        gradient_statistics(toy(), example(1.0), **settings)
 
 
 def test_a_name_that_is_none_lists_the_names():
     with pytest.raises(InputError, match="'paths'.*pathwise, sticking-the-landing, dreg"):
-        standard_estimators(datum(1.0), ["paths"])
+        standard_estimators(example(1.0), ["paths"])

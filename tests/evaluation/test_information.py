@@ -441,7 +441,7 @@ def test_a_category_is_one_dimension():
     assert abs(known(found.dimension_kl) - by_dimension) < 5 * known(found.dimension_kl_se)
 
 
-def test_where_marginals_or_a_factorised_prior_are_missing():
+def test_where_marginals_or_a_factorized_prior_are_missing():
     split = numbers(6)
     mixture = plane((1.0, 1.5), prior=GaussianMixture(2, components=3))
     found, standard = measured(mixture, split), measured(plane((1.0, 1.5)), split)

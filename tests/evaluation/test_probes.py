@@ -32,7 +32,7 @@ def probed(distance: float, *, num: int = 600, **options: Any) -> Probe:
 
 
 def test_a_linear_probe_is_as_good_as_bayes_rule_on_normal_classes():
-    """Of three classes 2 apart, each is taken for a neighbour with probability Phi(-1), the middle one for either."""
+    """Of three classes 2 apart, each is taken for a neighbor with probability Phi(-1), the middle one for either."""
     found = probed(2.0, num=3000)
     bayes = 1 - 4 / 3 * stats.norm.cdf(-1)
     assert abs(found.linear_accuracy - bayes) < 4 * found.linear_se + 0.005
@@ -65,7 +65,7 @@ def test_the_numbers_are_scikit_learns():
     assert found.adjusted_rand == adjusted_rand_score(y_test, clusters.fit_predict(b))
 
 
-def test_classes_that_no_plane_parts_are_told_by_neighbours_alone():
+def test_classes_that_no_plane_parts_are_told_by_neighbors_alone():
     def rings(num: int) -> tuple[Tensor, Tensor]:
         labels, angle = torch.arange(num) % 2, 2 * math.pi * torch.rand(num)
         radius = 1 + 2 * labels + 0.1 * torch.randn(num)
@@ -78,7 +78,7 @@ def test_classes_that_no_plane_parts_are_told_by_neighbours_alone():
 
 
 def test_distances_keep_the_latents_units():
-    """A dimension that tells nothing and hardly moves would drown the others if it were standardised."""
+    """A dimension that tells nothing and hardly moves would drown the others if it were standardized."""
 
     def faint(num: int) -> tuple[Tensor, Tensor]:
         means, labels = blobs(num, 4.0, dim=60)

@@ -65,7 +65,7 @@ def test_training_curves_have_units_and_name_the_bound():
     train, epoch = history(40), np.arange(1, 41)
     figure = draw(figures.training_curves(epoch, train, train, best_epoch=33))
     assert [axes.get_ylabel().split()[0] for axes in figure.axes] == ["ELBO", "rate", "distortion"]
-    assert all("nats per datum" in axes.get_ylabel() for axes in figure.axes)
+    assert all("nats per example" in axes.get_ylabel() for axes in figure.axes)
     assert texts(figure) == ["train", "validation", "best, epoch 33"]
     for axes, quantity in zip(figure.axes, ("bound", "rate", "distortion"), strict=True):
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), train[quantity])
@@ -128,11 +128,11 @@ def test_tile_puts_every_image_in_its_place():
 
 
 def test_tile_knows_channels_and_clips(rng):
-    grey, colour = rng.normal(size=(4, 1, 5, 6)), rng.normal(size=(4, 3, 5, 6))
+    grey, color = rng.normal(size=(4, 1, 5, 6)), rng.normal(size=(4, 3, 5, 6))
     assert figures.tile(grey, columns=2).shape == (11, 13)
-    picture = figures.tile(colour, columns=2)
+    picture = figures.tile(color, columns=2)
     assert picture.shape == (11, 13, 3)
-    np.testing.assert_array_equal(picture[6:, 7:], np.clip(np.moveaxis(colour[3], 0, -1), 0, 1))
+    np.testing.assert_array_equal(picture[6:, 7:], np.clip(np.moveaxis(color[3], 0, -1), 0, 1))
     with pytest.raises(InputError, match="shape"):
         figures.tile(rng.normal(size=(4, 7)), columns=2)
 
@@ -174,8 +174,8 @@ def test_decoder_grid_has_z2_upwards():
     assert (picture[[2, 5, 8]] == 1).all()  # a pixel between images
     assert (picture[:, [2, 5, 8]] == 1).all()
     left, right, bottom, top = axes.images[0].get_extent()
-    centres = left + (np.arange(4) * 3 + 1) * (right - left) / 11  # of images two pixels wide
-    np.testing.assert_allclose(centres, grid)
+    centers = left + (np.arange(4) * 3 + 1) * (right - left) / 11  # of images two pixels wide
+    np.testing.assert_allclose(centers, grid)
     assert (bottom, top) == (left, right)
     assert axes.images[0].origin == "upper"
     assert axes.get_ylim() == (bottom, top)

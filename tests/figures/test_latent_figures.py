@@ -17,8 +17,8 @@ def test_kl_bars_are_sorted_and_the_inactive_ones_grey():
     (axes,) = figure.axes
     assert [bar.get_height() for bar in bars_of(axes)] == [2.0, 0.5, 0.001, 0.0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["z2", "z3", "z1", "z4"]
-    colours = [bar.get_facecolor() for bar in bars_of(axes)]
-    assert colours == [to_rgba(figures.BLUE)] * 2 + [to_rgba(figures.GREY)] * 2
+    colors = [bar.get_facecolor() for bar in bars_of(axes)]
+    assert colors == [to_rgba(figures.BLUE)] * 2 + [to_rgba(figures.GREY)] * 2
     assert "nats" in axes.get_ylabel()
     assert "2.5 nats" in axes.get_title(loc="left")
     assert texts(figure)[0].startswith("2 of 4 active")
@@ -65,23 +65,23 @@ def test_latent_plane_draws_the_prior_with_rows_as_z2(rng):
     assert "prior" not in draw(flat).axes[0].get_title(loc="left")
 
 
-def test_latent_plane_colours_classes(rng):
+def test_latent_plane_colors_classes(rng):
     means, labels = rng.normal(size=(60, 2)), np.arange(60) % 3
     (axes,) = draw(figures.latent_plane(means, labels, axes=("PC 1", "PC 2"), explained=np.array([0.6, 0.3]))).axes
     np.testing.assert_array_equal(points_of(axes), means)
-    colours = np.asarray(dots_of(axes).get_facecolor())
-    assert [tuple(c[:3]) for c in colours[:4]] == [to_rgba(figures.CLASS_COLOURS[k])[:3] for k in (0, 1, 2, 0)]
+    colors = np.asarray(dots_of(axes).get_facecolor())
+    assert [tuple(c[:3]) for c in colors[:4]] == [to_rgba(figures.CLASS_COLORS[k])[:3] for k in (0, 1, 2, 0)]
     assert axes.get_xlabel() == "PC 1 (60% of the variance)"
     assert axes.get_aspect() == 1
     assert classes_of(axes) == ["0", "1", "2"]
     (axes,) = draw(figures.latent_plane(means, np.array(["ant", "bee"])[labels % 2])).axes
     assert classes_of(axes) == ["ant", "bee"]
-    assert "60 data" in axes.get_title(loc="left")
+    assert "60 examples" in axes.get_title(loc="left")
     (axes,) = draw(figures.latent_plane(means, name="test data")).axes
     assert "60 test data" in axes.get_title(loc="left")
 
 
-def test_latent_plane_runs_numbers_through_a_colour_bar(rng):
+def test_latent_plane_runs_numbers_through_a_color_bar(rng):
     means, values = rng.normal(size=(60, 2)), rng.normal(size=60)
     axes, bar = draw(figures.latent_plane(means, values)).axes
     np.testing.assert_array_equal(dots_of(axes).get_array(), values)
@@ -95,7 +95,7 @@ def test_latent_plane_thins_large_data_evenly(rng):
     means = rng.normal(size=(12_001, 2))
     (axes,) = draw(figures.latent_plane(means, np.arange(12_001) % 2)).axes
     np.testing.assert_array_equal(points_of(axes), means[::3])
-    assert "12,001 data, 4,001 of them shown" in axes.get_title(loc="left")
+    assert "12,001 examples, 4,001 of them shown" in axes.get_title(loc="left")
     assert len(points_of(figures.latent_plane(means[:5000]).axes[0])) == 5000
 
 

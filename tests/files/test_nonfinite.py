@@ -97,7 +97,7 @@ def test_models_are_compared_on_the_others(with_a_bad_row: Split, capsys: pytest
 def test_figures_leave_out_what_is_not_finite_and_say_so():
     values = np.array([1.0, np.inf, 2.0, np.nan])
     figure = gaps_per_datum(values, np.ones(4))
-    assert "2 data left out" in figure.axes[0].get_xlabel()
+    assert "2 examples left out" in figure.axes[0].get_xlabel()
     assert len(figure.axes[0].patches) == 4  # two data, two gaps
     surprisal, error = np.array([[np.inf, 3.0, 2.0], [0.1] * 3]), np.ones((2, 3))
     figure = gap_curves(np.array([1, 10, 100]), surprisal, error)

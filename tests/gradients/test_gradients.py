@@ -1,7 +1,7 @@
 """Gradient estimators against exact gradients: by quadrature for a continuous latent, by enumeration for bits.
 
 Every row of a batch has parameters of its own, all alike: one pass gives thousands of independent estimates of one
-datum's gradient, whose mean is compared with the truth in standard errors of itself.
+example's gradient, whose mean is compared with the truth in standard errors of itself.
 """
 
 import itertools
@@ -222,7 +222,7 @@ def test_signal_to_noise_falls_with_samples_for_the_pathwise_gradient_and_rises_
     assert 2 < dreg < 8  # theory: 4
 
 
-def test_the_doubly_reparametrised_gradient_has_the_lower_variance():
+def test_the_doubly_reparametrized_gradient_has_the_lower_variance():
     count = 4000
     for num_samples in (4, 32):
         x = X.expand(count, 2)
@@ -262,7 +262,7 @@ class Coins(nn.Module):
 
 
 class CoinsPrior(nn.Module):
-    """One row for every datum: p(z) has a gradient of its own in each."""
+    """One row for every example: p(z) has a gradient of its own in each."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -547,7 +547,7 @@ class Whole(Pathwise):
 def test_an_estimator_that_keeps_not_to_its_contract_is_refused():
     with pytest.raises(InputError, match="path must be True"):
         Objective(bits(3), gradient=Loose())
-    with pytest.raises(InputError, match="one number a datum"):
+    with pytest.raises(InputError, match="one number per example"):
         Objective(line(3), gradient=Whole())(X.expand(3, 2))
 
 

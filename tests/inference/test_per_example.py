@@ -139,7 +139,7 @@ def test_a_decoder_outside_of_torch_is_fitted_by_the_score_and_refused_by_a_path
     assert history.epochs[-1].train.elbo > log_px - 0.1
 
 
-# infer: never worse, datum by datum
+# infer: never worse, example by example
 
 
 def test_infer_is_never_worse_than_its_start():
@@ -218,7 +218,7 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
         ({"family": Gaussian((3,))}, r"shape \(3,\), and the model's z has the shape \(2,\)"),
         (
             {"family": FullRankGaussian((2,)), "start": "amortized"},
-            "gives 4 parameters a datum, and the family takes 5",
+            "gives 4 parameters per example, and the family takes 5",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_data_without_a_finite_bound_are_named():
     x = data(4)
     x[2, 1] = math.nan
     with pytest.raises(
-        InputError, match="the bound is nan at the start for 1 of 4 data, of which datum 2 is the first"
+        InputError, match="the bound is nan at the start for 1 of 4 examples, of which example 2 is the first"
     ):
         infer(pca(amortized()), x)
 
@@ -254,7 +254,7 @@ def test_unseen_data_of_a_local_posterior_are_inferred_as_the_message_says():
 
 
 def test_held_out_data_are_never_taken_for_training_data():
-    """Every split of a data set names its data apart: a row of another datum would answer without a word."""
+    """Every split of a data set names its data apart: a row of another example would answer without a word."""
     split = Split(torch.randint(0, 2, (12, D)).float())
     whole = Data("bits", split, split.take(torch.arange(3)), split.take(torch.arange(3, 8)), "binary")
     assert [whole.train.first, whole.validation.first, whole.test.first] == [0, 12, 15]

@@ -1,4 +1,4 @@
-"""The gaps of structured models: a posterior network trained on each datum by itself."""
+"""The gaps of structured models: a posterior network trained on each example by itself."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def test_a_chain_with_another_posterior_has_both_gaps():
 
 def test_refitting_refuses_what_it_cannot_do():
     model = chain()
-    with pytest.raises(InputError, match="one datum at a time"):
+    with pytest.raises(InputError, match="one example at a time"):
         refitted(model, torch.zeros(2, 1))
     with pytest.raises(InputError, match="no module 'posterior'"):
         refitted(nn.Identity(), torch.zeros(1, 1))

@@ -42,7 +42,7 @@ def objective() -> Objective:
 
 
 def ragged() -> tuple[Tensor, Tensor]:
-    """Three sequences of bits, padded to five steps with what is no datum, and their mask."""
+    """Three sequences of bits, padded to five steps with what is no example, and their mask."""
     mask = torch.arange(T) < torch.tensor([[5], [2], [1]])
     x = torch.randint(2, (3, T, D)).double()
     return torch.where(mask.unsqueeze(2), x, torch.nan), mask

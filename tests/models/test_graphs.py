@@ -252,7 +252,7 @@ def test_what_is_not_cut_in_a_view_is_unfolded_all_the_same():
     draw = model.draw(x, num_samples=3)
     drawn: Any = draw.z
     lone = [model.draw(x[i : i + 1], num_samples=1) for i in range(4)]
-    for b, other in enumerate(lone):  # the same densities, datum by datum, at the same latents
+    for b, other in enumerate(lone):  # the same densities, example by example, at the same latents
         z = {name: leaf[:, b : b + 1] for name, leaf in drawn.items()}
         assert_close(model.posterior(x[b : b + 1]).log_prob(z)[:, 0], draw.log_posterior[:, b])
         assert_close(model.log_prior(z)[:, 0], draw.log_prior[:, b])

@@ -230,7 +230,7 @@ def test_the_score_function_gradient_with_the_exact_posterior_has_the_evidences_
     x, _ = data_of(model, 3)
     parameters = [*model.prior.parameters(), *model.likelihood.parameters()]
     drawn = paths(3, 2)[torch.cartesian_prod(torch.arange(8), torch.arange(8))].transpose(0, 1)
-    wide, bound = x.expand(64, -1, -1), ELBO(closed_form_kl=False)  # a datum for each pair of paths
+    wide, bound = x.expand(64, -1, -1), ELBO(closed_form_kl=False)  # an example for each pair of paths
     q, p, rows = model.posterior(wide), model.prior(mask_of(*[3] * 64)), drawn.flatten(0, 1)
     draw = Draw(
         drawn,
@@ -295,7 +295,7 @@ def test_bounds_of_an_amortized_posterior_lie_below_the_evidence_in_their_order(
 # Learning
 
 
-def maximised(model: HiddenMarkov, x: Tensor) -> float:
+def maximized(model: HiddenMarkov, x: Tensor) -> float:
     """The largest evidence a step, by the exact gradient and Newton-like steps from where the model is."""
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
@@ -329,7 +329,7 @@ def test_learning_reaches_the_largest_evidence(amortized: bool):
     )
     for part in ("prior", "likelihood"):
         getattr(best, part).load_state_dict(getattr(learned, part).state_dict())
-    before, largest = learned.log_px(x).mean().item() / length, maximised(best, x)
+    before, largest = learned.log_px(x).mean().item() / length, maximized(best, x)
     assert largest >= truth.log_px(x).mean().item() / length
     objective = Objective(learned, IWAE(), gradient=VIMCO(), num_samples=8 if amortized else 2)
     fit(objective, x, epochs=100, batch_size=200, learning_rate=0.05, decay="cosine")

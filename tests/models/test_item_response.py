@@ -119,7 +119,7 @@ def test_the_vae_is_the_model_in_value_and_gradient(answers: Tensor):
     assert ((estimate.log_px - truth).abs() < 5 * estimate.standard_error).all()
 
 
-def test_estimates_are_those_of_marginal_maximum_likelihood_unless_the_elbo_is_maximised(answers: Tensor):
+def test_estimates_are_those_of_marginal_maximum_likelihood_unless_the_elbo_is_maximized(answers: Tensor):
     best = maximum(lambda params: log_px(params, answers), 2 * J)
     hessian = torch.autograd.functional.hessian(lambda params: -log_px(params, answers).sum(), best)
     errors = torch.linalg.inv(torch.as_tensor(hessian)).diagonal().sqrt()
@@ -132,5 +132,5 @@ def test_estimates_are_those_of_marginal_maximum_likelihood_unless_the_elbo_is_m
     assert distance(biased, best) > 0.25
     by_elbo = estimated(answers, "amortized", subo.ELBO())
     assert distance(by_elbo, biased) < 0.15 < 0.2 < distance(by_elbo, best)
-    for posterior in ("amortized", "per datum"):
+    for posterior in ("amortized", "per example"):
         assert distance(estimated(answers, posterior, subo.IWAE()), best) < 0.2

@@ -154,7 +154,7 @@ def test_the_joint_density_is_that_of_one_gaussian_in_value_and_gradient():
     model, _ = linear_ladder()
     joint = joint_of(model)
     values = torch.randn(4, 3, sum(DIMS) + DATA)
-    values[..., sum(DIMS) :] = values[:1, :, sum(DIMS) :]  # one x for the K latents of a datum
+    values[..., sum(DIMS) :] = values[:1, :, sum(DIMS) :]  # one x for the K latents of an example
     rows, truth_rows = values.clone().requires_grad_(), values.clone().requires_grad_()
     z3, z2, z1, x = rows.split([*DIMS, DATA], dim=-1)
     found, truth = model.log_joint(x[0], {"z3": z3, "z2": z2, "z1": z1}), joint.log_prob(truth_rows)
@@ -262,7 +262,7 @@ NODES, WEIGHTS = (torch.tensor(values) for values in hermegauss(40))
 
 
 def weights_at_nodes(model: Ladder, x: Tensor, merge: str = "correction") -> tuple[Tensor, Tensor]:
-    """Log-weights of one datum at all pairs of standard-normal nodes, and the nodes' probabilities: by hand."""
+    """Log-weights of one example at all pairs of standard-normal nodes, and the nodes' probabilities: by hand."""
     square, log_weight, blocks = (len(NODES), len(NODES)), torch.zeros(()), model.blocks
     h, x = model.start.expand(*square, 2), x.expand(*square, 3)
     for module, noise in zip(blocks, (NODES[:, None], NODES[None, :]), strict=True):
@@ -287,7 +287,7 @@ def weights_at_nodes(model: Ladder, x: Tensor, merge: str = "correction") -> tup
 
 
 def exact_bound(model: Ladder, x: Tensor, bound: Any, merge: str = "correction") -> Tensor:
-    """The mean of the bound over one datum's samples: one sample of the ELBO, two of IWAE."""
+    """The mean of the bound over one example's samples: one sample of the ELBO, two of IWAE."""
     log_weight, probability = weights_at_nodes(model, x, merge)
     if isinstance(bound, ELBO):
         return probability @ log_weight
@@ -296,7 +296,7 @@ def exact_bound(model: Ladder, x: Tensor, bound: Any, merge: str = "correction")
 
 
 BITS = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
-ESTIMATORS: dict[str, tuple[Any, Any, int, int]] = {  # estimator, bound, samples a datum, copies of it
+ESTIMATORS: dict[str, tuple[Any, Any, int, int]] = {  # estimator, bound, samples per example, copies of it
     "pathwise": (Pathwise(), ELBO(), 2, 500),
     "pathwise, by samples": (Pathwise(), ELBO(closed_form_kl=False), 2, 500),
     "pathwise, iwae": (Pathwise(), IWAE(), 2, 1000),
@@ -318,7 +318,7 @@ def test_every_estimator_has_the_gradient_of_the_exact_bound(label: str, merge: 
     truth = torch.cat([g.flatten() for g in torch.autograd.grad(exact, parameters)])
     objective = Objective(model, bound, gradient=gradient, num_samples=num_samples)
     rounds, values = [], []
-    for _ in range(30):  # each the mean over independent copies of one datum
+    for _ in range(30):  # each the mean over independent copies of one example
         loss = objective(BITS.expand(copies, -1))
         values.append(loss.bound.mean().detach())
         rounds.append(torch.cat([-g.flatten() for g in torch.autograd.grad(loss.loss, parameters)]))
@@ -410,7 +410,7 @@ def test_the_precision_weighted_posterior_is_the_product_of_two_gaussians():
     q = PrecisionWeighted(Constant(own))(torch.zeros(4, 1), torch.zeros(4, 1), p)
     z = torch.randn(50, 4, 2)
     excess = q.log_prob(z) - p.log_prob(z) - own.log_prob(z)
-    assert_close(excess, excess[:1].expand_as(excess))  # the same function of z, up to its normaliser
+    assert_close(excess, excess[:1].expand_as(excess))  # the same function of z, up to its normalizer
     assert_close(q.variance.reciprocal(), p.variance.reciprocal() + own.variance.reciprocal())
 
 
@@ -506,7 +506,7 @@ def test_the_context_reaches_the_pass_up_and_the_likelihood_with_its_datum():
     x = torch.randn(3, 1)
     model.bottom_up.forward = lambda x, label: [x.expand(-1, 3) + label[:, None]] * 2  # pyright: ignore
     draw: Any = model.draw(x, {"label": label}, num_samples=4)
-    for b in range(3):  # the same densities, datum by datum
+    for b in range(3):  # the same densities, example by example
         z = {name: leaf[:, b : b + 1] for name, leaf in draw.z.items()}
         own = {"label": label[b : b + 1]}
         q: Any = model.draw(x[b : b + 1], own).q

@@ -98,9 +98,9 @@ def test_its_samples_have_the_moments_of_that_gaussian_and_are_differentiable_al
     q, dense = model.chain(inputs), model.dense(inputs)
     assert (q.batch_shape, q.event_shape, q.has_rsample) == (Size([2]), Size([3, 2]), True)
     z = q.rsample(Size([20_000]))
-    centred = (z.flatten(2) - dense.loc).detach()
-    assert_within(centred, 0.0)
-    assert_within(torch.einsum("kbi,kbj->kbij", centred, centred), dense.covariance_matrix.detach())
+    centered = (z.flatten(2) - dense.loc).detach()
+    assert_within(centered, 0.0)
+    assert_within(torch.einsum("kbi,kbj->kbij", centered, centered), dense.covariance_matrix.detach())
     (slope,) = torch.autograd.grad(z[:, :, 2].sum(), model.loc)  # of z_3, by way of z_1 and z_2
     assert_close(slope, 2 * 20_000 * (model.weight @ model.weight).detach().sum(0))
     assert not q.sample(Size([2])).requires_grad
@@ -432,7 +432,7 @@ def hermite(count: int) -> tuple[Any, Any]:
     return points, weights / weights.sum()
 
 
-def test_the_doubly_reparametrised_gradient_of_iwae_has_the_mean_of_the_pathwise_one():
+def test_the_doubly_reparametrized_gradient_of_iwae_has_the_mean_of_the_pathwise_one():
     model, x = continuous(), torch.tensor([0.4, -1.0, 0.7]).reshape(1, 3, 1).expand(100, 3, 1)
     parameters = list(model.parameters())
     differences = []
@@ -475,7 +475,7 @@ def test_the_mean_gradient_over_all_pairs_of_paths_is_that_of_the_bound(make: An
     model, x = discrete()
     z = paths(3, 2)
     pairs = torch.cartesian_prod(torch.arange(8), torch.arange(8))
-    drawn = z[pairs].transpose(0, 1)  # (2, 64, 3): a datum for each pair of samples
+    drawn = z[pairs].transpose(0, 1)  # (2, 64, 3): an example for each pair of samples
     wide = x.expand(64, -1, -1)
     q, p = model.posterior(wide), model.prior()
     rows = drawn.flatten(0, 1)

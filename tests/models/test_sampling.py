@@ -38,7 +38,7 @@ def test_data_are_drawn_some_at_a_time(elements: int, steps: int, at_a_time: int
 def test_more_samples_than_memory_holds_are_refused_before_one_is_drawn(
     fitted: Path, tmp_path: Path, bytes_free: int, fits: bool, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ):
-    """What is drawn of dequantised data, the same floored, and as bytes: 9 bytes a number."""
+    """What is drawn of dequantized data, the same floored, and as bytes: 9 bytes a number."""
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: bytes_free)
     out = tmp_path / "s.npy"
     if fits:

@@ -104,8 +104,8 @@ def test_the_posterior_is_a_chain_with_the_density_of_the_conditional_gaussian()
     assert_close(q.log_prob(z), exact.log_prob(z.flatten(2)))
     drawn = q.rsample(Size([20_000])).detach().flatten(2)
     assert_within(drawn, exact.loc.detach())
-    centred = drawn - exact.loc.detach()
-    assert_within(torch.einsum("kbi,kbj->kbij", centred, centred), exact.covariance_matrix.detach())
+    centered = drawn - exact.loc.detach()
+    assert_within(torch.einsum("kbi,kbj->kbij", centered, centered), exact.covariance_matrix.detach())
 
 
 def test_with_the_exact_posterior_every_weight_and_its_gradient_are_the_evidences():
@@ -283,7 +283,7 @@ def test_wrong_shapes_are_refused():
     model = LinearGaussianStateSpace(3, 2)
     with pytest.raises(InputError, match=r"expected sequences \(B, T, 3\).*got \(4, 5, 2\)"):
         model.log_px(torch.zeros(4, 5, 2))
-    with pytest.raises(InputError, match="mask' has 3 rows for 4 data"):
+    with pytest.raises(InputError, match="mask' has 3 rows for 4 examples"):
         model.checked(torch.zeros(4, 5, 3), mask_of(5, 2, 1))
     with pytest.raises(InputError, match="sequence 2 of 4 is empty"):
         model.filter(torch.zeros(4, 5, 3), mask_of(5, 0, 1, 3))

@@ -1,4 +1,4 @@
-"""A flow a datum: its maps against automatic differentiation, quadrature and its base."""
+"""A flow per example: its maps against automatic differentiation, quadrature and its base."""
 
 import math
 from typing import Any
@@ -60,7 +60,7 @@ def test_samples_come_with_the_density_that_log_prob_gives_them():
     assert z.shape == (7, 2, 3, 4)
     assert log_q.shape == (7, 2, 3)
     torch.testing.assert_close(q.log_prob(z), log_q)
-    torch.testing.assert_close(q.log_prob(z[0, 0])[1], log_q[0, 0, 1])  # each datum by its own maps
+    torch.testing.assert_close(q.log_prob(z[0, 0])[1], log_q[0, 0, 1])  # each example by its own maps
     torch.testing.assert_close(q.log_prob(z[:, :, :1]), q.log_prob(z[:, :, :1].expand(7, 2, 3, 4)))
 
 

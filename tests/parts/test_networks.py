@@ -21,7 +21,7 @@ def test_upscale_repeats_pixels_and_convolves(height, width):
 
 
 def test_an_untrained_decoder_draws_no_checkerboard():
-    """Away from the borders a constant input gives a constant image: no place differs from its neighbours."""
+    """Away from the borders a constant input gives a constant image: no place differs from its neighbors."""
     torch.manual_seed(0)
     convolutions = list(conv_decoder(3, (2, 64, 64), hidden=8))[4:]
     assert any(isinstance(module, Upscale) for module in convolutions)

@@ -32,7 +32,7 @@ def test_a_local_posterior_finds_its_rows_by_index():
 @pytest.mark.parametrize("index, named", [([3, 10], 10), ([-1, 3], -1), ([12, -2], 12)])
 def test_data_never_seen_have_no_local_posterior(index, named):
     q = Local(Gaussian((d,)), 10)
-    with pytest.raises(InputError, match=rf"the 10 data.* index {named} .*subo\.infer"):
+    with pytest.raises(InputError, match=rf"the 10 examples.* index {named} .*subo\.infer"):
         q(torch.zeros(2, D), torch.tensor(index))
 
 

@@ -305,7 +305,7 @@ def test_noise_is_not_called_agreement():
         told[name] = " ".join(sentences(Findings(measured, None, Depth(), "annealed")))
     assert "Annealing agrees" in told["precise"]
     assert "closed within its error" in told["precise"]
-    assert "cannot be told from 4 data" in told["noisy"]
+    assert "cannot be told from 4 examples" in told["noisy"]
     assert "too uncertain" in told["noisy"]
 
 
@@ -319,7 +319,7 @@ def test_chains_that_do_not_count_are_told():
     }
     findings = Findings(measured, None, Depth(), "annealed")
     assert line(numbers(findings, num_elements=None), "effective chains, median").value == 3.5
-    assert "on 2 of 4 data fewer than four of the 16 chains count" in " ".join(sentences(findings))
+    assert "on 2 of 4 examples fewer than four of the 16 chains count" in " ".join(sentences(findings))
 
 
 def test_few_samples_are_said_to_be_too_few_for_a_tail():
@@ -328,5 +328,5 @@ def test_few_samples_are_said_to_be_too_few_for_a_tail():
     importance = {"log_px": values, "rate": values.exp(), "pareto_k": torch.tensor([0.55, 0.45]).double()}
     measured = {"importance": Measured(rows, importance, complete=True)}
     few, many = (" ".join(sentences(Findings(measured, None, Depth(num_samples=K), "annealed"))) for K in (100, 1000))
-    assert "1 of 2 data have Pareto k-hat above 0.5, for which 100 samples are too few" in few
+    assert "1 of 2 examples have Pareto k-hat above 0.5, for which 100 samples are too few" in few
     assert "k-hat" not in many

@@ -260,7 +260,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypat
     with bytes_saved(weights) as total:
         objective(torch.zeros(20, 8))
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 0.5 * total[0])
-    with assert_refused("a step of training, with 1,000 samples of each of 20 data", "`batch_size`"):
+    with assert_refused("a step of training, with 1,000 samples of each of 20 examples", "`batch_size`"):
         check_step(objective, Split(torch.zeros(20, 8)), 100)
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 2 * total[0])
     check_step(objective, Split(torch.zeros(20, 8)), 100)
@@ -320,7 +320,7 @@ def test_what_is_no_data_is_refused(what: str, data: Any, facts: str):
 
 
 @unchecked_shapes()
-def test_what_makes_no_bound_and_no_optimiser_is_refused():
+def test_what_makes_no_bound_and_no_optimizer_is_refused():
     untyped: Any = subo
     for make, fact in (
         (lambda: untyped.ELBO(beta=math.nan), "beta must be a number, at least 0, not nan"),
@@ -412,8 +412,8 @@ def test_a_name_that_is_no_parameter_is_told_the_nearest():
     untyped: Any = subo
     with pytest.raises(TypeError, match="fit has no parameter epoch: did you mean epochs?"):
         untyped.fit(subo.Objective(PCA), ROWS, epoch=1)
-    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
-        untyped.Gaussian((2,), colour=1)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'color'"):
+        untyped.Gaussian((2,), color=1)
 
 
 @unchecked_shapes()

@@ -109,7 +109,7 @@ def read(out: Path) -> tuple[dict, list[dict]]:
 @pytest.mark.skipif(sys.platform == "win32", reason="the gloo launcher needs POSIX processes")
 @pytest.mark.parametrize("updates", ["joint", "aggressive"])
 def test_two_processes_take_the_steps_and_report_the_means_of_one(runs: Runs, updates: str):
-    """Batches of 54 (or 9) of 163 data, shared unevenly in the last batch of one, whose second share is empty."""
+    """Batches of 54 (or 9) of 163 examples, shared unevenly in the last batch of one, whose second share is empty."""
     (one, one_metrics), (two, two_metrics) = (read(runs[processes] / updates) for processes in (1, 2))
     rtol, atol = (1e-9, 1e-12) if updates == "joint" else (1e-6, 1e-7)  # after more steps
     for name, tensor in one.items():

@@ -135,7 +135,7 @@ def test_training_data_alone_keeps_the_last_weights():
         ({"resume": True}, "none was given"),
         ({"batch_size": 0}, "batch"),
         ({"kl_warmup_epochs": -1.0}, "must be at least 0"),
-        ({"optimizer": "Adem"}, "no optimiser"),
+        ({"optimizer": "Adem"}, "no optimizer"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, message: str):
@@ -151,7 +151,7 @@ def test_patience_without_validation_is_refused():
 @pytest.mark.parametrize(
     "x, message",
     [
-        (torch.full((9, 5), 0.5), "row 1 holds 0.5.*grey values.*binarise.*continuous-bernoulli"),
+        (torch.full((9, 5), 0.5), "row 1 holds 0.5.*grey values.*binarize.*continuous-bernoulli"),
         (torch.full((9, 5), 3.0), "row 1 holds 3.*poisson for counts"),
         (torch.zeros(9, 4), r"shape \(5,\), and these have the shape \(4,\).*fitted to 5 features, and 4 came"),
     ],
@@ -300,7 +300,7 @@ def test_nonfinite_validation_is_an_error_with_its_step_and_term():
     data = binary()
     wild = Split(torch.full((5, 5), 1e25))
     gaussian = Objective(VAE(StandardNormal(2), Conditional(Gaussian((5,)), mlp(2, 10)), Fixed()))
-    with pytest.raises(DivergedError, match=r"step 2, held-out data: the distortion .* for 5 of 5 data"):
+    with pytest.raises(DivergedError, match=r"step 2, held-out data: the distortion .* for 5 of 5 examples"):
         fit(gaussian, Data("wild", data.train, wild, wild, kind="real"), epochs=2)
 
 

@@ -54,7 +54,7 @@ def test_batches_come_as_tensors_pairs_or_batches():
         next(train(small_objective(), [(x, x)]))
 
 
-def test_a_step_is_one_step_of_the_optimiser_along_the_gradient():
+def test_a_step_is_one_step_of_the_optimizer_along_the_gradient():
     torch.manual_seed(0)
     objective, x = small_objective(), bits(4)
     before = [p.clone() for p in objective.parameters()]
@@ -126,15 +126,15 @@ def test_clipping_shortens_the_gradient_and_reports_its_norm():
 
 
 @pytest.mark.parametrize("name", ["Adam", "adamw", "SGD", "RMSprop", "NAdam", "Adagrad"])
-def test_any_torch_optimiser_by_name(name: str):
+def test_any_torch_optimizer_by_name(name: str):
     objective = small_objective()
     start = [p.clone() for p in objective.parameters()]
     list(train(objective, [bits(4)], steps=2, optimizer=make_optimizer(objective, name)))
     assert any(not torch.equal(a, b) for a, b in zip(start, objective.parameters(), strict=True))
 
 
-def test_unknown_optimisers_and_rates_are_refused():
-    with pytest.raises(InputError, match="no optimiser 'Adem'.*AdamW"):
+def test_unknown_optimizers_and_rates_are_refused():
+    with pytest.raises(InputError, match="no optimizer 'Adem'.*AdamW"):
         make_optimizer(nn.Linear(2, 2), "Adem")
     with pytest.raises(InputError, match="learning rate must be positive"):
         make_optimizer(nn.Linear(2, 2), learning_rate=0.0)
@@ -156,7 +156,7 @@ def test_a_nonfinite_loss_names_step_term_and_mend_and_changes_nothing():
     model = VAE(StandardNormal(2), Broken(), Conditional(Gaussian((2,)), mlp(5, 4)))
     objective = Objective(model)
     before = [p.clone() for p in objective.parameters()]
-    with pytest.raises(DivergedError, match=r"step 1: the distortion.* is nan for 4 of 4 data.*learning-rate"):
+    with pytest.raises(DivergedError, match=r"step 1: the distortion.* is nan for 4 of 4 examples.*learning-rate"):
         list(train(objective, [bits(4)]))
     assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
 

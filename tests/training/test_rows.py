@@ -1,4 +1,4 @@
-"""Parameters with a row for each datum: their optimiser, clipping, going on after a crash."""
+"""Parameters with a row for each example: their optimizer, clipping, going on after a crash."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def make_app(recipe: str = "vae") -> App:
     app = App(
         name="subo",
         help="Fit, measure and explore deep latent-variable models by variational inference. All numbers are in nats "
-        "per datum. Start with: subo fit digits --latent-dim 2",
+        "per example. Start with: subo fit digits --latent-dim 2",
         version=version("subo"),
         help_format="plaintext",
         help_epilogue="--debug, anywhere, shows the traceback of an error.",

@@ -38,7 +38,7 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
     )
 
     meaning = describe_log_px(config)
-    print(f"{comparison.split}, {comparison.num_data} data, nats per datum, +- standard errors; ELBO at beta 1")
+    print(f"{comparison.split}, {comparison.num_data} examples, nats per example, +- standard errors; ELBO at beta 1")
     print(f"log p(x), a {meaning}, by importance sampling from q(z|x):")
     print(f"{comparison.num_samples} samples, of the same seed for every run\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
@@ -58,7 +58,7 @@ def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local:
     if comparison.over_seeds:
         _print_over_seeds(comparison)
     first = comparison.rows[0].name
-    print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} data:")
+    print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} examples:")
     for row in comparison.rows[1:]:
         for name, difference in (("log p(x)", row.log_px_difference), ("ELBO", row.elbo_difference)):
             if difference is not None:
@@ -69,7 +69,7 @@ def _print_over_seeds(comparison: "Comparison") -> None:
     """A row for each setting, then in words how the others differ from the first."""
     seeds = {row.name: str(row.training_seed) for row in comparison.rows}
     print("\nMeans over training seeds, by runs that differ in nothing else; +- standard error between seeds, and over")
-    print(f"the {comparison.num_data} data:\n")
+    print(f"the {comparison.num_data} examples:\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("as", overflow="fold", min_width=8)
     table.add_column("training seeds", overflow="fold")
@@ -160,8 +160,8 @@ def compare(
 ) -> None:
     """Measures runs on the same held-out data: a row for each, and differences from the first with their errors.
 
-    Differences are paired, datum by datum, which makes their standard errors smaller than those of the rows. Runs whose
-    data, split or binarisation differ are refused, and so is a density beside a probability.
+    Differences are paired, example by example, which makes their standard errors smaller than those of the rows. Runs
+    whose data, split or binarization differ are refused, and so is a density beside a probability.
 
     Args:
         runs: Two or more run folders; the others are compared with the first.

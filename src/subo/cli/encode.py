@@ -38,7 +38,7 @@ def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "al
     usage = latent_usage(model, split)
     if ending == ".png":
         if len(split) < 2:
-            raise InputError("a map needs at least two data; write one datum's representation to .npy or .csv")
+            raise InputError("a map needs at least two data; write one example's representation to .npy or .csv")
         figures.save(draw_latent_plane(model, usage, split), out)
     else:
         save_array(out, usage.means.numpy(), names=usage.names, of=of_rows(split))

@@ -47,7 +47,7 @@ def evaluate(
 
     With --full also: annealed importance sampling and a two-sided bracket; how much of the gap between log p(x) and
     ELBO is the family's fault and how much the encoder's; what the latents carry; calibration. It writes
-    evaluation.json, a line per datum to evaluation.csv, and figures. When it is stopped, the same command goes on.
+    evaluation.json, a line per example to evaluation.csv, and figures. When it is stopped, the same command goes on.
 
     Args:
         run: Run folder.
@@ -60,7 +60,7 @@ def evaluate(
         minutes: With --full: how long at the most; what has begun is finished.
         intensive_data: With --full: how many data for what is costly (annealing, gaps, bracket).
         temperatures: With --full: of annealing.
-        chains: With --full: of annealing, for each datum.
+        chains: With --full: of annealing, for each example.
     """
     from subo.experiments import experiment as experiments
 
@@ -109,7 +109,7 @@ def _evaluate_fully(
             "prints and writes what is known.",
             signal=getattr(stopped, "signal", signal.SIGINT),
         ) from None
-    title = f"{experiment.run.path}, {split} data; values are means over data, +- standard errors"
+    title = f"{experiment.run.path}, {split} examples; values are means over data, +- standard errors"
     meaning = describe_log_px(experiment.config)
     print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)
     print()

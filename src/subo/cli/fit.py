@@ -140,7 +140,7 @@ _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
 
 
-_NOISE = "; dequantised: y + u, with u drawn afresh at every visit in training"
+_NOISE = "; dequantized: y + u, with u drawn afresh at every visit in training"
 
 
 _VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
@@ -177,10 +177,10 @@ def announce(start: "Start") -> None:
     if objective.gradient.biased:
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
     elif gradient != "Pathwise":
-        say(f"gradient {gradient}, {objective.num_samples} samples of z a datum")
+        say(f"gradient {gradient}, {objective.num_samples} samples of z per example")
     if start.noisy:
         say(
-            "integers are dequantised, so that log p(x) is a bound on the log-probability of their levels; "
+            "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels; "
             f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data['levels']}"
         )
     if start.constant and kind_of_log_px(config) != "probability":

@@ -95,7 +95,7 @@ def gradients(
         )
     print(
         f"{records[0].bound}, {len(x)} of the training data, {draws} gradients of each estimator and K; in nats per "
-        "datum\n"
+        "example\n"
     )
     _print_tables(records)
     _print_skipped(refused, counts)

@@ -25,7 +25,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
     # here, since it takes a second that importing this should not
     from subo.experiments.units import bits_of_a_guess, describe_log_px, is_conditional, kind_of_log_px
 
-    print(f"{result['split']}, {result['num_data']} data, nats per datum:")
+    print(f"{result['split']}, {result['num_data']} examples, nats per example:")
     print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
     print(f"  ELBO        {_mean(result, 'elbo')}   = -(rate + distortion)")
     print(f"  rate        {_number(result['rate']):10.3f}")
@@ -65,7 +65,7 @@ def _on_time(result: Mapping[str, Any], reduced: Mapping[str, Any]) -> str:
     """What an evaluation left out, and why."""
     left = f"{result['num_samples']} samples instead of {reduced['num_samples']:,}"
     if result["num_data"] < reduced["num_data"]:
-        left += f", of {result['num_data']:,} of {reduced['num_data']:,} data, taken at random"
+        left += f", of {result['num_data']:,} of {reduced['num_data']:,} examples, taken at random"
     return f"{left}, since all of it would have taken longer than {reduced['seconds']:.0f} s."
 
 
@@ -89,7 +89,7 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
     ):  # a state has no unit
         yield (
             f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
-            "posterior is nearly the prior, and the model says nearly the same of every datum. "
+            "posterior is nearly the prior, and the model says nearly the same of every example. "
             f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
         )
     elif not result.get("per_step") and result["rate"] < _LITTLE * result["active_units"]:
@@ -107,10 +107,10 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
     if result.get("high_pareto_k"):  # which older runs do not say
         highest = result.get("highest_pareto_k", 0.7)  # of older runs, whatever the number of samples
         yield (
-            f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} data have Pareto k-hat "
-            f"above {highest:.2g}: for these {result['num_samples']} samples are too few, and log p(x) is too low more "
-            "often than too high, by more than its error. How far it is off is told, by annealing where latents are "
-            f"continuous, by: subo evaluate {run} --full"
+            f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} examples have Pareto "
+            f"k-hat above {highest:.2g}: for these {result['num_samples']} samples are too few, and log p(x) is too low "
+            "more often than too high, by more than its error. How far it is off is told, by annealing where latents "
+            f"are continuous, by: subo evaluate {run} --full"
         )
     if result["at_floor"]:
         yield (

@@ -29,7 +29,7 @@ def reconstruct(
         run: Run folder.
         data: Data of the same shape.
         out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
-            dequantised: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
+            dequantized: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
         part: Which part.
     """
     import torch

@@ -34,17 +34,17 @@ def sample(
 ) -> None:
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
 
-    A model that is told the class of each datum (fit --condition labels) draws as many of every class, one class after
-    the other.
+    A model that is told the class of each example (fit --condition labels) draws as many of every class, one class
+    after the other.
 
     Args:
         run: Run folder.
-        out: Where to: .npy, .csv, or .png. A model of dequantised data gives whole levels, its draws floored.
+        out: Where to: .npy, .csv, or .png. A model of dequantized data gives whole levels, its draws floored.
         num: How many in all; 64 by default, of a model that is told the class 8 of every class.
         label: Of this class alone, by its name.
         steps: Length of sequences, which go to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
-            these were dequantised: E[x|z] - 1/2.
+            these were dequantized: E[x|z] - 1/2.
         seed: Of the draws.
     """
     from subo import figures

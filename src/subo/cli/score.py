@@ -21,7 +21,7 @@ def score(
     data_dir: DataDir = None,
     seed: int = 0,
 ) -> None:
-    """Estimates log p(x) of each datum, the anomaly score: the lower, the stranger.
+    """Estimates log p(x) of each example, the anomaly score: the lower, the stranger.
 
     The samples that a row gets depend on the file that it is in: in another file its estimate differs, within its
     standard error. Of dequantized data it is that of one draw of the noise, the same at every call. Rows to which the
@@ -33,7 +33,7 @@ def score(
         out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
             sequences their steps and log_px per step; first the row of the file that each is of, the first below a
             header being row 1, and its name (of a folder's files) and label where it has them; .npy of log_px.
-        num_samples: Samples of the posterior for each datum.
+        num_samples: Samples of the posterior for each example.
         part: Which part.
         seed: Of the samples.
     """

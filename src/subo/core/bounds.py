@@ -1,4 +1,4 @@
-"""Bounds on log p(x), in nats, to be maximised: from a draw's ``(K, B)`` log-weights to one number a datum.
+"""Bounds on log p(x), in nats, to be maximized: from a draw's ``(K, B)`` log-weights to one number per example.
 
 A bound is any callable ``Draw -> (B,)``. Those here are frozen records of their settings. The reduction over the K
 samples belongs to the bound; that over the data does not.
@@ -38,9 +38,9 @@ class ELBO:
 
     Args:
         beta: Weight of the KL (Higgins et al., 2017, equation 4).
-        free_bits: Nats per datum and stochastic layer below which a KL is not pushed down any further,
-            ``max(free_bits, KL)`` (Kingma et al., 2016, equation 15, here datum by datum, so that it does not depend
-            on the batch). Where the KL is estimated from samples, it is the estimate that is compared.
+        free_bits: Nats per example and stochastic layer below which a KL is not pushed down any further,
+            ``max(free_bits, KL)`` (Kingma et al., 2016, equation 15, here example by example, so that it does not
+            depend on the batch). Where the KL is estimated from samples, it is the estimate that is compared.
         closed_form_kl: Whether the KL is computed in closed form where torch knows one; it is estimated from the
             samples elsewhere.
 

@@ -63,7 +63,7 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
 
 
 def check_rows(context: Context | None, num_data: int) -> None:
-    """Refuses a context that has not one row a datum: a longer one would be cut, a single row broadcast.
+    """Refuses a context that has not one row per example: a longer one would be cut, a single row broadcast.
 
     Args:
         context: Tensors by name.
@@ -79,13 +79,13 @@ def check_rows(context: Context | None, num_data: int) -> None:
         if tensor.ndim == 0 or len(tensor) != num_data:
             came = "is a lone number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
             raise InputError(
-                f"the context '{name}' {came} for {num_data} data: one row each is needed, in the data's order. "
+                f"the context '{name}' {came} for {num_data} examples: one row each is needed, in the data's order. "
                 "Usually it is that of other data, or of a part of them."
             )
 
 
 def repeat(context: Context | None, times: int) -> dict[str, Tensor]:
-    """The context of ``times * B`` rows, sample-major: row ``k * B + b`` is that of datum b.
+    """The context of ``times * B`` rows, sample-major: row ``k * B + b`` is that of example b.
 
     Args:
         context: Tensors of shape ``(B, ...)``.

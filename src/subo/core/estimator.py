@@ -1,7 +1,7 @@
 """What a gradient estimator is.
 
-An estimator gives a *surrogate*, one number a datum, of which only the gradient is used; the objective joins it with
-the bound's value. So the number that is logged is the bound, whatever the estimator.
+An estimator gives a *surrogate*, one number per example, of which only the gradient is used; the objective joins it
+with the bound's value. So the number that is logged is the bound, whatever the estimator.
 """
 
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ class GradientEstimator(nn.Module, ABC):
 
     @abstractmethod
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
-        """One number a datum whose gradient estimates the bound's; its value means nothing."""
+        """One number per example whose gradient estimates the bound's; its value means nothing."""
 
     @abstractmethod
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
@@ -60,13 +60,13 @@ def needs_samples(num_samples: int, what: str, instead: str) -> None:
     """Refuses a lone sample, which has no others to be compared with."""
     if num_samples < 2:
         raise InputError(
-            f"{what} compares the samples of a datum with each other, and num_samples is {num_samples}: "
+            f"{what} compares the samples of an example with each other, and num_samples is {num_samples}: "
             f"take at least 2, or {instead}."
         )
 
 
 class Pathwise(GradientEstimator):
-    r"""The reparametrised gradient (Kingma and Welling, 2014, section 2.4; Rezende et al., 2014).
+    r"""The reparametrized gradient (Kingma and Welling, 2014, section 2.4; Rezende et al., 2014).
 
     With ``z = g(noise; phi)``, the expectation is over noise that no parameter touches, so
     ``grad E[f(z)] = E[grad f(g(noise; phi))]``: the surrogate is the bound itself. Unbiased for the ELBO, IWAE, MIWAE

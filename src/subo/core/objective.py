@@ -1,4 +1,4 @@
-"""The objective: a model, the bound that it maximises, and how the bound's gradient is estimated."""
+"""The objective: a model, the bound that it maximizes, and how the bound's gradient is estimated."""
 
 from typing import Any, NamedTuple
 
@@ -18,14 +18,14 @@ __all__ = ["Loss", "Objective"]
 
 
 class Loss(NamedTuple):
-    """One training step's numbers, in nats per datum; all but `loss` are detached.
+    """One training step's numbers, in nats per example; all but `loss` are detached.
 
     A tuple, since precision and data-parallel wrappers look for tensors inside of what ``forward`` returns.
 
     Attributes:
-        loss: What is minimised; its value is minus the mean bound, its gradient the estimator's.
+        loss: What is minimized; its value is minus the mean bound, its gradient the estimator's.
         bound: The bound on log p(x); with ELBO, always at beta 1 and without free bits.
-        objective: What is maximised, at the KL's full weight: the bound, or what beta and free bits make of it.
+        objective: What is maximized, at the KL's full weight: the bound, or what beta and free bits make of it.
         rate: ``KL(q || p)`` of each stochastic layer.
         distortion: ``-E_q[log p(x|z)]``.
     """
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
         for name, values in terms.items():
             bad = ~values.isfinite()
             if bad.any():
-                return f"the {name} is {values[bad][0].item()} for {int(bad.sum())} of {len(values)} data"
+                return f"the {name} is {values[bad][0].item()} for {int(bad.sum())} of {len(values)} examples"
         return None
 
 
@@ -59,7 +59,7 @@ class Objective(nn.Module):
 
     Args:
         model: The latent-variable model; a module.
-        bound: What is maximised, ``Draw -> (B,)``.
+        bound: What is maximized, ``Draw -> (B,)``.
         gradient: How its gradient is estimated; :class:`~subo.Pathwise` by default.
         num_samples: K.
 
@@ -107,7 +107,7 @@ class Objective(nn.Module):
         if surrogate.shape != x.shape[:1]:
             raise InputError(
                 f"{type(self.gradient).__name__}'s surrogate has shape {tuple(surrogate.shape)}; expected one number a "
-                f"datum, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
+                f"example, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
             )
         with torch.no_grad():
             rates = [factor.rate() for factor in draw.factors]

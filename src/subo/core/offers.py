@@ -61,7 +61,7 @@ class Floored(Protocol):
 
 
 class Unflattens(Protocol):
-    """A distribution that K samples of one datum are weighed with, without a copy of x for each of them."""
+    """A distribution that K samples of one example are weighed with, without a copy of x for each of them."""
 
     def unflatten(self, sizes: tuple[int, ...]) -> Distribution:
         """The same distribution with its first batch dimension cut into `sizes`; a view."""

@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
         x: `(B, *event)`.
-        context: What is known of each datum: `index`, and `label` where there are labels, `(B,)` each; and what else
+        context: What is known of each example: `index`, and `label` where there are labels, `(B,)` each; and what else
             the split knows.
         weight: What the mean over this share counts: the mean over processes of `weight * mean(share)` is the
             mean over the whole batch. 1 for a single process.
@@ -90,7 +90,7 @@ def check_batch(batch: Batch) -> None:
 def num_batches(split: Split, batch_size: int) -> int:
     """Counts the batches of an epoch; the last, smaller one is kept."""
     if batch_size < 1:
-        raise InputError(f"a batch needs at least one datum; batch_size is {batch_size}")
+        raise InputError(f"a batch needs at least one example; batch_size is {batch_size}")
     return math.ceil(len(split) / batch_size)
 
 
@@ -108,7 +108,7 @@ def batches(
     """Gives the batches of one epoch, or one process's shares of them.
 
     The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
-    of processes, of which each takes every `world_size`-th datum: several see together what one would see.
+    of processes, of which each takes every `world_size`-th example: several see together what one would see.
     Shuffled sequences meet others of about their length, so that less of a batch is padding.
 
     Args:
@@ -122,7 +122,7 @@ def batches(
         first: The batch to begin with, for going on after an interruption; those before it cost nothing.
 
     Yields:
-        Batches. A process whose share of the last batch is empty gets that batch's first datum, weighing 0,
+        Batches. A process whose share of the last batch is empty gets that batch's first example, weighing 0,
         so that all processes take the same number of steps.
     """
     count = num_batches(split, batch_size)

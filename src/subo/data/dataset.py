@@ -64,7 +64,7 @@ class Data:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(getattr(self, name)):,} {name}" for name in ("train", "validation", "test"))
         bits = "" if self.binarize == "none" else f", binarize {self.binarize}"
-        noise = ", dequantised" * self.dequantize
+        noise = ", dequantized" * self.dequantize
         what = "sequences of steps of shape" if self.sequential else "of shape"
         return f"Data({self.name}: {sizes}, {what} {tuple(self.train.event_shape)}, {self.kind}{bits}{noise})"
 
@@ -91,7 +91,7 @@ class Data:
         return tuple(names[i] for i in constant_elements(x).nonzero()[:, 0].tolist())
 
     def num_constant(self) -> int:
-        """How many elements of a datum, such as pixels, have one value in all training data; of sequences, of a step.
+        """How many elements of an example, such as pixels, have one value in all training data; of sequences, a step.
 
         None of those whose noise or bits are drawn at every read, whatever they are drawn from.
         """
@@ -120,13 +120,13 @@ class Data:
         """Says in JSON's types what the data are and how they were made."""
         drawn = f"drawn once from Bernoulli(x) with seed {self.seed}"
         how = {
-            "none": "nothing was binarised",
+            "none": "nothing was binarized",
             "static": f"train, validation and test were each {drawn}",
             "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; validation and test were each {drawn}",
         }
         binarization, noise = how[self.binarize], "none was added"
         if self.dequantize:
-            binarization = "nothing was binarised"
+            binarization = "nothing was binarized"
             noise = (
                 f"the levels y = 0 .. {self.train.levels} are read as y + u, u uniform on [0, 1): in train drawn "
                 f"afresh at every read, in validation and test each drawn once with seed {self.seed}"
@@ -162,21 +162,21 @@ def split(
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     where: str = "the data",
 ) -> tuple[Split, Split, Split]:
-    """Splits data at random into train, validation and test, with at least one datum each.
+    """Splits data at random into train, validation and test, with at least one example each.
 
     Args:
         x: `(N, *event)`, as stored.
         labels: `(N,)`, or None.
         levels: The stored value that means 1.0.
         lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other.
-        context: What else is known of each datum, by name, `(N, ...)`.
+        context: What else is known of each example, by name, `(N, ...)`.
         seed: Which permutation.
         fractions: The shares of train, validation and test; they sum to 1. The last two are rounded down.
         where: What the data are called in a message.
 
     Raises:
         InputError: There are fewer than three rows, the fractions are no shares of a whole, or labels or context are
-            not one a datum.
+            not one per example.
     """
     whole = Split(x, levels=levels, labels=labels, lengths=lengths, context=context or {})
     return divided(whole, seed=seed, fractions=fractions, where=where)

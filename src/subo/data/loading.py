@@ -52,7 +52,7 @@ def load_data(
       labels, integers or names; no other name is special;
     - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
-    - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colours, all give
+    - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colors, all give
       `(3, H, W)`; they are turned upright as EXIF says, alpha is dropped, and a moving image gives its first
       frame. If images lie in subfolders, however deep, the path of its folder is the class of each.
 

@@ -45,7 +45,7 @@ def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tup
     - `digits`: 1,797 images of 1 x 8 x 8 with 17 grey levels, part of scikit-learn; split 80/10/10 by `seed`.
     - `mnist`, `fashion-mnist`: 1 x 28 x 28 pixels. The test set is the published one, of 10,000 images;
       validation is the last 10,000 of the 60,000 published training images, and train the 50,000 before.
-    - `binarized-mnist`: MNIST in the fixed binarisation of Larochelle and Murray (2011), 50,000 / 10,000 /
+    - `binarized-mnist`: MNIST in the fixed binarization of Larochelle and Murray (2011), 50,000 / 10,000 /
       10,000 images, without labels.
     - `jsb-chorales`: 382 chorales as piano rolls, `(T, 88)` bits each, a row an eighth note; 229 / 76 / 77 as
       published by Boulanger-Lewandowski et al. (2012). The file is that of the sequence models of Bai et al. (2018).
@@ -145,7 +145,7 @@ def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
     if not isinstance(arrays, Mapping) or any(found.get(part) != shape for part, shape in expected.items()):
         raise InputError(
             f"{folder / _BITS_FILE}: expected arrays of the shapes {expected}, found {found}; usually the "
-            "file is another binarisation: its bits must be packed along axis 1, by numpy.packbits(x, axis=1)"
+            "file is another binarization: its bits must be packed along axis 1, by numpy.packbits(x, axis=1)"
         )
     bits = (np.unpackbits(arrays[part].astype(np.uint8), axis=1) for part in expected)
     train, validation, test = (Split(torch.from_numpy(b.reshape(-1, 1, 28, 28))) for b in bits)

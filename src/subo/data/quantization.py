@@ -31,7 +31,7 @@ def check_policies(binarize: str, *, dequantize: bool) -> None:
     """Refuses policies that are unknown or exclude each other.
 
     Raises:
-        InputError: There is no such binarisation, or data are to become bits and real numbers at once.
+        InputError: There is no such binarization, or data are to become bits and real numbers at once.
     """
     if binarize not in get_args(Binarize):
         raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}; got {binarize!r}")
@@ -46,7 +46,7 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
     """Turns grey values into bits, each 1 with probability x; so 0 and 1 are never flipped.
 
     Args:
-        data: What to binarise.
+        data: What to binarize.
         policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
             drawn afresh at every read, validation and test once, with the very draws of `static`.
         seed: The seed of the draws that are made once.
@@ -78,7 +78,7 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
     For any density p, ``E_u[log p(y + u)] <= log P(y)``, ``P(y) = \int p(y + u) du`` over the unit cube: what a model
     of the noisy data reports as log p(x) bounds the log-probability of the integers from below, in nats with the cells'
     volume, which is 1. Validation and test are drawn once: the mean over them estimates the bound without bias, and a
-    datum's own value is one draw's.
+    example's own value is one draw's.
 
     Theis, van den Oord and Bethge (2016), "A note on the evaluation of generative models", section 3.1; the noise is
     that of Uria, Murray and Larochelle (2013), "RNADE".
@@ -99,7 +99,7 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
     """
     check_policies(data.binarize, dequantize=True)
     if data.dequantize:
-        raise InputError(f"{data.name}: the data are dequantised already")
+        raise InputError(f"{data.name}: the data are dequantized already")
     _refuse_sequences(data)
     _check_levels(data)
     train, validation, test = (replace(s, dequantize=True) for s in (data.train, data.validation, data.test))
@@ -116,9 +116,9 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
 
 
 def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, where: str) -> Split:
-    """Binarises or dequantises rows that are no data set, with one draw, which is a row's own whatever the others are.
+    """Binarizes or dequantizes rows that are no data set, with one draw, which is a row's own whatever the others are.
 
-    A few rows of grey or 8-bit data may well be bits: these stay what they are, and are dequantised as integers.
+    A few rows of grey or 8-bit data may well be bits: these stay what they are, and are dequantized as integers.
 
     Raises:
         InputError: They can be neither.
@@ -126,7 +126,7 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
     if dequantize:
         if rows.x.is_floating_point():
             raise InputError(
-                f"{where}: the run was fitted to dequantised integers, and these are {kind_of(rows.x)} numbers: give "
+                f"{where}: the run was fitted to dequantized integers, and these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
         noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
@@ -153,12 +153,12 @@ def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:
 
 
 def _check_grey(kind: Kind, *, where: str) -> None:
-    """Refuses to binarise anything but grey values."""
+    """Refuses to binarize anything but grey values."""
     if kind == "binary":
         raise InputError(f"{where}: the data are binary already: use binarize none")
     if kind != "grey":
         raise InputError(
-            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarised, and these are {kind}: "
+            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarized, and these are {kind}: "
             "use binarize none, with a likelihood for such values"
         )
 
@@ -166,11 +166,11 @@ def _check_grey(kind: Kind, *, where: str) -> None:
 def _refuse_sequences(data: Data) -> None:
     """Sequences are numbers as they are."""
     if data.sequential:
-        raise InputError(f"{data.name}: sequences are neither binarised nor dequantised: leave both out")
+        raise InputError(f"{data.name}: sequences are neither binarized nor dequantized: leave both out")
 
 
 def _check_levels(data: Data) -> None:
-    """Refuses to dequantise anything but integers of up to 8 bits."""
+    """Refuses to dequantize anything but integers of up to 8 bits."""
     if data.kind == "binary":
         raise InputError(
             f"{data.name}: the data are bits, which have probabilities as they are: leave dequantize out, and use the "
@@ -180,6 +180,6 @@ def _check_levels(data: Data) -> None:
     if data.train.x.is_floating_point() or not 1 < levels <= MOST_LEVELS:
         found = f"{data.kind} values" if levels == 1 or data.train.x.is_floating_point() else f"integers up to {levels}"
         raise InputError(
-            f"{data.name}: only integers with levels, up to 8 bits, can be dequantised, such as images or an array of "
+            f"{data.name}: only integers with levels, up to 8 bits, can be dequantized, such as images or an array of "
             f"bytes (N, H, W), and these are {found}: leave dequantize out, with a likelihood for such values"
         )

@@ -178,7 +178,7 @@ def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray
 
 
 def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | None) -> tuple[Split, ...]:
-    """Makes one split of every array; they share the shape of a datum and the meaning of a value."""
+    """Makes one split of every array; they share the shape of an example and the meaning of a value."""
     where = {key: f"{path}, array {key}" if key else str(path) for key in arrays}
     ready = {key: _arranged(array, where[key], later=meaning is not None) for key, array in arrays.items()}
     bits = all(array.dtype == bool for array in arrays.values())
@@ -204,8 +204,8 @@ def _arranged(array: np.ndarray, where: str, *, later: bool) -> np.ndarray:
         raise InputError(f"{where}: expected numbers, got an array of {array.dtype}: convert it to float32 first")
     if array.ndim < 2:
         raise InputError(
-            f"{where}: expected shape (N, ...), a row per datum, got {array.shape}: for N data of one "
-            "feature reshape to (N, 1), for one datum of D features to (1, D)"
+            f"{where}: expected shape (N, ...), a row per example, got {array.shape}: for N data of one "
+            "feature reshape to (N, 1), for one example of D features to (1, D)"
         )
     if array.size == 0:
         raise InputError(f"{where} is empty: an array of shape {array.shape} holds no values")

@@ -44,15 +44,16 @@ class Split:
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
         labels: `(N,)` integers, or None.
         resample: Whether every read draws afresh: bits, with probability `x / levels` of a 1; or with `dequantize` u.
-        first: The name of the first datum: `index` in the context counts from it, so that no two splits of one data
-            set name a datum alike.
+        first: The name of the first example: `index` in the context counts from it, so that no two splits of one data
+            set name per example alike.
         dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold
             their u already. See :func:`subo.data.dequantized`.
-        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where a datum is a row of `x`.
-        names: What each datum is called, such as its file; None where it has no name.
+        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where an example is a row of
+            `x`.
+        names: What each example is called, such as its file; None where it has no name.
         class_names: What the labels 0, 1, ... stand for; None where labels are numbers and no more.
         rows: `(N,)`, which row of its source each example is, from 1; None: they are its rows in their order.
-        context: What else is known of each datum and not modelled, by name, ``(N, ...)``: a model's parts receive the
+        context: What else is known of each example and not modeled, by name, ``(N, ...)``: a model's parts receive the
             names that they declare. `index`, `label` and `mask` are the split's own.
     """
 
@@ -77,13 +78,13 @@ class Split:
                 "has the steps of all sequences, one after the other"
             )
         if self.names is not None and len(self.names) != len(self):
-            raise InputError(f"there are {len(self.names)} names for {len(self)} data")
+            raise InputError(f"there are {len(self.names)} names for {len(self)} examples")
         for name, tensor in self.context.items():
             if name in _OWN:
                 raise InputError(f"the context '{name}' is the split's own ({_OWN[name]}): call yours by another name")
             if not isinstance(tensor, Tensor):
                 raise InputError(
-                    f"the context '{name}' is a tensor with a row a datum, and {type(tensor).__name__} came: "
+                    f"the context '{name}' is a tensor with a row per example, and {type(tensor).__name__} came: "
                     "torch.as_tensor makes one of an array"
                 )
         check_rows(self.context if self.labels is None else {"label": self.labels, **self.context}, len(self))
@@ -91,7 +92,7 @@ class Split:
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")
         notes = [f"levels {self.levels}"] * (self.levels > 1) + ["labels"] * (self.labels is not None) + [*self.context]
-        notes += ["dequantised"] * self.dequantize
+        notes += ["dequantized"] * self.dequantize
         notes += [f"{'noise' if self.dequantize else 'bits'} drawn at every read"] * self.resample
         what = "of shape" if self.lengths is None else f"sequences of {self.num_steps:,} steps of shape"
         return f"Split({', '.join([f'{len(self):,} {what} {tuple(self.event_shape)}', stored, *notes])})"
@@ -101,7 +102,7 @@ class Split:
 
     @property
     def event_shape(self) -> torch.Size:
-        """The shape of one datum; of sequences that of one step."""
+        """The shape of one example; of sequences that of one step."""
         return self.x.shape[1:]
 
     @property
@@ -111,12 +112,12 @@ class Split:
 
     @property
     def num_elements(self) -> int:
-        """How many numbers the largest datum has."""
+        """How many numbers the largest example has."""
         return int(self.elements.max()) if len(self) else self.event_shape.numel()
 
     @property
     def elements(self) -> Integer[Tensor, " N"]:
-        """How many numbers each datum has."""
+        """How many numbers each example has."""
         steps = torch.ones(len(self), dtype=torch.long) if self.lengths is None else self.lengths
         return steps * self.event_shape.numel()
 
@@ -131,7 +132,7 @@ class Split:
 
         Returns:
             Data, `(B, *event)`, float32 unless another floating type is stored: what is drawn where `resample` says
-            so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantised. And the
+            so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantized. And the
             context: `index`, and `label` where there are labels, `(B,)` each, then the rows of `self.context`.
             Sequences are `(B, T, *event)`, padded with 0 to the longest of them, and their context has `mask`,
             `(B, T)`, True at real steps.
@@ -186,7 +187,7 @@ class Split:
         """Replaces the data by one draw of what `resample` draws at every read.
 
         Returns:
-            A Bernoulli draw, kept as bits, or `x + u` where data are dequantised.
+            A Bernoulli draw, kept as bits, or `x + u` where data are dequantized.
         """
         if self.dequantize:
             return replace(self, x=_noisy(self.x, generator), resample=False)

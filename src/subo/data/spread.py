@@ -30,7 +30,7 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
 
     Args:
         examples: `(N, *event)`; without them all are placeholders.
-        event: Shape of one datum.
+        event: Shape of one example.
     """
     shape = event if len(event) == 1 else Size()
     if examples is None:

@@ -40,7 +40,7 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
         where: What the data are called in the message.
 
     Raises:
-        InputError: Says which datum is wrong and how, and what to do.
+        InputError: Says which example is wrong and how, and what to do.
     """
     for start, x, support in _parts(model, split, where=where):
         outside = ~support.check(x)

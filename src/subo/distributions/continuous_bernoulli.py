@@ -37,7 +37,7 @@ class ContinuousBernoulli(Distribution):
               = \frac{\eta}{2} + \log \frac{\sinh(\eta/2)}{\eta/2}
 
     the density of Loaiza-Ganem and Cunningham, 2019, section 3, with :math:`\eta = \log \lambda / (1 - \lambda)`. The
-    normaliser is usually written in lambda, as a quotient that is 0/0 at 1/2; in eta it is an even, analytic function,
+    normalizer is usually written in lambda, as a quotient that is 0/0 at 1/2; in eta it is an even, analytic function,
     and below ``|eta| = 1/2`` it is summed from its power series, so that value and gradient are exact to rounding
     everywhere.
 
@@ -118,5 +118,5 @@ class ContinuousBernoulli(Distribution):
 
 @register_kl(ContinuousBernoulli, ContinuousBernoulli)
 def _kl_continuous_bernoulli(q: ContinuousBernoulli, p: ContinuousBernoulli) -> Tensor:
-    """Bregman divergence of the log-normaliser: ``(eta_q - eta_p) A'(eta_q) - A(eta_q) + A(eta_p)``."""
+    """Bregman divergence of the log-normalizer: ``(eta_q - eta_p) A'(eta_q) - A(eta_q) + A(eta_p)``."""
     return (q.logits - p.logits) * q.mean - q.log_normalizer + p.log_normalizer

@@ -73,7 +73,7 @@ def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
     plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
     if not plain or (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad)):
         return False
-    return torch.equal(value, (value > 0).to(value.dtype))  # of each datum, not of its samples
+    return torch.equal(value, (value > 0).to(value.dtype))  # of each example, not of its samples
 
 
 def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
@@ -107,7 +107,7 @@ def _paired(a: Tensor, b: Tensor) -> Tensor:
 
 @register_kl(Bernoulli, Bernoulli)
 def _kl_bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
-    """Bregman divergence of the log-normaliser: ``sum_d sigma(l_q) (l_q - l_p) - log(1 + e^l_q) + log(1 + e^l_p)``."""
+    """Bregman divergence of the log-normalizer: ``sum_d sigma(l_q) (l_q - l_p) - log(1 + e^l_q) + log(1 + e^l_p)``."""
     elements = q.logits.sigmoid() * (q.logits - p.logits) - F.softplus(q.logits) + F.softplus(p.logits)
     return sum_last(elements, q.reinterpreted_batch_ndims)
 

@@ -141,7 +141,7 @@ def sum_last(values: Tensor, dims: int) -> Tensor:
 
 @register_kl(MultivariateNormal, Independent)
 def _kl_full_rank_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
-    r"""KL(N(m, L L^T) || N(n, diag s^2)), the full-rank posterior against a factorised prior.
+    r"""KL(N(m, L L^T) || N(n, diag s^2)), the full-rank posterior against a factorized prior.
 
     ``1/2 sum_i [ (L L^T)_ii / s_i^2 + (m_i - n_i)^2 / s_i^2 - 1 + log s_i^2 ] - sum_i log L_ii``
     """

@@ -48,11 +48,11 @@ class Effort:
 def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool = False) -> Effort:
     """The most that fits into a time: 1,000 samples of all data; else fewer samples, down to 100; else fewer data.
 
-    Where even 100 samples of 100 data take longer, the samples are as few as fit, 2 at the least.
+    Where even 100 samples of 100 examples take longer, the samples are as few as fit, 2 at the least.
 
     Args:
         seconds: How long at the most.
-        a_sample: Seconds that a sample of a datum takes, as of :func:`seconds_a_sample`.
+        a_sample: Seconds that a sample of an example takes, as of :func:`seconds_a_sample`.
         num_data: How many data there are.
         all_data: Whether all must be measured.
 
@@ -92,7 +92,7 @@ def caution_of_samples(
         return ""
     fewer = min(NUM_SAMPLES, num_samples // 10)
     return (
-        f"Careful: log p(x) of {len(split):,} data by {num_samples:,} samples each takes about "
+        f"Careful: log p(x) of {len(split):,} examples by {num_samples:,} samples each takes about "
         f"{_in_words(num_samples * a_datum)}; `{option}={fewer}` takes about {_in_words(fewer * a_datum)}"
     )
 
@@ -133,7 +133,7 @@ def _in_words(seconds: float) -> str:
 
 @torch.no_grad()
 def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
-    """Seconds that a sample of z for a datum, decoded and weighed, takes: by twice as many until they tell.
+    """Seconds that a sample of z for an example, decoded and weighed, takes: by twice as many until they tell.
 
     Args:
         model: The model.

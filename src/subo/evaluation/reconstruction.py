@@ -42,7 +42,7 @@ def decode(
 @takes_data
 @torch.no_grad()
 def reconstruct(model: Any, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
-    """``E[x | z]`` of every datum at the posterior mean; the same at every call.
+    """``E[x | z]`` of every example at the posterior mean; the same at every call.
 
     Of several layers, or a chain in time, whose means together need not be likely, it is ``E_q[ E[x | z] ]``: the mean
     over samples of the posterior.

@@ -91,7 +91,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over held-out data, in nats per datum; ``_se`` are standard errors of the means.
+    """Means over held-out data, in nats per example; ``_se`` are standard errors of the means.
 
     Attributes:
         log_px: Mean of the importance-sampled log p(x).
@@ -149,7 +149,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return (
-            f"Evaluation({self.split}, {self.num_data:,} data, nats per datum: "
+            f"Evaluation({self.split}, {self.num_data:,} examples, nats per example: "
             f"log_px {self.log_px:.3f} +- {self.log_px_se:.3f} by {self.num_samples:,} samples, "
             f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
             f"{self.active_units} of {self.latent_dim} latents active, "
@@ -175,7 +175,7 @@ def score(
     pareto: bool = True,
     advance: Callable[[float], Any] | None = None,
 ) -> Scores:
-    """log p(x) of every datum; the same numbers at every call with the same seed.
+    """log p(x) of every example; the same numbers at every call with the same seed.
 
     Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
     is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
@@ -242,7 +242,7 @@ def evaluate(
         advance: Called with the number of data done, as they are, in fractions.
 
     Raises:
-        InputError: There is only one datum, so no standard error.
+        InputError: There is only one example, so no standard error.
     """
     return measure(model, split, name=name, num_samples=num_samples, seed=seed, advance=advance)[0]
 
@@ -260,7 +260,7 @@ def measure(
 ) -> tuple[Evaluation, Scores]:
     """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:
-        raise InputError("one datum gives no standard error: evaluate on at least two")
+        raise InputError("one example gives no standard error: evaluate on at least two")
     check_support(model, split)  # of a mean, one that is outside leaves nothing
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
@@ -309,7 +309,7 @@ def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
 
     Args:
         log_px: ``(N,)``, in nats.
-        elements: D_i, how many numbers each datum has; the same for all, or those of sequences.
+        elements: D_i, how many numbers each example has; the same for all, or those of sequences.
     """
     return linearized_ratio(-log_px / math.log(2), elements)
 

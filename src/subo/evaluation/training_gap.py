@@ -25,9 +25,9 @@ __all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
 
 @dataclass(frozen=True)
 class TrainingGap:
-    """Where the loss was at one point of training, in nats per datum: ``SUBO = surprisal + error``.
+    """Where the loss was at one point of training, in nats per example: ``SUBO = surprisal + error``.
 
-    Standard errors are those over the data, by their spread; infinite for one datum.
+    Standard errors are those over the data, by their spread; infinite for one example.
 
     Attributes:
         epoch: After which.
@@ -35,7 +35,7 @@ class TrainingGap:
         surprisal: ``-log p(x)``: what the model does not know of the data.
         surprisal_se: Its standard error.
         error: ``log p(x) - ELBO``: what the posterior adds.
-        error_se: Its standard error, that of the differences datum by datum, hence much smaller than either's.
+        error_se: Its standard error, that of the differences example by example, hence much smaller than either's.
         elbo_se: Of the ELBO.
         num_data: How many.
     """

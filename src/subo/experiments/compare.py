@@ -25,7 +25,7 @@ _SETTINGS = {
     "event_shape": "the shape of its data is",
     "sizes": "the sizes of its splits are",
     "seed": "the seed of its split and bits is",
-    "binarize": "its binarisation is",
+    "binarize": "its binarization is",
 }
 # These follow from the content or from the likelihood, or say nothing of what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
@@ -41,7 +41,7 @@ _KINDS = {
     frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",
     frozenset(("probability", "bound")): (
         "the one is the probability of discrete values, the other a lower bound on such a probability by uniform "
-        "dequantisation: what the bound lacks would count against the model"
+        "dequantization: what the bound lacks would count against the model"
     ),
     frozenset(("density", "bound")): (
         "the one is a density, which depends on the units of x and may exceed 1, the other bounds a probability"
@@ -132,7 +132,7 @@ def compare_runs(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, not {num_samples}")
     if max_data is not None and max_data < 2:
-        raise InputError(f"max_data must be at least 2, not {max_data}: one datum gives no standard error")
+        raise InputError(f"max_data must be at least 2, not {max_data}: one example gives no standard error")
     held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
     if max_data is not None:
         held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
@@ -145,7 +145,7 @@ def compare_runs(
     with shown:
         for name, experiment in experiments.items():
             if experiment.is_local:
-                shown.update(task, description=f"{name}: fitting q to {len(held_out)} data")
+                shown.update(task, description=f"{name}: fitting q to {len(held_out)} examples")
             models[name] = model_for(experiment, held_out)
             if note is not None and (caution := caution_of_samples(models[name], held_out, num_samples)):
                 note(f"{name}: {caution}")

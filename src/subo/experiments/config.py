@@ -15,10 +15,10 @@ __all__ = ["built", "dequantizes"]
 
 
 def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
-    """Whether data are dequantised where that is left open: integers with levels, for a density of real numbers.
+    """Whether data are dequantized where that is left open: integers with levels, for a density of real numbers.
 
     A density of x/255 grows without bound where it narrows onto the levels, above all on pixels that are always black,
-    and its numbers count nothing; that of the dequantised levels bounds their log-probability. Bits have one as they
+    and its numbers count nothing; that of the dequantized levels bounds their log-probability. Bits have one as they
     are, and a continuous Bernoulli is asked for.
     """
     train = data.train

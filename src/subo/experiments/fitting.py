@@ -117,7 +117,7 @@ def start_run(
         options: Its settings.
         given: Those of them that somebody has set, each of which must have an effect.
         data_dir: Where named sets are looked for.
-        binarize: The binarisation policy.
+        binarize: The binarization policy.
         dequantize: Whether uniform noise is added to 8-bit values; None: where
             :func:`subo.experiments.config.dequantizes`.
         image_size: Height and width that the images of a folder are brought to.
@@ -152,7 +152,7 @@ def start_run(
     )
     if len(data.test) < 2:
         raise InputError(
-            f"{source} leaves {len(data.test)} datum to test on, and a standard error needs two: give it more rows"
+            f"{source} leaves {len(data.test)} example to test on, and a standard error needs two: give it more rows"
         )
     data = with_num_labels(data, options.get("num_labels"))
     noisy = dequantize is None and dequantizes(data, options)

@@ -1,4 +1,4 @@
-"""A run's full evaluation: what was measured goes into its folder as numbers, a table per datum and figures."""
+"""A run's full evaluation: what was measured goes into its folder as numbers, a table per example and figures."""
 
 import math
 import time
@@ -224,7 +224,7 @@ def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
 
 
 def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor, digest: str) -> None:
-    """``evaluation.csv``: a line for each datum; empty where a number was not measured, nan where it is none.
+    """``evaluation.csv``: a line for each example; empty where a number was not measured, nan where it is none.
 
     The last column has the digest of the weights.
     """

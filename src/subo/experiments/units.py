@@ -33,7 +33,7 @@ def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
         config: Of the run.
 
     Returns:
-        ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantised integers, whose mean
+        ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantized integers, whose mean
         over the noise is a lower bound on their log-probability.
     """
     if LIKELIHOODS[config["options"]["likelihood"]].is_discrete:
@@ -49,7 +49,7 @@ def describe_log_px(config: Mapping[str, Any]) -> str:
         return f"log-probability{given}"
     if kind == "bound":
         values = "8-bit values" if levels == 255 else f"values 0 to {levels}"
-        return f"lower bound on the log-probability of the {values}, by uniform dequantisation{given}"
+        return f"lower bound on the log-probability of the {values}, by uniform dequantization{given}"
     return ("log-density in the data's units" if levels == 1 else f"log-density of x/{levels}") + given
 
 
@@ -75,7 +75,7 @@ def provenance(config: Mapping[str, Any]) -> dict[str, str]:
     """What is written beside a run's numbers: their unit, what log p(x) is, and of which data, as they were made."""
     data = config["data"]
     return {
-        "unit": "nats per datum",
+        "unit": "nats per example",
         "log_px_is": describe_log_px(config),
         "data": data["source"],
         "binarization": data["binarization"],
@@ -97,7 +97,7 @@ def data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
 
 
 def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tensor:
-    """What a run's model gives, in the values that its data had before they were dequantised; else as it is.
+    """What a run's model gives, in the values that its data had before they were dequantized; else as it is.
 
     Args:
         x: Data drawn from p(x|z), or means of it.

@@ -46,10 +46,10 @@ class StickingTheLanding(GradientEstimator):
 
 
 class DReG(GradientEstimator):
-    r"""The doubly reparametrised gradient of the importance-weighted bound (Tucker et al., 2019, equation 8).
+    r"""The doubly reparametrized gradient of the importance-weighted bound (Tucker et al., 2019, equation 8).
 
-    The score ``sum_k v_k d log q(z_k) / d phi`` that is left in IWAE's pathwise gradient (``v_k`` the normalised
-    weights) is itself an expectation over z and can be reparametrised a second time, which turns the weights of the
+    The score ``sum_k v_k d log q(z_k) / d phi`` that is left in IWAE's pathwise gradient (``v_k`` the normalized
+    weights) is itself an expectation over z and can be reparametrized a second time, which turns the weights of the
     path through z into their squares:
 
     .. math:: \nabla_\phi = E \sum_k v_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}

@@ -37,7 +37,7 @@ class ScoreFunction(GradientEstimator):
             samples' f (the ELBO with K >= 2; for IWAE the same idea is :class:`VIMCO`); or a module ``x -> (B,)`` or
             ``(B, 1)`` that learns to predict f from x (Mnih and Gregor, 2014, section 2.3), on top of the running
             mean. Its squared error is part of the surrogate: it learns along with the model.
-        normalize: Divide the centred signal by its running standard deviation where that is above 1 (Mnih and Gregor,
+        normalize: Divide the centered signal by its running standard deviation where that is above 1 (Mnih and Gregor,
             2014, section 2.3). That scales phi's gradient, and leaves its direction unbiased, since all of it then is
             signal times score: the KL is estimated from samples, too. For the ELBO, and a prior without phi in it
             (not a VampPrior).
@@ -81,10 +81,10 @@ class ScoreFunction(GradientEstimator):
             direct = bound(draw)
             signal, score = direct.unsqueeze(0), draw.log_posterior.sum(0, keepdim=True)
         signal = signal.detach()
-        centred, regression = self._centred(signal, x)
-        surrogate = direct + mean_over_samples(self._normalized(centred) * score)
+        centered, regression = self._centred(signal, x)
+        surrogate = direct + mean_over_samples(self._normalized(centered) * score)
         if self.training and torch.is_grad_enabled():
-            self._remember(signal, centred)
+            self._remember(signal, centered)
         return surrogate if regression is None else surrogate + regression
 
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
@@ -113,25 +113,25 @@ class ScoreFunction(GradientEstimator):
         if self.baseline == "leave-one-out":
             others = (signal.sum(0) - signal) / (len(signal) - 1)
             return signal - others, None
-        centred = signal - self._running_mean()
+        centered = signal - self._running_mean()
         if self.network is None:
-            return centred, None
-        error = centred - self.network(x).reshape(len(x))
+            return centered, None
+        error = centered - self.network(x).reshape(len(x))
         return error.detach(), -0.5 * error.square().mean(0)
 
     def _running_mean(self) -> Tensor:
         """The mean of earlier steps' signals, 0 before the first: never of this step's, which would be a bias."""
         return self.mean / (1 - _DECAY ** self.steps.clamp(min=1))
 
-    def _normalized(self, centred: Tensor) -> Tensor:
+    def _normalized(self, centered: Tensor) -> Tensor:
         if not self.normalize:
-            return centred
-        return centred / (self.variance / (1 - _DECAY ** self.steps.clamp(min=1))).sqrt().clamp(min=1)
+            return centered
+        return centered / (self.variance / (1 - _DECAY ** self.steps.clamp(min=1))).sqrt().clamp(min=1)
 
     @torch.no_grad()
-    def _remember(self, signal: Tensor, centred: Tensor) -> None:
+    def _remember(self, signal: Tensor, centered: Tensor) -> None:
         self.mean.lerp_(signal.mean().to(self.mean), 1 - _DECAY)
-        self.variance.lerp_(centred.detach().square().mean().to(self.variance), 1 - _DECAY)
+        self.variance.lerp_(centered.detach().square().mean().to(self.variance), 1 - _DECAY)
         self.steps += 1
 
 
@@ -163,14 +163,14 @@ class VIMCO(GradientEstimator):
 class WakePhi(GradientEstimator):
     r"""Reweighted wake-sleep: theta climbs IWAE, phi goes to the posterior (Bornschein and Bengio, 2015).
 
-    In the wake phase phi's gradient is ``sum_k v_k grad log q(z_k)``, with the normalised weights ``v_k``: the
-    self-normalised estimate of ``E_{p(z|x)}[grad log q(z)] = -grad KL(p(z|x) || q(z|x))`` (section 2.3), another
+    In the wake phase phi's gradient is ``sum_k v_k grad log q(z_k)``, with the normalized weights ``v_k``: the
+    self-normalized estimate of ``E_{p(z|x)}[grad log q(z)] = -grad KL(p(z|x) || q(z|x))`` (section 2.3), another
     direction than the bound's. It is consistent as K grows and biased for a finite K. theta's gradient is that of
     IWAE, unbiased. Works for any number of layers and any likelihood, with K >= 2; one pass forward and one back.
     """
 
     path = False
-    biased = "phi follows -KL(p(z|x) || q(z|x)), by self-normalised weights, instead of the bound"
+    biased = "phi follows -KL(p(z|x) || q(z|x)), by self-normalized weights, instead of the bound"
 
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
         weight = draw.log_weight.detach().softmax(0)
@@ -198,7 +198,7 @@ def _elbo(draw: Draw, bound: ELBO, *, closed_form: bool) -> tuple[Float[Tensor, 
             continue
         if bound.free_bits > 0:
             raise InputError(
-                "free bits cut each datum's KL, which is a number only in closed form; this one is estimated from "
+                "free bits cut each example's KL, which is a number only in closed form; this one is estimated from "
                 "samples. Use free_bits 0, or families whose KL torch knows, without normalizing the signal."
             )
         if kl is None:

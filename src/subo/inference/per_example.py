@@ -28,8 +28,8 @@ __all__ = ["Inferred", "infer", "slope"]
 
 LOOK_EVERY = 50
 """Steps between two looks at the bound."""
-_SHRINK = 0.3  # of a datum's step size, at a look that finds nothing gained
-_SAMPLES = 64  # of z a datum by which a look judges; four times as many at the end
+_SHRINK = 0.3  # of an example's step size, at a look that finds nothing gained
+_SAMPLES = 64  # of z per example by which a look judges; four times as many at the end
 _NUMBERS = 20_000_000  # in one tensor of data: 80 MB of float32
 _SURE = 3.0  # standard errors by which the end must be better than the start
 
@@ -42,9 +42,9 @@ class Inferred:
         q: The fitted posterior, batch shape ``(N,)``.
         params: Its parameters.
         bound: In nats, by samples that took no part in the search.
-        trace: That of the best parameters so far, at the start and every 50 steps, each by samples of its own; a datum
-            that has stopped keeps its last.
-        steps: How many each datum took.
+        trace: That of the best parameters so far, at the start and every 50 steps, each by samples of its own; an
+            example that has stopped keeps its last.
+        steps: How many each example took.
     """
 
     q: Distribution
@@ -79,11 +79,11 @@ def infer(
     .. math:: \lambda_i \leftarrow \arg\max_\lambda L(x_i; q_\lambda)
 
     by Adam on noisy gradients (Ranganath et al., 2014, algorithm 1, there with the score function's). Every 50 steps
-    the mean of a datum's last 50 parameters is compared with its best so far, on common random numbers. Where less than
-    `tolerance` was gained, the datum goes on from its best with shorter steps; after `patience` such looks in a row
-    it has stopped, and costs nothing any more. At the end the best is compared with the start on fresh samples, and
+    the mean of an example's last 50 parameters is compared with its best so far, on common random numbers. Where less
+    than `tolerance` was gained, the example goes on from its best with shorter steps; after `patience` such looks in a
+    row it has stopped, and costs nothing any more. At the end the best is compared with the start on fresh samples, and
     the start kept unless the best is better by three standard errors: what is returned is no worse than what was given,
-    but for one datum in a thousand, by chance and by little.
+    but for one example in a thousand, by chance and by little.
     What is left to gain is in proportion to the gradient's variance: more samples, or an estimator of lower variance,
     come closer.
 
@@ -96,14 +96,14 @@ def infer(
         family: Of q; that of the model's posterior by default.
         start: First parameters ``(N, P)``, or ``"amortized"``, the encoder's; zeros by default, the family's
             plainest member, which is the standard normal.
-        steps: The most for any datum.
+        steps: The most for any example.
         learning_rate: Adam's first step size.
-        bound: What is maximised, in nats.
+        bound: What is maximized, in nats.
         gradient: How its gradient is estimated; :class:`~subo.Pathwise` by default. One that needs no path
             through z serves likelihoods that cannot be differentiated.
         num_samples: K of each step.
-        tolerance: Nats that 50 steps must gain, for a datum to go on.
-        patience: Looks in a row without such a gain, after which a datum stops.
+        tolerance: Nats that 50 steps must gain, for an example to go on.
+        patience: Looks in a row without such a gain, after which an example stops.
         batch_size: Data at a time.
         seed: Of the samples.
         progress: Whether to show progress.
@@ -126,7 +126,7 @@ def infer(
     family = family or _family(model)
     if isinstance(start, Tensor) and start.shape != (len(x), family.num_params):
         raise InputError(
-            f"start must have a row of parameters for each datum, shape {(len(x), family.num_params)}, and has "
+            f"start must have a row of parameters for each example, shape {(len(x), family.num_params)}, and has "
             f"{tuple(start.shape)}. A {type(family).__name__} over events of shape {tuple(family.event_shape)} takes "
             f"{family.num_params}; without a start all of them are 0."
         )
@@ -134,7 +134,7 @@ def infer(
     search = _Search(steps, learning_rate, tolerance, patience)
     from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
 
-    shown, task = bar("fitting q to each datum", len(x), show=progress)
+    shown, task = bar("fitting q to each example", len(x), show=progress)
     parts = []
     with evaluating(model), forked(seed), shown:
         for rows in torch.arange(len(x)).split(batch_size):
@@ -163,7 +163,7 @@ def slope(
     num_samples: int = 1,
     create_graph: bool = False,
 ) -> Float[Tensor, "B P"]:
-    """The gradient of each datum's bound in the parameters of its q; of nothing else, and nothing keeps it.
+    """The gradient of each example's bound in the parameters of its q; of nothing else, and nothing keeps it.
 
     Args:
         model: The prior and the likelihood.
@@ -186,7 +186,7 @@ def slope(
 
 @dataclass(frozen=True, eq=False)
 class _Local:
-    """What is maximised for each datum, and its noisy gradient."""
+    """What is maximized for each example, and its noisy gradient."""
 
     model: VAE
     family: Family
@@ -241,8 +241,8 @@ class _Local:
         bad = ~values.isfinite()
         if bad.any():
             raise InputError(
-                f"the bound is {values[bad][0].item()} at the start for {int(bad.sum())} of {len(x)} data, of which "
-                f"datum {int(rows[bad.cpu()][0])} is the first. Usually such data are not what the likelihood "
+                f"the bound is {values[bad][0].item()} at the start for {int(bad.sum())} of {len(x)} examples, of "
+                f"which example {int(rows[bad.cpu()][0])} is the first. Usually such data are not what the likelihood "
                 "describes (NaN, values outside of its support), or the start is far off: try start=None."
             )
 
@@ -336,7 +336,7 @@ def _first(
         params = contexts.call(network, x, context=context).flatten(1)
     if params.shape[1] != family.num_params:
         raise InputError(
-            f"the encoder gives {params.shape[1]} parameters a datum, and the family takes {family.num_params}: "
+            f"the encoder gives {params.shape[1]} parameters per example, and the family takes {family.num_params}: "
             "an amortized start needs the posterior's own family"
         )
     return params

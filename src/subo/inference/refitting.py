@@ -1,4 +1,4 @@
-"""The posterior network of a structured model, trained on one datum alone: the best q of its form for that datum."""
+"""The posterior network of a structured model, trained on one example alone: the best q of its form for it."""
 
 import math
 from collections.abc import Callable
@@ -37,12 +37,12 @@ def refitted(
     gradient: GradientEstimator | None = None,
     seed: int = 0,
 ) -> Any:
-    r"""The model with its posterior's parameters phi fitted to one datum, everything else held fixed.
+    r"""The model with its posterior's parameters phi fitted to one example, everything else held fixed.
 
     .. math:: \phi_i = \arg\max_\phi L(x_i; q_\phi(z | x_i))
 
     A posterior over several layers or a path in time is a product of conditionals, ``q(z_1|x) q(z_2|z_1) ...``, whose
-    parameters depend on other latents; there is no row of numbers that describes it for a datum. With one datum a
+    parameters depend on other latents; there is no row of numbers that describes it for an example. With one example a
     network of x is as good as free parameters, and a network of other latents stays what it is: a function of them.
 
     Adam with a step size that falls to 0 along a cosine. The start is kept unless the end is better by three standard
@@ -50,7 +50,7 @@ def refitted(
 
     Args:
         model: A model with a module ``posterior``.
-        x: One datum, ``(1, ...)``.
+        x: One example, ``(1, ...)``.
         context: What is known beside it.
         steps: Of Adam.
         num_samples: K of each step.
@@ -70,7 +70,7 @@ def refitted(
             "'posterior' that tells which these are"
         )
     if len(x) != 1:
-        raise InputError(f"a posterior is refitted to one datum at a time, and {len(x)} came")
+        raise InputError(f"a posterior is refitted to one example at a time, and {len(x)} came")
     if not own_parameters(model):
         return model
     copy = deepcopy(model)
@@ -108,9 +108,9 @@ def measure_refitted(
     seed: int,
     progress: bool = False,
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """What is measured of each datum at the model's posterior and at its best, with errors.
+    """What is measured of each example at the model's posterior and at its best, with errors.
 
-    One datum after the other, since each has a posterior of its own.
+    One example after the other, since each has a posterior of its own.
 
     Args:
         model: As for :func:`refitted`.
@@ -125,15 +125,15 @@ def measure_refitted(
     from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
 
     found = []
-    shown, task = bar("fitting q to each datum", len(x), show=progress)
+    shown, task = bar("fitting q to each example", len(x), show=progress)
     with shown:
         for row in range(len(x)):
-            datum = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
-            best = refitted(model, *datum, **search, seed=seed + 4 * row)
+            example = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
+            best = refitted(model, *example, **search, seed=seed + 4 * row)
             found.append([])
             for measure, at, noise in ((elbo, model, 2), (elbo, best, 2), (log_px, best, 3)):
                 with forked(seed + 4 * row + noise):
-                    found[-1] += measure(at, *datum)
+                    found[-1] += measure(at, *example)
             shown.advance(task, 1)
     columns = [torch.cat(column) for column in zip(*found, strict=True)]
     return tuple(zip(columns[0::2], columns[1::2], strict=True))

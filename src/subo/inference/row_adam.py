@@ -48,7 +48,7 @@ def adam_step(
 class RowAdam(Optimizer):
     r"""Adam (Kingma and Ba, 2015, algorithm 1) in which every row of a parameter keeps its own time.
 
-    Moments and the count of steps belong to the row: one whose datum is not in the batch is left as it is, and its
+    Moments and the count of steps belong to the row: one whose example is not in the batch is left as it is, and its
     bias correction waits with it. torch's SparseAdam has one count for all rows, so that a row that is met late gets
     a first step of ``(1 - b1) / sqrt(1 - b2) = 3`` times the length; Adam itself moves all rows at every step, on stale
     moments.

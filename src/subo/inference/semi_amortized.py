@@ -1,4 +1,4 @@
-"""Semi-amortized inference: an encoder's parameters of q(z|x), improved by a few gradient steps for each datum."""
+"""Semi-amortized inference: an encoder's parameters of q(z|x), improved by a few gradient steps for each example."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ class Refined(nn.Module):
     .. math:: \lambda_0 = \mathrm{network}(x), \quad v_{s+1} = \gamma v_s + \nabla_\lambda L(x; q_{\lambda_s}),
         \quad \lambda_{s+1} = \lambda_s + \alpha v_{s+1}, \quad q(z|x) = q_{\lambda_S}(z)
 
-    (Kim et al., 2018, algorithm 1), with a gradient whose norm is at most `clip` for each datum. With `through`, the
+    (Kim et al., 2018, algorithm 1), with a gradient whose norm is at most `clip` for each example. With `through`, the
     gradient of what is trained goes through the steps: theta and the encoder are trained for where the steps will
     lead, at the price of second derivatives, which are exact here (the paper takes finite differences). Without, it
     stops there: ``lambda_S = lambda_0 + stop(lambda_S - lambda_0)``, so that the encoder follows the bound's slope at
@@ -39,7 +39,7 @@ class Refined(nn.Module):
         steps: S.
         learning_rate: alpha, per nat.
         momentum: gamma.
-        clip: Largest norm of a datum's gradient; no limit where None.
+        clip: Largest norm of an example's gradient; no limit where None.
         through: Whether the gradient goes through the steps.
         bound: L, what the steps climb.
         num_samples: K of each step.

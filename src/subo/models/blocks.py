@@ -53,7 +53,7 @@ class Correction(nn.Module):
 
 
 class PrecisionWeighted(nn.Module):
-    r"""``N(m_p, s_p^2) N(m, s^2)``, normalised: the prior times a Gaussian that x alone gives (Sonderby et al., 2016).
+    r"""``N(m_p, s_p^2) N(m, s^2)``, normalized: the prior times a Gaussian that x alone gives (Sonderby et al., 2016).
 
     The precisions add, ``1 / s_q^2 = 1 / s_p^2 + 1 / s^2``, and the mean is the precision-weighted one,
     ``m_q = s_q^2 (m_p / s_p^2 + m / s^2)``: what Bayes' rule does with a Gaussian likelihood of z_l.

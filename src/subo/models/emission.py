@@ -28,7 +28,7 @@ def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None 
         num_data: B, where it is known: a lone row would be taken for that of every sequence.
 
     Raises:
-        InputError: It is no ``(B, T)`` of booleans, or has not a row a sequence, or a row has no True, or
+        InputError: It is no ``(B, T)`` of booleans, or has not a row per sequence, or a row has no True, or
             one after a False.
     """
     if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] < 1 or (length or mask.shape[1]) != mask.shape[1]:

@@ -77,7 +77,7 @@ def decoded_at_a_time(likelihood: Any, num_elements: int, *, steps: int = 1) -> 
 
     Args:
         likelihood: Its family, where it has one, says how many numbers describe its elements; else one each.
-        num_elements: How many numbers a datum has; of sequences those of all steps, where the family tells of one.
+        num_elements: How many numbers per example has; of sequences those of all steps, where the family tells of one.
         steps: Of sequences, each of which has a latent.
     """
     family = getattr(likelihood, "family", None)
@@ -138,7 +138,7 @@ def draw_data(
         model: The model.
         num: How many.
         context: One row for each, where the model needs any.
-        elements: Numbers in a datum; of a sequence those of all steps.
+        elements: Numbers in an example; of a sequence those of all steps.
         steps: Of a sequence.
         mean: Give E[x|z] instead.
         dtype: Of the data; that of p(x|z) by default.

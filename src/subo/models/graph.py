@@ -295,6 +295,6 @@ def _checked(name: str, p: Any, batch_shapes: tuple[Size, ...]) -> Distribution:
         raise InputError(
             f"node '{name}' returned batch_shape {tuple(p.batch_shape)}; expected "
             f"{' or '.join(str(tuple(shape)) for shape in batch_shapes)}: the rows that it was given. Dimensions of "
-            "one datum belong to its event: wrap it in Independent(..., 1)."
+            "one example belong to its event: wrap it in Independent(..., 1)."
         )
     return p

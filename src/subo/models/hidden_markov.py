@@ -38,7 +38,7 @@ class StateTable(nn.Module):
 
     @property
     def log_probs(self) -> Float[Tensor, "*previous S"]:
-        """The table, normalised."""
+        """The table, normalized."""
         return self.logits.log_softmax(-1)
 
     def forward(self, *previous: Integer[Tensor, " N"]) -> Distribution:
@@ -182,7 +182,7 @@ class HiddenMarkov(nn.Module):
     def most_likely_path(
         self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None
     ) -> tuple[Integer[Tensor, "B T"], Float[Tensor, " B"]]:
-        """The states z that maximise ``log p(x, z)``, and its value in nats (Viterbi's algorithm).
+        """The states z that maximize ``log p(x, z)``, and its value in nats (Viterbi's algorithm).
 
         Returns:
             The path, 0 at padded steps, and its log joint density, differentiable in the parameters.

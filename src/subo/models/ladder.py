@@ -40,7 +40,7 @@ class Ladder(nn.Module):
     for z_l is drawn after its parents, on which alone both of its densities depend: given z_{>l}, the mean over z_l of
     ``log q - log p`` is their divergence.
 
-    Latents are a dict: ``z3``, ``z2``, ``z1``, top first, so that z1 is nearest to x. The K samples of a datum are
+    Latents are a dict: ``z3``, ``z2``, ``z1``, top first, so that z1 is nearest to x. The K samples of an example are
     folded into the batch below the top layer, and modules handle ordinary rows. The context reaches the pass up and
     the likelihood, whose calls declare the names that they want.
 
@@ -97,7 +97,7 @@ class Ladder(nn.Module):
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
-        """K samples of q(z|x) a datum, with a factor a layer, top first.
+        """K samples of q(z|x) an example, with a factor a layer, top first.
 
         Args:
             x: Data.
@@ -351,6 +351,6 @@ def _checked(p: Any, part: str, rows: int, event_shape: Size | None = None) -> D
         raise InputError(
             f"{part} returned batch_shape {tuple(p.batch_shape)}, event_shape {tuple(p.event_shape)}; expected "
             f"({rows},), {wanted}. The batch shape is the number of rows it was given, the event shape that of one "
-            "latent or datum: wrap elements in Independent(..., 1)."
+            "latent or example: wrap elements in Independent(..., 1)."
         )
     return p

@@ -102,7 +102,7 @@ class ExactPosterior(nn.Module):
 class MeanFieldPosterior(nn.Module):
     """The best diagonal Gaussian for a :class:`LinearGaussian`: the exact mean, variances ``1 / precision_ii``.
 
-    Minimising ``KL(q || p(z|x))`` over diagonal q sets ``1 / variance_i`` to the i-th diagonal entry of the exact
+    Minimizing ``KL(q || p(z|x))`` over diagonal q sets ``1 / variance_i`` to the i-th diagonal entry of the exact
     precision P, and leaves a gap of ``1/2 [sum_i log P_ii - log det P]`` nats, the same for every x.
 
     Args:

@@ -21,12 +21,12 @@ __all__ = ["VAE"]
 class VAE(nn.Module):
     """A latent-variable model ``p(x, z) = p(z) p(x|z)`` with the posterior ``q(z|x)``.
 
-    Each part is any module whose call returns a Distribution, and handles an ordinary batch; the K samples a datum
+    Each part is any module whose call returns a Distribution, and handles an ordinary batch; the K samples per example
     are folded into it and unfolded here. A part receives those names of the context that its call declares.
 
     Args:
         prior: ``() -> p(z)``, batch shape ``()``, or ``(B,)`` given a context.
-        likelihood: ``(N, *event) -> p(x|z)``, batch shape ``(N,)``, event shape that of a datum.
+        likelihood: ``(N, *event) -> p(x|z)``, batch shape ``(N,)``, event shape that of an example.
         posterior: ``(B, ...) -> q(z|x)``, batch shape ``(B,)``.
 
     Example:
@@ -60,7 +60,7 @@ class VAE(nn.Module):
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
-        """K samples of q(z|x) a datum, with their densities.
+        """K samples of q(z|x) an example, with their densities.
 
         Args:
             x: Data.
@@ -166,7 +166,7 @@ class VAE(nn.Module):
         return log_prob_of_samples(p, x, num_samples)
 
     def _samples_at_a_time(self, x: Tensor) -> int:
-        """Of each datum in a batch."""
+        """Of each example in a batch."""
         return max(1, decoded_at_a_time(self.likelihood, x.shape[1:].numel()) // max(1, len(x)))
 
 
@@ -176,4 +176,4 @@ def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], e
     extra = len(event_shape) - len(got.event_shape)
     if extra > 0 and tuple(got.batch_shape) + tuple(got.event_shape) == tuple(batch_shape) + tuple(event_shape):
         return f"{came}: wrap it in Independent(..., {extra})"
-    return f"{came}. The batch shape is the number of rows it was given, the event shape that of one datum."
+    return f"{came}. The batch shape is the number of rows it was given, the event shape that of one example."

@@ -48,7 +48,7 @@ class Conditional(nn.Module):
 
 
 class Local(nn.Module):
-    """A distribution whose parameters are free, a row for every datum: variational inference without an encoder.
+    """A distribution whose parameters are free, a row for every example: variational inference without an encoder.
 
     The batch's context names the data by ``index``. Rows start at zero, the family's plainest member. The gradient
     is sparse: it holds the batch's rows alone, and :class:`~subo.inference.row_adam.RowAdam` moves them alone.
@@ -81,15 +81,15 @@ class Local(nn.Module):
         unknown = index[(index < self.first) | (index >= self.first + len(self.params))]
         if len(unknown):
             raise InputError(
-                f"this posterior holds parameters for the {len(self.params)} data it was fitted to, and index "
-                f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimise some with "
+                f"this posterior holds parameters for the {len(self.params)} examples it was fitted to, and index "
+                f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimize some with "
                 "subo.infer(model, x), where z has no path with gradient=ScoreFunction() and num_samples=8."
             )
         return self.family(self.rows(index - self.first if self.first else index))
 
 
 class Given(nn.Module):
-    """A distribution whose parameters are given, a row for every datum of the batch, in its order.
+    """A distribution whose parameters are given, a row for every example of the batch, in its order.
 
     No parameters of the module: whoever made them moves them, or lets gradients go through to where they came from.
 

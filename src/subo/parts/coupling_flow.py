@@ -1,8 +1,8 @@
-"""A flow of which nothing is shared: every datum has maps of its own, with their weights among its parameters.
+"""A flow of which nothing is shared: every example has maps of its own, with their weights among its parameters.
 
-The flows of :mod:`subo.parts.flows` share their maps among all data and give each datum a context. Where q is fitted to
-one datum at a time, as :func:`subo.infer` does, such maps stay as they are. Those of this family are moved with the
-rest.
+The flows of :mod:`subo.parts.flows` share their maps among all data and give each example a context. Where q is fitted
+to one example at a time, as :func:`subo.infer` does, such maps stay as they are. Those of this family are moved with
+the rest.
 """
 
 from collections.abc import Sequence
@@ -25,13 +25,13 @@ _LARGEST = 2.0  # of a log-scale: no map can stretch more than by e^2, and none 
 
 
 class CouplingFlow(nn.Module):
-    r"""A base family bent by affine couplings whose networks are each datum's own.
+    r"""A base family bent by affine couplings whose networks are each example's own.
 
     .. math:: z = m + s \, f_T(\dots f_1((e - m) / s)), \qquad e \sim \mathrm{base}, \qquad
               f_t(u)_b = u_b \exp(r(u_a)) + h(u_a), \quad f_t(u)_a = u_a
 
     with m and s the base's mean and standard deviation, a and b the even and the odd elements in turns, and ``r, h`` a
-    network of one hidden layer (Dinh et al., 2017, equations 7 and 8; as the posterior of a lone datum Cremer et al.,
+    network of one hidden layer (Dinh et al., 2017, equations 7 and 8; as the posterior of a lone example Cremer et al.,
     2018, section 3.2). Sample, density and inverse are in closed form: T batched products of matrices either way.
 
     Parameters are those of the base, then the networks' weights; as all families do, it takes them from anywhere, and
@@ -94,7 +94,7 @@ class CouplingFlow(nn.Module):
         return Flow(base, maps, validate_args=False)
 
     def _networks(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Both layers of each map's network, a matrix a datum; the last row of each is the bias."""
+        """Both layers of each map's network, a matrix per example; the last row of each is the bias."""
         shapes = [shape for layers in self.layers for shape in layers]
         parts = weights.split([rows * columns for rows, columns in shapes], 1)
         matrices = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -126,14 +126,14 @@ class _Couplings(Transform):
         """The map of x ``(..., N, D)``, and the logarithm of its Jacobian's determinant, ``(..., N)``."""
         num_data, dim = self.mean.shape
         x = x.expand(*torch.broadcast_shapes(x.shape[:-1], (num_data,)), dim)
-        rows = x.reshape(-1, num_data, dim).transpose(0, 1)  # a matrix a datum: (N, S, D)
+        rows = x.reshape(-1, num_data, dim).transpose(0, 1)  # a matrix per example: (N, S, D)
         mean, scale = self.mean.unsqueeze(1), self.scale.unsqueeze(1)
         u, log_det = (rows - mean) / scale, rows.new_zeros(rows.shape[:2])
         steps = list(enumerate(self.networks))
         for t, network in reversed(steps) if self.inverse else steps:
             u, step = self._coupled(u, t % 2, *network)
             log_det = log_det + step
-        z = (mean + scale * u).transpose(0, 1)  # the standardisation and its undoing cancel in the determinant
+        z = (mean + scale * u).transpose(0, 1)  # the standardization and its undoing cancel in the determinant
         return z.reshape(x.shape), log_det.transpose(0, 1).reshape(x.shape[:-1])
 
     def _coupled(self, u: Tensor, first: int, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:

@@ -50,14 +50,14 @@ class Family(Protocol):
 
 
 def checked(params: Tensor, event_shape: Size, count: int) -> Tensor:
-    """The parameters, where they are `count` numbers a datum, the family's num_params; in single precision at least.
+    """The parameters, if they are `count` numbers per example, the family's num_params; in single precision at least.
 
     Networks may compute in 16 bits. Densities, sums over hundreds of elements, would lose whole nats to them.
     """
     if params.numel() != params.shape[0] * count:
         raise InputError(
-            f"a family over events of shape {tuple(event_shape)} takes {count} parameters a datum; the network gave "
-            f"{params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output as large as the "
+            f"a family over events of shape {tuple(event_shape)} takes {count} parameters per example; the network "
+            f"gave {params.shape[1:].numel()} (shape {tuple(params.shape)}). Make the network's output as large as the "
             "family's num_params."
         )
     return params if params.dtype.itemsize > 2 else params.float()
@@ -81,7 +81,7 @@ def independent(elements: Distribution, event_shape: Size) -> Distribution:
 class Bernoulli(nn.Module):
     """Independent bits, ``p(x = 1) = sigmoid(params)``: for data of exactly 0 and 1.
 
-    Grey values in between have no Bernoulli likelihood: binarise them, or use :class:`ContinuousBernoulli`.
+    Grey values in between have no Bernoulli likelihood: binarize them, or use :class:`ContinuousBernoulli`.
 
     Args:
         event_shape: Shape of one event.

@@ -1,4 +1,4 @@
-"""Labels as context: parts of a model ``p(x, z | c)`` that are told the class c of each datum.
+"""Labels as context: parts of a model ``p(x, z | c)`` that are told the class c of each example.
 
 They declare ``label`` in their call, and so receive it with every batch of data that have labels. With all three parts
 told, ``log p(x|c) >= E_q[log p(x|z, c) + log p(z|c) - log q(z|x, c)]``: the ELBO within a class, of networks that the
@@ -109,7 +109,7 @@ class ByLabel(nn.Module):
     .. math:: p(z | c) = p_{\lambda_c}(z), \qquad \lambda_c = 0 \text{ to begin with}
 
     Rows start at zero, the family's plainest member: the standard normal, fair coins. With a Gaussian family the rate
-    of a datum is ``KL(q(z|x, c) || N(m_c, s_c^2))``, in closed form.
+    of an example is ``KL(q(z|x, c) || N(m_c, s_c^2))``, in closed form.
 
     Args:
         family: Parameters -> Distribution.
@@ -172,7 +172,7 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
         check_labels(labels, count, where=where)
     if asked is None and 1 < num_data <= count:
         raise InputError(
-            f"{where}: there are {count} classes, and {num_data} data: these are no classes. Give each class "
+            f"{where}: there are {count} classes, and {num_data} examples: these are no classes. Give each class "
             "several of the data, or leave the condition out."
         )
     return count
@@ -194,7 +194,7 @@ def check_labels(
     """
     if labels is None:
         raise InputError(
-            f"{where}: there are no labels, and the model is told the class of each datum (condition labels). Give "
+            f"{where}: there are no labels, and the model is told the class of each example (condition labels). Give "
             "them: a column named label in a .csv, an array labels beside x in an .npz, a subfolder of images a class."
         )
     outside = ((labels < 0) | (labels >= num_labels)).nonzero()[:, 0]

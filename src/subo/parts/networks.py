@@ -98,7 +98,7 @@ def residual_mlp(
     hidden: Sequence[int] = (200, 200),
     activation: Callable[[], nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
-    """A perceptron of pre-normalised residual blocks: ``(N, ...) -> (N, out_features)``.
+    """A perceptron of pre-normalized residual blocks: ``(N, ...) -> (N, out_features)``.
 
     Args:
         in_features: Elements of one input.
@@ -121,7 +121,7 @@ def residual_mlp(
 class Upscale(nn.Module):
     """Repeats pixels in both directions, then convolves: ``(N, C, h, w) -> (N, C', H, W)``.
 
-    A plain transposed convolution of stride 2 gives neighbours to different weights, which leaves a checkerboard in
+    A plain transposed convolution of stride 2 gives neighbors to different weights, which leaves a checkerboard in
     pictures (Odena et al., 2016). Here all pixels share a 3 x 3 kernel w. Both steps are one transposed convolution
     with the 4 x 4 kernel that is w, flipped, summed over 2 x 2 shifts: less than half the operations.
 
@@ -181,11 +181,11 @@ def conv_encoder(
         hidden: Width of the perceptron's hidden layer.
         activation: Makes the nonlinearities.
     """
-    colours, height, width = _image(image_shape, channels)
+    colors, height, width = _image(image_shape, channels)
     layers: list[nn.Module] = []
-    for c_in, c_out in pairwise([colours, *channels]):
+    for c_in, c_out in pairwise([colors, *channels]):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), activation()]
-    top = [colours, *channels][-1] * _halved(height, len(channels))[-1] * _halved(width, len(channels))[-1]
+    top = [colors, *channels][-1] * _halved(height, len(channels))[-1] * _halved(width, len(channels))[-1]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features))
 
 
@@ -210,14 +210,14 @@ def conv_decoder(
         hidden: Width of the perceptron's hidden layer.
         activation: Makes the nonlinearities.
     """
-    colours, height, width = _image(image_shape, channels)
+    colors, height, width = _image(image_shape, channels)
     heights, widths = _halved(height, len(channels)), _halved(width, len(channels))
     start = (channels[-1], heights[-1], widths[-1])
     layers: list[nn.Module] = [
         nn.Linear(in_features, hidden), activation(),
         nn.Linear(hidden, Size(start).numel()), nn.Unflatten(1, start),
     ]  # fmt: skip
-    outputs = [colours, *channels][:-1][::-1]
+    outputs = [colors, *channels][:-1][::-1]
     sizes = list(zip(heights, widths, strict=True))[:-1][::-1]
     for c_in, c_out, size in zip(channels[::-1], outputs, sizes, strict=True):
         layers += [activation(), Upscale(c_in, c_out, size)]

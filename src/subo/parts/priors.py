@@ -121,7 +121,7 @@ class GaussianMixture(nn.Module):
 class VampPrior(nn.Module):
     """The posterior's mixture at learned pseudo-inputs, ``p(z) = 1/K sum_k q(z | u_k)``.
 
-    It approximates the aggregate posterior, which is the prior that maximises the ELBO (Tomczak and Welling, 2018,
+    It approximates the aggregate posterior, which is the prior that maximizes the ELBO (Tomczak and Welling, 2018,
     equation 9).
 
     Args:

@@ -78,7 +78,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
 
 
 def check_likelihood(likelihood: str, data: Data) -> None:
-    """Refuses a likelihood of other values than real ones for dequantised data.
+    """Refuses a likelihood of other values than real ones for dequantized data.
 
     Raises:
         InputError: Such a likelihood gives them no density.
@@ -100,7 +100,7 @@ def check_likelihood(likelihood: str, data: Data) -> None:
 
 
 def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
-    """At least 10,000 data in a random order, or all; of sequences the steps of whole ones, without any padding."""
+    """At least 10,000 examples in a random order, or all; of sequences the steps of whole ones, without any padding."""
     chosen = torch.randperm(len(split), generator=stream("examples", seed))
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]

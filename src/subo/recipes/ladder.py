@@ -50,7 +50,7 @@ def ladder(
 ) -> Objective:
     """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
 
-    Between the layers there are residual networks, normalised datum by datum, whose branches start small, and a
+    Between the layers there are residual networks, normalized example by example, whose branches start small, and a
     posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
     (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
 
@@ -121,7 +121,7 @@ class _Kind:
     Attributes:
         widths: Elements of the state's vector, or channels of its map, level by level.
         sizes: ``()`` of vectors, height and width of maps.
-        norm: Width -> a normalisation of each datum on its own.
+        norm: Width -> a normalization of each example on its own.
         linear: Widths in and out -> a linear map, or a convolution that keeps the size.
         up: Level -> from the features below it, of the first from x.
         down: Level -> to the state of the level below it, of the first what the decoder ends.

@@ -199,7 +199,7 @@ class BoundOptions:
     """The bound on log p(x) that training follows.
 
     Args:
-        bound: What is maximised.
+        bound: What is maximized.
         num_samples: Samples K of z for each example in training.
         beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
         free_bits: Nats per example and layer below which elbo's gradient leaves the layer's KL alone.

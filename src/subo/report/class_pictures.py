@@ -1,4 +1,4 @@
-"""Pictures of a model that is told the class of each datum: what is drawn of it, class by class."""
+"""Pictures of a model that is told the class of each example: what is drawn of it, class by class."""
 
 import math
 from collections.abc import Sequence

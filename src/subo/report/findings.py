@@ -22,7 +22,7 @@ class Depth:
         intensive_data: How many of these for what is costly: annealing, gaps, bracket, the prior's samples.
         temperatures: T of annealing.
         chains: C of annealing.
-        gap_steps: The most of each search for a datum's best q.
+        gap_steps: The most of each search for an example's best q.
         calibration_data: How many data are simulated for calibration.
 
     Raises:
@@ -43,7 +43,7 @@ class Depth:
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.max_data is not None and self.max_data < 2:
-            raise InputError(f"max_data must be at least 2, not {self.max_data}: one datum gives no standard error")
+            raise InputError(f"max_data must be at least 2, not {self.max_data}: one example gives no standard error")
 
 
 @dataclass(frozen=True, eq=False)

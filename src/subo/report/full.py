@@ -32,7 +32,7 @@ from subo.runtime.randomness import forked, stream
 
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
-_TRIED = 8  # samples of a datum's bound, to see whether it is finite
+_TRIED = 8  # samples of an example's bound, to see whether it is finite
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
 _WITHIN_CLASSES = 1  # marks pieces since conditional priors are compared within classes: earlier ones are not taken
 
@@ -83,7 +83,7 @@ def evaluate_fully(
     if not isinstance(split, Split):
         raise InputError(f"data to evaluate on are a Split, such as Split(x), and not a {type(split).__name__}")
     if len(split) < 2:
-        raise InputError("one datum gives no standard error: evaluate on at least two")
+        raise InputError("one example gives no standard error: evaluate on at least two")
     if split.resample:  # what is drawn at every read is drawn once, for all measurements
         split = split.drawn(stream("evaluation bits", seed))
     depth = depth or Depth()
@@ -101,7 +101,7 @@ def evaluate_fully(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The stages of a full evaluation; each gives tensors by name, per datum or for all data."""
+    """The stages of a full evaluation; each gives tensors by name, per example or for all data."""
 
     model: Any
     split: Split
@@ -119,17 +119,19 @@ class _Plan:
         sandwich = samples if self.bracket == "importance" else annealing
         tens = _merged(intensive.split(10), least=2)
         row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
-        at_once = 20 if row_of_parameters else 1  # else a network is trained on each datum: minutes of a large one
+        at_once = 20 if row_of_parameters else 1  # else a network is trained on each example: minutes of a large one
         stages = [
             Stage("importance", "log p(x) by importance sampling", measured, self.importance, samples, False),
             Stage("information", "what the latents carry", whole, self.information, informed),
             Stage("calibration", "calibration on simulated data", simulated, self.calibration),
             Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior, samples),
-            Stage("gaps", "the best q of each datum", intensive.split(at_once), self.gaps, (*samples, depth.gap_steps)),
+            Stage(
+                "gaps", "the best q of each example", intensive.split(at_once), self.gaps, (*samples, depth.gap_steps)
+            ),
             Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed, annealing),
             Stage("bracket", "a bracket on simulated data", tens, self.sandwich, sandwich),
         ]
-        flat = self.split.lengths is None  # one vector a datum, as labels are one a datum
+        flat = self.split.lengths is None  # one vector per example, as labels are one per example
         labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
         if flat and labelled and not self.own_data_alone:
             stages.insert(
@@ -192,7 +194,7 @@ class _Plan:
         return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0), "rates": found.rate}
 
     def prior(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        x, context = self.read(rows)  # with a context, if only of indices, every datum has samples of its own
+        x, context = self.read(rows)  # with a context, if only of indices, every example has samples of its own
         with forked(seed):
             found = log_marginal_from_prior(
                 self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows
@@ -231,7 +233,7 @@ class _Plan:
         return {"lower": found.lower, "upper": found.upper}
 
     def gaps(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        """NaN where the bound of a datum is not finite: there is nothing to search, and it does not stop the others."""
+        """NaN where an example's bound is not finite: there is nothing to search, and it does not stop the others."""
         x, context = self.read(rows)
         with forked(seed):
             bound, _ = mean_log_weight(self.model, x, context, num_samples=_TRIED, max_rows=self.max_rows)

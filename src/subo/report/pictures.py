@@ -244,7 +244,7 @@ def shading(originals: Tensor, *, levels: int | None = None) -> Callable[[Tensor
 
     Args:
         originals: Those whose range is taken for black and white, unless there are levels.
-        levels: The largest integer that was dequantised: pictures show the level in whose cell a value lies, so that
+        levels: The largest integer that was dequantized: pictures show the level in whose cell a value lies, so that
             data look as they did before, and a mean ``E[y + u]`` like the level next to ``E[y]``.
     """
     low, high = (value.item() for value in originals.aminmax())
@@ -256,7 +256,7 @@ def shading(originals: Tensor, *, levels: int | None = None) -> Callable[[Tensor
 
 
 def _levels(split: Split) -> int | None:
-    """The largest level of dequantised data."""
+    """The largest level of dequantized data."""
     return split.levels if split.dequantize else None
 
 

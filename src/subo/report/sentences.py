@@ -33,14 +33,14 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
     if k_hat is not None and (concerned := int((k_hat > highest).sum())):
         advice = "Use more samples (`num_samples`)" + ("." if findings.bracket == "importance" else ", or annealing.")
         said.append(
-            f"Importance sampling: {concerned:,} of {len(k_hat):,} data have Pareto k-hat above {highest:.2g}, for "
+            f"Importance sampling: {concerned:,} of {len(k_hat):,} examples have Pareto k-hat above {highest:.2g}, for "
             f"which {findings.depth.num_samples:,} samples are too few. Their log p(x) is too low more often than too "
             f"high, by more than its error. {advice}"
         )
     chains = findings.values("annealed", "effective_sample_size")
     if chains is not None and (concerned := int(few_chains(chains).sum())):
         said.append(
-            f"Annealing: on {concerned:,} of {len(chains):,} data fewer than four of the {findings.depth.chains} "
+            f"Annealing: on {concerned:,} of {len(chains):,} examples fewer than four of the {findings.depth.chains} "
             "chains count (effective sample size). Their log p(x) by annealing may be far too low, and its error is "
             "rough. More `temperatures` improve the estimate, and more `chains` its error."
         )
@@ -76,7 +76,7 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
                 f"differ by {by}. Raise `intensive_data`, or `temperatures` and `chains`."
             )
         else:
-            yield f"Annealing {what} importance sampling on {line.num_data} data, by {by}{then}."
+            yield f"Annealing {what} importance sampling on {line.num_data} examples, by {by}{then}."
     lower, upper = findings.values("bracket", "lower"), findings.values("bracket", "upper")
     if lower is not None and upper is not None:
         line = _mean("", "", upper - lower, "", None)
@@ -85,8 +85,8 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
         if closed != "open" and error > _TELLING:
             closed = "too uncertain to be called closed or open"
         yield (
-            f"On {line.num_data} data that the model draws, the bracket around log p(x) is {closed}: {line.value:.3g} "
-            f"+- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
+            f"On {line.num_data} examples that the model draws, the bracket around log p(x) is {closed}: "
+            f"{line.value:.3g} +- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
         )
     found = gaps_of(findings)
     if found is not None and len((found := found.finite()).elbo) > 1:

@@ -52,7 +52,7 @@ def numbers(findings: Findings, *, num_elements: Tensor | int | None) -> tuple[N
 
     Args:
         findings: What was measured.
-        num_elements: Elements of each measured datum, for bits per dimension; None for a density, whose bits count
+        num_elements: Elements of each measured example, for bits per dimension; None for a density, whose bits count
             nothing.
     """
     return (*_likely(findings, num_elements), *_loss(findings), *_carried(findings))
@@ -98,7 +98,7 @@ def _likely(findings: Findings, num_elements: Tensor | int | None) -> Iterator[N
 
 
 def _paired(difference: Tensor, count: int) -> Iterator[Number]:
-    """Where any datum has both, and both finite; with other settings those that have are being measured."""
+    """Where any example has both, and both finite; with other settings those that have are being measured."""
     known = difference[difference.isfinite()]
     if len(known):
         yield _mean(LIKELY, _LESS, known, _PAIRED, count)
@@ -110,10 +110,10 @@ def _loss(findings: Findings) -> Iterator[Number]:
         return
     how = "with the better log p(x)" if found.annealed else "by importance sampling"
     yield _mean(LOSS, "inference gap, log p(x) - ELBO", found.inference, how, count)
-    yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each datum", count)
+    yield _mean(LOSS, "  approximation gap", found.approximation, "best q of each example", count)
     yield _mean(LOSS, "  amortization gap", found.amortization, "that less the encoder's", count)
     if found.approximation_richer is not None:
-        yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each datum", count)
+        yield _mean(LOSS, "approximation gap of a flow", found.approximation_richer, "best flow of each example", count)
 
 
 def _carried(findings: Findings) -> Iterator[Number]:
@@ -130,9 +130,9 @@ def _carried(findings: Findings) -> Iterator[Number]:
         test = int(scalars["num_test"])
         for name, error, label, how in (
             ("linear_accuracy", "linear_se", "accuracy of a linear probe", "logistic regression"),
-            ("knn_accuracy", "knn_se", "accuracy of neighbours", f"{int(scalars['neighbors'])} nearest means"),
+            ("knn_accuracy", "knn_se", "accuracy of neighbors", f"{int(scalars['neighbors'])} nearest means"),
             ("adjusted_rand", "", "clusters: adjusted Rand index", "k-means on means"),
-            ("normalized_mutual_information", "", "clusters: mutual information", "k-means, normalised"),
+            ("normalized_mutual_information", "", "clusters: mutual information", "k-means, normalized"),
         ):
             yield Number(CARRIED, label, scalars[name], scalars[error] if error else None, "", how, None, test)
     calibration = calibration_of(findings)
@@ -175,7 +175,7 @@ def gaps_of(findings: Findings) -> Gaps | None:
     results, (annealed, error, effective) = dict(stage.results), _annealed(findings)
     known = ~annealed.isnan()
     by_annealing = torch.zeros_like(known)
-    if known.any():  # a datum that annealing has not come to yet waits
+    if known.any():  # an example that annealing has not come to yet waits
         results = {name: values[known] for name, values in results.items()}
         results["log_px"], results["log_px_se"], by_annealing = larger(
             results["log_px"],

@@ -25,7 +25,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     if filled["data"].get("kind") == "counts":  # as whole numbers were called, from which a Poisson was taken
         filled["data"]["kind"] = "whole"
     if filled["data"].get("binarize") == "none":  # it was said of parts that were divided at random, too
-        filled["data"]["binarization"] = "nothing was binarised"
+        filled["data"]["binarization"] = "nothing was binarized"
     filled["data"].setdefault("meaning", _meaning(filled["data"], config.get("options", {})))
     return {**config, **filled}
 

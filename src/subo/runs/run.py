@@ -7,7 +7,7 @@
 ``model.safetensors`` the fitted weights; there when the run is finished
 ``evaluation.json``   what was measured on the test data; ``evaluation-train.json`` and
                       ``evaluation-validation.json``: on those, where they were asked for
-``evaluation.csv``    what a full evaluation measured of each datum, ``evaluation-pieces/`` what it has done so far
+``evaluation.csv``    what a full evaluation measured of each example, ``evaluation-pieces/`` what it has done so far
 ``gradients.csv``     what ``subo gradients`` measured
 ``snapshots/``        posterior means of some held-out data during training, and the weights after some epochs
 ``figures/``          pictures

@@ -123,7 +123,7 @@ LIMITS: dict[str, Limit] = {
     "transforms": _LAYERS,
     "transition_hidden": _WIDTH,
     "unit": _POSITIVE,
-    # What is maximised, and how its gradient is estimated
+    # What is maximized, and how its gradient is estimated
     "Renyi.alpha": Limit(infinite=True),
     "alpha": Limit(too_many="The largest weight alone, the limit of minus infinity, is Renyi(-inf) in Python."),
     "beta": _WEIGHT,
@@ -166,9 +166,9 @@ LIMITS: dict[str, Limit] = {
     "window": _COUNT,
     # What is asked of a fitted model
     "calibration_data": _from(100, 10_000_000),
-    "bdmc.num_data": _from(2, 1_000_000_000, "One datum gives no standard error."),
+    "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "bdmc.num_samples": Limit(
-        2, 10_000_000, hint="One sample in the upper bound is that of which the datum was drawn.", too_many=_ENOUGH
+        2, 10_000_000, hint="One sample in the upper bound is that of which the example was drawn.", too_many=_ENOUGH
     ),
     "chains": _from(1, 100_000),
     "evaluate.chains": _CHAINS,
@@ -181,7 +181,7 @@ LIMITS: dict[str, Limit] = {
     "gap_steps": _COUNT,
     "intensive_data": _from(2, 10_000_000),
     "leapfrog_steps": _COUNT,
-    "max_data": _from(2, 1_000_000_000, "One datum gives no standard error."),
+    "max_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "max_rows": _SIZE,
     "n_samples": _SIZE,
     "num": _SIZE,

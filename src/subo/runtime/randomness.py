@@ -32,7 +32,7 @@ def forked(seed: int) -> Iterator[None]:
 def stream(*key: str | SupportsIndex) -> torch.Generator:
     """Makes the generator that belongs to a key, such as `("order", seed, epoch)`.
 
-    The key is hashed (SHA-256), so neighbouring or shorter keys give unrelated streams, where sums such as
+    The key is hashed (SHA-256), so neighboring or shorter keys give unrelated streams, where sums such as
     `seed + epoch` would make seed 1, epoch 0 the same as seed 0, epoch 1. torch's CPU generator keeps 32 bits
     of a seed: two different keys share a stream with probability 2^-32.
 

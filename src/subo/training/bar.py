@@ -84,7 +84,7 @@ class TrainingBar:
             completed=step.number if self._total else now - self._started,
             description=f"epoch {epoch + 1}{of}",
             numbers=f"bound {step.loss.bound.mean().item():.2f} = -(rate {rate:.2f} + distortion {distortion:.2f}) nats"
-            f"  {speed:,.0f} data/s",
+            f"  {speed:,.0f} examples/s",
         )
 
     def epoch(self, epoch: "Epoch") -> None:

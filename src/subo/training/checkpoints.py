@@ -30,7 +30,7 @@ _SMALL = 20_000_000  # bytes of weights that are kept without being asked for
 
 @dataclass
 class TrainingState:
-    """Where training is: with the weights, the optimiser and the random state, all that a checkpoint holds."""
+    """Where training is: with the weights, the optimizer and the random state, all that a checkpoint holds."""
 
     step: int = 0
     epoch: int = 0
@@ -42,7 +42,9 @@ class TrainingState:
     best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
-    before: Tensor | None = None  # what is maximised of each datum, before the first step; see subo.training.divergence
+    before: Tensor | None = (
+        None  # what is maximized of each example, before the first step; see subo.training.divergence
+    )
 
     def count(self, step: Step) -> None:
         """Takes note of a step."""
@@ -139,7 +141,7 @@ def restore(
     settings: dict[str, Any],
     fabric: "Fabric",
 ) -> TrainingState:
-    """Puts objective, optimiser, updates and random state back to where a checkpoint was made.
+    """Puts objective, optimizer, updates and random state back to where a checkpoint was made.
 
     Raises:
         InputError: It was made with other settings or of another model, or is damaged.

@@ -45,7 +45,7 @@ def check_fit(objective: Objective, training: Split | None, held_out: Mapping[st
         )
     known = {**({} if training is None else {"training": training}), **held_out}
     for name, split in known.items():  # test data, too: what is measured after training should not be refused then
-        check_support(objective.model, split, where=f"the {name} data")
+        check_support(objective.model, split, where=f"the {name} examples")
     if not isinstance(plan.optimizer, str):
         check_over(plan.optimizer, objective)
     if training is not None:
@@ -56,7 +56,7 @@ def check_fit(objective: Objective, training: Split | None, held_out: Mapping[st
 
 
 def check_step(objective: Objective, split: Split, batch_size: int) -> None:
-    """Refuses a step of training that memory could not hold, by what autograd keeps of one with a datum or two.
+    """Refuses a step of training that memory could not hold, by what autograd keeps of one with an example or two.
 
     Of B data with K samples it keeps ``c + B (a + b K)``, which three small steps tell. Of sequences the longest is
     taken.
@@ -85,7 +85,7 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
         needed = least + (size - 1) * (kept(2, few) - least)
         if samples > few:
             needed += size * (samples - few) * (kept(1, few + 1) - least)
-    check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} data,", _FEWER)
+    check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} examples,", _FEWER)
 
 
 _FEWER = "Lower `batch_size`, `num_samples` or the widths of the networks."

@@ -37,7 +37,7 @@ def watched(training: Split | None, validation: Split | None) -> Split | None:
 
 
 def level(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
-    """What is maximised of each datum; minus infinity where it is not finite.
+    """What is maximized of each example; minus infinity where it is not finite.
 
     The noise is that of every validation, so that differences are those of the weights. All processes measure all.
     """
@@ -49,7 +49,7 @@ def level(objective: Objective, split: Split, *, batch_size: int, seed: int) -> 
 def noise_of_change(before: Float64[Tensor, " N"], after: Float64[Tensor, " N"]) -> float:
     """How far the mean of the differences may be from 0 by chance: in 1 of 1,000 cases it is lower, by Student's t.
 
-    Data and noise are the same on both sides. Infinite for one datum; 0 where a value is not finite, as none is by
+    Data and noise are the same on both sides. Infinite for one example; 0 where a value is not finite, as none is by
     chance.
     """
     from scipy.special import stdtrit

@@ -88,8 +88,8 @@ def fit(
         epochs: How often the data are gone through; 100 where neither epochs nor minutes are given.
         minutes: How long to train at the most; learning-rate decay then follows the clock.
         batch_size: Data in a batch, over all processes.
-        optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimiser over the objective's parameters).
-        learning_rate: The optimiser's step size.
+        optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimizer over the objective's parameters).
+        learning_rate: The optimizer's step size.
         rows_learning_rate: Learning rate of the parameters that local inference keeps for each example.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.

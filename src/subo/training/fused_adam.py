@@ -11,12 +11,12 @@ __all__ = ["direct_step"]
 
 
 def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """What makes the optimiser's step: for torch's plain fused Adam on the CPU the kernel itself, else ``step``.
+    """What makes the optimizer's step: for torch's plain fused Adam on the CPU the kernel itself, else ``step``.
 
     The kernel, its arguments and so the weights are those of ``optimizer.step()``, bit for bit, and the state stays the
-    optimiser's own, where checkpoints find it. What is left out is what leads there: hooks, profiling, and the sorting
+    optimizer's own, where checkpoints find it. What is left out is what leads there: hooks, profiling, and the sorting
     of all tensors by device and kind, anew at every step. A step at which that could matter, since a parameter rests or
-    a state was loaded, is the optimiser's.
+    a state was loaded, is the optimizer's.
 
     Args:
         optimizer: Any.

@@ -161,7 +161,7 @@ def train(
 def _follower(
     objective: Objective, optimizer: Optimizer, fabric: "Fabric", clip: float | None
 ) -> Callable[..., tuple[Loss, float | None]]:
-    """Makes the function that takes one step of the optimiser, with fresh noise; gives loss and norm."""
+    """Makes the function that takes one step of the optimizer, with fresh noise; gives loss and norm."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     module, stepper, make_step, backward = _prepared(objective, optimizer, fabric)
     scaled = fabric.strategy.precision.precision == "16-mixed"
@@ -207,7 +207,7 @@ def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:
 
 
 def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable, Callable]:
-    """The module, optimiser, step and backward pass that Fabric makes of these; ours where it would only wrap them.
+    """The module, optimizer, step and backward pass that Fabric makes of these; ours where it would only wrap them.
 
     On one device in full precision Fabric's wrappers change nothing and cost 80 microseconds a step.
     """
@@ -230,5 +230,5 @@ def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
 
 REMEDY = (
     "Usual causes: a learning rate too high, or data of very different scales. Try a smaller `learning_rate`, "
-    "`clip=10`, a learning-rate or KL warm-up, a larger min_scale, or standardised data."
+    "`clip=10`, a learning-rate or KL warm-up, a larger min_scale, or standardized data."
 )

@@ -1,4 +1,4 @@
-"""Means of an objective's numbers over data, every datum counting the same."""
+"""Means of an objective's numbers over data, every example counting the same."""
 
 import math
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ __all__ = ["Metrics", "means", "measure", "of_each", "sums"]
 
 @dataclass(frozen=True)
 class Metrics:
-    """Means over data, in nats per datum.
+    """Means over data, in nats per example.
 
     Attributes:
         bound: The bound on log p(x), whatever shaped the gradient.
-        objective: What is maximised, at the KL's full weight: the bound, unless beta or free bits shape it.
+        objective: What is maximized, at the KL's full weight: the bound, unless beta or free bits shape it.
         elbo: ``-(rate + distortion)``.
         rate: ``KL(q || p)``, all layers.
         distortion: ``-E_q[log p(x|z)]``.
@@ -47,7 +47,7 @@ class Metrics:
 def measure(
     objective: Objective, split: Split, *, batch_size: int = 100, seed: int = 0, fabric: "Fabric | None" = None
 ) -> Metrics:
-    """Means of an objective's numbers over data, every datum counting the same; always with the same noise.
+    """Means of an objective's numbers over data, every example counting the same; always with the same noise.
 
     Args:
         objective: The model, bound and number of samples.
@@ -75,7 +75,7 @@ def measure(
 
 @torch.no_grad()
 def of_each(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
-    """What is maximised of each datum, with the noise of :func:`measure` in one process."""
+    """What is maximized of each example, with the noise of :func:`measure` in one process."""
     with evaluating(objective), forked(seed):
         parts = batches(split, batch_size, seed=seed, epoch=0, shuffle=False)
         losses = [objective(*place(objective, batch.x, batch.context)) for batch in parts]

@@ -1,4 +1,4 @@
-"""Optimisers: any of torch's by name, Adam for rows of which a batch touches a few, and both as one."""
+"""Optimizers: any of torch's by name, Adam for rows of which a batch touches a few, and both as one."""
 
 import inspect
 import math
@@ -26,18 +26,18 @@ def make_optimizer(
     rows_learning_rate: float = 0.05,
     **options: Any,
 ) -> Optimizer:
-    """Makes any of torch's optimisers by name, fused where it can be; rows of local parameters get :class:`RowAdam`.
+    """Makes any of torch's optimizers by name, fused where it can be; rows of local parameters get :class:`RowAdam`.
 
     Args:
         module: Whose parameters.
         name: A class of ``torch.optim``, in any case.
         learning_rate: Its step size.
         rows_learning_rate: That of parameters whose gradient is sparse over rows, such as a local posterior's. It
-            is larger, since a row is moved only when its datum is in the batch.
-        **options: Other arguments of the optimiser that has a name.
+            is larger, since a row is moved only when its example is in the batch.
+        **options: Other arguments of the optimizer that has a name.
 
     Raises:
-        InputError: There is no such optimiser, or it does not take such arguments.
+        InputError: There is no such optimizer, or it does not take such arguments.
     """
     known = {
         key.lower(): kind
@@ -49,7 +49,7 @@ def make_optimizer(
         raise InputError(f"{name} cannot train here, since {unfit[name.lower()]}: use Adam or AdamW")
     if name.lower() not in known:
         names = ", ".join(sorted(kind.__name__ for kind in known.values()))
-        raise InputError(f"torch has no optimiser '{name}'; it has {names}")
+        raise InputError(f"torch has no optimizer '{name}'; it has {names}")
     for rate in (learning_rate, rows_learning_rate):
         if not (rate > 0 and math.isfinite(rate)):
             raise InputError(f"the learning rate must be positive, not {rate}")
@@ -68,7 +68,7 @@ def make_optimizer(
 
 
 def check_over(optimizer: Optimizer, module: nn.Module) -> None:
-    """Refuses an optimiser that moves other parameters than a module's: training would change nothing.
+    """Refuses an optimizer that moves other parameters than a module's: training would change nothing.
 
     Raises:
         InputError: Says how many there are.
@@ -78,7 +78,7 @@ def check_over(optimizer: Optimizer, module: nn.Module) -> None:
     foreign = sum(id(parameter) not in own for parameter in given)
     if foreign:
         raise InputError(
-            f"the optimiser moves {foreign} of {len(given)} tensors that are no parameters of this objective. Usually "
+            f"the optimizer moves {foreign} of {len(given)} tensors that are no parameters of this objective. Usually "
             "it was made of another model, or before this one was: make it of objective.parameters()"
         )
 
@@ -94,12 +94,12 @@ def row_parameters(module: nn.Module) -> list[nn.Parameter]:
 
 
 class Combined(Optimizer):
-    """Several optimisers, each over parameters of its own, as one.
+    """Several optimizers, each over parameters of its own, as one.
 
     Its parameter groups are theirs, the same objects: a schedule that sets ``lr`` here sets it there.
 
     Args:
-        *parts: The optimisers.
+        *parts: The optimizers.
     """
 
     def __init__(self, *parts: Optimizer):

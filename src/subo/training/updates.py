@@ -97,7 +97,7 @@ class Aggressive(Updates):
     In the paper every step of theta has an epoch's next batch, phi has random ones, and the information is compared
     once an epoch. Here all batches come from one stream, and an epoch is one pass over the data, so that a small set
     has not even one step of theta an epoch: the information is compared at the end of an epoch by which theta has made
-    `model_steps` since the last comparison. The loss is minus what is maximised, at the KL's full weight.
+    `model_steps` since the last comparison. The loss is minus what is maximized, at the KL's full weight.
 
     Args:
         window: Posterior steps whose losses are averaged.
@@ -204,7 +204,7 @@ def at_rest(objective: Objective, updates: Updates) -> dict[Part, list[nn.Parame
 
 
 def _sums(loss: Loss, weight: float, fabric: "Fabric") -> tuple[float, float]:
-    """Minus the sum of what is maximised over a batch, and the number of its data, over all processes."""
+    """Minus the sum of what is maximized over a batch, and the number of its data, over all processes."""
     total, num_data = (-loss.objective.sum().item(), float(len(loss.objective))) if weight else (0.0, 0.0)
     if fabric.world_size == 1:
         return total, num_data

@@ -124,7 +124,7 @@ class Annealing:
 
     Args:
         temperatures: T, the number of steps of the bridge.
-        chains: C, of each datum.
+        chains: C, of each example.
         leapfrog_steps: Of the one Hamiltonian transition at each temperature.
         start: Where chains begin: the prior, or the posterior q, from which the way is shorter where q is good and
             which costs its density at every step.
@@ -153,7 +153,7 @@ class Annealing:
         return places[1:].tolist()
 
     def steps(self, bridge: Bridge, state: State) -> list[Tensor]:
-        """A length of leapfrog step for each temperature and datum, adapted by a run of its own.
+        """A length of leapfrog step for each temperature and example, adapted by a run of its own.
 
         Steps that adapted while an estimate is made would depend on its chains, and bias it.
         """
@@ -213,7 +213,7 @@ def ais(
     max_rows: int = 5000,
     progress: bool = False,
 ) -> AnnealedEstimate:
-    r"""Estimates log p(x) of each datum by annealed importance sampling (Neal, 2001; Wu et al., 2017).
+    r"""Estimates log p(x) of each example by annealed importance sampling (Neal, 2001; Wu et al., 2017).
 
     .. math:: \hat p(x) = \frac1C \sum_c w_c, \qquad
               w = \prod_t \frac{f_{\beta_t}(z_{t-1})}{f_{\beta_{t-1}}(z_{t-1})}, \qquad
@@ -266,7 +266,7 @@ def ais(
 
 
 def begin(model: Any, x: Tensor, context: Context, annealing: Annealing) -> tuple[Bridge, State]:
-    """The bridge of a batch, and C samples a datum of its start."""
+    """The bridge of a batch, and C samples per example of its start."""
     chains = annealing.chains
     with torch.no_grad():
         draw = model.draw(x, context, num_samples=chains if annealing.start == "posterior" else 1, path=False)

@@ -26,15 +26,15 @@ __all__ = ["Sandwich", "bdmc"]
 class Sandwich:
     """Bounds on log p(x) of N simulated data, in nats, float64 and on the CPU.
 
-    Each bound holds in expectation over its samples: ``E[lower] <= log p(x) <= E[upper]``. One datum's two numbers may
-    stand the wrong way round, by chance and by little; the means of many do not.
+    Each bound holds in expectation over its samples: ``E[lower] <= log p(x) <= E[upper]``. One example's two numbers
+    may stand the wrong way round, by chance and by little; the means of many do not.
 
     Attributes:
         lower: ``log 1/K sum_k w_k`` of chains, or samples, that start without knowing z.
         upper: The same of one or more that start at the z which drew x.
         acceptance: Mean share of accepted trajectories, upwards and downwards; None by importance sampling.
         estimator: ``annealed`` or ``importance``.
-        num_samples: Chains or samples a datum.
+        num_samples: Chains or samples per example.
     """
 
     lower: Float[Tensor, " N"]
@@ -74,7 +74,7 @@ def bdmc(
 ) -> Sandwich:
     r"""Brackets log p(x) from both sides, on data simulated from the model (Grosse et al., 2015).
 
-    A datum drawn as ``z* ~ p(z)``, ``x ~ p(x|z*)`` comes with one exact sample z* of its posterior p(z|x). A run of
+    An example drawn as ``z* ~ p(z)``, ``x ~ p(x|z*)`` comes with one exact sample z* of its posterior p(z|x). A run of
     annealed importance sampling from the start up to p(x, z) gives weights with ``E[w] = p(x)``; the same run in
     reverse, from z* down to the start, gives weights with ``E[1 / w] = 1 / p(x)``. By Jensen's inequality
 
@@ -103,7 +103,7 @@ def bdmc(
         progress: Whether to show progress.
 
     Raises:
-        InputError: A number makes no sense, the context has not a row a datum, or the latents are discrete and
+        InputError: A number makes no sense, the context has not a row per example, or the latents are discrete and
             annealing is asked for.
 
     Example:
@@ -114,7 +114,7 @@ def bdmc(
         True
     """
     if isinstance(getattr(model, "posterior", None), Local | Given) and "importance" in (estimator, start):
-        raise InputError("the posterior has parameters of its own for each datum that it knows, and these are new")
+        raise InputError("the posterior has parameters of its own for each example that it knows, and these are new")
     check_rows(context, num_data)
     annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
     from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported

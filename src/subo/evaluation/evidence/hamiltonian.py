@@ -1,4 +1,4 @@
-"""Hamiltonian transitions for many chains at once: each of C chains for each of B data, with steps of each datum's own.
+"""Hamiltonian transitions for many chains at once: C chains for each of B examples, with steps of their own.
 
 What they leave invariant is a point of the bridge from a start ``f_0``, of which samples are known, to the joint
 density: ``log f_beta(z) = (1 - beta) log f_0(z) + beta log p(x, z)``.
@@ -127,7 +127,7 @@ def transition(
         bridge: The densities.
         state: Where the chains are.
         beta: Which density.
-        step: Length of a leapfrog step, for each datum.
+        step: Length of a leapfrog step, for each example.
         leapfrog_steps: How many.
 
     Returns:
@@ -154,8 +154,8 @@ def adapted(
 ) -> Float[Tensor, "P B"]:
     """Lengths of step along the bridge for which about 0.65 of the ends are accepted: from a run made for them alone.
 
-    At each of P temperatures one transition, and then ``log step += 0.3 (accepted - 0.65)`` for each datum, by the mean
-    over its chains; `settle` transitions come before, at the first of them.
+    At each of P temperatures one transition, and then ``log step += 0.3 (accepted - 0.65)`` for each example, by the
+    mean over its chains; `settle` transitions come before, at the first of them.
 
     Args:
         bridge: The densities.

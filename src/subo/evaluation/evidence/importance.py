@@ -21,7 +21,7 @@ from subo.typing import Context
 
 __all__ = ["ImportanceEstimate", "WeightSums", "data_at_a_time", "log_marginal", "split_context"]
 
-_SAMPLES = 1600  # of a datum in a pass: what its encoder costs is then little beside what its decodes do
+_SAMPLES = 1600  # of an example in a pass: what its encoder costs is then little beside what its decodes do
 _KEPT = 31 * 2**20
 """Bytes. glibc keeps freed memory for the next pass up to twice the size of the largest block that it was ever given
 back, and returns what is above to the system, whose fresh pages cost each pass as much as its decodes."""
@@ -115,7 +115,7 @@ def log_marginal(
     pareto: bool = True,
     advance: Callable[[float], Any] | None = None,
 ) -> ImportanceEstimate:
-    r"""Estimates log p(x) of each datum by importance sampling.
+    r"""Estimates log p(x) of each example by importance sampling.
 
     .. math:: \hat p(x) = \frac1K \sum_k w_k, \qquad w_k = \frac{p(x, z_k)}{q(z_k | x)}, \quad z_k \sim q(z | x)
 
@@ -130,9 +130,10 @@ def log_marginal(
         context: What is known beside x, by name.
         num_samples: K.
         max_rows: Latents drawn at a time; bounds memory and does not change the estimator.
-        pareto: Whether to fit the weights' tails, which takes about a millisecond a datum for K = 5,000. Without them
-            errors are the delta method's, ``sqrt(Var(w) / K) / mean(w)``, which are too small where tails are heavy.
-        advance: Called with the number of data done, as they are: in fractions, where a datum takes many passes.
+        pareto: Whether to fit the weights' tails, which takes about a millisecond per example for K = 5,000. Without
+            them errors are the delta method's, ``sqrt(Var(w) / K) / mean(w)``, which are too small where tails are
+            heavy.
+        advance: Called with the number of data done, as they are: in fractions, where an example takes many passes.
 
     Returns:
         Per-datum estimates.

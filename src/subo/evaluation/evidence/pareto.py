@@ -27,7 +27,7 @@ def highest_pareto_k(num_samples: int) -> float:
 
 
 class WeightTail:
-    """The largest log-weights of each datum, all that k-hat and the error need of them: memory does not grow with K.
+    """The largest log-weights of each example, all that k-hat and the error need of them: memory does not grow with K.
 
     Args:
         num_data: B.
@@ -61,7 +61,7 @@ def tail_length(num_samples: int) -> int:
 
 
 def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, " B"]:
-    r"""Shape k of the generalised Pareto distribution that fits the upper tail of K importance weights.
+    r"""Shape k of the generalized Pareto distribution that fits the upper tail of K importance weights.
 
     Weights with such a tail have ``1 / k`` moments: above 1/2 their variance is infinite, above 1 their mean; above
     :func:`highest_pareto_k` there are fewer samples than an estimate needs (Vehtari et al., 2024, section 3). Small
@@ -72,8 +72,9 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
         num_samples: K.
 
     Returns:
-        k-hat of each datum. NaN where there is no tail to fit: K is below 25, or the largest weights are all the same,
-        or a quarter of them. Infinite where a quarter of the tail vanishes beside the largest weight, even in float64.
+        k-hat of each example. NaN where there is no tail to fit: K is below 25, or the largest weights are all the
+        same, or a quarter of them. Infinite where a quarter of the tail vanishes beside the largest weight, even in
+        float64.
 
     Example:
         >>> log_weight = -0.4 * torch.rand(100_000, 1, dtype=torch.float64).log()  # Pareto, k = 0.4

@@ -54,7 +54,7 @@ def log_marginal_from_prior(
     num_samples: int = 1000,
     max_rows: int = 5000,
 ) -> PriorEstimate:
-    r"""Estimates log p(x) of each datum by the likelihood's mean over samples of the prior.
+    r"""Estimates log p(x) of each example by the likelihood's mean over samples of the prior.
 
     .. math:: \hat p(x) = \frac1K \sum_k p(x | z_k), \qquad z_k \sim p(z)
 
@@ -65,15 +65,15 @@ def log_marginal_from_prior(
     of models with very few latents.
 
     Without a context the K decodes are shared by all data, so that the estimates of different data are of the same
-    samples, and their errors are not independent. Given a context, every datum has K samples and decodes of its own.
+    samples, and their errors are not independent. Given a context, every example has K samples and decodes of its own.
 
     Args:
         model: The model.
         x: Data.
         context: What is known beside x, by name.
         num_samples: K.
-        max_rows: Distributions p(x|z), or pairs of one with a datum, at a time; bounds memory and does not change the
-            estimator.
+        max_rows: Distributions p(x|z), or pairs of one with an example, at a time; bounds memory and does not change
+            the estimator.
 
     Returns:
         Per-datum estimates.
@@ -113,7 +113,7 @@ def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, 
         count = min(max_rows // len(parts[0]), num_samples - drawn)
         p = model.sample(count)[1]
         for part, (sums, tail) in zip(parts, weights, strict=True):
-            pairs = part.unsqueeze(1).expand(-1, count, *part.shape[1:])  # each datum with every p(x|z)
+            pairs = part.unsqueeze(1).expand(-1, count, *part.shape[1:])  # each example with every p(x|z)
             log_weight = p.log_prob(pairs).mT.cpu().double()
             sums.add(log_weight)
             tail.add(log_weight)

@@ -30,7 +30,7 @@ def tail_error(
 
     .. math:: E[w] = E[\min(w, u)] + \tfrac MK E[w - u \mid w > u],
 
-    where exceedances of a high cutoff are generalised Pareto, of shape k, scale sigma and mean
+    where exceedances of a high cutoff are generalized Pareto, of shape k, scale sigma and mean
     ``sigma / (1 - k)`` (Vehtari et al., 2024, sections 2.2 and 3). Since ``E[w] = p(x)`` is finite, k < 1. Their
     posterior under a flat prior on k and log sigma, by ``theta = k / sigma`` and ``a = 1/M sum log(1 + theta x)``, is
     that of two factors,

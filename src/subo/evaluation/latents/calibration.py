@@ -142,8 +142,8 @@ def calibrate(
     _check(num_data, num_ranks, num_bins, level, batch_size, context)
     if isinstance(getattr(model, "posterior", None), Local | Given):
         raise InputError(
-            "the posterior has parameters of its own for each datum that it knows, and calibration asks for q of data "
-            "that the model makes afresh. Calibrate a model with an encoder."
+            "the posterior has parameters of its own for each example that it knows, and calibration asks for q of "
+            "data that the model makes afresh. Calibrate a model with an encoder."
         )
     ranks, names = [], ()
     with evaluating(model), forked(seed):

@@ -40,13 +40,13 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
               \qquad \varepsilon = 0.01 \text{ nats}, \quad \delta = 0.01
 
     (Lucas et al., 2019, definition 1). Where the KL of a dimension is not known, below a flow or a prior that does
-    not factorise, it is inactive instead: the variance of its posterior means is not above 0.01 (Burda et al., 2016,
+    not factorize, it is inactive instead: the variance of its posterior means is not above 0.01 (Burda et al., 2016,
     section 5). A collapse is full where all dimensions have collapsed or the rate is below epsilon; but none where
     all are only known to be inactive, and the rate is not slight (0.1 nats): then z does tell something.
 
     Args:
         usage: Of :func:`~subo.evaluation.latent_usage`.
-        rate: ``KL(q || p)`` of all of z, in nats per datum, where it is known.
+        rate: ``KL(q || p)`` of all of z, in nats per example, where it is known.
         settings: Of the training, as of :func:`remedies`.
 
     Raises:
@@ -67,7 +67,7 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
     collapsed, size = tuple(gone.nonzero()[:, 0].tolist()), len(gone)
     empty = rate is not None and rate < COLLAPSED_KL
     everything = len(collapsed) == size
-    known = [] if rate is None else [f"The rate is {rate:.3g} nats per datum."]
+    known = [] if rate is None else [f"The rate is {rate:.3g} nats per example."]
     kind: Literal["none", "partial", "full"]
     if everything and not by_kl and rate is not None and rate >= _SLIGHT:  # idle means, yet z does tell something
         kind, collapsed, sentences = "none", (), [_quiet(size, rate)]
@@ -79,7 +79,7 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
         kind, sentences = "none", [_none(size)]
     if kind != "full" and rate is not None and rate < _SLIGHT:
         sentences.append(
-            f"But the rate is only {rate:.3g} nats per datum: z tells next to nothing of x. {_to_try(settings)}"
+            f"But the rate is only {rate:.3g} nats per example: z tells next to nothing of x. {_to_try(settings)}"
         )
     idle = (~usage.active & ~gone).nonzero()[:, 0].tolist() if by_kl and kind != "full" else []
     if idle:
@@ -141,8 +141,8 @@ def _none(size: int) -> str:
 def _quiet(size: int, rate: float) -> str:
     where = "of the only latent dimension" if size == 1 else f"in all {size} latent dimensions"
     return (
-        f"The posterior has not collapsed: the rate is {rate:.3g} nats per datum. Yet the posterior means hardly move "
-        f"over the data {where}: what z tells of x is spread thinly, or lies in the posterior's width."
+        f"The posterior has not collapsed: the rate is {rate:.3g} nats per example. Yet the posterior means hardly "
+        f"move over the data {where}: what z tells of x is spread thinly, or lies in the posterior's width."
     )
 
 
@@ -150,7 +150,7 @@ def _partial(
     collapsed: Sequence[int], size: int, layers: Layers, settings: Mapping[str, Any] | None, *, by_kl: bool
 ) -> str:
     one, left = len(collapsed) == 1, size - len(collapsed)
-    why = "posterior is the prior for nearly every datum" if by_kl else "posterior means hardly move over the data"
+    why = "posterior is the prior for nearly every example" if by_kl else "posterior means hardly move over the data"
     return (
         f"{_named(collapsed, layers)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
         f"{'its' if one else 'their'} {why}. The other {left} {'does' if left == 1 else 'do'} carry something, so this "
@@ -164,7 +164,7 @@ def _full(size: int) -> str:
     which = "The only latent dimension carries" if size == 1 else f"All {size} latent dimensions carry"
     return (
         f"{which} nothing: the posterior has collapsed to the prior. z tells nothing of x, and the decoder says the "
-        "same of every datum."
+        "same of every example."
     )
 
 
@@ -181,13 +181,15 @@ def _idle(dimensions: Sequence[int], layers: Layers, *, is_all: bool) -> str:
 def _how_sure(num_data: int, *, by_kl: bool) -> str:
     if not by_kl:
         return (
-            f"Judged on {num_data:,} data by the variance of the posterior means (carrying nothing: at most "
+            f"Judged on {num_data:,} examples by the variance of the posterior means (carrying nothing: at most "
             f"{ACTIVE_VARIANCE}), since the KL of each dimension is not known here; what a posterior tells by its "
             "width alone is overlooked."
         )
     # Of a share that was seen in none of N data, 3/N is the upper end of a 95% interval.
     unseen = (
-        f"; {num_data:,} data bound that share to {min(1.0, 3 / num_data):.0%} only" if num_data * _DELTA < 3 else ""
+        f"; {num_data:,} examples bound that share to {min(1.0, 3 / num_data):.0%} only"
+        if num_data * _DELTA < 3
+        else ""
     )
     return (
         f"A dimension carries nothing if its KL is below {COLLAPSED_KL} nats on {1 - _DELTA:.0%} of the data{unseen}."

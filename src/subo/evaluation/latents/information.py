@@ -174,8 +174,8 @@ def encode(model: Any, split: Split, *, max_data: int, num_samples: int, seed: i
             )
         if "mask" in context:
             raise InputError(
-                "information compares each datum's q with the others', and sequences of different lengths have latents "
-                "of different shapes. Use the rate, per sequence or per step."
+                "information compares each example's q with the others', and sequences of different lengths have "
+                "latents of different shapes. Use the rate, per sequence or per step."
             )
         draws.append(draw)
     shared = all(len(draw.factors[0].p.batch_shape) == 0 for draw in draws)
@@ -203,27 +203,27 @@ def log_densities(
     at_a_time = max(1, _NUMBERS // (num_data * max(1, rows[0].numel())))
     counts = torch.full((num_data,), num_data) if classes is None else classes.sizes
     own, aggregate = [], []
-    for part, datum in zip(rows.split(at_a_time), _data_of(num_samples, num_data).split(at_a_time), strict=True):
-        # Every row against every datum, (rows, data, *event): expanded, since not every density broadcasts by itself.
+    for part, example in zip(rows.split(at_a_time), _data_of(num_samples, num_data).split(at_a_time), strict=True):
+        # Every row against every example, (rows, data, *event): expanded, since not every density broadcasts by itself.
         densities = [q.log_prob(part.unsqueeze(1).expand(-1, q.batch_shape[0], *part.shape[1:])) for q in posteriors]
         table = torch.cat(densities, dim=1).cpu().double()
-        own.append(table[torch.arange(len(part)), datum])
+        own.append(table[torch.arange(len(part)), example])
         if classes is not None:
-            others = classes.of_data != classes.of_data[datum].unsqueeze(1)
+            others = classes.of_data != classes.of_data[example].unsqueeze(1)
             table = table.masked_fill(others.view(others.shape + (1,) * (table.ndim - 2)), -math.inf)
-        log_counts = counts[datum].to(table).log().view(-1, *[1] * (table.ndim - 2))
+        log_counts = counts[example].to(table).log().view(-1, *[1] * (table.ndim - 2))
         aggregate.append(table.logsumexp(1) - log_counts)
     shape = (num_samples, num_data)
     return torch.cat(own).unflatten(0, shape), torch.cat(aggregate).unflatten(0, shape)
 
 
 def _data_of(num_samples: int, num_data: int) -> Tensor:
-    """Which datum each latent is of, sample-major."""
+    """Which example each latent is of, sample-major."""
     return torch.arange(num_data).repeat(num_samples)
 
 
 def standard_error(values: Float[Tensor, "K N"]) -> float:
-    """Of the mean over samples and data, by the spread over the samples of each datum: the data are as they are."""
+    """Of the mean over samples and data, by the spread over the samples of each example: the data are as they are."""
     num_samples, num_data = values.shape
     if num_samples == 1:
         return math.inf

@@ -1,4 +1,4 @@
-"""What posterior means tell of labels: a linear probe, nearest neighbours and clusters."""
+"""What posterior means tell of labels: a linear probe, nearest neighbors and clusters."""
 
 import math
 import warnings
@@ -25,9 +25,9 @@ class Probe:
     classifier as it was fitted.
 
     Attributes:
-        linear_accuracy: Of logistic regression on standardised means.
+        linear_accuracy: Of logistic regression on standardized means.
         linear_se: Its standard error.
-        knn_accuracy: Of the nearest neighbours' vote, by Euclidean distance in the latents' own units.
+        knn_accuracy: Of the nearest neighbors' vote, by Euclidean distance in the latents' own units.
         knn_se: Its standard error.
         majority_accuracy: Of always answering with the training data's most frequent class: what both have to beat.
         adjusted_rand: Agreement of k-means clusters of the test means with the classes, 0 by chance and 1 at best
@@ -67,13 +67,13 @@ def probe(
 ) -> Probe:
     """Measures how much of the labels, which the model never saw, its latents hold.
 
-    A linear probe says whether classes lie on two sides of a plane, neighbours whether they lie together, clusters
-    whether they would be found without labels. The three see latents in different units: the probe standardises
-    each dimension; distances are left as they are, since standardised they would be those of dimensions that tell
+    A linear probe says whether classes lie on two sides of a plane, neighbors whether they lie together, clusters
+    whether they would be found without labels. The three see latents in different units: the probe standardizes
+    each dimension; distances are left as they are, since standardized they would be those of dimensions that tell
     nothing. Labels that the training data do not have count as errors.
 
     Args:
-        train_means: Of :func:`~subo.evaluation.posterior_means`; each datum's are taken as one vector.
+        train_means: Of :func:`~subo.evaluation.posterior_means`; each example's are taken as one vector.
         train_labels: Their classes.
         test_means: Of data that the classifiers are not fitted to.
         test_labels: Their classes.

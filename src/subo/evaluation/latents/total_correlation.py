@@ -28,7 +28,7 @@ class TotalCorrelation:
     Attributes:
         value: ``KL(q(z) || prod_d q(z_d))``: 0 where the dimensions of the aggregate posterior are independent.
         standard_error: Of `value`.
-        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None where the prior does not factorise, or is another one for
+        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None where the prior does not factorize, or is another one for
             nearly every example.
         dimension_kl_se: Its standard error.
         marginal_kl: ``KL(q(z) || p(z))``; None where the prior is another one for nearly every example.
@@ -75,7 +75,7 @@ def total_correlation(
         seed: Of the data that are taken, their bits and the samples.
 
     Returns:
-        None where q(z_d | x) is not known: it is of distributions that factorise over dimensions and of Gaussians,
+        None where q(z_d | x) is not known: it is of distributions that factorize over dimensions and of Gaussians,
         and is not of flows. A one-hot category is one dimension, whatever its classes.
 
     Raises:
@@ -102,12 +102,12 @@ def total_correlation(
         log_aggregate - encoded.log_prior,
         log_product - encoded.log_prior,
     )
-    factorises = encoded.comparable and all(_factorises(draw, log_dimensions) for draw in draws)
+    factorizes = encoded.comparable and all(_factorizes(draw, log_dimensions) for draw in draws)
     return TotalCorrelation(
         value=correlation.mean().item(),
         standard_error=standard_error(correlation),
-        dimension_kl=by_dimension.mean().item() if factorises else None,
-        dimension_kl_se=standard_error(by_dimension) if factorises else None,
+        dimension_kl=by_dimension.mean().item() if factorizes else None,
+        dimension_kl_se=standard_error(by_dimension) if factorizes else None,
         marginal_kl=marginal.mean().item() if encoded.comparable else None,
         marginal_kl_se=standard_error(marginal) if encoded.comparable else None,
         num_data=z.shape[1],
@@ -116,7 +116,7 @@ def total_correlation(
     )
 
 
-def _factorises(draw: Draw, log_dimensions: Float[Tensor, "K N D"]) -> bool:
+def _factorizes(draw: Draw, log_dimensions: Float[Tensor, "K N D"]) -> bool:
     """Whether the prior is a product over the same dimensions as q's marginals."""
     p = draw.factors[0].p
     return (

@@ -42,7 +42,7 @@ _NUMBERS = 20_000_000  # decoded at a time, at the most
 class LatentUsage:
     """How the D dimensions of z are used on N data; those of several layers stand side by side.
 
-    Of sequences every time step is a datum; of integer states the "dimensions" are their probabilities.
+    Of sequences every time step is an example; of integer states the "dimensions" are their probabilities.
 
     Attributes:
         means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
@@ -50,7 +50,7 @@ class LatentUsage:
             chains over the sequences at each time step, and the mean of that.
         active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
         kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
-            prior and posterior factorise over dimensions, and to less below a full-rank posterior.
+            prior and posterior factorize over dimensions, and to less below a full-rank posterior.
         share_collapsed: Share of the data whose KL in a dimension is below 0.01 nats, so that their posterior is the
             prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None where `kl` is, or is an estimate.
         layers: Name and number of dimensions of each stochastic layer, in the order of drawing and of the columns.
@@ -155,7 +155,7 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
 def marginals(q: Distribution) -> Distribution | None:
     """``q(z_d)`` of each dimension, batch shape ``(B, *D)``, where they are known, else None.
 
-    They are where q factorises, and of a Gaussian. A one-hot category is one dimension, whatever its classes.
+    They are where q factorizes, and of a Gaussian. A one-hot category is one dimension, whatever its classes.
     """
     if isinstance(q, MultivariateNormal):
         return Normal(q.mean, q.variance.sqrt(), validate_args=False)
@@ -246,7 +246,7 @@ def _of_data(means: Float[Tensor, "k B ..."], factor: Factor) -> Float[Tensor, "
 
 
 def _kl_by_dimension(factor: Factor) -> Tensor | None:
-    """``(B, D)`` marginal divergences, where the prior factorises and q's marginals are known.
+    """``(B, D)`` marginal divergences, where the prior factorizes and q's marginals are known.
 
     Of a layer that depends on others, the mean over their samples of its ``log q - log p``.
     """
