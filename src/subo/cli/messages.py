@@ -108,9 +108,9 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
         highest = result.get("highest_pareto_k", 0.7)  # of older runs, whatever the number of samples
         yield (
             f"the importance weights of {result['high_pareto_k']:,} of {result['num_data']:,} examples have Pareto "
-            f"k-hat above {highest:.2g}: for these {result['num_samples']} samples are too few, and log p(x) is too low "
-            "more often than too high, by more than its error. How far it is off is told, by annealing where latents "
-            f"are continuous, by: subo evaluate {run} --full"
+            f"k-hat above {highest:.2g}: for these {result['num_samples']} samples are too few, and log p(x) is too "
+            "low more often than too high, by more than its error. To see by how much, by annealing if latents are "
+            f"continuous: subo evaluate {run} --full"
         )
     if result["at_floor"]:
         yield (

@@ -87,13 +87,13 @@ def caution_of_samples(
     """
     if num_samples * len(split) <= _QUICK:
         return ""
-    a_datum = seconds_a_sample(model, split) * len(split)
-    if num_samples * a_datum <= _HOUR:
+    an_example = seconds_a_sample(model, split) * len(split)
+    if num_samples * an_example <= _HOUR:
         return ""
     fewer = min(NUM_SAMPLES, num_samples // 10)
     return (
         f"Careful: log p(x) of {len(split):,} examples by {num_samples:,} samples each takes about "
-        f"{_in_words(num_samples * a_datum)}; `{option}={fewer}` takes about {_in_words(fewer * a_datum)}"
+        f"{_in_words(num_samples * an_example)}; `{option}={fewer}` takes about {_in_words(fewer * an_example)}"
     )
 
 

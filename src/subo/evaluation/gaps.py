@@ -37,7 +37,7 @@ _FLOW_RATE = 0.01  # Adam's first step for the weights of a flow's networks
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """Per-datum gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
+    """Per-example gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
 
     Attributes:
         log_px: The larger of importance sampling and annealed importance sampling, each in expectation a lower bound;
@@ -251,7 +251,7 @@ def _checked(model: Any, family: Family | None, x: Tensor) -> Any:
     if isinstance(model.posterior, Local | Given):
         raise InputError(
             "the posterior has parameters of its own for each example, so nothing is amortized: all of the inference "
-            "gap is that of the family and of the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+            "gap comes from the family and the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
         )
     return model
 

@@ -48,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-datum estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
+    """Per-example estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
 
     Attributes:
         log_px: Importance-sampled log p(x), ``(N,)``.
@@ -258,7 +258,7 @@ def measure(
     seed: int = 0,
     advance: Callable[[float], Any] | None = None,
 ) -> tuple[Evaluation, Scores]:
-    """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
+    """As :func:`evaluate`, with the per-example numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:
         raise InputError("one example gives no standard error: evaluate on at least two")
     check_support(model, split)  # of a mean, one that is outside leaves nothing

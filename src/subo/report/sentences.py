@@ -86,7 +86,8 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
             closed = "too uncertain to be called closed or open"
         yield (
             f"On {line.num_data} examples that the model draws, the bracket around log p(x) is {closed}: "
-            f"{line.value:.3g} +- {error:.2g} nats wide. So far may log p(x) by the same means be off on data such as these."
+            f"{line.value:.3g} +- {error:.2g} nats wide. This is the largest error to expect of these estimators on "
+            "similar data."
         )
     found = gaps_of(findings)
     if found is not None and len((found := found.finite()).elbo) > 1:

@@ -43,7 +43,7 @@ _PILOT = (50, 200)  # temperatures of the run that adapts the steps, a tenth of 
 
 @dataclass(frozen=True, eq=False)
 class AnnealedEstimate:
-    """Per-datum estimates from C chains, in nats, float64 and on the CPU.
+    """Per-example estimates from C chains, in nats, float64 and on the CPU.
 
     Attributes:
         log_px: ``log 1/C sum_c w_c``. In expectation a lower bound on log p(x), which temperatures make tight.

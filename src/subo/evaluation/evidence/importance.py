@@ -29,7 +29,7 @@ back, and returns what is above to the system, whose fresh pages cost each pass 
 
 @dataclass(frozen=True)
 class ImportanceEstimate:
-    """Per-datum estimates from K samples of the posterior, in nats, float64 and on the CPU.
+    """Per-example estimates from K samples of the posterior, in nats, float64 and on the CPU.
 
     Attributes:
         log_px: ``log 1/K sum_k w_k``. In expectation a lower bound on log p(x), which K makes tight.
@@ -136,7 +136,7 @@ def log_marginal(
         advance: Called with the number of data done, as they are: in fractions, where an example takes many passes.
 
     Returns:
-        Per-datum estimates.
+        Per-example estimates.
 
     Raises:
         InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.

@@ -24,7 +24,7 @@ _PAIRED = 16  # data that a pass of decodes is held against at a time
 
 @dataclass(frozen=True)
 class PriorEstimate:
-    """Per-datum estimates from K samples of the prior, in nats, float64 and on the CPU.
+    """Per-example estimates from K samples of the prior, in nats, float64 and on the CPU.
 
     Attributes:
         log_px: ``log 1/K sum_k p(x|z_k)``. In expectation a lower bound on log p(x), and mostly a very loose one.
@@ -76,7 +76,7 @@ def log_marginal_from_prior(
             the estimator.
 
     Returns:
-        Per-datum estimates.
+        Per-example estimates.
 
     Raises:
         InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.
