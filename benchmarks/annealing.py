@@ -14,7 +14,7 @@ import time
 import torch
 
 import subo
-from subo.evaluation.annealed import ais
+from subo.evaluation.evidence.annealed import ais
 
 
 def build() -> subo.VAE:
@@ -62,7 +62,7 @@ def main() -> None:
         plain.append(gradients_per_second(model, x, arguments.chains, 300))
         ours.append(leapfrogs_per_second(model, x, arguments.chains, arguments.temperatures, arguments.leapfrog_steps))
     ratio = statistics.median(b / a for a, b in zip(ours, plain, strict=True))
-    rows = f"{arguments.chains} chains of {arguments.data} data at once, {arguments.threads} threads"
+    rows = f"{arguments.chains} chains of {arguments.data} examples at once, {arguments.threads} threads"
     print(f"784-200-200-50 tanh, {rows}, torch {torch.__version__}")
     print(f"leapfrog steps per second: {statistics.median(ours):,.0f}")
     print(f"gradients per second:      {statistics.median(plain):,.0f}")

@@ -1,10 +1,10 @@
-"""The networks of Burda et al. (2016) on dynamically binarised MNIST, beside their table 1.
+"""The networks of Burda et al. (2016) on dynamically binarized MNIST, beside their table 1.
 
 One layer: 784-200-200-50, tanh, mirrored decoder, as theirs. Two layers: z1 of 100 (784-200-200-100), z2 of 50
 (100-100-100-50), mirrored. Trained on all 60,000 training images and measured on the 10,000 for
-test (binarised once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
+test (binarized once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
 of 100 instead of 20, Adam with a cosine decay over a fixed number of epochs instead of their 3,280 in eight stages, and
-for IWAE the doubly reparametrised gradient. A cell that was trained or measured before is not done again; one that was
+for IWAE the doubly reparametrized gradient. A cell that was trained or measured before is not done again; one that was
 stopped goes on from its checkpoint.
 
     python benchmarks/burda.py --cells vae-1 iwae-5 --out runs/burda
@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 import subo
-from subo.data import Split
-from subo.devices import PrecisionName, make_fabric
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.evaluation import evaluate
-from subo.fitting import fit
 from subo.gradients import DReG
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.runtime.devices import PrecisionName, make_fabric
+from subo.training.fitting import fit
 
 EPOCHS = {
     "vae-1": 800,
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/burda"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    grey, test = load("mnist"), load("mnist", binarize="dynamic").test
+    grey, test = load_data("mnist"), load_data("mnist", binarize="dynamic").test
     images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
     print(f"{len(images):,} training images, dynamic; {len(test):,} test images, bits drawn once; seed 0")
     print(f"{'cell':11s}{'epochs':>7s}{'hours':>7s}{'-log p(x)':>16s}{'active':>8s}{'theirs':>9s}{'active':>8s}")

@@ -23,15 +23,15 @@ from typing import Any
 import torch
 
 import subo
-from subo.batches import batches
-from subo.data import Split
+from subo.data.batches import batches
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.evaluation import ais, evaluate
 from subo.evaluation.summary import linearized_ratio
-from subo.fitting import fit
-from subo.optimizers import make_optimizer
 from subo.recipes import deep_markov
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.training.fitting import fit
+from subo.training.optimizers import make_optimizer
 
 THEIRS = {"log p(x)": 6.39, "bound": 6.93}
 
@@ -98,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
-    data, run = load("jsb-chorales"), Run(arguments.out)
+    data, run = load_data("jsb-chorales"), Run(arguments.out)
     objective = deep_markov(
         (88,),
         examples=data.train.x.float(),

@@ -1,7 +1,7 @@
 """Samples of a class on MNIST: does a classifier of real digits see the class that was asked for?
 
 Fits ``subo fit mnist --condition labels``, draws as many digits of every class by ``subo sample``, and asks a
-perceptron that was trained on real, binarised digits. It needs MNIST in $SUBO_DATA, or the internet.
+perceptron that was trained on real, binarized digits. It needs MNIST in $SUBO_DATA, or the internet.
 
     python benchmarks/class_samples.py --epochs 30 --out runs/classes
 """
@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 import subo
-from subo.data import Split, stream
+from subo.data.splits import Split
+from subo.runtime.randomness import stream
 
 SETTINGS = "--condition labels --binarize dynamic --evaluation-samples 100"
 MODEL = "--latent-dim 5 --hidden 400,400 --decay cosine"
@@ -49,7 +50,7 @@ def main() -> None:
     command(f"sample {options.out} -n {10 * EACH} --out {draws}")
     command(f"sample {options.out} -n {10 * EACH} --out {means} --mean")
 
-    data = subo.load("mnist", binarize="dynamic")
+    data = subo.load_data("mnist", binarize="dynamic")
     classifier = MLPClassifier((256,), max_iter=30, early_stopping=True, n_iter_no_change=3, random_state=0).fit(
         *bits(data.train)
     )

@@ -19,9 +19,9 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from subo.evaluation.annealed import AnnealedEstimate, Annealing, few_chains
-from subo.evaluation.importance import WeightSums
-from subo.evaluation.pareto import WeightTail, highest_pareto_k
+from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, few_chains
+from subo.evaluation.evidence.importance import WeightSums
+from subo.evaluation.evidence.pareto import WeightTail, highest_pareto_k
 
 SHAPES = (0.3, 0.5, 0.6, 0.68, 0.8)
 Draw = Callable[[int, int], Tensor]

@@ -1,9 +1,9 @@
 """Where the loss is, in the setting of Cremer et al. (2018): approximation and amortization gap of a VAE on 100 images.
 
-784-200-200-50 with ELU, mirrored decoder and a factorised Gaussian posterior, as theirs; log p(x) is the larger of
-importance sampling and annealed importance sampling, datum by datum. What differs is the recipe: bits drawn afresh at
-every visit, batches of 100 and Adam with a cosine decay over some epochs, few beside what such models are trained for.
-A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second
+784-200-200-50 with ELU, mirrored decoder and a factorized Gaussian posterior, as theirs; log p(x) is the larger of
+importance sampling and annealed importance sampling, example by example. What differs is the recipe: bits drawn afresh
+at every visit, batches of 100 and Adam with a cosine decay over some epochs, few beside what such models are trained
+for. A training that was stopped goes on from its checkpoint; gaps that were measured are read. The second
 table is of the same images and the weights that were kept during training.
 
     python benchmarks/cremer.py --data mnist --epochs 60 --out runs/cremer
@@ -20,14 +20,14 @@ import torch
 from torch import nn
 
 import subo
-from subo.data import Split
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.evaluation.gaps import gaps
 from subo.evaluation.training_gap import gap_over_training, models_over_training
 from subo.figures import save
 from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
-from subo.fitting import fit
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.training.fitting import fit
 
 THEIRS = {
     "mnist": {"approximation": 1.4, "amortization": 1.35},
@@ -109,7 +109,7 @@ def show(name: str, record: dict, run: Run) -> None:
         theirs = THEIRS[name].get(row)
         mean, error = means[row]
         print(f"{row:22s}{mean:9.2f} +- {error:4.2f}   {'' if theirs is None else f'{theirs:7.2f}'}")
-    print(f"error of log p(x) within a datum {record['log_px_se']:.3f}; annealing gave the larger for", end=" ")
+    print(f"error of log p(x) within an example {record['log_px_se']:.3f}; annealing gave the larger for", end=" ")
     print(f"{record['annealed']} of {len(record['approximation'])}; {record['seconds'] / 60:.1f} minutes")
     run.figures.mkdir(exist_ok=True)
     bars = [np.array(means[row])[:, None] for row in ("approximation", "amortization")]
@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/cremer"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    grey, test = load(arguments.data), load(arguments.data, binarize="dynamic").test
+    grey, test = load_data(arguments.data), load_data(arguments.data, binarize="dynamic").test
     images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
     run = Run(arguments.out / arguments.data)
     objective = train(run.path, images, arguments.epochs, arguments.learning_rate)

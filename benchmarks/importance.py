@@ -2,9 +2,9 @@
 
 The one-layer network, 784-200-200-50, tanh, Bernoulli, untrained: no number here depends on the weights. Three things
 are timed in turns, in one process: the estimator as `evaluate` calls it, k-hat and all; the three matrix products of
-its K decodes a datum and nothing else, at the better of two chunk sizes; and the loop that one writes by hand, a datum
-after the other. Ratios are of medians and of minima over the rounds; on one thread also of processor time, which other
-programs disturb less.
+its K decodes an example and nothing else, at the better of two chunk sizes; and the loop that one writes by hand, an
+example after the other. Ratios are of medians and of minima over the rounds; on one thread also of processor time,
+which other programs disturb less.
 
     python benchmarks/importance.py --threads 1
 """
@@ -20,19 +20,19 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 
 import subo
-from subo.data import Split
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.errors import InputError
-from subo.evaluation.importance import log_marginal
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.summary import latents_at_a_time
-from subo.sources import load
 
 PRODUCT_ROWS = (600, 5000)
 
 
 def images(count: int) -> Tensor:
-    """Binarised test images, or random bits where there are none: the cost is the same."""
+    """Binarized test images, or random bits where there are none: the cost is the same."""
     try:
-        return load("mnist", binarize="static").test.x[:count].float()
+        return load_data("mnist", binarize="static").test.x[:count].float()
     except InputError:
         print("no MNIST here: random bits")
         return torch.randint(2, (count, 1, 28, 28)).float()
@@ -58,7 +58,7 @@ def products(model: subo.VAE, num: int, rows: int) -> None:
 
 
 def by_hand(model: subo.VAE, x: Tensor, num_samples: int) -> Tensor:
-    """The plain loop: all samples of a datum at once, torch's distributions, log-sum-exp."""
+    """The plain loop: all samples of an example at once, torch's distributions, log-sum-exp."""
     estimates = []
     for image in x.flatten(1):
         loc, log_scale = model.posterior.network(image[None]).chunk(2, 1)
@@ -101,7 +101,9 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for name, function in timed.items():
             taken[name].append(seconds(function))
-    print(f"threads {arguments.threads}, torch {torch.__version__}, {len(x)} data, K = {K:,}, {max_rows} rows a pass")
+    print(
+        f"threads {arguments.threads}, torch {torch.__version__}, {len(x)} examples, K = {K:,}, {max_rows} rows a pass"
+    )
     for kind, what in enumerate(("clock", "processor") if arguments.threads == 1 else ("clock",)):
         print(f"seconds of the {what}")
         values = {name: [pair[kind] for pair in pairs] for name, pairs in taken.items()}

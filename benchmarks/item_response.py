@@ -1,7 +1,7 @@
 """A process that one knows, fitted as a VAE: the two-parameter logistic model of answers to a test.
 
 Person i answers item j rightly with probability ``sigmoid(a_j (theta_i - b_j))``, and ``theta_i ~ N(0, 1)``. With one
-latent, ``log p(x)`` is an integral that Gauss and Hermite's rule does to many digits: the estimates that maximise it,
+latent, ``log p(x)`` is an integral that Gauss and Hermite's rule does to many digits: the estimates that maximize it,
 and their standard errors by the observed information, are the reference. Beside the fits by samples stands what the
 ELBO with the best Gaussian q of each person would give without any noise, by quadrature, too.
 
@@ -23,7 +23,7 @@ import subo
 
 SETTINGS = {
     "amortized": {"epochs": 300, "batch_size": 100, "learning_rate": 0.02},
-    "per datum": {"epochs": 300, "batch_size": 100, "learning_rate": 0.03},
+    "per example": {"epochs": 300, "batch_size": 100, "learning_rate": 0.03},
 }
 
 

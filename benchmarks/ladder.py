@@ -1,8 +1,8 @@
-"""A ladder autoencoder of perceptrons on dynamically binarised MNIST, beside the goal of 82.0 nats.
+"""A ladder autoencoder of perceptrons on dynamically binarized MNIST, beside the goal of 82.0 nats.
 
 The recipe ``ladder``: layers of latents in one top-down pass, residual networks between them. Trained on all 60,000
 training images with KL warm-up and a cosine decay over a fixed time, for the last part of it by the importance-weighted
-bound (as Sonderby et al., 2016, section 3.1, fine-tune theirs), and measured on the 10,000 for test (binarised once):
+bound (as Sonderby et al., 2016, section 3.1, fine-tune theirs), and measured on the 10,000 for test (binarized once):
 log p(x) by 5,000 samples, KL and active units layer by layer. No image is held out to choose by: the options were set
 beforehand, and what was tried is told beside the result. A run that was stopped goes on from its checkpoint; a stage
 that was trained, or a model that was measured before, is not done again.
@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 import subo
-from subo.data import Split
-from subo.devices import make_fabric
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.evaluation import ais, evaluate, log_marginal
-from subo.fitting import fit
 from subo.recipes import ladder
-from subo.runs import Run
-from subo.sources import load
+from subo.runs.run import Run
+from subo.runtime.devices import make_fabric
+from subo.training.fitting import fit
 
 GOAL = 82.0  # nats, minus log p(x)
 PUBLISHED = {  # minus log p(x), layer by layer deeper
@@ -145,7 +145,7 @@ def report(result: dict, runs: list[Run], arguments: argparse.Namespace) -> None
     )
     print(f"{'-ELBO':12s}{-result['elbo']:8.2f} +- {result['elbo_se']:.2f}")
     print(f"{'rate':12s}{result['rate']:8.2f}\n{'distortion':12s}{result['distortion']:8.2f}")
-    high = f"k-hat above {result['highest_pareto_k']:.2g}: {result['high_pareto_k']:,} data"
+    high = f"k-hat above {result['highest_pareto_k']:.2g}: {result['high_pareto_k']:,} examples"
     print(f"median effective sample size {result['median_ess']:.0f}; {high}")
     for name, layer in (result["layers"] or {}).items():
         print(f"{name:12s}{layer['rate']:8.2f} nats, {layer['active_units']:.0f} of {layer['latent_dim']:.0f} active")
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/ladder"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    grey, test = load("mnist"), load("mnist", binarize="dynamic").test
+    grey, test = load_data("mnist"), load_data("mnist", binarize="dynamic").test
     images = Split(torch.cat([grey.train.x, grey.validation.x]), levels=grey.train.levels, resample=True)
     test = test.take(torch.arange(min(arguments.num_test, len(test))))
     print(f"{len(images):,} training images, dynamic; {len(test):,} test images, bits drawn once; seed 0")

@@ -14,9 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from subo.data import Split
-from subo.fitting import fit
+from subo.data.splits import Split
 from subo.recipes import ladder
+from subo.training.fitting import fit
 
 SIZES: dict[str, dict[str, Any]] = {
     "mlp": {"latent_dims": (64, 48, 32, 32, 16, 16, 16, 8, 8, 8), "hidden": (512,)},

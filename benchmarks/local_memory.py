@@ -1,6 +1,6 @@
 """Memory of variational inference without an encoder: a million data, 50 latent dimensions, Adam's state and all.
 
-Every datum has 100 parameters of its own (a Gaussian's locations and scales), of which there are three copies: the
+Every example has 100 parameters of its own (a Gaussian's locations and scales), of which there are three copies: the
 parameters and two moments. The data are small, 4 features of one byte, so that what is measured is inference.
 
     python benchmarks/local_memory.py --data 1000000 --latent-dim 50
@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import subo
-from subo.data import Split
-from subo.fitting import fit
+from subo.data.splits import Split
+from subo.training.fitting import fit
 
 FEATURES = 4
 
@@ -36,7 +36,9 @@ def main() -> None:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"torch {torch.__version__}, {os.cpu_count()} cores; {options.data:,} data, {options.latent_dim} dimensions")
+    print(
+        f"torch {torch.__version__}, {os.cpu_count()} cores; {options.data:,} examples, {options.latent_dim} dimensions"
+    )
     print(f"{'imported':40} peak {peak():.2f} GB")
     x = torch.randint(0, 2, (options.data, FEATURES), dtype=torch.uint8)
     decoder = subo.Conditional(subo.Bernoulli((FEATURES,)), subo.mlp(options.latent_dim, FEATURES, hidden=(50,)))

@@ -1,6 +1,6 @@
 """Seconds per epoch of MNIST: subo's fit against a careful hand-written PyTorch loop, in one process.
 
-Both train 784-200-200-50, tanh, batch 100, on the same 50,000 binarised images kept as uint8, with the same fused Adam;
+Both train 784-200-200-50, tanh, batch 100, on the same 50,000 binarized images kept as uint8, with the same fused Adam;
 epochs alternate, so that both meet the same moods of the machine.
 
     python benchmarks/step.py --epochs 10
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import subo
-from subo.data import Split
-from subo.fitting import fit
-from subo.sources import load
+from subo.data.loading import load_data
+from subo.data.splits import Split
+from subo.training.fitting import fit
 
 
 class HandWritten(nn.Module):
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    images = load("mnist", binarize="static").train.x.flatten(1)
+    images = load_data("mnist", binarize="static").train.x.flatten(1)
 
     torch.manual_seed(0)
     by_hand = HandWritten()

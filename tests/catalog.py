@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from subo import bounds, conditioning, networks, priors
-from subo import families as f
-from subo import location_scale as ls
-from subo.conditionals import Conditional, Local
-from subo.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
-from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.core import bounds
+from subo.core.objective import Objective
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -28,17 +24,23 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
-from subo.graphs import Child, Joint
-from subo.linear_gaussian import LinearGaussian, MeanFieldPosterior, probabilistic_pca
-from subo.local_flow import CouplingFlow
-from subo.markov import Markov
-from subo.model import VAE
-from subo.objective import Objective
+from subo.inference.semi_amortized import Refined
+from subo.models.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
+from subo.models.emission import Emission
+from subo.models.graph import Child, Joint
+from subo.models.markov import Markov
+from subo.models.probabilistic_pca import LinearGaussian, MeanFieldPosterior, probabilistic_pca
+from subo.models.state_space import LinearGaussianStateSpace, StateSpacePosterior
+from subo.models.vae import VAE
+from subo.parts import counts, networks, priors
+from subo.parts import families as f
+from subo.parts import labels as conditioning
+from subo.parts import location_scale as ls
+from subo.parts.conditionals import Conditional, Local
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
 from subo.recipes import hierarchical
 from subo.recipes.ladder import ladder
-from subo.refinement import Refined
-from subo.state_space import LinearGaussianStateSpace, StateSpacePosterior
-from subo.steps import Emission
 
 NUM_DATA, LATENT_DIM, DATA_SHAPE = 4, 2, (6,)
 
@@ -59,6 +61,9 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "continuous-bernoulli": lambda event: f.ContinuousBernoulli(event),
     "categorical": lambda event: f.Categorical(event, num_classes=5),
     "poisson": lambda event: f.Poisson(event),
+    "negative binomial, shared": lambda event: counts.NegativeBinomial(event, dispersion="shared"),
+    "negative binomial, per dimension": lambda event: counts.NegativeBinomial(event),
+    "negative binomial": lambda event: counts.NegativeBinomial(event, dispersion="network"),
     "gaussian, fixed scale": lambda event: ls.Gaussian(event, 0.5),
     "gaussian, shared scale": lambda event: ls.Gaussian(event, "shared"),
     "gaussian, scale per dimension": lambda event: ls.Gaussian(event, "per-dimension"),
@@ -68,6 +73,9 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "laplace, shared scale": lambda event: ls.Laplace(event, "shared"),
     "laplace, scale per dimension": lambda event: ls.Laplace(event, "per-dimension"),
     "laplace": lambda event: ls.Laplace(event, "network"),
+    "student t, fixed degrees": lambda event: ls.StudentT(event, 0.5, degrees_of_freedom=12.0),
+    "student t, degrees per dimension": lambda event: ls.StudentT(event, "shared", degrees_of_freedom="per-dimension"),
+    "student t": lambda event: ls.StudentT(event),
 }
 OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "full-rank gaussian": lambda event: ls.FullRankGaussian(event),
@@ -75,7 +83,7 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS
-CONTINUOUS = {label: make for label, make in FAMILIES.items() if label not in ("bernoulli", "categorical", "poisson")}
+CONTINUOUS = {label: make for label, make in FAMILIES.items() if not make((1,)).is_discrete}
 
 # Posteriors: data shape -> q(z|x)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from subo.cli import main
+from subo.cli.entry import main
 
 
 def run(*argv: object) -> int:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from subo.evaluation.importance import WeightSums
+from subo.evaluation.evidence.importance import WeightSums
 
 pytest.register_assert_rewrite("assertions", "command_line")
 
@@ -51,10 +51,10 @@ def errors_of_drawn_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         return sums.standard_error
 
     monkeypatch.setattr(WeightSums, "error_by", lambda sums, tail: sums.standard_error)
-    monkeypatch.setattr("subo.evaluation.annealed.chains_error", of_chains)
+    monkeypatch.setattr("subo.evaluation.evidence.annealed.chains_error", of_chains)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes most of a small fit."""
-    monkeypatch.setattr("subo.fitting_runs.draw_figures", lambda *_: None)
+    monkeypatch.setattr("subo.experiments.fitting.draw_figures", lambda *_: None)

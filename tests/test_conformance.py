@@ -10,11 +10,11 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 import catalog
+from subo.core.draw import LatentVariableModel
+from subo.core.objective import Objective
 from subo.errors import InputError
-from subo.families import Family
 from subo.gradients import GumbelSoftmax, ScoreFunction, StraightThrough
-from subo.model import LatentVariableModel
-from subo.objective import Objective
+from subo.parts.families import Family
 from subo.typing import leaves
 
 N = 4

@@ -43,7 +43,7 @@ def test_the_pages_python(page: str, block: str, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_pages_shell_lines_name_commands_and_options_that_exist(page: str):
-    from subo.application import make_app, recipe_of
+    from subo.cli.app import make_app, recipe_of
 
     text = "\n".join(blocks("sh", page)).replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.startswith((".venv/bin/subo", "subo "))]

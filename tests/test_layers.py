@@ -1,6 +1,7 @@
-"""Imports run one way, and the core knows no concrete family, prior, network or figure."""
+"""Packages import one way, deferred imports counted; only the command line prints and knows flags."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -9,53 +10,43 @@ import pytest
 import subo
 
 ROOT = Path(subo.__file__).parent
-CORE = [
-    "typing",
+ORDER = (
     "errors",
-    "locks",
-    "limits",
-    "descriptions",
-    "arguments",
-    "files",
-    "randomness",
-    "context",
-    "parts",
-    "continuous_bernoulli",
+    "typing",
     "distributions",
-    "sampling",
-    "model",
-    "bounds",
-    "gradients.estimator",
-    "gradients.pathwise",
-    "gradients.score",
-    "gradients.discrete",
+    "runtime",
+    "files",
+    "core",
+    "figures",
+    "data",
+    "parts",
     "gradients",
-    "objective",
-]
-BESIDE = [
-    "networks",
-    "families",
-    "location_scale",
-    "flows",
-    "conditionals",
-    "conditioning",
-    "priors",
-    "linear_gaussian",
-]
-CONCRETE = {*BESIDE, "figures"}
+    "models",
+    "runs",
+    "inference",
+    "evaluation",
+    "recipes",
+    "training",
+    "sklearn",
+    "report",
+    "experiments",
+    "public",
+    "cli",
+)
 
 
 def name_of(path: Path) -> str:
-    """``evaluation.importance`` of its file; a package's own name of its ``__init__``."""
+    """``evaluation.gaps`` of its file; a package's own name of its ``__init__``."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+INSIDE = [name for name in FILES if name not in ("", "__main__")]
 
 
 def statements(tree: ast.AST):
-    """All nodes that run, hence not those below ``if TYPE_CHECKING``."""
+    """All nodes that run, in functions too; hence not those below ``if TYPE_CHECKING``."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
             continue
@@ -63,12 +54,10 @@ def statements(tree: ast.AST):
         yield from statements(node)
 
 
-def imports(name: str, *, deferred: bool = True) -> set[str]:
-    """What a module imports, in full; with or without what only its functions import."""
+def imports(name: str) -> set[str]:
+    """What a module imports, in full, wherever it does."""
     found: set[str] = set()
-    tree = ast.parse(FILES[name].read_text())
-    nodes = list(statements(tree)) if deferred else [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-    for node in nodes:
+    for node in statements(ast.parse(FILES[name].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -78,39 +67,67 @@ def imports(name: str, *, deferred: bool = True) -> set[str]:
     return found
 
 
-def ours(name: str, **options: bool) -> set[str]:
+def ours(name: str) -> set[str]:
     """The modules of subo that a module imports."""
-    return {i.removeprefix("subo.") for i in imports(name, **options)} & set(FILES) - {name, ""}
+    return {i.removeprefix("subo.") for i in imports(name)} & set(FILES) - {name, ""}
 
 
-@pytest.mark.parametrize("name", CORE)
-def test_the_core_imports_only_what_is_below_it(name):
-    assert ours(name) <= set(CORE[: CORE.index(name)])
-
-
-@pytest.mark.parametrize("name", [n for n in BESIDE if n != "linear_gaussian"])
-def test_what_hangs_beside_the_core_imports_only_what_is_before_it(name):
-    assert ours(name) <= {*BESIDE[: BESIDE.index(name)], *CORE[: CORE.index("model")]}
-
-
-def test_networks_know_nothing_of_probability():
-    assert ours("networks") <= {"errors", "arguments"}
-    assert not any("distributions" in name for name in imports("networks"))
-
-
-@pytest.mark.parametrize("name", [name for name in FILES if name.split(".")[0] == "figures"])
-def test_figures_draw_arrays_and_import_neither_torch_nor_a_model(name):
-    assert not any(i.split(".")[0] == "torch" for i in imports(name))
-    assert not ours(name) & {*CORE[CORE.index("context") :], *BESIDE}
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_package_imports_only_packages_before_it(name: str):
+    own = name.split(".")[0]
+    above = ORDER[ORDER.index(own) + 1 :]
+    assert not {i for i in ours(name) if i.split(".")[0] in above}
 
 
 def test_imports_have_no_circle():
-    modules = {name: ours(name, deferred=False) for name in FILES if name}
-    order = list(TopologicalSorter(modules).static_order())  # which raises at a circle
-    assert set(order) >= set(modules)
+    """Faces of packages import their modules; a module imports no face that imports it."""
+    order = list(TopologicalSorter({name: ours(name) for name in INSIDE}).static_order())  # which raises at a circle
+    assert set(order) >= set(INSIDE)
 
 
 def test_the_check_sees_imports():
-    assert "subo.bounds" in imports("objective")
-    assert "bounds" in ours("objective")
-    assert "torch" in imports("model")
+    assert "subo.core.bounds" in imports("core.objective")
+    assert "core.bounds" in ours("core.objective")
+    assert "torch" in imports("models.vae")
+    assert any(i.startswith("evaluation") for i in ours("cli.score"))  # imported within a function
+
+
+@pytest.mark.parametrize("name", [name for name in INSIDE if name.split(".")[0] == "figures"])
+def test_figures_draw_arrays_and_import_neither_torch_nor_a_model(name: str):
+    assert not any(i.split(".")[0] == "torch" for i in imports(name))
+    assert {i.split(".")[0] for i in ours(name)} <= {"figures", "errors", "typing", "runtime", "files"}
+
+
+def test_networks_know_nothing_of_probability():
+    assert ours("parts.networks") <= {"errors", "runtime.arguments"}
+    assert not any("distributions" in name for name in imports("parts.networks"))
+
+
+def strings(name: str) -> list[str]:
+    """The texts in a module's code, without docstrings."""
+    tree = ast.parse(FILES[name].read_text())
+    documentation = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+    ]
+
+
+LIBRARY = [name for name in INSIDE if name.split(".")[0] != "cli"]
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_only_the_command_line_prints(name: str):
+    calls = [node.func for node in ast.walk(ast.parse(FILES[name].read_text())) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_only_the_command_line_knows_flags(name: str):
+    flags = [
+        text for text in strings(name) if re.search(r"(?<![\w-])--[a-z][a-z-]+|\bsubo (fit|evaluate|show)\b", text)
+    ]
+    assert not flags

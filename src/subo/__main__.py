@@ -1,6 +1,6 @@
 """``python -m subo``."""
 
-from subo.cli import main
+from subo.cli.entry import main
 
 if __name__ == "__main__":
     main()

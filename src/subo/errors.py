@@ -20,8 +20,10 @@ class DivergedError(RuntimeError):
     """Training met a number that is not finite; says at which step, in which term, and what to try."""
 
 
-class Interrupted(Exception):  # noqa: N818 (not an error: somebody asked for it)
+class Interrupted(KeyboardInterrupt):
     """Training was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has saved what it had.
+
+    Notebooks and searches over settings, which take an exception for one more fit that failed, end with it.
 
     Args:
         message: Where it stopped and how to go on.

@@ -1,16 +1,17 @@
 """What ``import subo`` offers."""
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
-from subo.bounds import ELBO, IWAE, MIWAE, Renyi
-from subo.conditionals import Conditional, Given, Local
-from subo.conditioning import ByLabel, Labelled, Stack
+from subo.core.bounds import ELBO, IWAE, MIWAE, Renyi
+from subo.core.draw import Draw, Factor, LatentVariableModel
+from subo.core.objective import Loss, Objective
+from subo.data.dataset import Data
+from subo.data.loading import load_data
+from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, log_marginal
-from subo.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
-from subo.fitting import fit
-from subo.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.experiments.experiment import open_run
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -22,27 +23,34 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
-from subo.graphs import Child, Joint
-from subo.hidden_markov import HiddenMarkov
-from subo.inference import Inferred, infer
-from subo.ladder import Ladder
-from subo.linear_gaussian import probabilistic_pca
-from subo.local_flow import CouplingFlow
-from subo.location_scale import FullRankGaussian, Gaussian, Laplace
-from subo.markov import Markov, MarkovDistribution
-from subo.model import VAE, Draw, Factor, LatentVariableModel
-from subo.networks import conv_decoder, conv_encoder, mlp, residual_mlp
-from subo.objective import Loss, Objective
-from subo.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
-from subo.python_runs import load_weights
-from subo.refinement import Refined
-from subo.sources import load
-from subo.state_space import LinearGaussianStateSpace
-from subo.steps import Emission
-from subo.training import train
+from subo.inference.per_example import Inferred, infer
+from subo.inference.semi_amortized import Refined
+from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
+from subo.models.emission import Emission
+from subo.models.graph import Child, Joint
+from subo.models.hidden_markov import HiddenMarkov
+from subo.models.ladder import Ladder
+from subo.models.markov import Markov, MarkovDistribution
+from subo.models.probabilistic_pca import probabilistic_pca
+from subo.models.state_space import LinearGaussianStateSpace
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional, Given, Local
+from subo.parts.counts import NegativeBinomial
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
+from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.parts.labels import ByLabel, Labelled, Stack
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
+from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
+from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+from subo.recipes.for_data import make
+from subo.recipes.saving import load_model, save
+from subo.training.fitting import fit
+from subo.training.loop import train
+from subo.training.python_runs import load_weights
 
 if TYPE_CHECKING:
-    from subo.autoencoder import VariationalAutoencoder
+    from subo.sklearn import VariationalAutoencoder
 
 __all__ = [
     "ELBO",
@@ -63,6 +71,7 @@ __all__ = [
     "Correction",
     "CouplingFlow",
     "DReG",
+    "Data",
     "DivergedError",
     "Draw",
     "Emission",
@@ -89,6 +98,7 @@ __all__ = [
     "Loss",
     "Markov",
     "MarkovDistribution",
+    "NegativeBinomial",
     "NeuralSplineFlow",
     "Objective",
     "OneHotCategorical",
@@ -98,10 +108,12 @@ __all__ = [
     "Refined",
     "Renyi",
     "ScoreFunction",
+    "Split",
     "Stack",
     "StandardNormal",
     "StickingTheLanding",
     "StraightThrough",
+    "StudentT",
     "Update",
     "VampPrior",
     "VariationalAutoencoder",
@@ -112,20 +124,31 @@ __all__ = [
     "evaluate",
     "fit",
     "infer",
-    "load",
+    "load_data",
+    "load_model",
     "load_weights",
     "log_marginal",
+    "make",
     "mlp",
+    "open_run",
     "probabilistic_pca",
     "residual_mlp",
+    "save",
     "train",
 ]
 
 
+_FORMER_NAMES = {"load": "load_data"}
+
+
 def __getattr__(name: str) -> Any:
-    """Imports the estimator when it is asked for: scikit-learn takes a second to import."""
+    """Imports the estimator when it is asked for, since scikit-learn takes a second to import; knows former names."""
     if name == "VariationalAutoencoder":
-        from subo.autoencoder import VariationalAutoencoder
+        from subo.sklearn import VariationalAutoencoder
 
         return VariationalAutoencoder
+    if name in _FORMER_NAMES:
+        now = _FORMER_NAMES[name]
+        warnings.warn(f"subo.{name} is now subo.{now}; the former name will go", DeprecationWarning, stacklevel=3)
+        return globals()[now]
     raise AttributeError(f"module 'subo' has no attribute '{name}'")

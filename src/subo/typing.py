@@ -1,6 +1,6 @@
 """The types that every module speaks of: latents, contexts, and the letters of the shapes.
 
-Letters in shapes are those of the papers: ``K`` samples of z per datum, ``B`` data in a batch, ``N`` rows of an
+Letters in shapes are those of the papers: ``K`` samples of z per example, ``B`` data in a batch, ``N`` rows of an
 ordinary batch (often ``K * B`` folded together), ``D`` elements of a vector, ``L`` stochastic layers.
 """
 

@@ -1,4 +1,4 @@
-"""Several models on the same held-out data: a row for each, and their differences datum by datum."""
+"""Several models on the same held-out data: a row for each, and their differences example by example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from typing import Any
 
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.data import Split, as_split
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.seeds import OverSeeds, over_seeds
 from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
-from subo.model import LatentVariableModel
+from subo.runtime.arguments import checked_arguments
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One model's means over the data, in nats per datum; see :class:`~subo.evaluation.summary.Evaluation`.
+    """One model's means over the data, in nats per example; see :class:`~subo.evaluation.Evaluation`.
 
     Attributes:
         name: What it is called.
@@ -33,7 +33,7 @@ class Row:
         latent_dim: Latent dimensions in all.
         median_ess: Median over data of the effective number of samples.
         at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
-        log_px_difference: Mean of ``log_px - log_px of the first``, datum by datum; None for the first.
+        log_px_difference: Mean of ``log_px - log_px of the first``, example by example; None for the first.
         elbo_difference: The same of the ELBO.
         training_seconds: Of training, where it is known.
         training_seed: With which it was trained, where it is known.
@@ -112,7 +112,7 @@ class Comparison:
 
         Args:
             measured: By name, of the same data in the same order: what :func:`~subo.evaluation.summary.measure` gives.
-            num_elements: Elements of a datum, or of each of them, for bits per dimension.
+            num_elements: Elements of an example, or of each of them, for bits per dimension.
             seed: With which they were measured.
             settings: The names of each setting's models, which differ in nothing but the training seed.
 
@@ -126,7 +126,7 @@ class Comparison:
         if len(kinds) > 1:
             raise InputError(
                 "models are compared on the same data with the same number of samples, and these were measured on "
-                + ", ".join(f"{split} ({n} data, {k} samples)" for split, n, k in sorted(kinds))
+                + ", ".join(f"{split} ({n} examples, {k} samples)" for split, n, k in sorted(kinds))
             )
         scores = [scores for _, scores in measured.values()]
         against = [None, *(scores[0] for _ in scores[1:])]
@@ -154,6 +154,7 @@ class Comparison:
         return cls(rows, split, num_data, num_samples, seed, means)
 
 
+@takes_data
 @checked_arguments
 def compare(
     models: Mapping[str, LatentVariableModel],
@@ -193,7 +194,6 @@ def compare(
     """
     if len(models) < 2:
         raise InputError(f"a comparison needs at least two models, and {len(models)} came")
-    split = as_split(split)
     max_rows = min(latents_at_a_time(model, split) for model in models.values())
     measured = {}
     for label, model in models.items():

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from subo.data import Split, stream
-from subo.devices import evaluating, place
-from subo.evaluation.annealed import has_discrete_latents
-from subo.evaluation.importance import log_marginal
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import Split
+from subo.evaluation.evidence.annealed import has_discrete_latents
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.summary import latents_at_a_time
-from subo.model import LatentVariableModel
-from subo.randomness import forked
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked, stream
 
 __all__ = ["NUM_SAMPLES", "Effort", "affordable", "caution_of_annealing", "caution_of_samples", "seconds_a_sample"]
 
@@ -48,11 +48,11 @@ class Effort:
 def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool = False) -> Effort:
     """The most that fits into a time: 1,000 samples of all data; else fewer samples, down to 100; else fewer data.
 
-    Where even 100 samples of 100 data take longer, the samples are as few as fit, 2 at the least.
+    Where even 100 samples of 100 examples take longer, the samples are as few as fit, 2 at the least.
 
     Args:
         seconds: How long at the most.
-        a_sample: Seconds that a sample of a datum takes, as of :func:`seconds_a_sample`.
+        a_sample: Seconds that a sample of an example takes, as of :func:`seconds_a_sample`.
         num_data: How many data there are.
         all_data: Whether all must be measured.
 
@@ -74,7 +74,9 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
     return Effort(max(2, int(most) // few), few)
 
 
-def caution_of_samples(model: LatentVariableModel, split: Split, num_samples: int, *, option: str) -> str:
+def caution_of_samples(
+    model: LatentVariableModel, split: Split, num_samples: int, *, option: str = "num_samples"
+) -> str:
     """How long log p(x) takes, where that is more than an hour; else nothing.
 
     Args:
@@ -85,13 +87,13 @@ def caution_of_samples(model: LatentVariableModel, split: Split, num_samples: in
     """
     if num_samples * len(split) <= _QUICK:
         return ""
-    a_datum = seconds_a_sample(model, split) * len(split)
-    if num_samples * a_datum <= _HOUR:
+    an_example = seconds_a_sample(model, split) * len(split)
+    if num_samples * an_example <= _HOUR:
         return ""
     fewer = min(NUM_SAMPLES, num_samples // 10)
     return (
-        f"Careful: log p(x) of {len(split):,} data by {num_samples:,} samples each takes about "
-        f"{_in_words(num_samples * a_datum)}; {option} {fewer} takes about {_in_words(fewer * a_datum)}"
+        f"Careful: log p(x) of {len(split):,} examples by {num_samples:,} samples each takes about "
+        f"{_in_words(num_samples * an_example)}; `{option}={fewer}` takes about {_in_words(fewer * an_example)}"
     )
 
 
@@ -111,8 +113,8 @@ def caution_of_annealing(model: LatentVariableModel, split: Split, transitions: 
     if seconds <= _HOUR:
         return ""
     return (
-        f"Careful: annealing takes {_in_words(seconds)} or more. Lower --temperatures, --chains or --intensive-data, "
-        "or give --minutes, and lower the first two where a few data take longer than that"
+        f"Careful: annealing takes {_in_words(seconds)} or more. Lower `temperatures`, `chains` or `intensive_data`, "
+        "or give `minutes`, and lower the first two where a few data take longer than that"
     )
 
 
@@ -131,7 +133,7 @@ def _in_words(seconds: float) -> str:
 
 @torch.no_grad()
 def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
-    """Seconds that a sample of z for a datum, decoded and weighed, takes: by twice as many until they tell.
+    """Seconds that a sample of z for an example, decoded and weighed, takes: by twice as many until they tell.
 
     Args:
         model: The model.

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo import context as contexts
-from subo.batches import batches
-from subo.data import Split
-from subo.devices import evaluating, place
+from subo.core import context as contexts
+from subo.data.batches import batches
+from subo.data.splits import Split, takes_data
 from subo.errors import InputError
-from subo.markov import MarkovDistribution
-from subo.randomness import forked
+from subo.models.markov import MarkovDistribution
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 
 __all__ = ["Forecast", "forecast"]
 
@@ -41,6 +41,7 @@ class Forecast:
     num_samples: int
 
 
+@takes_data
 @torch.no_grad()
 def forecast(
     model: Any,

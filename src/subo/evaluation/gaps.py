@@ -10,20 +10,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.conditionals import Given, Local
-from subo.context import check_rows
-from subo.devices import evaluating, place
+from subo.core.context import check_rows
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.errors import InputError
-from subo.evaluation.annealed import ais, few_chains, has_discrete_latents
-from subo.evaluation.importance import data_at_a_time, log_marginal
-from subo.evaluation.refitting import Measure, measure_refitted
-from subo.families import Family
+from subo.evaluation.evidence.annealed import ais, few_chains, has_discrete_latents
+from subo.evaluation.evidence.importance import data_at_a_time, log_marginal
 from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
-from subo.inference import infer
-from subo.local_flow import CouplingFlow
-from subo.model import VAE, LatentVariableModel
-from subo.randomness import forked
+from subo.inference.per_example import infer
+from subo.inference.refitting import Measure, measure_refitted
+from subo.models.vae import VAE
+from subo.parts.conditionals import Given, Local
+from subo.parts.coupling_flow import CouplingFlow
+from subo.parts.families import Family
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import Context
 
 __all__ = ["Gaps", "gaps", "larger", "mean_log_weight"]
@@ -35,7 +37,7 @@ _FLOW_RATE = 0.01  # Adam's first step for the weights of a flow's networks
 
 @dataclass(frozen=True, eq=False)
 class Gaps:
-    """Per-datum gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
+    """Per-example gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
 
     Attributes:
         log_px: The larger of importance sampling and annealed importance sampling, each in expectation a lower bound;
@@ -45,7 +47,7 @@ class Gaps:
         annealed: Whether annealing took part; it does not where latents are discrete.
         elbo: Of the model's own posterior.
         elbo_se: Its standard error, by the samples of z.
-        elbo_best: Of the best q of the same family, found for each datum by itself.
+        elbo_best: Of the best q of the same family, found for each example by itself.
         elbo_best_se: Its standard error.
         elbo_richer: Of the best q of a richer family; None where none was asked for, or none fits.
         elbo_richer_se: Its standard error.
@@ -90,7 +92,7 @@ class Gaps:
         return replace(self, log_px_from=origins, **{name: value[rows] for name, value in tensors.items()})
 
     def means(self) -> dict[str, tuple[float, float]]:
-        """Every quantity's mean over the data with its standard error, by their spread; infinite for one datum."""
+        """Every quantity's mean over the data with its standard error, by their spread; infinite for one example."""
         names = ("log_px", "elbo", "elbo_best", "elbo_richer")
         names += ("approximation", "approximation_richer", "amortization", "inference")
         values = {name: getattr(self, name) for name in names}
@@ -102,6 +104,7 @@ class Gaps:
         }
 
 
+@takes_data
 @checked_arguments
 def gaps(
     model: LatentVariableModel,
@@ -122,18 +125,19 @@ def gaps(
     seed: int = 0,
     progress: bool = False,
 ) -> Gaps:
-    r"""Measures by how much, and why, the ELBO of each datum falls short of log p(x) (Cremer et al., 2018, table 1).
+    r"""Measures by how much, and why, the ELBO of each example falls short of log p(x) (Cremer et al., 2018, table 1).
 
     .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}}
               + \underbrace{L[q^*] - L[q]}_{\text{amortization}}, \qquad q^* = \arg\max_{q \in Q} L[q]
 
-    The best q of a datum is looked for by :func:`subo.infer`, from the encoder's and from the family's plainest
+    The best q of an example is looked for by :func:`subo.infer`, from the encoder's and from the family's plainest
     parameters, and measured by samples that took no part in the search; so is the best of a richer family, which
     tells what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
     found and of annealed importance sampling; where they agree within three standard errors, the more precise.
 
-    A posterior over several layers or a path in time has no row of parameters; its network is trained on each datum by
-    itself instead, see :func:`~subo.evaluation.refitting.refitted`, datum after datum, and no richer family is tried.
+    A posterior over several layers or a path in time has no row of parameters; its network is trained on each example
+    by itself instead, see :func:`~subo.inference.refitting.refitted`, example after example, and no richer family is
+    tried.
 
     All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
     approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
@@ -144,12 +148,12 @@ def gaps(
         x: Data.
         context: What is known beside x, by name.
         family: Of the best q; the posterior's own by default.
-        richer: A family to compare with; ``"flow"`` is :class:`~subo.local_flow.CouplingFlow` around `family`, where
+        richer: A family to compare with; ``"flow"`` is :class:`~subo.CouplingFlow` around `family`, where
             its distributions are over vectors of at least two elements and can be bent; None leaves it out.
         steps: The most of each search.
         step_samples: K of each of its steps.
         gradient: How the searches' gradient is estimated; by default along the path, where the family has one, and
-            else by :class:`~subo.gradients.ScoreFunction`.
+            else by :class:`~subo.ScoreFunction`.
         num_samples: Of the importance estimate.
         elbo_samples: Of each ELBO.
         annealed: Whether log p(x) is also estimated by annealing, much the most costly part; discrete latents have
@@ -240,14 +244,14 @@ def _checked(model: Any, family: Family | None, x: Tensor) -> Any:
     needed = ("posterior",) if family is None else ("prior", "likelihood", "posterior")
     if not all(hasattr(model, part) for part in needed):
         raise InputError(
-            f"the gaps need the best q of each datum, which is looked for with the posterior taken away, and "
+            f"the gaps need the best q of each example, which is looked for with the posterior taken away, and "
             f"{type(model).__name__} does not keep prior, likelihood and posterior apart, as subo.VAE does. Its whole "
             "inference gap is log_px - elbo of subo.evaluation.log_marginal(model, x)."
         )
     if isinstance(model.posterior, Local | Given):
         raise InputError(
-            "the posterior has parameters of its own for each datum, so nothing is amortized: all of the inference gap "
-            "is that of the family and of the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+            "the posterior has parameters of its own for each example, so nothing is amortized: all of the inference "
+            "gap comes from the family and the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
         )
     return model
 
@@ -267,7 +271,7 @@ def _searched(
 def _best(
     model: VAE, family: Family, x: Tensor, context: Context, search: dict[str, Any]
 ) -> tuple[Family, Float[Tensor, "B P"]]:
-    """The family and the better parameters of two searches, datum by datum."""
+    """The family and the better parameters of two searches, example by example."""
     found = [infer(model, x, context, family=family, **search)]
     if family is getattr(model.posterior, "family", None) and hasattr(model.posterior, "network"):
         found.append(infer(model, x, context, family=family, start="amortized", **search))
@@ -330,7 +334,7 @@ def _log_px(model: LatentVariableModel, x: Tensor, context: Context, **options: 
 def mean_log_weight(
     model: LatentVariableModel, x: Tensor, context: Context, *, num_samples: int, max_rows: int
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The ELBO of each datum and its standard error, by the log-weights of K samples.
+    """The ELBO of each example and its standard error, by the log-weights of K samples.
 
     They are all the same where q is exact; with a KL in closed form, the noise of log p(x|z) would stay.
     """

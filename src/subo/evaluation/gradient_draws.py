@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from subo.bounds import Bound
+from subo.core.bounds import Bound
 from subo.errors import InputError
 from subo.gradients import (
     VIMCO,
@@ -22,8 +22,8 @@ from subo.gradients import (
     WakePhi,
     check_path,
 )
-from subo.model import VAE
-from subo.networks import Standardize, mlp
+from subo.models.vae import VAE
+from subo.parts.networks import Standardize, mlp
 from subo.typing import Context
 
 __all__ = ["STANDARD", "GradientDraws", "standard_estimators"]

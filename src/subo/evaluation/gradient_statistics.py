@@ -10,16 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.bounds import ELBO, Bound
-from subo.context import check_rows
-from subo.data import stream
-from subo.devices import evaluating
+from subo.core.bounds import ELBO, Bound
+from subo.core.context import check_rows
+from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.evaluation.gradient_draws import GradientDraws, standard_estimators
 from subo.evaluation.gradient_signal import signal_of
 from subo.gradients import GradientEstimator
-from subo.model import VAE
-from subo.randomness import forked
+from subo.models.vae import VAE
+from subo.runtime.devices import evaluating
+from subo.runtime.randomness import forked, stream
 from subo.typing import Context
 
 __all__ = ["GradientStatistics", "gradient_statistics", "refusals"]
@@ -108,6 +108,7 @@ def refusals(
     return found
 
 
+@takes_data
 def gradient_statistics(
     model: VAE,
     x: Float[Tensor, "B ..."],
@@ -126,7 +127,7 @@ def gradient_statistics(
     The model is in evaluation mode and does not change. Each estimator is copied; the copy's baseline is fitted to
     the batch for 200 steps, by running means and by the surrogate's own regression, and stays as it is from then
     on: the gradients are independent and of one distribution, as good as the baseline becomes. Of a
-    :class:`~subo.conditionals.Local` posterior only the batch's rows count. No gradient is kept: memory takes ten
+    :class:`~subo.Local` posterior only the batch's rows count. No gradient is kept: memory takes ten
     vectors of the size of the parameters for each estimator, however many draws.
 
     Args:

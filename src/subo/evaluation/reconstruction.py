@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo import context as contexts
-from subo.data import Split
-from subo.devices import evaluating, place
-from subo.evaluation.usage import draws, is_compound, posterior_mean
+from subo.core import context as contexts
+from subo.data.splits import Split, takes_data
+from subo.evaluation.latents.usage import draws, is_compound, posterior_mean
+from subo.runtime.devices import evaluating, place
 from subo.typing import Context, leaves, map_latent
 
 __all__ = ["decode", "reconstruct"]
@@ -39,9 +39,10 @@ def decode(
     return torch.cat(parts)
 
 
+@takes_data
 @torch.no_grad()
 def reconstruct(model: Any, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
-    """``E[x | z]`` of every datum at the posterior mean; the same at every call.
+    """``E[x | z]`` of every example at the posterior mean; the same at every call.
 
     Of several layers, or a chain in time, whose means together need not be likely, it is ``E_q[ E[x | z] ]``: the mean
     over samples of the posterior.

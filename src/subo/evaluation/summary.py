@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subo.arguments import checked_arguments
-from subo.batches import batches
-from subo.data import Split, as_split
-from subo.devices import evaluating, place
+from subo.core.draw import LatentVariableModel
+from subo.core.offers import Floored, Mixture
+from subo.data.batches import batches
+from subo.data.splits import Split, takes_data
+from subo.data.support import check_support, in_support, stand_ins
 from subo.errors import InputError
 from subo.evaluation.estimates import Estimate, error_of_mean
-from subo.evaluation.importance import log_marginal
-from subo.evaluation.pareto import highest_pareto_k
-from subo.evaluation.usage import LatentUsage, latent_usage
-from subo.model import VAE, LatentVariableModel
-from subo.randomness import forked
-from subo.sampling import decoded_at_a_time
-from subo.steps import Steps
-from subo.support import check_support, in_support, stand_ins
+from subo.evaluation.evidence.importance import log_marginal
+from subo.evaluation.evidence.pareto import highest_pareto_k
+from subo.evaluation.latents.usage import LatentUsage, latent_usage
+from subo.models.emission import Steps
+from subo.models.folding import decoded_at_a_time
+from subo.models.vae import VAE
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import map_latent
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
@@ -46,7 +48,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Scores:
-    """Per-datum estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
+    """Per-example estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
 
     Attributes:
         log_px: Importance-sampled log p(x), ``(N,)``.
@@ -89,7 +91,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over held-out data, in nats per datum; ``_se`` are standard errors of the means.
+    """Means over held-out data, in nats per example; ``_se`` are standard errors of the means.
 
     Attributes:
         log_px: Mean of the importance-sampled log p(x).
@@ -104,7 +106,7 @@ class Evaluation:
         median_ess: Median over data of the effective number of samples.
         high_pareto_k: How many data have a Pareto k-hat above `highest_pareto_k`.
         highest_pareto_k: Up to which k-hat the estimate of log p(x) and its error hold for so many samples, see
-            :func:`~subo.evaluation.pareto.highest_pareto_k`.
+            :func:`~subo.evaluation.evidence.pareto.highest_pareto_k`.
         median_pareto_k: Median over data of k-hat, of those that have one; None if none has (fewer than 25 samples,
             or all weights the same).
         num_samples: K of `log_px`.
@@ -147,7 +149,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         return (
-            f"Evaluation({self.split}, {self.num_data:,} data, nats per datum: "
+            f"Evaluation({self.split}, {self.num_data:,} examples, nats per example: "
             f"log_px {self.log_px:.3f} +- {self.log_px_se:.3f} by {self.num_samples:,} samples, "
             f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
             f"{self.active_units} of {self.latent_dim} latents active, "
@@ -160,6 +162,7 @@ class Evaluation:
         )
 
 
+@takes_data
 @checked_arguments
 @torch.no_grad()
 def score(
@@ -172,7 +175,7 @@ def score(
     pareto: bool = True,
     advance: Callable[[float], Any] | None = None,
 ) -> Scores:
-    """log p(x) of every datum; the same numbers at every call with the same seed.
+    """log p(x) of every example; the same numbers at every call with the same seed.
 
     Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
     is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
@@ -188,7 +191,6 @@ def score(
     """
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
-    split = as_split(split)
     inside = in_support(model, split)
     if not inside.any():
         nothing = torch.full((len(split),), torch.nan, dtype=torch.float64)
@@ -219,6 +221,7 @@ def score(
     ).where(inside)
 
 
+@takes_data
 def evaluate(
     model: LatentVariableModel,
     split: Split | Tensor,
@@ -239,7 +242,7 @@ def evaluate(
         advance: Called with the number of data done, as they are, in fractions.
 
     Raises:
-        InputError: There is only one datum, so no standard error.
+        InputError: There is only one example, so no standard error.
     """
     return measure(model, split, name=name, num_samples=num_samples, seed=seed, advance=advance)[0]
 
@@ -255,10 +258,9 @@ def measure(
     seed: int = 0,
     advance: Callable[[float], Any] | None = None,
 ) -> tuple[Evaluation, Scores]:
-    """As :func:`evaluate`, with the per-datum numbers beside their means; `max_rows` as in :func:`score`."""
-    split = as_split(split)
+    """As :func:`evaluate`, with the per-example numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:
-        raise InputError("one datum gives no standard error: evaluate on at least two")
+        raise InputError("one example gives no standard error: evaluate on at least two")
     check_support(model, split)  # of a mean, one that is outside leaves nothing
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     usage = latent_usage(model, split)
@@ -307,7 +309,7 @@ def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
 
     Args:
         log_px: ``(N,)``, in nats.
-        elements: D_i, how many numbers each datum has; the same for all, or those of sequences.
+        elements: D_i, how many numbers each example has; the same for all, or those of sequences.
     """
     return linearized_ratio(-log_px / math.log(2), elements)
 
@@ -345,7 +347,7 @@ def latents_at_a_time(model: Any, split: Split) -> int:
     rows = rows_at_a_time(model, split)
     if not isinstance(model, VAE) or split.lengths is not None:
         return rows
-    components = getattr(model.prior, "num_components", 1)
+    components = model.prior.num_components if isinstance(model.prior, Mixture) else 1
     return min(40_000, 16 * rows, max(1, _WEIGHED // components))
 
 
@@ -359,17 +361,16 @@ def rows_at_a_time(model: Any, split: Split) -> int:
 def share_at_floor(model: Any, split: Split) -> float | None:
     """Share of the likelihood's scales that lie at their floor, at the latents of some data; None without a floor."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
-    share = getattr(family, "share_at_floor", None)
-    if share is None:
+    if not isinstance(family, Floored):
         return None
     batch = next(batches(split, 1000, seed=0, epoch=0, shuffle=False))
     x, context = place(model, batch.x, batch.context)
     with evaluating(model), forked(0):
         z = map_latent(lambda leaf: leaf[0], model.draw(x, context, path=False).z)
         if "mask" not in context:
-            return share(model.decode(z, context))
+            return family.share_at_floor(model.decode(z, context))
         mask = context["mask"]
         real = map_latent(lambda leaf: leaf[mask].unsqueeze(1), z)  # as sequences of one step each
         known = {name: tensor.repeat_interleave(mask.sum(1), 0) for name, tensor in context.items()}
         p = model.decode(real, known | {"mask": mask.new_ones(int(mask.sum()), 1)})
-        return share(p.steps if isinstance(p, Steps) else p)
+        return family.share_at_floor(p.steps if isinstance(p, Steps) else p)

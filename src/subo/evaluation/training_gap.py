@@ -9,14 +9,15 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.devices import evaluating, place
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
 from subo.errors import InputError
-from subo.evaluation.annealed import ais, few_chains
+from subo.evaluation.evidence.annealed import ais, few_chains
+from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.gaps import larger, mean_log_weight
-from subo.evaluation.importance import log_marginal
-from subo.model import LatentVariableModel
-from subo.randomness import forked
-from subo.runs import Run
+from subo.runs.run import Run
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
 from subo.typing import Context
 
 __all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
@@ -24,9 +25,9 @@ __all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
 
 @dataclass(frozen=True)
 class TrainingGap:
-    """Where the loss was at one point of training, in nats per datum: ``SUBO = surprisal + error``.
+    """Where the loss was at one point of training, in nats per example: ``SUBO = surprisal + error``.
 
-    Standard errors are those over the data, by their spread; infinite for one datum.
+    Standard errors are those over the data, by their spread; infinite for one example.
 
     Attributes:
         epoch: After which.
@@ -34,7 +35,7 @@ class TrainingGap:
         surprisal: ``-log p(x)``: what the model does not know of the data.
         surprisal_se: Its standard error.
         error: ``log p(x) - ELBO``: what the posterior adds.
-        error_se: Its standard error, that of the differences datum by datum, hence much smaller than either's.
+        error_se: Its standard error, that of the differences example by example, hence much smaller than either's.
         elbo_se: Of the ELBO.
         num_data: How many.
     """
@@ -64,6 +65,7 @@ class TrainingGap:
         return -self.surprisal
 
 
+@takes_data
 def gap_over_training(
     checkpoints: Iterable[tuple[int, int, LatentVariableModel]],
     x: Float[Tensor, "B ..."],
@@ -88,7 +90,7 @@ def gap_over_training(
         context: What is known beside x, by name.
         num_samples: Of each importance estimate and ELBO.
         annealed: Whether log p(x) is the larger of that and of annealed importance sampling, as in
-            :func:`~subo.evaluation.gaps.gaps`.
+            :func:`~subo.evaluation.gaps`.
         temperatures: Of the annealing.
         chains: Of the annealing.
         max_rows: Latents decoded at a time; bounds memory.

@@ -10,7 +10,7 @@ from subo.figures.data_space import decoder_grid, reconstructions, samples, tile
 from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
 from subo.figures.layers import layers
 from subo.figures.style import BLUE as BLUE
-from subo.figures.style import CLASS_COLOURS as CLASS_COLOURS
+from subo.figures.style import CLASS_COLORS as CLASS_COLORS
 from subo.figures.style import GREY as GREY
 from subo.figures.style import save
 from subo.figures.training import training_curves

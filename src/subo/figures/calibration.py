@@ -50,10 +50,10 @@ def rank_histograms(
     top = min(1.08 * max(high, counts[order].max()), MAX_HEIGHT * expected)
     edges = np.linspace(-0.5, num_ranks + 0.5, num_bins + 1)
     for axes, index in zip(panels, order, strict=False):
-        colour = ORANGE if wrong[index] else BLUE
+        color = ORANGE if wrong[index] else BLUE
         axes.axhspan(low, high, color=PALE, lw=0, zorder=0)
-        axes.bar(edges[:-1], counts[index], np.diff(edges), align="edge", color=colour, alpha=0.55, lw=0)
-        axes.stairs(counts[index], edges, color=colour, lw=1.2)
+        axes.bar(edges[:-1], counts[index], np.diff(edges), align="edge", color=color, alpha=0.55, lw=0)
+        axes.stairs(counts[index], edges, color=color, lw=1.2)
         axes.axhline(expected, color=INK, lw=0.9, ls=(0, (4, 3)))
         set_labels(axes, "", "", "")
         set_title(axes, f"{as_text(names[index])}: {readings[index]}", size=9)
@@ -68,7 +68,7 @@ def rank_histograms(
     for axes in panels[max(0, len(order) - columns) : len(order)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     shown = f", the {len(order)} worst of {len(names)}" if len(names) > len(order) else ""
-    title = f"Ranks of the latents that made {num_data:,} data among {num_ranks} samples of q{shown}"
+    title = f"Ranks of the latents that made {num_data:,} examples among {num_ranks} samples of q{shown}"
     title += f"\nGrey: {BAND:.0%} of the counts that uniform ranks have in a bin"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     figure.supxlabel("rank (right: the latent lies above q's samples)", fontsize=10, color=INK)

@@ -39,7 +39,7 @@ def reconstructions(
             they are.
 
     Returns:
-        Images: a row of originals above a row of reconstructions, once or twice. Vectors: a panel a datum.
+        Images: a row of originals above a row of reconstructions, once or twice. Vectors: a panel per example.
     """
     title = "Data, and the means of their reconstructions"
     if _pictures(originals) is None:
@@ -76,7 +76,7 @@ def _compare_vectors(
         else:
             axes.plot(feature, x, color=GREY, lw=1.1, label="original")
             axes.plot(feature, mean, color=ORANGE, lw=1.3, label="reconstruction")
-        set_title(axes, f"datum {index}", size=9)
+        set_title(axes, f"example {index}", size=9)
     legend_below(figure)
     return figure
 
@@ -168,7 +168,7 @@ def decoder_grid(
         height, width = pictures.shape[1:3]
         upward = cells.reshape(means.shape)[::-1].reshape(cells.shape)  # the first row of tiles is the last z2
         _show(axes, tile(upward, columns=side))
-        # Each image is centred on its z; the gap to the next one is a pixel, which the last one lacks.
+        # Each image is centered on its z; the gap to the next one is a pixel, which the last one lacks.
         right, top = (limit + step / 2 * size / (size + 1) for size in (width, height))
         axes.images[0].set_extent((-right, right, -top, top))
         axes.set_aspect((height + 1) / (width + 1))
@@ -202,7 +202,7 @@ def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
         columns: Images in a row. Cells that the last row leaves over are white.
 
     Returns:
-        One picture, ``(rows * (H + 1) - 1, columns * (W + 1) - 1)``, and a last axis of 3 if there is colour.
+        One picture, ``(rows * (H + 1) - 1, columns * (W + 1) - 1)``, and a last axis of 3 if there is color.
     """
     pictures = _pictures(images)
     if pictures is None:
@@ -210,8 +210,8 @@ def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
             f"images have the shape (N, H, W), (N, 1, H, W) or (N, 3, H, W); these have {images.shape}. "
             "Reshape them, with the channels before height and width."
         )
-    count, height, width, *colour = pictures.shape
-    canvas = np.ones((math.ceil(count / columns) * (height + 1) - 1, columns * (width + 1) - 1, *colour))
+    count, height, width, *color = pictures.shape
+    canvas = np.ones((math.ceil(count / columns) * (height + 1) - 1, columns * (width + 1) - 1, *color))
     for index, picture in enumerate(pictures):
         top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
         canvas[top : top + height, left : left + width] = picture

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
-from subo.digits import in_digits
 from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels
+from subo.runtime.digits import in_digits
 
 __all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
 
 _NAMES = ("approximation gap: the family", "amortization gap: the encoder")
-_COLOURS = (BLUE, ORANGE)
+_COLORS = (BLUE, ORANGE)
 
 
 def gap_bars(
@@ -30,7 +30,7 @@ def gap_bars(
 
     Args:
         labels: Of the models, or of data sets.
-        log_px: Means, in nats per datum.
+        log_px: Means, in nats per example.
         approximation: Means and their standard errors. One below 0 hangs below the line, and the rest is stacked on
             its lower end: the top is always -ELBO.
         amortization: The same of the other gap.
@@ -60,7 +60,7 @@ def gap_bars(
     axes.set_xlim(-0.45, len(labels) - 0.35)
     axes.margins(y=0.12)
     set_labels(
-        axes, "What the ELBO lacks of log p(x)" + _without(left_out, "data"), "", "above −log p(x) [nats per datum]"
+        axes, "What the ELBO lacks of log p(x)" + _without(left_out, "data"), "", "above −log p(x) [nats per example]"
     )
     axes.tick_params(axis="x", length=0)
     legend_below(figure)
@@ -68,7 +68,7 @@ def gap_bars(
 
 
 def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndarray, " B"]) -> Figure:
-    """Both gaps of each datum, in the order of their sum.
+    """Both gaps of each example, in the order of their sum.
 
     Args:
         approximation: In nats; data of which either is not finite are left out, and counted.
@@ -83,8 +83,8 @@ def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndar
     _stacked(axes, first, second, width=1.0)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_xticks([])
-    xlabel = f"{len(order)} data, in the order of their inference gap{_without(int((~finite).sum()), 'data')}"
-    set_labels(axes, "Where the loss is, datum by datum", xlabel, "gap [nats]")
+    xlabel = f"{len(order)} examples, in the order of their inference gap{_without(int((~finite).sum()), 'data')}"
+    set_labels(axes, "Where the loss is, example by example", xlabel, "gap [nats]")
     legend_below(figure)
     return figure
 
@@ -94,7 +94,7 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
 
     Args:
         step: Numbers of steps, ascending; their axis is logarithmic.
-        surprisal: ``-log p(x)`` in nats per datum, and its standard error.
+        surprisal: ``-log p(x)`` in nats per example, and its standard error.
         error: ``log p(x) - ELBO``, and its standard error.
 
     Points that are not finite are left out, and counted in the title.
@@ -117,10 +117,10 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
         both,
         "What training brings down" + _without(int((~finite).sum()), "points"),
         "step",
-        "nats per datum (axis cut below)",
+        "nats per example (axis cut below)",
     )
     alone.errorbar(step, error[0], error[1], color=ORANGE, lw=1.6, marker="o", ms=3.5, capsize=3, elinewidth=1)
-    set_labels(alone, "Its error term alone", "step", "log p(x) − ELBO [nats per datum]")
+    set_labels(alone, "Its error term alone", "step", "log p(x) − ELBO [nats per example]")
     alone.set_ylim(min(0.0, float((error[0] - error[1]).min())), None)
     for axes in (both, alone):
         _over_steps(axes, step)
@@ -131,8 +131,8 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
 def _stacked(axes: Axes, first: ndarray, second: ndarray, *, width: float) -> None:
     """Two bars each, the second from where the first ends; one that goes down lies on the one that it covers."""
     places = np.arange(len(first))
-    for values, bottom, colour, name in zip((first, second), (0 * first, first), _COLOURS, _NAMES, strict=True):
-        for bar, value in zip(axes.bar(places, values, width, bottom, color=colour, label=name), values, strict=True):
+    for values, bottom, color, name in zip((first, second), (0 * first, first), _COLORS, _NAMES, strict=True):
+        for bar, value in zip(axes.bar(places, values, width, bottom, color=color, label=name), values, strict=True):
             bar.set_zorder(3 if value < 0 else 2)
     axes.axhline(0, color=GREY, lw=0.9, zorder=4)
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, CLASS_COLOURS, INK, PALE, as_text, legend_below, set_labels
+from subo.figures.style import BLUE, CLASS_COLORS, INK, PALE, as_text, legend_below, set_labels
 
 __all__ = ["gradient_variances", "signal_to_noise_curves"]
 
@@ -47,7 +47,7 @@ def signal_to_noise_curves(
                 num_samples,
                 np.where(told, ratios, np.nan),
                 np.where(told, np.stack([ratios - low, high - ratios]), np.nan).clip(min=0),
-                color=CLASS_COLOURS[i % len(CLASS_COLOURS)],
+                color=CLASS_COLORS[i % len(CLASS_COLORS)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 ls=(0, (4, 2)) if name in biased else "-",
                 ms=5,

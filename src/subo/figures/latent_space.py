@@ -15,18 +15,8 @@ from matplotlib.patches import Patch
 from numpy import ndarray
 from PIL import Image
 
-from subo.figures.style import (
-    BLUE,
-    CLASS_COLOURS,
-    GREY,
-    INK,
-    as_text,
-    legend_below,
-    set_labels,
-    set_title,
-    with_ending,
-)
-from subo.files import replacing
+from subo.figures.style import BLUE, CLASS_COLORS, GREY, INK, as_text, legend_below, set_labels, set_title, with_ending
+from subo.files.whole import replacing
 
 __all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane", "mass_levels"]
 
@@ -42,10 +32,10 @@ Prior = tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " 
 def kl_per_dimension(
     kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None, names: Sequence[str] | None = None
 ) -> Figure:
-    """How much each latent dimension says of a datum, the most talkative first.
+    """How much each latent dimension says of an example, the most talkative first.
 
     Args:
-        kl: KL(q(z_d|x) || p(z_d)), averaged over data, ``(D,)`` in nats per datum.
+        kl: KL(q(z_d|x) || p(z_d)), averaged over data, ``(D,)`` in nats per example.
         active: Which dimensions are active, as Burda et al. (2016) have it: their posterior means vary over
             the data by more than 0.01, ``(D,)``. The others are grey.
         names: Of the dimensions; z1, z2, ... by default.
@@ -53,8 +43,8 @@ def kl_per_dimension(
     Returns:
         A bar a dimension; below it its name, z1 for the first of z, where there are 64 or fewer.
     """
-    title = f"KL of each latent dimension: {kl.sum():.1f} nats per datum in all"
-    return _bars(kl, active, title, "KL [nats per datum]", floor=0.0, names=names)
+    title = f"KL of each latent dimension: {kl.sum():.1f} nats per example in all"
+    return _bars(kl, active, title, "KL [nats per example]", floor=0.0, names=names)
 
 
 def activity_per_dimension(
@@ -88,8 +78,8 @@ def _bars(
     listed = count <= 64
     figure = Figure(figsize=(float(np.clip(0.16 * count + 1.5, 6, 11)), 3.6), layout="constrained")
     axes = figure.subplots()
-    colours = [BLUE if active is None or active[index] else GREY for index in order]
-    axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colours)
+    colors = [BLUE if active is None or active[index] else GREY for index in order]
+    axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colors)
     room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
     axes.set_xlim(-room, count - 1 + room)
     axes.set_xticks(
@@ -123,7 +113,7 @@ def latent_plane(
     Args:
         means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to be told apart. Of more
             than 5,000 only every n-th is drawn.
-        labels: ``(N,)``. Up to ten classes have colours of their own; other numbers run through a colour map.
+        labels: ``(N,)``. Up to ten classes have colors of their own; other numbers run through a color map.
         prior: Grids of z1 ``(Gx,)`` and z2 ``(Gy,)``, and log p(z) on them, ``(Gy, Gx)``, in nats up to a
             constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
         axes: Names of the two axes.
@@ -183,7 +173,7 @@ def _in_plane(points: ndarray) -> ndarray:
 
 
 def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None) -> PathCollection:
-    """Points ``(N, 2)`` coloured by label, in the order of the data, which hides no class; and a legend."""
+    """Points ``(N, 2)`` colored by label, in the order of the data, which hides no class; and a legend."""
     size = float(np.clip(16_000 / len(points), 7, 26))
     dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
     if labels is None:
@@ -192,9 +182,9 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
     classes, codes = np.unique(labels, return_inverse=True)
     is_number = classes.dtype.kind in "iuf"
     names = [f"{name:g}" if is_number else as_text(name) for name in classes]
-    if len(classes) <= len(CLASS_COLOURS) and not (is_number and np.any(classes % 1)):
-        dots.set_color([CLASS_COLOURS[code] for code in codes])
-        handles = [Line2D([], [], ls="", marker="o", color=colour) for colour in CLASS_COLOURS[: len(names)]]
+    if len(classes) <= len(CLASS_COLORS) and not (is_number and np.any(classes % 1)):
+        dots.set_color([CLASS_COLORS[code] for code in codes])
+        handles = [Line2D([], [], ls="", marker="o", color=color) for color in CLASS_COLORS[: len(names)]]
         place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
         axes.legend(handles, names, frameon=False, fontsize=9, labelcolor=INK, **place)
     else:
@@ -205,7 +195,7 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
             bar.set_ticks(list(range(len(names))), labels=names)
         set_labels(bar.ax, "", "", "label")
         bar.ax.spines[:].set_visible(False)
-    dots.set_alpha(0.8)  # after the colour bar, which would take it over
+    dots.set_alpha(0.8)  # after the color bar, which would take it over
     return dots
 
 
@@ -266,12 +256,12 @@ def animate_means(
 
 
 def _palette(picture: ndarray) -> Image.Image:
-    """The colours that a picture ``(H, W, 3)`` shows most, just as they are: averages would dim the paper."""
+    """The colors that a picture ``(H, W, 3)`` shows most, just as they are: averages would dim the paper."""
     red, green, blue = np.moveaxis(picture.astype(np.int64), -1, 0)
     codes, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
     codes = codes[np.argsort(-counts, kind="stable")]
-    colours = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
-    darkest = colours.min(axis=1)
+    colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
+    darkest = colors.min(axis=1)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(colours[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # one white alone
+    palette.putpalette(colors[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # one white alone
     return palette

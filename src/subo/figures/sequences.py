@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, CLASS_COLOURS, GREY, INK, as_text, legend_below, set_labels
+from subo.figures.style import BLUE, CLASS_COLORS, GREY, INK, as_text, legend_below, set_labels
 
 __all__ = ["forecasts", "sequence_panels"]
 
@@ -70,10 +70,10 @@ def forecasts(
         start = len(past)
         if few:
             future = np.arange(start + 1, start + len(mean) + 1)
-            for d, colour in zip(range(mean.shape[1]), CLASS_COLOURS, strict=False):
-                axes.plot(np.arange(1, start + 1), past[:, d], color=colour, lw=1.2)
-                axes.plot(future, mean[:, d], color=colour, lw=1.2, ls="--")
-                axes.fill_between(future, bottom[:, d], top[:, d], color=colour, alpha=0.2, lw=0)
+            for d, color in zip(range(mean.shape[1]), CLASS_COLORS, strict=False):
+                axes.plot(np.arange(1, start + 1), past[:, d], color=color, lw=1.2)
+                axes.plot(future, mean[:, d], color=color, lw=1.2, ls="--")
+                axes.fill_between(future, bottom[:, d], top[:, d], color=color, alpha=0.2, lw=0)
             axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         else:
@@ -103,12 +103,12 @@ def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequenc
         axes.imshow(sequence.T, vmin=low, vmax=high, extent=extent, **options)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
-    colours = [BLUE] if sequence.shape[1] == 1 else CLASS_COLOURS
-    for d, colour in zip(range(sequence.shape[1]), colours, strict=False):
+    colors = [BLUE] if sequence.shape[1] == 1 else CLASS_COLORS
+    for d, color in zip(range(sequence.shape[1]), colors, strict=False):
         label = None if names is None else as_text(names[d])
         steps = np.arange(1, len(sequence) + 1)
         axes.plot(
-            steps, sequence[:, d], color=colour, lw=1.2, label=label, marker="o" if len(steps) == 1 else None, ms=4
+            steps, sequence[:, d], color=color, lw=1.2, label=label, marker="o" if len(steps) == 1 else None, ms=4
         )
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)

@@ -1,4 +1,4 @@
-"""What all figures share: the colours, the look of axes and legends, and the way into a file."""
+"""What all figures share: the colors, the look of axes and legends, and the way into a file."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from subo.errors import InputError
-from subo.files import replacing
+from subo.files.whole import replacing
 
 __all__ = [
     "BLUE",
-    "CLASS_COLOURS",
+    "CLASS_COLORS",
     "GREY",
     "INK",
     "ORANGE",
@@ -28,7 +28,7 @@ __all__ = [
 
 INK, GREY, PALE = "#333333", "#a6a6a6", "#dddddd"
 BLUE, ORANGE = "#0072b2", "#d55e00"
-CLASS_COLOURS = (
+CLASS_COLORS = (
     *("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9"),
     *("#cc79a7", "#882255", "#b3a800", "#333333", "#a6a6a6"),
 )

@@ -28,7 +28,7 @@ def training_curves(
 
     Args:
         epoch: Numbers of the epochs, ``(E,)``.
-        train: ``bound``, ``elbo``, ``rate``, ``distortion``, each ``(E,)`` in nats per datum.
+        train: ``bound``, ``elbo``, ``rate``, ``distortion``, each ``(E,)`` in nats per example.
         validation: The same of held-out data, NaN where it wasn't measured.
         best_epoch: The epoch whose weights were kept.
 
@@ -46,11 +46,11 @@ def training_curves(
     for axes, (quantity, (name, meaning)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         values = np.stack([run[quantity] for run in runs.values()]).astype(float)
         values[~np.isfinite(values)] = np.nan
-        for label, colour, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
+        for label, color, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
             measured = ~np.isnan(curve)
             if measured.any():
                 x, y, marker = epoch[measured], curve[measured], "o" if measured.sum() <= 10 else None
-                axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=colour, label=label)
+                axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=color, label=label)
         if best_epoch is not None:
             label = f"best, epoch {best_epoch}"
             axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
@@ -58,7 +58,7 @@ def training_curves(
         axes.set_ylim(low, high)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         xlabel = "epoch (the first run off the axis)" if cut else "epoch"
-        set_labels(axes, f"{name}: {meaning}", xlabel, f"{name} [nats per datum]")
+        set_labels(axes, f"{name}: {meaning}", xlabel, f"{name} [nats per example]")
     legend_below(figure)
     return figure
 

@@ -1,11 +1,15 @@
 """Gradient estimators: what training follows, kept apart from the bound's value."""
 
-from subo.gradients.discrete import GumbelSoftmax, StraightThrough
-from subo.gradients.estimator import GradientEstimator
-from subo.gradients.pathwise import DReG, Pathwise, StickingTheLanding, check_path
-from subo.gradients.score import VIMCO, ScoreFunction, WakePhi
+from collections.abc import Callable
+from typing import Any
+
+from subo.core.estimator import GradientEstimator, Pathwise, check_path
+from subo.gradients.pathwise import DReG, StickingTheLanding
+from subo.gradients.score_function import VIMCO, ScoreFunction, WakePhi
+from subo.gradients.straight_through import GumbelSoftmax, StraightThrough
 
 __all__ = [
+    "ESTIMATORS",
     "VIMCO",
     "DReG",
     "GradientEstimator",
@@ -17,3 +21,20 @@ __all__ = [
     "WakePhi",
     "check_path",
 ]
+
+
+def _score_function(*, baseline: Any, normalize_signal: bool) -> GradientEstimator:
+    return ScoreFunction(baseline, normalize=normalize_signal)
+
+
+ESTIMATORS: dict[str, Callable[..., GradientEstimator]] = {
+    "pathwise": Pathwise,
+    "sticking-the-landing": StickingTheLanding,
+    "dreg": DReG,
+    "vimco": VIMCO,
+    "score-function": _score_function,
+    "wake-phi": WakePhi,
+    "straight-through": StraightThrough,
+    "gumbel-softmax": GumbelSoftmax,
+}
+"""The estimators by name; the keywords of each are the options that it takes."""

@@ -5,31 +5,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from subo.bounds import ELBO, IWAE, Bound
+from subo.core.bounds import ELBO, IWAE, Bound
+from subo.core.draw import Draw, Factor
+from subo.core.estimator import GradientEstimator, _has_path, only_layer
 from subo.errors import InputError
-from subo.gradients.estimator import GradientEstimator, kind_of, only_layer
-from subo.model import Draw, Factor
-from subo.typing import Context, leaves
+from subo.typing import Context
 
-__all__ = ["DReG", "Pathwise", "StickingTheLanding", "check_path"]
-
-
-class Pathwise(GradientEstimator):
-    r"""The reparametrised gradient (Kingma and Welling, 2014, section 2.4; Rezende et al., 2014).
-
-    With ``z = g(noise; phi)``, the expectation is over noise that no parameter touches, so
-    ``grad E[f(z)] = E[grad f(g(noise; phi))]``: the surrogate is the bound itself. Unbiased for the ELBO, IWAE, MIWAE
-    and every other bound that is an expectation over samples, with any number of layers; needs ``q.has_rsample``; one
-    pass forward and one back.
-    """
-
-    path = True
-
-    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
-        return bound(draw)
-
-    def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
-        _has_path(q)
+__all__ = ["DReG", "StickingTheLanding"]
 
 
 class StickingTheLanding(GradientEstimator):
@@ -64,10 +46,10 @@ class StickingTheLanding(GradientEstimator):
 
 
 class DReG(GradientEstimator):
-    r"""The doubly reparametrised gradient of the importance-weighted bound (Tucker et al., 2019, equation 8).
+    r"""The doubly reparametrized gradient of the importance-weighted bound (Tucker et al., 2019, equation 8).
 
-    The score ``sum_k v_k d log q(z_k) / d phi`` that is left in IWAE's pathwise gradient (``v_k`` the normalised
-    weights) is itself an expectation over z and can be reparametrised a second time, which turns the weights of the
+    The score ``sum_k v_k d log q(z_k) / d phi`` that is left in IWAE's pathwise gradient (``v_k`` the normalized
+    weights) is itself an expectation over z and can be reparametrized a second time, which turns the weights of the
     path through z into their squares:
 
     .. math:: \nabla_\phi = E \sum_k v_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}
@@ -97,24 +79,6 @@ class DReG(GradientEstimator):
             )
 
 
-def check_path(draw: Draw) -> None:
-    """Refuses a draw along a path that the likelihood does not let through; asked once, since it costs a pass back.
-
-    Raises:
-        InputError: log p(x|z) has no gradient in z, as of a decoder that leaves torch.
-    """
-    moved = [leaf for leaf in leaves(draw.z) if leaf.requires_grad]
-    if not moved:
-        return
-    likelihood = draw.log_likelihood.sum()
-    slopes = torch.autograd.grad(likelihood, moved, allow_unused=True) if likelihood.requires_grad else [None]
-    if all(slope is None for slope in slopes):
-        raise InputError(
-            "log p(x|z) has no gradient in z, and this gradient goes along the path through z. Usually the likelihood "
-            "leaves torch (numpy, detach, rounding). Use ScoreFunction, on the command line --gradient score-function."
-        )
-
-
 def _through_z(factor: Factor) -> Float[Tensor, "K B"]:
     """``log q(z)`` with the gradient of its dependence on z, and without that on q's parameters.
 
@@ -126,15 +90,6 @@ def _through_z(factor: Factor) -> Float[Tensor, "K B"]:
         (slope,) = torch.autograd.grad(factor.q.log_prob(still).sum(), still)
     along = (factor.z - still.detach()) * slope
     return factor.log_posterior.detach() + (along.flatten(2).sum(-1) if along.ndim > 2 else along)
-
-
-def _has_path(q: Distribution) -> None:
-    if not q.has_rsample:
-        raise InputError(
-            f"this gradient goes along the path from q's parameters to z, and the posterior's {kind_of(q)} has "
-            "no rsample. Use a family that has one (Gaussian, Laplace, a flow), or ScoreFunction, which needs none; "
-            "for discrete latents there are also StraightThrough and GumbelSoftmax, which are biased."
-        )
 
 
 def _name(bound: Bound) -> str:

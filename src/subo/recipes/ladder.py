@@ -9,51 +9,35 @@ import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from subo.arguments import checked_arguments
-from subo.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
-from subo.conditionals import Conditional
+from subo.core.objective import Objective
+from subo.data.spread import center_and_units
 from subo.errors import InputError
-from subo.families import Family
-from subo.ladder import Ladder
-from subo.location_scale import Gaussian, ScaleSource
-from subo.networks import ACTIVATIONS, Residual, Standardize, Upscale
-from subo.objective import Objective
-from subo.recipes.parts import (
-    ActivationName,
-    BaselineName,
-    BoundName,
-    LikelihoodName,
-    from_mean,
-    make_baseline,
-    make_bound,
-    make_gradient,
-    make_likelihood,
-)
-from subo.room import fits_memory
-from subo.spread import center_and_units
+from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
+from subo.models.ladder import Ladder
+from subo.parts.conditionals import Conditional
+from subo.parts.families import Family
+from subo.parts.location_scale import Gaussian
+from subo.parts.networks import ACTIVATIONS, Residual, Standardize, Upscale
+from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions, from_mean
+from subo.recipes.recipe import recipe
 
 __all__ = ["ladder"]
 
 MergeName = Literal["residual", "precision"]
 LadderNetworkName = Literal["mlp", "conv"]
-LadderGradientName = Literal["auto", "pathwise", "score-function", "vimco"]
 
 Activation = Callable[[], nn.Module]
 
 _FLOOR = 0.01  # of the latents' scales
 
 
-@checked_arguments
-@fits_memory
+@recipe
 def ladder(
     event_shape: Sequence[int],
     *,
     examples: Float[Tensor, "N ..."] | None = None,
     num_data: int | None = None,
-    likelihood: LikelihoodName = "auto",
-    scale: ScaleSource = "per-dimension",
-    min_scale: float | None = 1e-3,
-    num_classes: int | tuple[int, ...] | None = None,
+    likelihood: LikelihoodOptions,
     latent_dims: tuple[int, ...] = (32, 16, 8),
     merge: MergeName = "residual",
     network: LadderNetworkName = "mlp",
@@ -61,38 +45,20 @@ def ladder(
     channels: tuple[int, ...] = (32, 64, 64),
     depth: int = 1,
     activation: ActivationName = "silu",
-    bound: BoundName = "elbo",
-    num_samples: int = 1,
-    beta: float = 1.0,
-    free_bits: float = 0.0,
-    closed_form_kl: bool = True,
-    alpha: float = 0.5,
-    groups: int = 2,
-    gradient: LadderGradientName = "auto",
-    baseline: BaselineName = "auto",
+    bound: BoundOptions,
+    gradient: GradientOptions,
 ) -> Objective:
     """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
 
-    Between the layers there are residual networks, normalised datum by datum, whose branches start small, and a
+    Between the layers there are residual networks, normalized example by example, whose branches start small, and a
     posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
     (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
 
     Args:
-        event_shape: Shape of one datum.
+        event_shape: Shape of one example.
         examples: Some training data, from which units and the mean image are taken; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training data; not needed here.
-        likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
-            categorical for classes, continuous-bernoulli for values that are bound to [0, 1].
-        scale: Scale of a gaussian or laplace likelihood, how far x lies from the mean of p(x|z): a fixed number, or
-            learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z by the
-            decoder (network). 1 is the standard deviation of the data, of each column of a table; values far from the
-            others do not count in it.
-        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
-            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
-            in Python, None sets that one no limit.
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
-            many as the data's by default.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
         merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
             Gaussian that x gives (precision).
@@ -102,16 +68,6 @@ def ladder(
         channels: Channels of the layers' convolutions, likewise.
         depth: Residual branches of each layer, on the way up as on the way down.
         activation: Nonlinearity of all networks.
-        bound: What is maximised.
-        num_samples: Samples K of z a datum in training.
-        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
-        free_bits: Nats per datum and layer below which elbo's gradient leaves the layer's KL alone.
-        closed_form_kl: Whether elbo's KL is in closed form, layer by layer, or from samples.
-        alpha: Order of the renyi bound.
-        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
-        gradient: How the bound's gradient is estimated; auto takes pathwise.
-        baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
-            takes leave-one-out where there are samples enough, else the mean.
 
     Returns:
         The objective, ready to be fitted.
@@ -128,18 +84,8 @@ def ladder(
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
     center, unit, fine = center_and_units(examples, event)
-    family = make_likelihood(likelihood, event, scale, min_scale, num_classes, center, fine)
-    followed = make_bound(bound, beta, free_bits, closed_form_kl, alpha, groups, num_samples)
-    estimator = make_gradient(
-        gradient,
-        baseline,
-        normalize=False,
-        temperature=0.5,
-        latents="gaussian",
-        bound=followed,
-        num_samples=num_samples,
-        network=lambda: make_baseline(event, center, unit),
-    )
+    family, followed, num_samples = likelihood.build(event, center=center, unit=fine), bound.build(), bound.num_samples
+    estimator = gradient.build(followed, num_samples=num_samples, event=event, center=center, unit=unit)
     make = (_maps if network == "conv" else _vectors)(event, channels if network == "conv" else hidden, latent_dims)
     act, count = ACTIVATIONS[activation], len(latent_dims)
 
@@ -175,7 +121,7 @@ class _Kind:
     Attributes:
         widths: Elements of the state's vector, or channels of its map, level by level.
         sizes: ``()`` of vectors, height and width of maps.
-        norm: Width -> a normalisation of each datum on its own.
+        norm: Width -> a normalization of each example on its own.
         linear: Widths in and out -> a linear map, or a convolution that keeps the size.
         up: Level -> from the features below it, of the first from x.
         down: Level -> to the state of the level below it, of the first what the decoder ends.

@@ -1,0 +1,107 @@
+"""The command line's application: its commands, and what their errors of use say."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnknownOptionError, UnusedCliTokensError
+
+from subo.cli.compare import compare
+from subo.cli.encode import encode
+from subo.cli.evaluate import evaluate
+from subo.cli.fit import fit
+from subo.cli.forecast import forecast
+from subo.cli.gradients import gradients
+from subo.cli.options import check_options, converted, fit_signature, recipes_with
+from subo.cli.reconstruct import reconstruct
+from subo.cli.sample import sample
+from subo.cli.score import score
+from subo.cli.show import show
+from subo.errors import InputError
+
+__all__ = ["command_of", "make_app", "recipe_of"]
+
+
+def make_app(recipe: str = "vae") -> App:
+    """The command-line application.
+
+    Args:
+        recipe: Whose settings ``fit`` offers.
+    """
+    app = App(
+        name="subo",
+        help="Fit, measure and explore deep latent-variable models by variational inference. All numbers are in nats "
+        "per example. Start with: subo fit digits --latent-dim 2",
+        version=version("subo"),
+        help_format="plaintext",
+        help_epilogue="--debug, anywhere, shows the traceback of an error.",
+        default_parameter=Parameter(converter=converted),
+    )
+
+    def command(**given: Any) -> None:
+        fit(**given)
+
+    signature = fit_signature(recipe)
+    command.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    command.__doc__ = fit.__doc__
+    app.command(command, name="fit")
+    for function in (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show):
+        app.command(function)
+    return app
+
+
+def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
+    """The command that is asked for, with its arguments.
+
+    Raises:
+        InputError: There is no such command, or it does not take these.
+    """
+    app = make_app(recipe_of(tokens))
+    try:
+        command, bound, _ = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    except UnknownOptionError as error:
+        raise InputError(_of_another_recipe(error, tokens) or str(error)) from error
+    except MissingArgumentError as error:
+        name = tokens[0]
+        raise InputError(f"{name} needs {_name_of(error)}: 'subo {name} --help' says what it takes.") from error
+    except UnusedCliTokensError as error:
+        rest = " ".join(error.unused_tokens or ())
+        raise InputError(
+            f"{rest} belongs to no option. Several values of one option are joined by commas, such as --hidden 32,64."
+        ) from error
+    except CycloptsError as error:
+        raise InputError(str(error)) from error
+    check_options(command, bound.arguments)
+    if command.__name__ == "command":
+        return partial(command, **bound.arguments)  # only what was given: --resume must know
+    return partial(command, *bound.args, **bound.kwargs)
+
+
+def _name_of(error: MissingArgumentError) -> str:
+    """The argument that is missing, as it is written: ``--out FILE``, or ``RUN``."""
+    name = error.argument.name if error.argument is not None else "another argument"
+    return f"{name} {'FILE' if name == '--out' else 'VALUE'}" if name.startswith("--") else name
+
+
+def recipe_of(tokens: Sequence[str]) -> str:
+    """The recipe that is asked for: it must be known before the options are."""
+    for i, token in enumerate(tokens):
+        if token == "--recipe" and i + 1 < len(tokens):
+            return tokens[i + 1]
+        if token.startswith("--recipe="):
+            return token.split("=", 1)[1]
+    return "vae"
+
+
+def _of_another_recipe(error: UnknownOptionError, tokens: Sequence[str]) -> str | None:
+    """What is said of an option that ``fit`` has with other recipes; None of any other."""
+    option = error.token.keyword or error.token.value
+    recipes = recipes_with(option) if tokens[0] == "fit" else []
+    if not recipes:
+        return None
+    return (
+        f"{option} is a setting of the recipe {' and of '.join(recipes)}, and not of {recipe_of(tokens)}: --recipe "
+        f"{recipes[0]} has it, and 'subo fit --recipe {recipe_of(tokens)} --help' lists what this one has."
+    )

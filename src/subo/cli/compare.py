@@ -1,0 +1,188 @@
+"""What ``compare`` prints: a table, and the differences in words."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from subo.cli.arguments import RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.files.nonfinite import in_words
+from subo.runtime.digits import in_digits
+
+if TYPE_CHECKING:
+    from subo.evaluation.comparison import Comparison, Row
+    from subo.evaluation.estimates import Estimate
+    from subo.evaluation.seeds import SeedMean
+
+__all__ = ["compare", "print_comparison"]
+
+_COLUMNS = 100  # what a table must fit
+
+
+def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local: Sequence[str] = ()) -> None:
+    """Prints a row for each run, then in words how the others differ from the first.
+
+    Args:
+        comparison: What was measured.
+        config: Of one of the runs: what it says of the data holds for all.
+        local: The runs whose q was fitted to every one of the data.
+    """
+    from subo.experiments.units import (  # here, since it takes a second that importing this should not
+        describe_log_px,
+        kind_of_log_px,
+    )
+
+    meaning = describe_log_px(config)
+    print(f"{comparison.split}, {comparison.num_data} examples, nats per example, +- standard errors; ELBO at beta 1")
+    print(f"log p(x), a {meaning}, by importance sampling from q(z|x):")
+    print(f"{comparison.num_samples} samples, of the same seed for every run\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column("run", overflow="fold", min_width=8)
+    bits = ["bits/dim"] if kind_of_log_px(config) != "density" else []  # bits of a density count nothing
+    for name in ("log p(x)", "ELBO", "rate", "distortion", *bits, "active", "training"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in comparison.rows:
+        cells = [_lines(estimate, 3) for estimate in (row.log_px, row.elbo, row.rate, row.distortion)]
+        cells += [_lines(row.bits_per_dim, 4)] if bits else []
+        cells += [f"{row.active_units}/{row.latent_dim}", _duration(row.training_seconds)]
+        table.add_row(*(Text(cell) for cell in (row.name, *cells)))
+    Console(width=_COLUMNS).print(table)
+    for row in comparison.rows:
+        for warning in _warnings(row, comparison, row.name in local):
+            print(f"Careful: {row.name} {warning}")
+    if comparison.over_seeds:
+        _print_over_seeds(comparison)
+    first = comparison.rows[0].name
+    print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} examples:")
+    for row in comparison.rows[1:]:
+        for name, difference in (("log p(x)", row.log_px_difference), ("ELBO", row.elbo_difference)):
+            if difference is not None:
+                print(f"  {_in_words(difference, name, row.name, first)}")
+
+
+def _print_over_seeds(comparison: "Comparison") -> None:
+    """A row for each setting, then in words how the others differ from the first."""
+    seeds = {row.name: str(row.training_seed) for row in comparison.rows}
+    print("\nMeans over training seeds, by runs that differ in nothing else; +- standard error between seeds, and over")
+    print(f"the {comparison.num_data} examples:\n")
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    table.add_column("as", overflow="fold", min_width=8)
+    table.add_column("training seeds", overflow="fold")
+    for name in ("log p(x)", "ELBO"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mean in comparison.over_seeds:
+        of = ", ".join(seeds[run] for run in mean.runs)
+        table.add_row(*(Text(cell) for cell in (mean.name, of, _of_both(mean.log_px), _of_both(mean.elbo))))
+    Console(width=_COLUMNS).print(table)
+    first, *others = comparison.over_seeds
+    if others:
+        print(f"\nMeans against that of {first.name}, +- standard error over seeds and data:")
+    for mean in others:
+        for name, difference in (("log p(x)", mean.log_px_difference), ("ELBO", mean.elbo_difference)):
+            if difference is not None:
+                print(f"  {_means_in_words(difference, name, mean.name, first.name)}")
+
+
+def _of_both(mean: "SeedMean") -> str:
+    between = "?" if mean.seed_error is None else f"{mean.seed_error:.3f}"
+    return f"{mean.mean:.3f}\n+- {between}, +- {mean.data_error:.3f}"
+
+
+def _means_in_words(difference: "SeedMean", quantity: str, name: str, first: str) -> str:
+    error = difference.standard_error
+    if error is None:
+        return f"{name} and {first}: one of them has one seed, and no spread to judge the difference in {quantity} by"
+    if not math.isfinite(difference.mean):
+        return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
+    numbers = " +- ".join(in_digits(abs(difference.mean), error)) + " nats"
+    if difference.differs:
+        return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
+    return f"{name} and {first}: no difference beyond the 95% interval of Student's t in {quantity} ({numbers})"
+
+
+def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:
+    """What to know before a run's numbers are set beside another's."""
+    found = []
+    if row.log_px.num_not_finite:
+        others = row.log_px.others and in_digits(row.log_px.others.mean, row.log_px.others.standard_error)
+        found.append(f"{in_words(row.log_px.num_not_finite, comparison.num_data, others)}")
+    if row.active_units == 0 or row.rate.mean < 0.1:
+        found.append("has latents that say next to nothing: its posterior is nearly the prior.")
+    if row.median_ess < comparison.num_samples / 10:
+        ess = f"{row.median_ess:.1f} of {comparison.num_samples}"
+        found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")
+    if row.at_floor:
+        found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their floor: log p(x) leans on it.")
+    if local:
+        found.append("has no encoder: its q was fitted to each of these data, and its ELBO is not that of an encoder.")
+    return found
+
+
+def _lines(estimate: "Estimate", digits: int) -> str:
+    error = estimate.standard_error
+    return f"{estimate.mean:.{digits}f}\n" + (f"+- {error:.{digits}f}" if math.isfinite(error) else "")
+
+
+def _in_words(difference: "Estimate", quantity: str, name: str, first: str) -> str:
+    if not math.isfinite(difference.mean):
+        count = f"{difference.num_not_finite:,} of the data"
+        said = f"{name} and {first} cannot be told apart in {quantity}, which is not finite for {count}"
+        if math.isinf(difference.mean):
+            better = "better" if difference.mean > 0 else "worse"
+            said = f"{name} is infinitely {better} than {first} in {quantity}, by {count}"
+        others = difference.others and _in_words(difference.others, quantity, name, first)
+        return f"{said}; over the others {others}" if others else said
+    numbers = " +- ".join(in_digits(abs(difference.mean), difference.standard_error)) + " nats"
+    if difference.differs:
+        return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
+    return f"{name} and {first}: no difference beyond 2 standard errors in {quantity} ({numbers})"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    units = ((100.0, 1, "s"), (6000.0, 60, "min"), (math.inf, 3600, "h"))
+    return next(f"{seconds / unit:.1f} {name}" for limit, unit, name in units if seconds < limit)
+
+
+def compare(
+    *runs: RunPath,
+    split: Literal["test", "validation"] = "test",
+    num_samples: int = 1000,
+    max_data: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Measures runs on the same held-out data: a row for each, and differences from the first with their errors.
+
+    Differences are paired, example by example, which makes their standard errors smaller than those of the rows. Runs
+    whose data, split or binarization differ are refused, and so is a density beside a probability.
+
+    Args:
+        runs: Two or more run folders; the others are compared with the first.
+        split: Which of the runs' data.
+        num_samples: Samples of the posterior for each log p(x).
+        max_data: Only the first so many of the data.
+        seed: Of the samples, the same for every run.
+        out: Where to write the numbers, too: .csv or .json.
+    """
+    from subo.experiments import compare as comparing
+
+    if out is not None:
+        check_ending(out, ".csv", ".json")
+        check_apart(out, *runs)
+    experiments = comparing.open_comparable(runs)
+    comparison = comparing.compare_runs(
+        experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True, note=say
+    )
+    config = next(iter(experiments.values())).config
+    local = [name for name, experiment in experiments.items() if experiment.is_local]
+    print_comparison(comparison, config, local=local)
+    if out is not None:
+        comparing.save_comparison(out, comparison, config)
+        say(f"written to {out}")

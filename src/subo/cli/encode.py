@@ -1,0 +1,57 @@
+"""The command ``encode``."""
+
+from pathlib import Path
+from typing import Any
+
+from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.cli.rows import is_of_sequences, lengths_of, names_of, of_rows, run_and_rows
+from subo.data.saving import save_array, save_sequences
+from subo.data.splits import Split
+from subo.errors import InputError
+
+__all__ = ["encode", "encode_sequences"]
+
+
+def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "all", data_dir: DataDir = None) -> None:
+    """Gives the representation of data: posterior means, the same at every call.
+
+    Args:
+        run: Run folder.
+        data: Data of the same shape.
+        out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv. A .csv says first
+            which row each is of, the first below a header being row 1, and its name and label where it has them.
+        part: Which part.
+    """
+    from subo import figures
+    from subo.evaluation.latents.usage import latent_usage
+    from subo.experiments.experiment import model_for
+    from subo.report.pictures import draw_latent_plane
+
+    check_apart(out, run, data)
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if is_of_sequences(experiment):
+        encode_sequences(experiment, split, out)
+        return
+    ending = check_ending(out, ".npy", ".csv", ".png")
+    model = model_for(experiment, split, progress=True)
+    usage = latent_usage(model, split)
+    if ending == ".png":
+        if len(split) < 2:
+            raise InputError("a map needs at least two data; write one example's representation to .npy or .csv")
+        figures.save(draw_latent_plane(model, usage, split), out)
+    else:
+        save_array(out, usage.means.numpy(), names=usage.names, of=of_rows(split))
+    say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")
+
+
+def encode_sequences(experiment: Any, split: Split, out: Path) -> None:
+    """Writes the posterior mean of every state."""
+    from subo.evaluation.latents.usage import posterior_means
+
+    check_ending(out, ".npz", ".csv")
+    means = posterior_means(experiment.objective.model, split)
+    save_sequences(
+        out, means, lengths_of(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=names_of(split)
+    )
+    say(f"posterior means of the states at {len(means)} steps of {len(split)} sequences written to {out}")

@@ -1,0 +1,171 @@
+"""Commands that tell of fitted runs: ``evaluate``, ``compare`` and ``show``."""
+
+import shutil
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from textwrap import fill
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from subo.cli.arguments import RunPath
+from subo.cli.flags import in_flags
+from subo.cli.messages import print_evaluation, say
+from subo.errors import InputError, Interrupted
+from subo.runtime.digits import in_digits
+
+if TYPE_CHECKING:
+    from subo.report.table import Number
+
+if TYPE_CHECKING:
+    from subo.data.splits import Split
+    from subo.experiments.experiment import Experiment
+    from subo.report.full import Depth
+
+__all__ = ["evaluate", "print_numbers"]
+
+
+def evaluate(
+    run: RunPath,
+    /,
+    *,
+    split: Literal["test", "validation", "train"] = "test",
+    num_samples: int | None = None,
+    seed: int = 0,
+    full: bool = False,
+    max_data: int | None = None,
+    minutes: float | None = None,
+    intensive_data: int = 100,
+    temperatures: int = 1000,
+    chains: int = 16,
+) -> None:
+    """Measures a run on held-out data: log p(x) and ELBO with their standard errors, rate, distortion.
+
+    With --full also: annealed importance sampling and a two-sided bracket; how much of the gap between log p(x) and
+    ELBO is the family's fault and how much the encoder's; what the latents carry; calibration. It writes
+    evaluation.json, a line per example to evaluation.csv, and figures. When it is stopped, the same command goes on.
+
+    Args:
+        run: Run folder.
+        split: Which of the run's data.
+        num_samples: Samples of the posterior for each log p(x); by default 1,000, or, without --full, what fits into
+            the time of training, or into a minute if that is longer.
+        seed: Of the samples.
+        full: Whether to measure all there is.
+        max_data: With --full: only so many of the data, at random.
+        minutes: With --full: how long at the most; what has begun is finished.
+        intensive_data: With --full: how many data for what is costly (annealing, gaps, bracket).
+        temperatures: With --full: of annealing.
+        chains: With --full: of annealing, for each example.
+    """
+    from subo.experiments import experiment as experiments
+
+    experiment = experiments.open_run(run)
+    if full:
+        depth = {"max_data": max_data, "intensive_data": intensive_data, "temperatures": temperatures, "chains": chains}
+        _evaluate_fully(
+            experiment, split, minutes, seed, num_samples=1000 if num_samples is None else num_samples, **depth
+        )
+        return
+    if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, 100, 1000, 16):
+        raise InputError(
+            "--max-data, --minutes, --intensive-data, --temperatures and --chains belong to the full evaluation: add "
+            "--full, or leave them out."
+        )
+    result = experiments.evaluate_run(
+        experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True, note=say
+    )
+    print_evaluation(asdict(result), experiment.config, run=run)
+    if caution := experiment.run.caution:
+        say(f"  Careful: {caution}")
+    say(f"written to {experiment.run.evaluation_of(split)}")
+
+
+def _evaluate_fully(
+    experiment: "Experiment", split: str, minutes: float | None, seed: int, **depth: int | None
+) -> None:
+    """``evaluate --full``."""
+    from subo.experiments.full_evaluation import evaluate_run_fully
+    from subo.experiments.units import describe_log_px
+    from subo.report.full import Depth
+
+    if minutes is not None and not minutes > 0:
+        raise InputError(f"--minutes must be positive, not {minutes:g}")
+    asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
+    data = experiment.data()
+    if not experiment.is_local:  # whose q of these data is not there yet
+        _say_if_long(experiment.objective.model, getattr(data, split), asked)
+    try:
+        result = evaluate_run_fully(
+            experiment, data, split=split, depth=asked, minutes=minutes, seed=seed, progress=True
+        )
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(
+            "stopped. What was finished is kept: the same command goes on from there, and with --minutes 0.01 it "
+            "prints and writes what is known.",
+            signal=getattr(stopped, "signal", signal.SIGINT),
+        ) from None
+    title = f"{experiment.run.path}, {split} examples; values are means over data, +- standard errors"
+    meaning = describe_log_px(experiment.config)
+    print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)
+    print()
+    for path in result.written:
+        say(f"written to {path}")
+    if not result.complete:
+        say("Not all is measured yet: the same command goes on, without --minutes to the end.")
+
+
+def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
+    """Says how long a full evaluation takes, where it is more than an hour."""
+    import torch
+
+    from subo.evaluation.effort import caution_of_annealing, caution_of_samples
+
+    few = split.take(torch.arange(min(len(split), depth.max_data or len(split))))
+    annealed = depth.temperatures * depth.chains * min(len(few), depth.intensive_data)
+    for caution in (
+        caution_of_samples(model, few, depth.num_samples, option="num_samples"),
+        caution_of_annealing(model, few, annealed),
+    ):
+        if caution:
+            say(caution)
+
+
+_NARROWEST, _USUAL, _WIDEST = 80, 100, 120  # columns: below the usual an estimator has a line of its own
+
+
+def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[str]) -> None:
+    """Prints a line for each number under the question that it answers, then the sentences.
+
+    Args:
+        title: What was measured.
+        numbers: The lines.
+        sentences: What they mean.
+    """
+    print(f"{title}\n")
+    columns = min(max(shutil.get_terminal_size((_USUAL, 24)).columns, _NARROWEST), _WIDEST)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for name, justify in (("", "left"), ("value", "right"), ("", "left"), ("", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # pyright: ignore[reportArgumentType]
+    narrow = columns < _USUAL
+    if not narrow:
+        table.add_column("estimator", overflow="fold")
+    table.add_column("K", justify="right", no_wrap=True)
+    table.add_column("data", justify="right", no_wrap=True)
+    for section, lines in groupby(numbers, lambda number: number.section):
+        table.add_row(Text(section, style="bold"))
+        for line in lines:
+            value, error = in_digits(line.value, line.standard_error)
+            counts = ("" if count is None else f"{count:,}" for count in (line.num_samples, line.num_data))
+            name, estimator = f"  {line.name}", [line.estimator]
+            if narrow:
+                name, estimator = f"{name}\n      {line.estimator}", []
+            cells = (name, value, error and f"+- {error}", line.unit, *estimator, *counts)
+            table.add_row(*map(Text, cells))
+    Console(width=columns, highlight=False).print(table)
+    for sentence in sentences:
+        say(f"\n{fill(in_flags(sentence), columns, break_on_hyphens=False)}")

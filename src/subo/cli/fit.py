@@ -1,0 +1,254 @@
+"""The command ``fit``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from subo.cli.messages import print_evaluation, say
+from subo.cli.options import defaults, grouped
+from subo.data.dataset import describe_constants
+from subo.errors import InputError, Interrupted
+from subo.experiments.units import kind_of_log_px
+
+if TYPE_CHECKING:
+    from subo.experiments.fitting import Fitted, Start
+    from subo.training.history import History
+
+__all__ = ["announce", "conclude", "fit"]
+
+_CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
+_OWN = ("out", "resume", "evaluation_samples", "quiet")  # which no run is made of
+
+
+def fit(**given: Any) -> None:
+    """Fits a model to data, measures it on held-out data and draws its pictures, all in one run folder."""
+    from subo.experiments.fitting import finish_run
+
+    progress = not given.get("quiet", False)
+    try:
+        fitted = (_resumed if given.get("resume") else _started)(given, progress=progress)
+    except Interrupted as stopped:
+        out = given.get("out") or _folder_of(given["data"])
+        message = f"{stopped}\nThat is: subo fit --resume --out {out}"
+        raise Interrupted(message, signal=stopped.signal) from stopped
+    if fitted is None:  # another process of the same run
+        return
+    experiment, samples, note = fitted.experiment, given.get("evaluation_samples"), say if progress else None
+    run = experiment.run.path
+    if progress:
+        conclude(fitted.history, experiment.config["training"], out=run, trained=fitted.trained)
+    result = finish_run(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
+    if progress:
+        print_evaluation(asdict(result), experiment.config, run=run)
+        say(f"run:      {run}")
+        say(f"pictures: {run / 'figures'}")
+
+
+def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
+    """Begins a run."""
+    from subo.experiments.fitting import start_run
+
+    source, recipe = given.get("data"), given.get("recipe", "vae")
+    if source is None or not source.strip():
+        raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
+    groups = grouped(given, recipe)
+    settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
+    return start_run(
+        source,
+        given.get("out") or _folder_of(source),
+        recipe=recipe,
+        options=settings["recipe"],
+        given=tuple(groups["recipe"]),
+        training=settings["training"],
+        device=settings["device"],
+        seed=given.get("seed", 0),
+        data_seed=given.get("data_seed", 0),
+        overwrite=given.get("overwrite", False),
+        num_samples=given.get("evaluation_samples"),
+        progress=progress,
+        note=say if progress else None,
+        on_start=announce if progress else None,
+        **settings["data"],
+    )
+
+
+def _folder_of(source: str) -> Path:
+    return Path("runs") / (Path(source).stem or Path(source).resolve().stem)
+
+
+def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
+    """Goes on with a run; options that repeat what it has are taken, and no others but those that may change."""
+    from subo.experiments.fitting import resume_run
+    from subo.runs.run import Run
+
+    if (out := given.get("out")) is None:
+        raise InputError("--resume goes on with the run in --out RUN: name it.")
+    config = Run.open(out, finished=False).read_config()
+    others = [name for name in given if name not in (*_OWN, *_CHANGEABLE)]
+    for name in others:
+        value, stored = _plain(name, given[name]), _plain(name, _stored(config, name))
+        if value not in (stored, "auto"):
+            raise InputError(
+                f"--resume goes on with the run's own settings, and --{name.replace('_', '-')} {_shown(value)} differs "
+                f"from the run's, {_shown(stored)}. Leave it out, or fit another run. Only {_flags(_CHANGEABLE)} can "
+                "change."
+            )
+    changes = {name: given[name] for name in _CHANGEABLE if name in given}
+    return resume_run(out, changes=changes, progress=progress)
+
+
+def _stored(config: Mapping[str, Any], name: str) -> Any:
+    """What a run's config has for an option of ``fit``."""
+    data, recipe = config["data"], config.get("recipe") or "vae"
+    known = {
+        **defaults(recipe, "recipe"),
+        **config.get("options", {}),
+        **config["training"],
+        **config["device"],
+        "recipe": recipe,
+        "data": data["source"],
+        "data_dir": data["data_dir"],
+        "data_seed": data["seed"],
+        "binarize": data["binarize"],
+        "dequantize": data["dequantize"],
+        "image_size": data["event_shape"][-1],
+        "overwrite": False,
+    }
+    return known.get(name)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value in the form in which a config keeps it."""
+    if name in ("data", "data_dir") and value is not None and Path(value).exists():
+        return str(Path(value).resolve())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in names)
+
+
+_USES = {"train": "train on", "validation": "validate on", "test": "test on"}
+
+
+_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
+
+
+_NOISE = "; dequantized: y + u, with u drawn afresh at every visit in training"
+
+
+_VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
+
+
+_ASKED = {
+    "grey": "; if they can lie nowhere else, give --likelihood continuous-bernoulli",
+    "whole": "; of counts give --likelihood poisson, of classes categorical",
+}
+
+
+_RISING = 0.1  # nats from tenth to tenth of the epochs
+
+
+def announce(start: "Start") -> None:
+    """Prints what was read and what is going to be fitted."""
+    config, objective, chosen = start.config, start.objective, start.chosen
+    data, options = config["data"], config["options"]
+    sizes, kind = data["sizes"], data["kind"]
+    parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
+    shape = tuple(data["event_shape"])
+    drawn = _NOISE if data["dequantize"] else _BITS[data["binarize"]]
+    what = f"data of shape {shape}"
+    if data["steps"]:
+        what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
+    say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
+    asked = _ASKED.get(kind, "")
+    if kind == "whole" and len(shape) > 1:
+        asked += "; pixels with levels are arrays of bytes, uint8"
+    why = f" (auto: the values are {_VALUES.get(kind, kind)}{asked})" if chosen else ""
+    parameters = sum(parameter.numel() for parameter in objective.model.parameters())
+    say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
+    gradient = type(objective.gradient).__name__
+    if objective.gradient.biased:
+        say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
+    elif gradient != "Pathwise":
+        say(f"gradient {gradient}, {objective.num_samples} samples of z per example")
+    if start.noisy:
+        say(
+            "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels; "
+            f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data['levels']}"
+        )
+    if start.constant and kind_of_log_px(config) != "probability":
+        say(f"Careful: {describe_constants(start.constant)}")
+    if start.clip is not None:
+        say(
+            "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
+            f"are clipped at a norm of {start.clip:g}, so that the others count; --clip sets another norm."
+        )
+    if start.caution:
+        say(start.caution)
+
+
+def _latents(options: Mapping[str, Any]) -> str:
+    """How many there are, layer by layer where there are several."""
+    layers = options.get("latent_dims")
+    if layers is None:
+        return f"{options['latent_dim']} latents"
+    return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
+
+
+def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trained: bool) -> None:
+    """Prints why training is over, and that it ended too early where the bound was still rising.
+
+    Args:
+        history: What it did, over all sittings.
+        training: Its settings.
+        out: The run's folder.
+        trained: Whether there was anything to do in this sitting.
+    """
+    last = history.epochs[-1]
+    reason = {
+        "epochs": "all epochs are done",
+        "minutes": f"time is up (--minutes {training.get('minutes') or 0:g})",
+        "patience": f"no better validation for {training.get('patience')} epochs (--patience)",
+    }[history.stopped_by]
+    if trained:
+        best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
+        say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
+        rise = _rise(history)
+        if history.worse:
+            say(f"Careful: {history.worse}")
+        elif rise > _RISING:
+            longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
+            when = "last epoch" if _tenth(history) == 1 else "last tenth of the epochs"
+            say(
+                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the {when}; "
+                f"training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
+            )
+    else:
+        say(f"nothing was left to do: {reason}. A larger --epochs, --minutes or --patience goes on.")
+
+
+def _rise(history: "History") -> float:
+    """How much higher the validation bound was in the last tenth of the epochs than in the tenth before, in nats.
+
+    Of fewer than 20 epochs, in the last than in the one before.
+
+    0 where the best epoch is not among the last few, which is how training ends that had its time.
+    """
+    bounds = [epoch.validation.bound for epoch in history.epochs if epoch.validation is not None]
+    tenth = _tenth(history)
+    if len(bounds) < 2 or (history.best_epoch or 0) <= history.epochs[-1].epoch - max(2, 2 * tenth):
+        return 0.0
+    last, before = bounds[-tenth:], bounds[-2 * tenth : -tenth]
+    return fmean(last) - fmean(before)
+
+
+def _tenth(history: "History") -> int:
+    """A tenth of the epochs, one at least."""
+    return max(1, len(history.epochs) // 10)

@@ -1,0 +1,86 @@
+"""What the commands do with runs of sequences, and the command ``forecast``."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.cli.rows import is_of_sequences, lengths_of, names_of
+from subo.data.saving import save_sequences
+from subo.errors import InputError
+from subo.runtime.memory import check_room
+
+__all__ = ["forecast"]
+
+
+_FEW = 10  # states
+_ENTRY = 750  # bytes of the entry of a sequence in a .npz
+_STATE = 3000  # bytes that the networks of a deep Markov model take for a step of a sequence
+
+
+def forecast(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    steps: int,
+    out: Path,
+    num_samples: int = 1000,
+    coverage: float = 0.9,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+    seed: int = 0,
+) -> None:
+    """Forecasts sequences: the mean and an interval of each number at each of the next steps.
+
+    Args:
+        run: Run folder, of a model of sequences.
+        data: Sequences to go on with.
+        steps: How many steps ahead.
+        out: Where to: .csv with mean, lower and upper of every number and the effective number of states in columns;
+            .npz of the means; or .png of the first sequences.
+        num_samples: Draws for each sequence.
+        coverage: Share of the draws that lie in the interval.
+        part: Which part.
+        seed: Of the draws.
+    """
+    from subo import figures
+    from subo.cli.rows import run_and_rows
+    from subo.evaluation.forecasting import forecast as forecasted
+    from subo.report.sequence_pictures import SHOWN, draw_forecasts
+
+    ending = check_ending(out, ".npz", ".csv", ".png")
+    check_apart(out, run, data)
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if not is_of_sequences(experiment):
+        raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
+    elements = steps * math.prod(experiment.config["data"]["event_shape"])
+    states = num_samples * max(steps, max(lengths_of(split)))  # of one sequence at a time
+    check_room(
+        _STATE * states + 4 * 6 * len(split) * elements,  # mean, lower and upper, which are joined at the end
+        f"a forecast of {steps:,} steps from {num_samples:,} states a sequence",
+        "Lower --steps or --num-samples.",
+    )
+    model = experiment.objective.model
+    found = forecasted(model, split, steps=steps, num_samples=num_samples, coverage=coverage, seed=seed)
+    if ending == ".png":
+        figures.save(draw_forecasts(split, found), out)
+    elif ending == ".npz":
+        save_sequences(out, found.mean.flatten(0, 1), [steps] * len(split))
+    else:
+        columns = [tensor.flatten(0, 1).flatten(1) for tensor in (found.mean, found.lower, found.upper)]
+        names = [f"{what}{i}" for what in ("mean", "lower", "upper") for i in range(columns[0].shape[1])]
+        columns.append(found.effective_sample_size.repeat_interleave(steps).unsqueeze(1))
+        names.append("effective_sample_size")
+        save_sequences(out, torch.cat(columns, dim=1), [steps] * len(split), names=names, of=names_of(split))
+    shown = min(len(split), SHOWN) if ending == ".png" else len(split)
+    say(f"{steps} steps after each of {shown} sequences written to {out}")
+    few = int((found.effective_sample_size < _FEW).sum())
+    if few:
+        say(
+            f"Careful: of the {num_samples} states that a forecast starts from fewer than {_FEW} count for {few} of "
+            f"{len(split)} sequences (effective sample size): theirs is nearly that of one state. More samples tell: "
+            "--num-samples"
+        )

@@ -1,0 +1,202 @@
+"""The options of ``subo fit``: made from the signatures and docstrings of what they set, so that they cannot drift.
+
+The recipe, the data loader, ``fit`` and ``make_fabric`` each give a group of options: names, types and defaults from
+the signature, help from the docstring's ``Args``.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import docstring_parser
+from cyclopts import CoercionError, Parameter, Token, convert
+
+from subo.data.loading import load_data
+from subo.errors import InputError
+from subo.recipes import RECIPES
+from subo.runtime.arguments import checked_settings
+from subo.runtime.devices import make_fabric
+from subo.runtime.limits import is_number
+from subo.training.fitting import fit
+
+__all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_with"]
+
+# What the program itself gives, and what a command line has no words for.
+_NOT_OPTIONS = {
+    "recipe": {"event_shape", "examples", "num_data"},
+    "data": {"source", "seed", "meaning", "note"},
+    "training": {
+        *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
+        *("validation", "steps_per_epoch"),
+        *("on_start", "on_begin", "on_epoch", "progress"),
+    },
+    "device": set[str](),
+}
+_TYPES = {"optimizer": str}
+_NUMBERS: dict[Any, str] = {int: "a whole number, such as 10,", float: "a number, such as 0.5,"}
+
+
+def _sources(recipe: str) -> dict[str, tuple[str, Callable[..., Any]]]:
+    """Each group's title and the function whose arguments it sets."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'. Recipes: {', '.join(RECIPES)}.")
+    return {
+        "recipe": (f"Model (recipe {recipe})", RECIPES[recipe]),
+        "data": ("Data", load_data),
+        "training": ("Training", fit),
+        "device": ("Device", make_fabric),
+    }
+
+
+def fit_signature(recipe: str) -> inspect.Signature:
+    """The signature of the command ``fit`` with a recipe, annotated for the parser."""
+
+    def own(name: str, kind: Any, default: Any, help: str, **extra: Any) -> inspect.Parameter:
+        annotation = Annotated[kind, Parameter(help=help, **extra)]
+        position = inspect.Parameter.POSITIONAL_ONLY if name == "data" else inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(name, position, default=default, annotation=annotation)
+
+    parameters = [
+        own(
+            "data",
+            str | None,
+            None,
+            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images or "
+            "of sequences.",
+        ),
+        own("out", Path | None, None, "Run folder; runs/NAME by default."),
+        own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),
+        own("seed", int, 0, "Of training: first weights, order, samples. The data are the same with every seed."),
+        own(
+            "data_seed", int, 0, "Of the data: split, bits and noise of held-out data. One for all runs to be compared."
+        ),
+        own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
+        own("overwrite", bool, False, "Replace the run in --out.", negative=()),
+        own(
+            "evaluation_samples",
+            int | None,
+            None,
+            "Samples for each log p(x) when the fitted model is measured; by default 1,000, or fewer if these would "
+            "take longer than training and longer than a minute.",
+        ),
+        own("quiet", bool, False, "Show nothing.", negative=()),
+    ]
+    for group, (title, function) in _sources(recipe).items():
+        parameters += _parameters(function, title, _NOT_OPTIONS[group])
+    return inspect.Signature(parameters)
+
+
+def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
+    """What was given, by group: ``recipe``, ``data``, ``training``, ``device``; without what ``fit`` handles itself."""
+    return {
+        group: {name: given[name] for name in _names(function, _NOT_OPTIONS[group]) if name in given}
+        for group, (_, function) in _sources(recipe).items()
+    }
+
+
+def check_options(command: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuses numbers of which a command can make no sense, before it touches anything.
+
+    Args:
+        command: The command; its parameters are options.
+        given: Its arguments by name.
+
+    Raises:
+        InputError: Names the option, what was expected and what came.
+    """
+    checked_settings(inspect.signature(command).parameters, given, owner=command.__name__, flag=True)
+
+
+def converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """Words of the command line as values; whole numbers stay whole, where cyclopts would round 2.5 to 2.
+
+    Args:
+        kind: The option's type.
+        tokens: The words.
+    """
+
+    def one(kind: Any, word: str) -> Any:
+        if kind is int and is_number(word) and ("." in word or "e" in word.lower()):
+            if not float(word).is_integer():
+                raise CoercionError(msg=f"expected a whole number and got {word}: fractions are not rounded")
+            return int(float(word))
+        try:
+            return convert(kind, [word])
+        except CoercionError as error:
+            if kind in _NUMBERS:
+                raise CoercionError(msg=f"expected {_NUMBERS[kind]} and got {word}") from error
+            raise ValueError(word) from error  # which cyclopts tells with the option's name
+
+    return convert(kind, tokens, converter=one)
+
+
+def recipes_with(option: str) -> list[str]:
+    """The recipes that have a setting such as ``--merge``, or ``--no-merge``.
+
+    Example:
+        >>> recipes_with("--merge")
+        ['ladder']
+    """
+    name = option.split("=", 1)[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+    return [recipe for recipe, function in RECIPES.items() if name in _names(function, _NOT_OPTIONS["recipe"])]
+
+
+def defaults(recipe: str, group: str) -> dict[str, Any]:
+    """A group's values where nothing is given."""
+    function = _sources(recipe)[group][1]
+    signature = inspect.signature(function)
+    return {name: signature.parameters[name].default for name in _names(function, _NOT_OPTIONS[group])}
+
+
+def _names(function: Callable[..., Any], excluded: set[str]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in excluded]
+
+
+def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) -> list[inspect.Parameter]:
+    """A function's arguments as options of the command line."""
+    signature = inspect.signature(function)
+    helps = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__ or "").params}
+    parameters = []
+    for name in _names(function, excluded):
+        parameter = signature.parameters[name]
+        kind = _TYPES.get(name, parameter.annotation)
+        extra: dict[str, Any] = {}
+        if kind == int | tuple[int, ...] | None:
+            extra = {"converter": _integer_or_integers, "n_tokens": 1, "negative": ()}
+        if kind == tuple[int, ...]:
+            shown = ",".join(map(str, parameter.default))
+            extra = {
+                "converter": _integers,
+                "n_tokens": 1,
+                "negative": (),
+                "show_default": lambda _, shown=shown: shown,
+            }
+        text = " ".join((helps.get(name) or "").replace("``", "").split())
+        parameters.append(
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=parameter.default,
+                annotation=Annotated[kind, Parameter(help=text, group=title, **extra)],
+            )
+        )
+    return parameters
+
+
+def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
+    """``5`` as a number, ``5,3`` as several."""
+    numbers = _integers(kind, tokens)
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """``200,200`` as numbers; nothing as none."""
+    if len(tokens) > 1:
+        given = " and ".join(token.value for token in tokens)
+        raise ValueError(f"{tokens[0].keyword} was given {len(tokens)} times, {given}: give all between commas, once")
+    text = tokens[0].value
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"expected whole numbers between commas, such as 200,200, and got {text}") from error

@@ -1,0 +1,73 @@
+"""The command ``reconstruct``."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.cli.rows import is_of_sequences, lengths_of, names_of, run_and_rows, units_of
+from subo.data.saving import save_array, save_sequences
+from subo.data.splits import Split
+
+__all__ = ["reconstruct", "reconstruct_sequences"]
+
+
+def reconstruct(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    out: Path,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+) -> None:
+    """Encodes data and decodes them again: E[x|z] at the posterior mean.
+
+    Args:
+        run: Run folder.
+        data: Data of the same shape.
+        out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
+            dequantized: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
+        part: Which part.
+    """
+    import torch
+
+    from subo import figures
+    from subo.evaluation.reconstruction import reconstruct as reconstructed
+    from subo.experiments.experiment import model_for
+    from subo.experiments.units import without_noise
+    from subo.report.pictures import draw_reconstructions
+
+    check_apart(out, run, data)
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    if is_of_sequences(experiment):
+        reconstruct_sequences(experiment, split, out)
+        return
+    ending = check_ending(out, ".npy", ".csv", ".png")
+    names = experiment.meaning.feature_names
+    if ending == ".png":
+        split = split.take(torch.arange(min(16, len(split))))
+        model, units = model_for(experiment, split, progress=True), units_of(experiment)
+        figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
+    else:
+        means = reconstructed(model_for(experiment, split, progress=True), split)
+        save_array(out, without_noise(means, experiment.config, drawn=False), names=names)
+    say(f"{len(split)} reconstructions written to {out}")
+
+
+def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
+    """Writes ``E_q[ E[x|z] ]`` of every step."""
+    from subo import figures
+    from subo.evaluation.reconstruction import reconstruct
+    from subo.report.sequence_pictures import SHOWN, draw_sequence_reconstructions
+
+    ending = check_ending(out, ".npz", ".csv", ".png")
+    model = experiment.objective.model
+    if ending == ".png":
+        split = split.take(torch.arange(min(len(split), SHOWN)))
+        figures.save(draw_sequence_reconstructions(model, split), out)
+    else:
+        save_sequences(out, reconstruct(model, split), lengths_of(split), of=names_of(split))
+    say(f"{len(split)} reconstructions of {split.num_steps} steps in all written to {out}")

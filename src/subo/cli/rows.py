@@ -1,0 +1,87 @@
+"""A fitted run and the rows that a command is given for it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from subo.cli.messages import say
+from subo.data.loading import Part, load_rows
+from subo.data.splits import Split
+from subo.data.support import check_support, in_support
+from subo.errors import InputError
+
+__all__ = ["is_of_sequences"]
+
+
+def run_and_rows(
+    run: Path, source: str, part: Part, data_dir: Path | None, *, scored: bool = False
+) -> tuple[Any, Split]:
+    """A run and data for it: made bits or noisy as the run's were, and of its shape; says which have no density."""
+    from subo.experiments import experiment as experiments
+    from subo.experiments.units import in_levels
+    from subo.parts.labels import check_labels, num_labels_of
+
+    experiment = experiments.open_run(run)
+    asked = experiment.config["data"]
+    if data_dir is None and asked["data_dir"]:
+        data_dir = Path(asked["data_dir"])
+    split = load_rows(
+        source,
+        part=part,
+        data_dir=data_dir,
+        binarize=asked["binarize"],
+        dequantize=asked["dequantize"],
+        seed=asked["seed"],
+        meaning=replace(experiment.meaning, class_names=experiment.class_names()),
+        note=say,
+    )
+    split = in_levels(split, experiment.config)
+    num_labels = num_labels_of(experiment.objective.model)
+    if num_labels is not None:
+        check_labels(split.labels, num_labels, names=split.class_names, where=source)
+    inside = in_support(experiment.objective.model, split, where=source)
+    if not inside.all():
+        if not scored and experiment.config["options"].get("inference", "amortized") != "amortized":
+            check_support(experiment.objective.model, split, where=source)  # their q is fitted by way of p(x|z)
+        outside = (~inside).nonzero()[:, 0]
+        say(
+            f"Careful: {len(outside):,} of {len(split):,} hold values to which the run's likelihood "
+            f"({experiment.config['options']['likelihood']}) gives no density, the first is number "
+            f"{int(outside[0]) + 1} (counted from 1): their log p(x) is -inf, and their latents mean nothing"
+        )
+    return experiment, split
+
+
+def of_rows(split: Split) -> dict[str, Sequence[Any]]:
+    """What each line of a table is of: the row of its source, from 1, and its name and class where it has them."""
+    rows = range(1, len(split) + 1) if split.rows is None else split.rows.tolist()
+    known = {"row": rows, "name": split.names, "label": split.label_names()}
+    return {name: values for name, values in known.items() if values is not None}
+
+
+def units_of(experiment: Any) -> Any:
+    """Mean and standard deviation of a table's columns, as long as its data are there."""
+    from subo.report.pictures import feature_units
+
+    if len(experiment.config["data"]["event_shape"]) != 1:
+        return None
+    try:
+        return feature_units(experiment.data())
+    except InputError:
+        return None
+
+
+def is_of_sequences(experiment: Any) -> bool:
+    """Whether a run's data are sequences."""
+    return experiment.meaning.sequential
+
+
+def names_of(split: Split) -> Sequence[str] | None:
+    """The name of each sequence, or else its number in its file; None: they are all of them in order."""
+    return split.names if split.names is not None or split.rows is None else [str(n) for n in split.rows.tolist()]
+
+
+def lengths_of(split: Split) -> list[int]:
+    assert split.lengths is not None
+    return split.lengths.tolist()

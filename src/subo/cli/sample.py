@@ -1,0 +1,155 @@
+"""Commands that use a fitted run: ``sample``, ``reconstruct``, ``encode`` and ``score``."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+from subo.cli.arguments import RunPath, check_apart, check_ending
+from subo.cli.forecast import _ENTRY
+from subo.cli.messages import say
+from subo.cli.rows import is_of_sequences, units_of
+from subo.data.saving import save_array, save_sequences
+from subo.errors import InputError
+from subo.models.folding import check_samples, draw_data
+
+__all__ = ["sample", "sample_sequences"]
+
+_NAMED = 20  # classes
+
+
+def sample(
+    run: RunPath,
+    /,
+    *,
+    out: Path,
+    num: Annotated[int | None, Parameter(alias="-n")] = None,
+    label: str | None = None,
+    steps: int | None = None,
+    mean: bool = False,
+    seed: int = 0,
+) -> None:
+    """Draws data from a fitted model: z from the prior, then x from p(x|z).
+
+    A model that is told the class of each example (fit --condition labels) draws as many of every class, one class
+    after the other.
+
+    Args:
+        run: Run folder.
+        out: Where to: .npy, .csv, or .png. A model of dequantized data gives whole levels, its draws floored.
+        num: How many in all; 64 by default, of a model that is told the class 8 of every class.
+        label: Of this class alone, by its name.
+        steps: Length of sequences, which go to .npz, .csv or .png; by default the mean length in training.
+        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
+            these were dequantized: E[x|z] - 1/2.
+        seed: Of the draws.
+    """
+    from subo import figures
+    from subo.experiments import experiment as experiments
+    from subo.experiments.units import without_noise
+    from subo.models.folding import check_samples, draw_data
+    from subo.report.class_pictures import class_names, first_rows
+    from subo.report.pictures import shading
+    from subo.runtime.randomness import forked
+
+    check_apart(out, run)
+    experiment = experiments.open_run(run)
+    if is_of_sequences(experiment):
+        if label is not None:
+            raise InputError(f"--label {label} asks for one class, and models of sequences are told none: leave it out")
+        sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
+        return
+    ending = check_ending(out, ".npy", ".csv", ".png")
+    if steps is not None:
+        raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
+    model = experiment.objective.model
+    data, elements = experiment.config["data"], math.prod(experiment.config["data"]["event_shape"])
+    bytes_each = 8 if experiment.config["options"]["likelihood"] == "categorical" else 4
+    bytes_each += 4 + 1 if data["dequantize"] else 0  # floored, and as bytes
+    check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
+    classes = class_names(model, experiment.class_names())
+    labels = _labels_to_draw(classes or (), num, label)
+    known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
+    with forked(seed):
+        x = draw_data(model, count, known, elements=elements, mean=mean)
+    names = experiment.meaning.feature_names
+    if ending == ".png":
+        units = units_of(experiment)
+        shade = shading(_range_of(x, experiment.meaning), levels=data["levels"] if data["dequantize"] else None)
+        x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
+        figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
+    else:
+        save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
+    of_class, by_class = "" if label is None else f" of class {label}", ""
+    if classes is not None and label is None:
+        named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
+        by_class = f", as many of each of {len(classes)} classes in order{named}"
+    say(f"{count} samples{of_class} written to {out}{by_class}")
+
+
+def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) -> Any:
+    """The class of each sample, where the model is told it; equal numbers of all unless one is named."""
+    import torch
+
+    from subo.report.class_pictures import labels_in_rows
+
+    num_classes = len(classes)
+    if num_classes == 0:
+        if label is not None:
+            raise InputError(
+                f"--label {label} asks for one class, and this run's model is told none: it was fitted without "
+                "--condition labels."
+            )
+        return None
+    if label is not None:
+        if label not in classes:
+            numbers = list(classes) == [str(number) for number in range(num_classes)]
+            known = f"0 to {num_classes - 1}" if numbers else ", ".join(classes)
+            raise InputError(f"--label must be one of the classes {known} of this run, not {label}")
+        return torch.full((num or 64,), list(classes).index(label))
+    if num is not None and num % num_classes:
+        raise InputError(
+            f"--num {num} cannot be shared equally by the {num_classes} classes: give "
+            f"{-(-num // num_classes) * num_classes}, or name one class with --label"
+        )
+    return labels_in_rows(num_classes, 8 if num is None else num // num_classes)
+
+
+def _range_of(x: Any, meaning: Any) -> Any:
+    """What is black and what is white: the ends of the run's levels, whatever these samples hold; of numbers their own.
+
+    Args:
+        x: Samples.
+        meaning: Of the run's data.
+    """
+    if not meaning.pixels or x.ndim < 3:
+        return x
+    return x.new_tensor([0, meaning.levels if meaning.whole else 1]).reshape(2, *(1 for _ in x.shape[1:]))
+
+
+_DRAWN = 8  # samples in a picture
+
+
+def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool, seed: int) -> None:
+    """Draws sequences of one length: that of a typical one in training, unless told."""
+    from subo import figures
+    from subo.report.sequence_pictures import draw_sequence_samples
+    from subo.runtime.randomness import forked
+
+    ending = check_ending(out, ".npz", ".csv", ".png")
+    data, model = experiment.config["data"], experiment.objective.model
+    length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
+    elements = length * math.prod(data["event_shape"])
+    num = min(num, _DRAWN) if ending == ".png" else num
+    check_samples(num, elements, 4 * elements + _ENTRY, mend="Lower --num or --steps.")
+    if ending == ".png":
+        figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
+    else:
+        known = {"mask": torch.ones(1, length, dtype=torch.bool).expand(num, length)}
+        with forked(seed):
+            x = draw_data(model, num, known, elements=elements, steps=length, mean=mean)
+        save_sequences(out, x.flatten(0, 1), [length] * num)
+    say(f"{num} sequences of {length} steps written to {out}")

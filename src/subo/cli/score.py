@@ -1,0 +1,99 @@
+"""The command ``score``."""
+
+from pathlib import Path
+
+from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.cli.rows import of_rows, run_and_rows
+from subo.data.saving import save_array
+
+__all__ = ["score"]
+
+
+def score(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    out: Path,
+    num_samples: int = 1000,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+    seed: int = 0,
+) -> None:
+    """Estimates log p(x) of each example, the anomaly score: the lower, the stranger.
+
+    The samples that a row gets depend on the file that it is in: in another file its estimate differs, within its
+    standard error. Of dequantized data it is that of one draw of the noise, the same at every call. Rows to which the
+    likelihood gives no density have -inf.
+
+    Args:
+        run: Run folder.
+        data: Data of the same shape.
+        out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
+            sequences their steps and log_px per step; first the row of the file that each is of, the first below a
+            header being row 1, and its name (of a folder's files) and label where it has them; .npy of log_px.
+        num_samples: Samples of the posterior for each example.
+        part: Which part.
+        seed: Of the samples.
+    """
+    import numpy as np
+    import torch
+
+    from subo.evaluation.effort import caution_of_samples
+    from subo.evaluation.evidence.pareto import highest_pareto_k
+    from subo.evaluation.summary import score as scored
+    from subo.experiments.experiment import model_for
+    from subo.runtime.progress import bar
+
+    ending = check_ending(out, ".npy", ".csv")
+    check_apart(out, run, data)
+    experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
+    model = model_for(experiment, split, progress=True)
+    if caution := caution_of_samples(model, split, num_samples):
+        say(caution)
+    shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
+    with shown:
+        scores = scored(
+            model,
+            split,
+            num_samples=num_samples,
+            seed=seed,
+            advance=lambda count: shown.advance(task, count),
+        )
+    if ending == ".npy":
+        save_array(out, scores.log_px.numpy())
+    else:
+        columns = {
+            "log_px": scores.log_px,
+            "standard_error": scores.standard_error,
+            "effective_sample_size": scores.effective_sample_size,
+            "pareto_k": scores.pareto_k,
+        }
+        if split.lengths is not None:
+            columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
+        table = np.stack([column.numpy() for column in columns.values()], axis=1)
+        save_array(out, table, names=list(columns), of=of_rows(split))
+    values, unit = scores.log_px, ""
+    if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
+        values, unit = scores.log_px / split.lengths, " per step"
+    finite = scores.log_px.isfinite()
+    if not finite.any():
+        say(f"{len(split)} values of log p(x) written to {out}: none is finite")
+        return
+    lowest = int(values.where(finite, torch.inf).argmin())
+    place = f"in row {of_rows(split)['row'][lowest]}" if split.names is None else f"of {split.names[lowest]}"
+    say(
+        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
+        f"{values[lowest]:.2f} {place}" + f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
+    )
+    highest = highest_pareto_k(num_samples)
+    doubtful = int((scores.pareto_k > highest).sum())
+    if doubtful:
+        say(
+            f"Note: the importance weights of {doubtful:,} of {len(split):,} have Pareto k-hat above {highest:.2g} "
+            "(column pareto_k): their log p(x) is only known to be about this or higher. Strange data often have such "
+            "weights, since the encoder has never seen their like: this is no reason to doubt that they are strange. "
+            "More samples may give log p(x) itself, which the order of the scores does not need: --num-samples "
+            f"{10 * num_samples}"
+        )

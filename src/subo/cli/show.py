@@ -1,0 +1,108 @@
+"""The command ``show``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from subo.cli.arguments import RunPath
+from subo.cli.messages import print_evaluation, say
+from subo.files.nonfinite import decoded
+from subo.runs.own_files import noted_digest
+from subo.runs.paths import SPLITS
+from subo.runs.run import Run
+from subo.training.python_runs import is_made_in_python
+
+__all__ = ["print_run", "show"]
+
+
+def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
+    """Says what is in a run folder: data, model, training and results.
+
+    Args:
+        run: Run folder.
+        accept_changes: Take settings and weights that were changed by hand for what is meant. A run notes SHA-256
+            digests of its weights, checkpoint and settings, and refuses to work with others.
+    """
+    from subo.runs.run import Run
+
+    opened = Run.open(run, finished=False)
+    if accept_changes:
+        opened.accept_changes()
+    print_run(opened)
+
+
+_NAMED = 20  # classes
+
+
+def print_run(run: Run) -> None:
+    """Prints what is in a run folder: data, model, training and results."""
+    from subo.experiments.experiment import (
+        open_run,  # here, since it takes a second that printing numbers does not need
+    )
+
+    config = run.read_config()
+    data, training = config["data"], config["training"]
+    table = Table.grid(padding=(0, 2))
+    table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
+    table.add_row("", data["noise"] if data["dequantize"] else data["binarization"])
+    if data["division"]:
+        table.add_row("", f"parts: {data['division']}")
+    if classes := data["meaning"]["class_names"]:
+        more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+        table.add_row("classes", f"{', '.join(classes[:_NAMED])}{more}")
+    in_python = is_made_in_python(config)
+    table.add_row("recipe", "none: made in Python" if in_python else config["recipe"])
+    told = config["objective"] if in_python else _telling(config)
+    table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in told.items()))
+    digest = run.digest
+    if run.model.exists() and not in_python:
+        opened = open_run(run.path)
+        model, digest = opened.objective.model, opened.digest
+        table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
+    table.add_row("training", ", ".join(f"{name} {_short(value)}" for name, value in training.items() if value))
+    records = run.read_metrics()
+    if records:
+        last = records[-1]
+        table.add_row("epochs", f"{last['epoch']} in {last['seconds']:.1f} s, {last['step']} steps")
+    how = "in Python, by subo.fit(..., resume=True)" if in_python else "with fit --resume"
+    table.add_row("state", "finished" if run.model.exists() else f"not finished: go on {how}")
+    files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[cjgpsm]*"))
+    hidden = ("snapshots", "evaluation-pieces")
+    table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
+    Console().print(table)
+    if caution := run.caution:
+        say(f"Careful: {caution}")
+    told = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]
+    known = {digest} if run.digest else {digest, None}  # version 0.1 did not note of which weights its results are
+    others = [file for file in (*told, run.gradients) if file.exists() and noted_digest(file) not in known]
+    for file in others:
+        say(f"{file.name} is of other weights or settings than the run has now, and is not shown: measure again.")
+    measured = [
+        split for split in SPLITS if run.evaluation_of(split).exists() and run.evaluation_of(split) not in others
+    ]
+    if measured:  # on the test data, where there is a choice
+        print_evaluation(decoded(run.read_evaluation(measured[0])), config, run=run.path)
+
+
+def _telling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe's options that apply beside the others, or that were set to something."""
+    from subo.cli.options import defaults
+    from subo.recipes import RECIPES
+    from subo.recipes.recipe import groups_of, takers_of
+
+    options, plain = config["options"], defaults(config["recipe"], "recipe")
+
+    groups = {group for make in RECIPES.values() for group in groups_of(make)}
+
+    def tells(name: str) -> bool:
+        takers = [taker for group in groups for taker in takers_of(group, name) if taker[0] in options]
+        applies = not takers or any(options[choice] == entry for choice, entry in takers)
+        return applies or _short(options[name]) != _short(plain.get(name))
+
+    return {name: value for name, value in options.items() if tells(name)}
+
+
+def _short(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

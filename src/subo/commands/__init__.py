@@ -1,1 +1,0 @@
-"""The commands of ``subo``, thin: what they do is in the library, and can be done without them."""

@@ -1,0 +1,185 @@
+"""Values of few levels as the numbers that models describe: bits drawn from grey values, uniform noise on integers.
+
+Integers y have probabilities, and a density of them is no number to report: it grows without bound where it narrows
+onto them. With noise u uniform on [0, 1)^D the two are tied. A density p gives y the probability
+``P(y) = integral of p over y + [0, 1)^D = E_u[p(y + u)]``, and by Jensen's inequality
+``E_u[log p(y + u)] <= log P(y)``. In the levels' own units a cell has volume 1, so that log p(y + u) needs no further
+constant; of the same data divided by L, the volume is ``L^-D`` and the constant ``-D log L``.
+"""
+
+from dataclasses import replace
+from typing import get_args
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from subo.data.content_noise import uniform_by_content
+from subo.data.dataset import Data
+from subo.data.splits import NOISE_STEPS, Binarize, Split
+from subo.data.values import Kind, kind_of
+from subo.errors import InputError
+from subo.runtime.randomness import stream
+
+__all__ = ["MOST_LEVELS", "binarized", "check_policies", "dequantized", "drawn_rows", "quantized"]
+
+MOST_LEVELS = 255
+"""The largest level whose x + u float32 holds."""
+
+
+def check_policies(binarize: str, *, dequantize: bool) -> None:
+    """Refuses policies that are unknown or exclude each other.
+
+    Raises:
+        InputError: There is no such binarization, or data are to become bits and real numbers at once.
+    """
+    if binarize not in get_args(Binarize):
+        raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}; got {binarize!r}")
+    if dequantize and binarize != "none":
+        raise InputError(
+            f"binarize {binarize} makes bits of grey values, and dequantize makes real numbers of them: use one of the "
+            "two"
+        )
+
+
+def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
+    """Turns grey values into bits, each 1 with probability x; so 0 and 1 are never flipped.
+
+    Args:
+        data: What to binarize.
+        policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
+            drawn afresh at every read, validation and test once, with the very draws of `static`.
+        seed: The seed of the draws that are made once.
+
+    Raises:
+        InputError: The values aren't grey, so a Bernoulli draw of them has no meaning.
+    """
+    check_policies(policy, dequantize=data.dequantize)
+    if policy == "none":
+        return data
+    _refuse_sequences(data)
+    _check_grey(data.kind, where=data.name)
+    train = data.train.drawn(stream("bits", seed, "train"))
+    return replace(
+        data,
+        train=train if policy == "static" else replace(data.train, resample=True),
+        validation=data.validation.drawn(stream("bits", seed, "validation")),
+        test=data.test.drawn(stream("bits", seed, "test")),
+        kind="binary",
+        binarize=policy,
+        seed=seed,
+        decided=data.meaning,
+    )
+
+
+def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
+    r"""Adds uniform noise to integers: ``y + u`` with ``u ~ U[0, 1)^D``, real numbers in the levels' own units.
+
+    For any density p, ``E_u[log p(y + u)] <= log P(y)``, ``P(y) = \int p(y + u) du`` over the unit cube: what a model
+    of the noisy data reports as log p(x) bounds the log-probability of the integers from below, in nats with the cells'
+    volume, which is 1. Validation and test are drawn once: the mean over them estimates the bound without bias, and a
+    example's own value is one draw's.
+
+    Theis, van den Oord and Bethge (2016), "A note on the evaluation of generative models", section 3.1; the noise is
+    that of Uria, Murray and Larochelle (2013), "RNADE".
+
+    Args:
+        data: Integers of up to 8 bits.
+        seed: The seed of the draws that are made once.
+        once: Whether train is drawn once, too; else it is drawn afresh at every read.
+
+    Raises:
+        InputError: The values aren't integers with levels.
+
+    Example:
+        >>> from subo import load_data
+        >>> data = dequantized(load_data("digits"), seed=0)
+        >>> data.kind, data.test.x.floor().max()  # 17 levels
+        ('real', tensor(16.))
+    """
+    check_policies(data.binarize, dequantize=True)
+    if data.dequantize:
+        raise InputError(f"{data.name}: the data are dequantized already")
+    _refuse_sequences(data)
+    _check_levels(data)
+    train, validation, test = (replace(s, dequantize=True) for s in (data.train, data.validation, data.test))
+    return replace(
+        data,
+        train=train.drawn(stream("noise", seed, "train")) if once else replace(train, resample=True),
+        validation=validation.drawn(stream("noise", seed, "validation")),
+        test=test.drawn(stream("noise", seed, "test")),
+        kind="real",
+        dequantize=True,
+        seed=seed,
+        decided=replace(data.meaning, whole=True),
+    )
+
+
+def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, where: str) -> Split:
+    """Binarizes or dequantizes rows that are no data set, with one draw, which is a row's own whatever the others are.
+
+    A few rows of grey or 8-bit data may well be bits: these stay what they are, and are dequantized as integers.
+
+    Raises:
+        InputError: They can be neither.
+    """
+    if dequantize:
+        if rows.x.is_floating_point():
+            raise InputError(
+                f"{where}: the run was fitted to dequantized integers, and these are {kind_of(rows.x)} numbers: give "
+                "8-bit pixels, as images or an array of bytes (N, H, W)"
+            )
+        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
+        return replace(rows, dequantize=True, x=rows.x + noise.float())
+    if binarize == "none":
+        return rows
+    x = rows.x.double() / rows.levels
+    if x.min() < 0 or x.max() > 1:
+        _check_grey(kind_of(rows.x, levels=rows.levels), where=where)
+    bits = uniform_by_content(rows.x, "bits", seed, "rows") < x
+    return replace(rows, x=bits.to(torch.uint8), levels=1)
+
+
+def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:
+    """The levels in whose cells real numbers lie, 0 .. `levels`: what was made noisy; beyond the ends it is the last.
+
+    Of a mean ``E[x]`` it is the level next to ``E[x] - 1/2``, the mean level where u is uniform within each.
+
+    Example:
+        >>> quantized(torch.tensor([-3.0, 0.0, 7.99, 16.5, 20.0]), levels=16)
+        tensor([ 0,  0,  7, 16, 16], dtype=torch.uint8)
+    """
+    return x.floor().clamp_(0, levels).to(torch.uint8)
+
+
+def _check_grey(kind: Kind, *, where: str) -> None:
+    """Refuses to binarize anything but grey values."""
+    if kind == "binary":
+        raise InputError(f"{where}: the data are binary already: use binarize none")
+    if kind != "grey":
+        raise InputError(
+            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarized, and these are {kind}: "
+            "use binarize none, with a likelihood for such values"
+        )
+
+
+def _refuse_sequences(data: Data) -> None:
+    """Sequences are numbers as they are."""
+    if data.sequential:
+        raise InputError(f"{data.name}: sequences are neither binarized nor dequantized: leave both out")
+
+
+def _check_levels(data: Data) -> None:
+    """Refuses to dequantize anything but integers of up to 8 bits."""
+    if data.kind == "binary":
+        raise InputError(
+            f"{data.name}: the data are bits, which have probabilities as they are: leave dequantize out, and use the "
+            "likelihood bernoulli"
+        )
+    levels = data.train.levels
+    if data.train.x.is_floating_point() or not 1 < levels <= MOST_LEVELS:
+        found = f"{data.kind} values" if levels == 1 or data.train.x.is_floating_point() else f"integers up to {levels}"
+        raise InputError(
+            f"{data.name}: only integers with levels, up to 8 bits, can be dequantized, such as images or an array of "
+            f"bytes (N, H, W), and these are {found}: leave dequantize out, with a likelihood for such values"
+        )

@@ -1,0 +1,219 @@
+"""Reading files: arrays, tables, sequences and folders of images become splits in memory."""
+
+import math
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from subo.data.classes import numbered
+from subo.data.contents import Contents
+from subo.data.csv_tables import read_table
+from subo.data.image_folders import IMAGES, holds_images, read_images
+from subo.data.meaning import Meaning
+from subo.data.sequences import lined_up
+from subo.data.splits import Split
+from subo.data.values import check_resolution, check_values
+from subo.errors import InputError
+from subo.runtime.memory import check_room
+
+__all__ = ["FORMATS", "read_file", "read_numpy"]
+
+FORMATS = f".npy, .npz, .csv, or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
+_LABELS = ("labels", "y")
+_SPARSE = {"format", "shape", "data"}  # the arrays by which SciPy writes a sparse matrix
+
+
+def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
+    """Reads a file or folder that exists; what the formats mean is told at `subo.load_data`.
+
+    Args:
+        path: The file or folder.
+        meaning: What the values mean, where a run has decided it; else they are looked at.
+        image_size: What a folder's images are brought to.
+
+    Raises:
+        InputError: The format is unknown, or what is there can't be used; says why.
+    """
+    if path.is_dir():
+        files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)
+        if not files:
+            return read_images(path, meaning=meaning, image_size=image_size)
+        if holds_images(path):
+            raise InputError(f"{path} holds images and sequences (.npy), and a data set is of one of them: part them")
+        return _read_sequences({file.name: read_numpy(file) for file in files}, path)
+    if path.suffix.lower() not in (".npy", ".npz", ".csv"):
+        raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
+    if not path.is_file():
+        raise InputError(f"{path} is no file but a device or a pipe: write the data to a file first")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); usually writing it was interrupted: write it again")
+    if path.suffix.lower() == ".csv":
+        known = None if meaning is None else meaning.class_names
+        return read_table(path, later=meaning is not None, known=known or ())
+    return _read_arrays(path, meaning)
+
+
+def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Names in the order in which people count: 2.npy before 10.npy; 01.npy before 1.npy, of the same number."""
+    parts = re.split(r"(\d+)", path.name)  # every second one is digits
+    return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)], path.name
+
+
+def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
+    """Reads the array of a `.npy` file or the arrays of a `.npz`, by content; never unpickles.
+
+    Raises:
+        InputError: The file is missing, unreadable, empty, encrypted, of another format, larger than the memory, or
+            holds Python objects.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # which gives no more bytes than it says here
+                size = sum(member.file_size for member in archive.infolist())
+                check_room(size, f"{path}, by what it says of itself,", "Use a part of it, or a whole copy.")
+        else:
+            _check_length(path)
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            arrays = {key: content[key] for key in content.files}
+        strange = next((key for key, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+        if strange is not None:
+            raise ValueError(f"it is an archive, and its member {strange} is no array")
+        return arrays
+    except FileNotFoundError as error:
+        raise InputError(f"{path} was not found: expected a NumPy file there") from error
+    except InputError:
+        raise
+    except Exception as error:  # of bytes that are no such file, zipfile and NumPy's parser raise nearly anything
+        raise InputError(
+            f"{path} can't be read as a NumPy file ({str(error) or type(error).__name__}). Usually it is cut off, of "
+            "another format, encrypted, or holds Python objects, which are never unpickled: write it again with "
+            "numpy.save or numpy.savez from arrays of numbers"
+        ) from error
+
+
+def _check_length(path: Path) -> None:
+    """Refuses a `.npy` whose header promises more than the file holds, before memory is taken for it."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        if version[0] not in read:  # 3: names of fields in UTF-8, which are no numbers
+            return
+        shape, _, dtype = read[version[0]](file)
+        promised, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+        if promised > there and not dtype.hasobject:
+            raise ValueError(f"its header promises an array {shape} of {dtype}, and the file is cut off before its end")
+
+
+def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
+    """Reads a NumPy file, by what is in it rather than by its ending."""
+    content = read_numpy(path)
+    if isinstance(content, np.ndarray):
+        return Contents(_splits({"": content}, path, meaning))
+    if content.keys() >= _SPARSE:
+        raise InputError(
+            f"{path} is a sparse matrix of SciPy ({', '.join(content)}), and a whole one is expected: write it with "
+            "numpy.save(path, matrix.toarray())"
+        )
+    validation = "validation" if "validation" in content else "valid"
+    if {"train", validation, "test"} <= content.keys():
+        parts = ("train", validation, "test")
+        return Contents(_splits({key: content[key] for key in parts}, path, meaning), notes=_unread(content, parts))
+    data_keys = [key for key in content if key not in _LABELS]
+    key = next((key for key in ("x", "data") if key in content), data_keys[0] if len(data_keys) == 1 else None)
+    named = next((name for name in _LABELS if name in content), None)
+    labels = None if named is None else content[named]
+    apart = not {"train", "validation", "valid", "test"} & content.keys()
+    single = key is not None and not (meaning is not None and meaning.sequential)
+    if not single and apart and data_keys and all(content[name].ndim == 2 for name in data_keys):
+        return _read_sequences({name: content[name] for name in data_keys}, path, labels)
+    if key is None:
+        raise InputError(
+            f"{path} holds the arrays {', '.join(content) or '(none)'}; expected one array of data "
+            "(the only one, or named x or data) with optional labels (or y), or train, validation and test, or several "
+            "sequences (T, D): rename the arrays"
+        )
+    (rows,) = _splits({key: content[key]}, path, meaning)
+    return _labelled(rows, labels, path, notes=_unread(content, (key, named)))
+
+
+def _unread(content: Mapping[str, Any], read: tuple[str | None, ...]) -> tuple[str, ...]:
+    """Says which arrays are not read."""
+    left = [name for name in content if name not in read]
+    return (f"arrays that are not read: {', '.join(left)}",) if left else ()
+
+
+def _labelled(rows: Split, labels: np.ndarray | None, path: Path, notes: tuple[str, ...] = ()) -> Contents:
+    """One split, with the classes that its labels name."""
+    if labels is None:
+        return Contents((rows,), notes=notes)
+    if labels.dtype.kind not in "iubSU" or labels.shape != (len(rows),):
+        raise InputError(
+            f"{path}: labels must be {len(rows)} integers or names, one per row; got an array of shape {labels.shape} "
+            f"of {labels.dtype}"
+        )
+    try:
+        classes, numbers = numbered(np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: labels that are bytes must be text in UTF-8 ({error}): give text") from error
+    return Contents((replace(rows, labels=numbers),), classes=classes, notes=notes)
+
+
+def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray | None = None) -> Contents:
+    """Makes a split of named arrays ``(T_i, D)``."""
+    strange = next((name for name, array in sequences.items() if not isinstance(array, np.ndarray)), None)
+    if strange is not None:
+        raise InputError(f"{path}, sequence {strange}: expected one array (T, D), and the file holds several")
+    x, lengths = lined_up(sequences, where=path)
+    named = not all(re.fullmatch(r"arr_\d+", name) for name in sequences)  # which NumPy calls what has no name
+    return _labelled(Split(x, lengths=lengths, names=tuple(sequences) if named else None), labels, path)
+
+
+def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | None) -> tuple[Split, ...]:
+    """Makes one split of every array; they share the shape of an example and the meaning of a value."""
+    where = {key: f"{path}, array {key}" if key else str(path) for key in arrays}
+    ready = {key: _arranged(array, where[key], later=meaning is not None) for key, array in arrays.items()}
+    bits = all(array.dtype == bool for array in arrays.values())
+    forms = {key: (a.shape[1:], "bool" if arrays[key].dtype == bool else str(a.dtype)) for key, a in ready.items()}
+    if len(set(forms.values())) > 1:
+        raise InputError(f"{path}: all parts must have one event shape and type; got {forms}")
+    pixels = all(a.dtype == np.uint8 for a in ready.values())
+    if not pixels or bits:
+        levels = 1
+    elif meaning is not None:
+        levels = meaning.levels
+    else:
+        levels = 255 if max(a.max() for a in ready.values()) > 1 else 1
+    splits = tuple(Split(torch.from_numpy(a), levels=levels) for a in ready.values())
+    for key, part in zip(arrays, splits, strict=True):
+        check_values(part.x, where=where[key])
+    return splits
+
+
+def _arranged(array: np.ndarray, where: str, *, later: bool) -> np.ndarray:
+    """Makes bytes of pixels and bits, and float32 of everything else; images have their channels first."""
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{where}: expected numbers, got an array of {array.dtype}: convert it to float32 first")
+    if array.ndim < 2:
+        raise InputError(
+            f"{where}: expected shape (N, ...), a row per example, got {array.shape}: for N data of one "
+            "feature reshape to (N, 1), for one example of D features to (1, D)"
+        )
+    if array.size == 0:
+        raise InputError(f"{where} is empty: an array of shape {array.shape} holds no values")
+    if array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = np.moveaxis(array, 3, 1)
+    if array.dtype != bool and (array.dtype != np.uint8 or array.ndim < 3):
+        if array.ndim == 2 and not later:
+            check_resolution(torch.from_numpy(array.astype(np.float64)), where=where)
+        with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is reported as such
+            return np.ascontiguousarray(array, dtype=np.float32)
+    return np.ascontiguousarray(array[:, None] if array.ndim == 3 else array, dtype=np.uint8)

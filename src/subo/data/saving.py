@@ -1,0 +1,101 @@
+"""Arrays and sequences into files: .npy, .npz and .csv."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from subo.errors import InputError
+from subo.files.tables import write_table
+from subo.files.whole import replacing
+
+__all__ = ["save_array", "save_sequences"]
+
+
+def save_array(
+    path: str | Path,
+    array: Tensor | np.ndarray,
+    *,
+    names: Sequence[str] | None = None,
+    of: Mapping[str, Sequence[Any]] | None = None,
+) -> None:
+    """Writes an array, whole or not at all: a reader never sees half of it.
+
+    Args:
+        path: `.npy`, for the array as it is; or `.csv`, for a line per row and a header, events flattened and
+            every number with the digits that give it back exactly.
+        array: `(N, *event)`.
+        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: First columns of a `.csv`, by their names: what each row is of.
+
+    Raises:
+        InputError: Another ending, the wrong number of names, or the file can't be written.
+    """
+    path = Path(path)
+    values = np.atleast_1d(array.detach().cpu().numpy() if isinstance(array, Tensor) else array)
+    if path.suffix.lower() not in (".npy", ".csv"):
+        raise InputError(
+            f"{path}: an array is written as .npy or .csv, not as {path.suffix or 'a file without ending'!r}"
+        )
+    table = values.reshape(len(values), math.prod(values.shape[1:]))
+    if table.dtype == bool:  # 0 and 1, which can be read back
+        table = table.astype(np.uint8)
+    header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
+    if len(header) != table.shape[1]:
+        raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
+    if path.suffix.lower() == ".csv":
+        first = of or {}
+        write_table(path, [*first, *header], _after([*first.values()], table))
+        return
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def save_sequences(
+    path: str | Path,
+    steps: Tensor | np.ndarray,
+    lengths: Sequence[int],
+    *,
+    names: Sequence[str] | None = None,
+    of: Sequence[str] | None = None,
+) -> None:
+    """Writes sequences, whole or not at all.
+
+    Args:
+        path: `.npz`, for an array `(T_i, D)` each, named 1, 2, ..., which `load_data` reads; or `.csv`, for a line per
+            step, with the numbers of its sequence and of the step in it, counted from 1, before its values.
+        steps: All steps, one sequence after the other, `(sum of T_i, *event)`.
+        lengths: T_i.
+        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: What each sequence is called in a `.csv`, in place of its number.
+
+    Raises:
+        InputError: Another ending, or the file can't be written.
+    """
+    path = Path(path)
+    values = steps.detach().cpu().numpy() if isinstance(steps, Tensor) else steps
+    values = values.reshape(len(values), -1)
+    if path.suffix.lower() == ".csv":
+        called = range(1, len(lengths) + 1) if of is None else of
+        of_sequence = (itertools.repeat(name, length) for name, length in zip(called, lengths, strict=True))
+        places = map(itertools.chain.from_iterable, (of_sequence, (range(1, length + 1) for length in lengths)))
+        columns = [f"x{i}" for i in range(values.shape[1])] if names is None else names
+        write_table(path, ["sequence", "step", *columns], _after([*places], values))
+        return
+    if path.suffix.lower() != ".npz":
+        raise InputError(f"{path}: sequences are written as .npz or .csv, not as {path.suffix or 'without ending'!r}")
+    arrays = np.split(values, np.cumsum(lengths)[:-1])
+    named: Any = {str(i + 1): array for i, array in enumerate(arrays)}
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **named)
+
+
+def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[Any]]:
+    """Lines of numbers, each after its cells of the first columns."""
+    beginnings = zip(*first, strict=True) if first else itertools.repeat(())
+    for beginning, row in zip(beginnings, rows, strict=False):
+        yield [*beginning, *map(str, row)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C

@@ -1,0 +1,76 @@
+"""Where numbers lie and how far they spread, whatever a few of them are: the units in which models see data."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Size, Tensor
+
+from subo.data.values import constant_elements
+from subo.errors import InputError
+
+__all__ = ["center_and_units", "far_rows"]
+
+_SORTED = 1_000_000  # numbers, for quantiles
+_NEAR, _FAR = 10, 1000  # standard deviations: within the one values count in full, beyond the other a row is far
+
+
+def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tensor, Tensor]:
+    """Center and unit of the data, and the unit of their likelihood: of each feature of a vector, of all pixels.
+
+    Center and unit are mean and standard deviation of the data, each value moved into the median plus or minus 10
+    standard deviations, as quantiles tell them: those of a normal's are exact to rounding, and one far cell among N
+    moves the unit by about 50 / N of it: 9% for N = 500, 1.6% for 3,000, 1.0% for 5,000 (winsorizing; Huber and
+    Ronchetti, 2009, "Robust Statistics", section 1.7). A plain standard deviation would follow it, and make all other
+    values of that feature 0 to a network.
+
+    A feature that is constant has no deviation. A network sees it in units of its own size (1 of a 0). Its density is
+    as high as its unit is small, so that no unit is right; the likelihood's is a thousandth of the value: samples stay
+    at it to that precision, a value that differs by more is noticed in log p(x), and the floor of the scale, a
+    thousandth of the unit by default, is still ten roundings of float32.
+
+    Args:
+        examples: `(N, *event)`; without them all are placeholders.
+        event: Shape of one example.
+    """
+    shape = event if len(event) == 1 else Size()
+    if examples is None:
+        return torch.zeros(shape), torch.ones(shape), torch.ones(shape)
+    if examples.shape[1:] != event or len(examples) == 0:
+        raise InputError(
+            f"examples are data, (N, {', '.join(map(str, event))}), at least one, and a tensor of shape "
+            f"{tuple(examples.shape)} came"
+        )
+    columns = examples if len(event) == 1 else examples.flatten()
+    constant = constant_elements(columns)
+    most = max(1000 if len(event) == 1 else 1, _SORTED // event.numel())
+    some = examples[:: -(-len(examples) // most)]  # of all, since the first may differ from the others
+    low, high = _limits(some if len(event) == 1 else some.flatten())
+    if bool((columns < low).any()) or bool((columns > high).any()):
+        columns = columns.clamp(low, high)
+    size = columns[0].abs()
+    size = torch.where(size > 1e-30, size, torch.ones_like(size))
+    center = torch.where(constant, columns[0], columns.mean(0))
+    unit = columns.std(0, correction=0)
+    constant = constant | (unit == 0)
+    return center, torch.where(constant, size, unit), torch.where(constant, size / 1000, unit)
+
+
+def far_rows(x: Float[Tensor, " N *event"]) -> Bool[Tensor, " N"]:
+    """Which rows have a value more than 1,000 units from the center, by which a gradient is that much larger."""
+    center, unit, _ = center_and_units(x, x.shape[1:])
+    return ((x - center).abs() > _FAR * unit).flatten(1).any(1)
+
+
+def _limits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Beyond what values lie far from the others: the median plus or minus 10 standard deviations, by quantiles.
+
+    A deviation is that of a normal with the same distance between its quartiles; where these agree, as of a feature
+    that is mostly 0, between its quantiles of 5 and 95%, else of 1 and 99%; where all agree there are no limits.
+    """
+    shares = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+    found = torch.as_tensor(np.quantile(x.cpu().numpy(), shares, axis=0)).to(x)
+    middle, deviation = found[3], torch.zeros_like(found[3])
+    for i, width in ((2, 1.34898), (1, 3.28971), (0, 4.65270)):  # of a normal with deviation 1
+        deviation = torch.where(deviation > 0, deviation, (found[-1 - i] - found[i]) / width)
+    reach = torch.where(deviation > 0, _NEAR * deviation, torch.inf)
+    return middle - reach, middle + reach

@@ -1,0 +1,180 @@
+"""Whether data are what a model describes: checked at the door of training, told row by row after it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import Split, split_of
+from subo.errors import DivergedError, InputError
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
+from subo.typing import Context
+
+__all__ = ["check_support", "explained", "in_support", "stand_ins", "support_of"]
+
+_CHUNK = 10_000
+
+
+def support_of(distribution: Distribution) -> Any:
+    """Where a distribution has a density; None where it does not tell, for which torch's property raises."""
+    try:
+        return distribution.support
+    except NotImplementedError:
+        return None
+
+
+@torch.no_grad()
+def check_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> None:
+    """Refuses data of another shape than the model's, or with values to which it gives no density.
+
+    Args:
+        model: The model.
+        split: The data.
+        where: What the data are called in the message.
+
+    Raises:
+        InputError: Says which example is wrong and how, and what to do.
+    """
+    for start, x, support in _parts(model, split, where=where):
+        outside = ~support.check(x)
+        if outside.any():
+            row = int(outside.nonzero()[0, 0])
+            raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
+
+
+@contextmanager
+def explained(model: LatentVariableModel, x: Tensor, context: Context, *, where: str) -> Iterator[None]:
+    """Says what is wrong with data that a calculation could not take, where they are not what the model describes.
+
+    It costs nothing where there is no error.
+
+    Args:
+        model: The model.
+        x: The data, ``(N, *event)``.
+        context: What is known beside x.
+        where: What the data are called in the message.
+
+    Raises:
+        InputError: In place of another error, which is raised as it is where nothing is wrong with the data.
+    """
+    try:
+        yield
+    except (InputError, DivergedError):
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        try:
+            check_support(model, split_of(x, context), where=where)
+        except InputError as refusal:
+            raise refusal from error
+        except Exception:
+            raise error from None  # the model fails whatever the data are
+        raise
+
+
+@torch.no_grad()
+def in_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> Bool[Tensor, " N"]:
+    """Which data the model gives a density; the log p(x) of the others is -infinity.
+
+    Args:
+        model: The model.
+        split: The data.
+        where: What the data are called in the message.
+
+    Raises:
+        InputError: They have another shape than the model's, or a value is no finite number.
+    """
+    inside = torch.ones(len(split), dtype=torch.bool)
+    for start, x, support in _parts(model, split, where=where):
+        inside[start : start + len(x)] = support.check(x)
+    return inside
+
+
+def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
+    """The data, with the first one that is inside of the support in place of each that is not; all keep their places.
+
+    What a model computes of data outside of its support is arbitrary, and may be an error. With stand-ins for them, the
+    others meet the same company and the same noise as without.
+    """
+    if bool(inside.all()):
+        return split
+    return split.take(torch.where(inside, torch.arange(len(split)), int(inside.int().argmax())))
+
+
+def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[tuple[int, Tensor, Any]]:
+    """Some finite data at a time of a model's shape: the place of the first, their values, and the model's support."""
+    first = replace(split.take(torch.arange(1)), resample=False)
+    x, context = place(model, *first.read(torch.arange(1)))
+    with evaluating(model), forked(0):
+        _, p = model.sample(1, context)
+    if p.event_shape != x.shape[1:]:
+        parts = p.batch_shape[1:] + p.event_shape
+        if parts == x.shape[1:]:
+            raise InputError(
+                f"of one latent the likelihood returned batch_shape {tuple(p.batch_shape)}, event_shape "
+                f"{tuple(p.event_shape)}; expected (1,), {tuple(parts)}: wrap it in "
+                f"Independent(..., {len(p.batch_shape) - 1})"
+            )
+        raise InputError(
+            f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
+            f"{tuple(x.shape[1:])}. {_shape_hint(p, x.shape[1:])}"
+        )
+    support = support_of(p)
+    if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
+        return
+    split = replace(split, resample=False)  # noise leaves a value in its cell: that of its middle tells
+    chunk = max(1, _CHUNK * split.event_shape.numel() // split.num_elements)  # of sequences, as many steps
+    for start in range(0, len(split), chunk):
+        index = torch.arange(start, min(start + chunk, len(split)))
+        x, _ = split.read(index)
+        finite = x.isfinite().flatten(1).all(1)
+        if not finite.all():
+            row = start + int((~finite).nonzero()[0, 0])
+            raise InputError(
+                f"{where}: {_rows(split)} {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or "
+                "fill it."
+            )
+        yield start, x, support
+
+
+def _shape_hint(p: Distribution, came: torch.Size) -> str:
+    wanted = p.event_shape
+    if len(wanted) == len(came) == 1:
+        return f"It was fitted to {wanted[0]} features, and {came[0]} came: give it the same columns."
+    return "Give it data of the same shape as it was made for."
+
+
+def _rows(split: Split) -> str:
+    return "row" if split.lengths is None else "sequence"
+
+
+def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> str:
+    elements: Any = support
+    while hasattr(elements, "base_constraint"):
+        elements = elements.base_constraint
+    outside = ~elements.check(x)
+    value = x[outside].flatten()[0].item() if outside.shape == x.shape and outside.any() else None
+    what = f"{where} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
+    if elements is constraints.boolean:
+        grey = bool(((x >= 0) & (x <= 1)).all())
+        mend = (
+            "these are grey values, and a Bernoulli of grey values is not a likelihood: binarize them "
+            "(`binarize=dynamic`) or use the likelihood continuous-bernoulli."
+            if grey
+            else "use the likelihood gaussian for real values, poisson for counts."
+        )
+        return f"{what}describes, 0 and 1: {mend}"
+    if elements is constraints.unit_interval:
+        return f"{what}describes, [0, 1]: scale the data to it, or use the likelihood gaussian."
+    if elements is constraints.nonnegative_integer:
+        return f"{what}describes, counts 0, 1, 2, ...: use the likelihood gaussian for real values."
+    if isinstance(elements, type(constraints.integer_interval(0, 1))):
+        last = torch.as_tensor(elements.upper_bound).expand(outside.shape)[outside].flatten()[0].item()
+        return f"{what}describes, the classes 0 to {last}: number the classes so, or raise num_classes."
+    return f"{what}describes, {elements}."

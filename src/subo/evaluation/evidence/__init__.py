@@ -1,0 +1,1 @@
+"""How likely data are: log p(x) by importance sampling and by annealing, with errors and brackets."""

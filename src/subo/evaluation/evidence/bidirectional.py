@@ -1,0 +1,179 @@
+"""A bracket for log p(x): a stochastic lower and a stochastic upper bound, on data that the model itself draws."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.core.context import check_rows
+from subo.core.draw import LatentVariableModel
+from subo.errors import InputError
+from subo.evaluation.evidence.annealed import Annealing, Start, TemperatureSchedule, begin
+from subo.evaluation.evidence.hamiltonian import pack
+from subo.parts.conditionals import Given, Local
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
+from subo.typing import Context, Latent, map_latent
+
+__all__ = ["Sandwich", "bdmc"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sandwich:
+    """Bounds on log p(x) of N simulated data, in nats, float64 and on the CPU.
+
+    Each bound holds in expectation over its samples: ``E[lower] <= log p(x) <= E[upper]``. One example's two numbers
+    may stand the wrong way round, by chance and by little; the means of many do not.
+
+    Attributes:
+        lower: ``log 1/K sum_k w_k`` of chains, or samples, that start without knowing z.
+        upper: The same of one or more that start at the z which drew x.
+        acceptance: Mean share of accepted trajectories, upwards and downwards; None by importance sampling.
+        estimator: ``annealed`` or ``importance``.
+        num_samples: Chains or samples per example.
+    """
+
+    lower: Float[Tensor, " N"]
+    upper: Float[Tensor, " N"]
+    acceptance: Float[Tensor, "2 N"] | None
+    estimator: str
+    num_samples: int
+
+    @property
+    def width(self) -> Float[Tensor, " N"]:
+        """``upper - lower``: in expectation at least the error of either."""
+        return self.upper - self.lower
+
+    def means(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard error over the data of ``lower``, ``upper`` and ``width``; the last is paired."""
+        root = math.sqrt(len(self.lower))
+        values = {"lower": self.lower, "upper": self.upper, "width": self.width}
+        return {name: (v.mean().item(), v.std().item() / root) for name, v in values.items()}
+
+
+@checked_arguments
+def bdmc(
+    model: LatentVariableModel,
+    num_data: int = 100,
+    context: Context | None = None,
+    *,
+    estimator: Literal["annealed", "importance"] = "annealed",
+    temperatures: int = 1000,
+    chains: int = 16,
+    leapfrog_steps: int = 10,
+    start: Start = "prior",
+    schedule: TemperatureSchedule = "sigmoid",
+    num_samples: int = 1000,
+    seed: int = 0,
+    max_rows: int = 5000,
+    progress: bool = False,
+) -> Sandwich:
+    r"""Brackets log p(x) from both sides, on data simulated from the model (Grosse et al., 2015).
+
+    An example drawn as ``z* ~ p(z)``, ``x ~ p(x|z*)`` comes with one exact sample z* of its posterior p(z|x). A run of
+    annealed importance sampling from the start up to p(x, z) gives weights with ``E[w] = p(x)``; the same run in
+    reverse, from z* down to the start, gives weights with ``E[1 / w] = 1 / p(x)``. By Jensen's inequality
+
+    .. math:: E\Big[\log \frac1C \sum_c w_c\Big] \le \log p(x) \le E\Big[-\log \frac1C \sum_c \frac1{w'_c}\Big].
+
+    What lies between says how far the lower one, which is :func:`~subo.evaluation.ais`, can be trusted on data
+    such as the model draws; of real data, on which the model may be at a loss, it is no proof.
+
+    With ``estimator="importance"`` there is no annealing, and nothing is asked of the latents (they may be discrete):
+    the lower bound has K samples of q(z|x), the upper one z* in the place of one of them, for which
+    ``E[(1/K sum_k w_k)^{-1}] = 1 / p(x)`` holds likewise. Where q is poor both are wide.
+
+    Args:
+        model: The model.
+        num_data: How many data are simulated; at least two.
+        context: One row for each of them, where the model needs any.
+        estimator: ``annealed`` or ``importance``.
+        temperatures: T, of annealing.
+        chains: C, of annealing.
+        leapfrog_steps: Of annealing.
+        start: Of annealing.
+        schedule: Of annealing.
+        num_samples: K, of importance sampling; at least two.
+        seed: Of data and samples.
+        max_rows: Latents decoded at a time; bounds memory.
+        progress: Whether to show progress.
+
+    Raises:
+        InputError: A number makes no sense, the context has not a row per example, or the latents are discrete and
+            annealing is asked for.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> sandwich = bdmc(probabilistic_pca(5, 2), 20, temperatures=50)
+        >>> width, error = sandwich.means()["width"]
+        >>> width > -5 * error
+        True
+    """
+    if isinstance(getattr(model, "posterior", None), Local | Given) and "importance" in (estimator, start):
+        raise InputError("the posterior has parameters of its own for each example that it knows, and these are new")
+    check_rows(context, num_data)
+    annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
+    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
+
+    shown, task = bar(f"a bracket for log p(x) of {num_data} simulated data", num_data, show=progress)
+    lower, upper, acceptance = [], [], []
+    with evaluating(model), forked(seed), shown:
+        with torch.no_grad():
+            _, context = place(model, torch.zeros(1), context or {})
+            z, p = model.sample(num_data, context)
+            x = p.sample()
+        size = max(1, max_rows // chains) if estimator == "annealed" else max(1, max_rows // 100)
+        for rows in torch.arange(num_data).split(size):
+            part = {name: tensor[rows] for name, tensor in (context or {}).items()}
+            exact = map_latent(lambda leaf, rows=rows: leaf[rows].unsqueeze(0), z)
+            if estimator == "annealed":
+                below, above, accepted = _annealed(model, x[rows], exact, part, annealing)
+                acceptance.append(accepted)
+            else:
+                below, above = _importance(model, x[rows], exact, part, num_samples, max_rows)
+            lower.append(below)
+            upper.append(above)
+            shown.advance(task, len(rows))
+    return Sandwich(
+        torch.cat(lower),
+        torch.cat(upper),
+        torch.cat(acceptance, dim=1) if acceptance else None,
+        estimator,
+        chains if estimator == "annealed" else num_samples,
+    )
+
+
+def _annealed(
+    model: Any, x: Tensor, exact: Latent, context: Context, annealing: Annealing
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both bounds of a batch, by the same steps, which were adapted without z*."""
+    bridge, state = begin(model, x, context, annealing)
+    steps = annealing.steps(bridge, state)
+    up, accepted_up = annealing.upwards(bridge, begin(model, x, context, annealing)[1], steps)
+    rows = pack(exact)[0].expand(annealing.chains, -1, -1)
+    down, accepted_down = annealing.downwards(bridge, bridge.at(rows), steps)
+    log_chains = math.log(annealing.chains)
+    below, above = up.logsumexp(0) - log_chains, log_chains - (-down).logsumexp(0)
+    return below, above, torch.stack([accepted_up, accepted_down])
+
+
+@torch.no_grad()
+def _importance(
+    model: Any, x: Tensor, exact: Latent, context: Context, num_samples: int, max_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Both bounds of a batch; all but one sample of q are the same in both."""
+    draw = model.draw(x, context, num_samples=1, path=False)
+    log_q = draw.q.log_prob(exact)
+    own = (model.log_joint(x, exact, context) - log_q).cpu().double()
+    log_weights, drawn = [], 0
+    while drawn < num_samples:
+        count = min(max(1, max_rows // len(x)), num_samples - drawn)
+        log_weights.append(model.draw(x, context, num_samples=count, path=False).log_weight.cpu().double())
+        drawn += count
+    log_weight = torch.cat(log_weights)
+    with_own = torch.cat([own, log_weight[1:]])
+    return log_weight.logsumexp(0) - math.log(num_samples), with_own.logsumexp(0) - math.log(num_samples)

@@ -1,0 +1,136 @@
+"""log p(x) by samples of the prior: the estimator that needs no posterior, and what that costs."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.core import context as contexts
+from subo.core.draw import LatentVariableModel
+from subo.data.splits import takes_data
+from subo.evaluation.evidence.importance import WeightSums, data_at_a_time, split_context
+from subo.evaluation.evidence.pareto import WeightTail
+from subo.runtime.arguments import checked_arguments
+from subo.typing import Context
+
+__all__ = ["PriorEstimate", "log_marginal_from_prior"]
+
+Weights = tuple[WeightSums, WeightTail]
+"""What is kept of the weights of some data."""
+
+_PAIRED = 16  # data that a pass of decodes is held against at a time
+
+
+@dataclass(frozen=True)
+class PriorEstimate:
+    """Per-example estimates from K samples of the prior, in nats, float64 and on the CPU.
+
+    Attributes:
+        log_px: ``log 1/K sum_k p(x|z_k)``. In expectation a lower bound on log p(x), and mostly a very loose one.
+        standard_error: Of `log_px`, by the tail of p(x|z), as that of importance sampling; infinite for K = 1. Too
+            small where no sample came near the posterior: k-hat and the effective sample size give it away.
+        effective_sample_size: ``(sum w)^2 / sum w^2`` with ``w = p(x|z)``, between 1 and K.
+        pareto_k: Shape of the tail of w; above :func:`~subo.evaluation.evidence.pareto.highest_pareto_k` of K neither
+            the estimate nor its error can be relied on.
+        num_samples: K.
+    """
+
+    log_px: Float[Tensor, " B"]
+    standard_error: Float[Tensor, " B"]
+    effective_sample_size: Float[Tensor, " B"]
+    pareto_k: Float[Tensor, " B"]
+    num_samples: int
+
+
+@takes_data
+@checked_arguments
+@torch.no_grad()
+def log_marginal_from_prior(
+    model: LatentVariableModel,
+    x: Float[Tensor, "B ..."],
+    context: Context | None = None,
+    *,
+    num_samples: int = 1000,
+    max_rows: int = 5000,
+) -> PriorEstimate:
+    r"""Estimates log p(x) of each example by the likelihood's mean over samples of the prior.
+
+    .. math:: \hat p(x) = \frac1K \sum_k p(x | z_k), \qquad z_k \sim p(z)
+
+    is unbiased for p(x) and hopeless in practice: a sample counts only if it falls where the posterior is, which of
+    the prior's samples about one in ``exp(KL(p(z|x) || p(z)))`` does. At a rate of 25 nats, that of a good model of
+    MNIST, K would have to be beyond 10^10; short of it one sample carries the mean (an effective sample size near 1),
+    which lies many nats below log p(x). It is here to show what importance sampling from q is worth, and as a check
+    of models with very few latents.
+
+    Without a context the K decodes are shared by all data, so that the estimates of different data are of the same
+    samples, and their errors are not independent. Given a context, every example has K samples and decodes of its own.
+
+    Args:
+        model: The model.
+        x: Data.
+        context: What is known beside x, by name.
+        num_samples: K.
+        max_rows: Distributions p(x|z), or pairs of one with an example, at a time; bounds memory and does not change
+            the estimator.
+
+    Returns:
+        Per-example estimates.
+
+    Raises:
+        InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.
+
+    Example:
+        >>> from subo import probabilistic_pca
+        >>> model, x = probabilistic_pca(5, 1), torch.zeros(3, 5)
+        >>> estimate = log_marginal_from_prior(model, x, num_samples=10_000)
+        >>> error = estimate.log_px - model.likelihood.log_px(x)
+        >>> bool((error.abs() < 5 * estimate.standard_error).all())
+        True
+    """
+    size = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)
+    if not context:
+        weights = _by_shared_decodes(model, x, num_samples, max_rows)
+    else:
+        parts = zip(x.split(size), split_context(context, len(x), size), strict=True)
+        weights = [_by_own_decodes(model, part, c, num_samples, max_rows) for part, c in parts]
+    return PriorEstimate(
+        log_px=torch.cat([sums.log_mean for sums, _ in weights]),
+        standard_error=torch.cat([sums.error_by(tail) for sums, tail in weights]),
+        effective_sample_size=torch.cat([sums.effective_sample_size for sums, _ in weights]),
+        pareto_k=torch.cat([tail.pareto_k() for _, tail in weights]),
+        num_samples=num_samples,
+    )
+
+
+def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, max_rows: int) -> list[Weights]:
+    """Those of consecutive parts of the data, all by the same K samples."""
+    parts = x.split(min(_PAIRED, max_rows))
+    weights = [(WeightSums(len(part)), WeightTail(len(part), num_samples)) for part in parts]
+    drawn = 0
+    while drawn < num_samples:
+        count = min(max_rows // len(parts[0]), num_samples - drawn)
+        p = model.sample(count)[1]
+        for part, (sums, tail) in zip(parts, weights, strict=True):
+            pairs = part.unsqueeze(1).expand(-1, count, *part.shape[1:])  # each example with every p(x|z)
+            log_weight = p.log_prob(pairs).mT.cpu().double()
+            sums.add(log_weight)
+            tail.add(log_weight)
+        drawn += count
+    return weights
+
+
+def _by_own_decodes(
+    model: LatentVariableModel, x: Tensor, context: Context, num_samples: int, max_rows: int
+) -> Weights:
+    """Those of data each of which has samples of its own, drawn given its context."""
+    sums, tail = WeightSums(len(x)), WeightTail(len(x), num_samples)
+    while sums.count < num_samples:
+        count = min(max_rows // len(x), num_samples - sums.count)
+        p = model.sample(count * len(x), contexts.repeat(context, count))[1]
+        rows = x.expand(count, *x.shape).flatten(0, 1)
+        log_weight = p.log_prob(rows).unflatten(0, (count, len(x))).cpu().double()
+        sums.add(log_weight)
+        tail.add(log_weight)
+    return sums, tail

@@ -1,0 +1,286 @@
+"""What the latents carry: posterior means, KL and activity of each dimension, layer by layer."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.nn.functional import one_hot
+
+from subo.core.draw import Draw, Factor, LatentVariableModel, divergence
+from subo.data.batches import batches
+from subo.data.splits import Split, takes_data
+from subo.errors import InputError
+from subo.evaluation.latents.classes import prior_classes
+from subo.models.markov import MarkovDistribution
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
+
+__all__ = [
+    "LatentUsage",
+    "draws",
+    "is_compound",
+    "latent_usage",
+    "layer_means",
+    "marginals",
+    "posterior_mean",
+    "posterior_means",
+]
+
+ACTIVE_VARIANCE = 0.01
+COLLAPSED_KL = 0.01  # nats
+_MEAN_SAMPLES = 1000
+_LAYER_SAMPLES = 50  # of z, where the posterior of a part depends on other parts
+_LAYERED_DATA = 100  # at a time, each with that many samples
+_NUMBERS = 20_000_000  # decoded at a time, at the most
+
+
+@dataclass(frozen=True)
+class LatentUsage:
+    """How the D dimensions of z are used on N data; those of several layers stand side by side.
+
+    Of sequences every time step is an example; of integer states the "dimensions" are their probabilities.
+
+    Attributes:
+        means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
+        variance: Variance of the posterior means over the data; where the prior is told a class within classes, and of
+            chains over the sequences at each time step, and the mean of that.
+        active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
+        kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
+            prior and posterior factorize over dimensions, and to less below a full-rank posterior.
+        share_collapsed: Share of the data whose KL in a dimension is below 0.01 nats, so that their posterior is the
+            prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None where `kl` is, or is an estimate.
+        layers: Name and number of dimensions of each stochastic layer, in the order of drawing and of the columns.
+    """
+
+    means: Float[Tensor, "N E"]
+    variance: Float[Tensor, " D"]
+    active: Bool[Tensor, " D"]
+    kl: Float[Tensor, " D"] | None
+    share_collapsed: Float[Tensor, " D"] | None = None
+    layers: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of `means`: z1, z2, ... of one layer, z1_1, z1_2, ... of a layer z1."""
+        if len(self.layers) < 2:
+            return [f"z{i + 1}" for i in range(self.means.shape[1])]
+        return [f"{name}_{i + 1}" for name, size in self.layers for i in range(size)]
+
+    @property
+    def active_by_layer(self) -> dict[str, int]:
+        """How many dimensions of each layer are active."""
+        parts = self.active.split([size for _, size in self.layers])
+        return {name: int(part.sum()) for (name, _), part in zip(self.layers, parts, strict=True)}
+
+
+def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
+    """``E_q[z]``: exact where the distribution knows it, else the mean of 1,000 samples by a fixed seed."""
+    try:
+        return q.mean
+    except NotImplementedError:
+        with forked(0):
+            return q.sample(torch.Size([_MEAN_SAMPLES])).mean(0)
+
+
+def layer_means(draw: Draw) -> dict[str, Float[Tensor, "B ..."]]:
+    """``E_q[z_l | x]`` of every layer, by name.
+
+    Exact where a layer's posterior depends on x alone. Else ``E[z_l | x] = E[ E[z_l | x, others] | x ]``: the mean over
+    the draw's K samples of the others.
+    """
+    return {name: _means(factor).mean(0) for name, factor in _named(draw)}
+
+
+@takes_data
+@torch.no_grad()
+def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
+    """Posterior means of data, in their order; the same at every call. Those of several layers stand side by side.
+
+    Args:
+        model: The model.
+        split: The data.
+        batch_size: Data at a time.
+
+    Returns:
+        Means on the CPU; of sequences ``(all their steps, D)``.
+    """
+    parts: list[Tensor] = []
+    for draw, _ in draws(model, split, batch_size=batch_size):
+        means = [_of_data(_means(factor), factor).mean(0).cpu() for _, factor in _named(draw)]
+        parts.append(means[0] if len(means) == 1 else torch.cat([layer.flatten(1) for layer in means], dim=1))
+    return torch.cat(parts)
+
+
+@takes_data
+@torch.no_grad()
+def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
+    """How each dimension of the latents is used.
+
+    Where means are those of samples, their variance holds their own error, by which a dimension that carries nothing
+    could seem active. The covariance of the means by either half of the samples does not: the halves are independent
+    given the data. Of chains it is taken over the sequences at each time step, and averaged: a prior that moves in time
+    moves its states, and tells nothing of x. Neither does a prior that is told a class, which moves the means of that
+    class: there the variance is taken within classes, and averaged over them.
+
+    Args:
+        model: The model.
+        split: The data.
+        batch_size: Data at a time.
+    """
+    layers: dict[str, list[_Part]] = {}
+    classes, first = prior_classes(model, split), 0
+    for draw, _ in draws(model, split, batch_size=batch_size):
+        last = first + draw.factors[0].z.shape[1]
+        of_data = None if classes is None else classes.of_data[first:last]
+        for name, factor in _named(draw):
+            layers.setdefault(name, []).append(_part(factor, of_data))
+        first = last
+    usages = [_usage(name, parts) for name, parts in layers.items()]
+    if len(usages) == 1:
+        return usages[0]
+    kls = [usage.kl for usage in usages if usage.kl is not None]
+    return LatentUsage(
+        torch.cat([usage.means for usage in usages], dim=1),
+        torch.cat([usage.variance for usage in usages]),
+        torch.cat([usage.active for usage in usages]),
+        torch.cat(kls) if len(kls) == len(usages) else None,
+        layers=tuple(layer for usage in usages for layer in usage.layers),
+    )
+
+
+def marginals(q: Distribution) -> Distribution | None:
+    """``q(z_d)`` of each dimension, batch shape ``(B, *D)``, where they are known, else None.
+
+    They are where q factorizes, and of a Gaussian. A one-hot category is one dimension, whatever its classes.
+    """
+    if isinstance(q, MultivariateNormal):
+        return Normal(q.mean, q.variance.sqrt(), validate_args=False)
+    return q.base_dist if isinstance(q, Independent) else None
+
+
+class _Part(NamedTuple):
+    """A layer's posterior means of some data, by all samples and by either half of them, and each dimension's KL."""
+
+    means: Float[Tensor, "N E"]
+    halves: tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]
+    groups: Integer[Tensor, " N"] | None  # the class of each, or its time step
+    kl: Float[Tensor, "N D"] | None
+    exact: bool
+
+
+def _part(factor: Factor, classes: Integer[Tensor, " B"] | None) -> _Part:
+    means = _of_data(_means(factor), factor).flatten(2).cpu()
+    mean, kl = means.mean(0), _kl_by_dimension(factor)
+    half = len(means) // 2
+    halves = (means[:half].mean(0), means[half:].mean(0)) if half else (mean, mean)
+    return _Part(mean, halves, _groups(factor, classes), None if kl is None else kl.cpu(), half == 0)
+
+
+def _usage(name: str, parts: list[_Part]) -> LatentUsage:
+    """That of one layer, from its parts."""
+    z = torch.cat([part.means for part in parts])
+    first, second = (torch.cat(halves) for halves in zip(*(part.halves for part in parts), strict=True))
+    groups = [part.groups for part in parts if part.groups is not None]
+    variance = _covariance(first, second, torch.cat(groups) if groups else None).clamp(min=0)
+    kls = [part.kl for part in parts if part.kl is not None]
+    kl = torch.cat(kls) if kls else None
+    if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
+        variance = variance.unflatten(0, (kl.shape[1], -1)).sum(1)
+    share = (kl < COLLAPSED_KL).double().mean(0) if kl is not None and parts[0].exact else None
+    active = variance > ACTIVE_VARIANCE
+    return LatentUsage(z, variance, active, None if kl is None else kl.mean(0), share, ((name, len(active)),))
+
+
+def _covariance(
+    a: Float[Tensor, "N E"], b: Float[Tensor, "N E"], groups: Integer[Tensor, " N"] | None
+) -> Float[Tensor, " E"]:
+    """Over the data, of each column; where they are in groups over those of each group, and the mean."""
+    if groups is None:
+        return ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
+    counts = torch.bincount(groups).to(a)
+
+    def around_their_means(values: Tensor) -> Tensor:
+        sums = values.new_zeros(len(counts), values.shape[1]).index_add_(0, groups, values)
+        return values - (sums / counts.unsqueeze(1))[groups]
+
+    return (around_their_means(a) * around_their_means(b)).sum(0) / (counts - 1).clamp(min=0).sum().clamp(min=1)
+
+
+def _groups(factor: Factor, classes: Integer[Tensor, " B"] | None) -> Integer[Tensor, " N"] | None:
+    """The class of each example, or the time step of each state of a chain, in the order of :func:`_of_data`."""
+    if not isinstance(factor.q, MarkovDistribution):
+        return classes
+    mask, batch = factor.q.mask, factor.z.shape[1]
+    times = torch.arange(factor.q.length).expand(batch, -1)
+    return times.flatten() if mask is None else times[mask.cpu()]
+
+
+def _named(draw: Draw) -> list[tuple[str, Factor]]:
+    """The names of the latents and their factors, in the order of drawing."""
+    if isinstance(draw.z, Tensor):
+        return [("z", draw.factors[0])]
+    names = {id(leaf): name for name, leaf in draw.z.items()}
+    return [(names[id(factor.z)], factor) for factor in draw.factors]
+
+
+def _means(factor: Factor) -> Float[Tensor, "k B ..."]:
+    """Means of a layer's posterior at k samples of what it depends on, one if that is nothing; of a chain samples."""
+    if isinstance(factor.q, MarkovDistribution):
+        if factor.z.is_floating_point():
+            return factor.z
+        states = factor.q.first.enumerate_support(expand=False)  # of integers, the probability of each
+        return one_hot(factor.z, len(states)).to(torch.get_default_dtype())
+    return factor.q.mean if len(factor.q.batch_shape) > 1 else posterior_mean(factor.q).unsqueeze(0)
+
+
+def _of_data(means: Float[Tensor, "k B ..."], factor: Factor) -> Float[Tensor, "k N ..."]:
+    """The same, with the real steps of sequences as data."""
+    if not isinstance(factor.q, MarkovDistribution):
+        return means
+    mask = factor.q.mask
+    return means.flatten(1, 2) if mask is None else means[:, mask]
+
+
+def _kl_by_dimension(factor: Factor) -> Tensor | None:
+    """``(B, D)`` marginal divergences, where the prior factorizes and q's marginals are known.
+
+    Of a layer that depends on others, the mean over their samples of its ``log q - log p``.
+    """
+    q, p = marginals(factor.q), factor.p
+    if q is None or not isinstance(p, Independent):
+        return None
+    if len(factor.q.batch_shape) > 1 or len(p.batch_shape) > 1:
+        return (q.log_prob(factor.z) - p.base_dist.log_prob(factor.z)).mean(0).flatten(1)
+    kl = divergence(q, p.base_dist)
+    return None if kl is None else kl.flatten(1)
+
+
+def is_compound(draw: Draw) -> bool:
+    """Whether z is a dict of layers, or a chain: parts whose posteriors depend on each other."""
+    return isinstance(draw.z, dict) or isinstance(draw.q, MarkovDistribution)
+
+
+def draws(
+    model: LatentVariableModel, split: Split, *, batch_size: int = 1000
+) -> Iterator[tuple[Draw, dict[str, Tensor]]]:
+    """A draw of every batch, in the data's order, and its context: how any model tells its posterior and prior.
+
+    The same at every call; one sample of a flat posterior, many of a compound one, whose means are those of samples.
+
+    Raises:
+        InputError: There are no data.
+    """
+    if len(split) == 0:
+        raise InputError("there are no data to tell of latents")
+    with evaluating(model), forked(0):
+        first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
+        if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
+            most = max(1, _NUMBERS // (_LAYER_SAMPLES * split.num_elements))
+            batch_size, num_samples = min(batch_size, _LAYERED_DATA, most), _LAYER_SAMPLES
+        for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
+            x, context = place(model, batch.x, batch.context)
+            yield model.draw(x, context, num_samples=num_samples, path=False), context

@@ -1,0 +1,221 @@
+"""Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.data.splits import Split
+from subo.errors import InputError
+from subo.evaluation.comparison import Comparison, compare
+from subo.evaluation.effort import caution_of_samples
+from subo.experiments.experiment import Experiment, model_for, open_run, training_seconds
+from subo.experiments.units import describe_log_px, is_conditional, kind_of_log_px, provenance
+from subo.files.nonfinite import encoded
+from subo.files.tables import write_table
+from subo.files.whole import write_json
+from subo.runtime.progress import bar
+
+__all__ = ["compare_runs", "open_comparable", "save_comparison", "settings_of"]
+
+_SETTINGS = {
+    "event_shape": "the shape of its data is",
+    "sizes": "the sizes of its splits are",
+    "seed": "the seed of its split and bits is",
+    "binarize": "its binarization is",
+}
+# These follow from the content or from the likelihood, or say nothing of what was held out.
+_NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
+_NO_SETTINGS |= {"division", "meaning"}
+_NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind of log p(x), which is told in words
+
+# What may differ between runs of one setting: where their data lie, the data's seed where that makes the same data, the
+# training seed, and what does not touch the weights.
+_NOT_OF_A_SETTING = {"data": {"source", "data_dir", "name", "seed", "division", "binarization", "noise"}}
+_NOT_OF_A_SETTING["training"] = {"seed", "checkpoint_minutes", "keep_weights"}
+
+_KINDS = {
+    frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",
+    frozenset(("probability", "bound")): (
+        "the one is the probability of discrete values, the other a lower bound on such a probability by uniform "
+        "dequantization: what the bound lacks would count against the model"
+    ),
+    frozenset(("density", "bound")): (
+        "the one is a density, which depends on the units of x and may exceed 1, the other bounds a probability"
+    ),
+}
+
+
+def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
+    """Opens runs that may be compared: fitted to the same split of the same data, and of one kind of log p(x).
+
+    Args:
+        paths: Two or more run folders.
+
+    Returns:
+        The runs by their path, in the order given.
+
+    Raises:
+        InputError: A folder holds no finished run or is named twice, or a run differs from the first; says in what.
+    """
+    if len(paths) < 2:
+        given = "none was" if not paths else "one was"
+        raise InputError(f"a comparison needs at least two runs, and {given} given: subo compare RUN RUN ...")
+    places: dict[Path, str | Path] = {}
+    for path in paths:
+        place = Path(path).resolve()
+        if place in places:
+            raise InputError(
+                f"{path} is the same run as {places[place]}: a run differs from itself by nothing. Name each run once."
+            )
+        places[place] = path
+    experiments = {str(path): open_run(path) for path in paths}
+    (first, reference), *others = experiments.items()
+    for name, experiment in others:
+        if found := _differences(experiment.config, reference.config):
+            raise InputError(
+                f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for other "
+                "reasons than the models: fit both to the same data, with the same `data_seed`, binarization and kind "
+                "of likelihood."
+            )
+    return experiments
+
+
+def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
+    """The runs of each setting: those whose configs differ in nothing but the training seed.
+
+    Args:
+        experiments: Those of :func:`open_comparable`.
+
+    Returns:
+        The names of the runs by that of the first of them, each of another training seed: a copy of a run is no
+        independent one.
+    """
+    settings: dict[str, dict[Any, str]] = {}
+    for name, experiment in experiments.items():
+        config = experiment.config
+        told = {section: config.get(section) for section in ("subo", "recipe", "options", "device")}
+        for section, left_out in _NOT_OF_A_SETTING.items():
+            told[section] = {key: value for key, value in config[section].items() if key not in left_out}
+        runs = settings.setdefault(json.dumps(told, sort_keys=True, default=str), {})
+        runs.setdefault(config["training"].get("seed"), name)
+    return {next(iter(runs.values())): list(runs.values()) for runs in settings.values()}
+
+
+def compare_runs(
+    experiments: Mapping[str, Experiment],
+    *,
+    split: str = "test",
+    num_samples: int = 1000,
+    max_data: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Measures runs on the same held-out data, and their differences from the first; writes nothing into the runs.
+
+    Args:
+        experiments: Those of :func:`open_comparable`.
+        split: ``test`` or ``validation``.
+        num_samples: K of log p(x).
+        max_data: How many of the data, the first of them; all by default.
+        seed: Of the samples.
+        progress: Whether to show progress.
+        note: Is given what should be known before, such as how long it takes.
+
+    Raises:
+        InputError: There are too few data or samples, or the data are not what they were.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples must be at least 1, not {num_samples}")
+    if max_data is not None and max_data < 2:
+        raise InputError(f"max_data must be at least 2, not {max_data}: one example gives no standard error")
+    held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
+    if max_data is not None:
+        held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
+    shown, task = bar("", len(experiments) * len(held_out), show=progress)
+
+    def advance(name: str, count: float) -> None:
+        shown.update(task, advance=count, description=f"{name}: log p(x), {num_samples} samples")
+
+    models = {}
+    with shown:
+        for name, experiment in experiments.items():
+            if experiment.is_local:
+                shown.update(task, description=f"{name}: fitting q to {len(held_out)} examples")
+            models[name] = model_for(experiment, held_out)
+            if note is not None and (caution := caution_of_samples(models[name], held_out, num_samples)):
+                note(f"{name}: {caution}")
+        comparison = compare(
+            models,
+            held_out,
+            name=split,
+            num_samples=num_samples,
+            seed=seed,
+            settings=settings_of(experiments),
+            advance=advance,
+        )
+    rows = tuple(
+        replace(row, training_seconds=training_seconds(run.run), training_seed=run.config["training"].get("seed"))
+        for row, run in zip(comparison.rows, experiments.values(), strict=True)
+    )
+    return replace(comparison, rows=rows)
+
+
+def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any]) -> None:
+    """Writes a comparison: .csv with a line per run, or .json with what the numbers mean beside them.
+
+    Args:
+        path: Where to; the means over seeds go to .json alone.
+        comparison: What was measured.
+        config: Of one of the runs: what it says of the data holds for all.
+    """
+    rows = [row.flat() for row in comparison.rows]
+    about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
+    if path.suffix.lower() == ".csv":
+        write_table(path, [*rows[0], *about], ([*row.values(), *about.values()] for row in rows))
+        return
+    meaning = {
+        **provenance(config),
+        "estimator": "importance sampling from q(z|x), the same seed for every run",
+        "differences": f"minus {comparison.rows[0].name}, paired over the data",
+        "fingerprint": config["data"]["fingerprint"],
+    }
+    means = [mean.flat() for mean in comparison.over_seeds]
+    write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
+
+
+def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """In what a run differs from the first such that their log p(x) tell of different things; in words."""
+    own, reference = config["data"], other["data"]
+    same_content, found = own["fingerprint"] == reference["fingerprint"], []
+    if not same_content and own["source"] != reference["source"]:
+        found.append(f"its data are {own['source']}, not {reference['source']}")
+    for name in [*_SETTINGS, *sorted({*own, *reference} - {*_SETTINGS, *_NO_SETTINGS})]:
+        came, expected = _words(own.get(name)), _words(reference.get(name))
+        if came != expected and not (same_content and name in ("seed", "sizes")):
+            found.append(f"{_SETTINGS.get(name, f'its {name} is')} {came}, not {expected}")
+    kinds = kind_of_log_px(config), kind_of_log_px(other)
+    if kinds[0] != kinds[1]:
+        found.append(
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
+            + _KINDS[frozenset(kinds)]
+        )
+    elif is_conditional(config) != is_conditional(other):
+        found.append(
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and what a label tells of x "
+            "is not to the model's credit"
+        )
+    if not same_content and not found:
+        prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"
+        found.append(f"its data have the same name and another content ({prints})")
+    return found
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {size}" for name, size in value.items())
+    return "none" if value is None or value is False else str(tuple(value) if isinstance(value, list) else value)

@@ -1,0 +1,235 @@
+"""Experiments: a run with the model that its files describe, read back and measured on its data."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.core.bounds import ELBO, reported
+from subo.core.objective import Objective
+from subo.data.dataset import Data
+from subo.data.loading import load_data
+from subo.data.meaning import Meaning
+from subo.data.splits import Split
+from subo.data.support import in_support, stand_ins
+from subo.errors import InputError
+from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, caution_of_samples, seconds_a_sample
+from subo.evaluation.summary import Evaluation, evaluate
+from subo.experiments.config import built
+from subo.experiments.units import data_in_levels, provenance
+from subo.files.nonfinite import encoded
+from subo.files.whole import write_json
+from subo.inference.per_example import infer
+from subo.models.vae import VAE
+from subo.parts.conditionals import Local
+from subo.parts.labels import num_labels_of
+from subo.runs.run import Run
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.progress import bar
+from subo.training.python_runs import check_recipe
+
+__all__ = ["Experiment", "evaluate_run", "model_for", "open_run", "rebuilt", "training_seconds"]
+
+_MINUTE = 60.0  # seconds that an evaluation may take, however short training was
+_LOCAL_SAMPLES = 16  # of z, for each step of a posterior that is fitted to held-out data
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run with what its files say.
+
+    Attributes:
+        run: The directory.
+        config: What was asked for.
+        objective: The model, its bound and number of samples; with the fitted weights once there are some.
+        digest: Of these weights with their settings; empty before there are some. Every result carries it.
+    """
+
+    run: Run
+    config: dict[str, Any]
+    objective: Objective
+    digest: str = ""
+
+    def check_current(self) -> None:
+        """Refuses to write what was measured into a run that has other weights by now.
+
+        Raises:
+            InputError: Another process has replaced them meanwhile.
+        """
+        if self.run.digest not in (self.digest, None):
+            raise InputError(
+                f"the weights in {self.run.path} were replaced while the old ones were measured, and nothing is "
+                "written. Measure the new ones by the same command."
+            )
+
+    @property
+    def model(self) -> Any:
+        """The fitted model, a :class:`subo.LatentVariableModel`."""
+        return self.objective.model
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the run has no encoder, so that its q is fitted to every example that is measured."""
+        return self.config["options"].get("inference") == "local"
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the values of the run's data mean, by which all later data are read."""
+        return Meaning.from_json(self.config["data"]["meaning"])
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes 0, 1, ...; of a run that has stored none, whose model is told them, its data's."""
+        known, count = self.meaning.class_names, num_labels_of(self.objective.model)
+        if known is not None or count is None:
+            return known
+        with suppress(InputError):  # the data are gone
+            known = self.data().class_names
+        return known or tuple(map(str, range(count)))
+
+    def data(self) -> Data:
+        """Loads the data that the run was fitted to.
+
+        Raises:
+            InputError: They are gone, or are not the same any more.
+        """
+        asked = self.config["data"]
+        directory = asked["data_dir"] and Path(asked["data_dir"])
+        data = load_data(
+            asked["source"],
+            data_dir=directory,
+            binarize=asked["binarize"],
+            dequantize=asked["dequantize"],
+            seed=asked["seed"],
+            meaning=self.meaning,
+        )
+        data = data_in_levels(data, self.config["options"])
+        if data.fingerprint != asked["fingerprint"]:
+            raise InputError(
+                f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
+                f"{data.fingerprint}, then {asked['fingerprint']}): its numbers would not belong together. Restore the "
+                "data, or fit again; an older version of subo may also have read the same files in another order."
+            )
+        return data
+
+
+@checked_arguments
+def open_run(path: str | Path) -> Experiment:
+    """Reads a finished run: builds its model again and loads the weights."""
+    run = Run.open(path)
+    config = run.read_config()
+    check_recipe(run, config)
+    objective = rebuilt(run, config)
+    if config["device"].get("precision") == "64-true":
+        objective.double()
+    digest = run.load_weights(objective.model)
+    objective.eval()
+    return Experiment(run, config, objective, digest)
+
+
+def rebuilt(run: Run, config: dict[str, Any]) -> Objective:
+    """The objective that a run's config describes."""
+    try:
+        return built(config, None)
+    except InputError as error:
+        raise InputError(f"{run.config}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
+            f"written by {config.get('subo', 'an unknown version')}; if it was changed since, restore it from a copy."
+        ) from error
+
+
+def evaluate_run(
+    experiment: Experiment,
+    data: Data,
+    *,
+    model: Any = None,
+    split: str = "test",
+    num_samples: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measures a run on one of its splits, and writes ``evaluation.json``, or ``evaluation-SPLIT.json``.
+
+    Unless `num_samples` says how many, as much is measured as fits into the time of training, or into a minute where
+    that is longer: 1,000 samples of all data, fewer samples, or 100 samples of some data at random. What was left out
+    is in the record. How long it takes is told by a quick timing before, on which no number but these two depends.
+
+    Args:
+        experiment: The run.
+        data: Its data.
+        model: The model as it can be asked about that split; that of :func:`model_for` by default.
+        split: ``test``, ``validation`` or ``train``.
+        num_samples: K of log p(x), for all data; chosen by the time that it takes by default.
+        seed: Of the samples.
+        progress: Whether to show progress.
+        note: Is given what should be known before, such as how long it takes.
+    """
+    held_out: Split = getattr(data, split)
+    model, reduced_from = model or model_for(experiment, held_out, progress=progress), None
+    if num_samples is None:
+        local, length = experiment.is_local, len(held_out)
+        seconds = max(_MINUTE, training_seconds(experiment.run) or 0.0)
+        effort = affordable(seconds, seconds_a_sample(model, held_out), length, all_data=local)  # whose rows have q's
+        num_samples = effort.num_samples
+        if effort != Effort(NUM_SAMPLES, length):
+            reduced_from = {"num_samples": NUM_SAMPLES, "num_data": length, "seconds": seconds}
+            held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
+    elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
+        note(caution)
+    shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
+    with shown:
+        result = evaluate(
+            model,
+            held_out,
+            name=split,
+            num_samples=num_samples,
+            seed=seed,
+            advance=lambda count: shown.advance(task, count),
+        )
+    experiment.check_current()
+    result = replace(result, reduced_from=reduced_from)
+    write_json(
+        experiment.run.evaluation_of(split),
+        {
+            "weights": experiment.digest,
+            **encoded(asdict(result)),
+            **provenance(experiment.config),
+        },
+    )
+    return result
+
+
+def training_seconds(run: Run) -> float | None:
+    """Of training over all sittings; None where the run's metrics do not tell."""
+    try:
+        return float(run.read_metrics()[-1]["seconds"])
+    except (IndexError, KeyError, ValueError):
+        return None
+
+
+def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -> Any:
+    """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
+    if not experiment.is_local:
+        return experiment.objective.model
+    objective, model = experiment.objective, experiment.objective.model
+    elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone
+    split = stand_ins(split, in_support(model, split))  # which have no q
+    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # what is drawn again is its mean
+    fitted = infer(
+        model,
+        x,
+        context,
+        bound=reported(objective.bound),
+        gradient=objective.gradient,
+        num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        progress=progress,
+    )
+    rows = Local(model.posterior.family, len(split), first=split.first).to(fitted.params)
+    rows.params.data.copy_(fitted.params)
+    return VAE(model.prior, model.likelihood, rows)

@@ -1,0 +1,314 @@
+"""Fitting a run: begun from data, gone on with from its checkpoint, measured and drawn at its end."""
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.core.objective import Objective
+from subo.data.conforming import with_num_labels
+from subo.data.dataset import Data
+from subo.data.loading import load_data
+from subo.data.named_sets import NAMES
+from subo.data.quantization import dequantized
+from subo.errors import InputError
+from subo.evaluation.effort import caution_of_samples
+from subo.evaluation.latents.usage import posterior_means
+from subo.evaluation.summary import Evaluation
+from subo.experiments.config import built, dequantizes
+from subo.experiments.experiment import Experiment, evaluate_run, model_for, rebuilt
+from subo.experiments.units import data_in_levels
+from subo.files.whole import lies_in
+from subo.recipes import RECIPES
+from subo.recipes.for_data import resolved
+from subo.recipes.recipe import check_effects
+from subo.report.pictures import draw_figures
+from subo.runs.run import Run
+from subo.runtime.arguments import checked_settings
+from subo.runtime.devices import make_fabric
+from subo.training.divergence import default_clip
+from subo.training.fitting import fit
+from subo.training.history import Epoch, History, WorseWarning
+from subo.training.python_runs import check_recipe
+
+__all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run"]
+
+_SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
+
+
+@dataclass(frozen=True)
+class Start:
+    """What was read and chosen, before training begins.
+
+    Attributes:
+        config: Of the run.
+        objective: The model and how its gradient is estimated.
+        chosen: Whether the likelihood was left to the data.
+        noisy: Whether integers are dequantized that nobody asked to be.
+        constant: Columns of a table that never change in the training data.
+        clip: The largest norm of a gradient, since some values are far from the others and nobody set another.
+        caution: How long log p(x) will take, where that is more than an hour.
+    """
+
+    config: Mapping[str, Any]
+    objective: Objective
+    chosen: bool
+    noisy: bool
+    constant: Sequence[str]
+    clip: float | None
+    caution: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A run after training.
+
+    Attributes:
+        experiment: The run with its model.
+        history: What training did, over all sittings.
+        data: What it was fitted to.
+        trained: Whether there was anything left to do in this sitting.
+    """
+
+    experiment: Experiment
+    history: History
+    data: Data
+    trained: bool
+
+
+Note = Callable[[str], None]
+
+
+def start_run(
+    source: str,
+    out: Path,
+    *,
+    recipe: str = "vae",
+    options: Mapping[str, Any] | None = None,
+    given: Sequence[str] = (),
+    data_dir: Path | None = None,
+    binarize: str = "none",
+    dequantize: bool | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    data_seed: int = 0,
+    training: Mapping[str, Any] | None = None,
+    device: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    num_samples: int | None = None,
+    progress: bool = False,
+    note: Note | None = None,
+    on_start: Callable[[Start], None] | None = None,
+) -> Fitted | None:
+    """Fits a recipe to data, and writes everything to a run directory.
+
+    Args:
+        source: A named data set or a path.
+        out: The run directory.
+        recipe: Which of RECIPES.
+        options: Its settings.
+        given: Those of them that somebody has set, each of which must have an effect.
+        data_dir: Where named sets are looked for.
+        binarize: The binarization policy.
+        dequantize: Whether uniform noise is added to 8-bit values; None: where
+            :func:`subo.experiments.config.dequantizes`.
+        image_size: Height and width that the images of a folder are brought to.
+        seed: Of training: first weights, order, samples.
+        data_seed: Of the data: split, bits and noise of held-out data.
+        training: Settings of :func:`subo.fit`.
+        device: Settings of :func:`subo.runtime.devices.make_fabric`.
+        overwrite: Whether a run that is there already is replaced.
+        num_samples: By how many samples it will be measured: it is said where that takes long.
+        progress: Whether to show progress.
+        note: Is given what was done to the data while they were read, a sentence at a time.
+        on_start: Is told what was read and chosen, in the first process, before training begins.
+
+    Returns:
+        The fitted run; None in all processes but the first.
+    """
+    options, training = _settings(recipe, options or {}, training or {})
+    fabric = make_fabric(**(device or {}))
+    fabric.launch()
+    if fabric.is_global_zero:
+        _check_apart(out, source)
+        Run.place(out, overwrite=overwrite)
+    policy: Any = binarize
+    data = load_data(
+        source,
+        data_dir=data_dir,
+        binarize=policy,
+        dequantize=dequantize,
+        image_size=image_size,
+        seed=data_seed,
+        note=note if fabric.is_global_zero else None,
+    )
+    if len(data.test) < 2:
+        raise InputError(
+            f"{source} leaves {len(data.test)} example to test on, and a standard error needs two: give it more rows"
+        )
+    data = with_num_labels(data, options.get("num_labels"))
+    noisy = dequantize is None and dequantizes(data, options)
+    data = dequantized(data, seed=data_seed) if noisy else data_in_levels(data, options)
+    settings = resolved(recipe, options, data)
+    check_effects(RECIPES[recipe], given, settings)
+    config = {
+        "subo": version("subo"),
+        "recipe": recipe,
+        "options": settings,
+        "data": {
+            "source": source if source in NAMES else str(Path(source).resolve()),
+            "data_dir": data_dir and str(data_dir.resolve()),
+            **data.describe(),
+        },
+        "training": {**training, "seed": seed},
+        "device": dict(device or {}),
+    }
+    objective = built(config, data)
+
+    def tell() -> None:
+        if on_start is not None and fabric.is_global_zero:
+            clip = default_clip(data.train) if training.get("clip") is None else None
+            chosen, constant = options.get("likelihood", "auto") == "auto", data.constant_features()
+            caution = _caution(experiment, data, num_samples)
+            on_start(Start(config, objective, chosen, noisy, constant, clip, caution))
+
+    experiment = Experiment(Run(out), config, objective)
+    return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)
+
+
+def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False) -> Fitted | None:
+    """Goes on with a run from its checkpoint.
+
+    Args:
+        out: The run directory.
+        changes: Settings of training that are to be others from now on, such as `epochs`.
+        progress: Whether to show progress.
+
+    Returns:
+        As :func:`start_run`.
+    """
+    run = Run.open(out, finished=False)
+    config = run.read_config()
+    check_recipe(run, config)
+    config["training"].update(_settings(config["recipe"], {}, changes or {})[1])
+    fabric = make_fabric(**config["device"])
+    fabric.launch()
+    experiment = Experiment(run, config, rebuilt(run, config))
+    data = experiment.data()
+    change = partial(run.change_training, changes or {})
+    return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
+
+
+def finish_run(
+    experiment: Experiment,
+    data: Data | None = None,
+    *,
+    num_samples: int | None = None,
+    figures: bool = True,
+    progress: bool = False,
+    note: Note | None = None,
+) -> Evaluation:
+    """Measures a fitted run on its test data, as :func:`evaluate_run` does, and draws its figures."""
+    data = experiment.data() if data is None else data
+    model = model_for(experiment, data.test, progress=progress)
+    result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
+    if figures:
+        try:
+            draw_figures(experiment.run, model, data)
+        except Exception as error:  # whatever it is, the run is finished and its numbers are written
+            if note is not None:
+                note(
+                    f"Careful: not all pictures could be drawn ({error}). The run is finished, and its numbers are "
+                    "written."
+                )
+    return result
+
+
+def _caution(experiment: Experiment, data: Data, num_samples: int | None) -> str:
+    """How long log p(x) of the test data will take, where that is long and known before q of them is there."""
+    if num_samples is None or experiment.is_local:
+        return ""
+    return caution_of_samples(experiment.objective.model, data.test, num_samples, option="evaluation_samples")
+
+
+def _settings(
+    recipe: str, options: Mapping[str, Any], training: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings of a recipe and of training, checked before anything is touched."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    of_recipe, of_fit = (inspect.signature(function).parameters for function in (RECIPES[recipe], fit))
+    return checked_settings(of_recipe, options), checked_settings(of_fit, training)
+
+
+def _check_apart(out: Path, source: str | Path) -> None:
+    """Refuses a run folder that holds its own data, or lies in the folder that they are."""
+    data = Path(source)
+    if source in NAMES or not data.exists():
+        return
+    if lies_in(data, out) or (data.is_dir() and lies_in(out, data)):
+        holds, held = (out, data) if lies_in(data, out) else (data, out)
+        raise InputError(
+            f"the run folder {out} and its data {source} must lie apart: {held} is in {holds}, and the one would be "
+            "read or replaced as part of the other. Give another `run_dir`."
+        )
+
+
+def _fitted(
+    experiment: Experiment,
+    data: Data,
+    fabric: Any,
+    *,
+    on_start: Callable[[], None],
+    progress: bool,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Fitted | None:
+    """Trains as the one writer of the run's folder, and keeps some posterior means."""
+    run, training = experiment.run, experiment.config["training"]
+    watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
+    local = experiment.is_local
+    every = math.ceil((training.get("epochs") or 100) / _SNAPSHOTS) if not training.get("minutes") else 1
+    trained = False
+
+    def snapshot(epoch: Epoch) -> None:
+        nonlocal trained
+        trained = True
+        if fabric.is_global_zero and not local and (epoch.epoch == 1 or epoch.epoch % every == 0):
+            means = posterior_means(experiment.objective.model, watched).flatten(1).numpy()
+            run.save_means(epoch.epoch, means)
+
+    with warnings.catch_warnings(), ExitStack() as held:
+        warnings.simplefilter("ignore", WorseWarning)  # which stands in the history
+        if fabric.is_global_zero and run.path.is_dir():
+            held.enter_context(run.writing())
+
+        def begin() -> None:
+            run.make_folder()
+            held.enter_context(run.writing())
+            run.begin(experiment.config, overwrite=overwrite)
+
+        history = fit(
+            experiment.objective,
+            data.train if local else data,  # other data have no rows of parameters while it trains
+            run_dir=run,
+            resume=resume,
+            fabric=fabric,
+            on_start=on_start,
+            on_begin=begin,
+            on_epoch=snapshot,
+            progress=progress and fabric.is_global_zero,
+            **training,
+        )
+    if not fabric.is_global_zero:
+        return None
+    experiment.objective.eval()
+    return Fitted(replace(experiment, digest=run.digest or ""), history, data, trained)

@@ -1,0 +1,351 @@
+"""A run's full evaluation: what was measured goes into its folder as numbers, a table per example and figures."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.errors import InputError
+from subo.evaluation.estimates import Estimate
+from subo.evaluation.evidence.pareto import highest_pareto_k
+from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
+from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
+from subo.experiments.experiment import Experiment, model_for
+from subo.experiments.units import kind_of_log_px, provenance
+from subo.files.digests import digest_of
+from subo.files.nonfinite import decoded, encoded
+from subo.files.tables import write_table
+from subo.files.whole import read_json, replacing, write_json
+from subo.report.full import Depth, Findings, evaluate_fully
+from subo.report.sentences import sentences
+from subo.report.table import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps
+from subo.runs.run import Run
+from subo.runtime.progress import stages_bar
+from subo.runtime.randomness import stream
+
+__all__ = ["FullEvaluation", "evaluate_run_fully"]
+
+_TRAINING_DATA = 500  # by which the gap is followed over training
+_COURSE = "the gap over training"
+_COLUMNS = {
+    "log_px": ("importance", "log_px"),
+    "log_px_se": ("importance", "standard_error"),
+    "effective_sample_size": ("importance", "effective_sample_size"),
+    "pareto_k": ("importance", "pareto_k"),
+    "elbo": ("importance", "elbo"),
+    "rate": ("importance", "rate"),
+    "distortion": ("importance", "distortion"),
+    "log_px_annealed": ("annealed", "log_px"),
+    "log_px_annealed_se": ("annealed", "standard_error"),
+    "effective_sample_size_annealed": ("annealed", "effective_sample_size"),
+    "acceptance": ("annealed", "acceptance"),
+    "log_px_prior": ("prior", "log_px"),
+    "effective_sample_size_prior": ("prior", "effective_sample_size"),
+    "pareto_k_prior": ("prior", "pareto_k"),
+    "log_px_best": ("gaps", "log_px"),
+    "elbo_best": ("gaps", "elbo_best"),
+    "elbo_best_se": ("gaps", "elbo_best_se"),
+    "elbo_flow": ("gaps", "elbo_richer"),
+    "elbo_flow_se": ("gaps", "elbo_richer_se"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FullEvaluation:
+    """What a full evaluation wrote.
+
+    Attributes:
+        numbers: The table.
+        sentences: What it means.
+        complete: Whether nothing is left to do; else the same call goes on.
+        written: The files.
+    """
+
+    numbers: tuple[Number, ...]
+    sentences: tuple[str, ...]
+    complete: bool
+    written: tuple[Path, ...]
+
+
+def evaluate_run_fully(
+    experiment: Experiment,
+    data: Data,
+    *,
+    split: str = "test",
+    depth: Depth | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> FullEvaluation:
+    """Measures all there is to measure of a run, and writes it into its folder; goes on where an earlier call stopped.
+
+    Args:
+        experiment: The run.
+        data: Its data.
+        split: ``test``, ``validation`` or ``train``.
+        depth: How much work.
+        minutes: How long at the most.
+        seed: Of all random numbers.
+        progress: Whether to show progress.
+    """
+    run, depth = experiment.run, depth or Depth()
+    run.check_links()
+    held_out: Split = getattr(data, split)
+    positions = torch.arange(len(held_out))
+    if experiment.is_local and depth.max_data is not None:
+        few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
+        positions = few.sort().values
+        held_out = held_out.take(positions)  # a q is fitted to these alone
+    began = time.monotonic()
+    model = model_for(experiment, held_out, progress=progress)
+    course = _Course(experiment, held_out, split, depth, seed)
+    with stages_bar(show=progress) as shown:
+        findings = evaluate_fully(
+            model,
+            held_out,
+            train=data.train if split != "train" else None,
+            depth=depth,
+            minutes=minutes,
+            folder=run.pieces(split),
+            identity=_identity(experiment, data, positions),
+            seed=seed,
+            advance=shown.advance,
+            start=shown.add,
+            notice=shown.say,
+        )
+    counts = kind_of_log_px(experiment.config) != "density"
+    num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
+    table = numbers(findings, num_elements=num_elements)
+    if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
+        table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
+    said = sentences(findings, settings={**experiment.config["options"], **experiment.config["training"]})
+    written = [run.evaluation_of(split), run.per_datum(split)]
+    at_floor = share_at_floor(model, held_out)
+    known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
+    experiment.check_current()
+    _write_numbers(*known, complete=findings.complete and not course.missing)
+    _write_per_datum(written[1], findings, held_out, positions, experiment.digest)
+    if findings.complete and course.missing:
+        with stages_bar(show=progress) as shown:
+            shown.add(_COURSE, len(course.missing))
+            course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
+        _write_numbers(*known, complete=not course.missing)
+    complete, points = findings.complete and not course.missing, course.points
+    if len(points) > 1 and not _is_drawn(points):
+        said += ("The gap over training is not drawn: at fewer than two of its points are all numbers finite.",)
+    try:
+        written += _draw(run, split, findings, points)
+    except Exception as error:  # whatever it is, the numbers are written
+        said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
+    return FullEvaluation(table, said, complete, tuple(written))
+
+
+def _identity(experiment: Experiment, data: Data, positions: Tensor) -> str:
+    """Of weights, settings, data and program: what was measured of others is of no use."""
+    return digest_of([experiment.digest, data.fingerprint, positions, version("subo")])
+
+
+def _write_numbers(
+    path: Path,
+    experiment: Experiment,
+    findings: Findings,
+    table: Sequence[Number],
+    said: Sequence[str],
+    held_out: Split,
+    split: str,
+    at_floor: float | None,
+    *,
+    complete: bool,
+) -> None:
+    """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
+    summary: dict[str, Any] = {}
+    sampled = findings.measured["importance"].results
+    means = {name: Estimate.of(sampled[name]) for name in ("log_px", "elbo", "rate", "distortion") if name in sampled}
+    for name, found in means.items():
+        summary |= {name: found.mean, f"{name}_se": found.standard_error}
+    if sampled:
+        others, fitted = means["log_px"].others, sampled["pareto_k"][~sampled["pareto_k"].isnan()]
+        summary |= {
+            "num_not_finite": means["log_px"].num_not_finite,
+            "log_px_finite": None if others is None else others.mean,
+            "log_px_finite_se": None if others is None else others.standard_error,
+            "bits_per_dim": bits[0] if (bits := [line.value for line in table if line.name.startswith(BITS)]) else None,
+            "median_ess": sampled["effective_sample_size"].nanmedian().item(),
+            "median_pareto_k": fitted.median().item() if len(fitted) else None,
+            "high_pareto_k": int((sampled["pareto_k"] > highest_pareto_k(findings.depth.num_samples)).sum()),
+            "highest_pareto_k": highest_pareto_k(findings.depth.num_samples),
+            "num_samples": findings.depth.num_samples,
+            "num_data": len(sampled["log_px"]),
+            "split": split,
+        }
+        summary |= _by_part(findings, held_out)
+    if findings.usage is not None:
+        summary |= {"active_units": int(findings.usage.active.sum()), "latent_dim": len(findings.usage.active)}
+        if findings.usage.kl is not None:
+            summary["kl_per_dimension"] = findings.usage.kl.tolist()
+    write_json(
+        path,
+        {"weights": experiment.digest}
+        | encoded(summary)
+        | provenance(experiment.config)
+        | {
+            "at_floor": at_floor,
+            "complete": complete,
+            "depth": asdict(findings.depth),
+            "numbers": [encoded(asdict(line)) for line in table],
+            "sentences": list(said),
+        },
+    )
+
+
+def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
+    """What ``evaluate`` tells step by step and layer by layer."""
+    stage, usage = findings.measured["importance"], findings.usage
+    found: dict[str, Any] = {}
+    if "rates" not in stage.results:  # pieces that an evaluation began before it told them
+        return found
+    if held_out.lengths is not None:
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion")
+        values = {name: stage.results[name] for name in names}
+        scores = Scores(**values, rates=stage.results["rates"], num_samples=findings.depth.num_samples)
+        found["per_step"] = numbers_per_step(scores, held_out.lengths[stage.rows])
+    if usage is not None and len(usage.layers) > 1:
+        found["layers"] = layer_numbers(usage, stage.results["rates"].mean(1).tolist())
+    return found
+
+
+def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor, digest: str) -> None:
+    """``evaluation.csv``: a line for each example; empty where a number was not measured, nan where it is none.
+
+    The last column has the digest of the weights.
+    """
+    rows = findings.measured["importance"].rows
+    columns = {
+        name: (findings.measured[stage].rows, values)
+        for name, (stage, result) in _COLUMNS.items()
+        if (values := findings.values(stage, result)) is not None
+    }
+    known = {name: _cells(*column, rows) for name, column in (columns | _gap_columns(findings)).items()}
+    names = [] if split.names is None else [("name", [split.names[i] for i in rows.tolist()])]
+    labels = [] if split.labels is None else [("label", split.take(rows).label_names())]
+    named = [("index", positions[rows].tolist()), *names, *labels, *known.items(), ("weights", [digest] * len(rows))]
+    write_table(path, [name for name, _ in named], zip(*(values for _, values in named), strict=True))
+
+
+def _cells(measured: Tensor, values: Tensor, rows: Tensor) -> list[float | str]:
+    """The values of these rows, of which some were measured."""
+    found = dict(zip(measured.tolist(), values.double().tolist(), strict=True))
+    return [found.get(row, "") for row in rows.tolist()]
+
+
+def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
+    """The gaps, and whether their log p(x) is annealing's, with the positions of their data."""
+    found = gaps_of(findings)
+    if found is None:
+        return {}
+    rows, by_annealing = rows_of_gaps(findings), torch.tensor([name == "annealed" for name in found.log_px_from])
+    columns = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
+    return {name: (rows, values) for name, values in (columns | {"gaps_by_annealing": by_annealing}).items()}
+
+
+class _Course:
+    """Surprisal and error at the weights that were kept during training: a point each, written when it is measured."""
+
+    def __init__(self, experiment: Experiment, split: Split, name: str, depth: Depth, seed: int):
+        run, self.seed = experiment.run, seed
+        self.experiment, self.split = experiment, split
+        self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
+        self.num_samples = min(1000, depth.num_samples)
+        self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
+        untold = len(run.kept_epochs()) < 2 or experiment.is_local
+        told = {record["epoch"] for record in run.read_metrics()}
+        self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
+
+    @property
+    def points(self) -> list[TrainingGap]:
+        """What is known."""
+        unknown: Any = math.nan  # null, of older runs
+        try:
+            points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
+            return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
+        except (InputError, TypeError, AttributeError):  # a damaged file, which is measured again
+            return []
+
+    @property
+    def missing(self) -> list[int]:
+        """Epochs to measure."""
+        known = {point.epoch for point in self.points}
+        return [epoch for epoch in self.epochs if epoch not in known]
+
+    def go_on(self, is_over: Callable[[], bool], advance: Callable[[str, int], Any]) -> None:
+        """Measures what is missing, one point at least, until time is over."""
+        chosen = torch.randperm(len(self.split), generator=stream("training gap data", self.seed))[: self.num_data]
+        data = self.split.read(chosen.sort().values, generator=stream("training gap bits", self.seed))
+        model = self.experiment.objective.model
+        options: dict[str, Any] = {
+            "seed": self.seed,
+            "num_samples": self.num_samples,
+            "max_rows": rows_at_a_time(model, self.split),
+        }
+        points, missing = self.points, self.missing
+        for checkpoint in models_over_training(self.experiment.run, model):
+            if checkpoint[0] not in missing:
+                continue
+            points += gap_over_training([checkpoint], *data, **options)
+            write_json(self.kept, encoded([asdict(point) for point in points]))
+            advance(_COURSE, 1)
+            if is_over():
+                break
+
+
+def _is_drawn(course: Sequence[TrainingGap]) -> bool:
+    return sum(math.isfinite(point.subo) for point in course) > 1
+
+
+def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap]) -> Iterator[Path]:
+    """The figures of what is known."""
+    from subo.figures.calibration import rank_histograms  # matplotlib takes a second
+    from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
+
+    suffix = "" if split == "test" else f"-{split}"
+    figures: dict[str, Any] = {}
+    found = gaps_of(findings)
+    if found is not None and len(found.finite().elbo) > 1:
+        means, left_out = found.finite().means(), len(found.elbo) - len(found.finite().elbo)
+        pair = [np.array(means[name])[:, None] for name in ("approximation", "amortization")]
+        figures["gaps"] = gap_bars([run.path.name], np.array([means["log_px"][0]]), *pair, left_out=left_out)
+        figures["gaps-per-datum"] = gaps_per_datum(found.approximation.numpy(), found.amortization.numpy())
+    calibration = calibration_of(findings)
+    if calibration is not None:
+        figures["calibration"] = rank_histograms(
+            calibration.counts.numpy(),
+            calibration.names,
+            calibration.readings,
+            calibration.p_values.numpy(),
+            num_ranks=calibration.num_ranks,
+        )
+    if _is_drawn(course):
+        points = {
+            name: np.array([[getattr(point, name + end) for point in course] for end in ("", "_se")])
+            for name in ("surprisal", "error")
+        }
+        steps = np.array([point.step for point in course])
+        figures["gap-over-training"] = gap_curves(steps, points["surprisal"], points["error"])
+    run.figures.mkdir(exist_ok=True)
+    for name in ("gaps", "gaps-per-datum", "calibration", "gap-over-training"):
+        path = run.picture(f"{name}{suffix}.png")
+        if name in figures:
+            with replacing(path) as partial:
+                figures[name].savefig(partial, dpi=150)
+            yield path
+        else:  # of other settings
+            path.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""Paths for discrete latents: exact samples forward, a differentiable stand-in back. Biased, and of low variance."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Size, Tensor
+from torch.distributions import Bernoulli as TorchBernoulli
+from torch.distributions import Distribution, Independent
+from torch.distributions import OneHotCategorical as TorchOneHotCategorical
+
+from subo.core.bounds import Bound
+from subo.core.draw import Draw
+from subo.core.estimator import GradientEstimator
+from subo.errors import InputError
+from subo.runtime.arguments import checked_arguments
+from subo.typing import Context
+
+__all__ = ["GumbelSoftmax", "StraightThrough"]
+
+
+class StraightThrough(GradientEstimator):
+    r"""The straight-through gradient: on the way back a sample is its mean (Bengio et al., 2013, section 4).
+
+    ``z = sample + (mean - stop(mean))``: the value is an exact sample of q, hence the bound's value is that of the
+    discrete model; the gradient is that of a z which were its mean. BIASED, for every bound, by the curvature of f
+    between the discrete values; exact where f is linear in z. One pass forward and one back.
+    """
+
+    biased = "z is differentiated as if it were its mean"
+
+    def path(self, q: Distribution, size: Size) -> Tensor:
+        """A sample of q whose derivative is its mean's."""
+        _discrete(q, "StraightThrough")
+        mean = q.mean
+        return q.sample(size) + (mean - mean.detach())
+
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
+        return bound(draw)
+
+    def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
+        _discrete(q, "StraightThrough")
+
+
+class GumbelSoftmax(GradientEstimator):
+    r"""The straight-through Gumbel-softmax gradient (Jang et al., 2017, section 2.2; Maddison et al., 2017).
+
+    A categorical sample is ``argmax(logits + g)`` with Gumbel noise g, a bit is ``logits + l > 0`` with logistic noise
+    l. Forward z is that exact sample, so that the bound's value is that of the discrete model; back, it is
+    ``softmax((logits + g) / temperature)``, of the same noise. BIASED, for every bound, the more the higher the
+    temperature; of higher variance the lower it is. One pass forward and one back. (Relaxed samples forward would be
+    samples of another model, whose "bound" is not one on log p(x).)
+
+    Args:
+        temperature: Of the softmax; positive.
+    """
+
+    biased = "z is differentiated as if it were a softmax of its noise"
+
+    @checked_arguments
+    def __init__(self, temperature: float = 0.5):
+        super().__init__()
+        if not temperature > 0:
+            raise InputError(f"the temperature must be positive, not {temperature}")
+        self.temperature = temperature
+
+    def path(self, q: Distribution, size: Size) -> Tensor:
+        """A sample of q whose derivative is that of its relaxation."""
+        _discrete(q, "GumbelSoftmax")
+        elements, _ = _elements(q)
+        logits = elements.logits.expand(size + elements.logits.shape)
+        uniform = torch.rand_like(logits).clamp(torch.finfo(logits.dtype).tiny, 1 - torch.finfo(logits.dtype).eps)
+        if isinstance(elements, TorchBernoulli):
+            noisy = logits + torch.logit(uniform)
+            hard, soft = (noisy > 0).to(logits), torch.sigmoid(noisy / self.temperature)
+        else:
+            noisy = logits - (-uniform.log()).log()
+            hard = F.one_hot(noisy.argmax(-1), logits.shape[-1]).to(logits)
+            soft = (noisy / self.temperature).softmax(-1)
+        return hard + (soft - soft.detach())
+
+    def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
+        return bound(draw)
+
+    def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
+        _discrete(q, "GumbelSoftmax")
+
+
+def _elements(q: Distribution) -> tuple[Any, int]:
+    """The distribution of one element, and how many dimensions make an event of them."""
+    dims = 0
+    while isinstance(q, Independent):
+        q, dims = q.base_dist, dims + q.reinterpreted_batch_ndims
+    return q, dims
+
+
+def _discrete(q: Distribution, name: str) -> None:
+    elements, _ = _elements(q)
+    if not isinstance(elements, (TorchBernoulli, TorchOneHotCategorical)):
+        raise InputError(
+            f"{name} is a stand-in for the path that bits and one-hot categories lack, and the posterior is "
+            f"{type(elements).__name__}. Use Pathwise where q has rsample, ScoreFunction elsewhere."
+        )

@@ -1,0 +1,156 @@
+"""The posterior network of a structured model, trained on one example alone: the best q of its form for it."""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subo.core.bounds import ELBO
+from subo.core.objective import Objective
+from subo.errors import InputError
+from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
+from subo.runtime.devices import evaluating
+from subo.runtime.randomness import forked
+from subo.typing import Context
+
+__all__ = ["Measure", "measure_refitted", "own_parameters", "refitted"]
+
+Measure = Callable[..., tuple[Tensor, Tensor]]
+"""Values and standard errors of ``(model, x, context)``."""
+
+_LEARNING_RATE = 1e-2
+_COMPARED = 400  # samples by which the start and the end are compared, on common random numbers
+_SURE = 3.0  # standard errors
+
+
+def refitted(
+    model: Any,
+    x: Tensor,
+    context: Context | None = None,
+    *,
+    steps: int = 300,
+    num_samples: int = 16,
+    learning_rate: float = _LEARNING_RATE,
+    gradient: GradientEstimator | None = None,
+    seed: int = 0,
+) -> Any:
+    r"""The model with its posterior's parameters phi fitted to one example, everything else held fixed.
+
+    .. math:: \phi_i = \arg\max_\phi L(x_i; q_\phi(z | x_i))
+
+    A posterior over several layers or a path in time is a product of conditionals, ``q(z_1|x) q(z_2|z_1) ...``, whose
+    parameters depend on other latents; there is no row of numbers that describes it for an example. With one example a
+    network of x is as good as free parameters, and a network of other latents stays what it is: a function of them.
+
+    Adam with a step size that falls to 0 along a cosine. The start is kept unless the end is better by three standard
+    errors of the difference.
+
+    Args:
+        model: A model with a module ``posterior``.
+        x: One example, ``(1, ...)``.
+        context: What is known beside it.
+        steps: Of Adam.
+        num_samples: K of each step.
+        learning_rate: The first step size.
+        gradient: How the ELBO's gradient is estimated; by default along the path, where there is one.
+        seed: Of the samples.
+
+    Returns:
+        A copy of the model; the model itself where nothing of its posterior is its own, as of an exact one.
+
+    Raises:
+        InputError: There is no module ``posterior``, or there are several data.
+    """
+    if not isinstance(getattr(model, "posterior", None), nn.Module):
+        raise InputError(
+            f"the best q is looked for among the posterior's parameters, and {type(model).__name__} has no module "
+            "'posterior' that tells which these are"
+        )
+    if len(x) != 1:
+        raise InputError(f"a posterior is refitted to one example at a time, and {len(x)} came")
+    if not own_parameters(model):
+        return model
+    copy = deepcopy(model)
+    copy.requires_grad_(False)
+    phi = own_parameters(copy)
+    for parameter in phi:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(phi, lr=learning_rate)
+    # cuDNN refuses to go back through a recurrent network in evaluation mode.
+    with evaluating(copy), forked(seed), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        has_path = all(factor.q.has_rsample for factor in copy.draw(x, context, path=False).factors)
+        objective = Objective(
+            copy, ELBO(), gradient=gradient or (Pathwise() if has_path else ScoreFunction()), num_samples=num_samples
+        )
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+            optimizer.zero_grad()
+            objective(x, context).loss.backward()
+            optimizer.step()
+        before, after = (_log_weights(one, x, context, seed + 1) for one in (model, copy))
+    gain = after - before
+    sure = gain.mean() > _SURE * gain.std() / math.sqrt(len(gain))  # False of NaN
+    return copy if sure else model
+
+
+def measure_refitted(
+    model: Any,
+    x: Tensor,
+    context: Context,
+    search: dict[str, Any],
+    elbo: Measure,
+    log_px: Measure,
+    *,
+    seed: int,
+    progress: bool = False,
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """What is measured of each example at the model's posterior and at its best, with errors.
+
+    One example after the other, since each has a posterior of its own.
+
+    Args:
+        model: As for :func:`refitted`.
+        x: Data.
+        context: What is known beside them.
+        search: Settings of :func:`refitted`.
+        elbo: Measured at both, with the same noise.
+        log_px: Measured at the best.
+        seed: Of everything random.
+        progress: Whether to show progress.
+    """
+    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
+
+    found = []
+    shown, task = bar("fitting q to each example", len(x), show=progress)
+    with shown:
+        for row in range(len(x)):
+            example = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
+            best = refitted(model, *example, **search, seed=seed + 4 * row)
+            found.append([])
+            for measure, at, noise in ((elbo, model, 2), (elbo, best, 2), (log_px, best, 3)):
+                with forked(seed + 4 * row + noise):
+                    found[-1] += measure(at, *example)
+            shown.advance(task, 1)
+    columns = [torch.cat(column) for column in zip(*found, strict=True)]
+    return tuple(zip(columns[0::2], columns[1::2], strict=True))
+
+
+def own_parameters(model: Any) -> list[nn.Parameter]:
+    """Phi: the posterior's parameters that are not the prior's or the likelihood's, too."""
+    theta = {
+        id(parameter)
+        for name in ("prior", "likelihood")
+        if isinstance(part := getattr(model, name, None), nn.Module)
+        for parameter in part.parameters()
+    }
+    return [parameter for parameter in model.posterior.parameters() if id(parameter) not in theta]
+
+
+@torch.no_grad()
+def _log_weights(model: Any, x: Tensor, context: Context | None, seed: int) -> Tensor:
+    with forked(seed):
+        return model.draw(x, context, num_samples=_COMPARED, path=False).log_weight[:, 0].double()

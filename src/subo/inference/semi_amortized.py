@@ -1,0 +1,130 @@
+"""Semi-amortized inference: an encoder's parameters of q(z|x), improved by a few gradient steps for each example."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from subo.core import context as contexts
+from subo.core.bounds import ELBO, Bound
+from subo.errors import InputError
+from subo.inference.per_example import slope
+from subo.models.vae import VAE
+from subo.parts.families import Family
+from subo.runtime.arguments import checked_arguments
+
+__all__ = ["Refined"]
+
+
+class Refined(nn.Module):
+    r"""The posterior whose parameters are an encoder's after some gradient steps, in training and after.
+
+    .. math:: \lambda_0 = \mathrm{network}(x), \quad v_{s+1} = \gamma v_s + \nabla_\lambda L(x; q_{\lambda_s}),
+        \quad \lambda_{s+1} = \lambda_s + \alpha v_{s+1}, \quad q(z|x) = q_{\lambda_S}(z)
+
+    (Kim et al., 2018, algorithm 1), with a gradient whose norm is at most `clip` for each example. With `through`, the
+    gradient of what is trained goes through the steps: theta and the encoder are trained for where the steps will
+    lead, at the price of second derivatives, which are exact here (the paper takes finite differences). Without, it
+    stops there: ``lambda_S = lambda_0 + stop(lambda_S - lambda_0)``, so that the encoder follows the bound's slope at
+    lambda_S, and theta is trained as if lambda_S were given. Either way a call costs S passes forward and back, with
+    noise from torch's generator as everywhere.
+
+    The model is referred to, and not a part of this module: prior and likelihood are those that a VAE with this
+    posterior has.
+
+    Args:
+        model: A prior, a likelihood and the posterior that is refined, a :class:`~subo.Conditional`.
+        steps: S.
+        learning_rate: alpha, per nat.
+        momentum: gamma.
+        clip: Largest norm of an example's gradient; no limit where None.
+        through: Whether the gradient goes through the steps.
+        bound: L, what the steps climb.
+        num_samples: K of each step.
+
+    Raises:
+        InputError: A number makes no sense, or the model's posterior is not a family with a network.
+
+    Example:
+        >>> from subo import Bernoulli, Conditional, Gaussian, StandardNormal, mlp
+        >>> decoder = Conditional(Bernoulli((6,)), mlp(2, 6))
+        >>> model = VAE(StandardNormal(2), decoder, Conditional(Gaussian((2,)), mlp(6, 4)))
+        >>> refined = VAE(model.prior, model.likelihood, Refined(model, steps=5))
+        >>> refined.draw(torch.zeros(3, 6)).log_weight.shape
+        torch.Size([1, 3])
+    """
+
+    @checked_arguments
+    def __init__(
+        self,
+        model: VAE,
+        *,
+        steps: int = 10,
+        learning_rate: float = 0.1,
+        momentum: float = 0.0,
+        clip: float | None = 5.0,
+        through: bool = True,
+        bound: Bound = ELBO(),
+        num_samples: int = 1,
+    ):
+        super().__init__()
+        if steps < 1 or num_samples < 1:
+            raise InputError(
+                f"refinement takes at least one step and one sample: got {steps} steps and {num_samples} samples"
+            )
+        if not (learning_rate > 0 and 0 <= momentum < 1 and (clip is None or clip > 0)):
+            raise InputError(
+                "learning_rate and clip must be positive, and momentum at least 0 and below 1: got "
+                f"{learning_rate}, {clip} and {momentum}"
+            )
+        amortized: Any = model.posterior
+        if not (hasattr(amortized, "family") and hasattr(amortized, "network")):
+            raise InputError(
+                f"refinement starts at the parameters that a network gives, and the model's posterior is "
+                f"{type(amortized).__name__}: give a model whose posterior is Conditional(family, network)"
+            )
+        self.amortized = amortized
+        self._of = (model,)  # in a tuple, which hides it from the list of parts
+        self.steps, self.learning_rate, self.momentum, self.clip = steps, learning_rate, momentum, clip
+        self.through, self.bound, self.num_samples = through, bound, num_samples
+
+    @property
+    def family(self) -> Family:
+        """Parameters -> Distribution, the encoder's."""
+        return self.amortized.family
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder."""
+        return self.amortized.network
+
+    def forward(self, x: Float[Tensor, "B ..."], **context: Any) -> Distribution:
+        first = contexts.call(self.network, x, context=context).flatten(1)
+        through = self.through and torch.is_grad_enabled()
+        with torch.enable_grad():
+            last = self._refined(first if through else first.detach(), x, context, through=through)
+        return self.family(last if through else first + (last - first).detach())
+
+    def _refined(self, params: Tensor, x: Tensor, context: dict[str, Tensor], *, through: bool) -> Float[Tensor, "B P"]:
+        velocity = torch.zeros_like(params)
+        for _ in range(self.steps):
+            if not (through and params.requires_grad):
+                params = params.detach().requires_grad_()
+            upwards = slope(
+                self._of[0],
+                self.family,
+                params,
+                x,
+                context,
+                bound=self.bound,
+                num_samples=self.num_samples,
+                create_graph=through,
+            )
+            if self.clip is not None:
+                norm = torch.linalg.vector_norm(upwards, dim=1, keepdim=True)
+                upwards = upwards * (self.clip / norm.clamp(min=self.clip))
+            velocity = self.momentum * velocity + upwards
+            params = params + self.learning_rate * velocity
+        return params

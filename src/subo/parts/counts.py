@@ -1,0 +1,55 @@
+"""The negative binomial family: counts that vary more than a Poisson's."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution
+
+from subo.distributions.negative_binomial import NegativeBinomial as NegativeBinomialDistribution
+from subo.parts.families import fields, independent
+from subo.parts.location_scale import Scale
+from subo.runtime.arguments import checked_arguments
+
+__all__ = ["DispersionSource", "NegativeBinomial"]
+
+DispersionSource = Literal["shared", "per-dimension", "network"]
+"""One learned number, one learned number a dimension, or numbers given by the network."""
+
+
+class NegativeBinomial(nn.Module):
+    r"""Independent counts with mean m = ``exp(params)`` and variance :math:`m + a m^2`: a Poisson for a = 0.
+
+    The dispersion a is the softplus of a free number, and 1 where that is 0. In a VAE the mean varies with z, and a is
+    what z leaves unexplained.
+
+    Args:
+        event_shape: Shape of one event.
+        dispersion: Where a comes from: ``"shared"``, ``"per-dimension"`` or ``"network"``.
+
+    Example:
+        >>> p = NegativeBinomial((3,), dispersion="network")(torch.zeros(1, 6))
+        >>> p.mean, p.variance
+        (tensor([[1., 1., 1.]]), tensor([[2., 2., 2.]]))
+    """
+
+    is_discrete = True
+
+    @checked_arguments
+    def __init__(self, event_shape: Sequence[int], *, dispersion: DispersionSource = "per-dimension"):
+        super().__init__()
+        self.event_shape = Size(event_shape)
+        self.dispersion = Scale(dispersion, self.event_shape, floor=0.0)
+        self.count = 1 + self.dispersion.from_network
+        self.num_params = self.count * self.event_shape.numel()
+
+    def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
+        log_mean, *rest = fields(params, self.event_shape, self.count)
+        return independent(NegativeBinomialDistribution(log_mean, self.dispersion.of(*rest)), self.event_shape)
+
+    @checked_arguments
+    def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
+        """The parameters of the distribution with this mean, which is positive; of a dispersion among them 1."""
+        return torch.stack([mean.log(), *[torch.zeros_like(mean)] * (self.count - 1)])

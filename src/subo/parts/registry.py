@@ -1,0 +1,179 @@
+"""The parts by name, a line each. The keywords of an entry are the options that it takes, and no others reach it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Size, Tensor, nn
+
+from subo.core.offers import Limited
+from subo.errors import InputError
+from subo.parts.conditionals import Local
+from subo.parts.counts import NegativeBinomial
+from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
+from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
+from subo.parts.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
+from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
+
+__all__ = ["LIKELIHOODS", "NETWORKS", "POSTERIORS", "PRIORS", "Networks", "is_over_reals"]
+
+LIKELIHOODS: dict[str, type[Any]] = {
+    "bernoulli": Bernoulli,
+    "continuous-bernoulli": ContinuousBernoulli,
+    "gaussian": Gaussian,
+    "laplace": Laplace,
+    "student-t": StudentT,
+    "categorical": Categorical,
+    "poisson": Poisson,
+    "negative-binomial": NegativeBinomial,
+}
+"""Families of p(x|z), called with the event shape; ``center`` and ``unit`` are where the data lie."""
+
+
+def is_over_reals(likelihood: str) -> bool:
+    """Whether a likelihood is a density of all real numbers.
+
+    Example:
+        >>> [name for name in LIKELIHOODS if is_over_reals(name)][:2]
+        ['gaussian', 'laplace']
+    """
+    family = LIKELIHOODS[likelihood]
+    return not family.is_discrete and getattr(family, "limits", None) is None
+
+
+# Posteriors: called with (latent_dim,)
+
+
+def _autoregressive(event: Size, *, flow_transforms: int, flow_hidden: tuple[int, ...]) -> Family:
+    return InverseAutoregressiveFlow(event, transforms=flow_transforms, hidden=flow_hidden)
+
+
+def _spline(event: Size, *, flow_transforms: int, flow_hidden: tuple[int, ...]) -> Family:
+    return NeuralSplineFlow(event, transforms=flow_transforms, hidden=flow_hidden)
+
+
+def _one_hot(event: Size, *, latent_classes: int) -> Family:
+    return OneHotCategorical(event, num_classes=latent_classes)
+
+
+POSTERIORS: dict[str, Callable[..., Family]] = {
+    "gaussian": Gaussian,
+    "full-rank": FullRankGaussian,
+    "laplace": Laplace,
+    "student-t": StudentT,
+    "inverse-autoregressive": _autoregressive,
+    "spline": _spline,
+    "bernoulli": Bernoulli,
+    "categorical": _one_hot,
+}
+"""Families of q(z|x). Discrete latents have the prior of the same name."""
+
+
+# Priors: called with the latents' shape; `posterior`, `likelihood` and `examples` are those of the model
+
+
+def _normal(shape: Size) -> nn.Module:
+    return StandardNormal(shape[0])
+
+
+def _mixture(shape: Size, *, prior_components: int, prior_covariance: Literal["diagonal", "full"]) -> nn.Module:
+    return GaussianMixture(shape[0], components=prior_components, covariance=prior_covariance)
+
+
+def _vamp(
+    shape: Size, *, prior_components: int, posterior: nn.Module, likelihood: Family, examples: Tensor | None
+) -> nn.Module:
+    if isinstance(posterior, Local):
+        raise InputError(
+            "the vamp prior is a mixture of q(z|u) at inputs u, and local inference has no q of an input: "
+            "use inference amortized, or the prior mixture"
+        )
+    count = prior_components
+    if examples is not None and len(examples) < count:
+        raise InputError(f"{count} pseudo-inputs start at as many training examples, and there are {len(examples)}")
+    start = torch.zeros(count, *likelihood.event_shape) if examples is None else examples[:count]
+    return VampPrior(posterior, start, limits=likelihood.limits if isinstance(likelihood, Limited) else None)
+
+
+def _autoregressive_flow(shape: Size, *, flow_transforms: int, flow_hidden: tuple[int, ...]) -> nn.Module:
+    return FlowPrior(shape[0], kind="autoregressive", transforms=flow_transforms, hidden=flow_hidden)
+
+
+def _spline_flow(shape: Size, *, flow_transforms: int, flow_hidden: tuple[int, ...]) -> nn.Module:
+    return FlowPrior(shape[0], kind="spline", transforms=flow_transforms, hidden=flow_hidden)
+
+
+def _bits(shape: Size) -> nn.Module:
+    return BernoulliPrior(shape[0])
+
+
+def _classes(shape: Size) -> nn.Module:
+    return CategoricalPrior(shape[0], num_classes=shape[1])
+
+
+PRIORS: dict[str, Callable[..., nn.Module]] = {
+    "normal": _normal,
+    "mixture": _mixture,
+    "vamp": _vamp,
+    "autoregressive-flow": _autoregressive_flow,
+    "spline-flow": _spline_flow,
+    "bernoulli": _bits,
+    "categorical": _classes,
+}
+
+
+# Networks: the decoder mirrors the encoder
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A kind of encoder and decoder.
+
+    Attributes:
+        encoder: From x of an event shape to so many outputs.
+        decoder: From latents of a shape to the parameters of a family.
+    """
+
+    encoder: Callable[..., nn.Module]
+    decoder: Callable[..., nn.Module]
+
+
+def _perceptrons(make: Callable[..., nn.Module]) -> Networks:
+    def encoder(event: Size, outputs: int, *, hidden: tuple[int, ...], activation: str) -> nn.Module:
+        return make(event.numel(), outputs, hidden=hidden, activation=ACTIVATIONS[activation])
+
+    def decoder(latents: Size, family: Family, *, hidden: tuple[int, ...], activation: str) -> nn.Module:
+        return make(latents.numel(), family.num_params, hidden=hidden[::-1], activation=ACTIVATIONS[activation])
+
+    return Networks(encoder, decoder)
+
+
+def _of_images(
+    event: Size, outputs: int, *, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str
+) -> nn.Module:
+    act = ACTIVATIONS[activation]
+    return conv_encoder(event, outputs, channels=channels, hidden=_last(hidden), activation=act)
+
+
+def _to_images(
+    latents: Size, family: Family, *, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str
+) -> nn.Module:
+    act, event = ACTIVATIONS[activation], family.event_shape
+    shape = (family.num_params // event.numel() * event[0], *event[1:])
+    images = conv_decoder(latents.numel(), shape, channels=channels, hidden=_last(hidden), activation=act)
+    return images if len(latents) == 1 else nn.Sequential(nn.Flatten(), images)
+
+
+def _last(hidden: tuple[int, ...]) -> int:
+    if not hidden:
+        raise InputError("a convolutional network needs one hidden width, such as hidden=(256,)")
+    return hidden[-1]
+
+
+NETWORKS: dict[str, Networks] = {
+    "mlp": _perceptrons(mlp),
+    "residual": _perceptrons(residual_mlp),
+    "conv": Networks(_of_images, _to_images),
+}

@@ -1,0 +1,108 @@
+"""Recipes on data: what is left to the data is filled in, and the model starts where they lie."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.core.objective import Objective
+from subo.data.dataset import Data
+from subo.data.splits import Split, as_split
+from subo.data.values import kind_of, num_classes_of
+from subo.errors import InputError
+from subo.parts.labels import count_labels
+from subo.parts.registry import LIKELIHOODS, is_over_reals
+from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.randomness import forked, stream
+
+__all__ = ["check_likelihood", "examples_of", "make", "resolved"]
+
+_EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
+
+
+@checked_arguments
+def make(recipe: str, data: Any, *, seed: int = 0, **options: Any) -> Objective:
+    """A recipe's model of some data, ready to be fitted: its shape, units and everything that is ``auto`` are theirs.
+
+    Args:
+        recipe: ``vae``, ``hierarchical``, ``ladder`` or ``deep-markov``.
+        data: Data in splits, or training examples in any form that :func:`subo.fit` takes.
+        seed: Seed of the first weights.
+        **options: The recipe's options, such as ``latent_dim=2`` or ``prior="vamp"``.
+
+    Raises:
+        InputError: There is no such recipe, or the options make no sense together or with the data.
+
+    Example:
+        >>> objective = make("vae", torch.rand(100, 5).round(), latent_dim=2)
+        >>> type(objective.model.likelihood.family).__name__
+        'Bernoulli'
+    """
+    if not isinstance(data, Data):
+        split = as_split(data)
+        none = split.take(torch.arange(0))
+        data = Data("the data", split, none, none, kind=kind_of(split.x, levels=split.levels))
+    settings = resolved(recipe, options, data)
+    if settings.get("inference") == "local":
+        settings["num_data"] = len(data.train)
+    with forked(seed):
+        return RECIPES[recipe](data.train.event_shape, examples=examples_of(data.train, seed=seed), **settings)
+
+
+def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """Settings with what depends on the data filled in, so that the config alone tells the model."""
+    if recipe not in RECIPES:
+        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+    if data.sequential != (recipe in OF_SEQUENCES):
+        raise InputError(
+            f"{data.name} are sequences, which {recipe} does not describe: use `recipe={OF_SEQUENCES[0]}`"
+            if data.sequential
+            else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
+            "(T, D), or a .npz of several such arrays"
+        )
+    settings = dict(options)
+    parts = [part for part in (data.train, data.validation, data.test) if len(part)]
+    if settings.get("likelihood", "auto") == "auto":
+        settings["likelihood"] = likelihood_for(data.kind)
+    check_likelihood(settings["likelihood"], data)
+    if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
+        settings["num_classes"] = num_classes_of([part.x for part in parts])
+    if settings.get("condition") == "labels":
+        labels = [part.labels for part in parts]
+        settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
+    return settings
+
+
+def check_likelihood(likelihood: str, data: Data) -> None:
+    """Refuses a likelihood of other values than real ones for dequantized data.
+
+    Raises:
+        InputError: Such a likelihood gives them no density.
+    """
+    if not data.dequantize or is_over_reals(likelihood):
+        return
+    family, top, without = LIKELIHOODS[likelihood], data.train.levels, f", or leave `dequantize` out for {likelihood}"
+    limited = getattr(family, "limits", None) is not None
+    if not family.is_discrete:
+        why = f"which lie in [0, {top + 1}) and not in [0, 1], where {likelihood} has its density"
+    elif not limited:
+        why = f"and {likelihood} gives probabilities to integers, which need no noise"
+    else:
+        why, without = f"and {likelihood} gives probabilities to bits", ""
+    raise InputError(
+        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use a likelihood of real "
+        f"numbers, such as gaussian{without}"
+    )
+
+
+def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
+    """At least 10,000 examples in a random order, or all; of sequences the steps of whole ones, without any padding."""
+    chosen = torch.randperm(len(split), generator=stream("examples", seed))
+    steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
+    before = steps[chosen].cumsum(0) - steps[chosen]
+    flat = replace(split.take(chosen[before < _EXAMPLES]), lengths=None, labels=None, names=None, context={})
+    return flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))[0]

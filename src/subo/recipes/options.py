@@ -1,0 +1,285 @@
+"""Option groups: settings that several recipes share, each group with the ``build`` of what it sets.
+
+A group is a frozen record. The field that chooses by name stands in `CHOICES` beside the table of what can be chosen;
+an option belongs to those entries whose signature has a keyword of its name.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Size, Tensor, nn
+
+from subo.core.bounds import BOUNDS, ELBO, IWAE, Bound
+from subo.core.offers import StartsAtMean
+from subo.errors import InputError
+from subo.gradients import ESTIMATORS, GradientEstimator
+from subo.parts.counts import DispersionSource
+from subo.parts.families import Family
+from subo.parts.location_scale import DegreesSource, ScaleSource
+from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, Networks
+
+if TYPE_CHECKING:  # where names that are made of tables are any text
+    LikelihoodName = PosteriorName = PriorName = NetworkName = ActivationName = BoundName = GradientName = str
+else:
+    LikelihoodName = Literal["auto", *LIKELIHOODS]
+    PosteriorName = Literal[*POSTERIORS]
+    PriorName = Literal["auto", *PRIORS]
+    NetworkName = Literal[*NETWORKS]
+    ActivationName = Literal[*sorted(ACTIVATIONS)]
+    BoundName = Literal[*BOUNDS]
+    GradientName = Literal["auto", *ESTIMATORS]
+
+__all__ = [
+    "ActivationName",
+    "BoundOptions",
+    "GradientOptions",
+    "LatentOptions",
+    "LikelihoodOptions",
+    "NetworkOptions",
+    "from_mean",
+    "likelihood_for",
+    "made",
+    "options_of",
+]
+
+
+@cache
+def options_of(entry: Any) -> frozenset[str]:
+    """The options that an entry of a table takes: the keywords of its signature."""
+    function = entry.encoder if isinstance(entry, Networks) else entry
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return frozenset(p.name for p in parameters if p not in positional)
+
+
+def made(entry: Callable[..., Any], *args: Any, **known: Any) -> Any:
+    """Calls an entry of a table with those of the known options that it takes."""
+    return entry(*args, **{name: value for name, value in known.items() if name in options_of(entry)})
+
+
+@dataclass(frozen=True)
+class LikelihoodOptions:
+    """The likelihood p(x|z).
+
+    Args:
+        likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
+            negative-binomial for those that vary more, categorical for classes, continuous-bernoulli for values that
+            are bound to [0, 1], student-t for real values with some far from the others.
+        scale: Scale of a gaussian, laplace or student-t likelihood, how far x lies from the mean of p(x|z): a fixed
+            number, or learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z
+            by the decoder (network). 1 is the standard deviation of the data, of each column of a table; values far
+            from the others do not count in it.
+        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
+            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
+            in Python, None sets that one no limit.
+        degrees_of_freedom: Of a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
+            one for each number in x (per-dimension). The fewer, the heavier the tails.
+        dispersion: Dispersion a of a negative-binomial likelihood, whose variance is m + a m^2 for a mean m: a learned
+            number for all of x (shared), one for each number in x (per-dimension), or computed from z by the decoder
+            (network).
+        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
+            many as the data's by default.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"likelihood": LIKELIHOODS}
+
+    likelihood: LikelihoodName = "auto"
+    scale: ScaleSource = "per-dimension"
+    min_scale: float | None = 1e-3
+    degrees_of_freedom: DegreesSource = "shared"
+    dispersion: DispersionSource = "per-dimension"
+    num_classes: int | tuple[int, ...] | None = None
+
+    def build(self, event: Size, *, center: Tensor, unit: Tensor) -> Family:
+        """The family of p(x|z), for data that lie there and spread so far."""
+        name = self.likelihood
+        if name == "auto":
+            raise InputError("likelihood auto stands for another one, by the data: take it from likelihood_for(kind)")
+        entry = LIKELIHOODS[name]
+        if "num_classes" in options_of(entry) and self.num_classes is None:
+            raise InputError(f"the likelihood {name} needs num_classes: one more than the largest value")
+        if "scale" in options_of(entry) and self.min_scale is None:
+            raise InputError(f"the likelihood {name} needs min_scale: without a floor its density is unbounded")
+        return made(entry, event, center=center, unit=unit, **asdict(self))
+
+
+def likelihood_for(kind: str) -> str:
+    """The likelihood that ``auto`` stands for: bernoulli for bits, gaussian for all other numbers.
+
+    What numbers mean their values do not tell. A year or an age is whole and no count, whose variance a Poisson would
+    set equal to its mean; a feature that was scaled to [0, 1] leaves it in the next row. Counts, classes and values
+    that are bound to [0, 1] must be named.
+    """
+    return "bernoulli" if kind == "binary" else "gaussian"
+
+
+@dataclass(frozen=True)
+class LatentOptions:
+    """The latents: their prior p(z), and the family of their posterior q(z|x).
+
+    Args:
+        latent_dim: Size of z.
+        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents; with
+            condition labels one for each class, learned, while every other prior is the same for all classes.
+        prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
+        prior_covariance: Covariances of the mixture's components.
+        posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
+        latent_classes: Values that each latent of the categorical posterior can take.
+        flow_transforms: Maps in a flow, as prior or posterior.
+        flow_hidden: Widths of each map's network, such as 64,64.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"prior": PRIORS, "posterior": POSTERIORS}
+
+    latent_dim: int = 10
+    prior: PriorName = "auto"
+    prior_components: int = 10
+    prior_covariance: Literal["diagonal", "full"] = "diagonal"
+    posterior: PosteriorName = "gaussian"
+    latent_classes: int = 10
+    flow_transforms: int = 2
+    flow_hidden: tuple[int, ...] = (64, 64)
+
+    def build_family(self) -> Family:
+        """The family of q(z|x)."""
+        return made(POSTERIORS[self.posterior], Size([self.latent_dim]), **asdict(self))
+
+    def build_prior(
+        self, latents: Family, *, posterior: nn.Module, likelihood: Family, examples: Tensor | None
+    ) -> nn.Module:
+        """p(z), over what the family of latents is over."""
+        name, fitting = self.prior, self.posterior if latents.is_discrete else "normal"
+        if name == "auto":
+            name = fitting
+        discrete = {entry for entry in PRIORS if entry in ("bernoulli", "categorical")}
+        if name != "vamp" and name != fitting and (latents.is_discrete or name in discrete):
+            raise InputError(
+                f"the prior {name} is not over the latents of the posterior {self.posterior}: use prior {fitting}, "
+                "or auto"
+            )
+        own = {"posterior": posterior, "likelihood": likelihood, "examples": examples}
+        return made(PRIORS[name], latents.event_shape, **{**asdict(self), **own})
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Encoder and decoder.
+
+    Args:
+        network: Kind of encoder and decoder; conv is for images.
+        hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
+            convolutional network (conv) has one, after its convolutions, as wide as the last of these.
+        channels: Channels of the convolutions, such as 32,64; each halves the image.
+        activation: Nonlinearity of encoder and decoder.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
+
+    network: NetworkName = "mlp"
+    hidden: tuple[int, ...] = (200, 200)
+    channels: tuple[int, ...] = (32, 64)
+    activation: ActivationName = "tanh"
+
+    def encoder(self, event: Size, outputs: int) -> nn.Module:
+        """From x to so many outputs."""
+        return made(NETWORKS[self.network].encoder, event, outputs, **asdict(self))
+
+    def decoder(self, latents: Size, family: Family) -> nn.Module:
+        """From z to the parameters of the likelihood's family."""
+        return made(NETWORKS[self.network].decoder, latents, family, **asdict(self))
+
+
+@dataclass(frozen=True)
+class BoundOptions:
+    """The bound on log p(x) that training follows.
+
+    Args:
+        bound: What is maximized.
+        num_samples: Samples K of z for each example in training.
+        beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
+        free_bits: Nats per example and layer below which elbo's gradient leaves the layer's KL alone.
+        closed_form_kl: Whether elbo's KL is in closed form where there is one.
+        alpha: Order of the renyi bound.
+        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bound": BOUNDS}
+
+    bound: BoundName = "elbo"
+    num_samples: int = 1
+    beta: float = 1.0
+    free_bits: float = 0.0
+    closed_form_kl: bool = True
+    alpha: float = 0.5
+    groups: int = 2
+
+    def build(self) -> Bound:
+        """The bound, of as many samples."""
+        name = self.bound
+        if name != "elbo" and (self.beta != 1 or self.free_bits != 0):
+            raise InputError(f"beta and free_bits weigh the KL of the bound elbo; {name} has none of its own")
+        if name == "miwae" and self.num_samples % self.groups:
+            raise InputError(
+                f"miwae splits the samples into equal groups: num_samples {self.num_samples} is not a multiple of "
+                f"{self.groups}"
+            )
+        if name in ("iwae", "renyi") and self.num_samples == 1:
+            raise InputError(f"the bound {name} of one sample is the ELBO: raise num_samples, or use elbo")
+        return made(BOUNDS[name], **asdict(self))
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """How the bound's gradient is estimated.
+
+    Args:
+        gradient: How the bound's gradient is estimated; auto takes pathwise, and for discrete latents vimco with iwae,
+            else score-function. straight-through and gumbel-softmax are biased, wake-phi follows another objective.
+        baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
+            takes leave-one-out where there are samples enough, else the mean.
+        normalize_signal: Whether score-function divides its signal by a running standard deviation.
+        temperature: Of gumbel-softmax.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gradient": ESTIMATORS}
+    AUTO: ClassVar[tuple[str, ...]] = ("pathwise", "score-function", "vimco")
+
+    gradient: GradientName = "auto"
+    baseline: Literal["auto", "none", "mean", "leave-one-out", "network"] = "auto"
+    normalize_signal: bool = False
+    temperature: float = 0.5
+
+    def build(
+        self, bound: Bound, *, num_samples: int, event: Size, center: Tensor, unit: Tensor, discrete: bool = False
+    ) -> GradientEstimator:
+        """The estimator, for latents that are discrete or not and data that lie there and spread so far."""
+        name = self.gradient
+        if name == "auto":
+            name = ("vimco" if isinstance(bound, IWAE) else "score-function") if discrete else "pathwise"
+        takes_baseline = "baseline" in options_of(ESTIMATORS[name])
+        if not takes_baseline and (self.baseline != "auto" or self.normalize_signal):
+            raise InputError(
+                f"baseline and normalize_signal are settings of the gradient score-function, not of {name}"
+            )
+        baseline: Any = self.baseline
+        if baseline == "auto":
+            baseline = "leave-one-out" if num_samples > 1 and isinstance(bound, ELBO) else "mean"
+        if baseline == "network" and takes_baseline:
+            baseline = nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,)))
+        return made(ESTIMATORS[name], **{**asdict(self), "baseline": baseline})
+
+
+def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:
+    """The decoder, which starts at the data's mean where that determines the family's parameters."""
+    if not isinstance(family, StartsAtMean):
+        return decoder
+    plain: Any = family(torch.zeros(1, family.num_params))
+    mean = plain.mean[0]
+    if examples is not None:  # shrunk as by one more example, such a mean: what never varies would start at infinity
+        mean = (examples.sum(0) + mean) / (len(examples) + 1)
+    return Offset(decoder, family.params_of_mean(mean))

@@ -1,0 +1,105 @@
+"""Pictures of a model that is told the class of each example: what is drawn of it, class by class."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Integer
+from torch import Size, Tensor
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
+
+from subo.core.context import call
+from subo.parts.labels import num_labels_of
+from subo.runtime.devices import place
+from subo.typing import Context, Latent
+
+__all__ = ["class_names", "first_rows", "has_discrete_prior", "labels_in_rows", "prior_draws", "prior_of"]
+
+_SHOWN = 100  # samples in one picture
+
+
+def class_names(model: Any, names: Sequence[str] | None = None) -> tuple[str, ...] | None:
+    """What the classes are called that a model is told apart; None where it is told nothing.
+
+    Args:
+        model: The model.
+        names: Those of the labels 0, 1, ..., where the data have some; numbers stand for the others.
+    """
+    count = num_labels_of(model)
+    if count is None:
+        return None
+    names = names or ()
+    return tuple(names[c] if c < len(names) else str(c) for c in range(count))
+
+
+def labels_in_rows(num_labels: int, each: int) -> Integer[Tensor, " N"]:
+    """As many labels of every class, one class after the other.
+
+    Example:
+        >>> labels_in_rows(3, 2)
+        tensor([0, 0, 1, 1, 2, 2])
+    """
+    return torch.arange(num_labels).repeat_interleave(each)
+
+
+@torch.no_grad()
+def prior_draws(model: Any, num_samples: int) -> tuple[Latent, Distribution]:
+    """z from the prior and p(x|z) there; of a conditional model at least as many, an equal number of every class."""
+    count = num_labels_of(model)
+    if count is None:
+        return model.sample(num_samples)
+    labels = labels_in_rows(count, math.ceil(num_samples / count))
+    return model.sample(len(labels), _told(model, labels))
+
+
+def first_rows(
+    x: Float[Tensor, " N *event"], classes: Sequence[str]
+) -> tuple[Float[Tensor, " M *event"], tuple[str, ...]]:
+    """As many samples of each class as one picture has room for, and the names of the classes shown.
+
+    Args:
+        x: As many samples of every class, one class after the other.
+        classes: Their names.
+    """
+    rows = x.unflatten(0, (len(classes), -1))[:_SHOWN]
+    each = max(1, _SHOWN // len(rows))
+    return rows[:, :each].flatten(0, 1), tuple(classes[:_SHOWN])
+
+
+def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: Context | None = None) -> Distribution:
+    """p(z); of a conditional model the mixture of p(z|c) by the classes' shares in some data, else in equal parts.
+
+    Args:
+        model: The model.
+        labels: Of these data.
+        context: Of some data, over which p(z|c) is mixed where there is more to be told than the class.
+    """
+    if context:
+        p = call(model.prior, context=place(model, torch.zeros(1), context)[1])
+        return p if p.batch_shape == Size() else _mixed(model, torch.ones(p.batch_shape), p)
+    count = num_labels_of(model)
+    if count is None:
+        return call(model.prior)
+    p = call(model.prior, context=_told(model, torch.arange(count)))
+    if p.batch_shape == Size():  # the same for every class
+        return p
+    shares = torch.ones(count) if labels is None else torch.bincount(labels.cpu(), minlength=count)
+    return _mixed(model, shares, p)
+
+
+def has_discrete_prior(model: Any, context: Context | None = None) -> bool:
+    """Whether z is discrete: then there is no plane between its values to draw anything on."""
+    told = place(model, torch.zeros(1), context)[1] if context else _told(model, torch.zeros(1, dtype=torch.long))
+    p: Any = call(model.prior, context=told)
+    return bool(p.support.is_discrete)
+
+
+def _mixed(model: Any, shares: Tensor, p: Distribution) -> Distribution:
+    weights = Categorical(probs=place(model, shares, {})[0], validate_args=False)
+    return MixtureSameFamily(weights, p, validate_args=False)
+
+
+def _told(model: Any, labels: Tensor) -> dict[str, Tensor]:
+    """The labels as context, where the model is."""
+    return place(model, torch.zeros(1), {"label": labels})[1]

@@ -1,0 +1,71 @@
+"""Files of checkpoints: tensors and plain values, with the settings that they belong to and a digest of both."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subo.files.digests import digest_of, notes_digests
+from subo.errors import InputError
+from subo.files.whole import check_readable, replacing
+from subo.files.weights import check_settings, damaged, undigested
+
+__all__ = ["accept_checkpoint", "load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(state: Mapping[str, Any], path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes all that training needs to go on."""
+    noted = {**state, "run": settings}
+    with replacing(path) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
+        torch.save({**noted, "sha256": digest_of(noted)}, file)
+
+
+def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads what :func:`save_checkpoint` wrote.
+
+    Args:
+        path: Where it is.
+        settings: Of the run, now.
+
+    Raises:
+        InputError: There is none, or it cannot be read, or was changed, or belongs to other settings.
+    """
+    state = _read(path)
+    noted = state.pop("sha256", None)  # which version 0.1 did not write
+    if noted is None and notes_digests(settings):
+        raise undigested(path)
+    if noted is not None:
+        if noted != digest_of(state):
+            raise damaged(path)
+        check_settings(state.pop("run"), settings, path)
+    return state
+
+
+def accept_checkpoint(path: Path, settings: Mapping[str, Any]) -> None:
+    """Writes it anew, as it is, with these settings.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    state = _read(path)
+    save_checkpoint({name: value for name, value in state.items() if name not in ("run", "sha256")}, path, settings)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise InputError(
+            f"{path.parent} has no checkpoint to go on from. Start again with `overwrite`; checkpoints are written "
+            "every `checkpoint_minutes` and when training is stopped."
+        )
+    check_readable(path)
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(saved, dict):
+            raise TypeError(type(saved).__name__)
+        return saved
+    except Exception as error:  # what torch raises for a foreign file depends on its bytes
+        raise InputError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}). Restore it from a copy, or start again "
+            "with `overwrite`."
+        ) from error

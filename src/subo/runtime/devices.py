@@ -1,0 +1,141 @@
+"""Where, in which precision and in which mode modules run."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from subo.errors import InputError
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.processes import keep_together
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+__all__ = ["DeviceName", "PrecisionName", "as_fabric", "evaluating", "make_fabric", "place"]
+
+DeviceName = Literal["auto", "cpu", "cuda", "gpu", "mps"]
+PrecisionName = Literal["32-true", "64-true", "16-mixed", "bf16-mixed"]
+StrategyName = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+
+
+def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch where a module's parameters are, real numbers in their precision; as it is for a model without any.
+
+    Args:
+        module: A module, or any model.
+        x: Data.
+        context: What is known beside x.
+    """
+    parameters = getattr(module, "parameters", None)
+    like = next(iter(parameters()), None) if parameters else None
+    if like is None:
+        return x, {name: tensor.to(x.device) for name, tensor in context.items()}
+    placed = {name: tensor.to(like if tensor.is_floating_point() else like.device) for name, tensor in context.items()}
+    return x.to(like), placed
+
+
+@checked_arguments
+def make_fabric(
+    *,
+    device: DeviceName = "auto",
+    precision: PrecisionName = "32-true",
+    processes: int = 1,
+    strategy: StrategyName = "auto",
+) -> "Fabric":
+    """Makes the Fabric that moves, wraps and launches.
+
+    Fabric is imported here and not with subo, since its import adds a logging handler and an environment variable;
+    both are taken back.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
+        precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
+        processes: How many processes share each batch.
+        strategy: How several processes work together, as Lightning Fabric names it; ``auto`` is data-parallel.
+
+    Raises:
+        InputError: This machine has no such device, or not that many of them, or a word is not known.
+    """
+    _check_there(device, precision)
+    logger = logging.getLogger("lightning_fabric")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    environment = dict(os.environ)
+    from lightning_fabric import Fabric
+
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    if processes > 1:
+        keep_together()
+    options: dict[str, Any] = {"accelerator": device, "devices": processes, "precision": precision}
+    try:
+        return Fabric(**options, strategy=strategy if processes == 1 or strategy != "auto" else "ddp")
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"cannot train with device '{device}', precision '{precision}', {processes} processes and strategy "
+            f"'{strategy}': {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _check_there(device: str, precision: str) -> None:
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if precision == "16-mixed" and (device == "cpu" or not gpu):
+        raise InputError(
+            "precision 16-mixed is for GPUs, whose gradients it scales, and this would run on the CPU: bf16-mixed runs "
+            "on both, in the same memory."
+        )
+    there = {
+        "cuda": torch.cuda.is_available,
+        "gpu": lambda: gpu,
+        "mps": torch.backends.mps.is_available,
+    }.get(device)
+    if there is not None and not there():
+        raise InputError(
+            f"there is no device '{device}' here that torch {torch.__version__} can use. Usually this machine has no "
+            "GPU, or torch was installed without support for it: use `device=cpu`, or auto for whatever there is."
+        )
+
+
+def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: PrecisionName | None = None) -> "Fabric":
+    """A Fabric as it is; one for this process where there is none.
+
+    Args:
+        fabric: A Fabric, or None.
+        device: In place of a Fabric: as of :func:`make_fabric`, with its default.
+        precision: In place of a Fabric: as of :func:`make_fabric`, with its default.
+
+    Raises:
+        InputError: It is something else, it was given with a device or a precision, or there is no such device here.
+    """
+    asked: dict[str, Any] = {
+        name: value for name, value in (("device", device), ("precision", precision)) if value is not None
+    }
+    if fabric is not None and asked:
+        raise InputError(
+            f"`fabric` and {' and '.join(f'`{name}`' for name in asked)} were given, and a Fabric has its own device "
+            "and precision: give the one, or the other"
+        )
+    made = fabric if fabric is not None else make_fabric(**asked)
+    if not all(hasattr(made, name) for name in ("strategy", "device", "world_size")):
+        raise InputError(
+            f"fabric must be a lightning_fabric.Fabric, launched already, not {fabric!r}: leave it out to train here"
+        )
+    return made
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A module in evaluation mode inside, in its own mode after."""
+    module = model if isinstance(model, nn.Module) else nn.Identity()
+    mode = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(mode)

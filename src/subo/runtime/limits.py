@@ -1,0 +1,222 @@
+"""In which range each number that people give makes sense: one table, for the command line as for Python.
+
+A parameter is looked up by its name; where a name means something else in one function or class, by both
+(``Renyi.alpha``, ``sample.num_samples``). Of a tensor the range is that of all its
+numbers. An upper end is where a number can only be a slip: what a machine can hold is another question, which
+:mod:`subo.runtime.room` asks. Whether a number is whole is told by the parameter's annotation;
+:mod:`subo.runtime.arguments` reads both.
+"""
+
+import math
+import os
+from dataclasses import dataclass
+
+__all__ = ["LIMITS", "Limit", "is_number", "limit_of"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """An interval of numbers, and advice.
+
+    Attributes:
+        low: Its lower end.
+        high: Its upper end.
+        above: Whether the lower end itself is outside.
+        below: Whether the upper end itself is outside.
+        infinite: Whether the infinities are allowed.
+        most: For several numbers, how many there may be.
+        hint: What to know where a number is too small, or an argument of another class.
+        too_many: What to know where it is too large.
+    """
+
+    low: int | float = -math.inf
+    high: int | float = math.inf
+    above: bool = False
+    below: bool = False
+    infinite: bool = False
+    most: int = 1000
+    hint: str = ""
+    too_many: str = ""
+
+    def holds(self, value: int | float) -> bool:
+        """Whether a number is inside."""
+        if math.isnan(value) or (math.isinf(value) and not self.infinite):
+            return False
+        return (value > self.low if self.above else value >= self.low) and (
+            value < self.high if self.below else value <= self.high
+        )
+
+    def side(self, value: int | float) -> str:
+        """What a number outside should be, such as ``at least 1``; of one that is not finite, all that is asked."""
+        if not math.isfinite(value):
+            return f"{self} and finite".removeprefix(" and ")
+        return self._low() if value < self.low or (self.above and value == self.low) else self._high()
+
+    def __str__(self) -> str:
+        """Such as ``at least 0 and below 1``; nothing where everything finite is inside."""
+        return " and ".join(filter(None, (self._low(), self._high() if self.high <= 1 else "")))
+
+    def _low(self) -> str:
+        if math.isinf(self.low):
+            return ""
+        return "positive" if self.above and self.low == 0 else f"{'above' if self.above else 'at least'} {self.low:,}"
+
+    def _high(self) -> str:
+        return "" if math.isinf(self.high) else f"{'below' if self.below else 'at most'} {self.high:,}"
+
+
+def _from(low: int | float, high: int | float = math.inf, hint: str = "", too_many: str = "") -> Limit:
+    return Limit(low, high, hint=hint, too_many=too_many)
+
+
+_POSITIVE = Limit(0, above=True)
+_SHARE = Limit(0, 1, below=True)  # 1 itself would leave nothing
+_WIDTH = _from(1, 1_000_000)
+_SIZE = _from(1, 1_000_000_000)
+_COUNT = _from(1, 1_000_000)
+_ENOUGH = "The error falls with the root of their number: a thousand are usually enough."
+_SAMPLES = _from(1, 10_000_000, too_many=_ENOUGH)
+_CHAINS = _from(2, 100_000, "One chain knows nothing of its error.")
+_WEIGHT = _from(0, 1_000_000)
+_MINUTES = Limit(0, 1_000_000, above=True, too_many="Without a limit leave it out.")
+_EPOCHS = _from(1, 10_000_000, too_many="To train for as long as there is time, give minutes.")
+_LAYERS = Limit(1, 1000)
+
+LIMITS: dict[str, Limit] = {
+    # What a model is made of
+    "bins": _from(2, 1000),
+    "center": Limit(),
+    "channels": _from(1, 65_536),
+    "components": _COUNT,
+    "context_dim": _from(0, 1_000_000),
+    "degrees_of_freedom": Limit(2, above=True, hint="Up to 2 there is no variance. Or learned: shared, per-dimension."),
+    "depth": _LAYERS,
+    "dim": _SIZE,
+    "dropout": _SHARE,
+    "event_shape": _SIZE,
+    "examples": Limit(),
+    "flow_hidden": _WIDTH,
+    "flow_transforms": _LAYERS,
+    "hidden": _WIDTH,
+    "hidden_between": _WIDTH,
+    "image_shape": _SIZE,
+    "in_features": _SIZE,
+    "latent_classes": _from(2, 1_000_000),
+    "latent_dim": _WIDTH,
+    "latent_dims": _WIDTH,
+    "length": _SIZE,
+    "limits": Limit(),
+    "mean": Limit(),
+    "min_scale": Limit(0, 1, above=True, below=True, hint="Without a floor densities are unbounded."),
+    "num_classes": _from(2, 1_000_000),
+    "num_data": _SIZE,
+    "num_labels": _COUNT,
+    "image_size": _COUNT,
+    "num_states": _COUNT,
+    "out_features": _SIZE,
+    "prior_components": _COUNT,
+    "reader_hidden": _WIDTH,
+    "scale": Limit(0, above=True, hint="Or learned: shared, per-dimension, network."),
+    "pseudo_inputs": Limit(),
+    "spread": _from(0),
+    "start": Limit(),
+    "transforms": _LAYERS,
+    "transition_hidden": _WIDTH,
+    "unit": _POSITIVE,
+    # What is maximized, and how its gradient is estimated
+    "Renyi.alpha": Limit(infinite=True),
+    "alpha": Limit(too_many="The largest weight alone, the limit of minus infinity, is Renyi(-inf) in Python."),
+    "beta": _WEIGHT,
+    "free_bits": _WEIGHT,
+    "groups": _SAMPLES,
+    "inner": _SAMPLES,
+    "momentum": _SHARE,
+    "gradient": Limit(hint="An estimator is an instance, such as ScoreFunction()."),
+    "num_samples": _SAMPLES,
+    "objective": Limit(hint="It is a model with its bound: Objective(model)."),
+    "refinement_rate": _POSITIVE,
+    "refinement_steps": _from(1, 100_000),
+    "temperature": _POSITIVE,
+    "weight": _WEIGHT,
+    "kl_weight": _WEIGHT,
+    # Training
+    "batch_size": _SIZE,
+    "steps_per_epoch": _SIZE,
+    "checkpoint_minutes": _from(0, 1_000_000),
+    "clip": Limit(0, above=True, too_many="Without a limit leave it out."),
+    "data_seed": _from(-(2**62), 2**62),
+    "epoch": _from(0),
+    "epochs": _EPOCHS,
+    "first": _from(0, 1e18),
+    "kl_warmup": _from(0),
+    "kl_warmup_epochs": _from(0, 10_000_000),
+    "learning_rate": _POSITIVE,
+    "max_steps": _COUNT,
+    "minutes": _MINUTES,
+    "model_steps": _COUNT,
+    "patience": _SIZE,
+    "posterior_steps": _COUNT,
+    "processes": Limit(1, max(2, os.cpu_count() or 1), too_many="More processes than processors do not help."),
+    "rows_learning_rate": _POSITIVE,
+    "seed": _from(-(2**62), 2**62),
+    "steps": _SIZE,
+    "validation_fraction": _SHARE,
+    "warmup": _from(0),
+    "warmup_epochs": _from(0, 10_000_000),
+    "window": _COUNT,
+    # What is asked of a fitted model
+    "calibration_data": _from(100, 10_000_000),
+    "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
+    "bdmc.num_samples": Limit(
+        2, 10_000_000, hint="One sample in the upper bound is that of which the example was drawn.", too_many=_ENOUGH
+    ),
+    "chains": _from(1, 100_000),
+    "evaluate.chains": _CHAINS,
+    "gaps.chains": _CHAINS,
+    "columns": _COUNT,
+    "coverage": Limit(0, 1, above=True, below=True),
+    "draws": _from(10, 1_000_000, "A variance takes 10 draws at least."),
+    "evaluation_samples": _SAMPLES,
+    "elbo_samples": _SAMPLES,
+    "gap_steps": _COUNT,
+    "intensive_data": _from(2, 10_000_000),
+    "leapfrog_steps": _COUNT,
+    "max_data": _from(2, 1_000_000_000, "One example gives no standard error."),
+    "max_rows": _SIZE,
+    "n_samples": _SIZE,
+    "num": _SIZE,
+    "random_state": _from(0, 2**32 - 1),
+    "rows": _COUNT,
+    "sample.num_samples": _SIZE,
+    "step_samples": _SAMPLES,
+    "temperatures": _COUNT,
+    "tolerance": _from(0),
+}
+
+
+def limit_of(name: str, owner: str = "") -> Limit | None:
+    """The range of a parameter, in a function or class where that has another one; None where none is stated.
+
+    Args:
+        name: The parameter.
+        owner: The function or class; of a method ``class.method``.
+
+    Example:
+        >>> str(limit_of("dropout")), limit_of("alpha").holds(float("inf")), limit_of("alpha", "Renyi").infinite
+        ('at least 0 and below 1', False, True)
+    """
+    return LIMITS.get(f"{owner}.{name}") or LIMITS.get(f"{owner.rpartition('.')[2]}.{name}") or LIMITS.get(name)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number, as Python writes it.
+
+    Example:
+        >>> is_number("1e3"), is_number("-inf"), is_number("three")
+        (True, True, False)
+    """
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,9 @@
+"""Training: the loop, epochs, optimizers and checkpoints."""
+
+from subo.training.fitting import fit
+from subo.training.history import Epoch, History, WorseWarning
+from subo.training.loop import Schedule, Step, train
+from subo.training.optimizers import make_optimizer
+from subo.training.python_runs import load_weights
+
+__all__ = ["Epoch", "History", "Schedule", "Step", "WorseWarning", "fit", "load_weights", "make_optimizer", "train"]

@@ -1,0 +1,156 @@
+"""Runs that :func:`subo.fit` makes in Python: their model is known by its code alone, which no file of a run holds.
+
+Their ``config.json`` names no recipe. It says of which data, objective and training they are, so that they go on with
+the same; whoever needs the model is told how to load it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from subo.core.objective import Objective
+from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.data.values import kind_of
+from subo.errors import InputError
+from subo.files.digests import changes, counting_settings
+from subo.recipes.saving import read_weights
+from subo.runs.run import Run
+from subo.runtime.arguments import checked_arguments
+
+__all__ = ["check_recipe", "config_in_python", "is_made_in_python", "load_weights", "resume_in_python"]
+
+
+def config_in_python(
+    objective: Objective, data: Data | Split | None, training: Mapping[str, Any], device: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The config of a run that is made in Python.
+
+    Args:
+        objective: What is trained.
+        data: On what, as far as it is in memory.
+        training: The settings of :func:`subo.fit`.
+        device: Where it is trained.
+    """
+    if data is None:  # which came in batches
+        data = Split(torch.zeros(0, 0))
+    if isinstance(data, Split):
+        none = data.take(torch.arange(0))
+        data = Data("training data", data, none, none, kind=kind_of(data.x, levels=data.levels))
+    made_of = {
+        "model": type(objective.model).__name__,
+        "bound": repr(objective.bound) if is_dataclass(objective.bound) else _name(objective.bound),
+        "gradient": type(objective.gradient).__name__,
+        "num_samples": objective.num_samples,
+    }
+    return {
+        "subo": version("subo"),
+        "recipe": None,
+        "options": {},
+        "objective": made_of,
+        "data": {"source": data.name, "data_dir": None, **data.describe()},
+        "training": {name: _plain(value) for name, value in training.items()},
+        "device": dict(device),
+    }
+
+
+def _name(bound: Any) -> str:
+    return getattr(bound, "__qualname__", type(bound).__name__)
+
+
+def _plain(value: Any) -> Any:
+    """A setting in JSON's types."""
+    if isinstance(value, Optimizer):
+        return type(value).__name__
+    return value.item() if hasattr(value, "item") else value  # a number of NumPy's
+
+
+def is_made_in_python(config: Mapping[str, Any]) -> bool:
+    """Whether a run's model was made in Python, and not by a recipe."""
+    return config["recipe"] is None
+
+
+def check_recipe(run: Run, config: Mapping[str, Any]) -> None:
+    """Refuses to build the model of a run that was made in Python.
+
+    Raises:
+        InputError: Says how its weights are loaded, and how it goes on.
+    """
+    if is_made_in_python(config):
+        made = config.get("objective", {}).get("model", "model")
+        raise InputError(
+            f"the {made} of the run in {run.path} was made in Python, and no file can build it again. In Python: make "
+            f"the model as it was made then, and subo.load_weights(model, '{run.path}') gives it its weights; training "
+            f"goes on by the same call of subo.fit with resume=True."
+        )
+
+
+def resume_in_python(run: Run, config: dict[str, Any]) -> None:
+    """Brings the config of a run up to date, with which training goes on by a call of :func:`subo.fit`.
+
+    Only how long training takes, and what is kept of it, may change. A recipe's config stays as it is. Runs that
+    version 0.1 made in Python have none, and get one.
+
+    Raises:
+        InputError: Data, objective or settings of training are not those of before.
+    """
+    if not run.config.exists():
+        run.write_config(config)
+        return
+    stored = run.read_config()
+    then, now = stored["data"]["fingerprint"], config["data"]["fingerprint"]
+    if then != now:
+        raise InputError(
+            f"the run in {run.path} was begun with other data (fingerprint {then}, now {now}), and going on with these "
+            "would be another run. Give it the same data, in the same order and split, or start another with another "
+            "run_dir."
+        )
+    if not is_made_in_python(stored):
+        return
+    then, now = (
+        {name: of.get(name, {}) for name in ("objective", "training")}
+        for of in map(counting_settings, (stored, config))
+    )
+    if found := list(changes(then, now)):
+        raise InputError(
+            f"the run in {run.path} was begun with other settings ({'; '.join(found)}), and going on with these would "
+            "be another run. Give the same, or start another run with another run_dir."
+        )
+    run.change_training(config["training"])
+
+
+@checked_arguments
+def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = None) -> None:
+    """Reads the weights of a run, or of a file that :func:`subo.save` wrote, into a model that is built as it was.
+
+    Args:
+        model: The model, in place; that of ``Objective(model)``.
+        run_dir: Folder of the run, or the file.
+        epoch: Weights after that epoch, where they were kept; the fitted ones by default.
+
+    Raises:
+        InputError: There is no such run, it is not finished, or its weights are of another model.
+
+    Example:
+        >>> import tempfile
+        >>> from subo import fit, probabilistic_pca
+        >>> folder = tempfile.mkdtemp()
+        >>> model, x = probabilistic_pca(5, 2), torch.randn(100, 5)
+        >>> history = fit(Objective(model), x, epochs=2, run_dir=folder)
+        >>> again = probabilistic_pca(5, 2)
+        >>> load_weights(again, folder)
+        >>> torch.equal(again.likelihood.weight, model.likelihood.weight)
+        True
+    """
+    if isinstance(model, Objective):
+        raise InputError("load_weights fills a model, and an Objective came: load_weights(objective.model, run_dir)")
+    if Path(run_dir).is_file():
+        read_weights(model, Path(run_dir))
+        return
+    Run.open(run_dir, finished=epoch is None).load_weights(model, epoch=epoch)

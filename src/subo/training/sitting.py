@@ -1,0 +1,232 @@
+"""A sitting: training from where it is to its end, or until somebody stops it."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from subo.core.objective import Objective
+from subo.data.splits import Split
+from subo.errors import DivergedError, InputError, Interrupted
+from subo.training.checkpoints import TrainingState, check_finite, content, restore
+from subo.training.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
+from subo.training.epochs import agreed, close_epoch
+from subo.training.folder import Reader
+from subo.training.history import Epoch, History, epoch_of
+from subo.training.loop import Step, train
+from subo.training.plan import Plan
+from subo.training.sources import Loader, Rows
+from subo.training.updates import at_rest, make_updates
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from subo.training.bar import TrainingBar
+
+__all__ = ["Sitting"]
+
+
+class Sitting:
+    """Training from where it is to its end, or until somebody stops it.
+
+    Args:
+        objective: What is trained; it is moved to its device.
+        source: Of the batches that it is fitted to.
+        validation: The data by which the best epoch is told, if any.
+        plan: The settings.
+        fabric: Where to train.
+        writer: Of the run folder.
+        on_begin: Called in the first process after the first step of a new run, and before anything is written.
+        on_epoch: Called with each epoch's record.
+        overwrite: Whether a run that is in the folder gives way.
+
+    Raises:
+        InputError: A setting makes no sense for this model.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        source: Rows | Loader,
+        validation: Split | None,
+        plan: Plan,
+        fabric: "Fabric",
+        writer: Reader,
+        *,
+        on_begin: Callable[[], None] | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        overwrite: bool = False,
+    ):
+        self.objective, self.source, self.validation = objective, source, validation
+        self.plan, self.fabric, self.writer = plan, fabric, writer
+        self._on_begin, self._on_epoch, self._overwrite = on_begin, on_epoch, overwrite
+        self.steps_per_epoch = source.steps_per_epoch
+        self.clip = default_clip(source.split) if plan.clip is None and source.split is not None else plan.clip
+        self.updates = make_updates(plan.updates, posterior_steps=plan.posterior_steps)
+        at_rest(objective, self.updates)  # refuses a model whose theta and phi cannot be told apart
+        objective.to(fabric.device)
+        fabric.strategy.precision.convert_module(objective)
+        if plan.kl_warmup_epochs:
+            objective.followed(0.5)  # refuses a bound that has no KL to warm up
+        self.optimizer = plan.optimizer_of(objective, fabric, clip=self.clip)
+        self.state, self.last = TrainingState(), None
+        self.stopped_by: Literal["epochs", "minutes", "patience"] | None = None
+        self._begun = False
+        self._started = self._saved = 0.0
+
+    def bar(self, *, show: bool) -> "TrainingBar":
+        """A bar of all steps."""
+        from subo.training.bar import TrainingBar
+
+        return TrainingBar(self.plan.limit, self.steps_per_epoch, self.plan.minutes, show=show)
+
+    def prepare(self, *, resume: bool) -> None:
+        """Goes back to the checkpoint, if asked to; measures what training is to make better."""
+        torch.manual_seed(self.plan.seed + 7919 * self.fabric.global_rank)
+        if resume:
+            saved = self.writer.load()
+            self.state = restore(saved, self.objective, self.optimizer, self.updates, self._settings(), self.fabric)
+            self.writer.resume(self.state)
+            self._begun = True
+        if self.state.step == 0:
+            self.state.before = self._level()
+        self.stopped_by = self.plan.reason_to_end(self.state)
+
+    def train(self, signal: Callable[[], int], bar: "TrainingBar") -> None:
+        """Makes the steps that are left.
+
+        Args:
+            signal: Gives the number of the signal that came, or 0.
+            bar: Is shown the steps.
+
+        Raises:
+            DivergedError: A number is not finite; the best weights of before are kept.
+            InputError: A file of the run could not be written, or a batch is none.
+            Interrupted: A signal came; the checkpoint is written.
+        """
+        self._started, self._saved = time.monotonic() - self.state.seconds, time.monotonic()
+        steps = self._steps()
+        try:
+            while self.stopped_by is None:
+                self._take(next(steps), signal, bar)
+        except DivergedError as error:
+            left = self._keep_best()
+            raise DivergedError(f"{error} {left}") from error
+        except (InputError, OSError) as error:  # such as a full disk, or a folder that was moved
+            run, last = self.writer.run, self.last
+            if run is None or last is None or not self._begun or self.fabric.world_size > 1:
+                raise
+            raise unwritten(error, self.state, last, run, save=self._save) from error
+        self.writer.close(self.state)
+        if asked := signal():  # since the last step
+            raise Interrupted(self.writer.farewell(self.state), signal=asked)
+
+    def finish(self) -> History:
+        """Gives the objective the best weights, and compares it with what it was."""
+        state = self.state
+        if state.best_weights is not None:
+            self.objective.load_state_dict(state.best_weights)
+        change = {}
+        if state.before is not None and (after := self._level()) is not None:
+            noise = noise_of_change(state.before, after)
+            change = {"before": state.before.mean().item(), "after": after.mean().item(), "noise": noise}
+        assert self.stopped_by is not None
+        history = History(tuple(map(epoch_of, state.records)), state.best_epoch, self.stopped_by, **change)
+        self.writer.finish(self.objective.model, caution=history.worse)
+        return history
+
+    def _steps(self) -> Iterator[Step]:
+        plan, state = self.plan, self.state
+        return train(
+            self.objective,
+            self.source.batches(plan.seed, state, self.fabric),
+            fabric=self.fabric,
+            optimizer=self.optimizer,
+            schedule=plan.schedule(self.steps_per_epoch),
+            updates=self.updates,
+            progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
+            clip=self.clip,
+            first=state.step,
+        )
+
+    def _take(self, step: Step, signal: Callable[[], int], bar: "TrainingBar") -> None:
+        """Takes note of a step, and does what is due after it."""
+        self.last, state = step, self.state
+        state.count(step)
+        if state.step == 1:  # data, settings and step size have proved to go together
+            self._begin()
+        now = time.monotonic()
+        due = now - self._saved >= 60 * self.plan.checkpoint_minutes
+        state.seconds, asked, due = agreed(self.fabric, now - self._started, signal(), due)
+        bar.step(step, state.epoch, len(step.loss.bound) * self.fabric.world_size)
+        ends = state.batch == self.steps_per_epoch or self.plan.out_of_time(state.seconds)
+        if ends or due or asked:
+            state.sum_up(step)
+        if ends:
+            self._close_epoch(step, bar)
+        if due or asked or self.stopped_by is not None:
+            self._save()
+            self._saved = time.monotonic()
+        if asked:
+            raise Interrupted(self.writer.farewell(state), signal=asked)
+
+    def _begin(self) -> None:
+        check_finite(self.objective, self.state.step)
+        if self._on_begin is not None and self.fabric.is_global_zero:
+            self._on_begin()
+        self.writer.begin(overwrite=self._overwrite)
+        self._begun = True
+
+    def _close_epoch(self, step: Step, bar: "TrainingBar") -> None:
+        epoch = close_epoch(
+            self.state,
+            step,
+            self.objective,
+            self.updates,
+            self.source.split,
+            self.validation,
+            self.plan.batch_size,
+            self.plan.seed,
+            self.fabric,
+        )
+        self.stopped_by = self.plan.reason_to_end(self.state)
+        self.writer.close_epoch(self.state)
+        bar.epoch(epoch)
+        if self._on_epoch is not None:
+            self._on_epoch(epoch)
+
+    def _save(self) -> None:
+        check_finite(self.objective, self.state.step)
+        self.writer.save(
+            content(self.state, self.objective, self.optimizer, self.updates, self._settings(), self.fabric)
+        )
+        self.fabric.barrier()  # a process that ends now would take the one that writes with it
+
+    def _keep_best(self) -> str:
+        """Keeps what is good of a training that diverged; says what."""
+        save = self._save if self.state.batch < self.steps_per_epoch else None
+        left = keep_best(self.state, self.last, self.objective, self.writer.written, save=save)
+        self.fabric.barrier()
+        return left
+
+    def _level(self) -> Float64[Tensor, " N"] | None:
+        """What is maximized of each example by which the model is judged; None where no data are in memory."""
+        held = watched(self.source.split, self.validation)
+        if held is None:
+            return None
+        return level(self.objective, held, batch_size=self.plan.batch_size, seed=self.plan.seed)
+
+    def _settings(self) -> dict[str, Any]:
+        """What a checkpoint goes on with alone."""
+        return {
+            "seed": self.plan.seed,
+            "batch_size": self.plan.batch_size,
+            "num_data": self.source.num_data,
+            "steps_per_epoch": self.steps_per_epoch,
+            "processes": self.fabric.world_size,
+            "updates": self.plan.updates,
+            "posterior_steps": self.plan.posterior_steps,
+        }

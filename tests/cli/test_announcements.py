@@ -1,0 +1,112 @@
+"""What a fit says when it is over."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command_line import run
+from subo.cli.fit import conclude
+from subo.training.history import Epoch, History
+from subo.training.metrics import Metrics
+
+
+def history(*bounds: float, best: int | None, stopped_by: str = "epochs") -> History:
+    """An epoch a validation bound."""
+    metrics = [Metrics(bound, bound, bound, 0.0, -bound, (0.0,)) for bound in bounds]
+    epochs = (
+        Epoch(number, 10 * number, 1.0 * number, 1e-3, 1.0, values, values)
+        for number, values in enumerate(metrics, start=1)
+    )
+    return History(tuple(epochs), best, stopped_by)  # pyright: ignore[reportArgumentType]
+
+
+def said(capsys: pytest.CaptureFixture, of: History, **training: object) -> str:
+    conclude(of, training, out=Path("runs/a"), trained=True)
+    return capsys.readouterr().out
+
+
+def test_a_bound_that_was_still_rising_is_told_with_the_command_that_goes_on(capsys: pytest.CaptureFixture):
+    rising = [-100.0 + epoch for epoch in range(20)]
+    words = said(capsys, history(*rising, best=20), epochs=20)
+    assert "by 2.00 nats in the last tenth of the epochs; training" in words
+    few = said(capsys, history(*rising[:19], best=19), epochs=19)
+    assert "by 1.00 nats in the last epoch; training" in few
+    assert "subo fit --resume --out runs/a --epochs 40" in words
+    assert "--minutes 3" in said(capsys, history(*rising, best=20, stopped_by="minutes"), minutes=1.5)
+    late = [*rising[:18], -81.0, -81.5]  # the best epoch is not quite the last
+    assert "by 2.25 nats" in said(capsys, history(*late, best=19), epochs=20)
+    assert "by 1.00 nats in the last epoch" in said(capsys, history(-3.0, -2.0, best=2), epochs=2)
+
+
+@pytest.mark.parametrize(
+    "bounds, best",
+    [
+        ([-100.0 + epoch for epoch in range(16)] + [-80.0] + [-84.0] * 3, 15),
+        ([-100.0, -90.0, -89.95], 3),
+        ([-100.0, -90.0], None),
+        ([-100.0], 1),
+    ],
+    ids=["the best is earlier", "it hardly rises", "no validation", "one epoch"],
+)
+def test_a_bound_that_was_not_rising_is_no_reason_to_go_on(bounds, best, capsys: pytest.CaptureFixture):
+    words = said(capsys, history(*bounds, best=best), epochs=len(bounds))
+    assert "Careful" not in words
+    assert "all epochs are done" in words
+
+
+def test_a_model_that_is_worse_than_before_training_is_told_of_instead_of_a_rise(capsys: pytest.CaptureFixture):
+    worse = replace(history(-900.0, -500.0, best=2), before=-45.0, after=-500.0)
+    words = said(capsys, worse, epochs=2)
+    assert words.count("Careful") == 1
+    assert "worse than before training: what training maximizes is -500 nats per data point on validation data" in words
+    assert "was -45 before the first step" in words
+
+
+SMALL = ["--epochs", "1", "--hidden", "4", "--latent-dim", "1"]
+
+
+def fitted(capsys: pytest.CaptureFixture, tmp_path: Path, x: np.ndarray, *arguments: str) -> str:
+    path = tmp_path / ("x.csv" if x.ndim == 2 else "x.npy")
+    if x.ndim == 2:
+        np.savetxt(path, x, delimiter=",", header="a,b", comments="", fmt="%g")
+    else:
+        np.save(path, x)
+    assert run("fit", path, *SMALL, *arguments, "--out", tmp_path / "run") == 0
+    return capsys.readouterr().out
+
+
+def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:, 1] = 5
+    words = fitted(capsys, tmp_path, x)
+    assert "all training data have one value in b: such a column tells nothing" in words
+    assert "1,000 standard deviations" not in words
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:10, 0] = 1e6  # some are trained on, wherever the split takes them
+    words = fitted(capsys, tmp_path, x, "--overwrite")
+    assert "Gradients are clipped at a norm of 100, so that the others count" in words
+    assert "one value in" not in words
+    assert "clipped" not in fitted(capsys, tmp_path, x, "--overwrite", "--clip", "10")
+
+
+@pytest.mark.parametrize(
+    "dtype, said",
+    [
+        ("uint8", "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels"),
+        ("uint16", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
+        ("int64", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
+    ],
+)
+def test_what_a_fit_says_of_arrays_of_integers(dtype: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).integers(0, 255, (30, 4, 4)).astype(dtype)
+    assert said in fitted(capsys, tmp_path, x)
+
+
+def test_a_number_of_classes_for_each_column_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.stack([np.arange(60) % 3, np.arange(60) % 50], axis=1)
+    fitted(capsys, tmp_path, x, "--likelihood", "categorical", "--num-classes", "3,50")
+    run("sample", tmp_path / "run", "--num", "2000", "--out", tmp_path / "s.npy")
+    rows = np.load(tmp_path / "s.npy")
+    assert rows.max(0).tolist() == [2, 49]

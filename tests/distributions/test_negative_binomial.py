@@ -1,0 +1,90 @@
+"""The negative binomial against scipy's, and against 60 digits where scipy's has few."""
+
+import itertools
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from scipy.stats import nbinom, poisson
+from torch.testing import assert_close
+
+from subo.distributions.negative_binomial import NegativeBinomial
+
+COUNTS = (0, 1, 7, 150, 10**4, 10**6)
+MEANS = (1e-3, 0.5, 7.0, 160.0, 1.003e4, 1e6)
+DISPERSIONS = (1e-25, 1e-12, 1e-6, 1e-3, 0.05, 0.1249, 0.1251, 0.5, 1.0, 10.0, 1e4)
+
+
+def log_prob(x, log_mean, a):
+    m, r = mpmath.exp(log_mean), 1 / a
+    return (
+        mpmath.loggamma(x + r) - mpmath.loggamma(r) - mpmath.loggamma(x + 1)
+        + x * mpmath.log(a * m) - (x + r) * mpmath.log1p(a * m)
+    )  # fmt: skip
+
+
+def slopes(x, log_mean, a):
+    """The derivatives of the logarithm in the mean's logarithm and in the dispersion."""
+    m, r = mpmath.exp(log_mean), 1 / a
+    by_size = mpmath.digamma(x + r) - mpmath.digamma(r) - mpmath.log1p(a * m) + (m - x) / (r + m)
+    return (x - m) / (1 + a * m), -(r**2) * by_size
+
+
+@pytest.mark.parametrize("dispersion", DISPERSIONS)
+def test_the_log_probability_and_its_gradient_have_their_digits_at_any_count(dispersion: float):
+    x, mean = map(torch.tensor, zip(*itertools.product(map(float, COUNTS), MEANS), strict=True))
+    log_mean = mean.double().log().requires_grad_()
+    a = torch.full_like(log_mean, dispersion).requires_grad_()
+    value = NegativeBinomial(log_mean, a).log_prob(x)
+    found = (value, *torch.autograd.grad(value.sum(), (log_mean, a)))
+    with mpmath.workdps(120):
+        rows = torch.stack([x, log_mean.detach(), a.detach()], 1).tolist()
+        points = [tuple(map(mpmath.mpf, row)) for row in rows]
+        truth = [[float(log_prob(*point)), *map(float, slopes(*point))] for point in points]
+    for one, other in zip(found, torch.tensor(truth, dtype=torch.float64).unbind(1), strict=True):
+        assert_close(one.detach(), other, rtol=2e-9, atol=1e-9)
+
+
+def test_it_is_scipys():
+    rng = np.random.default_rng(0)
+    mean, a, x = rng.gamma(2, 10, 200), rng.gamma(1, 1, 200), rng.integers(0, 60, 200)
+    found = NegativeBinomial(torch.tensor(mean).log(), torch.tensor(a))
+    assert_close(found.log_prob(torch.tensor(x).double()).numpy(), nbinom.logpmf(x, 1 / a, 1 / (1 + a * mean)))
+    truth = nbinom.stats(1 / a, 1 / (1 + a * mean))
+    assert_close((found.mean.numpy(), found.variance.numpy()), truth)
+
+
+@pytest.mark.parametrize("dispersion", [0.0, 1e-300, 1e-18])
+def test_without_dispersion_it_is_a_poisson_whose_gradient_in_the_dispersion_is_finite(dispersion: float):
+    x = torch.arange(30).double()
+    a = torch.full_like(x, dispersion).requires_grad_()
+    value = NegativeBinomial(torch.full_like(x, 7.0).log(), a).log_prob(x)
+    assert_close(value.detach().numpy(), poisson.logpmf(x.numpy(), 7.0), rtol=1e-12, atol=1e-12)
+    (slope,) = torch.autograd.grad(value.sum(), a)
+    assert_close(slope, ((x - 7).square() - x) / 2)  # the first term of the logarithm's series
+
+
+@pytest.mark.parametrize("dtype, largest", [(torch.float32, 80.0), (torch.float64, 700.0)], ids=str)
+@pytest.mark.parametrize("dispersion", [0.0, 1e-30, 0.1, 1.0, 1e30])
+def test_it_is_finite_at_extreme_parameters(dtype: torch.dtype, largest: float, dispersion: float):
+    log_mean = torch.tensor([-1e6, -200.0, -100.0, largest], dtype=dtype).requires_grad_()
+    a = torch.full_like(log_mean, dispersion).requires_grad_()
+    value = NegativeBinomial(log_mean, a).log_prob(torch.tensor([0.0, 1.0, 1000.0], dtype=dtype)[:, None])
+    slope, by_dispersion = torch.autograd.grad(value.sum(), (log_mean, a))
+    assert value.isfinite().all()
+    assert slope.isfinite().all()
+    assert by_dispersion[:3].isfinite().all()
+    assert not by_dispersion.isnan().any()  # half the square of a mean of exp(80) is more than float32 holds
+    assert value.dtype == slope.dtype == by_dispersion.dtype == dtype
+
+
+@pytest.mark.parametrize("mean, dispersion", [(3.0, 0.5), (0.2, 5.0), (20.0, 1e-3), (7.0, 0.0), (1e7, 2.0)])
+def test_its_samples_are_scipys(mean: float, dispersion: float):
+    torch.manual_seed(0)
+    p = NegativeBinomial(torch.tensor(mean).double().log(), torch.tensor(dispersion).double())
+    x = p.sample((20_000,)).numpy()
+    oracle = poisson(mean) if dispersion == 0 else nbinom(1 / dispersion, 1 / (1 + dispersion * mean))
+    for level in np.quantile(x, [0.02, 0.2, 0.5, 0.8, 0.98]):
+        share = oracle.cdf(level)
+        assert abs((x <= level).mean() - share) < 5 * np.sqrt(share * (1 - share) / len(x))

@@ -1,0 +1,51 @@
+"""What the networks compute, beside the shapes that the conformance test holds."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import conv2d, interpolate
+
+from subo.parts.networks import Tanh, Upscale, conv_decoder, mlp
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (4, 6)])
+def test_upscale_repeats_pixels_and_convolves(height, width):
+    torch.manual_seed(0)
+    upscale = Upscale(5, 3, (2 * height, 2 * width)).double()
+    x = torch.randn(2, 5, height, width, dtype=torch.float64)
+    weight, bias = upscale.convolution.weight, upscale.convolution.bias
+    expected = conv2d(interpolate(x, scale_factor=2), weight, bias, padding=1)
+    torch.testing.assert_close(upscale(x), expected)
+    upscale.size = (2 * height - 1, 2 * width - 1)
+    torch.testing.assert_close(upscale(x), expected[..., :-1, :-1])
+
+
+def test_an_untrained_decoder_draws_no_checkerboard():
+    """Away from the borders a constant input gives a constant image: no place differs from its neighbors."""
+    torch.manual_seed(0)
+    convolutions = list(conv_decoder(3, (2, 64, 64), hidden=8))[4:]
+    assert any(isinstance(module, Upscale) for module in convolutions)
+    image = nn.Sequential(*convolutions)(torch.randn(1, 64, 1, 1).expand(1, 64, 16, 16))
+    inside = image[..., 16:-16, 16:-16]
+    torch.testing.assert_close(inside, inside[..., :1, :1].expand_as(inside))
+    assert inside.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("overwrites", [False, True])
+def test_tanh_is_that_of_torch_and_overwrites_its_input_only_where_it_may(overwrites):
+    x = 3 * torch.randn(50, dtype=torch.float64)
+    given, followed = x.clone(), x.clone().requires_grad_()
+    layer = Tanh(overwrites=overwrites)
+    torch.testing.assert_close(layer(given), x.tanh(), rtol=0, atol=1e-15)
+    assert torch.equal(given, x) is not overwrites
+    torch.testing.assert_close(torch.autograd.grad(layer(followed).sum(), followed)[0], 1 - x.tanh().square())
+    assert torch.equal(followed, x)
+
+
+def test_a_perceptron_leaves_what_it_is_given_and_gives_the_same_with_and_without_a_gradient():
+    network, x = mlp(4, 3, hidden=(8, 8)).double(), torch.randn(5, 4, dtype=torch.float64)
+    given = x.clone()
+    with torch.no_grad():
+        found = network(given)
+    torch.testing.assert_close(found, network(x).detach())
+    assert torch.equal(given, x)

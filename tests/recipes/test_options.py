@@ -1,0 +1,49 @@
+"""Every name in the tables makes a model, and its options reach it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from subo.core.bounds import BOUNDS
+from subo.errors import InputError
+from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
+from subo.recipes import vae
+from subo.recipes.recipe import check_effects
+
+ENTRIES = [
+    *(("likelihood", name) for name in LIKELIHOODS),
+    *(("posterior", name) for name in POSTERIORS),
+    *(("prior", name) for name in PRIORS),
+    *(("network", name) for name in NETWORKS),
+    *(("bound", name) for name in BOUNDS),
+]
+
+
+@pytest.mark.parametrize("choice, name", ENTRIES)
+def test_every_name_makes_a_model_whose_bound_is_finite_and_trains(choice: str, name: str):
+    known: dict[str, Any] = {"likelihood": "bernoulli", "num_samples": 4, "num_classes": 3, "hidden": (8,)}
+    if choice == "prior" and name in ("bernoulli", "categorical"):
+        known["posterior"] = name
+    x = torch.randint(2, (20, 1, 4, 4)).float()
+    objective = vae((1, 4, 4), examples=x, **{**known, choice: name})
+    loss = objective(x)
+    assert loss.bound.isfinite().all()
+    loss.loss.backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+@pytest.mark.parametrize("choice, name", ENTRIES)
+def test_a_choice_is_never_without_effect(choice: str, name: str):
+    settings = {"likelihood": "gaussian", "prior": "auto", "posterior": "gaussian", "network": "mlp", "bound": "elbo"}
+    check_effects(vae, {choice}, settings | {choice: name, "inference": "amortized", "gradient": "auto"})
+
+
+def test_an_option_of_another_choice_is_refused_and_that_choice_named():
+    settings = {"likelihood": "gaussian", "bound": "elbo", "prior": "auto", "posterior": "gaussian", "network": "mlp"}
+    with pytest.raises(InputError, match="`alpha` has no effect with `bound=elbo`: it is an option of `bound=renyi`"):
+        check_effects(vae, {"alpha"}, settings)
+
+
+def test_the_order_reaches_the_renyi_bound():
+    assert vae((5,), likelihood="bernoulli", bound="renyi", alpha=0.3, num_samples=3).bound.alpha == 0.3

@@ -1,0 +1,81 @@
+"""What is computed of models and data for their pictures."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.distributions import Distribution, Independent, Normal
+
+from subo import VAE, Bernoulli, Conditional, Gaussian, StandardNormal, figures, mlp
+from subo.data.dataset import Data, split
+from subo.data.splits import Split
+from subo.data.values import kind_of
+from subo.evaluation import latent_usage
+from subo.report.pictures import _prior_density, draw_latent_plane, feature_units, shading
+
+
+class Far(nn.Module):
+    """A wide prior that is nowhere near the origin."""
+
+    def forward(self) -> Distribution:
+        return Independent(Normal(torch.tensor([100.0, 0.0]), torch.tensor([20.0, 0.1])), 1)
+
+
+def small_vae(prior: nn.Module) -> VAE:
+    return VAE(
+        prior,
+        Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(4,))),
+        Conditional(Gaussian((2,)), mlp(5, 4, hidden=(4,))),
+    )
+
+
+def data_of(x: torch.Tensor, **options) -> Data:
+    return Data("x", *split(x), kind=kind_of(x), **options)
+
+
+def test_the_priors_grid_has_room_for_its_contours():
+    for prior, center, scale in ((Far(), [100.0, 0.0], [20.0, 0.1]), (StandardNormal(2), [0.0, 0.0], [1.0, 1.0])):
+        x, y, log_density = _prior_density(small_vae(prior))
+        assert log_density.shape == (len(y), len(x)) == (200, 200)
+        contour = 3.03  # standard deviations, that enclose 99%
+        for axis, c, s in zip((x, y), center, scale, strict=True):
+            assert axis[0] < c - contour * s < c + contour * s < axis[-1]
+            assert axis[-1] - axis[0] < 4 * contour * s
+        row, column = np.unravel_index(log_density.argmax(), log_density.shape)
+        assert abs(x[column] - center[0]) < 0.1 * scale[0]
+        assert abs(y[row] - center[1]) < 0.1 * scale[1]
+
+
+def test_a_tables_columns_have_units_and_others_share_one():
+    torch.manual_seed(0)
+    x = torch.randn(50, 3) * torch.tensor([1.0, 100.0, 0.0]) + torch.tensor([0.0, 5.0, 7.0])
+    data = data_of(x)
+    units = feature_units(data)
+    assert units is not None
+    np.testing.assert_allclose(units[0], data.train.x.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(units[1], [*data.train.x.std(0, correction=0)[:2].tolist(), 7.0], rtol=1e-4)
+    assert data.constant_features() == ("3",)
+    curves = torch.randn(50, 100)
+    assert feature_units(data_of(curves)) is None
+    assert feature_units(data_of(curves, feature_names=tuple(f"x{i}" for i in range(100)))) is not None
+    assert feature_units(data_of(torch.rand(50, 3))) is None
+    assert feature_units(data_of(torch.randn(50, 1, 4, 4))) is None
+
+
+def test_classes_have_their_names_in_the_legend():
+    torch.manual_seed(0)
+    held_out = Split(torch.rand(20, 5).round(), labels=torch.arange(20) % 2)
+    model = small_vae(StandardNormal(2))
+    figure = draw_latent_plane(model, latent_usage(model, held_out), held_out, classes=("ant", "bee"))
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == ["ant", "bee"]
+
+
+def test_pictures_of_other_values_are_brought_into_the_unit_interval():
+    levels = torch.arange(17.0).reshape(1, 1, 17, 1)
+    assert shading(levels)(levels).max() == 1
+    np.testing.assert_array_equal(shading(levels / 16)(levels), levels)
+    vectors = levels.reshape(1, 17)
+    np.testing.assert_array_equal(shading(vectors)(vectors), vectors)
+    assert np.isfinite(shading(5 + 0 * levels)(levels)).all()
+    assert figures.tile(shading(levels)(levels), columns=1).shape == (17, 1)

@@ -1,0 +1,163 @@
+"""The run directory: whole files or none, and clear words for what is wrong."""
+
+import errno
+import resource
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from subo import InputError
+from subo.files.whole import read_json, replacing, write_json
+from subo.runs.run import Run
+
+
+def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"old": 1})
+    with pytest.raises(RuntimeError), replacing(tmp_path / "a.json") as temporary:
+        temporary.write_text("half of")
+        raise RuntimeError
+    assert read_json(tmp_path / "a.json") == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_temporary_file_keeps_the_ending_that_writers_choose_their_format_by(tmp_path: Path):
+    with replacing(tmp_path / "a.png") as temporary:
+        assert temporary.suffix == ".png"
+        temporary.write_bytes(b"x")
+    assert (tmp_path / "a.png").read_bytes() == b"x"
+
+
+def test_writing_nowhere_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="cannot write .*No such file"):
+        write_json(tmp_path / "missing" / "a.json", 1)
+
+
+def test_json_has_no_nan_and_broken_json_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "a.json", float("nan"))
+    (tmp_path / "b.json").write_text('{"a": ')
+    with pytest.raises(InputError, match=r"b\.json is not JSON"):
+        read_json(tmp_path / "b.json")
+
+
+def test_create_refuses_what_it_would_destroy(tmp_path: Path):
+    run = Run.create(tmp_path / "run")
+    run.write_config({"a": 1})
+    with pytest.raises(InputError, match="holds a run already.*`resume`.*`overwrite`"):
+        Run.create(run.path)
+    run.save_checkpoint({"step": 1})
+    Run.create(run.path, overwrite=True)
+    assert not run.config.exists()
+    assert not run.checkpoint.exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="no run of subo"):
+            Run.create(tmp_path / "thesis", overwrite=overwrite)
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "dear"
+    with pytest.raises(InputError, match="is a file"):
+        Run.create(tmp_path / "thesis" / "chapter.tex")
+
+
+def test_overwriting_removes_files_of_a_run_only(tmp_path: Path):
+    run = Run.create(tmp_path / "run")
+    run.write_config({})
+    (run.path / "notes.txt").write_text("mine")
+    Run.create(run.path, overwrite=True)
+    assert (run.path / "notes.txt").read_text() == "mine"
+
+
+def test_open_says_what_is_missing(tmp_path: Path):
+    with pytest.raises(InputError, match="there is no run folder"):
+        Run.open(tmp_path / "none")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        Run.open(tmp_path)
+    run = Run.create(tmp_path / "run")
+    run.write_config({})
+    with pytest.raises(InputError, match=r"not finished.*`resume`"):
+        Run.open(run.path)
+    assert Run.open(run.path, finished=False) == run
+
+
+def test_weights_come_back_and_damaged_or_foreign_ones_do_not(tmp_path: Path):
+    run, module = Run.create(tmp_path / "run"), nn.Linear(3, 2)
+    run.save_weights(module)
+    other = nn.Linear(3, 2)
+    run.load_weights(other)
+    assert torch.equal(module.weight, other.weight)
+    with pytest.raises(InputError, match="weights of another model"):
+        run.load_weights(nn.Linear(4, 2))
+    whole = run.model.read_bytes()
+    for damaged in (whole[:40], b"", b"PK\x03\x04 something else entirely"):
+        run.model.write_bytes(damaged)
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            run.load_weights(other)
+
+
+def test_shared_modules_are_saved_once_and_come_back_shared(tmp_path: Path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(2, 2)
+            self.b = self.a
+
+    run, module, other = Run.create(tmp_path / "run"), Twice(), Twice()
+    run.save_weights(module)
+    run.load_weights(other)
+    assert torch.equal(other.b.weight, module.a.weight)
+    assert other.a is other.b
+
+
+def test_checkpoints_hold_no_code(tmp_path: Path):
+    run = Run.create(tmp_path / "run")
+    with pytest.raises(InputError, match="no checkpoint to go on from"):
+        run.load_checkpoint()
+    run.save_checkpoint({"tensor": torch.ones(2), "numbers": [1, 2.5, None, "a"]})
+    assert run.load_checkpoint()["numbers"] == [1, 2.5, None, "a"]
+    torch.save({"module": nn.Linear(1, 1)}, run.checkpoint)
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run.load_checkpoint()
+    run.checkpoint.write_bytes(b"broken")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        run.load_checkpoint()
+
+
+def test_metrics_are_lines(tmp_path: Path):
+    measured = dict.fromkeys(("bound", "elbo", "rate", "distortion"), 1.0)
+    first, second = ({"epoch": i, "step": i, "seconds": 0.5, "train": measured, "validation": None} for i in (1, 2))
+    run = Run.create(tmp_path / "run")
+    assert run.read_metrics() == []
+    run.append_metrics(first)
+    run.append_metrics(second)
+    assert run.read_metrics() == [first, second]
+    run.write_metrics([first])
+    assert run.read_metrics() == [first]
+
+
+def test_a_system_that_gives_no_more_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("subo.files.locks.FolderLock.take", refuse)
+    with pytest.raises(InputError, match=r"cannot write .*a\.json: Too many open files.*ulimit"):
+        write_json(tmp_path / "a.json", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_epoch_that_a_full_disk_refuses_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = Run.create(tmp_path / "run")
+    run.append_metrics({"epoch": 1})
+    monkeypatch.setattr("json.dumps", lambda *_, **__: "x" * 3_000_000)  # more than the limit below
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*metrics\.jsonl: "):
+            run.append_metrics({"epoch": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert run.metrics.read_text().count("\n") == 1
