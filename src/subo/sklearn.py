@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -109,6 +109,18 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         >>> bool(usual > outlier)
         True
     """
+
+    if TYPE_CHECKING:  # the settings that are read below; all are set by the signature
+        latent_dim: int
+        posterior: str
+        epochs: int
+        batch_size: int
+        learning_rate: float
+        validation_fraction: float
+        patience: int | None
+        evaluation_samples: int
+        random_state: int | np.random.RandomState | None
+        verbose: int | bool
 
     def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit complains of these
         bound = _SIGNATURE.bind(self, latent_dim, **settings)

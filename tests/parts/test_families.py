@@ -249,7 +249,8 @@ def test_an_element_that_never_varies_gives_at_most_its_floor():
     x = torch.zeros(500, 1)
     free, floored = f.ContinuousBernoulli((1,), min_scale=None), f.ContinuousBernoulli((1,))
     zeros = nn.Linear(1, 1).requires_grad_(False)
-    zeros.weight.zero_(), zeros.bias.zero_()
+    zeros.weight.zero_()
+    zeros.bias.zero_()
     first = {family: family(from_mean(zeros, family, x)(x[:1])) for family in (free, floored)}
     started = {family: p.log_prob(x).mean().item() for family, p in first.items()}
     assert started[free] == pytest.approx(math.log(2 * 501), abs=0.01)  # for nothing

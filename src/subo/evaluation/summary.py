@@ -167,7 +167,7 @@ class Evaluation:
 @torch.no_grad()
 def score(
     model: LatentVariableModel,
-    split: Split | Tensor,
+    split: Split,
     *,
     num_samples: int = 1000,
     max_rows: int | None = None,
@@ -224,7 +224,7 @@ def score(
 @takes_data
 def evaluate(
     model: LatentVariableModel,
-    split: Split | Tensor,
+    split: Split,
     *,
     name: str = "test",
     num_samples: int = 1000,
@@ -250,7 +250,7 @@ def evaluate(
 @checked_arguments
 def measure(
     model: LatentVariableModel,
-    split: Split | Tensor,
+    split: Split,
     *,
     name: str = "test",
     num_samples: int = 1000,

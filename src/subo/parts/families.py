@@ -30,6 +30,7 @@ __all__ = [
     "Categorical",
     "ContinuousBernoulli",
     "Family",
+    "NamedFamily",
     "OneHotCategorical",
     "Poisson",
 ]
@@ -41,12 +42,17 @@ class Family(Protocol):
 
     event_shape: Size
     num_params: int
-    is_discrete: bool
-    """Whether it gives probabilities; else densities."""
 
     def __call__(self, params: Tensor) -> Distribution:
         """The distributions, batch shape ``(N,)``, of parameters ``(N, ...)``."""
         ...
+
+
+class NamedFamily(Family, Protocol):
+    """A family that can be chosen by name: it says of itself what recipes and reports have to know."""
+
+    is_discrete: bool
+    """Whether it gives probabilities; else densities."""
 
 
 def checked(params: Tensor, event_shape: Size, count: int) -> Tensor:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Size, Tensor, nn
@@ -18,13 +18,19 @@ from subo.core.offers import StartsAtMean
 from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
 from subo.parts.counts import DispersionSource
-from subo.parts.families import Family
+from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource, ScaleSource
 from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, Networks
 
 if TYPE_CHECKING:  # where names that are made of tables are any text
-    LikelihoodName = PosteriorName = PriorName = NetworkName = ActivationName = BoundName = GradientName = str
+    LikelihoodName: TypeAlias = str
+    PosteriorName: TypeAlias = str
+    PriorName: TypeAlias = str
+    NetworkName: TypeAlias = str
+    ActivationName: TypeAlias = str
+    BoundName: TypeAlias = str
+    GradientName: TypeAlias = str
 else:
     LikelihoodName = Literal["auto", *LIKELIHOODS]
     PosteriorName = Literal[*POSTERIORS]
@@ -145,12 +151,12 @@ class LatentOptions:
     flow_transforms: int = 2
     flow_hidden: tuple[int, ...] = (64, 64)
 
-    def build_family(self) -> Family:
+    def build_family(self) -> NamedFamily:
         """The family of q(z|x)."""
         return made(POSTERIORS[self.posterior], Size([self.latent_dim]), **asdict(self))
 
     def build_prior(
-        self, latents: Family, *, posterior: nn.Module, likelihood: Family, examples: Tensor | None
+        self, latents: NamedFamily, *, posterior: nn.Module, likelihood: Family, examples: Tensor | None
     ) -> nn.Module:
         """p(z), over what the family of latents is over."""
         name, fitting = self.prior, self.posterior if latents.is_discrete else "normal"

@@ -15,7 +15,7 @@ from subo.errors import InputError
 from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Local
-from subo.parts.families import Family
+from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import ByLabel, Stack, labelled
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import Standardize
@@ -196,7 +196,7 @@ def vae(
 
 
 def _check_together(
-    latents: LatentOptions, inference: InferenceOptions, gradient: GradientOptions, space: Family
+    latents: LatentOptions, inference: InferenceOptions, gradient: GradientOptions, space: NamedFamily
 ) -> None:
     """Refuses settings that exclude each other."""
     if inference.inference == "semi-amortized" and space.is_discrete:
@@ -211,7 +211,7 @@ def _check_together(
         )
 
 
-def _prior_by_label(prior: str, latents: Family, labels: int | None) -> nn.Module | None:
+def _prior_by_label(prior: str, latents: NamedFamily, labels: int | None) -> nn.Module | None:
     """p(z|c) with parameters for each class, where the model is conditioned on one."""
     if labels is None or prior not in ("auto", "vamp"):
         return None
