@@ -109,7 +109,7 @@ def _evaluate_fully(
             "prints and writes what is known.",
             signal=getattr(stopped, "signal", signal.SIGINT),
         ) from None
-    title = f"{experiment.run.path}, {split} examples; values are means over data, +- standard errors"
+    title = f"{experiment.run.path}, {split} data; values are means over examples, +- standard errors"
     meaning = describe_log_px(experiment.config)
     print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)
     print()

@@ -163,7 +163,7 @@ def announce(start: "Start") -> None:
     parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
     shape = tuple(data["event_shape"])
     drawn = _NOISE if data["dequantize"] else _BITS[data["binarize"]]
-    what = f"data of shape {shape}"
+    what = f"examples of shape {shape}"
     if data["steps"]:
         what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
     say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")

@@ -172,7 +172,7 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
         check_labels(labels, count, where=where)
     if asked is None and 1 < num_data <= count:
         raise InputError(
-            f"{where}: there are {count} classes, and {num_data} examples: these are no classes. Give each class "
+            f"{where}: there are {count} classes, and {num_data} examples: these are not classes. Give each class "
             "several of the data, or leave the condition out."
         )
     return count

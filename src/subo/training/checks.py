@@ -45,7 +45,7 @@ def check_fit(objective: Objective, training: Split | None, held_out: Mapping[st
         )
     known = {**({} if training is None else {"training": training}), **held_out}
     for name, split in known.items():  # test data, too: what is measured after training should not be refused then
-        check_support(objective.model, split, where=f"the {name} examples")
+        check_support(objective.model, split, where=f"the {name} data")
     if not isinstance(plan.optimizer, str):
         check_over(plan.optimizer, objective)
     if training is not None:

@@ -76,7 +76,7 @@ class History:
         data = "validation" if self.best_epoch is not None else "some training"
         return (
             f"the model is worse than before training: what training maximizes is {self.after:.4g} nats per data point "
-            f"on {data} examples, and it was {self.before:.4g} before the first step. Training diverged, usually since "
+            f"on {data} data, and it was {self.before:.4g} before the first step. Training diverged, usually since "
             "the learning rate is too high: fit again with a tenth of `learning_rate`, `clip=10`, or a warm-up."
         )
 
