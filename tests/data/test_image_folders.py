@@ -165,7 +165,7 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
     assert said == ["images are scaled and cropped to 4 x 4, now and in later data"]
     x = load_rows(tmp_path, meaning=data.meaning).x
     assert [x[i].unique().tolist() for i in range(3)] == [[200], [77], [5]]
-    with assert_refused("is no folder of images"):
+    with assert_refused("is not a folder of images"):
         load_data("digits", image_size=4)
 
 

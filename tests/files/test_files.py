@@ -17,8 +17,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="umask, locks and links ar
 
 KILLED = """
 import os, sys
-from subo.files import replacing
-from subo.locks import FolderLock
+from subo.files.whole import replacing
+from subo.files.locks import FolderLock
 lock = FolderLock(os.path.dirname(sys.argv[1])).take()
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half of it")

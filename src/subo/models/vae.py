@@ -75,7 +75,7 @@ class VAE(nn.Module):
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
         q = self._posterior(x, context)
-        p = self._prior(context, len(x), "data are in the batch")
+        p = self._prior(context, len(x), "examples are in the batch")
         if p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, rows, log_posterior = folded_samples(q, num_samples, path=path)
