@@ -305,7 +305,7 @@ def test_noise_is_not_called_agreement():
         told[name] = " ".join(sentences(Findings(measured, None, Depth(), "annealed")))
     assert "Annealing agrees" in told["precise"]
     assert "closed within its error" in told["precise"]
-    assert "cannot be told from 4 examples" in told["noisy"]
+    assert "4 examples are too few to tell" in told["noisy"]
     assert "too uncertain" in told["noisy"]
 
 

@@ -108,7 +108,7 @@ def test_what_is_left_of_a_run_is_replaced_when_asked_for(old: Path):
 def test_pictures_of_others_are_not_taken_for_a_run(tmp_path: Path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "plan.pdf").write_text("mine")
-    with pytest.raises(InputError, match="no run of subo"):
+    with pytest.raises(InputError, match="not a run of subo"):
         Run.create(tmp_path, overwrite=True)
 
 

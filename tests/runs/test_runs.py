@@ -55,7 +55,7 @@ def test_create_refuses_what_it_would_destroy(tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("dear")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="no run of subo"):
+        with pytest.raises(InputError, match="not a run of subo"):
             Run.create(tmp_path / "thesis", overwrite=overwrite)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "dear"
     with pytest.raises(InputError, match="is a file"):

@@ -136,6 +136,8 @@ def test_a_full_evaluation_tells_of_the_signal_that_stopped_it(monkeypatch, tmp_
     monkeypatch.setattr("subo.experiments.full_evaluation.evaluate_run_fully", stopped)
 
     class Experiment:
+        is_local = True
+
         def data(self) -> None: ...
 
     with pytest.raises(Interrupted) as error:

@@ -60,7 +60,7 @@ def test_a_closed_stream_takes_words_and_says_that_they_are_lost(monkeypatch: py
 def test_no_file_gets_the_number_of_a_closed_stream_and_its_words(tmp_path: Path):
     script = f"""
 import os
-from subo.streams import standard_streams
+from subo.runtime.streams import standard_streams
 with standard_streams(), open({str(tmp_path / "file")!r}, "w"):
     os.write(1, b"words that a library writes")
 """

@@ -106,8 +106,8 @@ class Objective(nn.Module):
         surrogate = self.gradient.surrogate(draw, followed, x, context)
         if surrogate.shape != x.shape[:1]:
             raise InputError(
-                f"{type(self.gradient).__name__}'s surrogate has shape {tuple(surrogate.shape)}; expected one number a "
-                f"example, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
+                f"{type(self.gradient).__name__}'s surrogate has shape {tuple(surrogate.shape)}; expected one number "
+                f"per example, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
             )
         with torch.no_grad():
             rates = [factor.rate() for factor in draw.factors]

@@ -60,7 +60,10 @@ def gap_bars(
     axes.set_xlim(-0.45, len(labels) - 0.35)
     axes.margins(y=0.12)
     set_labels(
-        axes, "What the ELBO lacks of log p(x)" + _without(left_out, "data"), "", "above −log p(x) [nats per example]"
+        axes,
+        "What the ELBO lacks of log p(x)" + _without(left_out, "examples"),
+        "",
+        "above −log p(x) [nats per example]",
     )
     axes.tick_params(axis="x", length=0)
     legend_below(figure)
@@ -83,7 +86,7 @@ def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndar
     _stacked(axes, first, second, width=1.0)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_xticks([])
-    xlabel = f"{len(order)} examples, in the order of their inference gap{_without(int((~finite).sum()), 'data')}"
+    xlabel = f"{len(order)} examples, in the order of their inference gap{_without(int((~finite).sum()), 'examples')}"
     set_labels(axes, "Where the loss is, example by example", xlabel, "gap [nats]")
     legend_below(figure)
     return figure

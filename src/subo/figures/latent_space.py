@@ -106,7 +106,7 @@ def latent_plane(
     prior: Prior | None = None,
     axes: tuple[str, str] = ("z1", "z2"),
     explained: Shaped[ndarray, " 2"] | None = None,
-    name: str = "data",
+    name: str = "examples",
 ) -> Figure:
     """The data where their posteriors put them, as points of a plane.
 
@@ -207,7 +207,7 @@ def animate_means(
     *,
     prior: Prior | None = None,
     axes: tuple[str, str] = ("z1", "z2"),
-    name: str = "data",
+    name: str = "examples",
     duration: float = 0.12,
 ) -> None:
     """Writes a looping .gif of the posterior means as training moves them.

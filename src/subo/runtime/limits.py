@@ -108,6 +108,7 @@ LIMITS: dict[str, Limit] = {
     "limits": Limit(),
     "mean": Limit(),
     "min_scale": Limit(0, 1, above=True, below=True, hint="Without a floor densities are unbounded."),
+    "levels": _from(1, 2**16),
     "num_classes": _from(2, 1_000_000),
     "num_data": _SIZE,
     "num_labels": _COUNT,

@@ -1,29 +1,29 @@
-"""Progress in the terminal: a bar where there is one, a line now and then elsewhere."""
+"""Progress in the terminal: a bar where there is one, a line now and then elsewhere.
+
+rich is imported when a bar is made, since it draws Python's random numbers as it is imported.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 __all__ = ["StagesBar", "bar", "stages_bar"]
 
 
-def bar(description: str, total: int, *, show: bool) -> tuple[Progress, TaskID]:
+def bar(description: str, total: int, *, show: bool) -> "tuple[Progress, TaskID]":
     """A plain bar for work of known length: use the first as a context, advance the second."""
     progress = _plain(show=show)
     return progress, progress.add_task(description, total=total)
 
 
-def _plain(*, show: bool) -> Progress:
+def _plain(*, show: bool) -> "Progress":
     """Description, bar, share and time left, where there is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -44,7 +44,7 @@ class StagesBar:
         show: Whether lines are printed without a terminal.
     """
 
-    def __init__(self, progress: Progress, *, show: bool):
+    def __init__(self, progress: "Progress", *, show: bool):
         self._progress, self._show = progress, show
         self._tasks: dict[str, TaskID] = {}
 
