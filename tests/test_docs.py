@@ -54,4 +54,4 @@ def test_the_pages_shell_lines_name_commands_and_options_that_exist(page: str):
 
 
 def test_ten_lines_of_python_are_ten_lines():
-    assert len([line for line in blocks("python")[0].splitlines() if line.strip()]) == 10
+    assert len([line for line in blocks("python")[1].splitlines() if line.strip()]) == 10

@@ -1,19 +1,39 @@
 """What makes a function a recipe: its option groups become one flat signature, by which it is called and documented."""
 
 import inspect
+import json
 from collections.abc import Callable, Container, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from typing import Any
 
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.recipes.options import options_of
-from subo.recipes.saving import MadeBy
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 
-__all__ = ["check_effects", "documented", "groups_of", "parameters_of", "recipe", "takers_of"]
+__all__ = ["MadeBy", "check_effects", "documented", "groups_of", "parameters_of", "recipe", "takers_of"]
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """The recipe call that built a model, which stands on the model as ``made_by``.
+
+    Attributes:
+        recipe: The recipe's name.
+        event_shape: Shape of one example.
+        options: All arguments that were given, without the data.
+    """
+
+    recipe: str
+    event_shape: tuple[int, ...]
+    options: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        made_by = {"recipe": self.recipe, "event_shape": self.event_shape, "options": dict(self.options)}
+        return json.loads(json.dumps(made_by, sort_keys=True))  # in the order in which it is read back
 
 
 def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:

@@ -1,8 +1,5 @@
 """Models in one file: weights, and the recipe that builds the model again, in safetensors and JSON."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +9,10 @@ from torch import nn
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.files.weights import WeightsFile, digest_of_weights, save_weights
+from subo.recipes import RECIPES
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["MadeBy", "load_model", "read_weights", "save"]
-
-
-@dataclass(frozen=True)
-class MadeBy:
-    """The recipe call that built a model, which stands on the model as ``made_by``.
-
-    Attributes:
-        recipe: The recipe's name.
-        event_shape: Shape of one example.
-        options: All arguments that were given, without the data.
-    """
-
-    recipe: str
-    event_shape: tuple[int, ...]
-    options: Mapping[str, Any]
-
-    def as_json(self) -> dict[str, Any]:
-        """In JSON's types."""
-        made_by = {"recipe": self.recipe, "event_shape": self.event_shape, "options": dict(self.options)}
-        return json.loads(json.dumps(made_by, sort_keys=True))  # in the order in which it is read back
+__all__ = ["load_model", "read_weights", "save"]
 
 
 @checked_arguments
@@ -77,8 +55,6 @@ def load_model(path: str | Path) -> Any:
     Raises:
         InputError: It is not such a file, its content was changed, or its model has no recipe.
     """
-    from subo.recipes import RECIPES
-
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: subo.open_run(path).model is the model of a run")
