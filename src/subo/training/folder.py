@@ -75,8 +75,9 @@ class Reader:
         where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
         if self.run is None:
             return f"{where}; the model has the weights that it had then."
-        again = "the same call and " if self.config is not None else ""
-        return f"{where}; the checkpoint is written. Go on with {again}`resume` and `run_dir={self.run.path}`."
+        if self.config is not None:
+            return f"{where}; the checkpoint is written. Go on by the same call of subo.fit with `resume=True`."
+        return f"{where}; the checkpoint is written. Go on with `resume` and `run_dir={self.run.path}`."
 
 
 class Writer(Reader):
