@@ -56,7 +56,7 @@ def context_of(num_data: int) -> dict[str, Tensor]:
 
 # Families: event shape -> family
 
-ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
+ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
     "bernoulli": lambda event: f.Bernoulli(event),
     "continuous-bernoulli": lambda event: f.ContinuousBernoulli(event),
     "categorical": lambda event: f.Categorical(event, num_classes=5),
@@ -77,7 +77,7 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.Family]] = {
     "student t, degrees per dimension": lambda event: ls.StudentT(event, "shared", degrees_of_freedom="per-dimension"),
     "student t": lambda event: ls.StudentT(event),
 }
-OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.Family]] = {
+OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
     "full-rank gaussian": lambda event: ls.FullRankGaussian(event),
     "inverse autoregressive flow": lambda event: InverseAutoregressiveFlow(event, context_dim=3, hidden=(8,)),
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),

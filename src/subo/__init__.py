@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subo.public import *  # noqa: F403
+    from subo.public import *  # noqa: F403  # pyright: ignore[reportWildcardImportFromLibrary]
 
     __version__: str
 
