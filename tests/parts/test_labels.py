@@ -281,7 +281,7 @@ def test_settings_and_labels_that_make_no_sense():
         ([labels, None], None, "there are no labels"),
         ([labels], 4, "row 3 has the label 4"),
         ([torch.tensor([1, -2])], None, "row 2 has the label -2"),
-        ([torch.tensor([0, 99_999])], None, "no classes"),
+        ([torch.tensor([0, 99_999])], None, "not classes"),
     ):
         with pytest.raises(InputError, match=words):
             count_labels(parts_, asked=asked)
