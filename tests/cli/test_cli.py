@@ -137,7 +137,7 @@ def test_an_ending_in_capitals_gives_the_same_file(fitted: Path, tmp_path: Path)
 def test_show_says_what_is_in_a_run(fitted: Path, capsys: pytest.CaptureFixture):
     assert run("show", fitted) == 0
     shown = capsys.readouterr().out
-    for word in ("digits", "drawn afresh", "bernoulli", "latent_dim 2", "finished", "log p(x)", "beta 1.0"):
+    for word in ("digits", "drawn again", "bernoulli", "latent_dim 2", "finished", "log p(x)", "beta 1.0"):
         assert word in shown
     for word in ("flow_", "channels", "scale", "num_classes", "groups"):  # which say nothing of this model
         assert word not in shown

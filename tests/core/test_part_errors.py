@@ -33,7 +33,7 @@ D, B = 4, 5  # of x
 
 
 @contextmanager
-def noted(part: str, given: str) -> Iterator[pytest.ExceptionInfo[BaseException]]:
+def assert_noted(part: str, given: str) -> Iterator[pytest.ExceptionInfo[BaseException]]:
     """Expects torch's own error, the innermost note of which names the part and what it was given."""
     with pytest.raises((RuntimeError, IndexError)) as error:
         yield error
@@ -99,16 +99,16 @@ def told() -> VAE:
     lambda model: model.draw(torch.zeros(B, D)),
 ])  # fmt: skip
 def test_a_node_whose_network_has_another_width_is_named(use: Callable):
-    with noted(r"the node 'z1'", r"z2 of shape \(5, 2\)") as error:
+    with assert_noted(r"the node 'z1'", r"z2 of shape \(5, 2\)") as error:
         use(chain(z1=4))
     assert "(5x2 and 4x200)" in str(error.value)
     use(chain())
 
 
 def test_a_node_of_a_posterior_is_named():
-    with noted(r"the node 'z2'", r"z1 of shape \(5, 3\)"):
+    with assert_noted(r"the node 'z2'", r"z1 of shape \(5, 3\)"):
         chain(q2=2).draw(torch.zeros(B, D))
-    with noted(r"the node 'z1'", r"input of shape \(5, 9\)"):
+    with assert_noted(r"the node 'z1'", r"input of shape \(5, 9\)"):
         chain().draw(torch.zeros(B, 9))
 
 
@@ -117,7 +117,7 @@ def test_a_node_of_a_posterior_is_named():
     lambda model: model.draw(torch.zeros(B, D)).log_likelihood,
 ])  # fmt: skip
 def test_a_likelihood_that_reads_a_node_of_another_width_is_named_with_all_latents(use: Callable):
-    with noted("the likelihood", r"(?=.*z2 of shape \(5, 2\)).*z1 of shape \(5, 3\)"):
+    with assert_noted("the likelihood", r"(?=.*z2 of shape \(5, 2\)).*z1 of shape \(5, 3\)"):
         use(chain(x=7))
 
 
@@ -128,7 +128,7 @@ def test_a_graph_is_given_as_many_rows_of_everything():
     with pytest.raises(InputError, match=r"the context 'x' of shape \(5, 3\) beside c of shape \(1, 2\)"):
         Joint(**nodes)(c=torch.zeros(1, 2), x=torch.zeros(B, 3))
     q = Joint(**nodes)(torch.zeros(B, 3), c=torch.zeros(B, 1))
-    with noted(r"the node 'z'", r".*c of shape \(5, 1\)"):
+    with assert_noted(r"the node 'z'", r".*c of shape \(5, 1\)"):
         q.sample()
 
 
@@ -141,19 +141,19 @@ def test_a_graph_is_given_as_many_rows_of_everything():
     lambda model: model.log_joint(torch.zeros(B, D), torch.zeros(1, B, 2)),
 ])  # fmt: skip
 def test_a_likelihood_for_another_latent_size_is_named(use: Callable):
-    with noted(r"the likelihood", r"z of shape \(5, 2\)"):
+    with assert_noted(r"the likelihood", r"z of shape \(5, 2\)"):
         use(flat(to=3))
 
 
 def test_fit_tells_a_part_that_does_not_fit_before_it_trains():
-    with noted(r"the likelihood", r"z of shape \(\d+, 2\)"):
+    with assert_noted(r"the likelihood", r"z of shape \(\d+, 2\)"):
         fit(Objective(flat(to=3)), torch.randn(20, D), epochs=1)
-    with noted(r"the posterior", r"x of shape \(\d+, 4\)"):
+    with assert_noted(r"the posterior", r"x of shape \(\d+, 4\)"):
         fit(Objective(flat(of=9)), torch.randn(20, D), epochs=1)
 
 
 def test_a_posterior_for_other_data_is_named():
-    with noted(r"the posterior", r"x of shape \(5, 4\)"):
+    with assert_noted(r"the posterior", r"x of shape \(5, 4\)"):
         flat(of=9).draw(torch.zeros(B, D))
 
 
@@ -169,7 +169,7 @@ def test_a_posterior_for_other_data_is_named():
 def test_a_layer_of_another_width_is_named(widths: dict, part: str, given: str):
     model = ladder(**widths)
     for use in (lambda: model.sample(B), lambda: model.draw(torch.zeros(B, D), num_samples=2).log_weight):
-        with noted(part, given):
+        with assert_noted(part, given):
             use()
 
 
@@ -182,13 +182,13 @@ def test_a_layer_of_another_width_is_named(widths: dict, part: str, given: str):
 def test_a_posterior_of_a_layer_is_named(widths: dict, part: str, given: str):
     model = ladder(**widths)
     model.sample(B)  # which asks for no posterior
-    with noted(part, given):
+    with assert_noted(part, given):
         model.draw(torch.zeros(B, D), num_samples=2)
 
 
 @pytest.mark.parametrize("shape", [(B, 9), (B,), (B, 1, D + 1)])
 def test_data_of_another_shape_are_refused_by_a_ladder(shape: tuple[int, ...]):
-    with noted(r"the pass up", r"x ") as error:
+    with assert_noted(r"the pass up", r"x ") as error:
         ladder().draw(torch.zeros(shape))
     assert f"x of shape {shape}" in error.value.__notes__[0]
 
@@ -216,12 +216,12 @@ def test_leaves_of_another_shape_are_refused_by_a_ladder():
 @pytest.mark.parametrize("num_samples", [1, 2])
 def test_a_context_of_another_width_is_told_with_its_name(num_samples: int):
     model, c = told(), torch.zeros(B, 2)
-    with noted(r"the likelihood", r"z of shape \(5, 2\), c of shape \(5, 2\)"):
+    with assert_noted(r"the likelihood", r"z of shape \(5, 2\), c of shape \(5, 2\)"):
         model.sample(B, {"c": c, "other": c})
-    with noted(r"the posterior", r"x of shape \(5, 4\), c of shape \(5, 2\)"):
+    with assert_noted(r"the posterior", r"x of shape \(5, 4\), c of shape \(5, 2\)"):
         model.draw(torch.zeros(B, D), {"c": c}, num_samples=num_samples)
     model.prior = ToldAlone(3, 2)
-    with noted(r"the prior", r"c of shape \(5, 2\)"):
+    with assert_noted(r"the prior", r"c of shape \(5, 2\)"):
         model.sample(B, {"c": c})
 
 
@@ -321,7 +321,7 @@ def test_an_error_of_any_class_passes_as_it_is(error: Exception):
 def test_a_part_within_a_part_is_named_first():
     inner = Joint(z1=Child(Gaussian((2,)), mlp(9, 4), "x"))
     outer = Called(lambda x: inner(x).sample())
-    with noted(r"the node 'z1'", r"x of shape \(5, 4\)"):
+    with assert_noted(r"the node 'z1'", r"x of shape \(5, 4\)"):
         VAE(StandardNormal(2), nn.Identity(), outer).draw(torch.zeros(B, D))
 
 
@@ -335,6 +335,6 @@ class Called(nn.Module):
 
 
 def test_a_note_keeps_the_error_and_names_all_that_was_given():
-    with noted("the encoder", r"x of shape \(5, 4\), c of shape \(5, 1\)\. If shapes do not match") as error:
+    with assert_noted("the encoder", r"x of shape \(5, 4\), c of shape \(5, 1\)\. If shapes do not match") as error:
         call_part("encoder", lambda x, c: torch.cat([x, c[:3]], 1), {"x": torch.zeros(B, D)}, {"c": torch.zeros(B, 1)})
     assert str(error.value).startswith("Sizes of tensors must match")

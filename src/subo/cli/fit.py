@@ -137,10 +137,10 @@ def _flags(names: Sequence[str]) -> str:
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 
 
-_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn afresh at every visit in training"}
+_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn again at every visit in training"}
 
 
-_NOISE = "; dequantized: y + u, with u drawn afresh at every visit in training"
+_NOISE = "; dequantized: y + u, with u drawn again at every visit in training"
 
 
 _VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}

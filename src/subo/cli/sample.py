@@ -34,7 +34,7 @@ def sample(
 ) -> None:
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
 
-    A model that is told the class of each example (fit --condition labels) draws as many of every class, one class
+    A model conditioned on classes (fit --condition labels) draws the same number from each class, one class
     after the other.
 
     Args:

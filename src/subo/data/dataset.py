@@ -122,14 +122,14 @@ class Data:
         how = {
             "none": "nothing was binarized",
             "static": f"train, validation and test were each {drawn}",
-            "dynamic": f"train is drawn afresh from Bernoulli(x) at every read; validation and test were each {drawn}",
+            "dynamic": f"train is drawn again from Bernoulli(x) at every read; validation and test were each {drawn}",
         }
         binarization, noise = how[self.binarize], "none was added"
         if self.dequantize:
             binarization = "nothing was binarized"
             noise = (
                 f"the levels y = 0 .. {self.train.levels} are read as y + u, u uniform on [0, 1): in train drawn "
-                f"afresh at every read, in validation and test each drawn once with seed {self.seed}"
+                f"again at every read, in validation and test each drawn once with seed {self.seed}"
             )
         parts = {name: getattr(self, name) for name in ("train", "validation", "test")}
         return {

@@ -67,9 +67,9 @@ def load_data(
         source: A name or a path. A `Path` is never a name: `Path("digits")` is a file.
         data_dir: Where named sets are looked for first, each in a folder of its name; then in the folder that the
             environment variable SUBO_DATA names. mnist and fashion-mnist are downloaded if they are in neither.
-        binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn afresh at every
+        binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn again at every
             visit in training and once for held-out data (dynamic).
-        dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn afresh at every
+        dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn again at every
             visit in training and once for held-out data. The log p(x) of a gaussian or laplace likelihood is then a
             lower bound on the log-probability of y. By default a fit with a gaussian, laplace or auto likelihood does
             so, unless the pixels are binarized; data that are loaded without a model stay as they are.

@@ -48,7 +48,7 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
     Args:
         data: What to binarize.
         policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
-            drawn afresh at every read, validation and test once, with the very draws of `static`.
+            drawn again at every read, validation and test once, with the very draws of `static`.
         seed: The seed of the draws that are made once.
 
     Raises:
@@ -86,7 +86,7 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
     Args:
         data: Integers of up to 8 bits.
         seed: The seed of the draws that are made once.
-        once: Whether train is drawn once, too; else it is drawn afresh at every read.
+        once: Whether train is drawn once, too; else it is drawn again at every read.
 
     Raises:
         InputError: The values aren't integers with levels.

@@ -43,7 +43,7 @@ class Split:
         x: `(N, *event)`; integers for pixels, else float32.
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
         labels: `(N,)` integers, or None.
-        resample: Whether every read draws afresh: bits, with probability `x / levels` of a 1; or with `dequantize` u.
+        resample: Whether every read draws again: bits, with probability `x / levels` of a 1; or with `dequantize` u.
         first: The name of the first example: `index` in the context counts from it, so that no two splits of one data
             set name per example alike.
         dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold

@@ -102,7 +102,7 @@ def fit(
             and slow, since few batches move the model.
         posterior_steps: Steps of the posterior before each of the model, in alternating updates.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
-        seed: Of order and samples, and of the bits and noise that are drawn afresh at every visit.
+        seed: Of order and samples, and of the bits and noise that are drawn again at every visit.
         run_dir: The folder of a run, in which settings, metrics, checkpoints and at the end the weights are kept;
             nowhere by default. :func:`subo.load_weights` reads the weights into a model made as this one was.
         checkpoint_minutes: How often a checkpoint is written.

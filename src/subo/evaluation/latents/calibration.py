@@ -143,7 +143,7 @@ def calibrate(
     if isinstance(getattr(model, "posterior", None), Local | Given):
         raise InputError(
             "the posterior has parameters of its own for each example that it knows, and calibration asks for q of "
-            "data that the model makes afresh. Calibrate a model with an encoder."
+            "data that the model makes again. Calibrate a model with an encoder."
         )
     ranks, names = [], ()
     with evaluating(model), forked(seed):
