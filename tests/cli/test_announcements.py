@@ -8,6 +8,7 @@ import pytest
 
 from command_line import run
 from subo.cli.fit import conclude
+from subo.cli.messages import _cautions
 from subo.training.history import Epoch, History
 from subo.training.metrics import Metrics
 
@@ -110,3 +111,16 @@ def test_a_number_of_classes_for_each_column_by_the_command_line(tmp_path: Path,
     run("sample", tmp_path / "run", "--num", "2000", "--out", tmp_path / "s.npy")
     rows = np.load(tmp_path / "s.npy")
     assert rows.max(0).tolist() == [2, 49]
+
+
+@pytest.mark.parametrize(
+    ("rate", "active", "said"),
+    [(0.05, 3, "collapsed to the prior"), (16.7, 0, "no latent dimension is active"), (16.7, 5, None)],
+)
+def test_latents_that_carry_something_are_not_called_collapsed(rate: float, active: int, said: str | None):
+    result = {"rate": rate, "active_units": active, "num_samples": 10, "median_ess": 10.0, "at_floor": 0.0}
+    config = {"options": {}, "training": {}}
+    cautions = list(_cautions(result, config, Path("run")))
+    assert len(cautions) == (said is not None)
+    assert all(said in caution and f"rate {rate:.3f} nats" in caution for caution in cautions if said)
+    assert not any("collapsed" in caution for caution in cautions if rate > 1)

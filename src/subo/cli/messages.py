@@ -84,13 +84,17 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
         finite = result["log_px_finite"]
         others = None if finite is None else in_digits(finite, result["log_px_finite_se"])
         yield in_words(count, result["num_data"], others)
-    if _number(result["rate"]) < 0.1 or (
-        result["active_units"] == 0 and not result.get("per_step")
-    ):  # a state has no unit
+    advice = f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
+    if _number(result["rate"]) < 0.1:
         yield (
-            f"the latents say next to nothing (rate {result['rate']:.3f} nats, {result['active_units']} active): the "
-            "posterior is nearly the prior, and the model says nearly the same of every example. "
-            f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
+            f"the latents carry almost no information (rate {result['rate']:.3f} nats): the posterior has nearly "
+            f"collapsed to the prior, and the model is nearly the same for every example. {advice}"
+        )
+    elif result["active_units"] == 0 and not result.get("per_step"):  # a state has no unit
+        yield (
+            f"no latent dimension is active: the posterior means hardly vary over the examples, although the posterior "
+            f"differs from the prior (rate {result['rate']:.3f} nats). The model is probably not trained to its end. "
+            f"{advice}"
         )
     elif not result.get("per_step") and result["rate"] < _LITTLE * result["active_units"]:
         each = result["rate"] / result["active_units"]
