@@ -407,7 +407,7 @@ def test_the_table_fits_and_the_verdict_is_in_words(runs: Path, capsys: pytest.C
         f"broken and {name} cannot be told apart in ELBO",
         "Careful: better has a median effective sample size of 20.0 of 1000",
         "Careful: worse has 25.0% of its likelihood's scales",
-        "Careful: alike has latents that say next to nothing",
+        "Careful: alike has no active latent dimension",
         "Careful: alike has no encoder",
     ):
         assert words in shown, words

@@ -111,8 +111,10 @@ def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:
     if row.log_px.num_not_finite:
         others = row.log_px.others and in_digits(row.log_px.others.mean, row.log_px.others.standard_error)
         found.append(f"{in_words(row.log_px.num_not_finite, comparison.num_data, others)}")
-    if row.active_units == 0 or row.rate.mean < 0.1:
-        found.append("has latents that say next to nothing: its posterior is nearly the prior.")
+    if row.rate.mean < 0.1:
+        found.append("has latents that carry almost no information: its posterior is nearly the prior.")
+    elif row.active_units == 0:
+        found.append("has no active latent dimension: its posterior means hardly vary over the examples.")
     if row.median_ess < comparison.num_samples / 10:
         ess = f"{row.median_ess:.1f} of {comparison.num_samples}"
         found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")
