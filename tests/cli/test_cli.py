@@ -222,8 +222,8 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     "changes, words",
     [
         ({}, []),
-        ({"rate": 0.05}, ["nearly the prior"]),
-        ({"active_units": 0}, ["nearly the prior"]),
+        ({"rate": 0.05}, ["rate 0.050 nats", "nearly collapsed to the prior"]),
+        ({"active_units": 0}, ["no latent dimension is active", "rate 5.000 nats"]),
         ({"median_ess": 99.0}, ["99.0 of 1000", "may be above"]),
         ({"median_ess": 3.0}, ["3.0 of 1000", "well above"]),
         ({"high_pareto_k": 12}, ["12 of", "k-hat above 0.67", "too few", "--full"]),

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.special import ndtri
 from torch import Size, Tensor
 
 from subo.data.values import constant_elements
@@ -72,7 +71,7 @@ def _limits(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     outer = min(0.25, max(0.01, 2.5 / len(x)))
     lower = np.array([0.25, max(0.05, outer), outer])
-    width = torch.as_tensor(-2 * ndtri(lower)).to(x)  # between them, of a normal with deviation 1
+    width = -2 * torch.special.ndtri(torch.as_tensor(lower)).to(x)  # between them, of a normal with deviation 1
     found = torch.as_tensor(np.quantile(x.cpu().numpy(), [*lower, 0.5, *(1 - lower)], axis=0)).to(x)
     distance = found[4:] - found[:3]
     deviation = (distance / width.reshape(-1, *(1 for _ in x.shape[1:]))).amax(0)
