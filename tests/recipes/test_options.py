@@ -9,7 +9,7 @@ from subo.core.bounds import BOUNDS
 from subo.errors import InputError
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
 from subo.recipes import vae
-from subo.recipes.recipe import check_effects
+from subo.recipes.recipe import check_effects, settled
 
 ENTRIES = [
     *(("likelihood", name) for name in LIKELIHOODS),
@@ -25,9 +25,11 @@ def test_every_name_makes_a_model_whose_bound_is_finite_and_trains(choice: str, 
     known: dict[str, Any] = {"likelihood": "bernoulli", "num_samples": 4, "num_classes": 3, "hidden": (8,)}
     if choice == "prior" and name in ("bernoulli", "categorical"):
         known["posterior"] = name
+    if name == "by-label":
+        known |= {"condition": "labels", "num_labels": 3}
     x = torch.randint(2, (20, 1, 4, 4)).float()
     objective = vae((1, 4, 4), examples=x, **{**known, choice: name})
-    loss = objective(x)
+    loss = objective(x, {"label": torch.arange(20) % 3} if name == "by-label" else None)
     assert loss.bound.isfinite().all()
     loss.loss.backward()
     assert all(parameter.grad is not None for parameter in objective.parameters())
@@ -47,3 +49,27 @@ def test_an_option_of_another_choice_is_refused_and_that_choice_named():
 
 def test_the_order_reaches_the_renyi_bound():
     assert vae((5,), likelihood="bernoulli", bound="renyi", alpha=0.3, num_samples=3).bound.alpha == 0.3
+
+
+@pytest.mark.parametrize(
+    "given, prior, gradient, baseline",
+    [
+        ({}, "normal", "pathwise", "none"),
+        ({"posterior": "spline", "condition": "labels"}, "by-label", "pathwise", "none"),
+        ({"posterior": "bernoulli"}, "bernoulli", "score-function", "mean"),
+        ({"posterior": "categorical", "num_samples": 4}, "categorical", "score-function", "leave-one-out"),
+        ({"posterior": "categorical", "num_samples": 4, "bound": "renyi"}, "categorical", "score-function", "mean"),
+        ({"posterior": "bernoulli", "num_samples": 4, "bound": "iwae"}, "bernoulli", "vimco", "none"),
+        ({"posterior": "bernoulli", "condition": "labels", "baseline": "network"}, "by-label", "score-function", "network"),
+        ({"prior": "mixture", "gradient": "score-function", "num_samples": 2}, "mixture", "score-function", "leave-one-out"),
+    ],
+)
+def test_auto_is_settled_by_the_other_options(given: dict[str, Any], prior: str, gradient: str, baseline: str):
+    options = settled(vae, given)
+    assert (options["prior"], options["gradient"], options["baseline"]) == (prior, gradient, baseline)
+    assert settled(vae, options) == options
+
+
+def test_a_prior_for_each_class_needs_classes():
+    with pytest.raises(InputError, match="the prior by-label has parameters for each class: it needs condition labels"):
+        vae((5,), likelihood="bernoulli", prior="by-label")

@@ -11,8 +11,17 @@ from subo.core.offers import Limited
 from subo.errors import InputError
 from subo.parts.conditionals import Local
 from subo.parts.counts import NegativeBinomial
-from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
+from subo.parts.families import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    Family,
+    NamedFamily,
+    OneHotCategorical,
+    Poisson,
+)
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
+from subo.parts.labels import ByLabel
 from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, StudentT
 from subo.parts.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
@@ -71,7 +80,7 @@ POSTERIORS: dict[str, Callable[..., Family]] = {
 """Families of q(z|x). Discrete latents have the prior of the same name."""
 
 
-# Priors: called with the latents' shape; `posterior`, `likelihood` and `examples` are those of the model
+# Priors: called with the latents' shape; `posterior`, `likelihood`, `latents` and `examples` are the model's
 
 
 def _normal(shape: Size) -> nn.Module:
@@ -113,6 +122,12 @@ def _classes(shape: Size) -> nn.Module:
     return CategoricalPrior(shape[0], num_classes=shape[1])
 
 
+def _by_label(shape: Size, *, latents: NamedFamily, num_labels: int | None) -> nn.Module:
+    if num_labels is None:
+        raise InputError("the prior by-label has parameters for each class: it needs condition labels")
+    return ByLabel(latents if latents.is_discrete else Gaussian(shape), num_labels=num_labels)
+
+
 PRIORS: dict[str, Callable[..., nn.Module]] = {
     "normal": _normal,
     "mixture": _mixture,
@@ -121,6 +136,7 @@ PRIORS: dict[str, Callable[..., nn.Module]] = {
     "spline-flow": _spline_flow,
     "bernoulli": _bits,
     "categorical": _classes,
+    "by-label": _by_label,
 }
 
 

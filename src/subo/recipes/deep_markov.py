@@ -88,6 +88,6 @@ def deep_markov(
     }
     prior = Markov(Start((latent_dim,)), Conditional(Gaussian((latent_dim,)), steps[transition]))
     followed, num_samples = bound.build(), bound.num_samples
-    estimator = gradient.build(followed, num_samples=num_samples, event=event, center=center, unit=unit)
+    estimator = gradient.build(event=event, center=center, unit=unit)
     model = VAE(prior, Emission(family, decoder), posterior)
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)

@@ -16,6 +16,7 @@ from subo.errors import InputError
 from subo.parts.labels import count_labels
 from subo.parts.registry import LIKELIHOODS, is_over_reals
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
+from subo.recipes.recipe import settled
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
@@ -54,7 +55,16 @@ def make(recipe: str, data: Any, *, seed: int = 0, **options: Any) -> Objective:
 
 
 def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """Settings with what depends on the data filled in, so that the config alone tells the model."""
+    """All options of a recipe, with what depends on the data filled in, so that they alone tell the model.
+
+    Args:
+        recipe: Its name.
+        options: What was set.
+        data: Of which the model is to be.
+
+    Raises:
+        InputError: They make no sense with these data.
+    """
     if recipe not in RECIPES:
         raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
     if data.sequential != (recipe in OF_SEQUENCES):
@@ -64,16 +74,16 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"
         )
-    settings = dict(options)
+    settings = settled(RECIPES[recipe], options)
     parts = [part for part in (data.train, data.validation, data.test) if len(part)]
-    if settings.get("likelihood", "auto") == "auto":
+    if settings["likelihood"] == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
     check_likelihood(settings["likelihood"], data)
-    if settings["likelihood"] == "categorical" and settings.get("num_classes") is None:
+    if settings["likelihood"] == "categorical" and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
     if settings.get("condition") == "labels":
         labels = [part.labels for part in parts]
-        settings["num_labels"] = count_labels(labels, asked=settings.get("num_labels"), where=data.name)
+        settings["num_labels"] = count_labels(labels, asked=settings["num_labels"], where=data.name)
     return settings
 
 

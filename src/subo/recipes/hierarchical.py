@@ -82,6 +82,6 @@ def hierarchical(
         inferred[f"z{below + 1}"] = between(dim_below, dim_above, hidden_between, f"z{below}")
         generative[f"z{below}"] = between(dim_above, dim_below, hidden_between[::-1], f"z{below + 1}")
     followed, num_samples = bound.build(), bound.num_samples
-    estimator = gradient.build(followed, num_samples=num_samples, event=event, center=center, unit=unit)
+    estimator = gradient.build(event=event, center=center, unit=unit)
     model = VAE(Joint(**generative), Child(family, from_mean(decoder, family, examples), "z1"), Joint(**inferred))
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)

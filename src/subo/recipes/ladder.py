@@ -85,7 +85,7 @@ def ladder(
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
     center, unit, fine = center_and_units(examples, event)
     family, followed, num_samples = likelihood.build(event, center=center, unit=fine), bound.build(), bound.num_samples
-    estimator = gradient.build(followed, num_samples=num_samples, event=event, center=center, unit=unit)
+    estimator = gradient.build(event=event, center=center, unit=unit)
     make = (_maps if network == "conv" else _vectors)(event, channels if network == "conv" else hidden, latent_dims)
     act, count = ACTIVATIONS[activation], len(latent_dims)
 

@@ -1,7 +1,8 @@
 """Option groups: settings that several recipes share, each group with the ``build`` of what it sets.
 
 A group is a frozen record. The field that chooses by name stands in `CHOICES` beside the table of what can be chosen;
-an option belongs to those entries whose signature has a keyword of its name.
+an option belongs to those entries whose signature has a keyword of its name. What ``auto`` stands for is said by `AUTO`,
+a rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
 """
 
 import inspect
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Size, Tensor, nn
 
-from subo.core.bounds import BOUNDS, ELBO, IWAE, Bound
+from subo.core.bounds import BOUNDS, Bound
 from subo.core.offers import StartsAtMean
 from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
@@ -52,6 +53,9 @@ __all__ = [
     "made",
     "options_of",
 ]
+
+
+Rule: TypeAlias = Callable[[Mapping[str, Any]], str]
 
 
 @cache
@@ -93,6 +97,7 @@ class LikelihoodOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"likelihood": LIKELIHOODS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {}  # for it is the data that tell
 
     likelihood: LikelihoodName = "auto"
     scale: ScaleSource = "per-dimension"
@@ -124,14 +129,21 @@ def likelihood_for(kind: str) -> str:
     return "bernoulli" if kind == "binary" else "gaussian"
 
 
+def _fitting_prior(options: Mapping[str, Any]) -> str:
+    """What ``prior`` auto stands for."""
+    if options.get("condition") == "labels":
+        return "by-label"
+    return options["posterior"] if options["posterior"] in PRIORS else "normal"  # discrete ones have the same name
+
+
 @dataclass(frozen=True)
 class LatentOptions:
     """The latents: their prior p(z), and the family of their posterior q(z|x).
 
     Args:
         latent_dim: Size of z.
-        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents; with
-            condition labels one for each class, learned, while every other prior is the same for all classes.
+        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents; and
+            with condition labels by-label, one for each class, learned. All others are the same for all classes.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         prior_covariance: Covariances of the mixture's components.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
@@ -141,6 +153,7 @@ class LatentOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"prior": PRIORS, "posterior": POSTERIORS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {"prior": _fitting_prior}
 
     latent_dim: int = 10
     prior: PriorName = "auto"
@@ -156,19 +169,23 @@ class LatentOptions:
         return made(POSTERIORS[self.posterior], Size([self.latent_dim]), **asdict(self))
 
     def build_prior(
-        self, latents: NamedFamily, *, posterior: nn.Module, likelihood: Family, examples: Tensor | None
+        self,
+        latents: NamedFamily,
+        *,
+        posterior: nn.Module,
+        likelihood: Family,
+        examples: Tensor | None,
+        num_labels: int | None,
     ) -> nn.Module:
         """p(z), over what the family of latents is over."""
         name, fitting = self.prior, self.posterior if latents.is_discrete else "normal"
-        if name == "auto":
-            name = fitting
-        discrete = {entry for entry in PRIORS if entry in ("bernoulli", "categorical")}
-        if name != "vamp" and name != fitting and (latents.is_discrete or name in discrete):
+        if name not in ("vamp", "by-label", fitting) and (latents.is_discrete or name in POSTERIORS):
             raise InputError(
                 f"the prior {name} is not over the latents of the posterior {self.posterior}: use prior {fitting}, "
                 "or auto"
             )
         own = {"posterior": posterior, "likelihood": likelihood, "examples": examples}
+        own |= {"latents": latents, "num_labels": num_labels}
         return made(PRIORS[name], latents.event_shape, **{**asdict(self), **own})
 
 
@@ -185,6 +202,7 @@ class NetworkOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (200, 200)
@@ -215,6 +233,7 @@ class BoundOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bound": BOUNDS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     bound: BoundName = "elbo"
     num_samples: int = 1
@@ -239,6 +258,20 @@ class BoundOptions:
         return made(BOUNDS[name], **asdict(self))
 
 
+def _fitting_gradient(options: Mapping[str, Any]) -> str:
+    """What ``gradient`` auto stands for."""
+    if options.get("posterior") not in PRIORS:  # and is hence not discrete
+        return "pathwise"
+    return "vimco" if options["bound"] == "iwae" else "score-function"
+
+
+def _fitting_baseline(options: Mapping[str, Any]) -> str:
+    """What ``baseline`` auto stands for; of an estimator without any, none."""
+    if "baseline" not in options_of(ESTIMATORS[options["gradient"]]):
+        return "none"
+    return "leave-one-out" if options["num_samples"] > 1 and options["bound"] == "elbo" else "mean"
+
+
 @dataclass(frozen=True)
 class GradientOptions:
     """How the bound's gradient is estimated.
@@ -253,31 +286,25 @@ class GradientOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gradient": ESTIMATORS}
-    AUTO: ClassVar[tuple[str, ...]] = ("pathwise", "score-function", "vimco")
+    AUTO: ClassVar[Mapping[str, Rule]] = {"gradient": _fitting_gradient, "baseline": _fitting_baseline}
 
     gradient: GradientName = "auto"
     baseline: Literal["auto", "none", "mean", "leave-one-out", "network"] = "auto"
     normalize_signal: bool = False
     temperature: float = 0.5
 
-    def build(
-        self, bound: Bound, *, num_samples: int, event: Size, center: Tensor, unit: Tensor, discrete: bool = False
-    ) -> GradientEstimator:
-        """The estimator, for latents that are discrete or not and data that lie there and spread so far."""
-        name = self.gradient
-        if name == "auto":
-            name = ("vimco" if isinstance(bound, IWAE) else "score-function") if discrete else "pathwise"
-        takes_baseline = "baseline" in options_of(ESTIMATORS[name])
-        if not takes_baseline and (self.baseline != "auto" or self.normalize_signal):
+    def build(self, *, event: Size, center: Tensor, unit: Tensor) -> GradientEstimator:
+        """The estimator, for data that lie there and spread so far."""
+        takes_baseline = "baseline" in options_of(ESTIMATORS[self.gradient])
+        if not takes_baseline and (self.baseline != "none" or self.normalize_signal):
             raise InputError(
-                f"baseline and normalize_signal are settings of the gradient score-function, not of {name}"
+                "baseline and normalize_signal are settings of the gradient score-function, not of "
+                f"{self.gradient}"
             )
         baseline: Any = self.baseline
-        if baseline == "auto":
-            baseline = "leave-one-out" if num_samples > 1 and isinstance(bound, ELBO) else "mean"
-        if baseline == "network" and takes_baseline:
+        if baseline == "network":
             baseline = nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,)))
-        return made(ESTIMATORS[name], **{**asdict(self), "baseline": baseline})
+        return made(ESTIMATORS[self.gradient], **{**asdict(self), "baseline": baseline})
 
 
 def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:

@@ -13,7 +13,11 @@ from subo.recipes.options import options_of
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 
-__all__ = ["MadeBy", "check_effects", "documented", "groups_of", "parameters_of", "recipe", "takers_of"]
+__all__ = ["OF_THE_DATA", "MadeBy", "check_effects", "defaults_of", "documented", "groups_of", "parameters_of", "recipe", "settled", "takers_of"]
+
+
+OF_THE_DATA = ("event_shape", "examples", "num_data")
+"""Arguments of a recipe that are no options: the data tell them."""
 
 
 @dataclass(frozen=True)
@@ -54,18 +58,19 @@ def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
 
     @wraps(function)
     def make(*args: Any, **given: Any) -> Objective:
-        called = dict(given)
+        called, chosen = dict(given), settled(made, given)
         grouped = {
-            name: group(**{field.name: given.pop(field.name) for field in fields(group) if field.name in given})
+            name: group(**{field.name: chosen[field.name] for field in fields(group)})
             for name, group in groups.items()
         }
+        of_groups = {field.name for group in groups.values() for field in fields(group)}
+        given = {name: value for name, value in given.items() if name not in of_groups}
         objective = function(*args, **given, **grouped)
-        own = {"event_shape", "examples"}
         event = (signature.bind_partial(*args).arguments or given)["event_shape"]
         objective.model.made_by = MadeBy(
             function.__name__.replace("_", "-"),
             tuple(event),
-            {name: value for name, value in called.items() if name not in own},
+            {name: value for name, value in called.items() if name not in ("event_shape", "examples")},
         )
         return objective
 
@@ -81,13 +86,41 @@ def groups_of(make: Callable[..., Objective]) -> tuple[type, ...]:
     return make.groups  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def defaults_of(make: Callable[..., Objective]) -> dict[str, Any]:
+    """A recipe's options, each with its default."""
+    return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.name not in OF_THE_DATA}
+
+
+def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a recipe: those that were given, its defaults, and for every ``auto`` what it stands for.
+
+    A likelihood ``auto`` stays: it is the data that tell.
+
+    Args:
+        make: The recipe.
+        given: Some of its options.
+
+    Example:
+        >>> from subo.recipes import vae
+        >>> options = settled(vae, {"posterior": "bernoulli", "bound": "iwae", "num_samples": 5})
+        >>> options["prior"], options["gradient"], options["baseline"]
+        ('bernoulli', 'vimco', 'none')
+    """
+    options = defaults_of(make) | dict(given)
+    for group in groups_of(make):
+        for option, rule in group.AUTO.items():  # pyright: ignore[reportAttributeAccessIssue]
+            if options[option] == "auto":
+                options[option] = rule(options)
+    return options
+
+
 def check_effects(make: Callable[..., Objective], given: Container[str], settings: Mapping[str, Any]) -> None:
     """Refuses an option that was given and has no effect beside the others.
 
     Args:
         make: The recipe.
         given: The options that somebody has set.
-        settings: All of the run's options, with nothing left to the data.
+        settings: All of the run's options, settled.
 
     Raises:
         InputError: Names the option and the setting that would give it an effect.
@@ -95,7 +128,7 @@ def check_effects(make: Callable[..., Objective], given: Container[str], setting
     for group in groups_of(make):
         for option in [field.name for field in fields(group) if field.name in given]:  # pyright: ignore[reportArgumentType]
             takers = takers_of(group, option)
-            if takers and not any(name in _chosen(group, settings[choice]) for choice, name in takers):
+            if takers and not any(settings[choice] == name for choice, name in takers):
                 needed = " or ".join(f"`{choice}={name}`" for choice, name in takers)
                 chosen = ", ".join(f"`{choice}={settings[choice]}`" for choice in dict.fromkeys(c for c, _ in takers))
                 raise InputError(
@@ -119,11 +152,6 @@ def takers_of(group: type[Any], option: str) -> list[tuple[str, str]]:
         for name, entry in table.items()
         if option in options_of(entry)
     ]
-
-
-def _chosen(group: Any, value: Any) -> tuple[Any, ...]:
-    """The entries of a table that a choice may stand for."""
-    return getattr(group, "AUTO", (value,)) if value == "auto" else (value,)
 
 
 def parameters_of(group: type[Any]) -> list[inspect.Parameter]:

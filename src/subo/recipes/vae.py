@@ -16,8 +16,7 @@ from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
-from subo.parts.labels import ByLabel, Stack, labelled
-from subo.parts.location_scale import Gaussian
+from subo.parts.labels import Stack, labelled
 from subo.parts.networks import Standardize
 from subo.recipes.options import (
     BoundOptions,
@@ -25,6 +24,7 @@ from subo.recipes.options import (
     LatentOptions,
     LikelihoodOptions,
     NetworkOptions,
+    Rule,
     from_mean,
     made,
 )
@@ -79,6 +79,7 @@ class InferenceOptions:
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "inference": {"amortized": _amortized, "local": _local, "semi-amortized": _semi_amortized}
     }
+    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     inference: Literal["amortized", "local", "semi-amortized"] = "amortized"
     refinement_steps: int = 10
@@ -116,6 +117,7 @@ class ConditionOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": lambda: None, "labels": _by_labels}}
+    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     condition: Literal["none", "labels"] = "none"
     num_labels: int | None = None
@@ -177,26 +179,21 @@ def vae(
 
     p_x = Conditional(family, told(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
-    p_z = _prior_by_label(latents.prior, space, labels) or latents.build_prior(
-        space, posterior=q, likelihood=family, examples=examples
-    )
+    _check_together(latents, inference, gradient, space, labels)
+    p_z = latents.build_prior(space, posterior=q, likelihood=family, examples=examples, num_labels=labels)
     followed = bound.build()
-    estimator = gradient.build(
-        followed,
-        num_samples=bound.num_samples,
-        event=event,
-        center=center,
-        unit=unit,
-        discrete=space.is_discrete,
-    )
-    _check_together(latents, inference, gradient, space)
+    estimator = gradient.build(event=event, center=center, unit=unit)
     estimator.check(space(torch.zeros(1, space.num_params)), followed, num_samples=bound.num_samples)
     model = inference.build(VAE(p_z, p_x, q), followed, bound.num_samples)
     return Objective(model, followed, gradient=estimator, num_samples=bound.num_samples)
 
 
 def _check_together(
-    latents: LatentOptions, inference: InferenceOptions, gradient: GradientOptions, space: NamedFamily
+    latents: LatentOptions,
+    inference: InferenceOptions,
+    gradient: GradientOptions,
+    space: NamedFamily,
+    labels: int | None,
 ) -> None:
     """Refuses settings that exclude each other."""
     if inference.inference == "semi-amortized" and space.is_discrete:
@@ -204,20 +201,15 @@ def _check_together(
             f"semi-amortized inference moves q along the path through z, and {latents.posterior} latents have none: "
             "use inference amortized or local"
         )
-    if gradient.normalize_signal and latents.prior == "vamp":
+    if latents.prior != "vamp":
+        return
+    if gradient.normalize_signal:
         raise InputError(
             "normalize_signal scales the posterior's gradient, and the vamp prior holds the posterior, whose gradient "
             "through it would stay as it is: use another prior, or leave it out"
         )
-
-
-def _prior_by_label(prior: str, latents: NamedFamily, labels: int | None) -> nn.Module | None:
-    """p(z|c) with parameters for each class, where the model is conditioned on one."""
-    if labels is None or prior not in ("auto", "vamp"):
-        return None
-    if prior == "vamp":
+    if labels is not None:
         raise InputError(
             "the vamp prior is a mixture of q(z|u) at inputs u, and with condition labels q is given a class beside "
             "its input, which the u do not have: use the prior auto, one for each class, or mixture"
         )
-    return ByLabel(latents if latents.is_discrete else Gaussian(latents.event_shape), num_labels=labels)
