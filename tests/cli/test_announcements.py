@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from command_line import run
+from run_configs import run_config
 from subo.cli.fit import conclude
 from subo.cli.messages import _cautions
 from subo.training.history import Epoch, History
@@ -23,8 +25,8 @@ def history(*bounds: float, best: int | None, stopped_by: str = "epochs") -> His
     return History(tuple(epochs), best, stopped_by)  # pyright: ignore[reportArgumentType]
 
 
-def said(capsys: pytest.CaptureFixture, of: History, **training: object) -> str:
-    conclude(of, training, out=Path("runs/a"), trained=True)
+def said(capsys: pytest.CaptureFixture, of: History, **training: Any) -> str:
+    conclude(of, replace(run_config("bernoulli").training, **training), out=Path("runs/a"), trained=True)
     return capsys.readouterr().out
 
 
@@ -119,8 +121,7 @@ def test_a_number_of_classes_for_each_column_by_the_command_line(tmp_path: Path,
 )
 def test_latents_that_carry_something_are_not_called_collapsed(rate: float, active: int, said: str | None):
     result = {"rate": rate, "active_units": active, "num_samples": 10, "median_ess": 10.0, "at_floor": 0.0}
-    config = {"options": {}, "training": {}}
-    cautions = list(_cautions(result, config, Path("run")))
+    cautions = list(_cautions(result, run_config("bernoulli"), Path("run")))
     assert len(cautions) == (said is not None)
     assert all(said in caution and f"rate {rate:.3f} nats" in caution for caution in cautions if said)
     assert not any("collapsed" in caution for caution in cautions if rate > 1)

@@ -1,6 +1,7 @@
 """The commands on a model that is told each example's class: samples are of their class, and bad labels are refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from command_line import assert_refused, run
 from subo import InputError, figures, load_data
 from subo.cli.sample import _labels_to_draw
 from subo.experiments.compare import _differences
+from subo.runs.run import Run
 
 SMALL = ["--latent-dim", "2", "--hidden", "32", "--evaluation-samples", "5", "--quiet"]
 FITTED = ["--binarize", "dynamic", "--condition", "labels", "--learning-rate", "0.01", "--epochs", "12"]
@@ -101,9 +103,9 @@ def test_the_other_commands_read_the_labels_of_their_data(fitted: Path, tmp_path
 def test_a_model_that_is_told_nothing_has_no_class_to_draw_and_is_not_compared_with_one_that_is(fitted: Path):
     with pytest.raises(InputError, match="told none"):
         _labels_to_draw((), None, "3")
-    config = json.loads((fitted / "config.json").read_text())
+    config = Run(fitted).read_config()
     assert _differences(config, config) == []
-    plain = config | {"options": {name: v for name, v in config["options"].items() if name != "condition"}}
+    plain = replace(config, options={name: v for name, v in config.options.items() if name != "condition"})
     for pair in ((config, plain), (plain, config)):
         (found,) = _differences(*pair)
         assert "given the label" in found

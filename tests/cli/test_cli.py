@@ -23,6 +23,7 @@ from subo.cli.show import _telling
 from subo.evaluation import Evaluation
 from subo.experiments.units import bits_of_a_guess
 from subo.recipes import RECIPES
+from subo.runs.run import Run
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
 
@@ -243,7 +244,7 @@ def test_numbers_to_be_read_with_care_have_a_warning(
         "num_samples": 1000,
         "at_floor": None,
     } | changes
-    print_evaluation(result, json.loads((fitted / "config.json").read_text()), run=fitted)
+    print_evaluation(result, Run(fitted).read_config(), run=fitted)
     printed = capsys.readouterr().out
     assert printed.count("Careful") == bool(words)
     for word in words:

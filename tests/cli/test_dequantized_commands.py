@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, given in others.items():
         small = {"hidden": (16,), "latent_dim": 2, **given.pop("options", {})}
-        start_run("digits", folder / name, options=small, training={"epochs": 1}, **given)
+        start_run("digits", folder / name, options=small, data=given, training={"epochs": 1})
     return folder
 
 
@@ -56,12 +56,12 @@ def test_integers_with_levels_are_dequantized_for_densities_unless_they_become_b
 ):
     y = torch.arange(40, dtype=torch.int16).reshape(10, 1, 2, 2) % 17
     data = Data("y", *[Split(y, levels=levels)] * 3, kind=kind_of(y, levels=levels))
-    assert dequantizes(binarized(data, binarize, seed=0), {"likelihood": likelihood}) is expected
+    assert dequantizes(binarized(data, binarize, seed=0), likelihood) is expected
 
 
 def test_grey_values_without_levels_are_left_as_they_are():
     x = torch.rand(10, 1, 2, 2)
-    assert not dequantizes(Data("x", *[Split(x)] * 3, kind="grey"), {})
+    assert not dequantizes(Data("x", *[Split(x)] * 3, kind="grey"), "auto")
 
 
 MEANING = "lower bound on the log-probability of the values 0 to 16, by uniform dequantization"

@@ -28,6 +28,7 @@ from subo.experiments.fitting import start_run
 from subo.models.probabilistic_pca import ExactPosterior, LinearGaussian, MeanFieldPosterior
 from subo.models.vae import VAE
 from subo.parts.priors import StandardNormal
+from subo.runs.run import Run
 
 D, d = 5, 2
 
@@ -157,7 +158,9 @@ def test_a_comparison_needs_two_models_and_the_same_measurements():
 def fitted(out: Path, source: str = "digits", *, inference: str = "amortized", **given: Any) -> Path:
     """A run of few parameters, two epochs long, neither measured nor drawn."""
     options = {"latent_dim": 2, "hidden": (16,), "inference": inference, **given.pop("options", {})}
-    start_run(source, out, options=options, training={"epochs": 2}, **given)
+    data = {name: given.pop(name) for name in ("binarize", "dequantize") if name in given}
+    data["seed"] = given.pop("data_seed", 0)
+    start_run(source, out, options=options, data=data, training={"epochs": 2}, **given)
     return out
 
 
@@ -261,7 +264,7 @@ def test_runs_of_other_training_seeds_have_the_same_data_and_are_averaged(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     a, again, b = (open_run(runs / name) for name in ("a", "again", "b"))
-    assert a.config["data"] == again.config["data"]
+    assert a.config.data == again.config.data
     weights = [next(iter(experiment.objective.model.parameters())) for experiment in (a, again)]
     assert not torch.equal(*weights)
     out = tmp_path / "c.json"
@@ -334,14 +337,15 @@ def test_data_are_the_same_by_their_content(tmp_path: Path, capsys: pytest.Captu
     assert "not what it was" in assert_comparison_refused(capsys, old, copy)  # the first run's source has changed since
 
 
-def test_settings_of_the_data_that_are_yet_to_come(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+def test_settings_that_are_yet_to_come_are_refused_by_name(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     other = shutil.copytree(runs / "b", tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["data"]["dequantization"] = "uniform"
     (other / "config.json").write_text(json.dumps(config))
-    assert run("show", other, "--accept-changes") == 0
-    capsys.readouterr()
-    assert "its dequantization is uniform, not none" in assert_comparison_refused(capsys, runs / "a", other)
+    message = assert_comparison_refused(capsys, runs / "a", other)
+    assert "data.dequantization, which this version of subo" in message
+    (other / "config.json").write_text(json.dumps({**config, "format": 2}))
+    assert "has format 2, and this version" in assert_comparison_refused(capsys, runs / "a", other)
 
 
 def test_runs_and_options_that_cannot_be(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -390,7 +394,7 @@ def test_the_table_fits_and_the_verdict_is_in_words(runs: Path, capsys: pytest.C
         row("alike", Estimate(0.09, 0.05), active_units=0),
         row("broken", Estimate(math.nan, math.nan)),
     )
-    config = json.loads((runs / "a" / "config.json").read_text())
+    config = Run(runs / "a").read_config()
     print_comparison(Comparison(rows, "test", 10_000, 1000, 0), config, local=["alike"])
     shown = capsys.readouterr().out
     table = shown[shown.index("run ") : shown.index("Careful")]

@@ -127,7 +127,7 @@ def test_infinities_that_are_no_parameters_are_let_be(tmp_path: Path):
 def test_a_digest_that_was_lost_is_no_older_version(copy: Path, capsys: pytest.CaptureFixture):
     """Of a run that this version made: its config says what values mean, and its files note digests."""
     config = read_json(copy / "config.json")
-    config["data"]["meaning"] = Run(copy).read_config()["data"]["meaning"]
+    config["data"]["meaning"] = Run(copy).read_config().as_json()["data"]["meaning"]
     write_json(copy / "config.json", config)
     assert run("show", copy, "--accept-changes") == 0
     weights = WeightsFile.read(copy / "model.safetensors").tensors

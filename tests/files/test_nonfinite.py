@@ -13,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from command_line import run
+from run_configs import run_config
 from shapes import unchecked_shapes
 from subo import VAE, StandardNormal
 from subo.cli.compare import print_comparison
@@ -86,8 +87,7 @@ def test_models_are_compared_on_the_others(with_a_bad_row: Split, capsys: pytest
     flat = comparison.rows[1].flat()
     assert flat["log_px"] == -math.inf
     assert (flat["num_not_finite"], flat["log_px_difference_finite"]) == (1, difference.others.mean)
-    config = {"options": {"likelihood": "gaussian"}, "data": {"dequantize": False, "levels": 1}}
-    print_comparison(comparison, config)
+    print_comparison(comparison, run_config("gaussian", levels=1))
     printed = " ".join(capsys.readouterr().out.split())
     assert "log p(x) of 1 of 20 examples is not finite" in printed
     assert "not finite for 1 of the data; over the others two is" in printed
@@ -149,10 +149,6 @@ def test_what_an_older_run_wrote_as_null_is_shown(tmp_path: Path, capsys: pytest
 
     result = dict.fromkeys(("log_px", "log_px_se", "elbo", "elbo_se", "distortion", "median_ess", "bits_per_dim"))
     result |= {"split": "test", "num_data": 12, "num_samples": 5, "rate": 1.0, "active_units": 2, "latent_dim": 2}
-    config = {
-        "options": {"likelihood": "bernoulli"},
-        "data": {"dequantize": False, "levels": 1, "event_shape": [4], "kind": "binary"},
-        "training": {},
-    }
+    config = run_config("bernoulli", levels=1, event_shape=(4,), kind="binary")
     print_evaluation(result | {"at_floor": None}, config, run=tmp_path)
     assert "log p(x)           nan   by 5 samples" in capsys.readouterr().out

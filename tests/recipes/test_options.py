@@ -60,8 +60,18 @@ def test_the_order_reaches_the_renyi_bound():
         ({"posterior": "categorical", "num_samples": 4}, "categorical", "score-function", "leave-one-out"),
         ({"posterior": "categorical", "num_samples": 4, "bound": "renyi"}, "categorical", "score-function", "mean"),
         ({"posterior": "bernoulli", "num_samples": 4, "bound": "iwae"}, "bernoulli", "vimco", "none"),
-        ({"posterior": "bernoulli", "condition": "labels", "baseline": "network"}, "by-label", "score-function", "network"),
-        ({"prior": "mixture", "gradient": "score-function", "num_samples": 2}, "mixture", "score-function", "leave-one-out"),
+        (
+            {"posterior": "bernoulli", "condition": "labels", "baseline": "network"},
+            "by-label",
+            "score-function",
+            "network",
+        ),
+        (
+            {"prior": "mixture", "gradient": "score-function", "num_samples": 2},
+            "mixture",
+            "score-function",
+            "leave-one-out",
+        ),
     ],
 )
 def test_auto_is_settled_by_the_other_options(given: dict[str, Any], prior: str, gradient: str, baseline: str):

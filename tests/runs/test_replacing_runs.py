@@ -71,7 +71,7 @@ def test_a_kill_at_any_moment_leaves_the_old_run_or_a_free_place(tmp_path: Path)
             break
         if read_json(folder / "config.json") == read_json(OLD / "config.json"):
             assert content(folder).items() >= content(OLD).items()
-            assert open_run(folder).config["recipe"] == "vae"
+            assert open_run(folder).config.recipe == "vae"
             states.append("old")
         elif read_json(folder / "config.json") == config:  # the new one: its folders for pictures came last
             assert not Run(folder).checkpoint.exists()

@@ -65,17 +65,16 @@ def test_the_config_says_of_which_data_objective_and_training_it_is(tmp_path: Pa
     fitted, data = objective(), binary()
     fit(fitted, data, epochs=1, batch_size=20, optimizer=SGD(fitted.parameters(), 0.1), seed=3, run_dir=tmp_path)
     config = Run(tmp_path).read_config()
-    assert config["recipe"] is None
-    assert config["objective"] == {
+    assert config.recipe is None
+    assert config.objective == {
         "model": "VAE",
         "bound": "ELBO(beta=1.0, free_bits=0.0, closed_form_kl=True)",
         "gradient": "Pathwise",
         "num_samples": 1,
     }
-    assert config["data"]["fingerprint"] == data.fingerprint
-    training = config["training"]
-    assert (training["epochs"], training["batch_size"], training["optimizer"], training["seed"]) == (1, 20, "SGD", 3)
-    assert "data" not in training
+    assert config.data.fingerprint == data.fingerprint
+    training = config.training
+    assert (training.epochs, training.batch_size, training.optimizer, training.seed) == (1, 20, "SGD", 3)
 
 
 def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
@@ -92,7 +91,7 @@ def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
     assert same(resumed, whole)
     assert Run(out).model.exists()
     fit(resumed, data, epochs=5, run_dir=out, resume=True)
-    assert Run(out).read_config()["training"]["epochs"] == 5
+    assert Run(out).read_config().training.epochs == 5
 
 
 def test_going_on_with_other_data_is_refused(tmp_path: Path):

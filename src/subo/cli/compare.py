@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from subo.evaluation.comparison import Comparison, Row
     from subo.evaluation.estimates import Estimate
     from subo.evaluation.seeds import SeedMean
+    from subo.runs.config import RunConfig
 
 __all__ = ["compare", "print_comparison"]
 
 _COLUMNS = 100  # what a table must fit
 
 
-def print_comparison(comparison: "Comparison", config: dict[str, Any], *, local: Sequence[str] = ()) -> None:
+def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Sequence[str] = ()) -> None:
     """Prints a row for each run, then in words how the others differ from the first.
 
     Args:
@@ -183,7 +184,7 @@ def compare(
         experiments, split=split, num_samples=num_samples, max_data=max_data, seed=seed, progress=True, note=say
     )
     config = next(iter(experiments.values())).config
-    local = [name for name, experiment in experiments.items() if experiment.is_local]
+    local = [name for name, experiment in experiments.items() if experiment.config.is_local]
     print_comparison(comparison, config, local=local)
     if out is not None:
         comparing.save_comparison(out, comparison, config)

@@ -97,7 +97,7 @@ def _evaluate_fully(
         raise InputError(f"--minutes must be positive, not {minutes:g}")
     asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
     data = experiment.data()
-    if not experiment.is_local:  # whose q of these data is not there yet
+    if not experiment.config.is_local:  # whose q of these data is not there yet
         _say_if_long(experiment.objective.model, getattr(data, split), asked)
     try:
         result = evaluate_run_fully(

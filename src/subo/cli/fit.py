@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from subo.cli.messages import print_evaluation, say
-from subo.cli.options import defaults, grouped
+from subo.cli.options import grouped
 from subo.data.dataset import describe_constants
 from subo.errors import InputError, Interrupted
 from subo.experiments.units import kind_of_log_px
 
 if TYPE_CHECKING:
     from subo.experiments.fitting import Fitted, Start
+    from subo.runs.config import RunConfig, TrainingConfig
     from subo.training.history import History
 
 __all__ = ["announce", "conclude", "fit"]
@@ -38,7 +40,7 @@ def fit(**given: Any) -> None:
     experiment, samples, note = fitted.experiment, given.get("evaluation_samples"), say if progress else None
     run = experiment.run.path
     if progress:
-        conclude(fitted.history, experiment.config["training"], out=run, trained=fitted.trained)
+        conclude(fitted.history, experiment.config.training, out=run, trained=fitted.trained)
     result = finish_run(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
     if progress:
         print_evaluation(asdict(result), experiment.config, run=run)
@@ -53,24 +55,20 @@ def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
     source, recipe = given.get("data"), given.get("recipe", "vae")
     if source is None or not source.strip():
         raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
-    groups = grouped(given, recipe)
-    settings = {group: {**defaults(recipe, group), **values} for group, values in groups.items()}
+    groups, samples = grouped(given, recipe), given.get("evaluation_samples")
     return start_run(
         source,
         given.get("out") or _folder_of(source),
         recipe=recipe,
-        options=settings["recipe"],
-        given=tuple(groups["recipe"]),
-        training=settings["training"],
-        device=settings["device"],
+        options=groups["recipe"],
+        data={"seed": given.get("data_seed", 0), **groups["data"]},
+        training=groups["training"],
+        device=groups["device"],
         seed=given.get("seed", 0),
-        data_seed=given.get("data_seed", 0),
         overwrite=given.get("overwrite", False),
-        num_samples=given.get("evaluation_samples"),
         progress=progress,
         note=say if progress else None,
-        on_start=announce if progress else None,
-        **settings["data"],
+        on_start=partial(announce, num_samples=samples) if progress else None,
     )
 
 
@@ -99,21 +97,19 @@ def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
     return resume_run(out, changes=changes, progress=progress)
 
 
-def _stored(config: Mapping[str, Any], name: str) -> Any:
+def _stored(config: "RunConfig", name: str) -> Any:
     """What a run's config has for an option of ``fit``."""
-    data, recipe = config["data"], config.get("recipe") or "vae"
+    data = config.data
     known = {
-        **defaults(recipe, "recipe"),
-        **config.get("options", {}),
-        **config["training"],
-        **config["device"],
-        "recipe": recipe,
-        "data": data["source"],
-        "data_dir": data["data_dir"],
-        "data_seed": data["seed"],
-        "binarize": data["binarize"],
-        "dequantize": data["dequantize"],
-        "image_size": data["event_shape"][-1],
+        **config.settings,
+        **vars(config.device),
+        "recipe": config.recipe,
+        "data": data.source,
+        "data_dir": data.data_dir,
+        "data_seed": data.seed,
+        "binarize": data.binarize,
+        "dequantize": data.dequantize,
+        "image_size": data.event_shape[-1],
         "overwrite": False,
     }
     return known.get(name)
@@ -155,24 +151,24 @@ _ASKED = {
 _RISING = 0.1  # nats from tenth to tenth of the epochs
 
 
-def announce(start: "Start") -> None:
-    """Prints what was read and what is going to be fitted."""
+def announce(start: "Start", *, num_samples: int | None = None) -> None:
+    """Prints what was read and what is going to be fitted, and measured by so many samples."""
     config, objective, chosen = start.config, start.objective, start.chosen
-    data, options = config["data"], config["options"]
-    sizes, kind = data["sizes"], data["kind"]
+    data = config.data
+    sizes, kind = data.sizes, data.kind
     parts = ", ".join(f"{sizes[part]:,} to {use}" for part, use in _USES.items())
-    shape = tuple(data["event_shape"])
-    drawn = _NOISE if data["dequantize"] else _BITS[data["binarize"]]
+    shape = data.event_shape
+    drawn = _NOISE if data.dequantize else _BITS[data.binarize]
     what = f"examples of shape {shape}"
-    if data["steps"]:
-        what = f"sequences of {sum(data['steps'].values()):,} steps of shape {shape}"
-    say(f"{data['name']}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
+    if data.steps:
+        what = f"sequences of {sum(data.steps.values()):,} steps of shape {shape}"
+    say(f"{data.name}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
     asked = _ASKED.get(kind, "")
     if kind == "whole" and len(shape) > 1:
         asked += "; pixels with levels are arrays of bytes, uint8"
     why = f" (auto: the values are {_VALUES.get(kind, kind)}{asked})" if chosen else ""
     parameters = sum(parameter.numel() for parameter in objective.model.parameters())
-    say(f"likelihood {options['likelihood']}{why}, {_latents(options)}, {parameters:,} parameters")
+    say(f"likelihood {config.likelihood}{why}, {_latents(config.options)}, {parameters:,} parameters")
     gradient = type(objective.gradient).__name__
     if objective.gradient.biased:
         say(f"Careful: the gradient {gradient} is biased ({objective.gradient.biased}). All reported numbers are not.")
@@ -181,17 +177,18 @@ def announce(start: "Start") -> None:
     if start.noisy:
         say(
             "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels; "
-            f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data['levels']}"
+            f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data.levels}"
         )
-    if start.constant and kind_of_log_px(config) != "probability":
-        say(f"Careful: {describe_constants(start.constant)}")
-    if start.clip is not None:
+    constant = start.data.constant_features()
+    if constant and kind_of_log_px(config) != "probability":
+        say(f"Careful: {describe_constants(constant)}")
+    if (clip := start.clip) is not None:
         say(
             "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
-            f"are clipped at a norm of {start.clip:g}, so that the others count; --clip sets another norm."
+            f"are clipped at a norm of {clip:g}, so that the others count; --clip sets another norm."
         )
-    if start.caution:
-        say(start.caution)
+    if caution := start.caution(num_samples):
+        say(caution)
 
 
 def _latents(options: Mapping[str, Any]) -> str:
@@ -202,7 +199,7 @@ def _latents(options: Mapping[str, Any]) -> str:
     return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
 
 
-def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trained: bool) -> None:
+def conclude(history: "History", training: "TrainingConfig", *, out: Path, trained: bool) -> None:
     """Prints why training is over, and that it ended too early where the bound was still rising.
 
     Args:
@@ -214,8 +211,8 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
     last = history.epochs[-1]
     reason = {
         "epochs": "all epochs are done",
-        "minutes": f"time is up (--minutes {training.get('minutes') or 0:g})",
-        "patience": f"no better validation for {training.get('patience')} epochs (--patience)",
+        "minutes": f"time is up (--minutes {training.minutes or 0:g})",
+        "patience": f"no better validation for {training.patience} epochs (--patience)",
     }[history.stopped_by]
     if trained:
         best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
@@ -224,7 +221,7 @@ def conclude(history: "History", training: Mapping[str, Any], *, out: Path, trai
         if history.worse:
             say(f"Careful: {history.worse}")
         elif rise > _RISING:
-            longer = f"--{history.stopped_by} {2 * (training.get(history.stopped_by) or last.epoch):g}"
+            longer = f"--{history.stopped_by} {2 * (getattr(training, history.stopped_by) or last.epoch):g}"
             when = "last epoch" if _tenth(history) == 1 else "last tenth of the epochs"
             say(
                 f"Careful: the validation bound was still rising, by {rise:.2f} nats in the {when}; "

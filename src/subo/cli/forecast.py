@@ -56,7 +56,7 @@ def forecast(
     experiment, split = run_and_rows(run, data, part, data_dir)
     if not is_of_sequences(experiment):
         raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
-    elements = steps * math.prod(experiment.config["data"]["event_shape"])
+    elements = steps * math.prod(experiment.config.data.event_shape)
     states = num_samples * max(steps, max(lengths_of(split)))  # of one sequence at a time
     check_room(
         _STATE * states + 4 * 6 * len(split) * elements,  # mean, lower and upper, which are joined at the end

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from subo.cli.flags import in_flags
 from subo.files.nonfinite import in_words
 from subo.runtime.digits import in_digits
+
+if TYPE_CHECKING:
+    from subo.runs.config import RunConfig
 
 __all__ = ["print_evaluation", "say"]
 
@@ -20,10 +23,10 @@ def say(message: str) -> None:
     print(in_flags(message), flush=True)
 
 
-def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Path) -> None:
+def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) -> None:
     """Prints an evaluation's numbers, with warnings where they should be read with care."""
     # here, since it takes a second that importing this should not
-    from subo.experiments.units import bits_of_a_guess, describe_log_px, is_conditional, kind_of_log_px
+    from subo.experiments.units import bits_of_a_guess, describe_log_px, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} examples, nats per example:")
     print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
@@ -48,7 +51,7 @@ def print_evaluation(result: dict[str, Any], config: dict[str, Any], *, run: Pat
         print(
             f"  Note: {_on_time(result, reduced)} All of it: subo evaluate {run} --num-samples {reduced['num_samples']}"
         )
-    if kind != "probability" or is_conditional(config):
+    if kind != "probability" or config.is_conditional:
         print(f"  log p(x) is a {describe_log_px(config)}")
     for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
         say(f"  Careful: {caution}")
@@ -74,7 +77,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -> Iterator[str]:
+def _cautions(result: Mapping[str, Any], config: "RunConfig", run: Path) -> Iterator[str]:
     """What should be known of an evaluation before its numbers are used."""
     from subo.evaluation.latents.collapse import (
         remedies,  # here, since it takes a second that importing this should not
@@ -84,7 +87,7 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
         finite = result["log_px_finite"]
         others = None if finite is None else in_digits(finite, result["log_px_finite_se"])
         yield in_words(count, result["num_data"], others)
-    advice = f"Try another --seed, or {', or '.join(remedies({**config['options'], **config['training']})[:2])}."
+    advice = f"Try another --seed, or {', or '.join(remedies(config.settings)[:2])}."
     if _number(result["rate"]) < 0.1:
         yield (
             f"the latents carry almost no information (rate {result['rate']:.3f} nats): the posterior has nearly "
@@ -123,9 +126,9 @@ def _cautions(result: Mapping[str, Any], config: Mapping[str, Any], run: Path) -
         )
 
 
-def _of_constants(config: Mapping[str, Any], kind: str) -> Iterator[str]:
+def _of_constants(config: "RunConfig", kind: str) -> Iterator[str]:
     """What elements that never vary do to a density, which is as high at them as its floor lets it be."""
-    count, elements = config["data"].get("constant"), math.prod(config["data"]["event_shape"])
+    count, elements = config.data.constant, math.prod(config.data.event_shape)
     if kind == "density" and count:  # which older runs do not say
         yield (
             f"{count:,} of {elements:,} elements ({count / elements:.0%}) have one value in all training data: each "

@@ -15,6 +15,7 @@ from cyclopts import CoercionError, Parameter, Token, convert
 from subo.data.loading import load_data
 from subo.errors import InputError
 from subo.recipes import RECIPES
+from subo.recipes.recipe import OF_THE_DATA
 from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
 from subo.runtime.limits import is_number
@@ -24,7 +25,7 @@ __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_wi
 
 # What the program itself gives, and what a command line has no words for.
 _NOT_OPTIONS = {
-    "recipe": {"event_shape", "examples", "num_data"},
+    "recipe": set(OF_THE_DATA),
     "data": {"source", "seed", "meaning", "note"},
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
@@ -140,13 +141,6 @@ def recipes_with(option: str) -> list[str]:
     """
     name = option.split("=", 1)[0].removeprefix("--").removeprefix("no-").replace("-", "_")
     return [recipe for recipe, function in RECIPES.items() if name in _names(function, _NOT_OPTIONS["recipe"])]
-
-
-def defaults(recipe: str, group: str) -> dict[str, Any]:
-    """A group's values where nothing is given."""
-    function = _sources(recipe)[group][1]
-    signature = inspect.signature(function)
-    return {name: signature.parameters[name].default for name in _names(function, _NOT_OPTIONS[group])}
 
 
 def _names(function: Callable[..., Any], excluded: set[str]) -> list[str]:

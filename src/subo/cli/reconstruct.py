@@ -46,7 +46,7 @@ def reconstruct(
         reconstruct_sequences(experiment, split, out)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
-    names = experiment.meaning.feature_names
+    names = experiment.config.data.meaning.feature_names
     if ending == ".png":
         split = split.take(torch.arange(min(16, len(split))))
         model, units = model_for(experiment, split, progress=True), units_of(experiment)

@@ -23,17 +23,17 @@ def run_and_rows(
     from subo.parts.labels import check_labels, num_labels_of
 
     experiment = experiments.open_run(run)
-    asked = experiment.config["data"]
-    if data_dir is None and asked["data_dir"]:
-        data_dir = Path(asked["data_dir"])
+    asked = experiment.config.data
+    if data_dir is None and asked.data_dir:
+        data_dir = Path(asked.data_dir)
     split = load_rows(
         source,
         part=part,
         data_dir=data_dir,
-        binarize=asked["binarize"],
-        dequantize=asked["dequantize"],
-        seed=asked["seed"],
-        meaning=replace(experiment.meaning, class_names=experiment.class_names()),
+        binarize=asked.binarize,
+        dequantize=asked.dequantize,
+        seed=asked.seed,
+        meaning=replace(experiment.config.data.meaning, class_names=experiment.class_names()),
         note=say,
     )
     split = in_levels(split, experiment.config)
@@ -42,12 +42,12 @@ def run_and_rows(
         check_labels(split.labels, num_labels, names=split.class_names, where=source)
     inside = in_support(experiment.objective.model, split, where=source)
     if not inside.all():
-        if not scored and experiment.config["options"].get("inference", "amortized") != "amortized":
+        if not scored and experiment.config.options.get("inference", "amortized") != "amortized":
             check_support(experiment.objective.model, split, where=source)  # their q is fitted by way of p(x|z)
         outside = (~inside).nonzero()[:, 0]
         say(
             f"Careful: {len(outside):,} of {len(split):,} hold values to which the run's likelihood "
-            f"({experiment.config['options']['likelihood']}) gives no density, the first is number "
+            f"({experiment.config.likelihood}) gives no density, the first is number "
             f"{int(outside[0]) + 1} (counted from 1): their log p(x) is -inf, and their latents mean nothing"
         )
     return experiment, split
@@ -64,7 +64,7 @@ def units_of(experiment: Any) -> Any:
     """Mean and standard deviation of a table's columns, as long as its data are there."""
     from subo.report.pictures import feature_units
 
-    if len(experiment.config["data"]["event_shape"]) != 1:
+    if len(experiment.config.data.event_shape) != 1:
         return None
     try:
         return feature_units(experiment.data())
@@ -74,7 +74,7 @@ def units_of(experiment: Any) -> Any:
 
 def is_of_sequences(experiment: Any) -> bool:
     """Whether a run's data are sequences."""
-    return experiment.meaning.sequential
+    return experiment.config.data.meaning.sequential
 
 
 def names_of(split: Split) -> Sequence[str] | None:

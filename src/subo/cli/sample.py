@@ -66,19 +66,19 @@ def sample(
     if steps is not None:
         raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
     model = experiment.objective.model
-    data, elements = experiment.config["data"], math.prod(experiment.config["data"]["event_shape"])
-    bytes_each = 8 if experiment.config["options"]["likelihood"] == "categorical" else 4
-    bytes_each += 4 + 1 if data["dequantize"] else 0  # floored, and as bytes
+    data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
+    bytes_each = 8 if experiment.config.likelihood == "categorical" else 4
+    bytes_each += 4 + 1 if data.dequantize else 0  # floored, and as bytes
     check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
-    names = experiment.meaning.feature_names
+    names = data.meaning.feature_names
     if ending == ".png":
         units = units_of(experiment)
-        shade = shading(_range_of(x, experiment.meaning), levels=data["levels"] if data["dequantize"] else None)
+        shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
     else:
@@ -140,9 +140,9 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
     from subo.runtime.randomness import forked
 
     ending = check_ending(out, ".npz", ".csv", ".png")
-    data, model = experiment.config["data"], experiment.objective.model
-    length = steps or round(data["steps"]["train"] / data["sizes"]["train"])
-    elements = length * math.prod(data["event_shape"])
+    data, model = experiment.config.data, experiment.objective.model
+    length = steps or round(data.steps["train"] / data.sizes["train"])
+    elements = length * math.prod(data.event_shape)
     num = min(num, _DRAWN) if ending == ".png" else num
     check_samples(num, elements, 4 * elements + _ENTRY, mend="Lower --num or --steps.")
     if ending == ".png":

@@ -1,6 +1,5 @@
 """The command ``show``."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -9,10 +8,10 @@ from rich.table import Table
 from subo.cli.arguments import RunPath
 from subo.cli.messages import print_evaluation, say
 from subo.files.nonfinite import decoded
+from subo.runs.config import RunConfig
 from subo.runs.own_files import noted_digest
 from subo.runs.paths import SPLITS
 from subo.runs.run import Run
-from subo.training.python_runs import is_made_in_python
 
 __all__ = ["print_run", "show"]
 
@@ -43,25 +42,27 @@ def print_run(run: Run) -> None:
     )
 
     config = run.read_config()
-    data, training = config["data"], config["training"]
+    data = config.data
     table = Table.grid(padding=(0, 2))
-    table.add_row("data", f"{data['source']}: {data['sizes']} of shape {tuple(data['event_shape'])}, {data['kind']}")
-    table.add_row("", data["noise"] if data["dequantize"] else data["binarization"])
-    if data["division"]:
-        table.add_row("", f"parts: {data['division']}")
-    if classes := data["meaning"]["class_names"]:
+    table.add_row("data", f"{data.source}: {data.sizes} of shape {data.event_shape}, {data.kind}")
+    table.add_row("", data.noise if data.dequantize else data.binarization)
+    if data.division:
+        table.add_row("", f"parts: {data.division}")
+    if classes := data.meaning.class_names:
         more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
         table.add_row("classes", f"{', '.join(classes[:_NAMED])}{more}")
-    in_python = is_made_in_python(config)
-    table.add_row("recipe", "none: made in Python" if in_python else config["recipe"])
-    told = config["objective"] if in_python else _telling(config)
+    in_python = config.recipe is None
+    table.add_row("recipe", config.recipe or "none: made in Python")
+    told = config.objective if in_python else _telling(config)
     table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in told.items()))
     digest = run.digest
     if run.model.exists() and not in_python:
         opened = open_run(run.path)
         model, digest = opened.objective.model, opened.digest
         table.add_row("parameters", f"{sum(p.numel() for p in model.parameters()):,}")
-    table.add_row("training", ", ".join(f"{name} {_short(value)}" for name, value in training.items() if value))
+    table.add_row(
+        "training", ", ".join(f"{name} {_short(value)}" for name, value in vars(config.training).items() if value)
+    )
     records = run.read_metrics()
     if records:
         last = records[-1]
@@ -86,20 +87,20 @@ def print_run(run: Run) -> None:
         print_evaluation(decoded(run.read_evaluation(measured[0])), config, run=run.path)
 
 
-def _telling(config: Mapping[str, Any]) -> dict[str, Any]:
+def _telling(config: RunConfig) -> dict[str, Any]:
     """The recipe's options that apply beside the others, or that were set to something."""
-    from subo.cli.options import defaults
     from subo.recipes import RECIPES
-    from subo.recipes.recipe import groups_of, takers_of
+    from subo.recipes.recipe import groups_of, settled, takers_of
 
-    options, plain = config["options"], defaults(config["recipe"], "recipe")
-
-    groups = {group for make in RECIPES.values() for group in groups_of(make)}
+    assert config.recipe is not None
+    make, options = RECIPES[config.recipe], config.options
+    choices = {choice for group in groups_of(make) for choice in group.CHOICES}
+    plain = settled(make, {name: value for name, value in options.items() if name in choices})
 
     def tells(name: str) -> bool:
-        takers = [taker for group in groups for taker in takers_of(group, name) if taker[0] in options]
+        takers = [taker for group in groups_of(make) for taker in takers_of(group, name)]
         applies = not takers or any(options[choice] == entry for choice, entry in takers)
-        return applies or _short(options[name]) != _short(plain.get(name))
+        return applies or options[name] != plain[name]
 
     return {name: value for name, value in options.items() if tells(name)}
 

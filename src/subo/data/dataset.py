@@ -117,7 +117,7 @@ class Data:
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """Says in JSON's types what the data are and how they were made."""
+        """Says what the data are and how they were made, as a run keeps it."""
         drawn = f"drawn once from Bernoulli(x) with seed {self.seed}"
         how = {
             "none": "nothing was binarized",
@@ -135,7 +135,7 @@ class Data:
         return {
             "name": self.name,
             "division": self.division,
-            "event_shape": list(self.train.event_shape),
+            "event_shape": tuple(self.train.event_shape),
             "sizes": {name: len(part) for name, part in parts.items()},
             "steps": {name: part.num_steps for name, part in parts.items()} if self.sequential else None,
             "kind": self.kind,
@@ -147,7 +147,7 @@ class Data:
             "noise": noise,
             "seed": self.seed,
             "fingerprint": self.fingerprint,
-            "meaning": self.meaning.as_json(),
+            "meaning": self.meaning,
         }
 
 

@@ -13,10 +13,11 @@ from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, compare
 from subo.evaluation.effort import caution_of_samples
 from subo.experiments.experiment import Experiment, model_for, open_run, training_seconds
-from subo.experiments.units import describe_log_px, is_conditional, kind_of_log_px, provenance
+from subo.experiments.units import describe_log_px, kind_of_log_px, provenance
 from subo.files.nonfinite import encoded
 from subo.files.tables import write_table
 from subo.files.whole import write_json
+from subo.runs.config import RunConfig
 from subo.runtime.progress import bar
 
 __all__ = ["compare_runs", "open_comparable", "save_comparison", "settings_of"]
@@ -96,12 +97,12 @@ def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
     """
     settings: dict[str, dict[Any, str]] = {}
     for name, experiment in experiments.items():
-        config = experiment.config
-        told = {section: config.get(section) for section in ("subo", "recipe", "options", "device")}
+        config = experiment.config.as_json()
+        told = {section: config[section] for section in ("subo", "recipe", "options", "device")}
         for section, left_out in _NOT_OF_A_SETTING.items():
             told[section] = {key: value for key, value in config[section].items() if key not in left_out}
         runs = settings.setdefault(json.dumps(told, sort_keys=True, default=str), {})
-        runs.setdefault(config["training"].get("seed"), name)
+        runs.setdefault(config["training"]["seed"], name)
     return {next(iter(runs.values())): list(runs.values()) for runs in settings.values()}
 
 
@@ -144,7 +145,7 @@ def compare_runs(
     models = {}
     with shown:
         for name, experiment in experiments.items():
-            if experiment.is_local:
+            if experiment.config.is_local:
                 shown.update(task, description=f"{name}: fitting q to {len(held_out)} examples")
             models[name] = model_for(experiment, held_out)
             if note is not None and (caution := caution_of_samples(models[name], held_out, num_samples)):
@@ -159,13 +160,13 @@ def compare_runs(
             advance=advance,
         )
     rows = tuple(
-        replace(row, training_seconds=training_seconds(run.run), training_seed=run.config["training"].get("seed"))
+        replace(row, training_seconds=training_seconds(run.run), training_seed=run.config.training.seed)
         for row, run in zip(comparison.rows, experiments.values(), strict=True)
     )
     return replace(comparison, rows=rows)
 
 
-def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any]) -> None:
+def save_comparison(path: Path, comparison: Comparison, config: RunConfig) -> None:
     """Writes a comparison: .csv with a line per run, or .json with what the numbers mean beside them.
 
     Args:
@@ -182,20 +183,20 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         **provenance(config),
         "estimator": "importance sampling from q(z|x), the same seed for every run",
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
-        "fingerprint": config["data"]["fingerprint"],
+        "fingerprint": config.data.fingerprint,
     }
     means = [mean.flat() for mean in comparison.over_seeds]
     write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
 
 
-def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def _differences(config: RunConfig, other: RunConfig) -> list[str]:
     """In what a run differs from the first such that their log p(x) tell of different things; in words."""
-    own, reference = config["data"], other["data"]
+    own, reference = vars(config.data), vars(other.data)
     same_content, found = own["fingerprint"] == reference["fingerprint"], []
     if not same_content and own["source"] != reference["source"]:
         found.append(f"its data are {own['source']}, not {reference['source']}")
-    for name in [*_SETTINGS, *sorted({*own, *reference} - {*_SETTINGS, *_NO_SETTINGS})]:
-        came, expected = _words(own.get(name)), _words(reference.get(name))
+    for name in [*_SETTINGS, *sorted({*own} - {*_SETTINGS, *_NO_SETTINGS})]:
+        came, expected = _words(own[name]), _words(reference[name])
         if came != expected and not (same_content and name in ("seed", "sizes")):
             found.append(f"{_SETTINGS.get(name, f'its {name} is')} {came}, not {expected}")
     kinds = kind_of_log_px(config), kind_of_log_px(other)
@@ -204,7 +205,7 @@ def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[st
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
             + _KINDS[frozenset(kinds)]
         )
-    elif is_conditional(config) != is_conditional(other):
+    elif config.is_conditional != other.is_conditional:
         found.append(
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and what a label tells of x "
             "is not to the model's credit"

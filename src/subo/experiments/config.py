@@ -1,20 +1,18 @@
 """A run's settings and its model: what depends on the data filled in, and the objective that settings describe."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.quantization import MOST_LEVELS
 from subo.parts.registry import is_over_reals
 from subo.recipes import RECIPES
 from subo.recipes.for_data import examples_of
+from subo.runs.config import RunConfig
 from subo.runtime.randomness import forked
 
 __all__ = ["built", "dequantizes"]
 
 
-def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
+def dequantizes(data: Data, likelihood: str) -> bool:
     """Whether data are dequantized where that is left open: integers with levels, for a density of real numbers.
 
     A density of x/255 grows without bound where it narrows onto the levels, above all on pixels that are always black,
@@ -24,16 +22,14 @@ def dequantizes(data: Data, options: Mapping[str, Any]) -> bool:
     train = data.train
     if data.sequential or data.binarize != "none" or data.kind != "grey" or train.x.is_floating_point():
         return False
-    likelihood = options.get("likelihood", "auto")
     return 1 < train.levels <= MOST_LEVELS and (likelihood == "auto" or is_over_reals(likelihood))
 
 
-def built(config: dict[str, Any], data: Data | None) -> Objective:
+def built(config: RunConfig, data: Data | None) -> Objective:
     """The objective that a config describes; with data, started from them."""
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in config["options"].items()}
-    if options.get("inference") == "local":
-        options["num_data"] = config["data"]["sizes"]["train"]
-    seed = config["training"]["seed"]
+    assert config.recipe is not None, "see check_recipe"
+    counted = {"num_data": config.data.sizes["train"]} if config.is_local else {}
+    seed = config.training.seed
     examples = None if data is None else examples_of(data.train, seed=seed)
     with forked(seed):
-        return RECIPES[config["recipe"]](tuple(config["data"]["event_shape"]), examples=examples, **options)
+        return RECIPES[config.recipe](config.data.event_shape, examples=examples, **counted, **config.options)

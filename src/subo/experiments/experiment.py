@@ -13,7 +13,6 @@ from subo.core.bounds import ELBO, reported
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.loading import load_data
-from subo.data.meaning import Meaning
 from subo.data.splits import Split
 from subo.data.support import in_support, stand_ins
 from subo.errors import InputError
@@ -27,6 +26,7 @@ from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Local
 from subo.parts.labels import num_labels_of
+from subo.runs.config import RunConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.progress import bar
@@ -44,13 +44,13 @@ class Experiment:
 
     Attributes:
         run: The directory.
-        config: What was asked for.
+        config: What the run is.
         objective: The model, its bound and number of samples; with the fitted weights once there are some.
         digest: Of these weights with their settings; empty before there are some. Every result carries it.
     """
 
     run: Run
-    config: dict[str, Any]
+    config: RunConfig
     objective: Objective
     digest: str = ""
 
@@ -71,19 +71,9 @@ class Experiment:
         """The fitted model, a :class:`subo.LatentVariableModel`."""
         return self.objective.model
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the run has no encoder, so that its q is fitted to every example that is measured."""
-        return self.config["options"].get("inference") == "local"
-
-    @property
-    def meaning(self) -> Meaning:
-        """What the values of the run's data mean, by which all later data are read."""
-        return Meaning.from_json(self.config["data"]["meaning"])
-
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes 0, 1, ...; of a run that has stored none, whose model is told them, its data's."""
-        known, count = self.meaning.class_names, num_labels_of(self.objective.model)
+        known, count = self.config.data.meaning.class_names, num_labels_of(self.objective.model)
         if known is not None or count is None:
             return known
         with suppress(InputError):  # the data are gone
@@ -96,21 +86,20 @@ class Experiment:
         Raises:
             InputError: They are gone, or are not the same any more.
         """
-        asked = self.config["data"]
-        directory = asked["data_dir"] and Path(asked["data_dir"])
+        asked = self.config.data
         data = load_data(
-            asked["source"],
-            data_dir=directory,
-            binarize=asked["binarize"],
-            dequantize=asked["dequantize"],
-            seed=asked["seed"],
-            meaning=self.meaning,
+            asked.source,
+            data_dir=None if asked.data_dir is None else Path(asked.data_dir),
+            binarize=asked.binarize,
+            dequantize=asked.dequantize,
+            seed=asked.seed,
+            meaning=asked.meaning,
         )
-        data = data_in_levels(data, self.config["options"])
-        if data.fingerprint != asked["fingerprint"]:
+        data = data_in_levels(data, self.config.likelihood)
+        if data.fingerprint != asked.fingerprint:
             raise InputError(
-                f"{asked['source']} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
-                f"{data.fingerprint}, then {asked['fingerprint']}): its numbers would not belong together. Restore the "
+                f"{asked.source} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
+                f"{data.fingerprint}, then {asked.fingerprint}): its numbers would not belong together. Restore the "
                 "data, or fit again; an older version of subo may also have read the same files in another order."
             )
         return data
@@ -123,14 +112,14 @@ def open_run(path: str | Path) -> Experiment:
     config = run.read_config()
     check_recipe(run, config)
     objective = rebuilt(run, config)
-    if config["device"].get("precision") == "64-true":
+    if config.device.precision == "64-true":
         objective.double()
     digest = run.load_weights(objective.model)
     objective.eval()
     return Experiment(run, config, objective, digest)
 
 
-def rebuilt(run: Run, config: dict[str, Any]) -> Objective:
+def rebuilt(run: Run, config: RunConfig) -> Objective:
     """The objective that a run's config describes."""
     try:
         return built(config, None)
@@ -139,7 +128,7 @@ def rebuilt(run: Run, config: dict[str, Any]) -> Objective:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
-            f"written by {config.get('subo', 'an unknown version')}; if it was changed since, restore it from a copy."
+            f"written by {config.subo}; if it was changed since, restore it from a copy."
         ) from error
 
 
@@ -173,7 +162,7 @@ def evaluate_run(
     held_out: Split = getattr(data, split)
     model, reduced_from = model or model_for(experiment, held_out, progress=progress), None
     if num_samples is None:
-        local, length = experiment.is_local, len(held_out)
+        local, length = experiment.config.is_local, len(held_out)
         seconds = max(_MINUTE, training_seconds(experiment.run) or 0.0)
         effort = affordable(seconds, seconds_a_sample(model, held_out), length, all_data=local)  # whose rows have q's
         num_samples = effort.num_samples
@@ -215,7 +204,7 @@ def training_seconds(run: Run) -> float | None:
 
 def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -> Any:
     """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
-    if not experiment.is_local:
+    if not experiment.config.is_local:
         return experiment.objective.model
     objective, model = experiment.objective, experiment.objective.model
     elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone

@@ -3,11 +3,10 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from subo.recipes import RECIPES
 from subo.recipes.for_data import resolved
 from subo.recipes.recipe import check_effects
 from subo.report.pictures import draw_figures
+from subo.runs.config import DataConfig, DeviceConfig, RunConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
@@ -51,20 +51,27 @@ class Start:
     Attributes:
         config: Of the run.
         objective: The model and how its gradient is estimated.
+        data: What it is fitted to.
         chosen: Whether the likelihood was left to the data.
         noisy: Whether integers are dequantized that nobody asked to be.
-        constant: Columns of a table that never change in the training data.
-        clip: The largest norm of a gradient, since some values are far from the others and nobody set another.
-        caution: How long log p(x) will take, where that is more than an hour.
     """
 
-    config: Mapping[str, Any]
+    config: RunConfig
     objective: Objective
+    data: Data
     chosen: bool
     noisy: bool
-    constant: Sequence[str]
-    clip: float | None
-    caution: str
+
+    @property
+    def clip(self) -> float | None:
+        """The largest norm of a gradient, since some values are far from the others and nobody set another."""
+        return default_clip(self.data.train) if self.config.training.clip is None else None
+
+    def caution(self, num_samples: int | None) -> str:
+        """How long log p(x) of the test data will take by so many samples, where it is long; with q of them unknown."""
+        if num_samples is None or self.config.is_local:
+            return ""
+        return caution_of_samples(self.objective.model, self.data.test, num_samples, option="evaluation_samples")
 
 
 @dataclass(frozen=True)
@@ -93,17 +100,11 @@ def start_run(
     *,
     recipe: str = "vae",
     options: Mapping[str, Any] | None = None,
-    given: Sequence[str] = (),
-    data_dir: Path | None = None,
-    binarize: str = "none",
-    dequantize: bool | None = None,
-    image_size: int | None = None,
-    seed: int = 0,
-    data_seed: int = 0,
+    data: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
+    seed: int = 0,
     overwrite: bool = False,
-    num_samples: int | None = None,
     progress: bool = False,
     note: Note | None = None,
     on_start: Callable[[Start], None] | None = None,
@@ -114,19 +115,13 @@ def start_run(
         source: A named data set or a path.
         out: The run directory.
         recipe: Which of RECIPES.
-        options: Its settings.
-        given: Those of them that somebody has set, each of which must have an effect.
-        data_dir: Where named sets are looked for.
-        binarize: The binarization policy.
-        dequantize: Whether uniform noise is added to 8-bit values; None: where
-            :func:`subo.experiments.config.dequantizes`.
-        image_size: Height and width that the images of a folder are brought to.
-        seed: Of training: first weights, order, samples.
-        data_seed: Of the data: split, bits and noise of held-out data.
+        options: Those of its options that somebody has set, each of which must have an effect.
+        data: Settings of :func:`subo.load_data`; its ``seed`` is that of split, bits and noise. Without ``dequantize``
+            uniform noise is added where :func:`subo.experiments.config.dequantizes`.
         training: Settings of :func:`subo.fit`.
         device: Settings of :func:`subo.runtime.devices.make_fabric`.
+        seed: Of training: first weights, order, samples.
         overwrite: Whether a run that is there already is replaced.
-        num_samples: By how many samples it will be measured: it is said where that takes long.
         progress: Whether to show progress.
         note: Is given what was done to the data while they were read, a sentence at a time.
         on_start: Is told what was read and chosen, in the first process, before training begins.
@@ -134,54 +129,53 @@ def start_run(
     Returns:
         The fitted run; None in all processes but the first.
     """
-    options, training = _settings(recipe, options or {}, training or {})
-    fabric = make_fabric(**(device or {}))
+    options, trained = _settings(recipe, options or {}, training or {})
+    placed = DeviceConfig(**(device or {}))
+    fabric = make_fabric(**asdict(placed))
     fabric.launch()
-    if fabric.is_global_zero:
+    first = fabric.is_global_zero
+    if first:
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
-    policy: Any = binarize
-    data = load_data(
-        source,
-        data_dir=data_dir,
-        binarize=policy,
-        dequantize=dequantize,
-        image_size=image_size,
-        seed=data_seed,
-        note=note if fabric.is_global_zero else None,
+    read, noisy = _read(source, data or {}, likelihood=options.get("likelihood", "auto"), note=note if first else None)
+    read = with_num_labels(read, options.get("num_labels"))
+    settled = resolved(recipe, options, read)
+    check_effects(RECIPES[recipe], options, settled)
+    config = RunConfig(
+        recipe,
+        settled,
+        DataConfig.of(read, source if source in NAMES else str(Path(source).resolve()), **_directory(data)),
+        TrainingConfig.of({**_DEFAULTS, **trained, "seed": seed}),
+        placed,
     )
+    objective = built(config, read)
+
+    def tell() -> None:
+        if on_start is not None and first:
+            on_start(Start(config, objective, read, options.get("likelihood", "auto") == "auto", noisy))
+
+    return _fitted(
+        Experiment(Run(out), config, objective), read, fabric, on_start=tell, progress=progress, overwrite=overwrite
+    )
+
+
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
+
+
+def _directory(data: Mapping[str, Any] | None) -> dict[str, Path | None]:
+    return {"data_dir": (data or {}).get("data_dir")}
+
+
+def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: Note | None) -> tuple[Data, bool]:
+    """The data as a likelihood describes them, and whether noise was added to integers unasked."""
+    data = load_data(source, **settings, note=note)
     if len(data.test) < 2:
         raise InputError(
             f"{source} leaves {len(data.test)} example to test on, and a standard error needs two: give it more rows"
         )
-    data = with_num_labels(data, options.get("num_labels"))
-    noisy = dequantize is None and dequantizes(data, options)
-    data = dequantized(data, seed=data_seed) if noisy else data_in_levels(data, options)
-    settings = resolved(recipe, options, data)
-    check_effects(RECIPES[recipe], given, settings)
-    config = {
-        "subo": version("subo"),
-        "recipe": recipe,
-        "options": settings,
-        "data": {
-            "source": source if source in NAMES else str(Path(source).resolve()),
-            "data_dir": data_dir and str(data_dir.resolve()),
-            **data.describe(),
-        },
-        "training": {**training, "seed": seed},
-        "device": dict(device or {}),
-    }
-    objective = built(config, data)
-
-    def tell() -> None:
-        if on_start is not None and fabric.is_global_zero:
-            clip = default_clip(data.train) if training.get("clip") is None else None
-            chosen, constant = options.get("likelihood", "auto") == "auto", data.constant_features()
-            caution = _caution(experiment, data, num_samples)
-            on_start(Start(config, objective, chosen, noisy, constant, clip, caution))
-
-    experiment = Experiment(Run(out), config, objective)
-    return _fitted(experiment, data, fabric, on_start=tell, progress=progress, overwrite=overwrite)
+    if settings.get("dequantize") is None and dequantizes(data, likelihood):
+        return dequantized(data, seed=settings.get("seed", 0)), True
+    return data_in_levels(data, likelihood), False
 
 
 def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False) -> Fitted | None:
@@ -198,8 +192,9 @@ def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress:
     run = Run.open(out, finished=False)
     config = run.read_config()
     check_recipe(run, config)
-    config["training"].update(_settings(config["recipe"], {}, changes or {})[1])
-    fabric = make_fabric(**config["device"])
+    assert config.recipe is not None, "see check_recipe"
+    config = replace(config, training=replace(config.training, **_settings(config.recipe, {}, changes or {})[1]))
+    fabric = make_fabric(**asdict(config.device))
     fabric.launch()
     experiment = Experiment(run, config, rebuilt(run, config))
     data = experiment.data()
@@ -230,13 +225,6 @@ def finish_run(
                     "written."
                 )
     return result
-
-
-def _caution(experiment: Experiment, data: Data, num_samples: int | None) -> str:
-    """How long log p(x) of the test data will take, where that is long and known before q of them is there."""
-    if num_samples is None or experiment.is_local:
-        return ""
-    return caution_of_samples(experiment.objective.model, data.test, num_samples, option="evaluation_samples")
 
 
 def _settings(
@@ -273,10 +261,10 @@ def _fitted(
     overwrite: bool = False,
 ) -> Fitted | None:
     """Trains as the one writer of the run's folder, and keeps some posterior means."""
-    run, training = experiment.run, experiment.config["training"]
+    run, training = experiment.run, experiment.config.training
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
-    local = experiment.is_local
-    every = math.ceil((training.get("epochs") or 100) / _SNAPSHOTS) if not training.get("minutes") else 1
+    local = experiment.config.is_local
+    every = math.ceil((training.epochs or 100) / _SNAPSHOTS) if not training.minutes else 1
     trained = False
 
     def snapshot(epoch: Epoch) -> None:
@@ -294,7 +282,7 @@ def _fitted(
         def begin() -> None:
             run.make_folder()
             held.enter_context(run.writing())
-            run.begin(experiment.config, overwrite=overwrite)
+            run.begin(experiment.config.as_json(), overwrite=overwrite)
 
         history = fit(
             experiment.objective,
@@ -306,7 +294,7 @@ def _fitted(
             on_begin=begin,
             on_epoch=snapshot,
             progress=progress and fabric.is_global_zero,
-            **training,
+            **vars(training),
         )
     if not fabric.is_global_zero:
         return None

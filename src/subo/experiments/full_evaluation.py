@@ -101,7 +101,7 @@ def evaluate_run_fully(
     run.check_links()
     held_out: Split = getattr(data, split)
     positions = torch.arange(len(held_out))
-    if experiment.is_local and depth.max_data is not None:
+    if experiment.config.is_local and depth.max_data is not None:
         few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
         positions = few.sort().values
         held_out = held_out.take(positions)  # a q is fitted to these alone
@@ -127,7 +127,7 @@ def evaluate_run_fully(
     table = numbers(findings, num_elements=num_elements)
     if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
-    said = sentences(findings, settings={**experiment.config["options"], **experiment.config["training"]})
+    said = sentences(findings, settings=experiment.config.settings)
     written = [run.evaluation_of(split), run.per_datum(split)]
     at_floor = share_at_floor(model, held_out)
     known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
@@ -266,7 +266,7 @@ class _Course:
         self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
         self.num_samples = min(1000, depth.num_samples)
         self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
-        untold = len(run.kept_epochs()) < 2 or experiment.is_local
+        untold = len(run.kept_epochs()) < 2 or experiment.config.is_local
         told = {record["epoch"] for record in run.read_metrics()}
         self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
 

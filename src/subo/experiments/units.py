@@ -1,9 +1,8 @@
 """In which units a run's model describes its data, and what its log p(x) is hence the logarithm of."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -11,13 +10,13 @@ from subo.data.dataset import Data
 from subo.data.quantization import quantized
 from subo.data.splits import Split
 from subo.parts.registry import LIKELIHOODS
+from subo.runs.config import RunConfig
 
 __all__ = [
     "bits_of_a_guess",
     "data_in_levels",
     "describe_log_px",
     "in_levels",
-    "is_conditional",
     "kind_of_log_px",
     "provenance",
     "without_noise",
@@ -26,7 +25,7 @@ __all__ = [
 LogPx = Literal["probability", "density", "bound"]
 
 
-def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
+def kind_of_log_px(config: RunConfig) -> LogPx:
     """What the log p(x) of a run is: numbers of two kinds are never set side by side.
 
     Args:
@@ -36,15 +35,15 @@ def kind_of_log_px(config: Mapping[str, Any]) -> LogPx:
         ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantized integers, whose mean
         over the noise is a lower bound on their log-probability.
     """
-    if LIKELIHOODS[config["options"]["likelihood"]].is_discrete:
+    if LIKELIHOODS[config.likelihood].is_discrete:
         return "probability"
-    return "bound" if config["data"]["dequantize"] else "density"
+    return "bound" if config.data.dequantize else "density"
 
 
-def describe_log_px(config: Mapping[str, Any]) -> str:
+def describe_log_px(config: RunConfig) -> str:
     """What log p(x) is the logarithm of, and in which units."""
-    kind, levels = kind_of_log_px(config), config["data"]["levels"]
-    given = ", given the label" if is_conditional(config) else ""
+    kind, levels = kind_of_log_px(config), config.data.levels
+    given = ", given the label" if config.is_conditional else ""
     if kind == "probability":
         return f"log-probability{given}"
     if kind == "bound":
@@ -53,50 +52,45 @@ def describe_log_px(config: Mapping[str, Any]) -> str:
     return ("log-density in the data's units" if levels == 1 else f"log-density of x/{levels}") + given
 
 
-def bits_of_a_guess(config: Mapping[str, Any]) -> float | None:
+def bits_of_a_guess(config: RunConfig) -> float | None:
     """Bits per dimension of a model that holds all values for equally probable; None where these have no end."""
     if kind_of_log_px(config) == "bound":
-        return math.log2(config["data"]["levels"] + 1)
-    if config["options"]["likelihood"] == "bernoulli":
+        return math.log2(config.data.levels + 1)
+    if config.likelihood == "bernoulli":
         return 1.0
-    num_classes = config["options"].get("num_classes")
-    if config["options"]["likelihood"] != "categorical" or num_classes is None:
+    num_classes = config.options.get("num_classes")
+    if config.likelihood != "categorical" or num_classes is None:
         return None
     each = [num_classes] if isinstance(num_classes, int) else num_classes
     return sum(map(math.log2, each)) / len(each)
 
 
-def is_conditional(config: Mapping[str, Any]) -> bool:
-    """Whether a run's log p(x) is in truth log p(x|c), of data whose class the model is told."""
-    return config["options"].get("condition", "none") == "labels"  # older runs do not say
-
-
-def provenance(config: Mapping[str, Any]) -> dict[str, str]:
+def provenance(config: RunConfig) -> dict[str, str]:
     """What is written beside a run's numbers: their unit, what log p(x) is, and of which data, as they were made."""
-    data = config["data"]
+    data = config.data
     return {
         "unit": "nats per example",
         "log_px_is": describe_log_px(config),
-        "data": data["source"],
-        "binarization": data["binarization"],
-        "noise": data["noise"],
+        "data": data.source,
+        "binarization": data.binarization,
+        "noise": data.noise,
     }
 
 
-def in_levels(split: Split, config: Mapping[str, Any]) -> Split:
+def in_levels(split: Split, config: RunConfig) -> Split:
     """Pixels as whole numbers, where a run's likelihood is categorical; else as they are."""
-    return replace(split, levels=1) if config["options"]["likelihood"] == "categorical" else split
+    return replace(split, levels=1) if config.likelihood == "categorical" else split
 
 
-def data_in_levels(data: Data, options: Mapping[str, Any]) -> Data:
+def data_in_levels(data: Data, likelihood: str) -> Data:
     """All splits as :func:`in_levels`: pixels become whole numbers."""
-    if options.get("likelihood") != "categorical" or data.kind != "grey" or data.train.levels == 1:
+    if likelihood != "categorical" or data.kind != "grey" or data.train.levels == 1:
         return data
     parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
     return replace(data, kind="whole", decided=replace(data.meaning, whole=True), **parts)
 
 
-def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tensor:
+def without_noise(x: Tensor, config: RunConfig, *, drawn: bool) -> Tensor:
     """What a run's model gives, in the values that its data had before they were dequantized; else as it is.
 
     Args:
@@ -104,6 +98,6 @@ def without_noise(x: Tensor, config: Mapping[str, Any], *, drawn: bool) -> Tenso
         config: Of the run.
         drawn: Which of the two: of a draw the level in whose cell it lies, of a mean ``E[x|z] - 1/2``.
     """
-    if not config["data"]["dequantize"]:
+    if not config.data.dequantize:
         return x
-    return quantized(x, levels=config["data"]["levels"]) if drawn else x - 0.5
+    return quantized(x, levels=config.data.levels) if drawn else x - 0.5

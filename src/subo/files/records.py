@@ -5,7 +5,7 @@ from typing import Any
 
 from subo.errors import InputError
 
-__all__ = ["CONFIG", "EPOCH", "EVALUATION", "check_record"]
+__all__ = ["CONFIG", "EPOCH", "EVALUATION", "SECTIONS", "check_record"]
 
 
 def _is_whole(value: Any) -> bool:
@@ -44,13 +44,24 @@ CONFIG: Expected = {
         "event_shape": "a list of whole numbers",
         "sizes": dict.fromkeys(("train", "validation", "test"), "a whole number"),
         "kind": "text",
+        "levels": "a whole number",
         "binarize": "text",
         "seed": "a whole number",
         "fingerprint": "text",
+        "meaning": "a group of settings",
     },
-    "training": "a group of settings",
+    "training": {
+        **dict.fromkeys(("epochs", "minutes", "patience", "clip"), "a number"),
+        **dict.fromkeys(("batch_size", "posterior_steps", "seed"), "a whole number"),
+        **dict.fromkeys(("optimizer", "decay", "updates"), "text"),
+        **dict.fromkeys(("learning_rate", "rows_learning_rate", "checkpoint_minutes"), "a number"),
+        **dict.fromkeys(("warmup_epochs", "kl_warmup_epochs"), "a number"),
+    },
     "device": "a group of settings",
 }
+SECTIONS = ("options", "data", "training", "device")
+"""Of a config, each a group of settings."""
+
 EVALUATION: Expected = {
     "split": "text",
     **dict.fromkeys(("num_data", "num_samples", "active_units", "latent_dim"), "a whole number"),

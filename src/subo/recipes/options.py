@@ -1,8 +1,8 @@
 """Option groups: settings that several recipes share, each group with the ``build`` of what it sets.
 
 A group is a frozen record. The field that chooses by name stands in `CHOICES` beside the table of what can be chosen;
-an option belongs to those entries whose signature has a keyword of its name. What ``auto`` stands for is said by `AUTO`,
-a rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
+an option belongs to those entries whose signature has a keyword of its name. `AUTO` says what ``auto`` stands for: a
+rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
 """
 
 import inspect
@@ -298,8 +298,7 @@ class GradientOptions:
         takes_baseline = "baseline" in options_of(ESTIMATORS[self.gradient])
         if not takes_baseline and (self.baseline != "none" or self.normalize_signal):
             raise InputError(
-                "baseline and normalize_signal are settings of the gradient score-function, not of "
-                f"{self.gradient}"
+                f"baseline and normalize_signal are settings of the gradient score-function, not of {self.gradient}"
             )
         baseline: Any = self.baseline
         if baseline == "network":

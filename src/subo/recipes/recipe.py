@@ -13,7 +13,18 @@ from subo.recipes.options import options_of
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 
-__all__ = ["OF_THE_DATA", "MadeBy", "check_effects", "defaults_of", "documented", "groups_of", "parameters_of", "recipe", "settled", "takers_of"]
+__all__ = [
+    "OF_THE_DATA",
+    "MadeBy",
+    "check_effects",
+    "defaults_of",
+    "documented",
+    "groups_of",
+    "parameters_of",
+    "recipe",
+    "settled",
+    "takers_of",
+]
 
 
 OF_THE_DATA = ("event_shape", "examples", "num_data")
@@ -60,8 +71,7 @@ def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
     def make(*args: Any, **given: Any) -> Objective:
         called, chosen = dict(given), settled(made, given)
         grouped = {
-            name: group(**{field.name: chosen[field.name] for field in fields(group)})
-            for name, group in groups.items()
+            name: group(**{field.name: chosen[field.name] for field in fields(group)}) for name, group in groups.items()
         }
         of_groups = {field.name for group in groups.values() for field in fields(group)}
         given = {name: value for name, value in given.items() if name not in of_groups}

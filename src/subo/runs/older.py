@@ -19,6 +19,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         False
     """
     filled = {section: {**since, **config.get(section, {})} for section, since in _SINCE.items()}
+    filled["data"].pop("feature_names", None)  # which the meaning has now
     options = config.get("options", {})
     if options.get("likelihood") == "continuous-bernoulli" and "constant" not in config.get("data", {}):
         filled["options"] = {**options, "min_scale": None}  # the floor is as old as the count of constant elements
@@ -26,7 +27,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         filled["data"]["kind"] = "whole"
     if filled["data"].get("binarize") == "none":  # it was said of parts that were divided at random, too
         filled["data"]["binarization"] = "nothing was binarized"
-    filled["data"].setdefault("meaning", _meaning(filled["data"], config.get("options", {})))
+    filled["data"].setdefault("meaning", _meaning(config["data"] | filled["data"], options))
     return {**config, **filled}
 
 

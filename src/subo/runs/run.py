@@ -1,7 +1,7 @@
 """The run directory, and its one reader and writer.
 
 ===================== ==================================================================================
-``config.json``       what was asked for: data, recipe, training; enough to build the model again
+``config.json``       the :class:`~subo.runs.config.RunConfig`: enough to build the model again
 ``metrics.jsonl``     one line an epoch
 ``checkpoint.pt``     all that training needs to go on
 ``model.safetensors`` the fitted weights; there when the run is finished
@@ -37,8 +37,8 @@ from subo.errors import InputError
 from subo.files.whole import read_json, remove, replacing, write_json
 from subo.files.locks import FolderLock
 from subo.data.named_sets import NAMES
-from subo.runs.older import completed
-from subo.files.records import CONFIG, EVALUATION, check_record
+from subo.runs.config import RunConfig
+from subo.files.records import EVALUATION, check_record
 from subo.runs.own_files import FOLDERS, is_own, results
 from subo.runs.folders import check_free, check_run, make_folder, make_run
 from subo.runs.paths import RunPaths
@@ -50,7 +50,6 @@ _BUSY = (
     "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
     "it, or give another `run_dir`."
 )
-_SECTIONS = ("options", "data", "training", "device")
 
 
 @dataclass(frozen=True)
@@ -172,22 +171,19 @@ class Run(RunPaths):
         for file in results(self.path):
             remove(file)
 
-    def read_config(self) -> dict[str, Any]:
-        """What was asked for.
+    def read_config(self) -> RunConfig:
+        """What the run is.
 
         Raises:
-            InputError: The file is no run's config.
+            InputError: The file is no run's config, or one of a later version.
         """
-        config = self._stored()
-        remedy = "It is not the config of a run of subo, or was damaged: restore it from a copy, or fit again."
-        check_record(config, dict.fromkeys(_SECTIONS, "a group of settings"), where=str(self.config), remedy=remedy)
-        filled = completed(config)
-        check_record(filled, CONFIG, where=str(self.config), remedy=remedy)
-        self.__dict__["settings"] = counting_settings(config)
-        return filled
+        stored = self._stored()
+        config = RunConfig.from_json(stored, where=str(self.config))
+        self.__dict__["settings"] = counting_settings(stored)
+        return config
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes what was asked for."""
+        """Writes what the run is, as :meth:`RunConfig.as_json` says it."""
         write_json(self.config, config)
         self.__dict__["settings"] = counting_settings(config)
 
@@ -329,8 +325,8 @@ class Run(RunPaths):
 
     def source(self) -> Path | None:
         """The file or folder that the run was fitted to, as far as it can be told."""
-        try:
-            source = self.read_config()["data"]["source"] if self.config.exists() else None
+        try:  # of a damaged config, too
+            source = self._stored()["data"]["source"] if self.config.exists() else None
         except (InputError, LookupError, TypeError):
             return None
         return Path(source) if isinstance(source, str) and source not in NAMES else None

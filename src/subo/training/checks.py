@@ -11,34 +11,36 @@ from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.errors import InputError
 from subo.gradients import check_path
+from subo.runs.config import TrainingConfig
 from subo.runtime.devices import evaluating, place
 from subo.runtime.memory import check_room
 from subo.runtime.randomness import forked
 from subo.runtime.room import bytes_saved
 from subo.training.optimizers import check_over
-from subo.training.plan import Plan
 
 __all__ = ["check_draws", "check_fit"]
 
 
-def check_fit(objective: Objective, training: Split | None, held_out: Mapping[str, Split], plan: Plan) -> None:
+def check_fit(
+    objective: Objective, training: Split | None, held_out: Mapping[str, Split], config: TrainingConfig
+) -> None:
     """Refuses what training could not go through with, before it touches anything.
 
     Args:
         objective: What is to be trained, on the CPU.
         training: The training data; None where they come in batches, the first of which is checked when it comes.
         held_out: Validation and test data, where there are some, by these names.
-        plan: The settings.
+        config: The settings.
 
     Raises:
         InputError: The data are not what the model describes, or an option makes no sense.
     """
-    if plan.patience is not None and "validation" not in held_out:
+    if config.patience is not None and "validation" not in held_out:
         raise InputError(
             "patience counts epochs without a better validation bound, and there are no validation data"
             " (local inference has none: its rows are those of the training data)"
         )
-    if training is None and plan.updates == "aggressive" and "validation" not in held_out:
+    if training is None and config.updates == "aggressive" and "validation" not in held_out:
         raise InputError(
             "aggressive updates go by the mutual information of data and latents, and batches that are not in memory "
             "have none to measure it on: give `validation`, or use joint updates"
@@ -46,10 +48,10 @@ def check_fit(objective: Objective, training: Split | None, held_out: Mapping[st
     known = {**({} if training is None else {"training": training}), **held_out}
     for name, split in known.items():  # test data, too: what is measured after training should not be refused then
         check_support(objective.model, split, where=f"the {name} data")
-    if not isinstance(plan.optimizer, str):
-        check_over(plan.optimizer, objective)
+    if not isinstance(config.optimizer, str):
+        check_over(config.optimizer, objective)
     if training is not None:
-        check_step(objective, training, plan.batch_size)
+        check_step(objective, training, config.batch_size)
     for name, split in known.items():
         if name != "test":
             check_draws(objective, split)

@@ -13,6 +13,7 @@ from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.errors import InputError
+from subo.runs.config import DeviceConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import DeviceName, PrecisionName, as_fabric
@@ -21,7 +22,6 @@ from subo.runtime.randomness import forked
 from subo.training.checks import check_fit
 from subo.training.folder import make_writer
 from subo.training.history import Epoch, History, WorseWarning
-from subo.training.plan import Plan
 from subo.training.python_runs import config_in_python
 from subo.training.sitting import Sitting
 from subo.training.sources import data_of, held_out_of, source_of
@@ -134,7 +134,7 @@ def fit(
         >>> len(history.epochs), history.stopped_by
         (2, 'epochs')
     """
-    plan = Plan.of(locals())
+    plan = TrainingConfig.of(locals())
     known = data_of(data, validation)
     held_out = held_out_of(known)
     if resume and run_dir is None:
@@ -146,8 +146,8 @@ def fit(
     )
     check_fit(objective, source.split, held_out, plan)
 
-    place = {"device": fabric.device.type, "precision": fabric.strategy.precision.precision}
-    config = None if on_begin else partial(config_in_python, objective, known, vars(plan), place)
+    place = DeviceConfig(fabric.device.type, fabric.strategy.precision.precision)
+    config = None if on_begin else partial(config_in_python, objective, known, plan, place)
     writer = make_writer(run_dir, objective.model, fabric, config=config, keep_weights=keep_weights)
     if not resume:
         writer.place(overwrite=overwrite)

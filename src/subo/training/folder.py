@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from subo.runs.config import RunConfig
 from subo.runs.run import Run
 from subo.training.checkpoints import KeptWeights, TrainingState
 from subo.training.python_runs import resume_in_python
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reader", "Writer", "make_writer"]
 
-Config = Callable[[], dict[str, Any]]
+Config = Callable[[], RunConfig]
 
 
 class Reader:
@@ -121,7 +122,7 @@ class Writer(Reader):
         self.run.make_folder()
         self._owned.enter_context(self.run.writing())
         if self.config is not None:
-            self.run.begin(self.config(), overwrite=overwrite)
+            self.run.begin(self.config().as_json(), overwrite=overwrite)
         self.run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
         self._restart(TrainingState())
 

@@ -4,15 +4,12 @@ Their ``config.json`` names no recipe. It says of which data, objective and trai
 the same; whoever needs the model is told how to load it.
 """
 
-from collections.abc import Mapping
 from dataclasses import is_dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from subo.core.objective import Objective
 from subo.data.dataset import Data
@@ -21,15 +18,16 @@ from subo.data.values import kind_of
 from subo.errors import InputError
 from subo.files.digests import changes, counting_settings
 from subo.recipes.saving import read_weights
+from subo.runs.config import DataConfig, DeviceConfig, RunConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["check_recipe", "config_in_python", "is_made_in_python", "load_weights", "resume_in_python"]
+__all__ = ["check_recipe", "config_in_python", "load_weights", "resume_in_python"]
 
 
 def config_in_python(
-    objective: Objective, data: Data | Split | None, training: Mapping[str, Any], device: Mapping[str, Any]
-) -> dict[str, Any]:
+    objective: Objective, data: Data | Split | None, training: TrainingConfig, device: DeviceConfig
+) -> RunConfig:
     """The config of a run that is made in Python.
 
     Args:
@@ -49,41 +47,21 @@ def config_in_python(
         "gradient": type(objective.gradient).__name__,
         "num_samples": objective.num_samples,
     }
-    return {
-        "subo": version("subo"),
-        "recipe": None,
-        "options": {},
-        "objective": made_of,
-        "data": {"source": data.name, "data_dir": None, **data.describe()},
-        "training": {name: _plain(value) for name, value in training.items()},
-        "device": dict(device),
-    }
+    return RunConfig(None, {}, DataConfig.of(data, data.name), training, device, objective=made_of)
 
 
 def _name(bound: Any) -> str:
     return getattr(bound, "__qualname__", type(bound).__name__)
 
 
-def _plain(value: Any) -> Any:
-    """A setting in JSON's types."""
-    if isinstance(value, Optimizer):
-        return type(value).__name__
-    return value.item() if hasattr(value, "item") else value  # a number of NumPy's
-
-
-def is_made_in_python(config: Mapping[str, Any]) -> bool:
-    """Whether a run's model was made in Python, and not by a recipe."""
-    return config["recipe"] is None
-
-
-def check_recipe(run: Run, config: Mapping[str, Any]) -> None:
+def check_recipe(run: Run, config: RunConfig) -> None:
     """Refuses to build the model of a run that was made in Python.
 
     Raises:
         InputError: Says how its weights are loaded, and how it goes on.
     """
-    if is_made_in_python(config):
-        made = config.get("objective", {}).get("model", "model")
+    if config.recipe is None:
+        made = config.objective.get("model", "model")
         raise InputError(
             f"the {made} of the run in {run.path} was made in Python, and no file can build it again. In Python: make "
             f"the model as it was made then, and subo.load_weights(model, '{run.path}') gives it its weights; training "
@@ -91,7 +69,7 @@ def check_recipe(run: Run, config: Mapping[str, Any]) -> None:
         )
 
 
-def resume_in_python(run: Run, config: dict[str, Any]) -> None:
+def resume_in_python(run: Run, config: RunConfig) -> None:
     """Brings the config of a run up to date, with which training goes on by a call of :func:`subo.fit`.
 
     Only how long training takes, and what is kept of it, may change. A recipe's config stays as it is. Runs that
@@ -101,28 +79,28 @@ def resume_in_python(run: Run, config: dict[str, Any]) -> None:
         InputError: Data, objective or settings of training are not those of before.
     """
     if not run.config.exists():
-        run.write_config(config)
+        run.write_config(config.as_json())
         return
     stored = run.read_config()
-    then, now = stored["data"]["fingerprint"], config["data"]["fingerprint"]
+    then, now = stored.data.fingerprint, config.data.fingerprint
     if then != now:
         raise InputError(
             f"the run in {run.path} was begun with other data (fingerprint {then}, now {now}), and going on with these "
             "would be another run. Give it the same data, in the same order and split, or start another with another "
             "run_dir."
         )
-    if not is_made_in_python(stored):
+    if stored.recipe is not None:
         return
     then, now = (
         {name: of.get(name, {}) for name in ("objective", "training")}
-        for of in map(counting_settings, (stored, config))
+        for of in (counting_settings(each.as_json()) for each in (stored, config))
     )
     if found := list(changes(then, now)):
         raise InputError(
             f"the run in {run.path} was begun with other settings ({'; '.join(found)}), and going on with these would "
             "be another run. Give the same, or start another run with another run_dir."
         )
-    run.change_training(config["training"])
+    run.change_training(config.as_json()["training"])
 
 
 @checked_arguments

@@ -11,13 +11,14 @@ from torch import Tensor
 from subo.core.objective import Objective
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
+from subo.runs.config import TrainingConfig
 from subo.training.checkpoints import TrainingState, check_finite, content, restore
 from subo.training.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
 from subo.training.epochs import agreed, close_epoch
 from subo.training.folder import Reader
 from subo.training.history import Epoch, History, epoch_of
 from subo.training.loop import Step, train
-from subo.training.plan import Plan
+from subo.training.plan import optimizer_of, reason_to_end, schedule_of
 from subo.training.sources import Loader, Rows
 from subo.training.updates import at_rest, make_updates
 
@@ -52,7 +53,7 @@ class Sitting:
         objective: Objective,
         source: Rows | Loader,
         validation: Split | None,
-        plan: Plan,
+        plan: TrainingConfig,
         fabric: "Fabric",
         writer: Reader,
         *,
@@ -71,7 +72,7 @@ class Sitting:
         fabric.strategy.precision.convert_module(objective)
         if plan.kl_warmup_epochs:
             objective.followed(0.5)  # refuses a bound that has no KL to warm up
-        self.optimizer = plan.optimizer_of(objective, fabric, clip=self.clip)
+        self.optimizer = optimizer_of(plan, objective, fabric, clip=self.clip)
         self.state, self.last = TrainingState(), None
         self.stopped_by: Literal["epochs", "minutes", "patience"] | None = None
         self._begun = False
@@ -93,7 +94,7 @@ class Sitting:
             self._begun = True
         if self.state.step == 0:
             self.state.before = self._level()
-        self.stopped_by = self.plan.reason_to_end(self.state)
+        self.stopped_by = reason_to_end(self.plan, self.state)
 
     def train(self, signal: Callable[[], int], bar: "TrainingBar") -> None:
         """Makes the steps that are left.
@@ -145,7 +146,7 @@ class Sitting:
             self.source.batches(plan.seed, state, self.fabric),
             fabric=self.fabric,
             optimizer=self.optimizer,
-            schedule=plan.schedule(self.steps_per_epoch),
+            schedule=schedule_of(plan, self.steps_per_epoch),
             updates=self.updates,
             progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
             clip=self.clip,
@@ -192,7 +193,7 @@ class Sitting:
             self.plan.seed,
             self.fabric,
         )
-        self.stopped_by = self.plan.reason_to_end(self.state)
+        self.stopped_by = reason_to_end(self.plan, self.state)
         self.writer.close_epoch(self.state)
         bar.epoch(epoch)
         if self._on_epoch is not None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from subo.core.objective import Loss, Objective
 from subo.errors import InputError
+from subo.runs.config import UpdatesName
 from subo.runtime.arguments import checked_arguments
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Aggressive", "Alternating", "Joint", "Part", "Updates", "UpdatesName", "at_rest", "make_updates"]
 
 Part = Literal["both", "posterior", "model"]
-UpdatesName = Literal["joint", "alternating", "aggressive"]
 
 
 class Updates(ABC):

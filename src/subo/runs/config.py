@@ -1,0 +1,251 @@
+"""What a run is: the one record of its recipe, data, training and device, kept as ``config.json``."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+
+from subo.data.dataset import Data
+from subo.data.meaning import Meaning
+from subo.errors import InputError
+from subo.files.records import CONFIG, SECTIONS, check_record
+from subo.recipes import RECIPES
+from subo.recipes.recipe import settled
+from subo.runs.older import completed
+
+__all__ = ["FORMAT", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig", "UpdatesName"]
+
+UpdatesName = Literal["joint", "alternating", "aggressive"]
+
+FORMAT = 1
+"""Counts up when a config of before would be misread; 0 is version 0.1, whose configs do not say."""
+
+_REMEDY = "It is not the config of a run of subo, or was damaged: restore it from a copy, or fit again."
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Of which data a run is, and how they were made.
+
+    Attributes:
+        source: A named data set or an absolute path; of data that came in Python, their name.
+        data_dir: Where named sets were looked for.
+        name: What the data are called in messages.
+        division: How they were split; None of older runs, which do not say.
+        event_shape: Shape of one example, of sequences of one step.
+        sizes: Examples in ``train``, ``validation`` and ``test``.
+        steps: Steps in each, of sequences; else None.
+        kind: What the values are, as the model sees them.
+        levels: The stored value that means 1.0.
+        constant: Elements with one value in all training data; None of older runs.
+        binarize: The binarization policy.
+        binarization: The same in words.
+        dequantize: Whether uniform noise is added to integers.
+        noise: The same in words.
+        seed: Of split, bits and noise.
+        fingerprint: Of all values.
+        meaning: What values mean, by which all later data are read.
+    """
+
+    source: str
+    data_dir: str | None
+    name: str
+    division: str | None
+    event_shape: tuple[int, ...]
+    sizes: Mapping[str, int]
+    steps: Mapping[str, int] | None
+    kind: str
+    levels: int
+    constant: int | None
+    binarize: Literal["none", "static", "dynamic"]
+    binarization: str
+    dequantize: bool
+    noise: str
+    seed: int
+    fingerprint: str
+    meaning: Meaning
+
+    @classmethod
+    def of(cls, data: Data, source: str, *, data_dir: Path | None = None) -> "DataConfig":
+        """What is kept of data that came from a source."""
+        return cls(source=source, data_dir=None if data_dir is None else str(data_dir.resolve()), **data.describe())
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingConfig:
+    """The settings of a training, as :func:`subo.fit` documents them."""
+
+    epochs: int | None
+    minutes: float | None
+    batch_size: int
+    optimizer: str | Optimizer
+    learning_rate: float
+    rows_learning_rate: float
+    warmup_epochs: float
+    decay: Literal["constant", "cosine"]
+    kl_warmup_epochs: float
+    clip: float | None
+    updates: UpdatesName
+    posterior_steps: int
+    patience: int | None
+    seed: int
+    checkpoint_minutes: float
+    keep_weights: bool | None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "TrainingConfig":
+        """The settings among arguments by name."""
+        return cls(**{field.name: given[field.name] for field in fields(cls)})
+
+    @property
+    def limit(self) -> int | None:
+        """Epochs at the most; None where the clock decides."""
+        return self.epochs if self.epochs or self.minutes else 100
+
+    def out_of_time(self, seconds: float) -> bool:
+        """Whether the clock ends training."""
+        return self.minutes is not None and seconds >= 60 * self.minutes
+
+    def share_done(self, step: int, seconds: float, *, steps_per_epoch: int) -> float:
+        """The share of the whole training that is over, by steps or by the clock."""
+        by_steps = step / (self.limit * steps_per_epoch) if self.limit else 0.0
+        return max(by_steps, seconds / (60 * self.minutes) if self.minutes else 0.0)
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """Where a run is trained, as :func:`subo.runtime.devices.make_fabric` documents it.
+
+    A device ``auto`` stays: a run may go on on another machine, by whatever is there.
+    """
+
+    device: str = "auto"
+    precision: str = "32-true"
+    processes: int = 1
+    strategy: str = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is; its files hold all else.
+
+    Attributes:
+        recipe: The recipe's name; None of a model that was made in Python, which no file can build.
+        options: The recipe's options, all of them, settled: no ``auto`` among them. The recipe's signature is their
+            schema.
+        data: Of which data.
+        training: How it was trained.
+        device: Where.
+        objective: In words, the model and how it was trained, where there is no recipe.
+        subo: The version that began the run.
+    """
+
+    recipe: str | None
+    options: Mapping[str, Any]
+    data: DataConfig
+    training: TrainingConfig
+    device: DeviceConfig
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    subo: str = field(default_factory=lambda: version("subo"))
+
+    @property
+    def likelihood(self) -> str:
+        """The likelihood's name."""
+        return self.options["likelihood"]
+
+    @property
+    def is_local(self) -> bool:
+        """Whether there is no encoder, so that q is fitted to every example that is measured."""
+        return self.options.get("inference") == "local"
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether log p(x) is in truth log p(x|c), of data whose class the model is told."""
+        return self.options.get("condition") == "labels"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Options and settings of training by name."""
+        return {**self.options, **vars(self.training)}
+
+    def as_json(self) -> dict[str, Any]:
+        """In JSON's types, as ``config.json`` has it."""
+        made = {"recipe": self.recipe, "options": self.options}
+        if self.recipe is None:
+            made["objective"] = self.objective
+        sections = {"data": vars(self.data), "training": vars(self.training), "device": asdict(self.device)}
+        return _plain({"format": FORMAT, "subo": self.subo, **made, **sections})
+
+    @classmethod
+    def from_json(cls, stored: Any, *, where: str) -> "RunConfig":
+        """Reads what :meth:`as_json` gave, of this version or of one before.
+
+        Args:
+            stored: What the file holds.
+            where: Which file, for a message.
+
+        Raises:
+            InputError: It is no run's config, or it has something that this version does not know.
+        """
+        check_record(stored, dict.fromkeys(SECTIONS, "a group of settings"), where=where, remedy=_REMEDY)
+        if stored.get("format", 0) not in range(FORMAT + 1):
+            raise InputError(
+                f"{where} has format {stored['format']}, and this version of subo ({version('subo')}) reads formats up "
+                f"to {FORMAT}: it was written by version {stored.get('subo')}. Use that version, or a later one."
+            )
+        filled = completed(stored)
+        check_record(filled, CONFIG, where=where, remedy=_REMEDY)
+        known = {
+            "": {"format", "recipe", "objective", "subo", "replacing", *SECTIONS},
+            **{name: {field.name for field in fields(kind)} for name, kind in _KINDS.items()},
+        }
+        if filled["recipe"] in RECIPES:
+            filled["options"] = settled(RECIPES[filled["recipe"]], _tuples(filled["options"]))
+            known["options"] = set(settled(RECIPES[filled["recipe"]], {}))
+        _check_known(filled, known, where)
+        data = _tuples(filled["data"]) | {"meaning": Meaning.from_json(filled["data"]["meaning"])}
+        return cls(
+            recipe=filled["recipe"],
+            options=filled["options"],
+            data=DataConfig(**data),
+            training=TrainingConfig(**filled["training"]),
+            device=DeviceConfig(**filled["device"]),
+            objective=filled.get("objective", {}),
+            subo=filled.get("subo", "an unknown version"),
+        )
+
+
+_KINDS: Mapping[str, type[Any]] = {"data": DataConfig, "training": TrainingConfig, "device": DeviceConfig}
+
+
+def _check_known(stored: Mapping[str, Any], known: Mapping[str, set[str]], where: str) -> None:
+    """Refuses settings of other names: of a setting that it does not know, a version cannot keep to it."""
+    for section, names in known.items():
+        holds = stored[section] if section else stored
+        if others := sorted(set(holds) - names):
+            raise InputError(
+                f"{where} has {', '.join(f'{section}.{name}' if section else name for name in others)}, which this "
+                f"version of subo ({version('subo')}) does not know: the run was made by version {stored.get('subo')}, "
+                "or the file was changed. Use that version, or restore the file from a copy."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """A setting in JSON's types."""
+    if isinstance(value, Meaning):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    if isinstance(value, Optimizer):
+        return type(value).__name__
+    return value.item() if hasattr(value, "item") else value  # a number of NumPy's
+
+
+def _tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are in Python, where JSON knows lists alone."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
