@@ -51,6 +51,7 @@ def sample(
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
     from subo.models.folding import check_samples, draw_data
+    from subo.parts.registry import is_over_classes
     from subo.report.class_pictures import class_names, first_rows
     from subo.report.pictures import shading
     from subo.runtime.randomness import forked
@@ -67,7 +68,7 @@ def sample(
         raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
     model = experiment.objective.model
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
-    bytes_each = 8 if experiment.config.likelihood == "categorical" else 4
+    bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
     bytes_each += 4 + 1 if data.dequantize else 0  # floored, and as bytes
     check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
     classes = class_names(model, experiment.class_names())

@@ -9,7 +9,7 @@ from torch import Tensor
 from subo.data.dataset import Data
 from subo.data.quantization import quantized
 from subo.data.splits import Split
-from subo.parts.registry import LIKELIHOODS
+from subo.parts.registry import LIKELIHOODS, is_over_classes
 from subo.runs.config import RunConfig
 
 __all__ = [
@@ -56,11 +56,14 @@ def bits_of_a_guess(config: RunConfig) -> float | None:
     """Bits per dimension of a model that holds all values for equally probable; None where these have no end."""
     if kind_of_log_px(config) == "bound":
         return math.log2(config.data.levels + 1)
-    if config.likelihood == "bernoulli":
-        return 1.0
-    num_classes = config.options.get("num_classes")
-    if config.likelihood != "categorical" or num_classes is None:
+    family = LIKELIHOODS[config.likelihood]
+    if not family.is_discrete:
         return None
+    if (limits := getattr(family, "limits", None)) is not None:
+        return math.log2(limits[1] - limits[0] + 1)
+    if not is_over_classes(config.likelihood):
+        return None
+    num_classes = config.options["num_classes"]
     each = [num_classes] if isinstance(num_classes, int) else num_classes
     return sum(map(math.log2, each)) / len(each)
 
@@ -78,13 +81,13 @@ def provenance(config: RunConfig) -> dict[str, str]:
 
 
 def in_levels(split: Split, config: RunConfig) -> Split:
-    """Pixels as whole numbers, where a run's likelihood is categorical; else as they are."""
-    return replace(split, levels=1) if config.likelihood == "categorical" else split
+    """Pixels as whole numbers, where a run's likelihood is one of classes; else as they are."""
+    return replace(split, levels=1) if is_over_classes(config.likelihood) else split
 
 
 def data_in_levels(data: Data, likelihood: str) -> Data:
     """All splits as :func:`in_levels`: pixels become whole numbers."""
-    if likelihood != "categorical" or data.kind != "grey" or data.train.levels == 1:
+    if likelihood == "auto" or not is_over_classes(likelihood) or data.kind != "grey" or data.train.levels == 1:
         return data
     parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
     return replace(data, kind="whole", decided=replace(data.meaning, whole=True), **parts)

@@ -1,7 +1,9 @@
 """The parts by name, a line each. The keywords of an entry are the options that it takes, and no others reach it."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -26,7 +28,17 @@ from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, Stude
 from subo.parts.networks import ACTIVATIONS, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 
-__all__ = ["LIKELIHOODS", "NETWORKS", "POSTERIORS", "PRIORS", "Networks", "is_over_reals"]
+__all__ = [
+    "LIKELIHOODS",
+    "NETWORKS",
+    "POSTERIORS",
+    "PRIORS",
+    "Networks",
+    "is_over_classes",
+    "is_over_reals",
+    "made",
+    "options_of",
+]
 
 LIKELIHOODS: dict[str, type[Any]] = {
     "bernoulli": Bernoulli,
@@ -50,6 +62,16 @@ def is_over_reals(likelihood: str) -> bool:
     """
     family = LIKELIHOODS[likelihood]
     return not family.is_discrete and getattr(family, "limits", None) is None
+
+
+def is_over_classes(likelihood: str) -> bool:
+    """Whether a likelihood is one of classes, numbered 0, 1, ..., of which it must know how many there are.
+
+    Example:
+        >>> [name for name in LIKELIHOODS if is_over_classes(name)]
+        ['categorical']
+    """
+    return "num_classes" in options_of(LIKELIHOODS[likelihood])
 
 
 # Posteriors: called with (latent_dim,)
@@ -193,3 +215,17 @@ NETWORKS: dict[str, Networks] = {
     "residual": _perceptrons(residual_mlp),
     "conv": Networks(_of_images, _to_images),
 }
+
+
+@cache
+def options_of(entry: Any) -> frozenset[str]:
+    """The options that an entry of a table takes: the keywords of its signature."""
+    function = entry.encoder if isinstance(entry, Networks) else entry
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
+    return frozenset(p.name for p in parameters if p not in positional)
+
+
+def made(entry: Callable[..., Any], *args: Any, **known: Any) -> Any:
+    """Calls an entry of a table with those of the known options that it takes."""
+    return entry(*args, **{name: value for name, value in known.items() if name in options_of(entry)})

@@ -14,7 +14,7 @@ from subo.data.splits import Split, as_split
 from subo.data.values import kind_of, num_classes_of
 from subo.errors import InputError
 from subo.parts.labels import count_labels
-from subo.parts.registry import LIKELIHOODS, is_over_reals
+from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.recipes.recipe import settled
 from subo.runtime.arguments import checked_arguments
@@ -79,7 +79,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
     if settings["likelihood"] == "auto":
         settings["likelihood"] = likelihood_for(data.kind)
     check_likelihood(settings["likelihood"], data)
-    if settings["likelihood"] == "categorical" and settings["num_classes"] is None:
+    if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
     if settings.get("condition") == "labels":
         labels = [part.labels for part in parts]

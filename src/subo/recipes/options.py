@@ -5,10 +5,8 @@ an option belongs to those entries whose signature has a keyword of its name. `A
 rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
 """
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -22,7 +20,7 @@ from subo.parts.counts import DispersionSource
 from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource, ScaleSource
 from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
-from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, Networks
+from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
 
 if TYPE_CHECKING:  # where names that are made of tables are any text
     LikelihoodName: TypeAlias = str
@@ -50,26 +48,10 @@ __all__ = [
     "NetworkOptions",
     "from_mean",
     "likelihood_for",
-    "made",
-    "options_of",
 ]
 
 
 Rule: TypeAlias = Callable[[Mapping[str, Any]], str]
-
-
-@cache
-def options_of(entry: Any) -> frozenset[str]:
-    """The options that an entry of a table takes: the keywords of its signature."""
-    function = entry.encoder if isinstance(entry, Networks) else entry
-    parameters = list(inspect.signature(function).parameters.values())
-    positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
-    return frozenset(p.name for p in parameters if p not in positional)
-
-
-def made(entry: Callable[..., Any], *args: Any, **known: Any) -> Any:
-    """Calls an entry of a table with those of the known options that it takes."""
-    return entry(*args, **{name: value for name, value in known.items() if name in options_of(entry)})
 
 
 @dataclass(frozen=True)

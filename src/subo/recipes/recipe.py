@@ -9,7 +9,7 @@ from typing import Any
 
 from subo.core.objective import Objective
 from subo.errors import InputError
-from subo.recipes.options import options_of
+from subo.parts.registry import options_of
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.room import fits_memory
 

@@ -18,6 +18,7 @@ from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import Stack, labelled
 from subo.parts.networks import Standardize
+from subo.parts.registry import made
 from subo.recipes.options import (
     BoundOptions,
     GradientOptions,
@@ -26,7 +27,6 @@ from subo.recipes.options import (
     NetworkOptions,
     Rule,
     from_mean,
-    made,
 )
 from subo.recipes.recipe import recipe
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from subo.files.digests import digest_of, notes_digests
 from subo.errors import InputError
-from subo.files.whole import check_readable, replacing
+from subo.files.digests import digest_of, notes_digests
 from subo.files.weights import check_settings, damaged, undigested
+from subo.files.whole import check_readable, replacing
 
 __all__ = ["accept_checkpoint", "load_checkpoint", "save_checkpoint"]
 

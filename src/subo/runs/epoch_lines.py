@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from subo.errors import InputError, in_words
-from subo.files.whole import write_text
 from subo.files.records import EPOCH, check_record
+from subo.files.whole import write_text
 
 __all__ = ["append_line", "read_lines", "write_lines"]
 
 _REMEDY = (
-    "The file may be cut off or damaged: `resume` writes it again from the checkpoint; without one, remove "
-    "the line."
+    "The file may be cut off or damaged: `resume` writes it again from the checkpoint; without one, remove the line."
 )
 
 

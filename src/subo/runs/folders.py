@@ -7,9 +7,9 @@ files count nothing, whether they are removed yet or a crash came before.
 from pathlib import Path
 from typing import Any
 
+from subo.data.named_sets import NAMES
 from subo.errors import InputError
 from subo.files.whole import read_json, remove, write_json
-from subo.data.named_sets import NAMES
 from subo.runs.own_files import foreign_files, is_left_by_a_crash, own_files
 from subo.runs.paths import RunPaths
 

@@ -30,19 +30,19 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from subo.runs.checkpoint_files import accept_checkpoint, load_checkpoint, save_checkpoint
-from subo.files.digests import counting_settings
-from subo.runs.epoch_lines import append_line, read_lines, write_lines
-from subo.errors import InputError
-from subo.files.whole import read_json, remove, replacing, write_json
-from subo.files.locks import FolderLock
 from subo.data.named_sets import NAMES
-from subo.runs.config import RunConfig
+from subo.errors import InputError
+from subo.files.digests import counting_settings
+from subo.files.locks import FolderLock
 from subo.files.records import EVALUATION, check_record
-from subo.runs.own_files import FOLDERS, is_own, results
-from subo.runs.folders import check_free, check_run, make_folder, make_run
-from subo.runs.paths import RunPaths
 from subo.files.weights import WeightsFile, digest_of_weights, noted_in, save_weights
+from subo.files.whole import read_json, remove, replacing, write_json
+from subo.runs.checkpoint_files import accept_checkpoint, load_checkpoint, save_checkpoint
+from subo.runs.config import RunConfig
+from subo.runs.epoch_lines import append_line, read_lines, write_lines
+from subo.runs.folders import check_free, check_run, make_folder, make_run
+from subo.runs.own_files import FOLDERS, is_own, results
+from subo.runs.paths import RunPaths
 
 __all__ = ["Run", "run_of"]
 
