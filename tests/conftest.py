@@ -1,10 +1,12 @@
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 
+from shapes import unchecked_shapes
 from subo.evaluation.evidence.importance import WeightSums
 
 pytest.register_assert_rewrite("assertions", "command_line")
@@ -16,6 +18,17 @@ def signals_that_come() -> None:
     for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+WHOLE_PROGRAMS = ("cli", "files", "runs", "runtime")
+"""Tests of commands and files. What they run is called by the tests of its own package, too, and checked there."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shapes_checked_where_they_are_made(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Turns the checks of shapes off where whole programs run, of which they would take half of the time."""
+    with unchecked_shapes() if request.path.parent.name in WHOLE_PROGRAMS else nullcontext():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +67,8 @@ def errors_of_drawn_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subo.evaluation.evidence.annealed.chains_error", of_chains)
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out what takes most of a small fit."""
-    monkeypatch.setattr("subo.experiments.fitting.draw_figures", lambda *_: None)
+@pytest.fixture(autouse=True)
+def pictures_where_they_are_asked_for(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves out what takes most of a small fit, but in tests marked `pictures` and in fixtures that tests share."""
+    if "pictures" not in request.keywords:
+        monkeypatch.setattr("subo.experiments.fitting.draw_figures", lambda *_: None)

@@ -16,13 +16,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from command_line import assert_refused, run
-from shapes import unchecked_shapes
 from subo.cli.messages import print_evaluation
-from subo.cli.options import defaults, fit_signature
+from subo.cli.options import fit_signature
 from subo.cli.show import _telling
 from subo.evaluation import Evaluation
 from subo.experiments.units import bits_of_a_guess
-from subo.recipes import RECIPES
+from subo.recipes import RECIPES, vae
+from subo.recipes.recipe import defaults_of
 from subo.runs.run import Run
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
@@ -189,6 +189,7 @@ def test_an_evaluation_is_shown_in_one_line(fitted: Path):
     assert "\n" not in shown
 
 
+@pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
 def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     rows = np.random.default_rng(0).normal(size=(60, 7))
@@ -278,7 +279,6 @@ def test_columns_are_matched_by_name(table: tuple[Path, Path], tmp_path: Path, c
     assert "'income'" in message
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
@@ -286,6 +286,7 @@ def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: p
     assert run("evaluate", "run", "--num-samples", 5) == 0
 
 
+@pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
 def test_pixels_under_a_categorical_likelihood_are_whole_numbers(tmp_path: Path):
     out = tmp_path / "run"
@@ -311,9 +312,9 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
-@unchecked_shapes()  # test_conformance checks them, of all parts
 def test_any_combination_fits_and_is_read_back(options: list[str], tmp_path: Path):
     out = tmp_path / "run"
     small = ["--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 4, "--quiet"]
@@ -327,7 +328,7 @@ def test_any_combination_fits_and_is_read_back(options: list[str], tmp_path: Pat
 
 def test_options_are_the_signatures_of_what_they_set():
     signature = fit_signature("vae")
-    recipe = defaults("vae", "recipe")
+    recipe = defaults_of(vae)
     assert {name: signature.parameters[name].default for name in recipe} == recipe
     assert set(recipe) == set(inspect.signature(RECIPES["vae"]).parameters) - {"event_shape", "examples", "num_data"}
     helps = [parameter.annotation.__metadata__[0].help for parameter in signature.parameters.values()]

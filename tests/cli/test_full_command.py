@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shapes import unchecked_shapes
 from subo.cli.entry import main
 from subo.evaluation.gaps import Gaps, gaps
 
@@ -32,7 +31,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@unchecked_shapes()
 def test_the_command_stops_and_goes_on_and_writes_all_of_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -82,7 +80,6 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "evaluation.csv").read_text().splitlines()))
 
 
-@unchecked_shapes()
 def test_pieces_of_other_data_are_not_taken_for_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A run whose q is fitted to the data at hand: other --max-data are other data."""
     table, run, fresh = tmp_path / "x.npy", tmp_path / "run", tmp_path / "fresh"
@@ -98,7 +95,6 @@ def test_pieces_of_other_data_are_not_taken_for_these(tmp_path: Path, capsys: py
     assert rows_of(run) == rows_of(fresh)
 
 
-@unchecked_shapes()
 def test_the_gap_over_training_is_measured_a_point_at_a_time(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -132,7 +128,6 @@ def test_the_gap_over_training_is_measured_a_point_at_a_time(
     assert not (copy / "figures" / "gap-over-training.png").exists()  # of another seed
 
 
-@unchecked_shapes()
 def test_the_table_fits_a_narrow_terminal(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

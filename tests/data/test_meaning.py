@@ -122,7 +122,7 @@ def test_the_run_keeps_what_was_decided_and_reads_its_own_data_by_it():
         assert data.meaning.class_names == tuple("0123456789")
 
 
-def test_a_dark_picture_scores_alone_what_it_scores_beside_others(tmp_path, no_pictures):
+def test_a_dark_picture_scores_alone_what_it_scores_beside_others(tmp_path):
     small = ["--hidden", 8, "--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 2, "--quiet"]
     fitted = tmp_path / "run"
     assert run("fit", saved(tmp_path / "x.npy", PIXELS), "--out", fitted, *small) == 0
@@ -264,7 +264,7 @@ def test_numbers_of_classes_that_some_data_lack():
     assert with_num_labels(data, None) is data
 
 
-def test_a_class_is_told_by_its_name(tmp_path, capsys, no_pictures):
+def test_a_class_is_told_by_its_name(tmp_path, capsys):
     small = ["--hidden", 8, "--latent-dim", 1, "--epochs", 2, "--evaluation-samples", 2, "--quiet"]
     fitted, both = tmp_path / "run", pictures(tmp_path / "both", PIXELS, range(30), ["cat", "dog"])
     assert run("fit", both, "--condition", "labels", "--out", fitted, *small) == 0

@@ -208,7 +208,7 @@ def test_results_carry_the_digest_of_their_weights(copy: Path):
     assert {row["weights"] for row in rows} == {Run(copy).digest}
 
 
-def test_no_result_outlives_its_weights(copy: Path, monkeypatch: pytest.MonkeyPatch, no_pictures):
+def test_no_result_outlives_its_weights(copy: Path, monkeypatch: pytest.MonkeyPatch):
     """Though the training that changed them was stopped at its end, and resuming it had nothing left to train."""
     results = ["evaluation-validation.json", "evaluation.csv", "gradients.csv", "figures/samples.png"]
     (copy / "figures").mkdir(exist_ok=True)

@@ -14,7 +14,6 @@ from torch.testing import assert_close
 
 from command_line import run
 from run_configs import run_config
-from shapes import unchecked_shapes
 from subo import VAE, StandardNormal
 from subo.cli.compare import print_comparison
 from subo.data.splits import Split
@@ -105,7 +104,6 @@ def test_figures_leave_out_what_is_not_finite_and_say_so():
     figure.canvas.draw()
 
 
-@unchecked_shapes()
 def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -35,7 +35,7 @@ def test_an_old_run_opens_with_its_data_and_gives_its_numbers(old):
     assert -draw.log_likelihood.mean().item() == pytest.approx(stored["distortion"], abs=0.1)
 
 
-def test_an_old_run_is_evaluated_and_resumed(old, no_pictures):
+def test_an_old_run_is_evaluated_and_resumed(old):
     before = json.loads((old / "evaluation.json").read_text())
     assert run("evaluate", old, "--num-samples", 20) == 0
     assert json.loads((old / "evaluation.json").read_text())["elbo"] == pytest.approx(before["elbo"], abs=0.5)

@@ -112,7 +112,7 @@ def test_pictures_of_others_are_not_taken_for_a_run(tmp_path: Path):
         Run.create(tmp_path, overwrite=True)
 
 
-def test_a_run_that_does_not_train_leaves_the_old_one(old: Path, capsys: pytest.CaptureFixture, no_pictures):
+def test_a_run_that_does_not_train_leaves_the_old_one(old: Path, capsys: pytest.CaptureFixture):
     """Refused by an option, by the data, or since its first step leads nowhere."""
     before = content(old)
     small = ["--hidden", 4, "--epochs", 1, "--out", old, "--overwrite", "--quiet"]
@@ -122,7 +122,7 @@ def test_a_run_that_does_not_train_leaves_the_old_one(old: Path, capsys: pytest.
     assert content(old) == before
 
 
-def test_one_process_trains_in_a_folder_and_others_read(old: Path, capsys: pytest.CaptureFixture, no_pictures):
+def test_one_process_trains_in_a_folder_and_others_read(old: Path, capsys: pytest.CaptureFixture):
     before = content(old)
     with Run(old).writing():
         for how in (["--resume", "--epochs", 3], ["digits", "--overwrite", "--epochs", 1]):

@@ -16,7 +16,6 @@ import torch
 import subo
 from assertions import assert_refused
 from command_line import assert_refused as refused
-from shapes import unchecked_shapes
 from subo.cli.app import command_of, make_app
 from subo.cli.compare import compare
 from subo.cli.encode import encode
@@ -218,7 +217,6 @@ def options_of(recipe: str) -> list[str]:
 
 @pytest.mark.usefixtures("at_the_door")
 @pytest.mark.parametrize("recipe, option", [(recipe, option) for recipe in RECIPES for option in options_of(recipe)])
-@unchecked_shapes()
 def test_no_value_of_an_option_is_a_defect(recipe: str, option: str, folder: Path, capsys: pytest.CaptureFixture):
     before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
     data = folder / ("sequences.npz" if recipe == "deep-markov" else "table.npy")
@@ -307,7 +305,6 @@ ROWS = torch.zeros(20, 5)
     ],
     ids=["sparse", "complex", "empty", "number", "meta", "list", "none"],
 )
-@unchecked_shapes()
 def test_what_is_no_data_is_refused(what: str, data: Any, facts: str):
     untyped: Any = subo
     with assert_refused(facts):
@@ -319,7 +316,6 @@ def test_what_is_no_data_is_refused(what: str, data: Any, facts: str):
             untyped.compare({"a": PCA, "b": PCA}, data, num_samples=5)
 
 
-@unchecked_shapes()
 def test_what_makes_no_bound_and_no_optimizer_is_refused():
     untyped: Any = subo
     for make, fact in (
@@ -353,7 +349,6 @@ def test_what_makes_no_bound_and_no_optimizer_is_refused():
     ids=["sparse", "complex", "empty", "number", "meta", "vector", "nan"],
 )
 @pytest.mark.parametrize("what", ["train", "log_marginal"])
-@unchecked_shapes()
 def test_a_batch_that_is_none_is_refused(what: str, data: torch.Tensor, of_training: str, of_log_marginal: str):
     with assert_refused(of_training if what == "train" else of_log_marginal):
         if what == "train":
@@ -370,7 +365,6 @@ def test_data_of_another_precision_are_read_in_the_models():
     assert torch.equal(plain, subo.log_marginal(PCA, x.double(), num_samples=5).log_px)
 
 
-@unchecked_shapes()
 def test_other_wrong_arguments_are_refused():
     untyped: Any = subo
     objective = subo.Objective(subo.probabilistic_pca(5, 2))
@@ -386,7 +380,6 @@ def test_other_wrong_arguments_are_refused():
             make()
 
 
-@unchecked_shapes()
 def test_what_a_step_calls_is_checked_where_it_fails():
     untyped: Any = subo.Objective(PCA)
     for make, fact in (
@@ -416,7 +409,6 @@ def test_a_name_that_is_no_parameter_is_told_the_nearest():
         untyped.Gaussian((2,), color=1)
 
 
-@unchecked_shapes()
 def test_all_numbers_of_a_tensor_are_in_its_range():
     for make, fact in (
         (lambda: subo.Gaussian((2,), center=torch.tensor([0, math.nan])), "center must be finite everywhere"),

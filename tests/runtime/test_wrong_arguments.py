@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 import subo
-from shapes import unchecked_shapes
 from subo import Conditional, Gaussian, StandardNormal
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError
@@ -313,7 +312,6 @@ def called(function: Callable[..., Any], arguments: dict[str, Any]) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ROWS)
-@unchecked_shapes()
 def test_no_wrong_argument_is_a_raw_error_or_passes_in_silence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -52,7 +52,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.T
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("number, code", [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.usefixtures("no_pictures")
 @unchecked_shapes()
 def test_a_stopped_run_goes_on_to_the_same_weights(
     number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor], capsys
