@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from command_line import assert_refused, run
+from run_configs import run_config
 from subo.cli.messages import print_evaluation
 from subo.cli.options import fit_signature
 from subo.cli.show import _telling
 from subo.evaluation import Evaluation
 from subo.experiments.units import bits_of_a_guess
 from subo.recipes import RECIPES, vae
-from subo.recipes.recipe import defaults_of
+from subo.recipes.recipe import defaults_of, settled
 from subo.runs.run import Run
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
@@ -162,21 +163,19 @@ def test_a_rate_that_is_small_for_its_latents_is_cautioned(fitted: Path, capsys:
     [
         ("bernoulli", None, False, 1.0),
         ("categorical", 4, False, 2.0),
-        ("categorical", [2, 8], False, 2.0),
-        ("categorical", None, False, None),
+        ("categorical", (2, 8), False, 2.0),
         ("poisson", None, False, None),
         ("gaussian", None, True, 8.0),
     ],
 )
 def test_the_bits_of_a_uniform_guess(likelihood: str, num_classes: Any, dequantize: bool, bits: float | None):
-    options = {"likelihood": likelihood, "num_classes": num_classes}
-    assert bits_of_a_guess({"options": options, "data": {"levels": 255, "dequantize": dequantize}}) == bits
+    config = run_config(likelihood, levels=255, dequantize=dequantize)
+    assert bits_of_a_guess(replace(config, options={**config.options, "num_classes": num_classes})) == bits
 
 
 def test_a_model_is_told_with_the_options_that_it_takes_and_those_that_were_set():
-    options = {parameter.name: parameter.default for parameter in inspect.signature(RECIPES["vae"]).parameters.values()}
-    options = {name: value for name, value in options.items() if name not in ("event_shape", "examples", "num_data")}
-    told = _telling({"recipe": "vae", "options": options | {"likelihood": "laplace", "bound": "iwae", "alpha": 0.25}})
+    options = settled(vae, {"likelihood": "laplace", "bound": "iwae", "alpha": 0.25})
+    told = _telling(replace(run_config("laplace"), options=options))
     assert {"posterior", "scale", "min_scale", "hidden", "activation", "alpha"} <= set(told)
     assert not {"num_classes", "channels", "beta", "groups", "flow_hidden", "baseline", "num_labels"} & set(told)
 
