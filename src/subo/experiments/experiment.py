@@ -23,6 +23,7 @@ from subo.experiments.config import built
 from subo.experiments.units import data_in_levels, provenance
 from subo.files.nonfinite import encoded
 from subo.files.whole import write_json
+from subo.inference.ascent import Ascent
 from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Local
@@ -226,8 +227,10 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
         x,
         context,
         bound=reported(objective.bound),
-        gradient=objective.gradient,
-        num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        ascent=Ascent(
+            gradient=objective.gradient,
+            num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        ),
         progress=progress,
     )
     rows = Local(model.posterior.family, len(split), first=split.first).to(fitted.params)
