@@ -183,16 +183,8 @@ def evaluate_run(
             held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
     elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
         note(caution)
-    shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
-    with shown:
-        result = evaluate(
-            model,
-            held_out,
-            name=split,
-            num_samples=num_samples,
-            seed=seed,
-            advance=lambda count: shown.advance(task, count),
-        )
+    with bar(f"log p(x), {num_samples} samples", len(held_out), show=progress) as advance:
+        result = evaluate(model, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
     experiment.check_current()
     result = replace(result, reduced_from=reduced_from)
     write_json(

@@ -20,6 +20,7 @@ from subo.models.vae import VAE
 from subo.parts.families import Family
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
@@ -112,17 +113,14 @@ def infer(
         )
     gradient = deepcopy(ascent.gradient or Pathwise())  # it may remember
     local = LocalBound(model, family, bound, gradient, ascent.num_samples or _NUM_SAMPLES)
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
-    shown, task = bar("fitting q to each example", len(x), show=progress)
     parts = []
-    with evaluating(model), forked(seed), shown:
+    with evaluating(model), forked(seed), bar("fitting q to each example", len(x), show=progress) as advance:
         for rows in torch.arange(len(x)).split(batch_size):
             batch = place(model, x[rows], {name: tensor[rows] for name, tensor in (context or {}).items()})
             first = _first(model, family, start[rows] if isinstance(start, Tensor) else start, *batch)
             local.check(first, *batch, rows=rows)
             parts.append(ascent.run(local, first, *batch))
-            shown.advance(task, len(rows))
+            advance(len(rows))
     params, values, traces, taken = zip(*parts, strict=True)
     length = max(len(trace) for trace in traces)
     whole = [torch.cat([trace, trace[-1:].expand(length - len(trace), -1)]) for trace in traces]

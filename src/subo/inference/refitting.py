@@ -14,6 +14,7 @@ from subo.errors import InputError
 from subo.gradients import Pathwise, ScoreFunction
 from subo.inference.ascent import Ascent
 from subo.runtime.devices import evaluating
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
@@ -121,11 +122,8 @@ def measure_refitted(
         seed: Of everything random.
         progress: Whether to show progress.
     """
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
     found = []
-    shown, task = bar("fitting q to each example", len(x), show=progress)
-    with shown:
+    with bar("fitting q to each example", len(x), show=progress) as advance:
         for row in range(len(x)):
             example = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
             best = refitted(model, *example, ascent=ascent, seed=seed + 4 * row)
@@ -133,7 +131,7 @@ def measure_refitted(
             for measure, at, noise in ((elbo, model, 2), (elbo, best, 2), (log_px, best, 3)):
                 with forked(seed + 4 * row + noise):
                     found[-1] += measure(at, *example)
-            shown.advance(task, 1)
+            advance(1)
     columns = [torch.cat(column) for column in zip(*found, strict=True)]
     return tuple(zip(columns[0::2], columns[1::2], strict=True))
 

@@ -18,6 +18,7 @@ from subo.evaluation.evidence.hamiltonian import Bridge, State, adapted, pack, t
 from subo.evaluation.evidence.importance import WeightSums
 from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context, leaves, map_latent
 
@@ -241,17 +242,15 @@ def ais(
         True
     """
     contexts.check_rows(context, len(x))
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
-    shown, task = bar(f"log p(x) by annealing, {annealing.temperatures} temperatures", len(x), show=progress)
+    shown = bar(f"log p(x) by annealing, {annealing.temperatures} temperatures", len(x), show=progress)
     parts = []
-    with evaluating(model), forked(seed), shown, explained(model, x, context or {}, where="x"):
+    with evaluating(model), forked(seed), shown as advance, explained(model, x, context or {}, where="x"):
         for rows in torch.arange(len(x)).split(max(1, max_rows // annealing.chains)):
             batch = place(model, x[rows], {name: tensor[rows] for name, tensor in (context or {}).items()})
             bridge, state = begin(model, *batch, annealing)
             steps = annealing.steps(bridge, state)
             parts.append(annealing.upwards(bridge, begin(model, *batch, annealing)[1], steps))
-            shown.advance(task, len(rows))
+            advance(len(rows))
     log_weight, acceptance = (torch.cat(tensors, dim=-1) for tensors in zip(*parts, strict=True))
     return AnnealedEstimate.of(log_weight, acceptance, annealing)
 

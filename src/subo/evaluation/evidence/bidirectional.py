@@ -16,6 +16,7 @@ from subo.evaluation.evidence.hamiltonian import pack
 from subo.parts.conditionals import Given, Local
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context, Latent, map_latent
 
@@ -109,11 +110,9 @@ def bdmc(
     if asks_q and isinstance(getattr(model, "posterior", None), Local | Given):
         raise InputError("the posterior has parameters of its own for each example that it knows, and these are new")
     check_rows(context, num_data)
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
-    shown, task = bar(f"a bracket for log p(x) of {num_data} simulated data", num_data, show=progress)
+    shown = bar(f"a bracket for log p(x) of {num_data} simulated examples", num_data, show=progress)
     lower, upper, acceptance = [], [], []
-    with evaluating(model), forked(seed), shown:
+    with evaluating(model), forked(seed), shown as advance:
         with torch.no_grad():
             _, context = place(model, torch.zeros(1), context or {})
             z, p = model.sample(num_data, context)
@@ -129,7 +128,7 @@ def bdmc(
                 below, above = _importance(model, x[rows], exact, part, num_samples, max_rows)
             lower.append(below)
             upper.append(above)
-            shown.advance(task, len(rows))
+            advance(len(rows))
     return Sandwich(
         torch.cat(lower),
         torch.cat(upper),
