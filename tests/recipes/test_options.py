@@ -51,7 +51,9 @@ def test_the_order_reaches_the_renyi_bound():
 
 def test_an_option_of_another_network_or_transition_has_no_effect():
     settings = {"network": "conv", "likelihood": "gaussian", "bound": "elbo", "gradient": "auto"}
-    with pytest.raises(InputError, match="`hidden` has no effect with `network=conv`: it is an option of `network=mlp`"):
+    with pytest.raises(
+        InputError, match="`hidden` has no effect with `network=conv`: it is an option of `network=mlp`"
+    ):
         check_effects(ladder, {"hidden"}, settings)
     check_effects(ladder, {"channels", "depth", "activation"}, settings)
     with pytest.raises(InputError, match="with `transition=linear`: it is an option of `transition=gated` or"):
