@@ -19,7 +19,7 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     a state was loaded, is the optimizer's.
 
     A whole training step takes 10% less time for tables (20 columns, batches of 100; networks of 64,64 and of 200,200),
-    and 3 to 4% less for MNIST (784-200-200-50), as the median of paired blocks of steps on one CPU thread.
+    and 3 to 4% less for MNIST (784-200-200-50), as the median of paired blocks of steps.
 
     Args:
         optimizer: Any.
