@@ -14,7 +14,7 @@ import time
 import torch
 
 import subo
-from subo.evaluation.evidence.annealed import ais
+from subo.evaluation.evidence.annealed import Annealing, ais
 
 
 def build() -> subo.VAE:
@@ -39,7 +39,12 @@ def gradients_per_second(model: subo.VAE, x: torch.Tensor, chains: int, repeats:
 def leapfrogs_per_second(model: subo.VAE, x: torch.Tensor, chains: int, temperatures: int, steps: int) -> float:
     """Of a whole estimate; those of the run that adapts the step are counted, too."""
     started = time.perf_counter()
-    ais(model, x, temperatures=temperatures, chains=chains, leapfrog_steps=steps, max_rows=chains * len(x))
+    ais(
+        model,
+        x,
+        annealing=Annealing(temperatures=temperatures, chains=chains, leapfrog_steps=steps),
+        max_rows=chains * len(x),
+    )
     seconds = time.perf_counter() - started
     pilot = min(max(temperatures // 10, 50), 200) + 30
     return (temperatures - 1 + pilot) * steps * chains * len(x) / seconds

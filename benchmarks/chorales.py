@@ -27,6 +27,7 @@ from subo.data.batches import batches
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation import ais, evaluate
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.summary import linearized_ratio
 from subo.recipes import deep_markov
 from subo.runs.run import Run
@@ -67,8 +68,8 @@ def annealed(model: Any, split: Split, arguments: argparse.Namespace) -> str:
     started, parts = time.monotonic(), []
     for index in torch.arange(len(split)).split(20):
         x, context = split.read(index)
-        options = {"temperatures": arguments.temperatures, "chains": arguments.chains, "leapfrog_steps": 5}
-        parts.append(ais(model, x, context, start="posterior", **options))
+        annealing = Annealing(arguments.temperatures, arguments.chains, leapfrog_steps=5, start="posterior")
+        parts.append(ais(model, x, context, annealing=annealing))
     log_px, acceptance = (torch.cat([getattr(part, name) for part in parts]) for name in ("log_px", "acceptance"))
     assert split.lengths is not None
     terms = linearized_ratio(-log_px, split.lengths)

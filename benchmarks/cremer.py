@@ -22,6 +22,7 @@ from torch import nn
 import subo
 from subo.data.loading import load_data
 from subo.data.splits import Split
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.gaps import gaps
 from subo.evaluation.training_gap import gap_over_training, models_over_training
 from subo.figures import save
@@ -87,8 +88,8 @@ def measure(objective: subo.Objective, run: Run, x: torch.Tensor, temperatures: 
     file = run.path / "gaps.json"
     if not file.exists():
         started = time.monotonic()
-        annealing = {"annealed": temperatures > 0, "temperatures": max(1, temperatures), "chains": chains}
-        found = gaps(objective.model, x, **annealing, progress=True)
+        annealing = Annealing(temperatures, chains) if temperatures else None
+        found = gaps(objective.model, x, annealing=annealing, progress=True)
         record = {
             "means": found.means(),
             "log_px_se": found.log_px_se.mean().item(),

@@ -24,6 +24,7 @@ import subo
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation import ais, evaluate, log_marginal
+from subo.evaluation.evidence.annealed import Annealing
 from subo.recipes import ladder
 from subo.runs.run import Run
 from subo.runtime.devices import make_fabric
@@ -119,8 +120,8 @@ def looseness(model: Any, test: Split, arguments: argparse.Namespace) -> str:
     started = time.monotonic()
     x, _ = test.read(torch.arange(arguments.num_annealed))
     sampled = log_marginal(model, x, num_samples=arguments.num_samples).log_px
-    options = {"temperatures": arguments.temperatures, "chains": arguments.chains, "leapfrog_steps": 5}
-    found = ais(model, x, start="posterior", **options, seed=0)
+    annealing = Annealing(arguments.temperatures, arguments.chains, leapfrog_steps=5, start="posterior")
+    found = ais(model, x, annealing=annealing, seed=0)
     above = found.log_px - sampled
     return (
         f"of {len(x)} images annealing ({arguments.temperatures} temperatures from q, {arguments.chains} chains, "

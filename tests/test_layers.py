@@ -103,6 +103,12 @@ def test_networks_know_nothing_of_probability():
     assert not any("distributions" in name for name in imports("parts.networks"))
 
 
+@pytest.mark.parametrize("name", [name for name in INSIDE if name != "files.tables"])
+def test_tables_are_written_in_one_place(name: str):
+    called = {node.attr for node in statements(ast.parse(FILES[name].read_text())) if isinstance(node, ast.Attribute)}
+    assert not called & {"DictWriter", "writerow", "writerows", "to_csv", "savetxt"}
+
+
 def strings(name: str) -> list[str]:
     """The texts in a module's code, without docstrings."""
     tree = ast.parse(FILES[name].read_text())

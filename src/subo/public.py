@@ -23,6 +23,7 @@ from subo.gradients import (
     StraightThrough,
     WakePhi,
 )
+from subo.inference.ascent import Ascent
 from subo.inference.per_example import Inferred, infer
 from subo.inference.semi_amortized import Refined
 from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
@@ -58,6 +59,7 @@ __all__ = [
     "MIWAE",
     "VAE",
     "VIMCO",
+    "Ascent",
     "Bernoulli",
     "BernoulliPrior",
     "Block",

@@ -12,6 +12,7 @@ import pytest
 
 from subo.cli.entry import main
 from subo.evaluation.gaps import Gaps, gaps
+from subo.inference.ascent import Ascent
 
 
 def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -35,7 +36,7 @@ def test_the_command_stops_and_goes_on_and_writes_all_of_it(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def few_steps(*arguments: Any, **options: Any) -> Gaps:
-        return gaps(*arguments, **options | {"steps": 50})
+        return gaps(*arguments, **options | {"ascent": Ascent(steps=50)})
 
     monkeypatch.setattr(import_module("subo.report.full"), "gaps", few_steps)  # the command has no option for them
     shallow = ["--num-samples", "50", "--max-data", "30", "--intensive-data", "4", "--temperatures", "10"]
@@ -112,7 +113,7 @@ def test_the_gap_over_training_is_measured_a_point_at_a_time(
         return plain(checkpoints, *arguments, **options)
 
     def few_steps(*arguments: Any, **options: Any) -> Gaps:
-        return gaps(*arguments, **options | {"steps": 2})
+        return gaps(*arguments, **options | {"ascent": Ascent(steps=2)})
 
     monkeypatch.setattr(module, "gap_over_training", measured)
     monkeypatch.setattr(import_module("subo.report.full"), "gaps", few_steps)

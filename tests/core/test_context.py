@@ -31,8 +31,10 @@ from subo.evaluation import (
     total_correlation,
 )
 from subo.evaluation import log_marginal_from_prior as from_prior
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.gradient_statistics import gradient_statistics
 from subo.evaluation.reconstruction import decode, reconstruct
+from subo.inference.ascent import Ascent
 from subo.models.emission import Steps
 from subo.models.markov import Markov
 from subo.recipes.for_data import examples_of
@@ -164,9 +166,9 @@ def test_local_search_and_the_gaps_are_told_the_context():
     x, c = data_of(model, 4)
     exact, data = model.posterior(x, c).mean, Split(x, context={"c": c})
     x, context = data.read(torch.arange(4))
-    fitted = infer(model, x, context, family=Gaussian((Z,)), steps=400)
+    fitted = infer(model, x, context, family=Gaussian((Z,)), ascent=Ascent(steps=400))
     assert (fitted.q.mean - exact).abs().max() < 0.1
-    found = gaps(model, x, context, family=Gaussian((Z,)), steps=100, annealed=False, richer=None)
+    found = gaps(model, x, context, family=Gaussian((Z,)), ascent=Ascent(steps=100), annealing=None, richer=None)
     assert ((found.log_px - evidence(model, c).log_prob(x)).abs() < 5 * found.log_px_se).all()
 
 
@@ -367,8 +369,8 @@ def test_a_context_of_another_length_is_refused_wherever_it_comes_in(num: int):
     calls = (
         lambda: log_marginal(model, x, context, num_samples=2),
         lambda: from_prior(model, x, context, num_samples=2),
-        lambda: infer(model, x, context, family=Gaussian((Z,)), steps=1),
-        lambda: ais(model, x, context, temperatures=2),
+        lambda: infer(model, x, context, family=Gaussian((Z,)), ascent=Ascent(steps=1)),
+        lambda: ais(model, x, context, annealing=Annealing(temperatures=2)),
         lambda: gaps(model, x, context),
         lambda: bdmc(model, 5, context, estimator="importance"),
         lambda: gradient_statistics(model, x, context, draws=20),

@@ -107,7 +107,9 @@ def test_latents_of_a_graph_are_packed_and_unpacked():
 @pytest.mark.usefixtures("errors_of_drawn_weights")
 def test_it_agrees_with_quadrature(start: Any, schedule: Any):
     model, x = skewed_model(), skewed_data(5)
-    found = ais(model, x, temperatures=60, chains=200, leapfrog_steps=5, start=start, schedule=schedule)
+    found = ais(
+        model, x, annealing=Annealing(temperatures=60, chains=200, leapfrog_steps=5, start=start, schedule=schedule)
+    )
     assert ((found.log_px - exact_log_px(model, x)).abs() < 5 * found.standard_error).all()
     assert (found.standard_error < 0.1).all()
     assert ((found.acceptance - 0.65).abs() < 0.1).all()
@@ -115,7 +117,7 @@ def test_it_agrees_with_quadrature(start: Any, schedule: Any):
 
 def test_it_agrees_with_the_closed_form():
     model, x = linear(), torch.randn(6, 5, dtype=torch.float64)
-    found = ais(model, x, temperatures=60, chains=64, leapfrog_steps=5)
+    found = ais(model, x, annealing=Annealing(temperatures=60, chains=64, leapfrog_steps=5))
     assert ((found.log_px - model.likelihood.log_px(x)).abs() < 5 * found.standard_error).all()
     assert (found.effective_sample_size > 32).all()
     assert found.log_px.dtype == torch.float64
@@ -123,7 +125,7 @@ def test_it_agrees_with_the_closed_form():
 
 def test_from_the_exact_posterior_every_weight_is_the_evidence():
     model, x = linear(), torch.randn(4, 5, dtype=torch.float64)
-    found = ais(model, x, temperatures=7, chains=3, leapfrog_steps=5, start="posterior")
+    found = ais(model, x, annealing=Annealing(temperatures=7, chains=3, leapfrog_steps=5, start="posterior"))
     assert_close(found.log_weight, model.likelihood.log_px(x).detach().expand(3, -1))
     assert_close(found.standard_error, torch.zeros(4, dtype=torch.float64), atol=1e-6, rtol=0)
 
@@ -159,7 +161,7 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
 def test_a_context_reaches_prior_and_likelihood():
     model = catalog.conditional_vae().double()
     x, context = torch.randint(2, (4, 6)).double(), catalog.context_of(4)
-    found = ais(model, x, context, temperatures=60, chains=64, leapfrog_steps=5)
+    found = ais(model, x, context, annealing=Annealing(temperatures=60, chains=64, leapfrog_steps=5))
     truth = exact_log_px(model, x, context)
     assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
     swapped = exact_log_px(model, x, {name: tensor.flip(0) for name, tensor in context.items()})
@@ -177,14 +179,17 @@ def test_a_model_of_ones_own_is_served():
     model, x = skewed_model(), skewed_data(2)
     own: Any = Alone(model)
     assert_close(
-        ais(own, x, temperatures=5, leapfrog_steps=2).log_px, ais(model, x, temperatures=5, leapfrog_steps=2).log_px
+        ais(own, x, annealing=Annealing(temperatures=5, leapfrog_steps=2)).log_px,
+        ais(model, x, annealing=Annealing(temperatures=5, leapfrog_steps=2)).log_px,
     )
 
 
 def test_the_same_seed_gives_the_same_numbers_and_leaves_others_alone():
     model, x = skewed_model(), skewed_data(2)
     before = torch.get_rng_state()
-    first, again, other = (ais(model, x, temperatures=5, leapfrog_steps=2, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        ais(model, x, annealing=Annealing(temperatures=5, leapfrog_steps=2), seed=seed) for seed in (0, 0, 1)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first.log_px, again.log_px)
     assert not torch.equal(first.log_px, other.log_px)
@@ -223,7 +228,7 @@ def test_chains_without_a_weight_have_no_error():
 
 
 def test_one_chain_knows_nothing_of_its_error():
-    found = ais(skewed_model(), skewed_data(2), temperatures=3, chains=1, leapfrog_steps=2)
+    found = ais(skewed_model(), skewed_data(2), annealing=Annealing(temperatures=3, chains=1, leapfrog_steps=2))
     assert found.standard_error.isinf().all()
 
 
@@ -236,8 +241,8 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
     with forked(0):
         x = model.sample(60)[1].sample()
     truth = exact_log_px(model, x)
-    short = bdmc(model, 60, temperatures=5, chains=2, leapfrog_steps=4, start=start)
-    long = bdmc(model, 60, temperatures=30, chains=8, leapfrog_steps=4, start=start)
+    short = bdmc(model, 60, annealing=Annealing(temperatures=5, chains=2, leapfrog_steps=4, start=start))
+    long = bdmc(model, 60, annealing=Annealing(temperatures=30, chains=8, leapfrog_steps=4, start=start))
     for sandwich in (short, long):
         below, above = sandwich.lower - truth, sandwich.upper - truth
         assert below.mean() < 5 * below.std() / 60**0.5
@@ -252,7 +257,7 @@ def test_the_upper_bound_is_the_harmonic_mean_of_its_chains():
     model = linear(log_scale=1.0)
     with forked(0):
         x = model.sample(2000)[1].sample()
-    found = bdmc(model, 2000, temperatures=2, chains=4, leapfrog_steps=2)
+    found = bdmc(model, 2000, annealing=Annealing(temperatures=2, chains=4, leapfrog_steps=2))
     truth = model.likelihood.log_px(x).detach()
     assert_within((found.lower - truth).exp(), 1.0)
     assert_within((truth - found.upper).exp(), 1.0)
@@ -275,7 +280,7 @@ def test_the_estimate_starts_afresh_after_the_run_that_adapts(monkeypatch: pytes
 
     monkeypatch.setattr(module, "begin", begun)
     monkeypatch.setattr(Annealing, "upwards", upwards)
-    ais(skewed_model(), skewed_data(2), temperatures=2, leapfrog_steps=2)
+    ais(skewed_model(), skewed_data(2), annealing=Annealing(temperatures=2, leapfrog_steps=2))
     assert len(starts) == 2
     assert estimated == [starts[1]]
     assert not torch.equal(starts[0].z, starts[1].z)
@@ -298,7 +303,7 @@ class Noisy(nn.Module):
 def test_chains_that_leave_the_support_are_rejected(start: Any):
     model = VAE(Unit(), Noisy(), Unit())
     x = torch.tensor([[0.1, 0.9], [0.5, 0.2]]).double()
-    found = ais(model, x, temperatures=50, chains=200, leapfrog_steps=4, start=start)
+    found = ais(model, x, annealing=Annealing(temperatures=50, chains=200, leapfrog_steps=4, start=start))
     axis = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
     z = torch.cartesian_prod(axis, axis)
     truth = torch.stack([model.log_joint(row[None], z[:, None])[:, 0].logsumexp(0) for row in x]) - 2 * math.log(400)
@@ -312,7 +317,7 @@ def test_a_flat_prior_is_annealed_from():
             return Independent(Uniform(torch.full(shape, -4.0).double(), torch.full(shape, 4.0).double()), 1)
 
     x = torch.zeros(1, 1).double()
-    found = ais(VAE(Flat(), Noisy(), Flat()), x, temperatures=50, chains=200, leapfrog_steps=4)
+    found = ais(VAE(Flat(), Noisy(), Flat()), x, annealing=Annealing(temperatures=50, chains=200, leapfrog_steps=4))
     assert (found.log_px + math.log(8)).abs() < 5 * found.standard_error
 
 
@@ -336,10 +341,10 @@ def test_chains_that_leave_the_support_of_a_node_are_rejected(start: Any):
     grid = torch.cartesian_prod(a, b)
     z = {"a": grid[:, None, :1], "b": grid[:, None, 1:]}
     truth = torch.cat([model.log_joint(row[None], z).logsumexp(0) for row in x]) + math.log(0.05 / 400)
-    found = ais(model, x, temperatures=50, chains=200, leapfrog_steps=4, start=start)
+    found = ais(model, x, annealing=Annealing(temperatures=50, chains=200, leapfrog_steps=4, start=start))
     assert ((found.log_px - truth).abs() < 5 * found.standard_error + 1e-4).all()
     if start == "prior":
-        sandwich = bdmc(model, 30, temperatures=50, chains=16, leapfrog_steps=4)
+        sandwich = bdmc(model, 30, annealing=Annealing(temperatures=50, chains=16, leapfrog_steps=4))
         width = sandwich.upper - sandwich.lower
         assert width.mean() > -5 * width.std() / 30**0.5
         assert width.mean() < 1
@@ -357,7 +362,7 @@ def test_bounds_that_move_with_the_parents_are_those_of_each_chain():
     a, b = torch.linspace(-0.5, 3.5, 801, dtype=torch.float64), torch.linspace(-6, 6, 1201, dtype=torch.float64)
     grid = torch.cartesian_prod(a, b)
     truth = model.log_joint(x, {"a": grid[:, None, :1], "b": grid[:, None, 1:]}).logsumexp(0) + math.log(0.005 * 0.01)
-    found = ais(model, x, temperatures=50, chains=300, leapfrog_steps=4)
+    found = ais(model, x, annealing=Annealing(temperatures=50, chains=300, leapfrog_steps=4))
     assert ((found.log_px - truth).abs() < 5 * found.standard_error + 1e-3).all()
 
 
@@ -410,9 +415,9 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_discrete_latents_are_refused_with_what_to_use_instead():
     model: Any = catalog.bits_vae()
     with pytest.raises(InputError, match="estimator='importance'"):
-        ais(model, torch.zeros(2, 6), temperatures=2)
+        ais(model, torch.zeros(2, 6), annealing=Annealing(temperatures=2))
     with pytest.raises(InputError, match="estimator='importance'"):
-        bdmc(model, 2, temperatures=2)
+        bdmc(model, 2, annealing=Annealing(temperatures=2))
 
 
 def test_a_likelihood_without_a_gradient_is_refused():
@@ -429,7 +434,7 @@ def test_a_likelihood_without_a_gradient_is_refused():
             return super().log_joint(x, z.detach(), context)
 
     with pytest.raises(InputError, match="no gradient in z"):
-        ais(NoGradient(StandardNormal(2), Cut(), Flat()), torch.zeros(2, 2), temperatures=2)
+        ais(NoGradient(StandardNormal(2), Cut(), Flat()), torch.zeros(2, 2), annealing=Annealing(temperatures=2))
 
 
 def test_brackets_of_too_few_data_or_samples_are_refused():

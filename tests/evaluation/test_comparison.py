@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -420,17 +421,14 @@ def test_the_table_fits_and_the_verdict_is_in_words(runs: Path, capsys: pytest.C
 def test_progress_of_all_runs_is_one_bar(runs: Path, monkeypatch: pytest.MonkeyPatch):
     from subo.experiments import compare as comparing
 
-    seen: list[tuple[int, str]] = []
+    seen: list[tuple[float, str]] = []
     real = comparing.bar
 
+    @contextmanager
     def watched(*given: Any, **options: Any):
-        progress, task = real(*given, **options)
-        seen.append((given[1], "total"))
-        update = progress.update
-        monkeypatch.setattr(
-            progress, "update", lambda t, **k: (seen.append((k.get("advance", 0), k["description"])), update(t, **k))
-        )
-        return progress, task
+        with real(*given, **options) as advance:
+            seen.append((given[1], "total"))
+            yield lambda count=0, /, description="": (seen.append((count, description)), advance(count, description))
 
     monkeypatch.setattr(comparing, "bar", watched)
     compare_runs(open_comparable([runs / "a", runs / "b"]), num_samples=100)

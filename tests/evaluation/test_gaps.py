@@ -24,10 +24,11 @@ from subo import (
     StandardNormal,
     mlp,
 )
-from subo.evaluation.evidence.annealed import AnnealedEstimate
+from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing
 from subo.evaluation.gaps import Gaps, gaps
 from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
 from subo.gradients import StickingTheLanding
+from subo.inference.ascent import Ascent
 from subo.models.probabilistic_pca import ExactPosterior, LinearGaussian, MeanFieldPosterior
 from subo.parts.coupling_flow import CouplingFlow
 
@@ -76,7 +77,7 @@ def pca() -> tuple[VAE, Tensor, Gaps]:
     torch.manual_seed(1)
     model = model_with(linear(), shift=0.3, raw=-1.0)
     x = torch.randn(4, D, dtype=torch.float64)
-    return model, x, gaps(model, x, annealed=False, elbo_samples=4000, steps=300, step_samples=8)
+    return model, x, gaps(model, x, annealing=None, elbo_samples=4000, ascent=Ascent(steps=300, num_samples=8))
 
 
 def test_the_approximation_gap_is_that_of_the_best_diagonal_gaussian(pca: tuple[VAE, Tensor, Gaps]):
@@ -119,7 +120,7 @@ def test_the_numbers_are_those_of_the_seed_and_nobodys_state_is_touched(pca: tup
     model, x, found = pca
     model.train()
     state = torch.get_rng_state()
-    options: dict[str, Any] = {"annealed": False, "richer": None, "steps": 50, "step_samples": 4}
+    options: dict[str, Any] = {"annealing": None, "richer": None, "ascent": Ascent(steps=50, num_samples=4)}
     first, second = (gaps(model, x, **options) for _ in range(2))
     assert torch.equal(first.elbo_best, second.elbo_best)
     assert torch.equal(first.log_px, second.log_px)
@@ -143,10 +144,8 @@ def test_full_rank_a_datum_leaves_no_approximation_gap():
         x,
         family=FullRankGaussian((d,)).double(),
         richer=None,
-        gradient=StickingTheLanding(),
-        annealed=False,
-        steps=500,
-        step_samples=8,
+        ascent=Ascent(gradient=StickingTheLanding(), steps=500, num_samples=8),
+        annealing=None,
     )
     assert_close_to(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 2e-3)
     assert (found.amortization > 0.1).all()
@@ -161,7 +160,13 @@ def test_a_good_encoder_has_no_amortization_gap():
     beta, floor = family.location_scale.scale.beta, family.location_scale.scale.floor
     model = model_with(likelihood)
     model.posterior.network.linear.bias.data[d:] = (beta * (scale - floor)).expm1().log() / beta
-    found = gaps(model, torch.randn(3, D, dtype=torch.float64), annealed=False, richer=None, steps=300, step_samples=8)
+    found = gaps(
+        model,
+        torch.randn(3, D, dtype=torch.float64),
+        annealing=None,
+        richer=None,
+        ascent=Ascent(steps=300, num_samples=8),
+    )
     assert (found.amortization.abs() < 0.01).all()
     closed = MeanFieldPosterior(likelihood).gap().detach()
     assert_close_to(found.approximation, closed, found.elbo_best_se, 2e-3)
@@ -173,7 +178,7 @@ def test_the_better_of_two_searches_is_taken(shift: float, size: float):
     """In few steps one leads nowhere: the encoder's start, if it is far off, or the origin, if the latents are."""
     likelihood = linear()
     model, x = model_with(likelihood, shift=shift), size * torch.randn(3, D).double()
-    found = gaps(model, x, richer=None, annealed=False, steps=150, step_samples=4)
+    found = gaps(model, x, richer=None, annealing=None, ascent=Ascent(steps=150, num_samples=4))
     assert (found.approximation.abs() < MeanFieldPosterior(likelihood).gap() + 0.5).all()
 
 
@@ -185,7 +190,14 @@ def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
     exact = exact_log_px(model, x)
     family = Gaussian((2,)).double()
     flow = CouplingFlow((2,), transforms=2, hidden=8, base=family).double()
-    found = gaps(model, x, family=family, richer=flow, steps=400, step_samples=16, temperatures=50, chains=8)
+    found = gaps(
+        model,
+        x,
+        family=family,
+        richer=flow,
+        ascent=Ascent(steps=400, num_samples=16),
+        annealing=Annealing(temperatures=50, chains=8),
+    )
     assert found.elbo_richer is not None
     assert found.elbo_richer_se is not None
     assert found.annealed
@@ -208,7 +220,7 @@ def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):
     effective = torch.tensor([16.0, 16, 16, 16, 16, 1]).double()
     chains = AnnealedEstimate(truth + added, errors, effective, errors[None], errors, 1, 1, 1)
     monkeypatch.setattr(module, "ais", lambda *_, **options: chains)
-    found = gaps(model, x, richer=None, steps=10, step_samples=2)
+    found = gaps(model, x, richer=None, ascent=Ascent(steps=10, num_samples=2))
     taken = torch.tensor([True, False, False, True, False, False])
     assert found.log_px_from == tuple("annealed" if by else "importance" for by in taken)
     assert torch.equal(found.log_px[taken], chains.log_px[taken])
@@ -228,7 +240,7 @@ def test_discrete_latents_have_no_annealing_and_no_flow():
     states = torch.cartesian_prod(*[torch.tensor([0.0, 1.0]).double()] * 2)[:, None].expand(4, 3, 2)
     log_joint = model.log_joint(x, states).detach()
     exact = log_joint.logsumexp(0)
-    found = gaps(model, x, steps=300, step_samples=16)  # by the score function, since z has no path
+    found = gaps(model, x, ascent=Ascent(steps=300, num_samples=16))  # by the score function, since z has no path
     assert not found.annealed
     assert found.elbo_richer is None
     assert found.log_px_from == ("importance",) * 3
@@ -249,7 +261,7 @@ def test_a_posterior_that_cannot_be_bent_is_measured_without():
     model = VAE(
         StandardNormal(2), Conditional(Gaussian((3,)), mlp(2, 6)), Conditional(family, mlp(3, family.num_params))
     )
-    found = gaps(model, torch.randn(2, 3), annealed=False, steps=20, step_samples=2, num_samples=100)
+    found = gaps(model, torch.randn(2, 3), annealing=None, ascent=Ascent(steps=20, num_samples=2), num_samples=100)
     assert found.elbo_richer is None
 
 
@@ -267,7 +279,14 @@ def test_a_context_reaches_every_part_and_data_go_in_parts(monkeypatch: pytest.M
     label = torch.tensor([5.0, -3.0, 0.0]).double()
     x = torch.randn(3, 2).double() + label[:, None]
     monkeypatch.setattr(module, "_AT_A_TIME", 2)
-    found = gaps(model, x, {"label": label}, steps=200, step_samples=8, richer=None, temperatures=20, chains=4)
+    found = gaps(
+        model,
+        x,
+        {"label": label},
+        ascent=Ascent(steps=200, num_samples=8),
+        richer=None,
+        annealing=Annealing(temperatures=20, chains=4),
+    )
     exact = Normal(label[:, None], math.sqrt(1.25)).log_prob(x).sum(1)
     assert_close_to(found.log_px, exact, found.log_px_se, 0.01)
     assert_close_to(found.approximation, 0.0, found.elbo_best_se + found.log_px_se, 0.01)  # independent given x
@@ -293,8 +312,10 @@ def test_what_has_no_gaps_is_refused():
         gaps(model, x[:0])
     with pytest.raises(InputError, match="num_samples must be at least 1, not 0"):
         gaps(model, x, num_samples=0)
+    with pytest.raises(InputError, match="chains must be at least 2, not 1. One chain knows nothing of its error"):
+        gaps(model, x, annealing=Annealing(chains=1))
     with pytest.raises(InputError, match=r"events of shape \(2,\)"):
-        gaps(model, x, richer=CouplingFlow((2,)), annealed=False, steps=1)
+        gaps(model, x, richer=CouplingFlow((2,)), annealing=None, ascent=Ascent(steps=1))
 
 
 # Figures
@@ -339,8 +360,8 @@ def test_curves_stack_the_error_on_the_surprisal():
 
 def test_more_data_than_importance_sampling_takes_at_once_are_measured_each_with_its_own_q():
     model, x = model_with(linear()), torch.randn(40, D).double()
-    options: dict[str, Any] = {"richer": None, "steps": 10, "step_samples": 2, "annealed": False, "num_samples": 500}
-    whole = gaps(model, x, max_rows=2000, **options)  # five at a time
+    options: dict[str, Any] = {"richer": None, "ascent": Ascent(steps=10, num_samples=2), "num_samples": 500}
+    whole = gaps(model, x, annealing=None, max_rows=2000, **options)  # five at a time
     truth = model.likelihood.log_px(x).detach()
     assert ((whole.log_px - truth).abs() < 5 * whole.log_px_se + 1e-6).all()
     assert whole.log_px_se.max() < 0.5

@@ -46,8 +46,24 @@ def test_the_tail_alone_has_arvizs_k_hat_of_all_weights(num_samples):
     tail = WeightTail(6, num_samples)
     for part in log_weight.split(17):
         tail.add(part)
-    assert torch.equal(tail.pareto_k(), arviz(log_weight))
-    assert torch.equal(pareto_k(log_weight, num_samples), arviz(log_weight))
+    assert_close(tail.pareto_k(), arviz(log_weight), rtol=0, atol=1e-12)
+    assert_close(pareto_k(log_weight, num_samples), arviz(log_weight), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("k", [0.05, 0.7, 3.0])
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0, 100.0])
+def test_steep_and_flat_tails_have_arvizs_k_hat(k: float, spread: float):
+    for log_weight in (pareto(k, 500, 20), spread * torch.randn(500, 20, dtype=torch.float64)):
+        assert_close(pareto_k(log_weight, 500), arviz(log_weight), rtol=1e-12, atol=1e-12)
+
+
+def test_a_fit_whose_grid_meets_the_exponential_distribution_is_that_beside_it():
+    """At theta = 0 sigma is the mean, where ``k / theta`` is 0 / 0: ArviZ leaves all weights out."""
+    tail = [30, 30, 31, 31, 33, 33, 34, 34, 35, 35, 35, 35, 36, 36, 37, 37, 37, 37, 38, 38, 39]
+    weights = torch.tensor([*range(1, 30), *[1] * 50, *tail], dtype=torch.float64)
+    torch.manual_seed(0)
+    beside = (weights + 1e-7 * torch.randn(100, dtype=torch.float64)).log()
+    assert_close(pareto_k(weights.log()[:, None], 100), arviz(beside[:, None]), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("k", [0.1, 0.5, 0.9, 1.5])

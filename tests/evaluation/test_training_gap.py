@@ -12,6 +12,7 @@ from torch.distributions import kl_divergence
 
 from subo import VAE, Bernoulli, Conditional, Gaussian, InputError, Interrupted, Objective, StandardNormal, fit, mlp
 from subo.evaluation import log_marginal
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.training_gap import gap_over_training, models_over_training
 from subo.models.probabilistic_pca import ExactPosterior
 from subo.runs.run import Run
@@ -153,8 +154,8 @@ def test_annealing_mends_the_surprisal_of_a_bad_posterior():
     model, x = model_with(likelihood, shift=6.0, raw=-6.0), torch.randn(5, D).double()
     exact = -likelihood.log_px(x).mean().item()
     plain, annealed = (
-        gap_over_training([(1, 1, model)], x, num_samples=50, annealed=on, temperatures=50, chains=16)[0]
-        for on in (False, True)
+        gap_over_training([(1, 1, model)], x, num_samples=50, annealing=annealing)[0]
+        for annealing in (None, Annealing(temperatures=50))
     )
     assert plain.surprisal > exact + 5
     assert annealed.surprisal == pytest.approx(exact, abs=0.2)

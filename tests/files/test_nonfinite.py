@@ -23,6 +23,7 @@ from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.summary import measure
 from subo.figures.gaps import gap_curves, gaps_per_datum
 from subo.files.nonfinite import decoded, encoded
+from subo.inference.ascent import Ascent
 from subo.models.probabilistic_pca import ExactPosterior, LinearGaussian
 from subo.runtime.randomness import stream
 
@@ -139,7 +140,7 @@ def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
 
 
 def _few_steps(*arguments: Any, **options: Any) -> Gaps:
-    return gaps(*arguments, **options | {"steps": 20})
+    return gaps(*arguments, **options | {"ascent": Ascent(steps=20)})
 
 
 def test_what_an_older_run_wrote_as_null_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

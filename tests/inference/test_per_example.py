@@ -17,7 +17,8 @@ from subo.data.splits import Split
 from subo.distributions.gaussian import Gaussian as GaussianDistribution
 from subo.errors import InputError
 from subo.gradients import ScoreFunction
-from subo.inference.per_example import LOOK_EVERY, infer
+from subo.inference.ascent import LOOK_EVERY, Ascent
+from subo.inference.per_example import infer
 from subo.models.probabilistic_pca import LinearGaussian, MeanFieldPosterior
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Given, Local
@@ -59,7 +60,7 @@ class BalancedGaussian(nn.Module):
 @unchecked_shapes()
 def test_without_noise_infer_finds_the_best_diagonal_gaussian():
     model, x = pca(), data(30)
-    fitted = infer(model, x, family=BalancedGaussian(), num_samples=2 * d, steps=3000, tolerance=1e-7)
+    fitted = infer(model, x, family=BalancedGaussian(), ascent=Ascent(num_samples=2 * d, steps=3000, tolerance=1e-7))
     found = exact_elbo(model.likelihood, fitted.q, x).detach()
     assert_close(fitted.bound, found, rtol=1e-8, atol=1e-8)
     assert_close(found, best_elbo(model, x), rtol=0, atol=1e-5)
@@ -68,7 +69,7 @@ def test_without_noise_infer_finds_the_best_diagonal_gaussian():
 @unchecked_shapes()
 def test_infer_finds_the_best_diagonal_gaussian():
     model, x = pca(), data(30)
-    fitted = infer(model, x, family=Gaussian((d,)), num_samples=64, tolerance=1e-4, steps=2000)
+    fitted = infer(model, x, family=Gaussian((d,)), ascent=Ascent(num_samples=64, tolerance=1e-4, steps=2000))
     missing = best_elbo(model, x) - exact_elbo(model.likelihood, fitted.q, x).detach()
     assert (missing > -1e-9).all()
     assert missing.mean() < 1e-3
@@ -78,7 +79,7 @@ def test_infer_finds_the_best_diagonal_gaussian():
 @unchecked_shapes()
 def test_infer_finds_log_px_with_a_full_rank_gaussian():
     model, x = pca(), data(30)
-    fitted = infer(model, x, family=FullRankGaussian((d,)), num_samples=64, tolerance=1e-4, steps=2000)
+    fitted = infer(model, x, family=FullRankGaussian((d,)), ascent=Ascent(num_samples=64, tolerance=1e-4, steps=2000))
     log_px = model.likelihood.log_px(x).detach()
     local = VAE(model.prior, model.likelihood, Given(FullRankGaussian((d,)), fitted.params))
     weights = local.draw(x, num_samples=4000).log_weight.detach()
@@ -101,7 +102,7 @@ def test_infer_needs_no_path_through_z():
 
     model, x = pca(), data(30)
     blind = VAE(model.prior, Outside(model.likelihood), model.posterior)
-    fitted = infer(blind, x, family=Gaussian((d,)), gradient=ScoreFunction(), num_samples=32, steps=2000)
+    fitted = infer(blind, x, family=Gaussian((d,)), ascent=Ascent(gradient=ScoreFunction(), num_samples=32, steps=2000))
     missing = best_elbo(model, x) - exact_elbo(model.likelihood, fitted.q, x).detach()
     assert missing.mean() < 1e-2
     assert missing.max() < 0.1
@@ -149,7 +150,7 @@ def test_infer_is_never_worse_than_its_start():
     softplus_inverse = (torch.expm1((best.stddev - 1e-3) * math.log(2) / (1 - 1e-3))).log() / (math.log(2) / (1 - 1e-3))
     start = torch.cat([best.mean, softplus_inverse], 1).detach()
     assert_close(Gaussian((d,))(start).stddev, best.stddev.detach())
-    fitted = infer(model, x, start=start, steps=200)
+    fitted = infer(model, x, start=start, ascent=Ascent(steps=200))
     lost = best_elbo(model, x) - exact_elbo(model.likelihood, fitted.q, x).detach()
     assert lost.max() < 1e-3
     assert (fitted.params == start).all(1).double().mean() > 0.95
@@ -177,7 +178,7 @@ def test_infer_improves_on_a_converged_encoder():
 @unchecked_shapes()
 def test_a_datum_stops_by_itself_and_company_changes_nothing():
     model, x = pca(), data(4)
-    options = {"family": BalancedGaussian(), "num_samples": 2 * d, "steps": 3000}
+    options = {"family": BalancedGaussian(), "ascent": Ascent(num_samples=2 * d, steps=3000)}
     with torch.no_grad():
         nothing = model.likelihood.bias.clone()  # its mean is 0, hence where the search begins
     near = MeanFieldPosterior(model.likelihood)(nothing[None]).stddev.log().detach()
@@ -200,9 +201,9 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
     model, x = pca(amortized()), data(5)
     model.eval()
     state, weights = torch.get_rng_state(), [p.clone() for p in model.parameters()]
-    first, second = (infer(model, x, steps=60, seed=3).params for _ in range(2))
+    first, second = (infer(model, x, ascent=Ascent(steps=60), seed=3).params for _ in range(2))
     assert torch.equal(first, second)
-    assert not torch.equal(first, infer(model, x, steps=60, seed=4).params)
+    assert not torch.equal(first, infer(model, x, ascent=Ascent(steps=60), seed=4).params)
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(*pair) for pair in zip(weights, model.parameters(), strict=True))
     assert all(p.grad is None for p in model.parameters())
@@ -212,8 +213,6 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"start": torch.zeros(4, 3)}, r"shape \(4, 4\), and has \(4, 3\)"),
         ({"family": Gaussian((3,))}, r"shape \(3,\), and the model's z has the shape \(2,\)"),
         (
@@ -225,6 +224,19 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
 def test_what_makes_no_sense_is_refused(options: dict, message: str):
     with pytest.raises(InputError, match=message):
         infer(pca(amortized()), data(4), **options)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"num_samples": 0}, "num_samples must be at least 1, not 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+    ],
+)
+def test_an_ascent_that_makes_no_sense_is_refused(settings: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        Ascent(**settings)
 
 
 def test_an_amortized_start_needs_an_encoder():
@@ -250,7 +262,7 @@ def test_unseen_data_of_a_local_posterior_are_inferred_as_the_message_says():
     model, x = pca(Local(Gaussian((d,)), 4)), data(7)
     with pytest.raises(InputError, match=r"subo\.infer\(model, x\)"):
         model.draw(x, {"index": torch.arange(7)})
-    assert infer(model, x, {"index": torch.arange(7)}, steps=10).q.batch_shape == (7,)
+    assert infer(model, x, {"index": torch.arange(7)}, ascent=Ascent(steps=10)).q.batch_shape == (7,)
 
 
 def test_held_out_data_are_never_taken_for_training_data():

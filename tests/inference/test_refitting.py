@@ -7,6 +7,7 @@ from torch.testing import assert_close
 
 from subo import VAE, Child, Conditional, Gaussian, InputError, Joint, StandardNormal
 from subo.evaluation import gaps
+from subo.inference.ascent import Ascent
 from subo.inference.refitting import own_parameters, refitted
 from subo.models.deep_markov import BackwardReader, Combiner, Smoother
 from subo.models.state_space import LinearGaussianStateSpace
@@ -36,7 +37,9 @@ def test_the_gaps_of_layers_are_found_where_q_can_be_exact():
         for part in (model.prior.node("z1"), model.posterior.node("z1"), model.posterior.node("z2")):
             part.network.weight[1].zero_()
     before = [p.clone() for p in model.parameters()]
-    found = gaps(model, x, steps=700, step_samples=16, num_samples=2000, elbo_samples=2000, annealed=False)
+    found = gaps(
+        model, x, ascent=Ascent(steps=700, num_samples=16), num_samples=2000, elbo_samples=2000, annealing=None
+    )
     assert_close(list(model.parameters()), before)  # the model is left as it was
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
     truth = exact_log_px(model, x)
@@ -52,7 +55,7 @@ def test_an_exact_posterior_has_nothing_to_refit_and_no_gap():
     model, x = state_space.as_vae(), torch.randn(2, 3, 2, dtype=torch.float64)
     assert own_parameters(model) == []
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    found = gaps(model, x, {"mask": mask}, steps=5, num_samples=20, elbo_samples=20, annealed=False)
+    found = gaps(model, x, {"mask": mask}, ascent=Ascent(steps=5), num_samples=20, elbo_samples=20, annealing=None)
     for gap in (found.approximation, found.amortization):
         assert_close(gap, torch.zeros(2, dtype=torch.float64), rtol=0, atol=1e-8)
     assert_close(found.log_px, state_space.log_px(x, mask).detach(), rtol=0, atol=1e-8)
@@ -64,7 +67,7 @@ def test_a_chain_with_another_posterior_has_both_gaps():
     q = Smoother(BackwardReader(nn.Flatten(), 1, hidden=4), Combiner(1, 4), 1).double()
     mask = torch.ones(2, 3, dtype=torch.bool)
     model = VAE(parts.prior, parts.likelihood, q)
-    found = gaps(model, x, {"mask": mask}, steps=150, step_samples=8, num_samples=4000, annealed=False)
+    found = gaps(model, x, {"mask": mask}, ascent=Ascent(steps=150, num_samples=8), num_samples=4000, annealing=None)
     truth = exact.log_px(x).detach()
     assert ((found.log_px - truth).abs() < 5 * found.log_px_se + 1e-3).all()
     assert (found.amortization > 0).all()

@@ -14,6 +14,7 @@ from subo.errors import InputError
 from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.latents.usage import latent_usage
 from subo.evaluation.reconstruction import reconstruct
+from subo.inference.ascent import Ascent
 from subo.inference.per_example import infer
 from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
@@ -115,7 +116,7 @@ def test_a_refined_model_is_fitted_and_evaluated(through):
     assert without.elbo.mean() < with_steps.elbo.mean() < log_px.mean()
     assert reconstruct(whole, Split(x)).shape == x.shape
     assert latent_usage(whole, Split(x)).means.shape == (60, d)
-    assert infer(whole, x[:3], start="amortized", steps=10).params.shape == (3, 2 * d)
+    assert infer(whole, x[:3], start="amortized", ascent=Ascent(steps=10)).params.shape == (3, 2 * d)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_family_keeps_its_own_parameters_while_it_is_fitted():
     """A shared scale belongs to all data: it is held fixed, as a flow's maps are."""
     family = Laplace((d,), "shared").double()
     before = family.location_scale.scale.raw.clone()
-    fitted = infer(pca(), data(4), family=family, steps=100)
+    fitted = infer(pca(), data(4), family=family, ascent=Ascent(steps=100))
     assert torch.equal(family.location_scale.scale.raw, before)
     assert family.location_scale.scale.raw.grad is None
     assert (fitted.bound > fitted.trace[0]).all()
@@ -152,6 +153,6 @@ def test_a_family_keeps_its_own_parameters_while_it_is_fitted():
 @unchecked_shapes()
 def test_another_bound_is_climbed():
     model, x = pca(amortized()), data(10)
-    wide = infer(model, x, bound=ELBO(beta=0.1), num_samples=16, steps=300)
+    wide = infer(model, x, bound=ELBO(beta=0.1), ascent=Ascent(num_samples=16, steps=300))
     assert (wide.q.stddev > 0).all()
-    assert (wide.bound > infer(model, x, num_samples=16, steps=300).bound).all()
+    assert (wide.bound > infer(model, x, ascent=Ascent(num_samples=16, steps=300)).bound).all()

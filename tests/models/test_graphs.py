@@ -27,6 +27,7 @@ from subo import (
     mlp,
 )
 from subo.evaluation import ais, log_marginal
+from subo.evaluation.evidence.annealed import Annealing
 from subo.models.graph import Child, Joint
 from subo.training.fitting import fit
 
@@ -208,7 +209,7 @@ def test_annealing_and_importance_sampling_run_on_a_graph():
     model, evidence = shifted()
     x = evidence.sample(torch.Size([3]))
     for start in ("prior", "posterior"):
-        found = ais(model, x, temperatures=10, chains=32, leapfrog_steps=4, start=start)  # pyright: ignore
+        found = ais(model, x, annealing=Annealing(temperatures=10, chains=32, leapfrog_steps=4, start=start))  # pyright: ignore
         assert ((found.log_px - evidence.log_prob(x)).abs() < 5 * found.standard_error).all()
     sampled = log_marginal(model, x, num_samples=2000)
     assert sampled.rate.shape == (3, 3)

@@ -35,6 +35,8 @@ from subo import (
     mlp,
 )
 from subo.evaluation import ais, bdmc, gaps, log_marginal
+from subo.evaluation.evidence.annealed import Annealing
+from subo.inference.ascent import Ascent
 from subo.training.updates import at_rest, make_updates
 
 DIMS, STATE, DATA = (1, 2, 3), 4, 5  # of z3, z2, z1; of h; of x
@@ -348,7 +350,7 @@ def test_importance_sampling_annealing_and_brackets_find_the_evidence():
     assert sampled.rate.shape == (2, 2)
     assert ((sampled.log_px - truth).abs() < 5 * sampled.standard_error).all()
     for start in ("prior", "posterior"):
-        found = ais(model, x, temperatures=2, chains=32, leapfrog_steps=1, start=start)  # pyright: ignore
+        found = ais(model, x, annealing=Annealing(temperatures=2, chains=32, leapfrog_steps=1, start=start))  # pyright: ignore
         assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
     sandwich = bdmc(model, 50, estimator="importance", num_samples=20)
     assert (sandwich.upper - sandwich.lower).mean() > 0
@@ -359,7 +361,13 @@ def test_the_gaps_are_those_to_the_evidence_and_a_refitted_posterior_closes_one(
     with torch.no_grad():
         exact = exact_bound(model, BITS, ELBO())
         found = gaps(
-            model, x, steps=60, step_samples=4, num_samples=1000, elbo_samples=1000, annealed=False, richer=None
+            model,
+            x,
+            ascent=Ascent(steps=60, num_samples=4),
+            num_samples=1000,
+            elbo_samples=1000,
+            annealing=None,
+            richer=None,
         )
     assert (found.elbo - exact).abs() < 5 * found.elbo_se
     assert (found.log_px - exact_log_px(model, BITS).detach()).abs() < 5 * found.log_px_se

@@ -38,6 +38,7 @@ from subo.core.draw import Draw
 from subo.distributions.discrete import Categorical, OneHotCategorical
 from subo.distributions.gaussian import Gaussian as GaussianDistribution
 from subo.evaluation import ais, log_marginal
+from subo.evaluation.evidence.annealed import Annealing
 from subo.models.emission import Steps, check_mask, masked
 from subo.models.hidden_markov import StateTable
 
@@ -316,7 +317,7 @@ def test_parts_of_a_padded_batch_are_measured_as_the_whole(discrete: bool):
     parts = log_marginal(model, x, context, num_samples=1000, max_rows=300)
     assert ((whole.log_px - parts.log_px).abs() < 5 * torch.hypot(whole.standard_error, parts.standard_error)).all()
     if not discrete:
-        found = ais(model, x, context, temperatures=5, chains=32, leapfrog_steps=2)
+        found = ais(model, x, context, annealing=Annealing(temperatures=5, chains=32, leapfrog_steps=2))
         error = torch.hypot(found.standard_error, whole.standard_error)
         assert ((found.log_px - whole.log_px).abs() < 5 * error).all()
     z, p = model.sample(4, context)

@@ -14,6 +14,8 @@ from assertions import assert_within
 from padding import mask_of
 from subo import ELBO, IWAE, VAE, Gaussian, InputError, LinearGaussianStateSpace, MarkovDistribution, Objective, fit
 from subo.evaluation import ais, gaps, log_marginal
+from subo.evaluation.evidence.annealed import Annealing
+from subo.inference.ascent import Ascent
 from subo.models.state_space import SharedCovariance
 
 LENGTHS = (6, 1, 3, 4)
@@ -233,7 +235,7 @@ def test_bounds_of_a_wrong_posterior_are_in_their_order_and_estimates_agree_with
     sampled = log_marginal(vae, x, context, num_samples=4000)
     assert ((sampled.log_px - log_px).abs() < 5 * sampled.standard_error).all()
     assert (sampled.standard_error < 0.1).all()
-    annealed = ais(vae, x, context, temperatures=20, chains=32, leapfrog_steps=3)
+    annealed = ais(vae, x, context, annealing=Annealing(temperatures=20, chains=32, leapfrog_steps=3))
     assert ((annealed.log_px - log_px).abs() < 5 * annealed.standard_error).all()
     assert (annealed.standard_error < 0.3).all()
 
@@ -243,8 +245,8 @@ def test_the_gaps_of_a_mean_field_posterior_are_its_known_ones():
     exact = model.as_vae()
     vae = VAE(exact.prior, exact.likelihood, Shifted(exact.posterior))
     x = exact.sample(3)[1].sample()
-    search: dict[str, Any] = {"steps": 100, "step_samples": 16, "elbo_samples": 500, "num_samples": 1000}
-    found = gaps(vae, x, family=Gaussian((3, 1)), richer=None, **search, annealed=False)
+    search: dict[str, Any] = {"ascent": Ascent(steps=100, num_samples=16), "elbo_samples": 500, "num_samples": 1000}
+    found = gaps(vae, x, family=Gaussian((3, 1)), richer=None, **search, annealing=None)
     assert ((found.log_px - model.log_px(x)).abs() < 5 * found.log_px_se).all()
     posterior = Dense.of(model, 3).posterior(x)
     precision = posterior.precision_matrix

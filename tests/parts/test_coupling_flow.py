@@ -9,6 +9,7 @@ from torch import Tensor
 
 from subo import VAE, Conditional, FullRankGaussian, Gaussian, InputError, StandardNormal, infer, mlp
 from subo.distributions.flow import Flow
+from subo.inference.ascent import Ascent
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Family
 
@@ -114,9 +115,9 @@ def test_fitted_to_a_bent_posterior_it_comes_nearer_than_any_gaussian():
     axis = torch.linspace(-6, 6, 601, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)[:, None]
     exact = model.log_joint(x, z)[:, 0].logsumexp(0) + 2 * (axis[1] - axis[0]).log()
-    full = infer(model, x, family=FullRankGaussian((2,)), num_samples=32, steps=300)
+    full = infer(model, x, family=FullRankGaussian((2,)), ascent=Ascent(num_samples=32, steps=300))
     family = CouplingFlow((2,)).double()
-    bent = infer(model, x, family=family, num_samples=32, steps=400, learning_rate=0.03)
+    bent = infer(model, x, family=family, ascent=Ascent(num_samples=32, steps=400, learning_rate=0.03))
     values = bent.q.rsample_and_log_prob((20_000,))  # pyright: ignore
     weights = model.log_joint(x, values[0])[:, 0] - values[1][:, 0]
     error = (weights.std() / math.sqrt(len(weights))).item()

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from subo import VAE, Conditional, Gaussian, InputError, StandardNormal, mlp
 from subo.data.splits import Split
 from subo.evaluation import ais, bdmc, calibrate, log_marginal, log_marginal_from_prior, mutual_information
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.reconstruction import decode
 from subo.parts.labels import ByLabel, Labelled, Stack, count_labels, labelled, num_labels_of
 from subo.recipes import vae
@@ -124,7 +125,7 @@ def test_what_else_is_measured_is_measured_given_the_label():
     truth = evidence(model, LABEL).log_prob(x)
     for found in (
         log_marginal_from_prior(model, x, context, num_samples=20_000),
-        ais(model, x, context, temperatures=10, chains=16),
+        ais(model, x, context, annealing=Annealing(temperatures=10, chains=16)),
     ):
         assert ((found.log_px - truth).abs() < 5 * found.standard_error).all()
         assert found.standard_error.max() < 0.5

@@ -1,11 +1,17 @@
 """What the networks compute, beside the shapes that the conformance test holds."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
+from subo.evaluation import log_marginal
 from subo.parts.networks import Tanh, Upscale, conv_decoder, mlp
+from subo.recipes.for_data import make
+from subo.runtime.devices import evaluating
+from subo.runtime.randomness import forked
 
 
 @pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (4, 6)])
@@ -31,15 +37,51 @@ def test_an_untrained_decoder_draws_no_checkerboard():
     assert inside.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("overwrites", [False, True])
-def test_tanh_is_that_of_torch_and_overwrites_its_input_only_where_it_may(overwrites):
+@pytest.mark.parametrize("may_overwrite", [False, True])
+@pytest.mark.parametrize("measured", [False, True])
+def test_tanh_is_that_of_torch_and_overwrites_its_input_only_where_it_may(may_overwrite: bool, measured: bool):
     x = 3 * torch.randn(50, dtype=torch.float64)
     given, followed = x.clone(), x.clone().requires_grad_()
-    layer = Tanh(overwrites=overwrites)
-    torch.testing.assert_close(layer(given), x.tanh(), rtol=0, atol=1e-15)
-    assert torch.equal(given, x) is not overwrites
-    torch.testing.assert_close(torch.autograd.grad(layer(followed).sum(), followed)[0], 1 - x.tanh().square())
-    assert torch.equal(followed, x)
+    layer = Tanh(may_overwrite=may_overwrite)
+    with evaluating(layer) if measured else nullcontext():
+        torch.testing.assert_close(layer(given), x.tanh(), rtol=0, atol=1e-15)
+        assert torch.equal(given, x) is not (may_overwrite and measured)
+        torch.testing.assert_close(torch.autograd.grad(layer(followed).sum(), followed)[0], 1 - x.tanh().square())
+        assert torch.equal(followed, x)
+
+
+def test_hidden_layers_are_overwritten_only_while_the_library_measures():
+    network, x = mlp(4, 3, hidden=(8,)), torch.randn(5, 4)
+    linear, tanh = network[1], network[2]
+
+    @torch.no_grad()
+    def hidden_stays() -> bool:
+        hidden = linear(x)
+        kept = hidden.clone()
+        torch.testing.assert_close(tanh(hidden), kept.tanh())
+        return torch.equal(hidden, kept)
+
+    assert hidden_stays()
+    network.eval()
+    assert hidden_stays()  # a user's own evaluation is not the library's
+    with pytest.raises(KeyError), evaluating(network):
+        with evaluating(nn.Sequential(network)):
+            assert not hidden_stays()
+        assert not hidden_stays()
+        raise KeyError
+    assert hidden_stays()
+
+
+def test_estimates_that_overwrite_hidden_layers_are_those_that_do_not(monkeypatch: pytest.MonkeyPatch):
+    model, x = make("vae", torch.randn(6, 5), hidden=(8, 8), latent_dim=2).model, torch.randn(6, 5)
+    with forked(0):
+        found = log_marginal(model, x, num_samples=50).log_px
+    assert not any(part.overwrites for part in model.modules() if isinstance(part, Tanh))
+    for part in model.modules():
+        if isinstance(part, Tanh):
+            monkeypatch.setattr(part, "may_overwrite", False)
+    with forked(0):
+        assert torch.equal(found, log_marginal(model, x, num_samples=50).log_px)
 
 
 def test_a_perceptron_leaves_what_it_is_given_and_gives_the_same_with_and_without_a_gradient():

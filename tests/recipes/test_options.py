@@ -8,7 +8,7 @@ import torch
 from subo.core.bounds import BOUNDS
 from subo.errors import InputError
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
-from subo.recipes import vae
+from subo.recipes import deep_markov, ladder, vae
 from subo.recipes.recipe import check_effects, settled
 
 ENTRIES = [
@@ -83,3 +83,15 @@ def test_auto_is_settled_by_the_other_options(given: dict[str, Any], prior: str,
 def test_a_prior_for_each_class_needs_classes():
     with pytest.raises(InputError, match="the prior by-label has parameters for each class: it needs condition labels"):
         vae((5,), likelihood="bernoulli", prior="by-label")
+
+
+def test_an_option_of_another_network_or_transition_has_no_effect():
+    settings = {"network": "conv", "likelihood": "gaussian", "bound": "elbo", "gradient": "auto"}
+    with pytest.raises(
+        InputError, match="`hidden` has no effect with `network=conv`: it is an option of `network=mlp`"
+    ):
+        check_effects(ladder, {"hidden"}, settings)
+    check_effects(ladder, {"channels", "depth", "activation"}, settings)
+    with pytest.raises(InputError, match="with `transition=linear`: it is an option of `transition=gated` or"):
+        check_effects(deep_markov, {"transition_hidden"}, settings | {"transition": "linear"})
+    check_effects(deep_markov, {"transition_hidden", "reader_hidden"}, settings | {"transition": "mlp"})

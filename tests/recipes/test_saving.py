@@ -10,6 +10,7 @@ from torch import Tensor
 import subo
 from assertions import assert_refused
 from subo.evaluation import ais, latent_usage, log_marginal, mutual_information
+from subo.evaluation.evidence.annealed import Annealing
 from subo.evaluation.reconstruction import reconstruct
 
 X = torch.linspace(-1, 1, 60).reshape(12, 5)
@@ -93,7 +94,7 @@ def test_examples_are_taken_in_any_form(data: object):
         torch.manual_seed(0)
         return [
             log_marginal(pca, given, num_samples=50).log_px,
-            ais(pca, given, temperatures=10, chains=2).log_px,
+            ais(pca, given, annealing=Annealing(temperatures=10, chains=2)).log_px,
             latent_usage(pca, given).means,
             reconstruct(pca, given),
             torch.tensor(mutual_information(pca, given).value),

@@ -74,7 +74,7 @@ def test_a_range_is_stated_of_what_exists():
     names = {name for _, name in numbers()}
     elsewhere = {"calibration_data", "gap_steps", "gradient", "kl_warmup", "max_steps", "model_steps", "objective"}
     elsewhere |= {"n_samples", "warmup", "window"}
-    elsewhere |= {"elbo_samples", "leapfrog_steps", "step_samples"}  # of what measures a fitted model
+    elsewhere |= {"elbo_samples", "leapfrog_steps"}  # of what measures a fitted model
     elsewhere |= {"columns", "kl_weight", "mean", "rows", "weight"}  # of methods
     elsewhere |= {"examples", "pseudo_inputs", "start"}  # of tensors
     assert {name.split(".")[-1] for name in LIMITS} <= names | elsewhere

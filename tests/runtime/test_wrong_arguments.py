@@ -19,7 +19,7 @@ import subo
 from subo import Conditional, Gaussian, StandardNormal
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError
-from subo.evaluation import ais, bdmc
+from subo.evaluation import Annealing, ais, bdmc
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -88,6 +88,7 @@ FAMILY = {"family": NORMAL, "network": nn.Linear(5, 4)}
 FLOW = SHAPE | {"context_dim": 3, "transforms": 1, "hidden": (4,)}
 NETWORK = {"in_features": 5, "out_features": 2, "hidden": (4,)}
 CHAINS = {"temperatures": 2, "chains": 2, "leapfrog_steps": 1}
+ANNEALED = {"annealing": Annealing(**CHAINS)}
 SMALL = {"epochs": 1, "hidden": (4,), "random_state": 0, "evaluation_samples": 5}
 Z = torch.zeros(3, 4, 2)
 
@@ -222,9 +223,11 @@ ROWS: dict[str, Callable[[], Row]] = {
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),
     "evaluate": lambda: (subo.evaluate, {"model": pca(), "split": X, "num_samples": 5}),
     "log_marginal": lambda: (subo.log_marginal, {"model": pca(), "x": X, "num_samples": 5}),
-    "infer": lambda: (subo.infer, {"model": pca(), "x": X, "family": NORMAL, "steps": 2}),
-    "ais": lambda: (ais, {"model": pca(), "x": X} | CHAINS),
-    "bdmc": lambda: (bdmc, {"model": pca(), "num_data": 3, "num_samples": 4} | CHAINS),
+    "infer": lambda: (subo.infer, {"model": pca(), "x": X, "family": NORMAL, "ascent": subo.Ascent(steps=2)}),
+    "Ascent": lambda: (subo.Ascent, {}),
+    "Annealing": lambda: (Annealing, CHAINS),
+    "ais": lambda: (ais, {"model": pca(), "x": X} | ANNEALED),
+    "bdmc": lambda: (bdmc, {"model": pca(), "num_data": 3, "num_samples": 4} | ANNEALED),
 }  # fmt: skip
 
 MADE = {"Draw", "Factor", "Inferred", "Loss", "Data", "Split", "DivergedError", "InputError", "Interrupted"}
@@ -239,7 +242,7 @@ INFINITE = {("Renyi", "alpha")}
 
 
 def test_every_public_name_has_a_row():
-    assert {name.split(".")[0] for name in ROWS} - {"ais", "bdmc"} == set(subo.__all__) - MADE - BASES
+    assert {name.split(".")[0] for name in ROWS} - {"Annealing", "ais", "bdmc"} == set(subo.__all__) - MADE - BASES
 
 
 def kinds(annotation: Any) -> Iterator[Any]:

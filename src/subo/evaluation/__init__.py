@@ -1,7 +1,7 @@
 """Measuring fitted models: functions of a model and data that return records."""
 
 from subo.evaluation.comparison import Comparison, compare
-from subo.evaluation.evidence.annealed import AnnealedEstimate, ais
+from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, ais
 from subo.evaluation.evidence.bidirectional import Sandwich, bdmc
 from subo.evaluation.evidence.importance import ImportanceEstimate, log_marginal
 from subo.evaluation.evidence.prior_sampling import PriorEstimate, log_marginal_from_prior
@@ -18,6 +18,7 @@ from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_
 
 __all__ = [
     "AnnealedEstimate",
+    "Annealing",
     "Calibration",
     "Comparison",
     "Evaluation",

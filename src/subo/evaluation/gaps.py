@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,16 +13,14 @@ from subo.core.context import check_rows
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import takes_data
 from subo.errors import InputError
-from subo.evaluation.evidence.annealed import ais, few_chains, has_discrete_latents
+from subo.evaluation.best_posteriors import best_posteriors
+from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, ais, few_chains, has_discrete_latents
 from subo.evaluation.evidence.importance import data_at_a_time, log_marginal
-from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
-from subo.inference.per_example import infer
-from subo.inference.refitting import Measure, measure_refitted
-from subo.models.vae import VAE
+from subo.inference.ascent import Ascent
+from subo.inference.refitting import Measure, Measured, measure_refitted
 from subo.parts.conditionals import Given, Local
-from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Family
-from subo.runtime.arguments import checked_arguments
+from subo.runtime.arguments import accepted, checked_arguments
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.typing import Context
@@ -32,7 +29,7 @@ __all__ = ["Gaps", "gaps", "larger", "mean_log_weight"]
 
 _AT_A_TIME = 500  # data
 _SURE = 3.0  # standard errors by which two estimates must differ, for the smaller to be taken for the looser
-_FLOW_RATE = 0.01  # Adam's first step for the weights of a flow's networks
+_STEP_SAMPLES = 64  # K of a step of the searches
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +110,10 @@ def gaps(
     *,
     family: Family | None = None,
     richer: Family | Literal["flow"] | None = "flow",
-    steps: int = 1000,
-    step_samples: int = 64,
-    gradient: GradientEstimator | None = None,
+    ascent: Ascent = Ascent(),
     num_samples: int = 5000,
     elbo_samples: int = 1000,
-    annealed: bool = True,
-    temperatures: int = 1000,
-    chains: int = 16,
+    annealing: Annealing | None = Annealing(),
     max_rows: int = 5000,
     seed: int = 0,
     progress: bool = False,
@@ -130,14 +123,13 @@ def gaps(
     .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}}
               + \underbrace{L[q^*] - L[q]}_{\text{amortization}}, \qquad q^* = \arg\max_{q \in Q} L[q]
 
-    The best q of an example is looked for by :func:`subo.infer`, from the encoder's and from the family's plainest
+    The best q of an example is searched for by :func:`subo.infer`, from the encoder's and from the family's plainest
     parameters, and measured by samples that took no part in the search; so is the best of a richer family, which
-    tells what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
+    shows what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
     found and of annealed importance sampling; where they agree within three standard errors, the more precise.
 
     A posterior over several layers or a path in time has no row of parameters; its network is trained on each example
-    by itself instead, see :func:`~subo.inference.refitting.refitted`, example after example, and no richer family is
-    tried.
+    by itself instead, see :func:`~subo.inference.refitting.refitted`, and no richer family is tried.
 
     All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
     approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
@@ -150,18 +142,14 @@ def gaps(
         family: Of the best q; the posterior's own by default.
         richer: A family to compare with; ``"flow"`` is :class:`~subo.CouplingFlow` around `family`, where
             its distributions are over vectors of at least two elements and can be bent; None leaves it out.
-        steps: The most of each search.
-        step_samples: K of each of its steps.
-        gradient: How the searches' gradient is estimated; by default along the path, where the family has one, and
-            else by :class:`~subo.ScoreFunction`.
-        num_samples: Of the importance estimate.
-        elbo_samples: Of each ELBO.
-        annealed: Whether log p(x) is also estimated by annealing, much the most costly part; discrete latents have
-            none.
-        temperatures: Of the annealing.
-        chains: Of the annealing.
+        ascent: Each search, with 64 samples by default and, where z has no path, :class:`~subo.ScoreFunction`. A
+            network takes all the steps, whatever tolerance and patience.
+        num_samples: K of the importance estimate.
+        elbo_samples: K of each ELBO.
+        annealing: The annealed estimate of log p(x), by far the most costly part, of at least two chains; None leaves
+            it out, as do discrete latents.
         max_rows: Latents decoded at a time by the estimates; bounds memory.
-        seed: Of everything random.
+        seed: Seed for everything random.
         progress: Whether to show progress.
 
     Raises:
@@ -169,46 +157,29 @@ def gaps(
             number or a family makes no sense.
 
     Example:
-        >>> from subo import Conditional, Gaussian, probabilistic_pca
+        >>> from subo import VAE, Conditional, Gaussian, probabilistic_pca
         >>> pca = probabilistic_pca(5, 2)
         >>> model = VAE(pca.prior, pca.likelihood, Conditional(Gaussian((2,)), torch.nn.Linear(5, 4)))
-        >>> found = gaps(model, torch.randn(3, 5), steps=50, step_samples=4, annealed=False, richer=None)
+        >>> found = gaps(model, torch.randn(3, 5), ascent=Ascent(steps=50), annealing=None, richer=None)
         >>> torch.allclose(found.approximation + found.amortization, found.inference)
         True
     """
     family = family or getattr(getattr(model, "posterior", None), "family", None)
     vae: Any = _checked(model, family, x)
     check_rows(context, len(x))
+    if annealing is not None:
+        accepted("chains", annealing.chains, int, "gaps")
     x, placed = place(model, x, context or {})
-    if gradient is None and family is not None:
-        gradient = Pathwise() if family(x.new_zeros(1, family.num_params)).has_rsample else ScoreFunction()
-    search: dict[str, Any] = {"steps": steps, "num_samples": step_samples, "gradient": gradient}
-    elbo = partial(mean_log_weight, num_samples=elbo_samples, max_rows=max_rows)
-    by_weights = partial(_log_px, num_samples=num_samples, max_rows=max_rows)
+    ascent = replace(ascent, num_samples=ascent.num_samples or _STEP_SAMPLES)
+    measures = _Measures(num_samples, elbo_samples, max_rows, seed, progress)
     with evaluating(model):
         if family is None:  # z has parts whose posteriors depend on each other
-            options = {"seed": seed, "progress": progress}
-            own, of_best, (log_px, log_px_se) = measure_refitted(vae, x, placed, search, elbo, by_weights, **options)
-            of_richer = []
+            own, of_best, by_weights = measures.refitted(vae, x, placed, ascent)
+            of_richer = None, None
         else:
-            posteriors = _searched(vae, family, richer, x, placed, search | {"seed": seed, "progress": progress})
-            own, of_best, *of_richer = [
-                _by_parts(elbo, posterior, x, placed, seed + 1, _AT_A_TIME)
-                for posterior in [lambda _: model, *posteriors]
-            ]
-            few = data_at_a_time(x, num_samples=num_samples, max_rows=max_rows)  # as many as it takes, all in a pass
-            log_px, log_px_se = _by_parts(by_weights, posteriors[-1], x, placed, seed + 2, few)
-        by_annealing = torch.zeros(len(x), dtype=torch.bool)
-        with forked(seed):
-            discrete = has_discrete_latents(vae.draw(x, placed, path=False))
-        if annealed := annealed and not discrete:
-            options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows}
-            estimate = ais(vae, x, placed, **options, seed=seed + 3, progress=progress)
-            by_chains = estimate.log_px, estimate.standard_error
-            doubtful = few_chains(estimate.effective_sample_size)
-            log_px, log_px_se, by_annealing = larger(log_px, log_px_se, *by_chains, doubtful=doubtful)
-    winner = tuple("annealed" if by else "importance" for by in by_annealing.tolist())
-    return Gaps(log_px, log_px_se, winner, annealed, *own, *of_best, *(of_richer[0] if of_richer else (None, None)))
+            own, of_best, of_richer, by_weights = measures.fitted(vae, family, richer, x, placed, ascent)
+        by_chains = None if annealing is None else measures.annealed(vae, x, placed, annealing)
+    return Gaps(*_larger(by_weights, by_chains), by_chains is not None, *own, *of_best, *of_richer)
 
 
 def larger(
@@ -256,55 +227,68 @@ def _checked(model: Any, family: Family | None, x: Tensor) -> Any:
     return model
 
 
-def _searched(
-    model: VAE, family: Family, richer: Family | Literal["flow"] | None, x: Tensor, context: Context, search: dict
-) -> list[Callable[[Tensor], VAE]]:
-    """The model with the best q of the family, and with that of the richer one where there is one, for some data."""
-    family, best = _best(model, family, x, context, search)
-    flow = _flow(family, best) if richer == "flow" else richer
-    posteriors = [_local(model, family, best)]
-    if flow is not None:
-        posteriors.append(_local(model, flow, _bent(model, flow, family, best, x, context, search)))
-    return posteriors
+@dataclass(frozen=True)
+class _Measures:
+    """What is measured at the posteriors that were found, and by how many samples."""
+
+    num_samples: int
+    elbo_samples: int
+    max_rows: int
+    seed: int
+    progress: bool
+
+    def elbo(self, model: LatentVariableModel, x: Tensor, context: Context) -> Measured:
+        """The ELBO and its standard error."""
+        return mean_log_weight(model, x, context, num_samples=self.elbo_samples, max_rows=self.max_rows)
+
+    def log_px(self, model: LatentVariableModel, x: Tensor, context: Context) -> Measured:
+        """log p(x) by importance sampling, and its standard error."""
+        estimate = log_marginal(model, x, context, num_samples=self.num_samples, max_rows=self.max_rows)
+        return estimate.log_px, estimate.standard_error
+
+    def refitted(self, model: Any, x: Tensor, context: Context, ascent: Ascent) -> tuple[Measured, ...]:
+        """The ELBOs at the model's posterior and at its network's best for each example, and log p(x) by the latter."""
+        options = {"seed": self.seed, "progress": self.progress}
+        return measure_refitted(model, x, context, ascent, self.elbo, self.log_px, **options)
+
+    def fitted(
+        self,
+        model: Any,
+        family: Family,
+        richer: Family | Literal["flow"] | None,
+        x: Tensor,
+        context: Context,
+        ascent: Ascent,
+    ) -> tuple[Measured, Measured, Measured | tuple[None, None], Measured]:
+        """The ELBOs at the model's posterior, the family's best and the richer one's, and log p(x) by the richest."""
+        options = {"ascent": ascent, "seed": self.seed, "progress": self.progress}
+        posteriors = best_posteriors(model, family, richer, x, context, **options)
+        own, of_best, *of_richer = [
+            _by_parts(self.elbo, posterior, x, context, self.seed + 1, _AT_A_TIME)
+            for posterior in [lambda _: model, *posteriors]
+        ]
+        few = data_at_a_time(x, num_samples=self.num_samples, max_rows=self.max_rows)  # all in a pass
+        by_weights = _by_parts(self.log_px, posteriors[-1], x, context, self.seed + 2, few)
+        return own, of_best, of_richer[0] if of_richer else (None, None), by_weights
+
+    def annealed(self, model: Any, x: Tensor, context: Context, annealing: Annealing) -> AnnealedEstimate | None:
+        """log p(x) by annealing; None where latents are discrete."""
+        with forked(self.seed):
+            if has_discrete_latents(model.draw(x, context, path=False)):
+                return None
+        options = {"max_rows": self.max_rows, "progress": self.progress}
+        return ais(model, x, context, annealing=annealing, seed=self.seed + 3, **options)
 
 
-def _best(
-    model: VAE, family: Family, x: Tensor, context: Context, search: dict[str, Any]
-) -> tuple[Family, Float[Tensor, "B P"]]:
-    """The family and the better parameters of two searches, example by example."""
-    found = [infer(model, x, context, family=family, **search)]
-    if family is getattr(model.posterior, "family", None) and hasattr(model.posterior, "network"):
-        found.append(infer(model, x, context, family=family, start="amortized", **search))
-    bounds = torch.stack([one.bound for one in found])
-    best = bounds.nan_to_num(nan=-math.inf).argmax(0)
-    return family, torch.stack([one.params for one in found])[best, torch.arange(len(x), device=best.device)]
-
-
-def _flow(family: Family, params: Tensor) -> CouplingFlow | None:
-    """A flow around the family, in its precision, where that can be."""
-    q: Any = family(params[:1])
-    if not q.has_rsample or len(family.event_shape) != 1 or family.event_shape[0] < 2:
-        return None
-    try:
-        _ = q.mean, q.stddev
-    except NotImplementedError:  # as of a flow
-        return None
-    return CouplingFlow(family.event_shape, base=family).to(params)
-
-
-def _bent(
-    model: VAE, flow: Any, family: Family, best: Tensor, x: Tensor, context: Context, search: dict[str, Any]
-) -> Float[Tensor, "B Q"]:
-    """The best parameters of a richer family: of one that bends the first, from its best on, and in shorter steps."""
-    if getattr(flow, "base", None) is not family:
-        return infer(model, x, context, family=flow, **search).params
-    start = flow.around(best)
-    return infer(model, x, context, family=flow, start=start, learning_rate=_FLOW_RATE, **search).params
-
-
-def _local(model: VAE, family: Family, params: Tensor) -> Callable[[Tensor], VAE]:
-    """The model with the posterior that was found, for some of the data."""
-    return lambda rows: VAE(model.prior, model.likelihood, Given(family, params[rows]))
+def _larger(by_weights: Measured, by_chains: AnnealedEstimate | None) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """log p(x), its standard error and which estimate it is, example by example."""
+    log_px, standard_error = by_weights
+    if by_chains is None:
+        return log_px, standard_error, ("importance",) * len(log_px)
+    annealed = by_chains.log_px, by_chains.standard_error
+    doubtful = few_chains(by_chains.effective_sample_size)
+    log_px, standard_error, by_annealing = larger(log_px, standard_error, *annealed, doubtful=doubtful)
+    return log_px, standard_error, tuple("annealed" if by else "importance" for by in by_annealing.tolist())
 
 
 def _by_parts(
@@ -323,11 +307,6 @@ def _by_parts(
         ]
     values, errors = zip(*parts, strict=True)
     return torch.cat(values), torch.cat(errors)
-
-
-def _log_px(model: LatentVariableModel, x: Tensor, context: Context, **options: Any) -> tuple[Tensor, Tensor]:
-    estimate = log_marginal(model, x, context, **options)
-    return estimate.log_px, estimate.standard_error
 
 
 @torch.no_grad()

@@ -163,16 +163,8 @@ def gradient_statistics(
     check_rows(context, len(x))
     with forked(seed):
         known = estimators or standard_estimators(x)
-    if reference is not None and reference not in known:
-        raise InputError(f"the reference '{reference}' is none of the estimators: {', '.join(known)}")
     refused = refusals(model, x, context, bound=bound, estimators=known, num_samples=num_samples)
-    for count in num_samples:
-        if reference is not None and (reference, count) in refused:
-            raise InputError(f"{reference} cannot be the reference at K = {count}: {refused[reference, count]}")
-    none_can = len(refused) == len(known) * len(num_samples)
-    for name in known if estimators or none_can else ():
-        if all((name, count) in refused for count in num_samples):
-            raise InputError(f"{name}: {refused[name, num_samples[0]]}")
+    _check_able(refused, known, num_samples, reference, all_needed=bool(estimators))
     records = []
     with evaluating(model):
         for count in dict.fromkeys(num_samples):
@@ -191,6 +183,26 @@ def gradient_statistics(
             parts = next(iter(tallies.values())).draws.parameters if tallies else ()
             records += [t.record(part, tallies.get(against or "")) for part in parts for t in tallies.values()]
     return records
+
+
+def _check_able(
+    refused: Mapping[tuple[str, int], str],
+    known: Mapping[str, GradientEstimator],
+    num_samples: Sequence[int],
+    reference: str | None,
+    *,
+    all_needed: bool,
+) -> None:
+    """Refuses a reference that is unknown or cannot follow the bound, and estimators of which all, or any, must."""
+    if reference is not None and reference not in known:
+        raise InputError(f"the reference '{reference}' is none of the estimators: {', '.join(known)}")
+    for count in num_samples:
+        if reference is not None and (reference, count) in refused:
+            raise InputError(f"{reference} cannot be the reference at K = {count}: {refused[reference, count]}")
+    none_can = len(refused) == len(known) * len(num_samples)
+    for name in known if all_needed or none_can else ():
+        if all((name, count) in refused for count in num_samples):
+            raise InputError(f"{name}: {refused[name, num_samples[0]]}")
 
 
 class _Moments:

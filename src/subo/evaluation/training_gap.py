@@ -12,7 +12,7 @@ from torch import Tensor
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import takes_data
 from subo.errors import InputError
-from subo.evaluation.evidence.annealed import ais, few_chains
+from subo.evaluation.evidence.annealed import Annealing, ais, few_chains
 from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.gaps import larger, mean_log_weight
 from subo.runs.run import Run
@@ -72,9 +72,7 @@ def gap_over_training(
     context: Context | None = None,
     *,
     num_samples: int = 1000,
-    annealed: bool = False,
-    temperatures: int = 1000,
-    chains: int = 16,
+    annealing: Annealing | None = None,
     max_rows: int = 5000,
     seed: int = 0,
 ) -> tuple[TrainingGap, ...]:
@@ -89,10 +87,8 @@ def gap_over_training(
         x: Data.
         context: What is known beside x, by name.
         num_samples: Of each importance estimate and ELBO.
-        annealed: Whether log p(x) is the larger of that and of annealed importance sampling, as in
+        annealing: With it log p(x) is the larger of that and of annealed importance sampling, as in
             :func:`~subo.evaluation.gaps`.
-        temperatures: Of the annealing.
-        chains: Of the annealing.
         max_rows: Latents decoded at a time; bounds memory.
         seed: Of the samples, at every checkpoint the same.
 
@@ -105,7 +101,6 @@ def gap_over_training(
         >>> points[0].subo == points[0].surprisal + points[0].error, abs(points[0].error) < 1e-4
         (True, True)
     """
-    options: dict[str, Any] = {"temperatures": temperatures, "chains": chains, "max_rows": max_rows, "seed": seed}
     points = []
     for epoch, step, model in checkpoints:
         rows, placed = place(model, x, context or {})
@@ -113,8 +108,8 @@ def gap_over_training(
             estimate = log_marginal(model, rows, placed, num_samples=num_samples, max_rows=max_rows)
             elbo, _ = mean_log_weight(model, rows, placed, num_samples=num_samples, max_rows=max_rows)
         log_px = estimate.log_px
-        if annealed:
-            by_chains = ais(model, rows, placed, **options)
+        if annealing is not None:
+            by_chains = ais(model, rows, placed, annealing=annealing, max_rows=max_rows, seed=seed)
             doubtful, errors = few_chains(by_chains.effective_sample_size), by_chains.standard_error
             log_px, _, _ = larger(log_px, estimate.standard_error, by_chains.log_px, errors, doubtful=doubtful)
         points.append(_point(epoch, step, log_px, elbo))

@@ -137,16 +137,11 @@ def compare_runs(
     held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
     if max_data is not None:
         held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
-    shown, task = bar("", len(experiments) * len(held_out), show=progress)
-
-    def advance(name: str, count: float) -> None:
-        shown.update(task, advance=count, description=f"{name}: log p(x), {num_samples} samples")
-
     models = {}
-    with shown:
+    with bar("", len(experiments) * len(held_out), show=progress) as advance:
         for name, experiment in experiments.items():
             if experiment.config.is_local:
-                shown.update(task, description=f"{name}: fitting q to {len(held_out)} examples")
+                advance(description=f"{name}: fitting q to {len(held_out)} examples")
             models[name] = model_for(experiment, held_out)
             if note is not None and (caution := caution_of_samples(models[name], held_out, num_samples)):
                 note(f"{name}: {caution}")
@@ -157,7 +152,7 @@ def compare_runs(
             num_samples=num_samples,
             seed=seed,
             settings=settings_of(experiments),
-            advance=advance,
+            advance=lambda name, count: advance(count, f"{name}: log p(x), {num_samples} samples"),
         )
     rows = tuple(
         replace(row, training_seconds=training_seconds(run.run), training_seed=run.config.training.seed)

@@ -22,6 +22,7 @@ from subo.experiments.config import built
 from subo.experiments.units import data_in_levels, provenance
 from subo.files.nonfinite import encoded
 from subo.files.whole import write_json
+from subo.inference.ascent import Ascent
 from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Local
@@ -171,16 +172,8 @@ def evaluate_run(
             held_out = held_out if effort.num_data == length else held_out.take(effort.rows(length, seed=seed))
     elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
         note(caution)
-    shown, task = bar(f"log p(x), {num_samples} samples", len(held_out), show=progress)
-    with shown:
-        result = evaluate(
-            model,
-            held_out,
-            name=split,
-            num_samples=num_samples,
-            seed=seed,
-            advance=lambda count: shown.advance(task, count),
-        )
+    with bar(f"log p(x), {num_samples} samples", len(held_out), show=progress) as advance:
+        result = evaluate(model, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
     experiment.check_current()
     result = replace(result, reduced_from=reduced_from)
     write_json(
@@ -215,8 +208,10 @@ def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -
         x,
         context,
         bound=reported(objective.bound),
-        gradient=objective.gradient,
-        num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        ascent=Ascent(
+            gradient=objective.gradient,
+            num_samples=max(objective.num_samples, _LOCAL_SAMPLES) if elbo else objective.num_samples,
+        ),
         progress=progress,
     )
     rows = Local(model.posterior.family, len(split), first=split.first).to(fitted.params)

@@ -1,6 +1,7 @@
 """Posteriors of given data: fitted to each example, or an encoder's, improved."""
 
+from subo.inference.ascent import Ascent
 from subo.inference.per_example import Inferred, infer
 from subo.inference.semi_amortized import Refined
 
-__all__ = ["Inferred", "Refined", "infer"]
+__all__ = ["Ascent", "Inferred", "Refined", "infer"]

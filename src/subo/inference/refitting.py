@@ -11,17 +11,22 @@ from torch import Tensor, nn
 from subo.core.bounds import ELBO
 from subo.core.objective import Objective
 from subo.errors import InputError
-from subo.gradients import GradientEstimator, Pathwise, ScoreFunction
+from subo.gradients import Pathwise, ScoreFunction
+from subo.inference.ascent import Ascent
 from subo.runtime.devices import evaluating
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["Measure", "measure_refitted", "own_parameters", "refitted"]
+__all__ = ["Measure", "Measured", "measure_refitted", "own_parameters", "refitted"]
 
-Measure = Callable[..., tuple[Tensor, Tensor]]
-"""Values and standard errors of ``(model, x, context)``."""
+Measured = tuple[Tensor, Tensor]
+"""Values and their standard errors, one of each per example."""
+Measure = Callable[..., Measured]
+"""From ``(model, x, context)`` to what is measured of each example."""
 
 _LEARNING_RATE = 1e-2
+_NUM_SAMPLES = 16
 _COMPARED = 400  # samples by which the start and the end are compared, on common random numbers
 _SURE = 3.0  # standard errors
 
@@ -31,10 +36,7 @@ def refitted(
     x: Tensor,
     context: Context | None = None,
     *,
-    steps: int = 300,
-    num_samples: int = 16,
-    learning_rate: float = _LEARNING_RATE,
-    gradient: GradientEstimator | None = None,
+    ascent: Ascent = Ascent(steps=300),
     seed: int = 0,
 ) -> Any:
     r"""The model with its posterior's parameters phi fitted to one example, everything else held fixed.
@@ -52,11 +54,9 @@ def refitted(
         model: A model with a module ``posterior``.
         x: One example, ``(1, ...)``.
         context: What is known beside it.
-        steps: Of Adam.
-        num_samples: K of each step.
-        learning_rate: The first step size.
-        gradient: How the ELBO's gradient is estimated; by default along the path, where there is one.
-        seed: Of the samples.
+        ascent: Steps, samples (16 by default), first step size and gradient; by default along the path, where there is
+            one, and else by :class:`~subo.ScoreFunction`.
+        seed: Seed for the samples.
 
     Returns:
         A copy of the model; the model itself where nothing of its posterior is its own, as of an exact one.
@@ -78,16 +78,16 @@ def refitted(
     phi = own_parameters(copy)
     for parameter in phi:
         parameter.requires_grad_(True)
+    learning_rate = ascent.learning_rate or _LEARNING_RATE
     optimizer = torch.optim.Adam(phi, lr=learning_rate)
     # cuDNN refuses to go back through a recurrent network in evaluation mode.
     with evaluating(copy), forked(seed), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         has_path = all(factor.q.has_rsample for factor in copy.draw(x, context, path=False).factors)
-        objective = Objective(
-            copy, ELBO(), gradient=gradient or (Pathwise() if has_path else ScoreFunction()), num_samples=num_samples
-        )
-        for step in range(steps):
+        gradient = ascent.gradient or (Pathwise() if has_path else ScoreFunction())
+        objective = Objective(copy, ELBO(), gradient=gradient, num_samples=ascent.num_samples or _NUM_SAMPLES)
+        for step in range(ascent.steps):
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
+                group["lr"] = learning_rate * (1 + math.cos(math.pi * step / ascent.steps)) / 2
             optimizer.zero_grad()
             objective(x, context).loss.backward()
             optimizer.step()
@@ -101,13 +101,13 @@ def measure_refitted(
     model: Any,
     x: Tensor,
     context: Context,
-    search: dict[str, Any],
+    ascent: Ascent,
     elbo: Measure,
     log_px: Measure,
     *,
     seed: int,
     progress: bool = False,
-) -> tuple[tuple[Tensor, Tensor], ...]:
+) -> tuple[Measured, ...]:
     """What is measured of each example at the model's posterior and at its best, with errors.
 
     One example after the other, since each has a posterior of its own.
@@ -116,25 +116,22 @@ def measure_refitted(
         model: As for :func:`refitted`.
         x: Data.
         context: What is known beside them.
-        search: Settings of :func:`refitted`.
+        ascent: As for :func:`refitted`.
         elbo: Measured at both, with the same noise.
         log_px: Measured at the best.
         seed: Of everything random.
         progress: Whether to show progress.
     """
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
     found = []
-    shown, task = bar("fitting q to each example", len(x), show=progress)
-    with shown:
+    with bar("fitting q to each example", len(x), show=progress) as advance:
         for row in range(len(x)):
             example = x[row : row + 1], {name: tensor[row : row + 1] for name, tensor in context.items()}
-            best = refitted(model, *example, **search, seed=seed + 4 * row)
+            best = refitted(model, *example, ascent=ascent, seed=seed + 4 * row)
             found.append([])
             for measure, at, noise in ((elbo, model, 2), (elbo, best, 2), (log_px, best, 3)):
                 with forked(seed + 4 * row + noise):
                     found[-1] += measure(at, *example)
-            shown.advance(task, 1)
+            advance(1)
     columns = [torch.cat(column) for column in zip(*found, strict=True)]
     return tuple(zip(columns[0::2], columns[1::2], strict=True))
 

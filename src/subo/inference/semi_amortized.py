@@ -10,7 +10,7 @@ from torch.distributions import Distribution
 from subo.core import context as contexts
 from subo.core.bounds import ELBO, Bound
 from subo.errors import InputError
-from subo.inference.per_example import slope
+from subo.inference.local_bound import slope
 from subo.models.vae import VAE
 from subo.parts.families import Family
 from subo.runtime.arguments import checked_arguments

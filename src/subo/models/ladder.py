@@ -4,26 +4,24 @@ A deterministic pass up gives features of x at every level. The pass down carrie
 ``p(z_l | h)``, the posterior ``q(z_l | h, features_l)``, and h goes on with z_l in it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
 from torch import Size, Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from subo.core import context as contexts
 from subo.core.draw import Draw, Factor, sum_layers
 from subo.errors import InputError
 from subo.models.blocks import Block
 from subo.models.folding import Unfolded, log_prob_of_samples, sampled
+from subo.models.ladder_posterior import Choice, LadderPosterior
 from subo.runtime.arguments import checked_arguments, checked_on_failure
 from subo.typing import Context, Latent, Path
 
-__all__ = ["Ladder", "LadderPosterior"]
-
-Choice = Callable[[str, Distribution, Distribution | None], Tensor]
-"""What a pass down takes for z_l: from a layer's name, its prior and its posterior to ``(N, *event)``."""
+__all__ = ["Ladder"]
 
 
 class Ladder(nn.Module):
@@ -125,7 +123,7 @@ class Ladder(nn.Module):
             return z.flatten(0, 1)
 
         h = self.descend(choose, features)
-        q = LadderPosterior(self, features, has_rsample=all(factor.q.has_rsample for factor in factors))
+        q = LadderPosterior(self.descend, features, has_rsample=all(factor.q.has_rsample for factor in factors))
         return Draw(leaves, q, tuple(factors), lambda: self._log_likelihood(x, h, num_samples, context))
 
     @checked_on_failure
@@ -277,65 +275,6 @@ class Ladder(nn.Module):
         p = self._decoded(h, contexts.repeat(context, num_samples))
         _checked(p, "the likelihood", num_samples * len(x), x.shape[1:])
         return log_prob_of_samples(p, x, num_samples)
-
-
-class LadderPosterior(Distribution):
-    """``q(z | x)`` of B data, all layers of it, as dicts of tensors.
-
-    Args:
-        ladder: The model.
-        features: Of the data, as :meth:`Ladder.features` gives them.
-        has_rsample: Whether all layers have a path.
-    """
-
-    arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
-
-    def __init__(self, ladder: Ladder, features: Sequence[Tensor], *, has_rsample: bool):
-        self.ladder, self.features = ladder, features
-        self.has_rsample = has_rsample  # pyright: ignore[reportAttributeAccessIssue]
-        super().__init__(features[0].shape[:1], Size(), validate_args=False)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """That of the layers is asked of each factor."""
-        return constraints.real
-
-    def rsample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Samples, leaves ``(*sample, B, *event)``, differentiable in the parameters."""
-        return self._drawn(Size(sample_shape), path=True)
-
-    def sample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The same, without a gradient through the samples."""
-        with torch.no_grad():
-            return self._drawn(Size(sample_shape), path=False)
-
-    def _drawn(self, sample_shape: Size, *, path: bool) -> dict[str, Tensor]:
-        z: dict[str, Tensor] = {}
-        num_samples = sample_shape.numel()
-
-        def choose(name: str, p: Distribution, q: Any) -> Tensor:
-            rows = sampled(q, Size() if z else Size([num_samples]), path=path)[0]
-            rows = rows if z else rows.flatten(0, 1)
-            z[name] = rows.unflatten(0, sample_shape + self.batch_shape)
-            return rows
-
-        self.ladder.descend(choose, self.features)
-        return z
-
-    def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``sum_l log q(z_l | z_{>l}, x)``, ``(*sample, B)``, of leaves ``(*sample, B, *event)``."""
-        found: list[tuple[Any, Tensor]] = []
-
-        def choose(name: str, p: Distribution, q: Any) -> Tensor:
-            leaf = value[name]
-            split = leaf.ndim - len(q.event_shape)
-            rows = leaf.reshape(leaf.shape[:split].numel(), *leaf.shape[split:])
-            found.append((q, rows if found else leaf))
-            return rows
-
-        self.ladder.descend(choose, self.features)
-        first, *others = [q.log_prob(leaf) for q, leaf in found]
-        return sum_layers([first, *(log_posterior.reshape(first.shape) for log_posterior in others)])
 
 
 def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:

@@ -20,13 +20,14 @@ class Tanh(nn.Tanh):
     samples spends a tenth of its time there. The error is absolute, that of numbers of order one.
 
     Args:
-        overwrites: Whether its input may be overwritten then: where nobody else looks at it, that saves a pass over
-            memory that is not in the cache.
+        may_overwrite: Whether its input may be overwritten while the library measures a model, see
+            :func:`subo.runtime.devices.evaluating`: nobody else looks at it then, and a pass over memory that is not in
+            the cache is saved.
     """
 
-    def __init__(self, *, overwrites: bool = False):
+    def __init__(self, *, may_overwrite: bool = False):
         super().__init__()
-        self.overwrites = overwrites
+        self.may_overwrite, self.overwrites = may_overwrite, False
 
     def forward(self, input: Tensor) -> Tensor:
         if input.device.type != "cpu" or (torch.is_grad_enabled() and input.requires_grad):
@@ -47,7 +48,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 def _behind_layer(activation: nn.Module) -> nn.Module:
     """The nonlinearity, where it follows a layer of ours: nobody else looks at what that makes."""
-    return Tanh(overwrites=True) if type(activation) is Tanh else activation
+    return Tanh(may_overwrite=True) if type(activation) is Tanh else activation
 
 
 @checked_arguments
@@ -60,8 +61,8 @@ def mlp(
 ) -> nn.Sequential:
     """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
 
-    Where no gradient is asked for, tanh overwrites what the layer before it gave (:class:`Tanh`): who looks at hidden
-    layers by hooks, or calls a part of the network, does so with a gradient, or with ``nn.Tanh``.
+    While the library measures a model, tanh may overwrite what the layer before it gave (:class:`Tanh`): a hook that
+    keeps hidden layers during an evaluation copies them.
 
     Args:
         in_features: Elements of one input.

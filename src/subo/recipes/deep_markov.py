@@ -1,7 +1,8 @@
 """The recipe ``deep-markov``: sequences from a chain of latent vectors."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Size, Tensor, nn
@@ -15,13 +16,67 @@ from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import ACTIVATIONS, Standardize, mlp
+from subo.parts.registry import made
 from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions, from_mean
 from subo.recipes.recipe import recipe
 
 __all__ = ["deep_markov"]
 
-CellName = Literal["gru", "lstm", "rnn"]
-TransitionName = Literal["gated", "mlp", "linear"]
+
+def _gated(dim: int, *, transition_hidden: int) -> nn.Module:
+    return GatedTransition(dim, hidden=transition_hidden)
+
+
+def _plain(dim: int, *, transition_hidden: int) -> nn.Module:
+    return mlp(dim, 2 * dim, hidden=(transition_hidden,), activation=nn.ReLU)
+
+
+def _linear(dim: int) -> nn.Module:
+    return nn.Linear(dim, 2 * dim)
+
+
+@dataclass(frozen=True)
+class TransitionOptions:
+    """How a latent vector depends on the one before.
+
+    Args:
+        transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
+        transition_hidden: Width of its hidden layers.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "transition": {"gated": _gated, "mlp": _plain, "linear": _linear}
+    }
+
+    transition: Literal["gated", "mlp", "linear"] = "gated"
+    transition_hidden: int = 200
+
+    def build(self, dim: int) -> nn.Module:
+        """From z_(t-1) to the parameters of a Gaussian."""
+        return made(self.CHOICES["transition"][self.transition], dim, **asdict(self))
+
+
+@dataclass(frozen=True)
+class ReaderOptions:
+    """The recurrent network of q, which reads a sequence backwards.
+
+    Args:
+        reader: Kind of the recurrent network of q.
+        reader_hidden: Width of its state.
+        dropout: Share of the reader's inputs that are dropped in training.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    reader: Literal["gru", "lstm", "rnn"] = "gru"
+    reader_hidden: int = 200
+    dropout: float = 0.0
+
+    def build(self, standardize: nn.Module, width: int, dim: int) -> Smoother:
+        """q of sequences whose steps have so many elements, and latents so many."""
+        encoder = nn.Sequential(standardize, nn.Flatten(), nn.Dropout(self.dropout))
+        reader = BackwardReader(encoder, width, hidden=self.reader_hidden, cell=self.reader)
+        return Smoother(reader, Combiner(dim, self.reader_hidden), dim)
 
 
 @recipe
@@ -32,12 +87,9 @@ def deep_markov(
     num_data: int | None = None,
     likelihood: LikelihoodOptions,
     latent_dim: int = 32,
-    transition: TransitionName = "gated",
-    transition_hidden: int = 200,
+    transition: TransitionOptions,
     hidden: tuple[int, ...] = (100, 100),
-    reader: CellName = "gru",
-    reader_hidden: int = 200,
-    dropout: float = 0.0,
+    reader: ReaderOptions,
     activation: ActivationName = "relu",
     bound: BoundOptions,
     gradient: GradientOptions,
@@ -50,12 +102,7 @@ def deep_markov(
             placeholders, for weights that are loaded next.
         num_data: Number of training data; not needed here.
         latent_dim: Size of z_t.
-        transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
-        transition_hidden: Width of its hidden layers.
         hidden: Widths of the hidden layers of p(x_t|z_t), the emission, such as 100,100.
-        reader: Kind of the recurrent network of q.
-        reader_hidden: Width of its state.
-        dropout: Share of the reader's inputs that are dropped in training.
         activation: Nonlinearity of the emission.
 
     Returns:
@@ -75,18 +122,8 @@ def deep_markov(
     family = likelihood.build(event, center=center, unit=fine)
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     decoder = from_mean(network, family, examples)
-    encoder = nn.Sequential(Standardize(center, unit), nn.Flatten(), nn.Dropout(dropout))
-    posterior = Smoother(
-        BackwardReader(encoder, event.numel(), hidden=reader_hidden, cell=reader),
-        Combiner(latent_dim, reader_hidden),
-        latent_dim,
-    )
-    steps: dict[str, nn.Module] = {
-        "gated": GatedTransition(latent_dim, hidden=transition_hidden),
-        "mlp": mlp(latent_dim, 2 * latent_dim, hidden=(transition_hidden,), activation=nn.ReLU),
-        "linear": nn.Linear(latent_dim, 2 * latent_dim),
-    }
-    prior = Markov(Start((latent_dim,)), Conditional(Gaussian((latent_dim,)), steps[transition]))
+    posterior = reader.build(Standardize(center, unit), event.numel(), latent_dim)
+    prior = Markov(Start((latent_dim,)), Conditional(Gaussian((latent_dim,)), transition.build(latent_dim)))
     followed, num_samples = bound.build(), bound.num_samples
     estimator = gradient.build(event=event, center=center, unit=unit)
     model = VAE(prior, Emission(family, decoder), posterior)

@@ -1,9 +1,9 @@
 """The recipe ``ladder``: any number of layers of latents in one top-down pass, which prior and posterior share."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,100 +18,17 @@ from subo.parts.conditionals import Conditional
 from subo.parts.families import Family
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import ACTIVATIONS, Residual, Standardize, Upscale
+from subo.parts.registry import made
 from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions, from_mean
 from subo.recipes.recipe import recipe
 
 __all__ = ["ladder"]
 
 MergeName = Literal["residual", "precision"]
-LadderNetworkName = Literal["mlp", "conv"]
 
 Activation = Callable[[], nn.Module]
 
 _FLOOR = 0.01  # of the latents' scales
-
-
-@recipe
-def ladder(
-    event_shape: Sequence[int],
-    *,
-    examples: Float[Tensor, "N ..."] | None = None,
-    num_data: int | None = None,
-    likelihood: LikelihoodOptions,
-    latent_dims: tuple[int, ...] = (32, 16, 8),
-    merge: MergeName = "residual",
-    network: LadderNetworkName = "mlp",
-    hidden: tuple[int, ...] = (512, 256, 128),
-    channels: tuple[int, ...] = (32, 64, 64),
-    depth: int = 1,
-    activation: ActivationName = "silu",
-    bound: BoundOptions,
-    gradient: GradientOptions,
-) -> Objective:
-    """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
-
-    Between the layers there are residual networks, normalized example by example, whose branches start small, and a
-    posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
-    (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
-
-    Args:
-        event_shape: Shape of one example.
-        examples: Some training data, from which units and the mean image are taken; without them these are
-            placeholders, for weights that are loaded next.
-        num_data: Number of training data; not needed here.
-        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
-        merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
-            Gaussian that x gives (precision).
-        network: Kind of the networks; conv is for images, which each layer halves.
-        hidden: How wide each layer's networks are, from x upwards, such as 512,256,128; where there are more layers
-            than widths, the others are as wide as the last.
-        channels: Channels of the layers' convolutions, likewise.
-        depth: Residual branches of each layer, on the way up as on the way down.
-        activation: Nonlinearity of all networks.
-
-    Returns:
-        The objective, ready to be fitted.
-
-    Raises:
-        InputError: The settings make no sense together.
-
-    Example:
-        >>> objective = ladder((64,), likelihood="bernoulli", latent_dims=(8, 4, 2, 2), hidden=(32, 16))
-        >>> objective(torch.zeros(3, 64)).rate.shape
-        torch.Size([4, 3])
-    """
-    event = Size(event_shape)
-    if not latent_dims:
-        raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
-    center, unit, fine = center_and_units(examples, event)
-    family, followed, num_samples = likelihood.build(event, center=center, unit=fine), bound.build(), bound.num_samples
-    estimator = gradient.build(event=event, center=center, unit=unit)
-    make = (_maps if network == "conv" else _vectors)(event, channels if network == "conv" else hidden, latent_dims)
-    act, count = ACTIVATIONS[activation], len(latent_dims)
-
-    def branches(level: int) -> nn.Sequential:
-        return nn.Sequential(*(_branch(make, make.widths[level], act, share=count * depth) for _ in range(depth)))
-
-    def block(level: int) -> Block:
-        width, dim = make.widths[level], latent_dims[level]
-        latents = Gaussian((dim, *make.sizes[level]), min_scale=_FLOOR)
-        prior = nn.Sequential(make.norm(width), act(), make.linear(width, 2 * dim))
-        seen = 2 * width if merge == "residual" else width
-        proposal = nn.Sequential(make.norm(seen), make.linear(seen, width), act(), make.linear(width, 2 * dim))
-        _shrink(proposal, 1 / sqrt(count))  # q starts near p, and not at it: all layers together by what one would
-        posterior = (Correction if merge == "residual" else PrecisionWeighted)(Conditional(latents, proposal))
-        network = nn.Sequential(branches(level), make.down(level))
-        return Block(Conditional(latents, prior), posterior, Update(make.linear(dim, width), network))
-
-    levels = range(count)
-    up = [nn.Sequential(make.up(level), branches(level)) for level in levels]
-    up[0].insert(0, Standardize(center, unit))
-    decoder = from_mean(nn.Sequential(make.norm(make.widths[0]), act(), make.out(family)), family, examples)
-    start = torch.zeros(make.widths[-1], *make.sizes[-1])
-    model = Ladder(
-        [block(level) for level in reversed(levels)], BottomUp(*up), Conditional(family, decoder), start=start
-    )
-    return Objective(model, followed, gradient=estimator, num_samples=num_samples)
 
 
 @dataclass(frozen=True)
@@ -137,7 +54,7 @@ class _Kind:
     out: Callable[[Family], nn.Module]
 
 
-def _vectors(event: Size, hidden: tuple[int, ...], latent_dims: tuple[int, ...]) -> _Kind:
+def _vectors(event: Size, latent_dims: tuple[int, ...], *, hidden: tuple[int, ...]) -> _Kind:
     widths = _for_each("hidden", hidden, len(latent_dims))
 
     def between(width_in: int, width_out: int) -> nn.Module:
@@ -159,7 +76,7 @@ def _vectors(event: Size, hidden: tuple[int, ...], latent_dims: tuple[int, ...])
     )
 
 
-def _maps(event: Size, channels: tuple[int, ...], latent_dims: tuple[int, ...]) -> _Kind:
+def _maps(event: Size, latent_dims: tuple[int, ...], *, channels: tuple[int, ...]) -> _Kind:
     if len(event) != 3:
         raise InputError(
             f"a convolutional network needs images of shape (C, H, W); these data have the shape {tuple(event)}. "
@@ -189,6 +106,105 @@ def _for_each(name: str, widths: tuple[int, ...], count: int) -> tuple[int, ...]
     if not widths:
         raise InputError(f"{name} gives the layers' widths from x upwards, such as 256,128, and not ()")
     return (widths + widths[-1:] * count)[:count]
+
+
+@dataclass(frozen=True)
+class LadderNetworkOptions:
+    """The networks of the layers.
+
+    Args:
+        network: Kind of the networks; conv is for images, which each layer halves.
+        hidden: How wide each layer's networks are, from x upwards, such as 512,256,128; where there are more layers
+            than widths, the others are as wide as the last.
+        channels: Channels of the layers' convolutions, likewise.
+        depth: Residual branches of each layer, on the way up as on the way down.
+        activation: Nonlinearity of all networks.
+    """
+
+    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": {"mlp": _vectors, "conv": _maps}}
+
+    network: Literal["mlp", "conv"] = "mlp"
+    hidden: tuple[int, ...] = (512, 256, 128)
+    channels: tuple[int, ...] = (32, 64, 64)
+    depth: int = 1
+    activation: ActivationName = "silu"
+
+    def build(self, event: Size, latent_dims: tuple[int, ...]) -> _Kind:
+        """How the networks are made, for layers of such latents."""
+        return made(self.CHOICES["network"][self.network], event, latent_dims, **asdict(self))
+
+
+@recipe
+def ladder(
+    event_shape: Sequence[int],
+    *,
+    examples: Float[Tensor, "N ..."] | None = None,
+    num_data: int | None = None,
+    likelihood: LikelihoodOptions,
+    latent_dims: tuple[int, ...] = (32, 16, 8),
+    merge: MergeName = "residual",
+    network: LadderNetworkOptions,
+    bound: BoundOptions,
+    gradient: GradientOptions,
+) -> Objective:
+    """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
+
+    Between the layers there are residual networks, normalized example by example, whose branches start small, and a
+    posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
+    (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
+
+    Args:
+        event_shape: Shape of one example.
+        examples: Some training data, from which units and the mean image are taken; without them these are
+            placeholders, for weights that are loaded next.
+        num_data: Number of training data; not needed here.
+        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
+        merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
+            Gaussian that x gives (precision).
+
+    Returns:
+        The objective, ready to be fitted.
+
+    Raises:
+        InputError: The settings make no sense together.
+
+    Example:
+        >>> objective = ladder((64,), likelihood="bernoulli", latent_dims=(8, 4, 2, 2), hidden=(32, 16))
+        >>> objective(torch.zeros(3, 64)).rate.shape
+        torch.Size([4, 3])
+    """
+    event = Size(event_shape)
+    if not latent_dims:
+        raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
+    center, unit, fine = center_and_units(examples, event)
+    family, followed, num_samples = likelihood.build(event, center=center, unit=fine), bound.build(), bound.num_samples
+    estimator = gradient.build(event=event, center=center, unit=unit)
+    make, depth = network.build(event, latent_dims), network.depth
+    act, count = ACTIVATIONS[network.activation], len(latent_dims)
+
+    def branches(level: int) -> nn.Sequential:
+        return nn.Sequential(*(_branch(make, make.widths[level], act, share=count * depth) for _ in range(depth)))
+
+    def block(level: int) -> Block:
+        width, dim = make.widths[level], latent_dims[level]
+        latents = Gaussian((dim, *make.sizes[level]), min_scale=_FLOOR)
+        prior = nn.Sequential(make.norm(width), act(), make.linear(width, 2 * dim))
+        seen = 2 * width if merge == "residual" else width
+        proposal = nn.Sequential(make.norm(seen), make.linear(seen, width), act(), make.linear(width, 2 * dim))
+        _shrink(proposal, 1 / sqrt(count))  # q starts near p, and not at it: all layers together by what one would
+        posterior = (Correction if merge == "residual" else PrecisionWeighted)(Conditional(latents, proposal))
+        below = nn.Sequential(branches(level), make.down(level))
+        return Block(Conditional(latents, prior), posterior, Update(make.linear(dim, width), below))
+
+    levels = range(count)
+    up = [nn.Sequential(make.up(level), branches(level)) for level in levels]
+    up[0].insert(0, Standardize(center, unit))
+    decoder = from_mean(nn.Sequential(make.norm(make.widths[0]), act(), make.out(family)), family, examples)
+    start = torch.zeros(make.widths[-1], *make.sizes[-1])
+    model = Ladder(
+        [block(level) for level in reversed(levels)], BottomUp(*up), Conditional(family, decoder), start=start
+    )
+    return Objective(model, followed, gradient=estimator, num_samples=num_samples)
 
 
 def _branch(make: _Kind, width: int, act: Activation, *, share: int) -> nn.Module:

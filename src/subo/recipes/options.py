@@ -79,7 +79,6 @@ class LikelihoodOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"likelihood": LIKELIHOODS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {}  # for it is the data that tell
 
     likelihood: LikelihoodName = "auto"
     scale: ScaleSource = "per-dimension"
@@ -184,7 +183,6 @@ class NetworkOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] = (200, 200)
@@ -215,7 +213,6 @@ class BoundOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bound": BOUNDS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     bound: BoundName = "elbo"
     num_samples: int = 1

@@ -118,7 +118,7 @@ def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[st
     """
     options = defaults_of(make) | dict(given)
     for group in groups_of(make):
-        for option, rule in group.AUTO.items():  # pyright: ignore[reportAttributeAccessIssue]
+        for option, rule in getattr(group, "AUTO", {}).items():
             if options[option] == "auto":
                 options[option] = rule(options)
     return options

@@ -25,7 +25,6 @@ from subo.recipes.options import (
     LatentOptions,
     LikelihoodOptions,
     NetworkOptions,
-    Rule,
     from_mean,
 )
 from subo.recipes.recipe import recipe
@@ -79,7 +78,6 @@ class InferenceOptions:
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "inference": {"amortized": _amortized, "local": _local, "semi-amortized": _semi_amortized}
     }
-    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     inference: Literal["amortized", "local", "semi-amortized"] = "amortized"
     refinement_steps: int = 10
@@ -117,7 +115,6 @@ class ConditionOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": lambda: None, "labels": _by_labels}}
-    AUTO: ClassVar[Mapping[str, Rule]] = {}
 
     condition: Literal["none", "labels"] = "none"
     num_labels: int | None = None

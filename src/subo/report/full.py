@@ -13,7 +13,7 @@ from torch import Tensor
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
-from subo.evaluation.evidence.annealed import ais, has_discrete_latents
+from subo.evaluation.evidence.annealed import Annealing, ais, has_discrete_latents
 from subo.evaluation.evidence.bidirectional import bdmc
 from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.evidence.prior_sampling import log_marginal_from_prior
@@ -24,6 +24,7 @@ from subo.evaluation.latents.probes import probe
 from subo.evaluation.latents.total_correlation import total_correlation
 from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_means
 from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
+from subo.inference.ascent import Ascent
 from subo.parts.conditionals import Given, Local
 from subo.report.findings import Depth, Findings
 from subo.report.stages import Stage, measure_in_stages
@@ -208,8 +209,7 @@ class _Plan:
         found = ais(
             self.model,
             *self.read(rows),
-            temperatures=depth.temperatures,
-            chains=depth.chains,
+            annealing=Annealing(depth.temperatures, depth.chains),
             seed=seed,
             max_rows=self.max_rows,
         )
@@ -224,8 +224,7 @@ class _Plan:
             len(rows),
             self.read(rows)[1],
             estimator="importance" if self.bracket == "importance" else "annealed",
-            temperatures=depth.temperatures,
-            chains=depth.chains,
+            annealing=Annealing(depth.temperatures, depth.chains),
             num_samples=depth.num_samples,
             seed=seed,
             max_rows=self.max_rows,
@@ -252,10 +251,10 @@ class _Plan:
             self.model,
             x,
             context,
-            steps=self.depth.gap_steps,
+            ascent=Ascent(steps=self.depth.gap_steps),
             num_samples=self.depth.num_samples,
             elbo_samples=self.depth.num_samples,
-            annealed=False,
+            annealing=None,
             max_rows=self.max_rows,
             seed=seed,
         )

@@ -131,11 +131,21 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """A module in evaluation mode inside, in its own mode after."""
+    """A module in evaluation mode inside, in its own mode after.
+
+    Inside, those of its modules that offer ``may_overwrite`` may overwrite their input where no gradient is asked for:
+    all that calls them is the library's.
+    """
     module = model if isinstance(model, nn.Module) else nn.Identity()
     mode = module.training
+    sparing: list[Any] = [part for part in module.modules() if getattr(part, "may_overwrite", False)]
+    before = [part.overwrites for part in sparing]
     module.eval()
+    for part in sparing:
+        part.overwrites = True
     try:
         yield
     finally:
         module.train(mode)
+        for part, overwrites in zip(sparing, before, strict=True):
+            part.overwrites = overwrites

@@ -189,7 +189,6 @@ LIMITS: dict[str, Limit] = {
     "random_state": _from(0, 2**32 - 1),
     "rows": _COUNT,
     "sample.num_samples": _SIZE,
-    "step_samples": _SAMPLES,
     "temperatures": _COUNT,
     "tolerance": _from(0),
 }

@@ -5,18 +5,30 @@ rich is imported when a bar is made, since it draws Python's random numbers as i
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-__all__ = ["StagesBar", "bar", "stages_bar"]
+__all__ = ["Advance", "StagesBar", "bar", "stages_bar"]
 
 
-def bar(description: str, total: int, *, show: bool) -> "tuple[Progress, TaskID]":
-    """A plain bar for work of known length: use the first as a context, advance the second."""
-    progress = _plain(show=show)
-    return progress, progress.add_task(description, total=total)
+class Advance(Protocol):
+    """Tells a bar how much more is done, and what is being done from now on."""
+
+    def __call__(self, count: int | float = 0, /, description: str | None = None) -> None: ...
+
+
+@contextmanager
+def bar(description: str, total: int, *, show: bool) -> Iterator[Advance]:
+    """A plain bar for work of known length; gives the function that advances it."""
+    with _plain(show=show) as progress:
+        task = progress.add_task(description, total=total)
+
+        def advance(count: int | float = 0, /, description: str | None = None) -> None:
+            progress.update(task, advance=count, description=description)
+
+        yield advance
 
 
 def _plain(*, show: bool) -> "Progress":

@@ -58,6 +58,14 @@ class TrainingState:
         self.totals = sums(self.unsummed, self.totals, layers=len(step.loss.rate))
         self.unsummed = []
 
+    def close_epoch(self, objective: Objective, on_validation: float | None) -> None:
+        """Counts an epoch, and keeps its weights if what is maximized was never larger on the validation data."""
+        self.epoch += 1
+        self.batch = 0
+        if on_validation is not None and on_validation > self.best_objective:
+            self.best_objective, self.best_epoch = on_validation, self.epoch
+            self.best_weights = {name: tensor.cpu().clone() for name, tensor in objective.state_dict().items()}
+
 
 @dataclass(frozen=True, eq=False)
 class KeptWeights:

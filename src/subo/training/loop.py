@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.core.objective import Loss, Objective
-from subo.data.batches import as_batch, check_batch
+from subo.data.batches import Batch, as_batch, check_batch
 from subo.data.support import explained
 from subo.errors import DivergedError
 from subo.runtime.arguments import check_fields, checked_arguments
@@ -140,11 +140,7 @@ def train(
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        x = batch.x.to(like, non_blocking=True)
-        context = {
-            name: tensor.to(like if tensor.is_floating_point() else fabric.device, non_blocking=True)
-            for name, tensor in batch.context.items()
-        }
+        x, context = _placed(batch, like)
         number += 1
         *before, last = updates.turns()
         try:
@@ -156,6 +152,15 @@ def train(
                 raise
         updates.watch(loss, batch.weight, fabric)
         yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
+
+
+def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """A batch where a parameter is, real numbers in its precision."""
+    context = {
+        name: tensor.to(like if tensor.is_floating_point() else like.device, non_blocking=True)
+        for name, tensor in batch.context.items()
+    }
+    return batch.x.to(like, non_blocking=True), context
 
 
 def _follower(

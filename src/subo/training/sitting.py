@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -11,13 +12,15 @@ from torch import Tensor
 from subo.core.objective import Objective
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
+from subo.evaluation.latents.information import mutual_information
 from subo.runs.config import TrainingConfig
 from subo.training.checkpoints import TrainingState, check_finite, content, restore
 from subo.training.divergence import default_clip, keep_best, level, noise_of_change, unwritten, watched
-from subo.training.epochs import agreed, close_epoch
+from subo.training.epochs import agreed
 from subo.training.folder import Reader
 from subo.training.history import Epoch, History, epoch_of
 from subo.training.loop import Step, train
+from subo.training.metrics import Metrics, means, measure
 from subo.training.plan import optimizer_of, reason_to_end, schedule_of
 from subo.training.sources import Loader, Rows
 from subo.training.updates import at_rest, make_updates
@@ -182,22 +185,50 @@ class Sitting:
         self._begun = True
 
     def _close_epoch(self, step: Step, bar: "TrainingBar") -> None:
-        epoch = close_epoch(
-            self.state,
-            step,
-            self.objective,
-            self.updates,
-            self.source.split,
-            self.validation,
-            self.plan.batch_size,
-            self.plan.seed,
-            self.fabric,
+        """Ends an epoch: validation, best weights, mutual information and record; shows and keeps them."""
+        state = self.state
+        validation = self._validated()
+        state.close_epoch(self.objective, None if validation is None else validation.objective)
+        updates, information = self.updates.now, self._informed()
+        assert state.totals is not None
+        epoch = Epoch(
+            epoch=state.epoch,
+            step=state.step,
+            seconds=state.seconds,
+            learning_rate=step.learning_rate,
+            kl_weight=step.kl_weight,
+            train=means(state.totals, self.fabric),
+            validation=validation,
+            updates=updates,
+            mutual_information=information,
         )
+        state.totals = None
+        state.records.append(asdict(epoch))
         self.stopped_by = reason_to_end(self.plan, self.state)
         self.writer.close_epoch(self.state)
         bar.epoch(epoch)
         if self._on_epoch is not None:
             self._on_epoch(epoch)
+
+    def _validated(self) -> Metrics | None:
+        """The numbers of the validation data."""
+        if self.validation is None:
+            return None
+        size, seed = self.plan.batch_size, self.plan.seed
+        try:
+            return measure(self.objective, self.validation, batch_size=size, seed=seed, fabric=self.fabric)
+        except DivergedError as error:
+            raise DivergedError(f"step {self.state.step}, {error}") from error
+
+    def _informed(self) -> float | None:
+        """The mutual information, which decides whether aggressive updates go on; None for other updates."""
+        split = self.validation or self.source.split
+        if self.updates.now != "aggressive" or split is None:
+            return None
+        information = mutual_information(self.objective.model, split, num_samples=1, seed=self.plan.seed).value
+        information = self.fabric.broadcast(information)  # all processes have the same, but for rounding
+        self.updates.inform(information)
+        return information
 
     def _save(self) -> None:
         check_finite(self.objective, self.state.step)

@@ -18,6 +18,7 @@ from subo.evaluation.evidence.hamiltonian import Bridge, State, adapted, pack, t
 from subo.evaluation.evidence.importance import WeightSums
 from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context, leaves, map_latent
 
@@ -204,11 +205,7 @@ def ais(
     x: Float[Tensor, "B ..."],
     context: Context | None = None,
     *,
-    temperatures: int = 1000,
-    chains: int = 16,
-    leapfrog_steps: int = 10,
-    start: Start = "prior",
-    schedule: TemperatureSchedule = "sigmoid",
+    annealing: Annealing = Annealing(),
     seed: int = 0,
     max_rows: int = 5000,
     progress: bool = False,
@@ -228,12 +225,8 @@ def ais(
         model: The model; its latents are continuous.
         x: Data.
         context: What is known beside x, by name.
-        temperatures: T.
-        chains: C.
-        leapfrog_steps: Of the transition at each temperature.
-        start: ``prior``, or ``posterior``.
-        schedule: ``sigmoid`` or ``linear``.
-        seed: Of the chains.
+        annealing: Temperatures, chains and transitions.
+        seed: Seed for the chains.
         max_rows: Latents decoded at a time; bounds memory.
         progress: Whether to show progress.
 
@@ -243,24 +236,21 @@ def ais(
     Example:
         >>> from subo import probabilistic_pca
         >>> model, x = probabilistic_pca(5, 2), torch.zeros(3, 5)
-        >>> estimate = ais(model, x, temperatures=50)
+        >>> estimate = ais(model, x, annealing=Annealing(temperatures=50))
         >>> error = (estimate.log_px - model.likelihood.log_px(x)).abs()
         >>> bool((error < 5 * estimate.standard_error + 1e-4).all())
         True
     """
-    annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
     contexts.check_rows(context, len(x))
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
-    shown, task = bar(f"log p(x) by annealing, {temperatures} temperatures", len(x), show=progress)
+    shown = bar(f"log p(x) by annealing, {annealing.temperatures} temperatures", len(x), show=progress)
     parts = []
-    with evaluating(model), forked(seed), shown, explained(model, x, context or {}, where="x"):
-        for rows in torch.arange(len(x)).split(max(1, max_rows // chains)):
+    with evaluating(model), forked(seed), shown as advance, explained(model, x, context or {}, where="x"):
+        for rows in torch.arange(len(x)).split(max(1, max_rows // annealing.chains)):
             batch = place(model, x[rows], {name: tensor[rows] for name, tensor in (context or {}).items()})
             bridge, state = begin(model, *batch, annealing)
             steps = annealing.steps(bridge, state)
             parts.append(annealing.upwards(bridge, begin(model, *batch, annealing)[1], steps))
-            shown.advance(task, len(rows))
+            advance(len(rows))
     log_weight, acceptance = (torch.cat(tensors, dim=-1) for tensors in zip(*parts, strict=True))
     return AnnealedEstimate.of(log_weight, acceptance, annealing)
 

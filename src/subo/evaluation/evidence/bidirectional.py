@@ -11,11 +11,12 @@ from torch import Tensor
 from subo.core.context import check_rows
 from subo.core.draw import LatentVariableModel
 from subo.errors import InputError
-from subo.evaluation.evidence.annealed import Annealing, Start, TemperatureSchedule, begin
+from subo.evaluation.evidence.annealed import Annealing, begin
 from subo.evaluation.evidence.hamiltonian import pack
 from subo.parts.conditionals import Given, Local
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.progress import bar
 from subo.runtime.randomness import forked
 from subo.typing import Context, Latent, map_latent
 
@@ -62,11 +63,7 @@ def bdmc(
     context: Context | None = None,
     *,
     estimator: Literal["annealed", "importance"] = "annealed",
-    temperatures: int = 1000,
-    chains: int = 16,
-    leapfrog_steps: int = 10,
-    start: Start = "prior",
-    schedule: TemperatureSchedule = "sigmoid",
+    annealing: Annealing = Annealing(),
     num_samples: int = 1000,
     seed: int = 0,
     max_rows: int = 5000,
@@ -92,13 +89,9 @@ def bdmc(
         num_data: How many data are simulated; at least two.
         context: One row for each of them, where the model needs any.
         estimator: ``annealed`` or ``importance``.
-        temperatures: T, of annealing.
-        chains: C, of annealing.
-        leapfrog_steps: Of annealing.
-        start: Of annealing.
-        schedule: Of annealing.
-        num_samples: K, of importance sampling; at least two.
-        seed: Of data and samples.
+        annealing: Temperatures, chains and transitions of annealing.
+        num_samples: K of importance sampling; at least two.
+        seed: Seed for data and samples.
         max_rows: Latents decoded at a time; bounds memory.
         progress: Whether to show progress.
 
@@ -108,25 +101,23 @@ def bdmc(
 
     Example:
         >>> from subo import probabilistic_pca
-        >>> sandwich = bdmc(probabilistic_pca(5, 2), 20, temperatures=50)
+        >>> sandwich = bdmc(probabilistic_pca(5, 2), 20, annealing=Annealing(temperatures=50))
         >>> width, error = sandwich.means()["width"]
         >>> width > -5 * error
         True
     """
-    if isinstance(getattr(model, "posterior", None), Local | Given) and "importance" in (estimator, start):
+    asks_q = estimator == "importance" or annealing.start == "posterior"
+    if asks_q and isinstance(getattr(model, "posterior", None), Local | Given):
         raise InputError("the posterior has parameters of its own for each example that it knows, and these are new")
     check_rows(context, num_data)
-    annealing = Annealing(temperatures, chains, leapfrog_steps, start, schedule)
-    from subo.runtime.progress import bar  # rich, which draws Python random numbers where it is imported
-
-    shown, task = bar(f"a bracket for log p(x) of {num_data} simulated data", num_data, show=progress)
+    shown = bar(f"a bracket for log p(x) of {num_data} simulated examples", num_data, show=progress)
     lower, upper, acceptance = [], [], []
-    with evaluating(model), forked(seed), shown:
+    with evaluating(model), forked(seed), shown as advance:
         with torch.no_grad():
             _, context = place(model, torch.zeros(1), context or {})
             z, p = model.sample(num_data, context)
             x = p.sample()
-        size = max(1, max_rows // chains) if estimator == "annealed" else max(1, max_rows // 100)
+        size = max(1, max_rows // annealing.chains) if estimator == "annealed" else max(1, max_rows // 100)
         for rows in torch.arange(num_data).split(size):
             part = {name: tensor[rows] for name, tensor in (context or {}).items()}
             exact = map_latent(lambda leaf, rows=rows: leaf[rows].unsqueeze(0), z)
@@ -137,13 +128,13 @@ def bdmc(
                 below, above = _importance(model, x[rows], exact, part, num_samples, max_rows)
             lower.append(below)
             upper.append(above)
-            shown.advance(task, len(rows))
+            advance(len(rows))
     return Sandwich(
         torch.cat(lower),
         torch.cat(upper),
         torch.cat(acceptance, dim=1) if acceptance else None,
         estimator,
-        chains if estimator == "annealed" else num_samples,
+        annealing.chains if estimator == "annealed" else num_samples,
     )
 
 

@@ -1,14 +1,12 @@
 """Pareto k-hat: whether importance weights have a mean that samples find, told by the shape of their upper tail."""
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["WeightTail", "highest_pareto_k", "pareto_k", "tail_length"]
+__all__ = ["WeightTail", "highest_pareto_k", "pareto_k", "tail_length", "theta_at"]
 
 
 def highest_pareto_k(num_samples: int) -> float:
@@ -65,7 +63,8 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
 
     Weights with such a tail have ``1 / k`` moments: above 1/2 their variance is infinite, above 1 their mean; above
     :func:`highest_pareto_k` there are fewer samples than an estimate needs (Vehtari et al., 2024, section 3). Small
-    values tell nothing of regions that q never visits. The fit is ArviZ's.
+    values tell nothing of regions that q never visits. The fit is that of Zhang and
+    Stephens (2009), with the prior of Vehtari et al.
 
     Args:
         largest: For each of B data its :func:`tail_length` + 1 largest log-weights, or more of them, in any order.
@@ -81,29 +80,47 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
         >>> bool((pareto_k(log_weight, 100_000) - 0.4).abs() < 0.1)
         True
     """
-    from arviz_stats.base import array_stats  # here, since it takes a moment and only evaluation needs it
-
     length = tail_length(num_samples)
     if length < 5:
         return torch.full((largest.shape[1],), torch.nan, dtype=torch.float64)
-    tails = largest.cpu().double().sort(dim=0).values[-length - 1 :].mT.numpy()
-    found = np.empty(len(tails))
-    # ArviZ fits the 3 sqrt(n / r_eff) largest of n weights: few at a small r_eff have the same tail as K at 1.
-    few = 5 * length + 3
-    r_eff: Any = 9 * few / (length + 0.5) ** 2 if few < num_samples else 1.0
-    weights = np.empty((1, min(few, num_samples)))  # a chain, to ArviZ
-    for i, tail in enumerate(tails):
-        try:
-            with np.errstate(all="ignore", divide="raise"):
-                weights[0, -length - 1 :] = np.exp(tail - tail[-1])
-                weights[0, : -length - 1] = weights[0, -length - 1]  # the fit asks nothing of those below the cutoff
-                found[i] = array_stats.pareto_khat(weights, r_eff=r_eff, tail="right")
-        except (ValueError, FloatingPointError):  # no two weights differ, or a quarter of the tail is at the cutoff
-            found[i] = math.nan
-    quarter = tails[:, int(length / 4 + 0.5)]  # by which the fit measures
-    found[quarter < tails[:, -1] - _LARGEST_SPREAD] = math.inf
-    return torch.from_numpy(found)
+    tail = largest.cpu().double().sort(dim=0).values[-length - 1 :]
+    weights = (tail - tail[-1]).exp()
+    exceedances = (weights[1:] - weights[0]).mT.contiguous()
+    at_once = max(1, _NUMBERS // ((30 + math.isqrt(length)) * length))
+    found = torch.cat([_shape(part) for part in exceedances.split(at_once)])
+    vanishing = tail[int(length / 4 + 0.5)] < tail[-1] - _LARGEST_SPREAD  # of the quarter by which the fit measures
+    return found.where(~vanishing, torch.inf)
 
 
-_LARGEST_SPREAD = -math.log(np.finfo(float).tiny)
+def theta_at(places: Tensor, x: Float[Tensor, "B M"], points: int) -> Float[Tensor, "B P"]:
+    """Values of ``theta = k / sigma``, for places among so many points; x ascending (Zhang and Stephens, 2009).
+
+    Where the likelihood of a generalized Pareto distribution is not negligible, and above ``-1 / max x``.
+    """
+    quarter, largest = x[:, int(x.shape[1] / 4 + 0.5) - 1, None], x[:, -1:]
+    return ((points / places).sqrt() - 1) / (3 * quarter) - 1 / largest
+
+
+def _shape(x: Float[Tensor, "B M"]) -> Float[Tensor, " B"]:
+    r"""Shape k of the generalized Pareto distribution of each row, ascending, by its likelihood's mean of theta.
+
+    With ``k(theta) = 1/M sum log(1 + theta x)`` the profile log-likelihood is ``M (log(theta / k) - k - 1)``. The prior
+    of Vehtari et al. (2024) counts as 10 exceedances of shape 1/2.
+    """
+    length, tiny = x.shape[1], torch.finfo(x.dtype).tiny
+    points = 30 + math.isqrt(length)
+    theta = theta_at(torch.arange(1, points + 1, dtype=x.dtype) - 0.5, x, points)
+    k = torch.log1p(theta.unsqueeze(2) * x.unsqueeze(1)).mean(2)
+    rate = (theta / k).where(theta != 0, 1 / x.mean(1, keepdim=True))  # 1 / sigma
+    weight = (length * (rate.log() - k - 1)).softmax(1)
+    weight = weight.where(weight >= _NEGLIGIBLE, 0.0)
+    mean = (weight * theta).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+    found = (length * torch.log1p(mean * x).mean(1) + 10 * 0.5) / (length + 10)
+    quarter = x[:, int(length / 4 + 0.5) - 1]
+    return found.where((quarter > 0) & (x[:, -1] - x[:, 0] >= tiny), torch.nan)
+
+
+_NUMBERS = 2_000_000  # of a grid at a time
+_NEGLIGIBLE = 10 * torch.finfo(torch.float64).eps
+_LARGEST_SPREAD = -math.log(torch.finfo(torch.float64).tiny)
 """Log-weights further apart than this have a quotient of 0."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.evaluation.evidence.pareto import tail_length
+from subo.evaluation.evidence.pareto import tail_length, theta_at
 
 __all__ = ["tail_error"]
 
@@ -96,17 +96,12 @@ def _by_posterior(tail: Tensor, log_sum: Tensor, log_sum_squares: Tensor, *, num
 def _grid(x: Float[Tensor, "B M"], points: int) -> tuple[Tensor, Tensor, Tensor]:
     """Log-posterior, k and mean exceedance on the grid, ``(B, points * _SHARES)``; x ascending.
 
-    The points of theta are those of Zhang and Stephens (2009, section 2).
+    The points of theta are those of :func:`~subo.evaluation.evidence.pareto.theta_at`.
     """
     length, options = x.shape[1], {"dtype": x.dtype, "device": x.device}
-    quarter, largest = x[:, int(length / 4 + 0.5) - 1, None], x[:, -1:]
-
-    def theta(places: Tensor) -> Tensor:
-        return ((points / places).sqrt() - 1) / (3 * quarter) - 1 / largest
-
     places = torch.arange(1, points + 1, **options)
-    at = theta(places - 0.5)
-    width = -theta(torch.cat([places[:1] / 4, places])).diff(dim=1)
+    at = theta_at(places - 0.5, x, points)
+    width = -theta_at(torch.cat([places[:1] / 4, places]), x, points).diff(dim=1)
     a = torch.log1p(at.unsqueeze(2) * x.unsqueeze(1)).mean(2)
     scale = a / at  # sigma at k = a
     log_theta = -length * (scale.log() + a) + (scale * width).log()

@@ -1,0 +1,119 @@
+"""The bound of each example as a function of the parameters of its q, and its noisy gradient."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.core import context as contexts
+from subo.core.bounds import ELBO, Bound
+from subo.errors import InputError
+from subo.gradients import GradientEstimator, Pathwise, check_path
+from subo.models.vae import VAE
+from subo.parts.conditionals import Given
+from subo.parts.families import Family
+from subo.runtime.randomness import forked
+from subo.typing import Context
+
+__all__ = ["SAMPLES", "LocalBound", "slope"]
+
+SAMPLES = 64
+"""Samples of z per example by which two parameters are compared."""
+_NUMBERS = 20_000_000  # in one tensor of data: 80 MB of float32
+
+
+def slope(
+    model: VAE,
+    family: Family,
+    params: Float[Tensor, "B P"],
+    x: Float[Tensor, "B ..."],
+    context: Context | None = None,
+    *,
+    bound: Bound = ELBO(),
+    gradient: GradientEstimator | None = None,
+    num_samples: int = 1,
+    create_graph: bool = False,
+) -> Float[Tensor, "B P"]:
+    """The gradient of each example's bound in the parameters of its q; of nothing else, and nothing keeps it.
+
+    Args:
+        model: The prior and the likelihood.
+        family: Of q.
+        params: Where; they require a gradient.
+        x: Data.
+        context: What is known beside x.
+        bound: Of which.
+        gradient: How it is estimated.
+        num_samples: K.
+        create_graph: Whether it can be differentiated in its turn.
+    """
+    gradient = gradient or Pathwise()
+    local = VAE(model.prior, model.likelihood, Given(family, params))
+    draw = local.draw(x, context, num_samples=num_samples, path=gradient.path)
+    surrogate = gradient.surrogate(draw, bound, x, context)
+    (found,) = torch.autograd.grad(surrogate.sum(), params, create_graph=create_graph)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class LocalBound:
+    """What is maximized for each example, and its noisy gradient."""
+
+    model: VAE
+    family: Family
+    bound: Bound
+    gradient: GradientEstimator
+    num_samples: int
+
+    @torch.enable_grad()
+    def slope(self, params: Tensor, x: Tensor, context: Context) -> Tensor:
+        """Upwards; 0 where it is not finite, which is no step."""
+        found = slope(
+            self.model,
+            self.family,
+            params.detach().requires_grad_(),
+            x,
+            context,
+            bound=self.bound,
+            gradient=self.gradient,
+            num_samples=self.num_samples,
+        )
+        return found.nan_to_num(0.0, 0.0, 0.0)
+
+    @torch.no_grad()
+    def values(self, params: Tensor, x: Tensor, context: Context, *, seed: int, samples: int = SAMPLES) -> Tensor:
+        """The bound R times over, ``(R, B)``; for as many data by the same seed, with the same noise."""
+        times = max(8, samples // self.num_samples, samples // 8)
+        at_once = max(1, _NUMBERS // (self.num_samples * x.numel()))
+        counts = [min(at_once, times - done) for done in range(0, times, at_once)]
+        with forked(seed):
+            return torch.cat([self._repeated(params, x, context, count) for count in counts])
+
+    def _repeated(self, params: Tensor, x: Tensor, context: Context, times: int) -> Tensor:
+        q = Given(self.family, params.repeat(times, 1))
+        local = VAE(self.model.prior, self.model.likelihood, q)
+        rows = x.repeat(times, *[1] * (x.ndim - 1))
+        draw = local.draw(rows, contexts.repeat(context, times), num_samples=self.num_samples, path=False)
+        return self.bound(draw).unflatten(0, (times, len(x)))
+
+    def check(self, params: Tensor, x: Tensor, context: Context, *, rows: Tensor) -> None:
+        """Refuses a family that is not over z, a gradient that does not fit it, and data without a finite bound."""
+        wanted = contexts.call(self.model.prior, context=context).event_shape
+        if self.family.event_shape != wanted:
+            raise InputError(
+                f"the family is over events of shape {tuple(self.family.event_shape)}, and the model's z has the shape "
+                f"{tuple(wanted)}. Give a family over {tuple(wanted)}."
+            )
+        self.gradient.check(self.family(params), self.bound, num_samples=self.num_samples)
+        with torch.enable_grad():
+            local = VAE(self.model.prior, self.model.likelihood, Given(self.family, params.detach().requires_grad_()))
+            check_path(local.draw(x, context, num_samples=max(2, self.num_samples), path=self.gradient.path))
+        values = self.values(params, x, context, seed=0).mean(0)
+        bad = ~values.isfinite()
+        if bad.any():
+            raise InputError(
+                f"the bound is {values[bad][0].item()} at the start for {int(bad.sum())} of {len(x)} examples, of "
+                f"which example {int(rows[bad.cpu()][0])} is the first. Usually such data are not what the likelihood "
+                "describes (NaN, values outside of its support), or the start is far off: try start=None."
+            )
