@@ -14,7 +14,6 @@ from subo.evaluation.comparison import Comparison, compare
 from subo.evaluation.effort import caution_of_samples
 from subo.experiments.experiment import Experiment, model_for, open_run, training_seconds
 from subo.experiments.units import describe_log_px, is_conditional, kind_of_log_px, provenance
-from subo.files.nonfinite import encoded
 from subo.files.tables import write_table
 from subo.files.whole import write_json
 from subo.runtime.progress import bar
@@ -173,9 +172,9 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         comparison: What was measured.
         config: Of one of the runs: what it says of the data holds for all.
     """
-    rows = [row.flat() for row in comparison.rows]
-    about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
     if path.suffix.lower() == ".csv":
+        rows = comparison.records()
+        about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
         write_table(path, [*rows[0], *about], ([*row.values(), *about.values()] for row in rows))
         return
     meaning = {
@@ -184,8 +183,7 @@ def save_comparison(path: Path, comparison: Comparison, config: Mapping[str, Any
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
         "fingerprint": config["data"]["fingerprint"],
     }
-    means = [mean.flat() for mean in comparison.over_seeds]
-    write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
+    write_json(path, {**comparison.to_dict(), **meaning})
 
 
 def _differences(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
