@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import subo
@@ -20,7 +21,7 @@ from shapes import unchecked_shapes
 from subo import Conditional, Gaussian, StandardNormal
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError
-from subo.evaluation import ais, bdmc
+from subo.evaluation import ais, bdmc, gaps
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -45,6 +46,11 @@ def ladder() -> subo.Ladder:
 
 def pca() -> subo.VAE:
     return subo.probabilistic_pca(5, 2)
+
+
+def encoded() -> subo.VAE:
+    """Probabilistic PCA with an encoder, whose gaps can be measured."""
+    return subo.VAE(pca().prior, pca().likelihood, conditional())
 
 
 def hidden_markov() -> subo.HiddenMarkov:
@@ -224,6 +230,14 @@ ROWS: dict[str, Callable[[], Row]] = {
     "evaluate": lambda: (subo.evaluate, {"model": pca(), "split": X, "num_samples": 5}),
     "log_marginal": lambda: (subo.log_marginal, {"model": pca(), "x": X, "num_samples": 5}),
     "infer": lambda: (subo.infer, {"model": pca(), "x": X, "family": NORMAL, "steps": 2}),
+    # Pictures
+    "plot.latent_plane": lambda: (subo.plot.latent_plane, {"model": pca(), "split": X}),
+    "plot.kl_by_dimension": lambda: (subo.plot.kl_by_dimension, {"model": pca(), "split": X}),
+    "plot.reconstructions": lambda: (subo.plot.reconstructions, {"model": pca(), "split": X}),
+    "plot.samples": lambda: (subo.plot.samples, {"model": pca(), "num_samples": 3}),
+    "plot.decoder_plane": lambda: (subo.plot.decoder_plane, {"model": pca()}),
+    "plot.history": lambda: (subo.plot.history, {"history": subo.fit(subo.Objective(pca()), X, epochs=2)}),
+    "plot.gaps": lambda: (subo.plot.gaps, {"gaps": gaps(encoded(), X, steps=2, annealed=False, num_samples=5)}),
     "ais": lambda: (ais, {"model": pca(), "x": X} | CHAINS),
     "bdmc": lambda: (bdmc, {"model": pca(), "num_data": 3, "num_samples": 4} | CHAINS),
 }  # fmt: skip
@@ -240,7 +254,7 @@ INFINITE = {("Renyi", "alpha")}
 
 
 def test_every_public_name_has_a_row():
-    assert {name.split(".")[0] for name in ROWS} - {"ais", "bdmc"} == set(subo.__all__) - MADE - BASES
+    assert {name.split(".")[0] for name in ROWS} - {"ais", "bdmc", "plot"} == set(subo.__all__) - MADE - BASES
 
 
 def kinds(annotation: Any) -> Iterator[Any]:
@@ -318,6 +332,9 @@ def test_no_wrong_argument_is_a_raw_error_or_passes_in_silence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        subo.plot, "_axes", lambda ax, figsize: ax or Figure(figsize=figsize).subplots()
+    )  # none is kept
     function, right = ROWS[name]()
     called(function, right)
     found = []
