@@ -27,8 +27,8 @@ from subo.data.batches import batches
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.evaluation import ais, evaluate
+from subo.evaluation.estimates import linearized_ratio
 from subo.evaluation.evidence.annealed import Annealing
-from subo.evaluation.summary import linearized_ratio
 from subo.recipes import deep_markov
 from subo.runs.run import Run
 from subo.training.fitting import fit

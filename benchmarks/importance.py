@@ -24,7 +24,7 @@ from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.evidence.importance import log_marginal
-from subo.evaluation.summary import latents_at_a_time
+from subo.evaluation.scores import latents_at_a_time
 
 PRODUCT_ROWS = (600, 5000)
 

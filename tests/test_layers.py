@@ -29,6 +29,7 @@ ORDER = (
     "training",
     "sklearn",
     "report",
+    "plot",
     "experiments",
     "public",
     "cli",

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from subo import plot as plot
     from subo.public import *  # noqa: F403  # pyright: ignore[reportWildcardImportFromLibrary]
 
     __version__: str
@@ -22,4 +23,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *import_module("subo.public").__all__})
+    return sorted({*globals(), *import_module("subo.public").__all__, "plot"})

@@ -19,7 +19,7 @@ from subo.data.values import check_resolution, check_values, constant_elements, 
 from subo.errors import InputError
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.reconstruction import decode
-from subo.evaluation.summary import score
+from subo.evaluation.scores import score
 from subo.models.folding import check_samples, draw_data
 from subo.parts.registry import LIKELIHOODS
 from subo.recipes import vae

@@ -25,6 +25,7 @@ from subo.experiments.units import bits_of_a_guess
 from subo.recipes import RECIPES, vae
 from subo.recipes.recipe import defaults_of, settled
 from subo.runs.run import Run
+from subo.runtime.digits import in_digits
 
 SMALL = ["--hidden", "16", "--epochs", "2", "--evaluation-samples", "10"]
 
@@ -180,12 +181,14 @@ def test_a_model_is_told_with_the_options_that_it_takes_and_those_that_were_set(
     assert not {"num_classes", "channels", "beta", "groups", "flow_hidden", "baseline", "num_labels"} & set(told)
 
 
-def test_an_evaluation_is_shown_in_one_line(fitted: Path):
+def test_an_evaluation_is_shown_by_what_is_written(fitted: Path):
     written = json.loads((fitted / "evaluation.json").read_text())
-    shown = repr(Evaluation(**{field.name: written[field.name] for field in fields(Evaluation)}))
-    assert shown.startswith(f"Evaluation(test, 179 examples, nats per example: log_px {written['log_px']:.3f} +- ")
-    assert f"{written['active_units']} of 2 latents active" in shown
-    assert "\n" not in shown
+    shown = repr(Evaluation(**{field.name: written[field.name] for field in fields(Evaluation)})).splitlines()
+    assert shown[0].startswith("Evaluation of 179 examples (test)")
+    value, error = in_digits(written["log_px"], written["log_px_se"])
+    assert f"{value} ± {error}" in next(line for line in shown if line.startswith("log p(x)"))
+    active = next(line for line in shown if line.startswith("active units"))
+    assert active.split()[2:] == [str(written["active_units"]), "of", "2", "latent", "dimensions"]
 
 
 @pytest.mark.pictures

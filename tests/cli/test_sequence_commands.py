@@ -11,7 +11,6 @@ import torch
 from command_line import assert_refused, run
 from subo.data.loading import load_rows
 from subo.experiments.experiment import open_run
-from subo.experiments.full_evaluation import _by_part
 from subo.report import Depth, evaluate_fully
 
 SMALL = ["--latent-dim", 2, "--reader-hidden", 6, "--transition-hidden", 6, "--hidden", 6, "--epochs", 2]
@@ -126,9 +125,12 @@ def test_a_full_evaluation_keeps_the_numbers_per_step(fitted: Path):
     test = experiment.data().test
     depth = Depth(num_samples=20, max_data=2, intensive_data=2, temperatures=2, chains=2, calibration_data=100)
     findings = evaluate_fully(experiment.objective.model, test, depth=depth, minutes=1e-9)
-    steps = _by_part(findings, test)["per_step"]
+    evaluation = findings.evaluation(split=test, name="test")
+    assert evaluation is not None
+    steps = evaluation.per_step
+    assert steps is not None
     measured = findings.measured["importance"]  # a first piece of them, in so little time
     assert test.lengths is not None
     num_steps = int(test.lengths[measured.rows].sum())
     assert steps["num_steps"] == num_steps
-    assert steps["log_px"] == pytest.approx(measured.results["log_px"].sum().item() / num_steps)
+    assert steps["log_px"] == pytest.approx(measured.record.log_px.sum().item() / num_steps)

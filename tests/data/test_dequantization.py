@@ -20,7 +20,8 @@ from subo.data.loading import load_data, load_rows
 from subo.data.quantization import binarized, dequantized, quantized
 from subo.data.splits import Split
 from subo.data.support import check_support
-from subo.evaluation.summary import evaluate, score
+from subo.evaluation.scores import score
+from subo.evaluation.summary import evaluate
 from subo.experiments.units import describe_log_px
 from subo.report.pictures import shading
 from subo.runtime.randomness import stream

@@ -21,7 +21,7 @@ from subo.data.sequences import padded, positions, unpadded
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.evaluation import compare, evaluate, score
-from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
+from subo.evaluation.scores import latents_at_a_time, rows_at_a_time
 from subo.recipes import deep_markov
 from subo.recipes.for_data import examples_of
 

@@ -22,7 +22,8 @@ from subo.cli.compare import print_comparison
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.comparison import Comparison, Estimate, Row, compare
-from subo.evaluation.summary import measure, score
+from subo.evaluation.scores import score
+from subo.evaluation.summary import measure
 from subo.experiments.compare import compare_runs, open_comparable
 from subo.experiments.experiment import evaluate_run, open_run
 from subo.experiments.fitting import start_run

@@ -22,7 +22,8 @@ from subo.distributions.discrete import Bernoulli
 from subo.evaluation.evidence.importance import WeightSums, log_marginal
 from subo.evaluation.evidence.pareto import WeightTail, highest_pareto_k, pareto_k, tail_length
 from subo.evaluation.evidence.prior_sampling import log_marginal_from_prior
-from subo.evaluation.summary import latents_at_a_time, measure, score
+from subo.evaluation.scores import latents_at_a_time, score
+from subo.evaluation.summary import measure
 from subo.models.probabilistic_pca import ExactPosterior, LinearGaussian, MeanFieldPosterior
 from subo.typing import Path
 

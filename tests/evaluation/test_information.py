@@ -30,7 +30,6 @@ from subo.evaluation.latents.total_correlation import TotalCorrelation, total_co
 from subo.evaluation.latents.usage import latent_usage
 from subo.parts.labels import ByLabel, Labelled
 from subo.report.full import Depth, evaluate_fully
-from subo.report.table import numbers as numbers_of
 
 
 class Linear(nn.Module):
@@ -275,7 +274,7 @@ def test_with_a_prior_for_each_class_the_rate_is_cut_within_classes(told: bool):
 def test_the_full_table_names_what_is_within_classes_and_no_divergence_is_below_0():
     model, split = of_classes()
     depth = Depth(num_samples=20, intensive_data=2, temperatures=2, chains=2, gap_steps=1, calibration_data=100)
-    table = {line.name: line for line in numbers_of(evaluate_fully(model, split, depth=depth), num_elements=None)}
+    table = {line.name: line for line in evaluate_fully(model, split, depth=depth).numbers()}
     parts = [
         table[name]
         for name in (
@@ -300,7 +299,7 @@ def test_one_prior_of_all_classes_is_held_against_the_aggregate_of_all_and_the_i
     model, split = of_classes()
     model.prior = Bits(torch.zeros(0), torch.tensor([0.5, -1.0, 0.0], dtype=torch.float64))
     depth = Depth(num_samples=20, intensive_data=2, temperatures=2, chains=2, gap_steps=1, calibration_data=100)
-    table = {line.name for line in numbers_of(evaluate_fully(model, split, depth=depth), num_elements=None)}
+    table = {line.name for line in evaluate_fully(model, split, depth=depth).numbers()}
     assert {"mutual information I((x, c); z)", "marginal KL(q(z) || p(z))"} <= table
     found = mutual_information(model, split)
     assert (found.given, found.told, found.ceiling) == ((), ("label",), math.log(12))

@@ -1,6 +1,6 @@
 """The full evaluation: exact answers where they are known, pieces that survive a stop, and what is left out."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,11 +16,15 @@ from quadrature import exact_log_px, skewed_data, skewed_model
 from shapes import unchecked_shapes
 from subo import VAE, Conditional, Gaussian, InputError, Local, StandardNormal
 from subo.data.splits import Split
+from subo.evaluation.evidence.annealed import AnnealedEstimate
+from subo.evaluation.evidence.bidirectional import Sandwich
+from subo.evaluation.numbers import BITS, Number
+from subo.evaluation.scores import Scores
 from subo.models.probabilistic_pca import LinearGaussian
 from subo.report.full import Depth, Findings, evaluate_fully
+from subo.report.pieces import Parts
 from subo.report.sentences import sentences
 from subo.report.stages import Measured, Stage, measure_in_stages
-from subo.report.table import BITS, Number, gaps_of, numbers
 from subo.runtime.digits import in_digits
 
 SHALLOW = Depth(num_samples=100, intensive_data=4, temperatures=20, chains=8, gap_steps=50, calibration_data=100)
@@ -67,7 +71,7 @@ def test_on_probabilistic_pca_every_number_is_the_exact_one():
         precision = likelihood.precision().double()
     findings = evaluate_fully(model, Split(x), depth=SHALLOW)
     assert findings.complete
-    table = numbers(findings, num_elements=None)
+    table = findings.numbers()
     sampled = line(table, "log p(x)", "importance")
     assert sampled.num_data == 40
     assert sampled.num_samples == 100
@@ -77,7 +81,7 @@ def test_on_probabilistic_pca_every_number_is_the_exact_one():
     annealed, error = (findings.column("annealed", name, 40)[rows] for name in ("log_px", "standard_error"))
     assert ((annealed - truth[rows]).abs() < 5 * error).all()
     exact = 0.5 * (precision.diagonal().log().sum() - torch.logdet(precision))
-    found = gaps_of(findings)
+    found = findings.gaps
     assert found is not None
     noise = 5 * (found.log_px_se.square() + found.elbo_best_se.square()).sqrt() + 5e-3
     assert ((found.approximation - exact).abs() < noise).all()
@@ -102,7 +106,7 @@ def test_skewed_posteriors_are_measured_right():
     findings = evaluate_fully(model, Split(x), depth=depth)
     found = findings.column("importance", "log_px", 12) - exact_log_px(model, x)
     assert (found.abs() < 5 * findings.column("importance", "standard_error", 12)).all()
-    table = numbers(findings, num_elements=4)
+    table = findings.numbers(num_elements=4)
     assert line(table, BITS).unit == "bits"
     assert line(table, BITS).value == pytest.approx(-line(table, "log p(x)").value / (4 * 0.6931471805599453))
 
@@ -120,9 +124,11 @@ def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: P
     for name, stage in whole.measured.items():
         other = findings.measured[name]
         assert torch.equal(stage.rows, other.rows)
-        assert stage.results.keys() == other.results.keys()
-        for key, values in stage.results.items():
-            assert torch.equal(values, other.results[key]), (name, key)
+        parts, others = Parts.of(stage.record), Parts.of(other.record)
+        assert parts.values == others.values
+        assert parts.tensors.keys() == others.tensors.keys()
+        for key, values in parts.tensors.items():
+            assert torch.equal(values, others.tensors[key]), (name, key)
 
 
 def test_progress_is_seen_of_few_data():
@@ -137,20 +143,28 @@ def test_progress_is_seen_of_few_data():
     assert steps == [4], "a tenth of the data is a piece"
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a stage may find."""
+
+    value: Tensor
+    whole: float = 1.0
+
+
 def test_pieces_of_other_weights_are_thrown_away_and_of_other_settings_not_taken(tmp_path: Path):
     calls = []
 
-    def work(rows: Tensor, seed: int) -> dict[str, Tensor]:
+    def work(rows: Tensor, seed: int) -> Found:
         calls.append(seed)
-        return {"value": rows.double(), "whole": torch.tensor(1.0)}
+        return Found(rows.double())
 
     def made(identity: str, seed: int, settings: int) -> int:
         calls.clear()
-        stage = Stage("one", "one", torch.arange(5).split(2), work, (settings,))
+        stage = Stage("one", "one", Found, torch.arange(5).split(2), work, (settings,))
         found = measure_in_stages([stage], folder=tmp_path / "kept", identity=identity, seed=seed)["one"]
         assert found.complete
-        assert found.results["value"].tolist() == [0, 1, 2, 3, 4]
-        assert found.results["whole"].ndim == 0
+        assert found.record.value.tolist() == [0, 1, 2, 3, 4]
+        assert found.record.whole == 1.0
         assert len(calls) == len(set(calls)), "pieces have random numbers of their own"
         return len(calls)
 
@@ -164,18 +178,19 @@ def test_pieces_of_other_weights_are_thrown_away_and_of_other_settings_not_taken
 
 
 def test_a_stage_that_must_be_made_raises_and_another_says_why_not():
-    def refuse(rows: Tensor, seed: int) -> dict[str, Tensor]:
+    def refuse(rows: Tensor, seed: int) -> Found:
         raise InputError("not of this model")
 
-    def fail(rows: Tensor, seed: int) -> dict[str, Tensor]:
+    def fail(rows: Tensor, seed: int) -> Found:
         raise ValueError("something of torch's")
 
-    assert "ValueError: something" in measure_in_stages([Stage("one", "one", [torch.arange(2)], fail)])["one"].refused
-    stage = Stage("one", "one", [torch.arange(2)], refuse)
+    stage = Stage("one", "one", Found, [torch.arange(2)], fail)
+    assert "ValueError: something" in measure_in_stages([stage])["one"].refused
+    stage = Stage("one", "one", Found, [torch.arange(2)], refuse)
     assert measure_in_stages([stage])["one"].refused == "not of this model"
     assert measure_in_stages([stage])["one"].complete
     with pytest.raises(InputError, match="not of this model"):
-        measure_in_stages([Stage("one", "one", [torch.arange(2)], refuse, optional=False)])
+        measure_in_stages([Stage("one", "one", Found, [torch.arange(2)], refuse, optional=False)])
 
 
 def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_what_is_left_out():
@@ -184,7 +199,7 @@ def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_
     assert findings.bracket == "importance"
     assert findings.values("bracket", "upper") is not None
     assert "discrete" in findings.measured["annealed"].refused
-    best = gaps_of(findings)
+    best = findings.gaps
     assert best is not None
     assert (best.amortization > -5 * (best.elbo_se.square() + best.elbo_best_se.square()).sqrt()).all()
     assert findings.complete
@@ -216,26 +231,26 @@ def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     assert findings.usage.kl is not None
     whole = evaluate_fully(rows, data, depth=replace(depth, max_data=None))
     assert_close(
-        findings.usage.kl.sum().item(), float(whole.measured["importance"].results["rate"].mean()), rtol=1e-5, atol=0
+        findings.usage.kl.sum().item(), float(whole.measured["importance"].record.rate.mean()), rtol=1e-5, atol=0
     )
     # of the data that are measured, in their own rows, by the same KL in closed form
     chosen = findings.measured["importance"].rows
-    assert_close(findings.measured["importance"].results["rate"], whole.column("importance", "rate", 30)[chosen])
+    assert_close(findings.measured["importance"].record.rate, whole.column("importance", "rate", 30)[chosen])
 
 
 @unchecked_shapes()
 def test_the_tables_errors_and_measures_are_those_of_the_functions():
     model, x = skewed_model(), skewed_data(50)
     findings = evaluate_fully(model, Split(x), depth=SHALLOW)
-    table = numbers(findings, num_elements=None)
+    table = findings.numbers()
     sampled = findings.column("importance", "log_px", 50)
     assert line(table, "log p(x)").value == pytest.approx(sampled.mean().item())
     assert line(table, "log p(x)").standard_error == pytest.approx(sampled.std().item() / 50**0.5)
-    scalars = findings.measured["information"].results
+    correlation = findings.measured["information"].record.total
     parts = [line(table, name) for name in ("marginal KL(q(z) || p(z))", "total correlation", "KL of the dimensions")]
     assert parts[0].value == pytest.approx(parts[1].value + parts[2].value, abs=1e-9)
-    assert parts[1].value == float(scalars["total_correlation"])
-    assert parts[1].standard_error == float(scalars["total_correlation_se"])
+    assert parts[1].value == correlation.value
+    assert parts[1].standard_error == correlation.standard_error
     found = findings.column("prior", "log_px", 50)
     error = findings.column("prior", "standard_error", 50)
     use = findings.column("prior", "effective_sample_size", 50) > 10  # elsewhere one sample carries it
@@ -249,10 +264,10 @@ def test_labels_are_probed_and_bits_drawn_at_every_read_are_drawn_once():
     data = Split((x * 255).to(torch.uint8), levels=255, labels=torch.arange(120) % 2, resample=True)
     model = catalog.vae()
     findings = evaluate_fully(model, data, train=data, depth=SHALLOW)
-    assert 0 <= float(findings.measured["probe"].results["linear_accuracy"]) <= 1
+    assert 0 <= findings.measured["probe"].record.linear_accuracy <= 1
     again = evaluate_fully(model, data, train=data, depth=SHALLOW, minutes=1e-9)
-    few = again.measured["importance"].results["elbo"]
-    assert torch.equal(findings.measured["importance"].results["elbo"][: len(few)], few)
+    few = again.measured["importance"].record.elbo
+    assert torch.equal(findings.measured["importance"].record.elbo[: len(few)], few)
 
 
 @pytest.mark.parametrize(
@@ -270,22 +285,32 @@ def test_numbers_have_two_digits_of_their_error():
     assert in_digits(12.0, None) == ("12", "")
 
 
+def scores(log_px: Tensor, pareto_k: Tensor | None = None) -> Scores:
+    """Of which log p(x) matters, and the rate is small."""
+    return Scores(log_px, log_px, log_px, log_px if pareto_k is None else pareto_k, log_px.exp()[None], -log_px, 100)
+
+
+def annealed(log_px: Tensor, effective: Tensor | None = None) -> AnnealedEstimate:
+    worth = torch.full_like(log_px, 16) if effective is None else effective
+    return AnnealedEstimate(log_px, 0 * log_px, worth, log_px.expand(16, -1), worth, 16, 1000, 10)
+
+
 def test_findings_of_nothing_are_a_table_of_nothing():
     findings = Findings({}, None, Depth(), "annealed")
-    assert numbers(findings, num_elements=3) == ()
+    assert findings.numbers(num_elements=3) == ()
     assert sentences(findings) == ()
 
 
 def test_estimates_of_different_data_are_not_compared():
     """As when settings were changed, and time was up before importance sampling came to the data of annealing."""
-    names, values = ("log_px", "elbo", "rate", "distortion"), torch.full((3,), -10.0).double()
+    values = torch.full((3,), -10.0).double()
     for count, compared in ((0, False), (1, False), (3, True)):
         measured = {
-            "importance": Measured(torch.arange(3), dict.fromkeys(names, values), complete=False),
-            "annealed": Measured(torch.arange(3) + 3 - count, {"log_px": values}, complete=True),
+            "importance": Measured(torch.arange(3), scores(values), complete=False),
+            "annealed": Measured(torch.arange(3) + 3 - count, annealed(values), complete=True),
         }
         findings = Findings(measured, None, Depth(), "annealed")
-        lines = [number for number in numbers(findings, num_elements=None) if number.name.startswith("  minus")]
+        lines = [number for number in findings.numbers() if number.name.startswith("  minus")]
         assert [line.num_data for line in lines] == [count] * (count > 0)
         assert any(said.startswith("Annealing agrees") for said in sentences(findings)) == compared
 
@@ -298,9 +323,9 @@ def test_noise_is_not_called_agreement():
         log_px = torch.full((4,), -10.0).double()
         rows = torch.arange(4)
         measured = {
-            "importance": Measured(rows, {"log_px": log_px, "rate": log_px.exp()}, complete=True),
-            "annealed": Measured(rows, {"log_px": log_px + noise}, complete=True),
-            "bracket": Measured(rows, {"lower": log_px, "upper": log_px + noise}, complete=True),
+            "importance": Measured(rows, scores(log_px), complete=True),
+            "annealed": Measured(rows, annealed(log_px + noise), complete=True),
+            "bracket": Measured(rows, Sandwich(log_px, log_px + noise, None, "annealed", 16), complete=True),
         }
         told[name] = " ".join(sentences(Findings(measured, None, Depth(), "annealed")))
     assert "Annealing agrees" in told["precise"]
@@ -311,22 +336,20 @@ def test_noise_is_not_called_agreement():
 
 def test_chains_that_do_not_count_are_told():
     rows, values = torch.arange(4), torch.full((4,), -10.0).double()
-    importance = {"log_px": values, "elbo": values, "rate": values.exp(), "distortion": -values}
     effective = torch.tensor([1.1, 12.0, 3.5, 15.0]).double()
     measured = {
-        "importance": Measured(rows, importance, complete=True),
-        "annealed": Measured(rows, {"log_px": values, "effective_sample_size": effective}, complete=True),
+        "importance": Measured(rows, scores(values), complete=True),
+        "annealed": Measured(rows, annealed(values, effective), complete=True),
     }
     findings = Findings(measured, None, Depth(), "annealed")
-    assert line(numbers(findings, num_elements=None), "effective chains, median").value == 3.5
+    assert line(findings.numbers(), "effective chains, median").value == 3.5
     assert "on 2 of 4 examples fewer than four of the 16 chains count" in " ".join(sentences(findings))
 
 
 def test_few_samples_are_said_to_be_too_few_for_a_tail():
     """The threshold of k-hat follows K."""
     rows, values = torch.arange(2), torch.full((2,), -10.0).double()
-    importance = {"log_px": values, "rate": values.exp(), "pareto_k": torch.tensor([0.55, 0.45]).double()}
-    measured = {"importance": Measured(rows, importance, complete=True)}
+    measured = {"importance": Measured(rows, scores(values, torch.tensor([0.55, 0.45]).double()), complete=True)}
     few, many = (" ".join(sentences(Findings(measured, None, Depth(num_samples=K), "annealed"))) for K in (100, 1000))
     assert "1 of 2 examples have Pareto k-hat above 0.5, for which 100 samples are too few" in few
     assert "k-hat" not in many

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -141,16 +142,23 @@ def test_a_checkpoint_of_something_else_is_refused(old: Path):
         Run(old).load_checkpoint()
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a stage may find."""
+
+    value: torch.Tensor
+
+
 @pytest.mark.parametrize("damage", [halved, emptied, scrambled])
 def test_a_damaged_piece_of_an_evaluation_is_measured_again_and_said(damage: Callable[[Path], None], tmp_path: Path):
     pieces = [torch.arange(3), torch.arange(3, 5)]
-    stage = Stage("a", "title", pieces, lambda rows, seed: {"value": rows + seed % 100})
-    first = measure_in_stages([stage], folder=tmp_path / "p")["a"].results["value"]
+    stage = Stage("a", "title", Found, pieces, lambda rows, seed: Found(rows + seed % 100))
+    first = measure_in_stages([stage], folder=tmp_path / "p")["a"].record.value
     whole = sorted((tmp_path / "p").glob("*.safetensors"))[0]
     content = whole.read_bytes()
     damage(whole)
     told: list[str] = []
-    again = measure_in_stages([stage], folder=tmp_path / "p", notice=told.append)["a"].results["value"]
+    again = measure_in_stages([stage], folder=tmp_path / "p", notice=told.append)["a"].record.value
     assert torch.equal(first, again)
     assert len(told) == 1
     assert str(whole) in told[0]
@@ -158,12 +166,10 @@ def test_a_damaged_piece_of_an_evaluation_is_measured_again_and_said(damage: Cal
     changed = bytearray(content)
     changed[-1] ^= 1  # a number among the results
     whole.write_bytes(bytes(changed))
-    assert torch.equal(measure_in_stages([stage], folder=tmp_path / "p")["a"].results["value"], first)
+    assert torch.equal(measure_in_stages([stage], folder=tmp_path / "p")["a"].record.value, first)
     told.clear()
     save_file(load_file(whole), whole, metadata={"digest": "0" * 64})  # as an older version noted another one
-    assert torch.equal(
-        measure_in_stages([stage], folder=tmp_path / "p", notice=told.append)["a"].results["value"], first
-    )
+    assert torch.equal(measure_in_stages([stage], folder=tmp_path / "p", notice=told.append)["a"].record.value, first)
     assert len(told) == 1
     assert "no SHA-256 digest" in told[0]
     assert whole.read_bytes() == content

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args, get_origin
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import subo
 from subo import Conditional, Gaussian, StandardNormal
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError
-from subo.evaluation import Annealing, ais, bdmc
+from subo.evaluation import Annealing, ais, bdmc, gaps
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -44,6 +45,11 @@ def ladder() -> subo.Ladder:
 
 def pca() -> subo.VAE:
     return subo.probabilistic_pca(5, 2)
+
+
+def encoded() -> subo.VAE:
+    """Probabilistic PCA with an encoder, whose gaps can be measured."""
+    return subo.VAE(pca().prior, pca().likelihood, conditional())
 
 
 def hidden_markov() -> subo.HiddenMarkov:
@@ -91,6 +97,12 @@ CHAINS = {"temperatures": 2, "chains": 2, "leapfrog_steps": 1}
 ANNEALED = {"annealing": Annealing(**CHAINS)}
 SMALL = {"epochs": 1, "hidden": (4,), "random_state": 0, "evaluation_samples": 5}
 Z = torch.zeros(3, 4, 2)
+
+
+def few_gaps() -> Any:
+    """Gaps of the model with an encoder, roughly."""
+    return gaps(encoded(), X, ascent=subo.Ascent(steps=2), annealing=None, num_samples=5)
+
 
 ROWS: dict[str, Callable[[], Row]] = {
     # Families, and conditional distributions
@@ -228,6 +240,14 @@ ROWS: dict[str, Callable[[], Row]] = {
     "Annealing": lambda: (Annealing, CHAINS),
     "ais": lambda: (ais, {"model": pca(), "x": X} | ANNEALED),
     "bdmc": lambda: (bdmc, {"model": pca(), "num_data": 3, "num_samples": 4} | ANNEALED),
+    # Pictures
+    "plot.latent_plane": lambda: (subo.plot.latent_plane, {"model": pca(), "split": X}),
+    "plot.kl_by_dimension": lambda: (subo.plot.kl_by_dimension, {"model": pca(), "split": X}),
+    "plot.reconstructions": lambda: (subo.plot.reconstructions, {"model": pca(), "split": X}),
+    "plot.samples": lambda: (subo.plot.samples, {"model": pca(), "num_samples": 3}),
+    "plot.decoder_plane": lambda: (subo.plot.decoder_plane, {"model": pca()}),
+    "plot.history": lambda: (subo.plot.history, {"history": subo.fit(subo.Objective(pca()), X, epochs=2)}),
+    "plot.gaps": lambda: (subo.plot.gaps, {"gaps": few_gaps()}),
 }  # fmt: skip
 
 MADE = {"Draw", "Factor", "Inferred", "Loss", "Data", "Split", "DivergedError", "InputError", "Interrupted"}
@@ -241,8 +261,11 @@ that are not finite are told by the loss."""
 INFINITE = {("Renyi", "alpha")}
 
 
+ELSEWHERE = {"Annealing", "ais", "bdmc", "plot"}  # which `subo.evaluation` and `subo.plot` offer
+
+
 def test_every_public_name_has_a_row():
-    assert {name.split(".")[0] for name in ROWS} - {"Annealing", "ais", "bdmc"} == set(subo.__all__) - MADE - BASES
+    assert {name.split(".")[0] for name in ROWS} - ELSEWHERE == set(subo.__all__) - MADE - BASES
 
 
 def kinds(annotation: Any) -> Iterator[Any]:
@@ -319,6 +342,9 @@ def test_no_wrong_argument_is_a_raw_error_or_passes_in_silence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        subo.plot, "_axes", lambda ax, figsize: ax or Figure(figsize=figsize).subplots()
+    )  # none is kept
     function, right = ROWS[name]()
     called(function, right)
     found = []

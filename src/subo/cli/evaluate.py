@@ -19,7 +19,7 @@ from subo.errors import InputError, Interrupted
 from subo.runtime.digits import in_digits
 
 if TYPE_CHECKING:
-    from subo.report.table import Number
+    from subo.evaluation.numbers import Number
 
 if TYPE_CHECKING:
     from subo.data.splits import Split

@@ -42,7 +42,7 @@ def score(
 
     from subo.evaluation.effort import caution_of_samples
     from subo.evaluation.evidence.pareto import highest_pareto_k
-    from subo.evaluation.summary import score as scored
+    from subo.evaluation.scores import score as scored
     from subo.experiments.experiment import model_for
     from subo.runtime.progress import bar
 

@@ -13,7 +13,8 @@ from subo.evaluation.latents.information import MutualInformation, mutual_inform
 from subo.evaluation.latents.probes import Probe, probe
 from subo.evaluation.latents.total_correlation import TotalCorrelation, total_correlation
 from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_mean, posterior_means
-from subo.evaluation.summary import Evaluation, Scores, evaluate, score
+from subo.evaluation.scores import Scores, score
+from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 
 __all__ = [

@@ -10,9 +10,12 @@ from torch import Tensor
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
-from subo.evaluation.estimates import Estimate
+from subo.evaluation.estimates import Estimate, bits_per_dim
+from subo.evaluation.results import Result, Table, with_error
+from subo.evaluation.scores import Scores, latents_at_a_time
 from subo.evaluation.seeds import OverSeeds, over_seeds
-from subo.evaluation.summary import Evaluation, Scores, bits_per_dim, latents_at_a_time, measure
+from subo.evaluation.summary import Evaluation, measure
+from subo.files.nonfinite import encoded
 from subo.runtime.arguments import checked_arguments
 
 __all__ = ["Comparison", "Estimate", "Row", "compare"]
@@ -74,8 +77,8 @@ class Row:
         return record
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Result):
     """Models measured on the same data, by the same estimator and seed.
 
     Attributes:
@@ -152,6 +155,32 @@ class Comparison:
         several = max(map(len, settings.values()), default=1) > 1
         means = over_seeds({name: own for name, (_, own) in measured.items()}, settings) if several else ()
         return cls(rows, split, num_data, num_samples, seed, means)
+
+    def table(self) -> Table:
+        """A row for each model: its means, and how much higher than the first's its log p(x) and its ELBO are."""
+        count, first = f"{self.num_data:,} examples ({self.split})", self.rows[0].name
+        title = f"Comparison on {count}: nats per example, ± standard errors; log p(x) by {self.num_samples:,} samples"
+        columns = ("", "log p(x)", "ELBO", "rate", "distortion", "active", f"log p(x) - {first}'s", f"ELBO - {first}'s")
+        rows = []
+        for row in self.rows:
+            means = (row.log_px, row.elbo, row.rate, row.distortion)
+            differences = (row.log_px_difference, row.elbo_difference)
+            active = f"{row.active_units}/{row.latent_dim}"
+            rows.append((row.name, *map(_cell, means), active, *map(_cell, differences)))
+        return Table(title, columns, tuple(rows))
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each model; see :meth:`Row.flat`."""
+        return [row.flat() for row in self.rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A record for each model and for each mean over seeds, and what was measured; see :meth:`Result.to_dict`."""
+        about = {name: getattr(self, name) for name in ("split", "num_data", "num_samples", "seed")}
+        return encoded({**about, "rows": self.records(), "over_seeds": [mean.flat() for mean in self.over_seeds]})
+
+
+def _cell(estimate: Estimate | None) -> str:
+    return "" if estimate is None else with_error(estimate.mean, estimate.standard_error)
 
 
 @takes_data

@@ -11,7 +11,7 @@ from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split
 from subo.evaluation.evidence.annealed import has_discrete_latents
 from subo.evaluation.evidence.importance import log_marginal
-from subo.evaluation.summary import latents_at_a_time
+from subo.evaluation.scores import latents_at_a_time
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
 

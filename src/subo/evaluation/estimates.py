@@ -1,12 +1,13 @@
-"""Means over data with their standard errors, and what examples without a finite number do to them."""
+"""Means and ratios over data with their standard errors, and what examples without a finite number do to them."""
 
 import math
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Estimate", "error_of_mean"]
+__all__ = ["Estimate", "bits_per_dim", "error_of_mean", "linearized_ratio"]
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,28 @@ class Estimate:
 def error_of_mean(values: Float[Tensor, " N"]) -> float:
     """The standard error of a mean by the spread of its terms, ``sd / sqrt(N)``; NaN for a single one."""
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
+    """Numbers whose mean is ``-sum_i log p(x_i) / (log 2 sum_i D_i)``, and whose spread gives the error of that ratio.
+
+    Args:
+        log_px: ``(N,)``, in nats.
+        elements: D_i, how many numbers each example has; the same for all, or those of sequences.
+    """
+    return linearized_ratio(-log_px / math.log(2), elements)
+
+
+def linearized_ratio(values: Tensor, sizes: Tensor | int) -> Tensor:
+    """``R + (v_i - R s_i) / mean(s)`` with ``R = sum_i v_i / sum_i s_i``: numbers whose mean is that ratio.
+
+    The standard error of their mean is the ratio's, to the first order in the data's fluctuations (delta method).
+
+    Args:
+        values: v, ``(N,)``.
+        sizes: s, ``(N,)``, or the same for all.
+    """
+    sizes = torch.as_tensor(sizes, dtype=values.dtype).expand(len(values))
+    ratio = values.sum() / sizes.sum()
+    terms = ratio + (values - ratio * sizes) / sizes.mean()
+    return terms if ratio.isfinite() else ratio.expand(len(values))  # whose mean would be inf - inf

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.context import check_rows
@@ -16,6 +16,7 @@ from subo.errors import InputError
 from subo.evaluation.best_posteriors import best_posteriors
 from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, ais, few_chains, has_discrete_latents
 from subo.evaluation.evidence.importance import data_at_a_time, log_marginal
+from subo.evaluation.inference_gaps import Gaps, larger
 from subo.inference.ascent import Ascent
 from subo.inference.refitting import Measure, Measured, measure_refitted
 from subo.parts.conditionals import Given, Local
@@ -25,80 +26,10 @@ from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["Gaps", "gaps", "larger", "mean_log_weight"]
+__all__ = ["Gaps", "gaps", "mean_log_weight"]
 
 _AT_A_TIME = 500  # data
-_SURE = 3.0  # standard errors by which two estimates must differ, for the smaller to be taken for the looser
 _STEP_SAMPLES = 64  # K of a step of the searches
-
-
-@dataclass(frozen=True, eq=False)
-class Gaps:
-    """Per-example gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
-
-    Attributes:
-        log_px: The larger of importance sampling and annealed importance sampling, each in expectation a lower bound;
-            where they agree within their errors, the more precise.
-        log_px_se: Standard error of the one that was taken.
-        log_px_from: Which one that was, ``importance`` or ``annealed``.
-        annealed: Whether annealing took part; it does not where latents are discrete.
-        elbo: Of the model's own posterior.
-        elbo_se: Its standard error, by the samples of z.
-        elbo_best: Of the best q of the same family, found for each example by itself.
-        elbo_best_se: Its standard error.
-        elbo_richer: Of the best q of a richer family; None where none was asked for, or none fits.
-        elbo_richer_se: Its standard error.
-    """
-
-    log_px: Float[Tensor, " B"]
-    log_px_se: Float[Tensor, " B"]
-    log_px_from: tuple[str, ...]
-    annealed: bool
-    elbo: Float[Tensor, " B"]
-    elbo_se: Float[Tensor, " B"]
-    elbo_best: Float[Tensor, " B"]
-    elbo_best_se: Float[Tensor, " B"]
-    elbo_richer: Float[Tensor, " B"] | None
-    elbo_richer_se: Float[Tensor, " B"] | None
-
-    @property
-    def approximation(self) -> Float[Tensor, " B"]:
-        """``log p(x) - ELBO(best q)``: what the family cannot do."""
-        return self.log_px - self.elbo_best
-
-    @property
-    def amortization(self) -> Float[Tensor, " B"]:
-        """``ELBO(best q) - ELBO``: what the encoder does not find."""
-        return self.elbo_best - self.elbo
-
-    @property
-    def inference(self) -> Float[Tensor, " B"]:
-        """``log p(x) - ELBO``: the sum of both, the error term of the SUBO."""
-        return self.log_px - self.elbo
-
-    @property
-    def approximation_richer(self) -> Float[Tensor, " B"] | None:
-        """``log p(x) - ELBO(best richer q)``."""
-        return None if self.elbo_richer is None else self.log_px - self.elbo_richer
-
-    def finite(self) -> "Gaps":
-        """The same of the data whose numbers are all finite: an infinite log p(x) leaves no gap to speak of."""
-        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        rows = torch.stack(list(tensors.values())).isfinite().all(0)
-        origins = tuple(name for name, kept in zip(self.log_px_from, rows.tolist(), strict=True) if kept)
-        return replace(self, log_px_from=origins, **{name: value[rows] for name, value in tensors.items()})
-
-    def means(self) -> dict[str, tuple[float, float]]:
-        """Every quantity's mean over the data with its standard error, by their spread; infinite for one example."""
-        names = ("log_px", "elbo", "elbo_best", "elbo_richer")
-        names += ("approximation", "approximation_richer", "amortization", "inference")
-        values = {name: getattr(self, name) for name in names}
-        root = math.sqrt(len(self.elbo))
-        return {
-            name: (value.mean().item(), value.std().item() / root if len(value) > 1 else math.inf)
-            for name, value in values.items()
-            if value is not None
-        }
 
 
 @takes_data
@@ -179,36 +110,8 @@ def gaps(
         else:
             own, of_best, of_richer, by_weights = measures.fitted(vae, family, richer, x, placed, ascent)
         by_chains = None if annealing is None else measures.annealed(vae, x, placed, annealing)
-    return Gaps(*_larger(by_weights, by_chains), by_chains is not None, *own, *of_best, *of_richer)
-
-
-def larger(
-    log_px: Tensor, standard_error: Tensor, annealed: Tensor, annealed_error: Tensor, *, doubtful: Tensor | None = None
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """The larger estimate where they surely differ, the more precise where they do not, and where annealing gave it.
-
-    Both are lower bounds in expectation. Of two that agree, the larger of each pair would be too large: noise, which
-    few chains have much of, would be taken for a tighter bound.
-
-    Args:
-        log_px: By importance sampling.
-        standard_error: Of that.
-        annealed: By annealing.
-        annealed_error: Of that.
-        doubtful: Where annealing's error cannot be relied on, and is hence not taken for the smaller one.
-    """
-    difference = annealed - log_px
-    noise = _SURE * torch.hypot(annealed_error, standard_error)
-    precise = annealed_error < standard_error
-    if doubtful is not None:
-        precise = precise & ~doubtful
-    by_annealing = (difference > noise) | ((difference > -noise) & precise)
-    by_annealing = (by_annealing & annealed.isfinite()) | ~log_px.isfinite()
-    return (
-        torch.where(by_annealing, annealed, log_px),
-        torch.where(by_annealing, annealed_error, standard_error),
-        by_annealing,
-    )
+    log_px = _larger(by_weights, by_chains)
+    return Gaps(*log_px, by_chains is not None, *own, *of_best, *of_richer, num_samples=num_samples)
 
 
 def _checked(model: Any, family: Family | None, x: Tensor) -> Any:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.evaluation.summary import Scores
+from subo.evaluation.scores import Scores
 
 __all__ = ["OverSeeds", "SeedMean", "difference_over_seeds", "mean_over_seeds", "over_seeds"]
 

@@ -1,96 +1,37 @@
 """The numbers of a fitted model on held-out data, each with its error."""
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
-from subo.core.offers import Floored, Mixture
+from subo.core.offers import Floored
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
-from subo.data.support import check_support, in_support, stand_ins
+from subo.data.support import check_support
 from subo.errors import InputError
-from subo.evaluation.estimates import Estimate, error_of_mean
-from subo.evaluation.evidence.importance import log_marginal
+from subo.evaluation.estimates import Estimate, bits_per_dim, error_of_mean, linearized_ratio
 from subo.evaluation.evidence.pareto import highest_pareto_k
 from subo.evaluation.latents.usage import LatentUsage, latent_usage
+from subo.evaluation.numbers import ALONE, CARRIED, LIKELY, Beside, Number
+from subo.evaluation.results import Result, Table, flat, rows_of
+from subo.evaluation.scores import Scores, score
+from subo.files.nonfinite import encoded, in_words
 from subo.models.emission import Steps
-from subo.models.folding import decoded_at_a_time
-from subo.models.vae import VAE
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
+from subo.runtime.digits import in_digits
 from subo.runtime.randomness import forked
 from subo.typing import map_latent
 
-_WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
-_PASSES = 20  # at least, so that progress is seen of few data, too
-_DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
-
-__all__ = [
-    "Evaluation",
-    "Scores",
-    "bits_per_dim",
-    "evaluate",
-    "latents_at_a_time",
-    "layer_numbers",
-    "linearized_ratio",
-    "measure",
-    "numbers_per_step",
-    "rows_at_a_time",
-    "score",
-    "share_at_floor",
-]
+__all__ = ["Evaluation", "evaluate", "measure", "share_at_floor"]
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Per-example estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
-
-    Attributes:
-        log_px: Importance-sampled log p(x), ``(N,)``.
-        standard_error: Of each `log_px`, ``(N,)``.
-        effective_sample_size: ``(N,)``.
-        pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN where there is none, or none was asked for.
-        rates: ``(L, N)``, of each stochastic layer.
-        distortion: ``(N,)``.
-        num_samples: K.
-    """
-
-    log_px: Tensor
-    standard_error: Tensor
-    effective_sample_size: Tensor
-    pareto_k: Tensor
-    rates: Tensor
-    distortion: Tensor
-    num_samples: int
-
-    @property
-    def rate(self) -> Tensor:
-        """That of all layers, ``(N,)``."""
-        return self.rates.sum(0)
-
-    @property
-    def elbo(self) -> Tensor:
-        """``-(rate + distortion)``, ``(N,)``."""
-        return torch.where(self.distortion == torch.inf, -torch.inf, -(self.rate + self.distortion))
-
-    def where(self, inside: Tensor) -> "Scores":
-        """The same, with those of data outside of the support, ``(N,)``, where `inside` is false."""
-        if bool(inside.all()):
-            return self
-        outside = {"log_px": -torch.inf, "standard_error": 0.0, "distortion": torch.inf}
-        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "rates", "distortion")
-        return replace(
-            self, **{name: getattr(self, name).masked_fill(~inside, outside.get(name, torch.nan)) for name in names}
-        )
-
-
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Result):
     """Means over held-out data, in nats per example; ``_se`` are standard errors of the means.
 
     Attributes:
@@ -121,6 +62,9 @@ class Evaluation:
         log_px_finite_se: Its standard error.
         per_step: Of sequences the sums over all of them, divided by the number of all their steps, `num_steps`:
             `log_px`, `elbo` and their errors, `rate` and `distortion`. None of other data.
+        rate_se: Standard error of `rate`; None in records of older runs.
+        distortion_se: Standard error of `distortion`; None in records of older runs.
+        kl_per_dimension: Mean KL of each latent dimension; None where it is not known.
     """
 
     log_px: float
@@ -146,79 +90,102 @@ class Evaluation:
     log_px_finite_se: float | None = None
     layers: dict[str, dict[str, float]] | None = None
     per_step: dict[str, float] | None = None
+    rate_se: float | None = None
+    distortion_se: float | None = None
+    kl_per_dimension: list[float] | None = None
 
-    def __repr__(self) -> str:
-        return (
-            f"Evaluation({self.split}, {self.num_data:,} examples, nats per example: "
-            f"log_px {self.log_px:.3f} +- {self.log_px_se:.3f} by {self.num_samples:,} samples, "
-            f"elbo {self.elbo:.3f} +- {self.elbo_se:.3f}, rate {self.rate:.3f}, distortion {self.distortion:.3f}, "
-            f"{self.active_units} of {self.latent_dim} latents active, "
-            f"median effective sample size {self.median_ess:.1f}"
-            + (
-                f", Pareto k-hat above {self.highest_pareto_k:.2g} for {self.high_pareto_k:,})"
-                if self.high_pareto_k
-                else ")"
-            )
+    @classmethod
+    def from_scores(
+        cls,
+        scores: Scores,
+        usage: LatentUsage,
+        *,
+        split: str,
+        elements: Tensor | int,
+        lengths: Tensor | None = None,
+        at_floor: float | None = None,
+    ) -> "Evaluation":
+        """The means of what was measured of every example.
+
+        Args:
+            scores: Of each example.
+            usage: How the latents are used on the same data.
+            split: What the data are called.
+            elements: How many numbers each example has, ``(N,)`` or one for all.
+            lengths: Of sequences, ``(N,)``.
+            at_floor: Share of the likelihood's scales that lie at their floor.
+        """
+        log_px, elbo, rate, distortion = map(Estimate.of, (scores.log_px, scores.elbo, scores.rate, scores.distortion))
+        others = (None, None) if log_px.others is None else (log_px.others.mean, log_px.others.standard_error)
+        k_hat, highest = scores.pareto_k[~scores.pareto_k.isnan()], highest_pareto_k(scores.num_samples)
+        return cls(
+            log_px=log_px.mean,
+            log_px_se=log_px.standard_error,
+            elbo=elbo.mean,
+            elbo_se=elbo.standard_error,
+            rate=rate.mean,
+            rate_se=rate.standard_error,
+            distortion=distortion.mean,
+            distortion_se=distortion.standard_error,
+            active_units=int(usage.active.sum()),
+            latent_dim=len(usage.active),
+            bits_per_dim=bits_per_dim(scores.log_px, elements).mean().item(),
+            median_ess=scores.effective_sample_size.nanmedian().item(),
+            high_pareto_k=int((k_hat > highest).sum()),
+            highest_pareto_k=highest,
+            median_pareto_k=k_hat.median().item() if len(k_hat) else None,
+            num_samples=scores.num_samples,
+            num_data=len(scores.log_px),
+            split=split,
+            at_floor=at_floor,
+            num_not_finite=log_px.num_not_finite,
+            log_px_finite=others[0],
+            log_px_finite_se=others[1],
+            per_step=None if lengths is None else _per_step(scores, lengths),
+            layers=_by_layer(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
+            kl_per_dimension=None if usage.kl is None else usage.kl.tolist(),
         )
 
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The means that are shown."""
+        samples = "importance sampling"
+        yield Number(LIKELY, "log p(x)", self.log_px, self.log_px_se, "nats", samples, self.num_samples)
+        yield Number(LIKELY, "ELBO", self.elbo, self.elbo_se, "nats", "-(rate + distortion)")
+        yield Number(LIKELY, "rate", self.rate, self.rate_se, "nats", "KL(q(z|x) || p(z))")
+        yield Number(LIKELY, "distortion", self.distortion, self.distortion_se, "nats", "-E[log p(x|z)] under q")
+        if step := self.per_step:
+            yield Number(LIKELY, "  log p(x) per time step", step["log_px"], step["log_px_se"], "nats", "")
+            yield Number(LIKELY, "  ELBO per time step", step["elbo"], step["elbo_se"], "nats", "")
+        ess = self.median_ess
+        yield Number(LIKELY, "effective samples, median", ess, None, "", f"of {self.num_samples:,}, by their weights")
+        active, how = float(self.active_units), f"of {self.latent_dim} latent dimensions"
+        yield Number(CARRIED, "active units", active, None, "", how)
+        for name, layer in (self.layers or {}).items():
+            how = f"{layer['active_units']} of {layer['latent_dim']} active"
+            yield Number(CARRIED, f"  rate of {name}", layer["rate"], None, "nats", how)
 
-@takes_data
-@checked_arguments
-@torch.no_grad()
-def score(
-    model: LatentVariableModel,
-    split: Split,
-    *,
-    num_samples: int = 1000,
-    max_rows: int | None = None,
-    seed: int = 0,
-    pareto: bool = True,
-    advance: Callable[[float], Any] | None = None,
-) -> Scores:
-    """log p(x) of every example; the same numbers at every call with the same seed.
+    def table(self) -> Table:
+        """Means with their errors, and what should be known of them."""
+        title = f"Evaluation of {self.num_data:,} examples ({self.split}): means per example, ± standard errors"
+        return Table(title, ("", "value", "unit", "estimator", "K", ""), rows_of(self.numbers()), tuple(self._notes()))
 
-    Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
-    is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
+    def _notes(self) -> Iterator[str]:
+        if self.num_not_finite:
+            finite = None if self.log_px_finite is None else in_digits(self.log_px_finite, self.log_px_finite_se)
+            yield in_words(self.num_not_finite, self.num_data, finite)
+        if self.high_pareto_k:
+            yield (
+                f"Pareto k-hat above {self.highest_pareto_k:.2g} for {self.high_pareto_k:,} of {self.num_data:,} "
+                "examples: too few samples for their log p(x)."
+            )
 
-    Args:
-        model: The model.
-        split: The data, or a tensor of them.
-        num_samples: K.
-        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 40,000 at the most.
-        seed: Of the samples.
-        pareto: Whether to fit the weights' tails for k-hat.
-        advance: Called with the number of data done, as they are, in fractions.
-    """
-    if num_samples < 1:
-        raise InputError(f"the number of samples must be at least 1, not {num_samples}")
-    inside = in_support(model, split)
-    if not inside.any():
-        nothing = torch.full((len(split),), torch.nan, dtype=torch.float64)
-        empty = Scores(nothing, nothing, nothing, nothing, nothing.unsqueeze(0), nothing, num_samples)
-        return empty.where(inside)
-    split = stand_ins(split, inside)
-    parts = []
-    max_rows = max_rows or latents_at_a_time(model, split)
-    max_rows = min(max_rows, math.ceil(len(split) * num_samples / _PASSES))
-    size = max(1, min(len(split), max_rows, _DATA))
-    with evaluating(model), forked(seed):
-        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
-            x, context = place(model, batch.x, batch.context)
-            options: Any = {"num_samples": num_samples, "max_rows": max_rows, "pareto": pareto, "advance": advance}
-            parts.append(log_marginal(model, x, context, **options))
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as ``evaluation.json`` holds them; see :meth:`Result.to_dict`."""
+        return encoded(asdict(self))
 
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
-
-    return Scores(
-        joined("log_px"),
-        joined("standard_error"),
-        joined("effective_sample_size"),
-        joined("pareto_k"),
-        joined("rate"),
-        joined("distortion"),
-        num_samples,
-    ).where(inside)
+    def records(self) -> list[dict[str, Any]]:
+        """One row, with a column for each number."""
+        return [{name: value for name, value in flat(asdict(self)).items() if not isinstance(value, list)}]
 
 
 @takes_data
@@ -263,38 +230,18 @@ def measure(
         raise InputError("one example gives no standard error: evaluate on at least two")
     check_support(model, split)  # of a mean, one that is outside leaves nothing
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
-    usage = latent_usage(model, split)
-    at_floor = share_at_floor(model, split)
-    fitted = scores.pareto_k[~scores.pareto_k.isnan()]
-    log_px, elbo = Estimate.of(scores.log_px), Estimate.of(scores.elbo)
-    evaluation = Evaluation(
-        log_px=log_px.mean,
-        log_px_se=log_px.standard_error,
-        elbo=elbo.mean,
-        elbo_se=elbo.standard_error,
-        rate=scores.rate.mean().item(),
-        distortion=scores.distortion.mean().item(),
-        active_units=int(usage.active.sum()),
-        latent_dim=len(usage.active),
-        bits_per_dim=bits_per_dim(scores.log_px, split.elements).mean().item(),
-        median_ess=scores.effective_sample_size.nanmedian().item(),
-        high_pareto_k=int((fitted > highest_pareto_k(num_samples)).sum()),
-        highest_pareto_k=highest_pareto_k(num_samples),
-        median_pareto_k=fitted.median().item() if len(fitted) else None,
-        num_samples=num_samples,
-        num_data=len(split),
+    evaluation = Evaluation.from_scores(
+        scores,
+        latent_usage(model, split),
         split=name,
-        at_floor=at_floor,
-        num_not_finite=log_px.num_not_finite,
-        log_px_finite=None if log_px.others is None else log_px.others.mean,
-        log_px_finite_se=None if log_px.others is None else log_px.others.standard_error,
-        per_step=None if split.lengths is None else numbers_per_step(scores, split.lengths),
-        layers=layer_numbers(usage, scores.rates.mean(1).tolist()) if len(usage.layers) > 1 else None,
+        elements=split.elements,
+        lengths=split.lengths,
+        at_floor=share_at_floor(model, split),
     )
     return evaluation, scores
 
 
-def numbers_per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
+def _per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
     """Ratios of sums, ``sum_i v_i / sum_i T_i``, and their errors."""
     terms = {
         name: linearized_ratio(getattr(scores, name), lengths) for name in ("log_px", "elbo", "rate", "distortion")
@@ -304,57 +251,13 @@ def numbers_per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
     return means | errors | {"num_steps": int(lengths.sum())}
 
 
-def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
-    """Numbers whose mean is ``-sum_i log p(x_i) / (log 2 sum_i D_i)``, and whose spread gives the error of that ratio.
-
-    Args:
-        log_px: ``(N,)``, in nats.
-        elements: D_i, how many numbers each example has; the same for all, or those of sequences.
-    """
-    return linearized_ratio(-log_px / math.log(2), elements)
-
-
-def linearized_ratio(values: Tensor, sizes: Tensor | int) -> Tensor:
-    """``R + (v_i - R s_i) / mean(s)`` with ``R = sum_i v_i / sum_i s_i``: numbers whose mean is that ratio.
-
-    The standard error of their mean is the ratio's, to the first order in the data's fluctuations (delta method).
-
-    Args:
-        values: v, ``(N,)``.
-        sizes: s, ``(N,)``, or the same for all.
-    """
-    sizes = torch.as_tensor(sizes, dtype=values.dtype).expand(len(values))
-    ratio = values.sum() / sizes.sum()
-    terms = ratio + (values - ratio * sizes) / sizes.mean()
-    return terms if ratio.isfinite() else ratio.expand(len(values))  # whose mean would be inf - inf
-
-
-def layer_numbers(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
+def _by_layer(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
     """What is told of each layer."""
     active = usage.active_by_layer
     return {
         name: {"rate": rate, "active_units": active[name], "latent_dim": size}
         for (name, size), rate in zip(usage.layers, rates, strict=True)
     }
-
-
-def latents_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to draw at a time: as many as are decoded, sixteen times that of a VAE: it decodes in parts.
-
-    Not of sequences: the networks that draw and weigh their states take more memory than the decoder. Of a mixture
-    prior fewer, since each component weighs each of them.
-    """
-    rows = rows_at_a_time(model, split)
-    if not isinstance(model, VAE) or split.lengths is not None:
-        return rows
-    components = model.prior.num_components if isinstance(model.prior, Mixture) else 1
-    return min(40_000, 16 * rows, max(1, _WEIGHED // components))
-
-
-def rows_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to decode at a time, 5,000 at the most; of sequences fewer, so that their steps are bounded."""
-    steps = split.num_elements // split.event_shape.numel()
-    return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements, steps=steps))
 
 
 @torch.no_grad()

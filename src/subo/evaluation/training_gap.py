@@ -14,7 +14,8 @@ from subo.data.splits import takes_data
 from subo.errors import InputError
 from subo.evaluation.evidence.annealed import Annealing, ais, few_chains
 from subo.evaluation.evidence.importance import log_marginal
-from subo.evaluation.gaps import larger, mean_log_weight
+from subo.evaluation.gaps import mean_log_weight
+from subo.evaluation.inference_gaps import larger
 from subo.runs.run import Run
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked

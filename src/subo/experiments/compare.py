@@ -14,7 +14,6 @@ from subo.evaluation.comparison import Comparison, compare
 from subo.evaluation.effort import caution_of_samples
 from subo.experiments.experiment import Experiment, model_for, open_run, training_seconds
 from subo.experiments.units import describe_log_px, kind_of_log_px, provenance
-from subo.files.nonfinite import encoded
 from subo.files.tables import write_table
 from subo.files.whole import write_json
 from subo.runs.config import RunConfig
@@ -169,9 +168,9 @@ def save_comparison(path: Path, comparison: Comparison, config: RunConfig) -> No
         comparison: What was measured.
         config: Of one of the runs: what it says of the data holds for all.
     """
-    rows = [row.flat() for row in comparison.rows]
-    about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
     if path.suffix.lower() == ".csv":
+        rows = comparison.records()
+        about = {name: getattr(comparison, name) for name in ("split", "num_data", "num_samples", "seed")}
         write_table(path, [*rows[0], *about], ([*row.values(), *about.values()] for row in rows))
         return
     meaning = {
@@ -180,8 +179,7 @@ def save_comparison(path: Path, comparison: Comparison, config: RunConfig) -> No
         "differences": f"minus {comparison.rows[0].name}, paired over the data",
         "fingerprint": config.data.fingerprint,
     }
-    means = [mean.flat() for mean in comparison.over_seeds]
-    write_json(path, encoded({**about, **meaning, "rows": rows, "over_seeds": means}))
+    write_json(path, {**comparison.to_dict(), **meaning})
 
 
 def _differences(config: RunConfig, other: RunConfig) -> list[str]:

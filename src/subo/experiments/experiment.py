@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, caution_of_s
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.experiments.config import built
 from subo.experiments.units import data_in_levels, provenance
-from subo.files.nonfinite import encoded
 from subo.files.whole import write_json
 from subo.inference.ascent import Ascent
 from subo.inference.per_example import infer
@@ -180,7 +179,7 @@ def evaluate_run(
         experiment.run.evaluation_of(split),
         {
             "weights": experiment.digest,
-            **encoded(asdict(result)),
+            **result.to_dict(),
             **provenance(experiment.config),
         },
     )

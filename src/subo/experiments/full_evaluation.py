@@ -15,9 +15,9 @@ from torch import Tensor
 from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.errors import InputError
-from subo.evaluation.estimates import Estimate
-from subo.evaluation.evidence.pareto import highest_pareto_k
-from subo.evaluation.summary import Scores, layer_numbers, numbers_per_step, rows_at_a_time, share_at_floor
+from subo.evaluation.numbers import BITS, Number
+from subo.evaluation.scores import rows_at_a_time
+from subo.evaluation.summary import Evaluation, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
 from subo.experiments.experiment import Experiment, model_for
 from subo.experiments.units import kind_of_log_px, provenance
@@ -27,7 +27,6 @@ from subo.files.tables import write_table
 from subo.files.whole import read_json, replacing, write_json
 from subo.report.full import Depth, Findings, evaluate_fully
 from subo.report.sentences import sentences
-from subo.report.table import BITS, Number, calibration_of, gaps_of, numbers, rows_of_gaps
 from subo.runs.run import Run
 from subo.runtime.progress import stages_bar
 from subo.runtime.randomness import stream
@@ -124,13 +123,13 @@ def evaluate_run_fully(
         )
     counts = kind_of_log_px(experiment.config) != "density"
     num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
-    table = numbers(findings, num_elements=num_elements)
+    table = findings.numbers(num_elements=num_elements)
     if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
         table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
     said = sentences(findings, settings=experiment.config.settings)
     written = [run.evaluation_of(split), run.per_datum(split)]
-    at_floor = share_at_floor(model, held_out)
-    known = (written[0], experiment, findings, table, said, held_out, split, at_floor)
+    evaluation = findings.evaluation(split=held_out, name=split, at_floor=share_at_floor(model, held_out))
+    known = (written[0], experiment, findings, evaluation, table, said)
     experiment.check_current()
     _write_numbers(*known, complete=findings.complete and not course.missing)
     _write_per_datum(written[1], findings, held_out, positions, experiment.digest)
@@ -158,69 +157,17 @@ def _write_numbers(
     path: Path,
     experiment: Experiment,
     findings: Findings,
+    evaluation: Evaluation | None,
     table: Sequence[Number],
     said: Sequence[str],
-    held_out: Split,
-    split: str,
-    at_floor: float | None,
     *,
     complete: bool,
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
-    summary: dict[str, Any] = {}
-    sampled = findings.measured["importance"].results
-    means = {name: Estimate.of(sampled[name]) for name in ("log_px", "elbo", "rate", "distortion") if name in sampled}
-    for name, found in means.items():
-        summary |= {name: found.mean, f"{name}_se": found.standard_error}
-    if sampled:
-        others, fitted = means["log_px"].others, sampled["pareto_k"][~sampled["pareto_k"].isnan()]
-        summary |= {
-            "num_not_finite": means["log_px"].num_not_finite,
-            "log_px_finite": None if others is None else others.mean,
-            "log_px_finite_se": None if others is None else others.standard_error,
-            "bits_per_dim": bits[0] if (bits := [line.value for line in table if line.name.startswith(BITS)]) else None,
-            "median_ess": sampled["effective_sample_size"].nanmedian().item(),
-            "median_pareto_k": fitted.median().item() if len(fitted) else None,
-            "high_pareto_k": int((sampled["pareto_k"] > highest_pareto_k(findings.depth.num_samples)).sum()),
-            "highest_pareto_k": highest_pareto_k(findings.depth.num_samples),
-            "num_samples": findings.depth.num_samples,
-            "num_data": len(sampled["log_px"]),
-            "split": split,
-        }
-        summary |= _by_part(findings, held_out)
-    if findings.usage is not None:
-        summary |= {"active_units": int(findings.usage.active.sum()), "latent_dim": len(findings.usage.active)}
-        if findings.usage.kl is not None:
-            summary["kl_per_dimension"] = findings.usage.kl.tolist()
-    write_json(
-        path,
-        {"weights": experiment.digest}
-        | encoded(summary)
-        | provenance(experiment.config)
-        | {
-            "at_floor": at_floor,
-            "complete": complete,
-            "depth": asdict(findings.depth),
-            "numbers": [encoded(asdict(line)) for line in table],
-            "sentences": list(said),
-        },
-    )
-
-
-def _by_part(findings: Findings, held_out: Split) -> dict[str, Any]:
-    """What ``evaluate`` tells step by step and layer by layer."""
-    stage, usage = findings.measured["importance"], findings.usage
-    found: dict[str, Any] = {}
-    if "rates" not in stage.results:  # pieces that an evaluation began before it told them
-        return found
-    if held_out.lengths is not None:
-        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion")
-        values = {name: stage.results[name] for name in names}
-        scores = Scores(**values, rates=stage.results["rates"], num_samples=findings.depth.num_samples)
-        found["per_step"] = numbers_per_step(scores, held_out.lengths[stage.rows])
-    if usage is not None and len(usage.layers) > 1:
-        found["layers"] = layer_numbers(usage, stage.results["rates"].mean(1).tolist())
-    return found
+    summary = {} if evaluation is None else evaluation.to_dict()
+    about = {"complete": complete, "depth": asdict(findings.depth), "sentences": list(said)}
+    lines = {"numbers": encoded([asdict(line) for line in table])}
+    write_json(path, {"weights": experiment.digest, **summary, **provenance(experiment.config), **about, **lines})
 
 
 def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor, digest: str) -> None:
@@ -249,10 +196,10 @@ def _cells(measured: Tensor, values: Tensor, rows: Tensor) -> list[float | str]:
 
 def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
     """The gaps, and whether their log p(x) is annealing's, with the positions of their data."""
-    found = gaps_of(findings)
+    found = findings.gaps
     if found is None:
         return {}
-    rows, by_annealing = rows_of_gaps(findings), torch.tensor([name == "annealed" for name in found.log_px_from])
+    rows, by_annealing = findings.rows_of_gaps, torch.tensor([name == "annealed" for name in found.log_px_from])
     columns = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
     return {name: (rows, values) for name, values in (columns | {"gaps_by_annealing": by_annealing}).items()}
 
@@ -318,13 +265,13 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
 
     suffix = "" if split == "test" else f"-{split}"
     figures: dict[str, Any] = {}
-    found = gaps_of(findings)
+    found = findings.gaps
     if found is not None and len(found.finite().elbo) > 1:
         means, left_out = found.finite().means(), len(found.elbo) - len(found.finite().elbo)
         pair = [np.array(means[name])[:, None] for name in ("approximation", "amortization")]
         figures["gaps"] = gap_bars([run.path.name], np.array([means["log_px"][0]]), *pair, left_out=left_out)
         figures["gaps-per-datum"] = gaps_per_datum(found.approximation.numpy(), found.amortization.numpy())
-    calibration = calibration_of(findings)
+    calibration = findings.record("calibration")
     if calibration is not None:
         figures["calibration"] = rank_histograms(
             calibration.counts.numpy(),

@@ -6,14 +6,14 @@ other event is drawn as a vector over its features.
 """
 
 # Names imported `as` themselves aren't public: the tests look at them.
-from subo.figures.data_space import decoder_grid, reconstructions, samples, tile
+from subo.figures.data_space import decoder_grid, reconstruction_panel, reconstructions, samples, tile
 from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
 from subo.figures.layers import layers
 from subo.figures.style import BLUE as BLUE
 from subo.figures.style import CLASS_COLORS as CLASS_COLORS
 from subo.figures.style import GREY as GREY
 from subo.figures.style import save
-from subo.figures.training import training_curves
+from subo.figures.training import training_curves, training_panel
 
 __all__ = [
     "activity_per_dimension",
@@ -22,9 +22,11 @@ __all__ = [
     "kl_per_dimension",
     "latent_plane",
     "layers",
+    "reconstruction_panel",
     "reconstructions",
     "samples",
     "save",
     "tile",
     "training_curves",
+    "training_panel",
 ]

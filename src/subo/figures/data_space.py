@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from subo.errors import InputError
-from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels, set_title
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, panel_of, set_labels, set_title
 
-__all__ = ["decoder_grid", "reconstructions", "samples", "tile"]
+__all__ = ["decoder_grid", "reconstruction_panel", "reconstructions", "samples", "tile"]
 
 MAX_LISTED = 20
 """Vectors of at most so many features are drawn feature by feature, longer ones as curves."""
@@ -56,29 +56,68 @@ def reconstructions(
     band_height = 0.8 * columns * height / width + 0.2  # an image is 0.8 inches wide
     figure = Figure(figsize=(max(1.3 + 0.8 * columns, 5), 0.4 + bands * band_height), layout="constrained")
     for axes, picture in zip(figure.subplots(bands, 1, squeeze=False)[:, 0], pictures, strict=True):
-        _show(axes, picture)
-        axes.set_yticks([height / 4 - 0.5, 3 * height / 4 - 0.5], labels=["original", "reconstruction"])
-        axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+        _show_pair(axes, picture)
     set_title(figure.axes[0], title)
     return figure
+
+
+def reconstruction_panel(
+    axes: Axes,
+    originals: Shaped[ndarray, " N *event"],
+    means: Shaped[ndarray, " N *event"],
+    *,
+    feature_names: Sequence[str] | None = None,
+    units: Units | None = None,
+) -> None:
+    """What fits into one panel of :func:`reconstructions`: a row of up to 12 images, or the first vector.
+
+    Args:
+        axes: Where to draw.
+        originals: Data, ``(N, *event)``.
+        means: Their reconstructions, ``(N, *event)``.
+        feature_names: Names of a vector's features, written where there are 20 or fewer.
+        units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
+    """
+    if _pictures(originals) is None:
+        _label_features(axes, means[0].size, feature_names, units is not None)
+        _draw_pair(axes, _rows(originals[:1], units)[0], _rows(means[:1], units)[0])
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+        set_title(axes, "The first example and its reconstruction")
+        return
+    count = min(len(originals), 12)
+    _show_pair(axes, tile(np.concatenate([originals[:count], means[:count]]), columns=count))
+    set_title(axes, "Data, and the means of their reconstructions")
+
+
+def _show_pair(axes: Axes, picture: ndarray) -> None:
+    """Two rows of images, the second of reconstructions."""
+    _show(axes, picture)
+    height = picture.shape[0]
+    axes.set_yticks([height / 4 - 0.5, 3 * height / 4 - 0.5], labels=["original", "reconstruction"])
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
 
 
 def _compare_vectors(
     title: str, originals: ndarray, means: ndarray, names: Sequence[str] | None, standard: bool
 ) -> Figure:
     figure, panels = _panels(title, min(len(originals), 8), means.shape[1], names, standard)
-    feature = np.arange(means.shape[1])
     for index, (axes, x, mean) in enumerate(zip(panels, originals, means, strict=False)):
-        if len(feature) <= MAX_LISTED:
-            axes.hlines(feature, x, mean, color=PALE, lw=2.5, zorder=1)
-            axes.plot(x, feature, "o", ms=4.5, color=INK, label="original")
-            axes.plot(mean, feature, "o", ms=6, mfc="none", mew=1.4, color=ORANGE, label="reconstruction")
-        else:
-            axes.plot(feature, x, color=GREY, lw=1.1, label="original")
-            axes.plot(feature, mean, color=ORANGE, lw=1.3, label="reconstruction")
+        _draw_pair(axes, x, mean)
         set_title(axes, f"example {index}", size=9)
     legend_below(figure)
     return figure
+
+
+def _draw_pair(axes: Axes, x: ndarray, mean: ndarray) -> None:
+    """A vector and its reconstruction."""
+    feature = np.arange(len(x))
+    if len(feature) <= MAX_LISTED:
+        axes.hlines(feature, x, mean, color=PALE, lw=2.5, zorder=1)
+        axes.plot(x, feature, "o", ms=4.5, color=INK, label="original")
+        axes.plot(mean, feature, "o", ms=6, mfc="none", mew=1.4, color=ORANGE, label="reconstruction")
+    else:
+        axes.plot(feature, x, color=GREY, lw=1.1, label="original")
+        axes.plot(feature, mean, color=ORANGE, lw=1.3, label="reconstruction")
 
 
 def samples(
@@ -88,6 +127,7 @@ def samples(
     units: Units | None = None,
     drawn: bool = False,
     classes: Sequence[str] | None = None,
+    panel: Axes | None = None,
 ) -> Figure:
     """What the model believes data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
 
@@ -97,10 +137,11 @@ def samples(
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
         drawn: Whether these are draws of x and not means of p(x|z); the title says which.
         classes: Names of classes, of each of which there are as many samples, one class after the other.
+        panel: Where to draw; in a new figure by default.
 
     Returns:
         Images: a square of them, or a row a class. Vectors of 20 features or fewer: a line a sample, all in one panel.
-        Longer ones: a panel for each of the first 12, before all the others in grey.
+        Longer ones: a panel for each of the first 12, before all the others in grey; in a panel that is given all.
     """
     title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
@@ -109,8 +150,7 @@ def samples(
         picture = tile(means, columns=columns)
         width = min(columns, 6)  # inches
         height = 0.4 + width * picture.shape[0] / picture.shape[1]
-        figure = Figure(figsize=(max(width, 4), height), layout="constrained")
-        axes = figure.subplots()
+        figure, axes = panel_of(panel, figsize=(max(width, 4), height))
         _show(axes, picture)
         if classes is not None:
             middles = (np.arange(len(classes)) + 0.5) * (picture.shape[0] + 1) / len(classes) - 1
@@ -118,24 +158,42 @@ def samples(
             axes.tick_params(length=0, labelsize=9, labelcolor=INK)
         set_title(axes, title)
         return figure
-    means = _rows(means, units)
-    feature, standard = np.arange(means.shape[1]), units is not None
-    if len(feature) <= MAX_LISTED:
-        figure, (axes,) = _panels(title, 1, len(feature), feature_names, standard)
-        marker, alpha = "o" if len(feature) == 1 else None, max(0.25, len(means) ** -0.3)
-        for sample in means:
-            axes.plot(sample, feature, marker=marker, ms=4, lw=0.8, color=BLUE, alpha=alpha)
-        return figure
-    figure, panels = _panels(title, min(len(means), 12), len(feature), feature_names, standard)
-    everything = [np.column_stack([feature, sample]) for sample in means]
-    for axes, sample in zip(panels, means, strict=False):
+    means, standard = _rows(means, units), units is not None
+    size = means.shape[1]
+    if panel is None and size > MAX_LISTED:
+        return _one_before_all(title, means, feature_names, standard)
+    if panel is None:
+        figure, (axes,) = _panels(title, 1, size, feature_names, standard)
+    else:
+        figure, axes = panel_of(panel)
+        _label_features(axes, size, feature_names, standard)
+        set_title(axes, title)
+    feature = np.arange(size)
+    marker, alpha = "o" if size == 1 else None, max(0.25, len(means) ** -0.3)
+    for sample in means:
+        places = (sample, feature) if size <= MAX_LISTED else (feature, sample)
+        axes.plot(*places, marker=marker, ms=4, lw=0.8, color=BLUE, alpha=alpha)
+    return figure
+
+
+def _one_before_all(title: str, curves: ndarray, names: Sequence[str] | None, standard: bool) -> Figure:
+    """A panel for each of the first 12 curves, before all the others in grey."""
+    feature = np.arange(curves.shape[1])
+    figure, panels = _panels(title, min(len(curves), 12), len(feature), names, standard)
+    everything = [np.column_stack([feature, curve]) for curve in curves]
+    for axes, curve in zip(panels, curves, strict=False):
         axes.add_collection(LineCollection(everything, colors=PALE, linewidths=0.4, zorder=0))
-        axes.plot(feature, sample, color=BLUE, lw=1.3)
+        axes.plot(feature, curve, color=BLUE, lw=1.3)
     return figure
 
 
 def decoder_grid(
-    means: Shaped[ndarray, "..."], *, limit: float = 3.0, units: Units | None = None, name: str = ""
+    means: Shaped[ndarray, "..."],
+    *,
+    limit: float = 3.0,
+    units: Units | None = None,
+    name: str = "",
+    panel: Axes | None = None,
 ) -> Figure:
     """What the decoder makes of every place in a plane of z.
 
@@ -146,6 +204,7 @@ def decoder_grid(
         limit: The grid's last value, in units of z.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
         name: Of what, for the title, such as a class.
+        panel: Where to draw; in a new figure by default.
 
     Returns:
         Images: one beside the other, z2 upwards. Vectors: a small curve over the features in every place, all to
@@ -161,8 +220,7 @@ def decoder_grid(
     step = 2 * limit / max(side - 1, 1)
     edge = limit + step / 2
     title = "Means of p(x|z) over the latent plane" + (name and f": {as_text(name)}")
-    figure = Figure(figsize=(7, 7), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel_of(panel, figsize=(7, 7))
     pictures = _pictures(cells)
     if pictures is not None:
         height, width = pictures.shape[1:3]
@@ -251,18 +309,24 @@ def _panels(
     figsize = (max(2.6 * columns + 0.6, 6), 0.9 + rows * (0.4 + 0.2 * max(size, 4) if listed else 2.0))
     figure = Figure(figsize=figsize, layout="constrained")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    feature = "" if listed and names is not None else "feature"
-    value = "standard deviations\nfrom the mean" if standard else "value"
     for (row, column), axes in np.ndenumerate(grid):
-        xlabel, ylabel = (value, feature) if listed else (feature, value)
-        set_labels(axes, "", xlabel if row == rows - 1 else "", ylabel if column == 0 else "")
-    if listed:
-        grid[0, 0].set_yticks(range(size), labels=[as_text(name) for name in (range(size) if names is None else names)])
-        grid[0, 0].set_ylim(size - 0.5, -0.5)
-    else:
-        grid[0, 0].set_xlim(0, size - 1)
+        _label_features(axes, size, names, standard)
+        axes.set(xlabel=axes.get_xlabel() if row == rows - 1 else "", ylabel=axes.get_ylabel() if column == 0 else "")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     return figure, list(grid.ravel())
+
+
+def _label_features(axes: Axes, size: int, names: Sequence[str] | None, standard: bool) -> None:
+    """The axes of a panel for vectors, with the names of their features where there are few."""
+    listed = size <= MAX_LISTED
+    feature = "" if listed and names is not None else "feature"
+    value = "standard deviations\nfrom the mean" if standard else "value"
+    set_labels(axes, "", *((value, feature) if listed else (feature, value)))
+    if listed:
+        axes.set_yticks(range(size), labels=[as_text(name) for name in (range(size) if names is None else names)])
+        axes.set_ylim(size - 0.5, -0.5)
+    else:
+        axes.set_xlim(0, size - 1)
 
 
 def _show(axes: Axes, picture: ndarray) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 from numpy import ndarray
 
-from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, set_labels
+from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_below, legend_of, panel_of, set_labels
 from subo.runtime.digits import in_digits
 
 __all__ = ["gap_bars", "gap_curves", "gaps_per_datum"]
@@ -70,15 +70,17 @@ def gap_bars(
     return figure
 
 
-def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndarray, " B"]) -> Figure:
+def gaps_per_datum(
+    approximation: Float[ndarray, " B"], amortization: Float[ndarray, " B"], *, panel: Axes | None = None
+) -> Figure:
     """Both gaps of each example, in the order of their sum.
 
     Args:
         approximation: In nats; data of which either is not finite are left out, and counted.
         amortization: In nats.
+        panel: Where to draw; in a new figure by default.
     """
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel_of(panel, figsize=(7, 3.8))
     finite = np.isfinite(approximation) & np.isfinite(amortization)
     approximation, amortization = approximation[finite], amortization[finite]
     order = np.argsort(approximation + amortization, kind="stable")
@@ -88,7 +90,7 @@ def gaps_per_datum(approximation: Float[ndarray, " B"], amortization: Float[ndar
     axes.set_xticks([])
     xlabel = f"{len(order)} examples, in the order of their inference gap{_without(int((~finite).sum()), 'examples')}"
     set_labels(axes, "Where the loss is, example by example", xlabel, "gap [nats]")
-    legend_below(figure)
+    legend_of(figure, panel)
     return figure
 
 

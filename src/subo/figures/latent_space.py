@@ -15,7 +15,18 @@ from matplotlib.patches import Patch
 from numpy import ndarray
 from PIL import Image
 
-from subo.figures.style import BLUE, CLASS_COLORS, GREY, INK, as_text, legend_below, set_labels, set_title, with_ending
+from subo.figures.style import (
+    BLUE,
+    CLASS_COLORS,
+    GREY,
+    INK,
+    as_text,
+    legend_below,
+    panel_of,
+    set_labels,
+    set_title,
+    with_ending,
+)
 from subo.files.whole import replacing
 
 __all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane", "mass_levels"]
@@ -30,7 +41,11 @@ Prior = tuple[Shaped[ndarray, " Gx"], Shaped[ndarray, " Gy"], Shaped[ndarray, " 
 
 
 def kl_per_dimension(
-    kl: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"] | None = None, names: Sequence[str] | None = None
+    kl: Shaped[ndarray, " D"],
+    *,
+    active: Bool[ndarray, " D"] | None = None,
+    names: Sequence[str] | None = None,
+    panel: Axes | None = None,
 ) -> Figure:
     """How much each latent dimension says of an example, the most talkative first.
 
@@ -39,16 +54,21 @@ def kl_per_dimension(
         active: Which dimensions are active, as Burda et al. (2016) have it: their posterior means vary over
             the data by more than 0.01, ``(D,)``. The others are grey.
         names: Of the dimensions; z1, z2, ... by default.
+        panel: Where to draw; in a new figure by default.
 
     Returns:
         A bar a dimension; below it its name, z1 for the first of z, where there are 64 or fewer.
     """
     title = f"KL of each latent dimension: {kl.sum():.1f} nats per example in all"
-    return _bars(kl, active, title, "KL [nats per example]", floor=0.0, names=names)
+    return _bars(kl, active, title, "KL [nats per example]", floor=0.0, names=names, panel=panel)
 
 
 def activity_per_dimension(
-    variance: Shaped[ndarray, " D"], *, active: Bool[ndarray, " D"], names: Sequence[str] | None = None
+    variance: Shaped[ndarray, " D"],
+    *,
+    active: Bool[ndarray, " D"],
+    names: Sequence[str] | None = None,
+    panel: Axes | None = None,
 ) -> Figure:
     """How far the posterior means vary over the data: the picture where the KL doesn't separate by dimension.
 
@@ -56,14 +76,15 @@ def activity_per_dimension(
         variance: Variance over the data of the means of q(z|x), ``(D,)`` in squared units of z.
         active: Which dimensions are active: a variance above 0.01, which is drawn as a line, ``(D,)``.
         names: Of the dimensions; z1, z2, ... by default.
+        panel: Where to draw; in a new figure by default.
 
     Returns:
         A bar a dimension on a logarithmic axis, sorted and labelled as in :func:`kl_per_dimension`.
     """
     floor = 10.0 ** math.floor(math.log10(np.clip(variance.min() / 1.5, 1e-6, 1e-3)))
     title, ylabel = "Activity of each latent dimension", "variance of the posterior means"
-    figure = _bars(np.maximum(variance, floor), active, title, ylabel, floor=floor, names=names)
-    axes = figure.axes[0]
+    figure = _bars(np.maximum(variance, floor), active, title, ylabel, floor=floor, names=names, panel=panel)
+    axes = panel or figure.axes[0]
     axes.set_yscale("log")
     axes.set_ylim(floor, 2 * max(float(variance.max()), ACTIVE_VARIANCE))
     axes.axhline(ACTIVE_VARIANCE, color=INK, lw=0.9, ls=(0, (4, 3)))
@@ -71,13 +92,19 @@ def activity_per_dimension(
 
 
 def _bars(
-    values: ndarray, active: ndarray | None, title: str, ylabel: str, *, floor: float, names: Sequence[str] | None
+    values: ndarray,
+    active: ndarray | None,
+    title: str,
+    ylabel: str,
+    *,
+    floor: float,
+    names: Sequence[str] | None,
+    panel: Axes | None,
 ) -> Figure:
     """Sorted bars that stand on `floor`, the inactive ones grey."""
     count, order = len(values), np.argsort(-values, kind="stable")
     listed = count <= 64
-    figure = Figure(figsize=(float(np.clip(0.16 * count + 1.5, 6, 11)), 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = panel_of(panel, figsize=(float(np.clip(0.16 * count + 1.5, 6, 11)), 3.6))
     colors = [BLUE if active is None or active[index] else GREY for index in order]
     axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colors)
     room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
@@ -95,7 +122,10 @@ def _bars(
     if active is not None:
         name = f"{active.sum()} of {count} active: variance of the posterior means > {ACTIVE_VARIANCE}"
         handles = [Patch(color=BLUE, label=name), Patch(color=GREY, label="inactive")]
-        legend_below(figure, handles[: 1 if active.all() else 2])
+        if panel is None:
+            legend_below(figure, handles[: 1 if active.all() else 2])
+        else:  # where a legend would lie on the bars
+            set_title(panel, f"{title}\n{name}" + ("" if active.all() else " (grey: inactive)"))
     return figure
 
 
@@ -107,6 +137,7 @@ def latent_plane(
     axes: tuple[str, str] = ("z1", "z2"),
     explained: Shaped[ndarray, " 2"] | None = None,
     name: str = "examples",
+    panel: Axes | None = None,
 ) -> Figure:
     """The data where their posteriors put them, as points of a plane.
 
@@ -119,14 +150,14 @@ def latent_plane(
         axes: Names of the two axes.
         explained: The part of the variance on each axis, ``(2,)``, if they are principal components.
         name: What the data are called in the title, such as ``test data``.
+        panel: Where to draw; in a new figure by default.
 
     Returns:
         A scatter plot with equal units on both axes.
     """
     step = math.ceil(len(means) / MAX_POINTS)
     points = means[::step]
-    figure = Figure(figsize=(6.6, 5.6), layout="compressed")
-    plane = figure.subplots()
+    figure, plane = panel_of(panel, figsize=(6.6, 5.6), layout="compressed")
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
     plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
     shown = f", {len(points):,} of them shown" if step > 1 else ""

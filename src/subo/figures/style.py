@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from subo.errors import InputError
@@ -20,6 +21,8 @@ __all__ = [
     "PALE",
     "as_text",
     "legend_below",
+    "legend_of",
+    "panel_of",
     "save",
     "set_labels",
     "set_title",
@@ -73,6 +76,32 @@ def set_labels(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(labelsize=9, labelcolor=INK, color=GREY)
+
+
+def panel_of(
+    panel: Axes | None, *, figsize: tuple[int | float, int | float] = (6, 4), layout: str = "constrained"
+) -> tuple[Figure, Axes]:
+    """A panel that is given, and its figure; else the one panel of a new figure.
+
+    Args:
+        panel: Where to draw.
+        figsize: Size of a new figure, in inches.
+        layout: How a new figure is laid out.
+    """
+    if panel is None:
+        figure = Figure(figsize=figsize, layout=layout)  # pyright: ignore[reportArgumentType]
+        return figure, figure.subplots()
+    figure: Any = panel.get_figure()
+    return figure.figure if isinstance(figure, SubFigure) else figure, panel
+
+
+def legend_of(figure: Figure, panel: Axes | None, handles: Sequence[Artist] | None = None) -> None:
+    """A legend within a panel that is given, which may be one of several; else below the panels of the figure."""
+    if panel is None:
+        legend_below(figure, handles)
+        return
+    handles = handles or panel.get_legend_handles_labels()[0]
+    panel.legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:

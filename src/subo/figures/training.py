@@ -1,16 +1,27 @@
 """The curves of a training run."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Shaped
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from subo.figures.style import BLUE, GREY, ORANGE, legend_below, set_labels
 
-__all__ = ["training_curves"]
+__all__ = ["Quantity", "training_curves", "training_panel"]
+
+Quantity = Literal["bound", "elbo", "rate", "distortion"]
+
+_MEANINGS = {
+    "bound": ("bound", "what training raises"),
+    "elbo": ("ELBO", "−(rate + distortion)"),
+    "rate": ("rate", "the cost of coding z"),
+    "distortion": ("distortion", "the cost of x, given z"),
+}
 
 
 def training_curves(
@@ -35,32 +46,50 @@ def training_curves(
     Returns:
         Three panels. The first is named ELBO where the bound is the ELBO throughout.
     """
-    runs = {"train": train} if validation is None else {"train": train, "validation": validation}
-    is_elbo = all(np.allclose(run["bound"], run["elbo"], equal_nan=True) for run in runs.values())
-    panels = {
-        "bound": ("ELBO", "−(rate + distortion)") if is_elbo else ("bound", "what training raises"),
-        "rate": ("rate", "the cost of coding z"),
-        "distortion": ("distortion", "the cost of x, given z"),
-    }
     figure = Figure(figsize=(11, 3.6), layout="constrained")
-    for axes, (quantity, (name, meaning)) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        values = np.stack([run[quantity] for run in runs.values()]).astype(float)
-        values[~np.isfinite(values)] = np.nan
-        for label, color, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
-            measured = ~np.isnan(curve)
-            if measured.any():
-                x, y, marker = epoch[measured], curve[measured], "o" if measured.sum() <= 10 else None
-                axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=color, label=label)
-        if best_epoch is not None:
-            label = f"best, epoch {best_epoch}"
-            axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
-        low, high, cut = _late_range(values, zero=quantity == "rate")
-        axes.set_ylim(low, high)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        xlabel = "epoch (the first run off the axis)" if cut else "epoch"
-        set_labels(axes, f"{name}: {meaning}", xlabel, f"{name} [nats per example]")
+    for axes, quantity in zip(figure.subplots(1, 3), ("bound", "rate", "distortion"), strict=True):
+        training_panel(axes, quantity, epoch, train, validation, best_epoch=best_epoch)
     legend_below(figure)
     return figure
+
+
+def training_panel(
+    axes: Axes,
+    quantity: Quantity,
+    epoch: Shaped[ndarray, " E"],
+    train: Mapping[str, ndarray],
+    validation: Mapping[str, ndarray] | None = None,
+    *,
+    best_epoch: int | None = None,
+) -> None:
+    """One panel of :func:`training_curves`, without a legend.
+
+    Args:
+        axes: Where to draw.
+        quantity: What is drawn.
+        epoch: As for :func:`training_curves`, and so are the others.
+        train: Of the training data.
+        validation: Of held-out data.
+        best_epoch: The epoch whose weights were kept.
+    """
+    runs = {"train": train} if validation is None else {"train": train, "validation": validation}
+    is_elbo = all(np.allclose(run["bound"], run["elbo"], equal_nan=True) for run in runs.values())
+    name, meaning = _MEANINGS["elbo" if quantity == "bound" and is_elbo else quantity]
+    values = np.stack([run[quantity] for run in runs.values()]).astype(float)
+    values[~np.isfinite(values)] = np.nan
+    for label, color, curve in zip(runs, (BLUE, ORANGE), values, strict=False):
+        measured = ~np.isnan(curve)
+        if measured.any():
+            x, y, marker = epoch[measured], curve[measured], "o" if measured.sum() <= 10 else None
+            axes.plot(x, y, marker=marker, ms=4, lw=1.6, color=color, label=label)
+    if best_epoch is not None:
+        label = f"best, epoch {best_epoch}"
+        axes.axvline(best_epoch, color=GREY, lw=0.9, ls=(0, (4, 3)), zorder=0, label=label)
+    low, high, cut = _late_range(values, zero=quantity == "rate")
+    axes.set_ylim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+    xlabel = "epoch (the first run off the axis)" if cut else "epoch"
+    set_labels(axes, f"{name}: {meaning}", xlabel, f"{name} [nats per example]")
 
 
 def _late_range(values: ndarray, *, zero: bool) -> tuple[float, float, bool]:

@@ -1,15 +1,25 @@
 """How much work goes into a full evaluation, and what it found."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from subo.data.splits import Split
 from subo.errors import InputError
+from subo.evaluation.inference_gaps import Gaps
 from subo.evaluation.latents.usage import LatentUsage
+from subo.evaluation.numbers import SECTIONS, Beside, Number
+from subo.evaluation.results import Result, Table, rows_of
+from subo.evaluation.summary import Evaluation
+from subo.files.nonfinite import encoded
 from subo.report.stages import Measured
 
 __all__ = ["Depth", "Findings"]
+
+_ORDER = ("importance", "annealed", "prior", "bracket", "gaps", "usage", "information", "probe", "calibration")
+"""Of the table; other stages come after these in their section."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +56,9 @@ class Depth:
             raise InputError(f"max_data must be at least 2, not {self.max_data}: one example gives no standard error")
 
 
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What was found, stage by stage; :mod:`subo.report.table` makes a table of it.
+@dataclass(frozen=True, eq=False, repr=False)
+class Findings(Result):
+    """What was found, stage by stage; each stage's record knows its lines of the table.
 
     Attributes:
         measured: What is known of each stage: ``importance``, ``information``, ``calibration``, ``probe``, ``prior``,
@@ -68,14 +78,97 @@ class Findings:
         """Whether nothing is left to do."""
         return all(stage.complete for stage in self.measured.values())
 
+    def record(self, stage: str) -> Any:
+        """What a stage measured; None where nothing is known."""
+        return self.measured[stage].record if stage in self.measured else None
+
     def values(self, stage: str, name: str) -> Tensor | None:
-        """A result, where it is known."""
-        return self.measured[stage].results.get(name) if stage in self.measured else None
+        """A per-example result, where it is known."""
+        return getattr(self.record(stage), name, None)
 
     def column(self, stage: str, name: str, length: int) -> Tensor:
-        """A per-datum result at the data's positions in the split; NaN elsewhere."""
+        """A per-example result at the data's positions in the split; NaN elsewhere."""
         column = torch.full((length,), torch.nan, dtype=torch.float64)
         values = self.values(stage, name)
         if values is not None:
             column[self.measured[stage].rows] = values.double()
         return column
+
+    @property
+    def gaps(self) -> Gaps | None:
+        """The gaps with the larger estimate of log p(x), on the data of which all that is asked is known."""
+        found = self.record("gaps")
+        return None if found is None else found.with_annealing(*self._annealed())
+
+    @property
+    def rows_of_gaps(self) -> Tensor:
+        """Positions of the data of :attr:`gaps`."""
+        rows, known = self.measured["gaps"].rows, ~self._annealed()[0].isnan()
+        return rows[known] if known.any() else rows  # an example that annealing has not come to yet waits
+
+    def numbers(self, *, num_elements: Tensor | int | None = None) -> tuple[Number, ...]:
+        """All lines of the table that are known.
+
+        Args:
+            num_elements: Elements of each measured example, for bits per dimension; None for a density, whose bits
+                count nothing.
+        """
+        records = {name: stage.record for name, stage in self.measured.items()}
+        records |= {"usage": self.usage, "gaps": self.gaps}
+        lines = [
+            line
+            for name in sorted(records, key=(*_ORDER, *records).index)
+            if records[name] is not None
+            for line in records[name].numbers(self.beside(name, num_elements))
+        ]
+        return tuple(line for section in SECTIONS for line in lines if line.section == section)
+
+    def beside(self, stage: str, num_elements: Tensor | int | None = None) -> Beside:
+        """What the numbers of a stage stand beside: importance sampling's log p(x), of the same data and in all."""
+        known = self.measured.get("importance")
+        if known is None or known.record is None or stage not in self.measured:
+            return Beside(num_elements=num_elements)
+        rows = self.measured[stage].rows
+        length = int(max([-1, *rows.tolist(), *known.rows.tolist()])) + 1
+        return Beside(len(known.rows), num_elements, self.column("importance", "log_px", length)[rows])
+
+    def evaluation(self, *, split: Split, name: str, at_floor: float | None = None) -> Evaluation | None:
+        """The summary of what is known by importance sampling; None before there is any, or a vector of latents.
+
+        Args:
+            split: The data.
+            name: What they are called.
+            at_floor: Share of the likelihood's scales that lie at their floor.
+        """
+        stage = self.measured["importance"]
+        if stage.record is None or self.usage is None:
+            return None
+        lengths = None if split.lengths is None else split.lengths[stage.rows]
+        known: dict[str, Any] = {"elements": split.elements[stage.rows], "lengths": lengths, "at_floor": at_floor}
+        return Evaluation.from_scores(stage.record, self.usage, split=name, **known)
+
+    def table(self) -> Table:
+        """All numbers under the question that they answer, and what was left out."""
+        importance = self.measured.get("importance")
+        count = 0 if importance is None else len(importance.rows)
+        left_out = tuple(f"Left out, {name}: {s.refused}" for name, s in self.measured.items() if s.refused)
+        title = f"Full evaluation of {count:,} examples: means per example, ± standard errors"
+        columns = ("", "value", "unit", "estimator", "K", "examples")
+        return Table(title, columns, rows_of(self.numbers(), sections=True), left_out)
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each number."""
+        return [asdict(line) for line in self.numbers()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers of the table, what was left out, and how much work it was; see :meth:`Result.to_dict`."""
+        refused = {name: stage.refused for name, stage in self.measured.items() if stage.refused}
+        about = {"complete": self.complete, "depth": asdict(self.depth), "left_out": refused}
+        return encoded(about | {"numbers": self.records()})
+
+    def _annealed(self) -> list[Tensor]:
+        """Annealing's log p(x), its error and effective chains, for the data of the gaps; NaN where not known."""
+        rows = self.measured["gaps"].rows
+        length = max(int(stage.rows.max()) for stage in self.measured.values() if len(stage.rows)) + 1
+        names = ("log_px", "standard_error", "effective_sample_size")
+        return [self.column("annealed", name, length)[rows] for name in names]

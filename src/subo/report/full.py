@@ -1,8 +1,8 @@
 """All that can be measured of a model on held-out data, in pieces that are kept while others are made."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,18 @@ from torch import Tensor
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
-from subo.evaluation.evidence.annealed import Annealing, ais, has_discrete_latents
-from subo.evaluation.evidence.bidirectional import bdmc
+from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, ais, has_discrete_latents
+from subo.evaluation.evidence.bidirectional import Sandwich, bdmc
 from subo.evaluation.evidence.importance import log_marginal
-from subo.evaluation.evidence.prior_sampling import log_marginal_from_prior
+from subo.evaluation.evidence.prior_sampling import PriorEstimate, log_marginal_from_prior
 from subo.evaluation.gaps import gaps, mean_log_weight
-from subo.evaluation.latents.calibration import calibrate
+from subo.evaluation.inference_gaps import Gaps
+from subo.evaluation.latents.calibration import Calibration, calibrate
 from subo.evaluation.latents.information import mutual_information
-from subo.evaluation.latents.probes import probe
-from subo.evaluation.latents.total_correlation import total_correlation
+from subo.evaluation.latents.probes import Probe, probe
+from subo.evaluation.latents.total_correlation import Information, total_correlation
 from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_means
-from subo.evaluation.summary import latents_at_a_time, rows_at_a_time
+from subo.evaluation.scores import Scores, latents_at_a_time, rows_at_a_time
 from subo.inference.ascent import Ascent
 from subo.parts.conditionals import Given, Local
 from subo.report.findings import Depth, Findings
@@ -35,7 +36,6 @@ __all__ = ["Depth", "Findings", "evaluate_fully"]
 
 _TRIED = 8  # samples of an example's bound, to see whether it is finite
 _INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
-_WITHIN_CLASSES = 1  # marks pieces since conditional priors are compared within classes: earlier ones are not taken
 
 
 @takes_data
@@ -78,7 +78,7 @@ def evaluate_fully(
         >>> from subo import probabilistic_pca
         >>> depth = Depth(num_samples=50, intensive_data=4, temperatures=10, calibration_data=100)
         >>> findings = evaluate_fully(probabilistic_pca(5, 2), Split(torch.randn(20, 5)), depth=depth)
-        >>> findings.measured["annealed"].results["log_px"].shape
+        >>> findings.measured["annealed"].record.log_px.shape
         torch.Size([4])
     """
     if not isinstance(split, Split):
@@ -102,7 +102,7 @@ def evaluate_fully(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The stages of a full evaluation; each gives tensors by name, per example or for all data."""
+    """The stages of a full evaluation; each gives a record, which knows its lines of the table."""
 
     model: Any
     split: Split
@@ -116,29 +116,29 @@ class _Plan:
         simulated = _merged(torch.arange(depth.calibration_data).split(100), least=100)
         annealing, samples = (depth.temperatures, depth.chains), (depth.num_samples,)
         measured = self.rows.split(min(100, math.ceil(len(self.rows) / 10)))  # of few data, too, progress is seen
-        informed = (len(self.rows), _WITHIN_CLASSES)
+        size = (len(self.rows),)
         sandwich = samples if self.bracket == "importance" else annealing
-        tens = _merged(intensive.split(10), least=2)
+        tens, hundreds = intensive.split(10), intensive.split(100)
         row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
-        at_once = 20 if row_of_parameters else 1  # else a network is trained on each example: minutes of a large one
+        few = intensive.split(20 if row_of_parameters else 1)  # else a network is trained on each example, for minutes
+        by_q, simulations = "log p(x) by importance sampling", "a bracket on simulated data"
         stages = [
-            Stage("importance", "log p(x) by importance sampling", measured, self.importance, samples, False),
-            Stage("information", "what the latents carry", whole, self.information, informed),
-            Stage("calibration", "calibration on simulated data", simulated, self.calibration),
-            Stage("prior", "log p(x) from the prior", intensive.split(100), self.prior, samples),
-            Stage(
-                "gaps", "the best q of each example", intensive.split(at_once), self.gaps, (*samples, depth.gap_steps)
-            ),
-            Stage("annealed", "log p(x) by annealing", intensive.split(10), self.annealed, annealing),
-            Stage("bracket", "a bracket on simulated data", tens, self.sandwich, sandwich),
+            Stage("importance", by_q, Scores, measured, self.importance, samples, optional=False),
+            Stage("information", "what the latents carry", Information, whole, self.information, size),
+            Stage("calibration", "calibration on simulated data", Calibration, simulated, self.calibration),
+            Stage("probe", "labels from latents", Probe, whole, self.probe, (*size, self.num_learned)),
+            Stage("prior", "log p(x) from the prior", PriorEstimate, hundreds, self.prior, samples),
+            Stage("gaps", "the best q of each example", Gaps, few, self.gaps, (*samples, depth.gap_steps)),
+            Stage("annealed", "log p(x) by annealing", AnnealedEstimate, tens, self.annealed, annealing),
+            Stage("bracket", simulations, Sandwich, _merged(tens, least=2), self.sandwich, sandwich),
         ]
-        flat = self.split.lengths is None  # one vector per example, as labels are one per example
-        labelled = self.train is not None and self.train.labels is not None and self.split.labels is not None
-        if flat and labelled and not self.own_data_alone:
-            stages.insert(
-                3, Stage("probe", "labels from latents", whole, self.probe, (len(self.rows), self.num_learned))
-            )
-        return stages
+        return [stage for stage in stages if stage.name != "probe" or self.is_labelled]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are labels to learn and to tell from latents: one per example, as its latents are."""
+        known = self.train is not None and self.train.labels is not None and self.split.labels is not None
+        return known and self.split.lengths is None and not self.own_data_alone
 
     @cached_property
     def rows(self) -> Tensor:
@@ -171,6 +171,11 @@ class _Plan:
             discrete = has_discrete_latents(self.model.draw(x, context, path=False))
         return "importance" if discrete else "annealed"
 
+    @property
+    def annealing(self) -> Annealing:
+        """How annealing is made."""
+        return Annealing(self.depth.temperatures, self.depth.chains)
+
     @cached_property
     def max_rows(self) -> int:
         """Latents decoded at a time."""
@@ -180,115 +185,66 @@ class _Plan:
         """Data where the model is."""
         return place(self.model, *self.split.read(rows))
 
-    def importance(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def importance(self, rows: Tensor, seed: int) -> Scores:
         x, context = self.read(rows)
+        at_once = latents_at_a_time(self.model, self.split)
         with forked(seed):
-            found = log_marginal(
-                self.model,
-                x,
-                context,
-                num_samples=self.depth.num_samples,
-                max_rows=latents_at_a_time(self.model, self.split),
-                pareto=True,
-            )
-        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion", "elbo")
-        return {name: getattr(found, name) for name in names} | {"rate": found.rate.sum(0), "rates": found.rate}
+            count = self.depth.num_samples
+            return Scores.of([log_marginal(self.model, x, context, num_samples=count, max_rows=at_once, pareto=True)])
 
-    def prior(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def prior(self, rows: Tensor, seed: int) -> PriorEstimate:
         x, context = self.read(rows)  # with a context, if only of indices, every example has samples of its own
+        count, at_once = self.depth.num_samples, self.max_rows
         with forked(seed):
-            found = log_marginal_from_prior(
-                self.model, x, context, num_samples=self.depth.num_samples, max_rows=self.max_rows
-            )
-        return {
-            name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size", "pareto_k")
-        }
+            return log_marginal_from_prior(self.model, x, context, num_samples=count, max_rows=at_once)
 
-    def annealed(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        depth = self.depth
-        found = ais(
-            self.model,
-            *self.read(rows),
-            annealing=Annealing(depth.temperatures, depth.chains),
-            seed=seed,
-            max_rows=self.max_rows,
-        )
-        return {
-            name: getattr(found, name) for name in ("log_px", "standard_error", "effective_sample_size", "acceptance")
-        }
+    def annealed(self, rows: Tensor, seed: int) -> AnnealedEstimate:
+        x, context = self.read(rows)
+        return ais(self.model, x, context, annealing=self.annealing, seed=seed, max_rows=self.max_rows)
 
-    def sandwich(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        depth = self.depth
-        found = bdmc(
-            self.model,
-            len(rows),
-            self.read(rows)[1],
-            estimator="importance" if self.bracket == "importance" else "annealed",
-            annealing=Annealing(depth.temperatures, depth.chains),
-            num_samples=depth.num_samples,
-            seed=seed,
-            max_rows=self.max_rows,
-        )
-        return {"lower": found.lower, "upper": found.upper}
+    def sandwich(self, rows: Tensor, seed: int) -> Sandwich:
+        options: dict[str, Any] = {"estimator": self.bracket, "num_samples": self.depth.num_samples}
+        options |= {"annealing": self.annealing, "seed": seed, "max_rows": self.max_rows}
+        return bdmc(self.model, len(rows), self.read(rows)[1], **options)
 
-    def gaps(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def gaps(self, rows: Tensor, seed: int) -> Gaps:
         """NaN where an example's bound is not finite: there is nothing to search, and it does not stop the others."""
         x, context = self.read(rows)
         with forked(seed):
             bound, _ = mean_log_weight(self.model, x, context, num_samples=_TRIED, max_rows=self.max_rows)
-        finite = bound.isfinite()
-        known = self._gaps(x[finite], {name: tensor[finite] for name, tensor in context.items()}, seed)
-        values = {name: torch.full((len(rows),), torch.nan, dtype=torch.float64) for name in known}
-        for name, value in known.items():
-            values[name][finite] = value
-        return values
-
-    def _gaps(self, x: Tensor, context: dict[str, Tensor], seed: int) -> Mapping[str, Tensor]:
-        names = ("log_px", "log_px_se", "elbo", "elbo_se", "elbo_best", "elbo_best_se", "elbo_richer", "elbo_richer_se")
-        if len(x) == 0:
-            return {name: torch.zeros(0) for name in names if "richer" not in name}
+        finite, count = bound.isfinite(), self.depth.num_samples
+        if not finite.any():
+            return replace(Gaps.unknown(len(rows)), num_samples=count)
         found = gaps(
             self.model,
-            x,
-            context,
+            x[finite],
+            {name: tensor[finite] for name, tensor in context.items()},
             ascent=Ascent(steps=self.depth.gap_steps),
-            num_samples=self.depth.num_samples,
-            elbo_samples=self.depth.num_samples,
+            num_samples=count,
+            elbo_samples=count,
             annealing=None,
             max_rows=self.max_rows,
             seed=seed,
         )
-        values = {name: getattr(found, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+        return replace(found.spread(finite), num_samples=count)
 
-    def information(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def information(self, rows: Tensor, seed: int) -> Information:
         options: dict[str, Any] = {"max_data": min(_INFORMED, len(self.rows)), "seed": seed}
-        found = asdict(mutual_information(self.model, self.split, **options))
-        found |= {"given": len(found["given"]), "told": len(found["told"])}
-        correlation = total_correlation(self.model, self.split, **options)
-        if correlation is not None:
-            found |= {
-                "total_correlation": correlation.value,
-                "total_correlation_se": correlation.standard_error,
-                "dimension_kl": correlation.dimension_kl,
-                "dimension_kl_se": correlation.dimension_kl_se,
-            }
-        return _scalars(found)
+        mutual = mutual_information(self.model, self.split, **options)
+        return Information(mutual, total_correlation(self.model, self.split, **options))
 
-    def calibration(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
-        """Ranks of each quantity, by names that sort in their order."""
+    def calibration(self, rows: Tensor, seed: int) -> Calibration:
         context = self.read(self.rows[rows % len(self.rows)])[1]
         at_once = max(1, min(100, self.max_rows // 100))
-        found = calibrate(self.model, len(rows), context=context, seed=seed, batch_size=at_once)
-        return {f"{i:05d} {name}": found.ranks[:, i] for i, name in enumerate(found.names)}
+        return calibrate(self.model, len(rows), context=context, seed=seed, batch_size=at_once)
 
-    def probe(self, rows: Tensor, seed: int) -> Mapping[str, Tensor]:
+    def probe(self, rows: Tensor, seed: int) -> Probe:
         assert self.train is not None
         parts, order = [], torch.randperm(len(self.train), generator=stream("probed data", self.seed))
         few = order[: self.num_learned].sort().values
         for split in (_some(self.train, few), _some(self.split, self.rows)):
             parts += [posterior_means(self.model, split), split.labels]
-        return _scalars(asdict(probe(*parts, seed=seed)))
+        return probe(*parts, seed=seed)
 
     def usage(self) -> LatentUsage | None:
         """Of all data that are measured, which takes no more than a pass of the encoder."""
@@ -296,13 +252,6 @@ class _Plan:
             return latent_usage(self.model, self.split if self.own_data_alone else _some(self.split, self.rows))
         except (InputError, AttributeError):  # latents that are no single tensor
             return None
-
-
-def _scalars(record: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Numbers and flags as tensors without an axis; what is None is left out."""
-    return {
-        name: torch.tensor(float(value), dtype=torch.float64) for name, value in record.items() if value is not None
-    }
 
 
 def _some(split: Split, rows: Tensor) -> Split:

@@ -1,10 +1,12 @@
 """A run's figures: what is computed of a model for each picture, and under which name the picture goes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
@@ -28,10 +30,12 @@ from subo.typing import Context
 __all__ = ["draw_figures", "draw_latent_plane", "draw_reconstructions", "feature_units", "shading"]
 
 Units = tuple[np.ndarray, np.ndarray]
+Curves = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray] | None, int | None]
 
 _SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 12, 3.0, 60
 _HELD, _ANEW = 6, 8  # samples of a ladder's upper layers, and of the lower ones for each of them
 _GRIDS = 10  # classes of which the decoder's plane is drawn
+_FOLLOWED = ("bound", "elbo", "rate", "distortion")
 _LISTED = 20  # features without names, which may be a table's; more are rather a curve
 _PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
 _MIXED = 100  # data whose p(z|c) make up p(z), where c is more than a class
@@ -67,19 +71,12 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
     picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
     figures.save(picture, run.picture("samples.png"))
-    active, dimensions = usage.active.numpy(), usage.names if len(usage.layers) > 1 else None
-    if usage.kl is not None:
-        figures.save(figures.kl_per_dimension(_array(usage.kl), active=active, names=dimensions), run.picture("kl.png"))
-    else:
-        figures.save(
-            figures.activity_per_dimension(_array(usage.variance), active=active, names=dimensions),
-            run.picture("activity.png"),
-        )
+    figures.save(draw_latent_usage(usage), run.picture("activity.png" if usage.kl is None else "kl.png"))
     picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
     figures.save(picture, run.picture("latent_plane.png"))
     if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
         for label, name in enumerate((classes or ("",))[:_GRIDS]):
-            means = shade(_grid_means(model, label))
+            means = shade(grid_means(model, label))
             picture = figures.decoder_grid(means, limit=_LIMIT, units=units, name=name and f"class {name}")
             figures.save(picture, run.picture("decoder_grid.png" if classes is None else f"decoder_grid-{label}.png"))
     if isinstance(model, Ladder) and len(data.train.event_shape) == 3:
@@ -101,7 +98,13 @@ def draw_reconstructions(
 
 
 def draw_latent_plane(
-    model: VAE, usage: LatentUsage, split: Split, *, name: str = "data", classes: Sequence[str] | None = None
+    model: VAE,
+    usage: LatentUsage,
+    split: Split,
+    *,
+    name: str = "data",
+    classes: Sequence[str] | None = None,
+    panel: Axes | None = None,
 ) -> Figure:
     """The posterior means of data: as they are in one or two dimensions, else by their two principal components.
 
@@ -111,15 +114,16 @@ def draw_latent_plane(
         split: The data.
         name: What they are called in the title.
         classes: The names that the labels 0, 1, ... stand for; by default the data's own.
+        panel: Where to draw; in a new figure by default.
     """
     means, labels = usage.means.numpy(), _labels(split, classes)
     if means.shape[1] == 1:
-        return figures.latent_plane(means, labels, axes=("z1", ""), name=name)
+        return figures.latent_plane(means, labels, axes=("z1", ""), name=name, panel=panel)
     if means.shape[1] == 2 and len(usage.layers) < 2:
         some = torch.arange(min(_MIXED, len(split)))
         known = replace(split, resample=False).read(some)[1] if split.context else None
         prior = None if has_discrete_prior(model, known) else _prior_density(model, split.labels, known)
-        return figures.latent_plane(means, labels, prior=prior, name=name)
+        return figures.latent_plane(means, labels, prior=prior, name=name, panel=panel)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
         pca.transform(means),
@@ -127,7 +131,17 @@ def draw_latent_plane(
         axes=_COMPONENTS,
         explained=pca.explained_variance_ratio_,
         name=name,
+        panel=panel,
     )
+
+
+def draw_latent_usage(usage: LatentUsage, *, panel: Axes | None = None) -> Figure:
+    """KL of each dimension; where it is not known, how much the posterior means vary; `panel` as of figures."""
+    names = usage.names if len(usage.layers) > 1 else None
+    options: dict[str, Any] = {"active": usage.active.numpy(), "names": names, "panel": panel}
+    if usage.kl is None:
+        return figures.activity_per_dimension(_array(usage.variance), **options)
+    return figures.kl_per_dimension(_array(usage.kl), **options)
 
 
 def feature_units(data: Data) -> Units | None:
@@ -157,23 +171,25 @@ def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
 
 def _draw_training(run: Run) -> None:
     records = run.read_metrics()
-    if not records:
-        return
-    names = ("bound", "elbo", "rate", "distortion")
+    if records:
+        *curves, best = curves_of(records)
+        figures.save(figures.training_curves(*curves, best_epoch=best), run.picture("training.png"))
+
+
+def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
+    """Numbers of the epochs, curves of training and validation, and the epoch of the best validation bound.
+
+    Args:
+        records: Of the epochs, as ``metrics.jsonl`` has them; there is at least one.
+    """
 
     def curves(part: str) -> dict[str, np.ndarray]:
-        return {name: np.array([record[part][name] for record in records]) for name in names}
+        return {name: np.array([record[part][name] for record in records]) for name in _FOLLOWED}
 
     validated = all(record["validation"] is not None for record in records)
     validation = curves("validation") if validated else None
-    best = int(np.argmax(validation["bound"])) if validation else None
-    picture = figures.training_curves(
-        np.array([record["epoch"] for record in records]),
-        curves("train"),
-        validation,
-        best_epoch=None if best is None else records[best]["epoch"],
-    )
-    figures.save(picture, run.picture("training.png"))
+    best = records[int(np.argmax(validation["bound"]))]["epoch"] if validation else None
+    return np.array([record["epoch"] for record in records]), curves("train"), validation, best
 
 
 @torch.no_grad()
@@ -194,7 +210,8 @@ def _prior_density(
     return x.numpy(), y.numpy(), _array(density)
 
 
-def _grid_means(model: VAE, label: int = 0) -> Tensor:
+def grid_means(model: VAE, label: int = 0) -> Tensor:
+    """``E[x|z]`` over a square of the latent plane, of a model that is told the class in this one."""
     axis = torch.linspace(-_LIMIT, _LIMIT, _GRID)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([z1, z2], dim=-1).reshape(-1, 2)

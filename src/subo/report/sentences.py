@@ -3,16 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
-
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.evidence.annealed import few_chains
 from subo.evaluation.evidence.pareto import highest_pareto_k
 from subo.evaluation.latents.calibration import Calibration
 from subo.evaluation.latents.collapse import verdict
+from subo.evaluation.numbers import LIKELY, Number
 from subo.files.nonfinite import in_words
 from subo.report.findings import Findings
-from subo.report.table import _mean, _same, calibration_of, gaps_of
 from subo.runtime.digits import in_digits
 
 __all__ = ["sentences"]
@@ -45,10 +43,9 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
             "rough. More `temperatures` improve the estimate, and more `chains` its error."
         )
     said.extend(_on_estimates(findings))
-    stage = findings.measured.get("importance")
-    if findings.usage is not None and stage is not None and stage.results:
-        said.append(verdict(findings.usage, stage.results["rate"].mean().item(), settings=settings).text)
-    calibration = calibration_of(findings)
+    rate, calibration = findings.values("importance", "rate"), findings.record("calibration")
+    if findings.usage is not None and rate is not None:
+        said.append(verdict(findings.usage, rate.mean().item(), settings=settings).text)
     if calibration is not None:
         said.extend(_on_calibration(calibration))
     for name, stage in findings.measured.items():
@@ -60,10 +57,9 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
 def _on_estimates(findings: Findings) -> Iterator[str]:
     """What annealing and the bracket say of importance sampling, and whose the gap is."""
     annealed = findings.values("annealed", "log_px")
-    difference = torch.zeros(0) if annealed is None else annealed - _same(findings, "annealed")
-    difference = difference[difference.isfinite()]
+    difference = () if annealed is None else findings.beside("annealed").difference(annealed)
     if len(difference) > 1:
-        line = _mean("", "", difference, "", None)
+        line = Number.paired(LIKELY, "", difference, None)
         error = line.standard_error or 0.0
         what, then = "agrees with", ""
         if abs(line.value) > 2 * error:
@@ -77,9 +73,9 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
             )
         else:
             yield f"Annealing {what} importance sampling on {line.num_data} examples, by {by}{then}."
-    lower, upper = findings.values("bracket", "lower"), findings.values("bracket", "upper")
-    if lower is not None and upper is not None:
-        line = _mean("", "", upper - lower, "", None)
+    width = findings.values("bracket", "width")
+    if width is not None:
+        line = Number.paired(LIKELY, "", width, None)
         error = line.standard_error or 0.0
         closed = "closed within its error" if abs(line.value) <= 2 * error else "open"
         if closed != "open" and error > _TELLING:
@@ -89,7 +85,7 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
             f"{line.value:.3g} +- {error:.2g} nats wide. This is the largest error to expect of these estimators on "
             "similar data."
         )
-    found = gaps_of(findings)
+    found = findings.gaps
     if found is not None and len((found := found.finite()).elbo) > 1:
         means = found.means()
         (whole, _), (family, _), (encoder, _) = (means[n] for n in ("inference", "approximation", "amortization"))

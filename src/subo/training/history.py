@@ -1,12 +1,17 @@
 """What training did: a record an epoch."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from subo.evaluation.results import Result, Table, flat
+from subo.files.nonfinite import encoded
 from subo.training.metrics import Metrics
 from subo.training.updates import UpdatesName
 
 __all__ = ["Epoch", "History", "WorseWarning", "epoch_of"]
+
+_SHOWN = 10  # epochs, about
+_CURVES = ("bound", "rate", "distortion")
 
 
 class WorseWarning(UserWarning):
@@ -41,8 +46,8 @@ class Epoch:
     mutual_information: float | None = None
 
 
-@dataclass(frozen=True)
-class History:
+@dataclass(frozen=True, repr=False)
+class History(Result):
     """What training did.
 
     Attributes:
@@ -79,6 +84,32 @@ class History:
             f"on {data} data, and it was {self.before:.4g} before the first step. Training diverged, usually since "
             "the learning rate is too high: fit again with a tenth of `learning_rate`, `clip=10`, or a warm-up."
         )
+
+    def table(self) -> Table:
+        """The first and last epochs, the best, and some between, in nats per example."""
+        count, last = len(self.epochs), self.epochs[-1:]
+        shown = {*range(0, count, max(1, -(-count // _SHOWN))), count - 1}
+        kept = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
+        made = f", {last[0].step:,} steps in {last[0].seconds:.1f} s" if last else ""
+        title = f"History of {count:,} epochs{made}, ended by {self.stopped_by}{kept}; nats per example"
+        columns = ("epoch", "step", *(f"{of} {name}" for of in ("train", "validation") for name in _CURVES))
+        rows = []
+        for index, epoch in enumerate(self.epochs):
+            if index in shown or epoch.epoch == self.best_epoch:
+                numbers = [getattr(part, name, None) for part in (epoch.train, epoch.validation) for name in _CURVES]
+                rows.append(
+                    (f"{epoch.epoch:,}", f"{epoch.step:,}", *("" if n is None else f"{n:.2f}" for n in numbers))
+                )
+        return Table(title, columns, tuple(rows), () if self.worse is None else (f"Careful: {self.worse}",))
+
+    def records(self) -> list[dict[str, Any]]:
+        """A row for each epoch; what is of the training or the validation data says so in front."""
+        rows = [flat(asdict(epoch)) for epoch in self.epochs]
+        return [{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; see :meth:`Result.to_dict`."""
+        return encoded(asdict(self))
 
 
 def epoch_of(record: dict[str, Any]) -> Epoch:

@@ -1,6 +1,7 @@
 """log p(x) by annealed importance sampling: from a start that is known, through a bridge of densities, to p(x, z)."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from subo.data.support import explained, support_of
 from subo.errors import InputError
 from subo.evaluation.evidence.hamiltonian import Bridge, State, adapted, pack, transition
 from subo.evaluation.evidence.importance import WeightSums
+from subo.evaluation.numbers import ALONE, LIKELY, Beside, Number
 from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import evaluating, place
 from subo.runtime.progress import bar
@@ -73,16 +75,17 @@ class AnnealedEstimate:
         """From the weights of the chains."""
         sums = WeightSums(log_weight.shape[1])
         sums.add(log_weight)
-        return cls(
-            sums.log_mean,
-            torch.maximum(sums.standard_error, chains_error(log_weight)),
-            sums.effective_sample_size,
-            log_weight,
-            acceptance,
-            len(log_weight),
-            annealing.temperatures,
-            annealing.leapfrog_steps,
-        )
+        error = torch.maximum(sums.standard_error, chains_error(log_weight))
+        counts = (len(log_weight), annealing.temperatures, annealing.leapfrog_steps)
+        return cls(sums.log_mean, error, sums.effective_sample_size, log_weight, acceptance, *counts)
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The mean over the data, how much it exceeds importance sampling's, and how many chains count."""
+        count, num_data, how = self.chains, len(self.log_px), f"annealing, {self.temperatures:,} temperatures"
+        yield Number.mean(LIKELY, beside.name("log p(x)", num_data), self.log_px, how, count)
+        yield from beside.less(self.log_px, count)
+        worth, how = self.effective_sample_size.nanmedian().item(), f"of {count}, by their weights"
+        yield Number(LIKELY, "  effective chains, median", worth, None, "", how, count, num_data)
 
 
 def chains_error(log_weight: Float[Tensor, "C B"]) -> Float[Tensor, " B"]:

@@ -1,6 +1,7 @@
 """A bracket for log p(x): a stochastic lower and a stochastic upper bound, on data that the model itself draws."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from subo.core.draw import LatentVariableModel
 from subo.errors import InputError
 from subo.evaluation.evidence.annealed import Annealing, begin
 from subo.evaluation.evidence.hamiltonian import pack
+from subo.evaluation.numbers import ALONE, LIKELY, Beside, Number
 from subo.parts.conditionals import Given, Local
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
@@ -54,6 +56,13 @@ class Sandwich:
         root = math.sqrt(len(self.lower))
         values = {"lower": self.lower, "upper": self.upper, "width": self.width}
         return {name: (v.mean().item(), v.std().item() / root) for name, v in values.items()}
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """Both bounds and the width between them, as means over the simulated data."""
+        how = "annealing" if self.estimator == "annealed" else "importance sampling"
+        yield Number.mean(LIKELY, "simulated data: lower bound", self.lower, how, self.num_samples)
+        yield Number.mean(LIKELY, "simulated data: upper bound", self.upper, f"{how} in reverse", self.num_samples)
+        yield Number.paired(LIKELY, "  width of this bracket", self.width, self.num_samples)
 
 
 @checked_arguments

@@ -1,5 +1,6 @@
 """log p(x) by samples of the prior: the estimator that needs no posterior, and what that costs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from subo.core.draw import LatentVariableModel
 from subo.data.splits import takes_data
 from subo.evaluation.evidence.importance import WeightSums, data_at_a_time, split_context
 from subo.evaluation.evidence.pareto import WeightTail
+from subo.evaluation.numbers import ALONE, LIKELY, Beside, Number
 from subo.runtime.arguments import checked_arguments
 from subo.typing import Context
 
@@ -41,6 +43,14 @@ class PriorEstimate:
     effective_sample_size: Float[Tensor, " B"]
     pareto_k: Float[Tensor, " B"]
     num_samples: int
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The mean over the data, how much it exceeds importance sampling's, and how many samples count."""
+        count, num_data = self.num_samples, len(self.log_px)
+        yield Number.mean(LIKELY, beside.name("log p(x)", num_data), self.log_px, "samples of the prior", count)
+        yield from beside.less(self.log_px, count)
+        worth, how = self.effective_sample_size.nanmedian().item(), "the prior's weights"
+        yield Number(LIKELY, "  effective samples, median", worth, None, "", how, count, num_data)
 
 
 @takes_data

@@ -1,7 +1,7 @@
 """Is q the posterior? Simulation-based calibration: ranks of known latents among samples of q."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from subo.core.context import check_rows
 from subo.core.draw import LatentVariableModel
 from subo.errors import InputError
+from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.parts.conditionals import Given, Local
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
@@ -77,6 +78,19 @@ class Calibration:
     def is_calibrated(self) -> bool:
         """Whether nothing was found against q."""
         return all(reading == "calibrated" for reading in self.readings)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Calibration"]) -> "Calibration":
+        """Reads the ranks of several sets of data as one."""
+        first, ranks = parts[0], torch.cat([part.ranks for part in parts])
+        return cls.of(first.names, ranks, num_ranks=first.num_ranks, num_bins=first.counts.shape[1], level=first.level)
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """How many quantities are not calibrated."""
+        wrong = sum(reading != "calibrated" for reading in self.readings)
+        how, num_data = f"of {len(self.names)}, on simulated data", len(self.ranks)
+        name = "quantities out of calibration"
+        yield Number(CARRIED, name, float(wrong), None, "", how, self.num_ranks, num_data)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """What z tells of x: the mutual information under q, and the aggregate posterior that it is measured against."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from subo.core.draw import Draw, LatentVariableModel
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.latents.classes import Classes, prior_classes, told
+from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
 
@@ -57,6 +59,22 @@ class MutualInformation:
     ceiling: float
     given: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The rate in its parts; where the prior is told the class c, within classes and by their names there."""
+        information, marginal = "mutual information I(x; z)", "marginal KL(q(z) || p(z))"
+        if self.told:
+            information = "mutual information I((x, c); z)"
+        if self.given:
+            information, marginal = "I(x; z | c) within classes", "KL(q(z|c) || p(z|c)) within classes"
+        how = f"below the truth; <= {'E log N_c' if self.given else 'log N'} = {self.ceiling:.2f}"
+        same, counts = "the same samples", (self.num_samples, self.num_data)
+        yield Number(CARRIED, information, self.value, self.standard_error, "nats", how, *counts)
+        rate = "the rate by these samples"
+        if self.marginal_kl is not None:
+            yield Number(CARRIED, marginal, self.marginal_kl, self.marginal_kl_se, "nats", same, *counts)
+            rate = f"  their sum, {rate}"
+        yield Number(CARRIED, rate, self.rate, self.rate_se, "nats", same, *counts)
 
 
 @takes_data

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from subo.errors import InputError
+from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.runtime.randomness import stream
 
 __all__ = ["Probe", "probe"]
@@ -53,6 +55,16 @@ class Probe:
     num_train: int
     num_test: int
     converged: bool
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """Accuracies with their errors, and how well clusters agree with the classes."""
+        for name, value, error, how in (
+            ("accuracy of a linear probe", self.linear_accuracy, self.linear_se, "logistic regression"),
+            ("accuracy of neighbors", self.knn_accuracy, self.knn_se, f"{self.neighbors} nearest means"),
+            ("clusters: adjusted Rand index", self.adjusted_rand, None, "k-means on means"),
+            ("clusters: mutual information", self.normalized_mutual_information, None, "k-means, normalized"),
+        ):
+            yield Number(CARRIED, name, value, error, "", how, None, self.num_test)
 
 
 def probe(

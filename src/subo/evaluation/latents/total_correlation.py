@@ -1,5 +1,6 @@
 """How far the aggregate posterior is from independent latents: the marginal KL, cut in two."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,13 @@ from torch.distributions import Independent
 
 from subo.core.draw import Draw, LatentVariableModel
 from subo.data.splits import Split, takes_data
-from subo.evaluation.latents.information import encode, log_densities, standard_error
+from subo.evaluation.latents.information import MutualInformation, encode, log_densities, standard_error
 from subo.evaluation.latents.usage import marginals
+from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.runtime.devices import evaluating
 from subo.runtime.randomness import forked
 
-__all__ = ["TotalCorrelation", "total_correlation"]
+__all__ = ["Information", "TotalCorrelation", "total_correlation"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,35 @@ class TotalCorrelation:
     num_data: int
     num_samples: int
     given: tuple[str, ...] = ()
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The total correlation, and the KL of the dimensions where the prior factorizes."""
+        within = " within classes" if self.given else ""
+        how, counts = "the same samples", (self.num_samples, self.num_data)
+        name = f"total correlation{within}"
+        yield Number(CARRIED, name, self.value, self.standard_error, "nats", how, *counts)
+        if self.dimension_kl is not None:
+            name = f"KL of the dimensions{within}"
+            yield Number(CARRIED, name, self.dimension_kl, self.dimension_kl_se, "nats", how, *counts)
+
+
+@dataclass(frozen=True)
+class Information:
+    """The rate cut in two, and the second part, the marginal KL, again; all by the same samples.
+
+    Attributes:
+        mutual: The mutual information and the marginal KL.
+        total: The total correlation; None where the marginals of q are not known.
+    """
+
+    mutual: MutualInformation
+    total: TotalCorrelation | None
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """The lines of both."""
+        yield from self.mutual.numbers(beside)
+        if self.total is not None:
+            yield from self.total.numbers(beside)
 
 
 @takes_data

@@ -15,6 +15,7 @@ from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
 from subo.evaluation.latents.classes import prior_classes
+from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.models.markov import MarkovDistribution
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
@@ -75,6 +76,11 @@ class LatentUsage:
         """How many dimensions of each layer are active."""
         parts = self.active.split([size for _, size in self.layers])
         return {name: int(part.sum()) for (name, _), part in zip(self.layers, parts, strict=True)}
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """How many dimensions are active."""
+        how = f"of {len(self.active)}, variance of means > {ACTIVE_VARIANCE}"
+        yield Number(CARRIED, "active units", float(self.active.sum()), None, "", how, None, len(self.means))
 
 
 def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:

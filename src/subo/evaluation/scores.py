@@ -1,0 +1,159 @@
+"""log p(x) and its parts for every example of a data set: what the means of an evaluation are made of."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from subo.core.draw import LatentVariableModel
+from subo.core.offers import Mixture
+from subo.data.batches import batches
+from subo.data.splits import Split, takes_data
+from subo.data.support import in_support, stand_ins
+from subo.errors import InputError
+from subo.evaluation.estimates import bits_per_dim
+from subo.evaluation.evidence.importance import ImportanceEstimate, log_marginal
+from subo.evaluation.numbers import ALONE, BITS, LIKELY, Beside, Number
+from subo.models.folding import decoded_at_a_time
+from subo.models.vae import VAE
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
+
+_WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
+_PASSES = 20  # at least, so that progress is seen of few data, too
+_DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
+
+__all__ = ["Scores", "latents_at_a_time", "rows_at_a_time", "score"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-example estimates for a whole split, in nats and float64, on the CPU; see ImportanceEstimate.
+
+    Attributes:
+        log_px: Importance-sampled log p(x), ``(N,)``.
+        standard_error: Of each `log_px`, ``(N,)``.
+        effective_sample_size: ``(N,)``.
+        pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN where there is none, or none was asked for.
+        rates: ``(L, N)``, of each stochastic layer.
+        distortion: ``(N,)``.
+        num_samples: K.
+    """
+
+    log_px: Tensor
+    standard_error: Tensor
+    effective_sample_size: Tensor
+    pareto_k: Tensor
+    rates: Tensor
+    distortion: Tensor
+    num_samples: int
+
+    @property
+    def rate(self) -> Tensor:
+        """That of all layers, ``(N,)``."""
+        return self.rates.sum(0)
+
+    @property
+    def elbo(self) -> Tensor:
+        """``-(rate + distortion)``, ``(N,)``."""
+        return torch.where(self.distortion == torch.inf, -torch.inf, -(self.rate + self.distortion))
+
+    @classmethod
+    def of(cls, parts: Sequence[ImportanceEstimate]) -> "Scores":
+        """The estimates of some examples after those of others."""
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
+
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "rate", "distortion")
+        return cls(*map(joined, names), parts[0].num_samples)
+
+    def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
+        """Means over the data, and bits per dimension where their elements are known."""
+        how, count = "importance sampling", self.num_samples
+        yield Number.mean(LIKELY, "log p(x)", self.log_px, how, count)
+        if beside.num_elements is not None:
+            yield Number.mean(LIKELY, BITS, bits_per_dim(self.log_px, beside.num_elements), how, count, unit="bits")
+        yield Number.mean(LIKELY, "ELBO = -(rate + distortion)", self.elbo, "samples of q", count)
+        yield Number.mean(LIKELY, "rate", self.rate, "samples of q, or closed form", count)
+        yield Number.mean(LIKELY, "distortion", self.distortion, "samples of q", count)
+
+    def where(self, inside: Tensor) -> "Scores":
+        """The same, with those of data outside of the support, ``(N,)``, where `inside` is false."""
+        if bool(inside.all()):
+            return self
+        outside = {"log_px": -torch.inf, "standard_error": 0.0, "distortion": torch.inf}
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "rates", "distortion")
+        return replace(
+            self, **{name: getattr(self, name).masked_fill(~inside, outside.get(name, torch.nan)) for name in names}
+        )
+
+
+@takes_data
+@checked_arguments
+@torch.no_grad()
+def score(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    num_samples: int = 1000,
+    max_rows: int | None = None,
+    seed: int = 0,
+    pareto: bool = True,
+    advance: Callable[[float], Any] | None = None,
+) -> Scores:
+    """log p(x) of every example; the same numbers at every call with the same seed.
+
+    Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
+    is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
+
+    Args:
+        model: The model.
+        split: The data, or a tensor of them.
+        num_samples: K.
+        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 40,000 at the most.
+        seed: Of the samples.
+        pareto: Whether to fit the weights' tails for k-hat.
+        advance: Called with the number of data done, as they are, in fractions.
+    """
+    if num_samples < 1:
+        raise InputError(f"the number of samples must be at least 1, not {num_samples}")
+    inside = in_support(model, split)
+    if not inside.any():
+        nothing = torch.full((len(split),), torch.nan, dtype=torch.float64)
+        empty = Scores(nothing, nothing, nothing, nothing, nothing.unsqueeze(0), nothing, num_samples)
+        return empty.where(inside)
+    split = stand_ins(split, inside)
+    parts = []
+    max_rows = max_rows or latents_at_a_time(model, split)
+    max_rows = min(max_rows, math.ceil(len(split) * num_samples / _PASSES))
+    size = max(1, min(len(split), max_rows, _DATA))
+    with evaluating(model), forked(seed):
+        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
+            x, context = place(model, batch.x, batch.context)
+            options: Any = {"num_samples": num_samples, "max_rows": max_rows, "pareto": pareto, "advance": advance}
+            parts.append(log_marginal(model, x, context, **options))
+    return Scores.of(parts).where(inside)
+
+
+def latents_at_a_time(model: Any, split: Split) -> int:
+    """How many latents to draw at a time: as many as are decoded, sixteen times that of a VAE: it decodes in parts.
+
+    Not of sequences: the networks that draw and weigh their states take more memory than the decoder. Of a mixture
+    prior fewer, since each component weighs each of them.
+    """
+    rows = rows_at_a_time(model, split)
+    if not isinstance(model, VAE) or split.lengths is not None:
+        return rows
+    components = model.prior.num_components if isinstance(model.prior, Mixture) else 1
+    return min(40_000, 16 * rows, max(1, _WEIGHED // components))
+
+
+def rows_at_a_time(model: Any, split: Split) -> int:
+    """How many latents to decode at a time, 5,000 at the most; of sequences fewer, so that their steps are bounded."""
+    steps = split.num_elements // split.event_shape.numel()
+    return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements, steps=steps))
