@@ -99,8 +99,8 @@ def test_a_picture_is_drawn_on_the_axes_given_or_on_new_ones(name: str):
 
 
 def test_panels_of_a_figure_within_a_figure_are_drawn_on():
-    outer = plt.figure(layout="constrained").subfigures(1, 2)
-    rendered(plot.latent_plane(model(), (X, torch.arange(12)), ax=outer[0].add_subplot()))
+    inner: Any = plt.figure(layout="constrained").subfigures(1, 2)
+    rendered(plot.latent_plane(model(), (X, torch.arange(12)), ax=inner[0].add_subplot()))
 
 
 def test_the_plane_has_the_posterior_means_and_the_classes():
@@ -136,11 +136,13 @@ def test_reconstructions_are_those_of_the_model():
 def test_samples_are_the_same_by_seed_and_leave_random_numbers_alone():
     own = model()
     before = torch.get_rng_state()
-    first, again, other = ([line.get_xdata() for line in plot.samples(own, 5, seed=seed).lines] for seed in (1, 1, 2))
+    first, again, other = (
+        [np.asarray(line.get_xdata()) for line in plot.samples(own, 5, seed=seed).lines] for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert len(first) == 5
     np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first, other)
+    assert not np.array_equal(np.stack(first), np.stack(other))
 
 
 def test_a_history_has_the_curves_of_its_epochs():

@@ -17,6 +17,7 @@ from subo.evaluation.numbers import LIKELY, LOSS, Number
 from subo.evaluation.results import Result, Table, rows_of
 from subo.files.nonfinite import decoded
 from subo.report import Depth, Findings, evaluate_fully
+from subo.runtime.digits import in_digits
 from subo.training.history import History
 
 
@@ -160,6 +161,18 @@ def test_a_comparisons_differences_are_in_its_table():
     assert "<b>two</b>" in repr(found)
     assert "b" not in Cells(found._repr_html_()).tags
     assert any("<b>two</b>" in row for row in Cells(found._repr_html_()).rows)
+
+
+def test_means_over_seeds_are_told_below_a_comparison():
+    torch.manual_seed(0)
+    models = {f"run {seed}": probabilistic_pca(5, 2).double() for seed in range(3)}
+    found = compare(models, data(), num_samples=10, settings={"two": ["run 0", "run 1"], "one": ["run 2"]})
+    mean, alone = found.over_seeds
+    two, one = found.table().notes
+    assert two.startswith("Mean of 2 runs as two")
+    assert " ± ".join(in_digits(mean.log_px.mean, mean.log_px.standard_error)) in two
+    assert one.count("±") == 1, "a single run has no error over seeds"
+    assert in_digits(alone.elbo.mean, None)[0] in one
 
 
 def test_gaps_are_shown_over_finite_examples_and_listed_for_all():

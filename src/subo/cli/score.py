@@ -1,11 +1,16 @@
 """The command ``score``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import of_rows, run_and_rows
 from subo.data.saving import save_array
+
+if TYPE_CHECKING:
+    from subo.data.splits import Split
+    from subo.evaluation.scores import Scores
 
 __all__ = ["score"]
 
@@ -37,11 +42,7 @@ def score(
         part: Which part.
         seed: Of the samples.
     """
-    import numpy as np
-    import torch
-
     from subo.evaluation.effort import caution_of_samples
-    from subo.evaluation.evidence.pareto import highest_pareto_k
     from subo.evaluation.scores import score as scored
     from subo.experiments.experiment import model_for
     from subo.runtime.progress import bar
@@ -57,16 +58,28 @@ def score(
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:
-        columns = {
-            "log_px": scores.log_px,
-            "standard_error": scores.standard_error,
-            "effective_sample_size": scores.effective_sample_size,
-            "pareto_k": scores.pareto_k,
-        }
-        if split.lengths is not None:
-            columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
-        table = np.stack([column.numpy() for column in columns.values()], axis=1)
-        save_array(out, table, names=list(columns), of=of_rows(split))
+        _save_table(out, scores, split)
+    _say_scores(out, scores, split)
+
+
+def _save_table(out: Path, scores: "Scores", split: "Split") -> None:
+    """Writes a row for each example."""
+    import numpy as np
+
+    names = ("log_px", "standard_error", "effective_sample_size", "pareto_k")
+    columns = {name: getattr(scores, name) for name in names}
+    if split.lengths is not None:
+        columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
+    table = np.stack([column.numpy() for column in columns.values()], axis=1)
+    save_array(out, table, names=list(columns), of=of_rows(split))
+
+
+def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:
+    """Says what was written: the mean, the lowest, and how many estimates are doubtful."""
+    import torch
+
+    from subo.evaluation.evidence.pareto import highest_pareto_k
+
     values, unit = scores.log_px, ""
     if split.lengths is not None:  # the lowest sum over steps would be that of a long sequence
         values, unit = scores.log_px / split.lengths, " per step"
@@ -80,7 +93,7 @@ def score(
         f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
         f"{values[lowest]:.2f} {place}" + f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
     )
-    highest = highest_pareto_k(num_samples)
+    highest = highest_pareto_k(scores.num_samples)
     doubtful = int((scores.pareto_k > highest).sum())
     if doubtful:
         say(
@@ -88,5 +101,5 @@ def score(
             "(column pareto_k): their log p(x) is only known to be about this or higher. Strange data often have such "
             "weights, since the encoder has never seen their like: this is no reason to doubt that they are strange. "
             "More samples may give log p(x) itself, which the order of the scores does not need: --num-samples "
-            f"{10 * num_samples}"
+            f"{10 * scores.num_samples}"
         )

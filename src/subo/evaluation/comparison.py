@@ -13,7 +13,7 @@ from subo.errors import InputError
 from subo.evaluation.estimates import Estimate, bits_per_dim
 from subo.evaluation.results import Result, Table, with_error
 from subo.evaluation.scores import Scores, latents_at_a_time
-from subo.evaluation.seeds import OverSeeds, over_seeds
+from subo.evaluation.seeds import OverSeeds, SeedMean, over_seeds
 from subo.evaluation.summary import Evaluation, measure
 from subo.files.nonfinite import encoded
 from subo.runtime.arguments import checked_arguments
@@ -167,7 +167,12 @@ class Comparison(Result):
             differences = (row.log_px_difference, row.elbo_difference)
             active = f"{row.active_units}/{row.latent_dim}"
             rows.append((row.name, *map(_cell, means), active, *map(_cell, differences)))
-        return Table(title, columns, tuple(rows))
+        notes = (
+            f"Mean of {len(mean.runs)} runs as {mean.name}, ± over seeds and data: log p(x) {_cell(mean.log_px)}, "
+            f"ELBO {_cell(mean.elbo)}"
+            for mean in self.over_seeds
+        )
+        return Table(title, columns, tuple(rows), tuple(notes))
 
     def records(self) -> list[dict[str, Any]]:
         """A row for each model; see :meth:`Row.flat`."""
@@ -179,7 +184,7 @@ class Comparison(Result):
         return encoded({**about, "rows": self.records(), "over_seeds": [mean.flat() for mean in self.over_seeds]})
 
 
-def _cell(estimate: Estimate | None) -> str:
+def _cell(estimate: Estimate | SeedMean | None) -> str:
     return "" if estimate is None else with_error(estimate.mean, estimate.standard_error)
 
 

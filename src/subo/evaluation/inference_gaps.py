@@ -99,7 +99,9 @@ class Gaps(Result):
     def unknown(cls, num_data: int) -> "Gaps":
         """Nothing is known of these examples: every number is NaN."""
         blank = torch.full((num_data,), torch.nan, dtype=torch.float64)
-        return cls(blank, blank, ("importance",) * num_data, False, *[blank] * 4, None, None)
+        columns = dict.fromkeys(_ESTIMATES[:-2], blank)
+        origins = ("importance",) * num_data
+        return cls(**columns, log_px_from=origins, annealed=False, elbo_richer=None, elbo_richer_se=None)
 
     @classmethod
     def joined(cls, parts: Sequence["Gaps"]) -> "Gaps":

@@ -69,8 +69,8 @@ class Scores:
         def joined(name: str) -> Tensor:
             return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
 
-        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "rate", "distortion")
-        return cls(*map(joined, names), parts[0].num_samples)
+        names = ("log_px", "standard_error", "effective_sample_size", "pareto_k", "distortion")
+        return cls(**{name: joined(name) for name in names}, rates=joined("rate"), num_samples=parts[0].num_samples)
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
         """Means over the data, and bits per dimension where their elements are known."""

@@ -121,7 +121,7 @@ class Findings(Result):
             if records[name] is not None
             for line in records[name].numbers(self.beside(name, num_elements))
         ]
-        return tuple(line for section in SECTIONS for line in lines if line.section == section)
+        return tuple(sorted(lines, key=lambda line: (*SECTIONS, line.section).index(line.section)))
 
     def beside(self, stage: str, num_elements: Tensor | int | None = None) -> Beside:
         """What the numbers of a stage stand beside: importance sampling's log p(x), of the same data and in all."""

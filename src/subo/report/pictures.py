@@ -172,8 +172,8 @@ def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
 def _draw_training(run: Run) -> None:
     records = run.read_metrics()
     if records:
-        *curves, best = curves_of(records)
-        figures.save(figures.training_curves(*curves, best_epoch=best), run.picture("training.png"))
+        epoch, train, validation, best = curves_of(records)
+        figures.save(figures.training_curves(epoch, train, validation, best_epoch=best), run.picture("training.png"))
 
 
 def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
