@@ -88,3 +88,12 @@ def test_its_samples_are_scipys(mean: float, dispersion: float):
     for level in np.quantile(x, [0.02, 0.2, 0.5, 0.8, 0.98]):
         share = oracle.cdf(level)
         assert abs((x <= level).mean() - share) < 5 * np.sqrt(share * (1 - share) / len(x))
+
+
+def test_a_mean_beyond_floats_has_a_finite_gradient():
+    log_mean, dispersion = (torch.tensor(value, requires_grad=True) for value in (800.0, 1.0))
+    log_prob = NegativeBinomial(log_mean, dispersion).log_prob(torch.tensor(5.0))
+    log_prob.backward()  # with r = 1 / a = 1: x log(a m) - (x + r) log(1 + a m) = -log m, where m is that large
+    assert log_prob.item() == pytest.approx(-800)
+    assert log_mean.grad is not None
+    assert log_mean.grad.item() == pytest.approx(-1)

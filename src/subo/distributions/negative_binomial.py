@@ -77,7 +77,8 @@ def _rising(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
     size, log_a = 1 / large, large.log()
     log_total = torch.logaddexp(log_mean + log_a, torch.zeros_like(log_mean))  # log(1 + a m), where a m overflows too
     direct = torch.lgamma(x + size) - torch.lgamma(size) + x * log_a - (x + size) * log_total
-    return torch.where(a > _SMALL, direct, _rising_of_small(x, log_mean.exp(), a.clamp(max=_SMALL)))
+    mean = log_mean.where(a <= _SMALL, 0).exp()  # finite where it does not serve
+    return torch.where(a > _SMALL, direct, _rising_of_small(x, mean, a.clamp(max=_SMALL)))
 
 
 def _rising_of_small(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
