@@ -22,7 +22,7 @@ from subo import (
     mlp,
     train,
 )
-from subo.data.batches import Batch, as_batch
+from subo.data.batches import Batch, batch_of
 from subo.data.splits import Split
 from subo.runtime.randomness import forked
 from subo.training.history import Epoch
@@ -137,7 +137,7 @@ def test_local_inference_needs_data_in_memory():
 
 
 def test_a_batch_of_integers_is_one_of_numbers():
-    batch = as_batch((torch.ones(2, 5, dtype=torch.uint8), torch.tensor([0, 1])))
+    batch = batch_of((torch.ones(2, 5, dtype=torch.uint8), torch.tensor([0, 1])))
     assert isinstance(batch, Batch)
     assert batch.x.dtype == torch.float32
     assert batch.context["label"].tolist() == [0, 1]

@@ -20,7 +20,10 @@ from subo.cli.score import score
 from subo.cli.show import show
 from subo.errors import InputError
 
-__all__ = ["command_of", "make_app", "recipe_of"]
+__all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
+
+COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show)
+"""All but ``fit``, whose signature depends on the recipe."""
 
 
 def make_app(recipe: str = "vae") -> App:
@@ -47,7 +50,7 @@ def make_app(recipe: str = "vae") -> App:
     command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
     command.__doc__ = fit.__doc__
     app.command(command, name="fit")
-    for function in (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show):
+    for function in COMMANDS:
         app.command(function)
     return app
 

@@ -15,7 +15,7 @@ from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.runtime.randomness import stream
 
-__all__ = ["Batch", "as_batch", "batches", "check_batch", "num_batches"]
+__all__ = ["Batch", "batch_of", "batches", "check_batch", "num_batches"]
 
 POOL = 4  # batches whose sequences are sorted together: more have less padding, and are less random
 
@@ -37,7 +37,7 @@ class Batch:
     weight: float
 
 
-def as_batch(item: Any) -> Batch:
+def batch_of(item: Any) -> Batch:
     """Accepts ``x``, ``(x, label)``, ``(x, context)`` or a Batch.
 
     Raises:

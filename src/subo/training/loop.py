@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.core.objective import Loss, Objective
-from subo.data.batches import Batch, as_batch, check_batch
+from subo.data.batches import Batch, batch_of, check_batch
 from subo.data.support import explained
 from subo.errors import DivergedError
 from subo.runtime.arguments import check_fields, checked_arguments
@@ -134,7 +134,7 @@ def train(
     for item in _cycle(batches, forever=steps is not None):
         if steps is not None and number >= steps:
             return
-        batch = as_batch(item)
+        batch = batch_of(item)
         if number == first:
             check_batch(batch)
         factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from subo.core.context import receives
 from subo.core.objective import Objective
-from subo.data.batches import Batch, as_batch, check_batch, num_batches
+from subo.data.batches import Batch, batch_of, check_batch, num_batches
 from subo.data.dataset import Data
 from subo.data.splits import Split, as_split, split_of
 from subo.data.support import check_support
@@ -83,7 +83,7 @@ class Loader:
                     "the training data have no batch left: a pass over them gave none. An iterator can be gone through "
                     "once; give what can be gone through again, such as a DataLoader or a list of batches"
                 )
-            for batch in map(as_batch, chain([first], items)):
+            for batch in map(batch_of, chain([first], items)):
                 if not checked:
                     self._check(batch)
                     checked = True
@@ -184,6 +184,6 @@ def held_out_of(data: Data | Split | None) -> dict[str, Split]:
 
 def _held_out(validation: Any) -> Split:
     if isinstance(validation, tuple | list):
-        batch = as_batch(validation)
+        batch = batch_of(validation)
         return split_of(batch.x, batch.context)
     return as_split(validation)
