@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -129,7 +130,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             if name != "self":
                 setattr(self, name, value)
 
-    def fit(self, X: Any, y: Any = None) -> "VariationalAutoencoder":
+    def fit(self, X: ArrayLike, y: object = None) -> "VariationalAutoencoder":
         """Fits the model, from scratch.
 
         Args:
@@ -176,7 +177,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self._n_features_out = self.latent_dim
         return self
 
-    def transform(self, X: Any) -> Any:
+    def transform(self, X: ArrayLike) -> np.ndarray:
         """Posterior means ``E_q[z|x]``; the same at every call.
 
         They are exact, but for the flows (``inverse-autoregressive``, ``spline``): there the means of 1,000 samples,
@@ -193,7 +194,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         sampled = self.posterior in ("inverse-autoregressive", "spline")
         return posterior_means(self.model_, x, batch_size=1 if sampled else 1000).numpy()
 
-    def inverse_transform(self, X: Any) -> np.ndarray:
+    def inverse_transform(self, X: ArrayLike) -> np.ndarray:
         """Means ``E[x|z]`` of the data at given latents.
 
         Args:
@@ -228,7 +229,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         with forked(_seed(random_state)):
             return draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64).numpy()
 
-    def score_samples(self, X: Any) -> np.ndarray:
+    def score_samples(self, X: ArrayLike) -> np.ndarray:
         """``log p(x)`` of each row in nats, by importance sampling; of a density, it depends on the units of X.
 
         With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
@@ -250,7 +251,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         ]
         return torch.cat(parts).numpy()
 
-    def score(self, X: Any, y: Any = None) -> float:
+    def score(self, X: ArrayLike, y: object = None) -> float:
         """The mean of :meth:`score_samples`, in nats per row.
 
         Args:
@@ -268,7 +269,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         if constant:
             warnings.warn(f"X: {describe_constants(constant)}", UserWarning, stacklevel=3)
 
-    def _checked(self, X: Any) -> Split:
+    def _checked(self, X: ArrayLike) -> Split:
         """Rows of a fitted model's kind."""
         check_is_fitted(self)
         return Split(torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float32, reset=False))))

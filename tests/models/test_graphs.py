@@ -292,6 +292,7 @@ def test_discrete_nodes_are_drawn_and_have_no_path():
 # What is refused
 
 
+@unchecked_shapes()  # and types: a user's run has neither
 def test_circles_and_unknown_parents_are_refused_by_name():
     with pytest.raises(InputError, match="circle: .*a.*b.*"):
         Joint(a=lambda b: b, b=lambda a: a)

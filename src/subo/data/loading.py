@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ def load_data(
     image_size: int | None = None,
     seed: int = 0,
     meaning: Meaning | None = None,
-    note: Callable[[str], Any] | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Data:
     """Loads a data set in three splits.
 
@@ -102,7 +102,7 @@ def load_rows(
     dequantize: bool = False,
     seed: int = 0,
     meaning: Meaning | None = None,
-    note: Callable[[str], Any] | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Split:
     """Loads data to be encoded or scored, even a single row; sources as for `load_data`.
 
@@ -220,7 +220,7 @@ def _read(
     *,
     meaning: Meaning | None = None,
     image_size: int | None = None,
-    note: Callable[[str], Any] | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Contents:
     """Finds out what a source is, and reads it."""
     if isinstance(source, str) and source in NAMES:

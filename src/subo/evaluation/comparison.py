@@ -198,7 +198,7 @@ def compare(
     num_samples: int = 1000,
     seed: int = 0,
     settings: Mapping[str, Sequence[str]] | None = None,
-    advance: Callable[[str, float], Any] | None = None,
+    advance: Callable[[str, float], object] | None = None,
 ) -> Comparison:
     """Measures models on the same held-out data, and their differences from the first.
 

@@ -104,7 +104,7 @@ def score(
     max_rows: int | None = None,
     seed: int = 0,
     pareto: bool = True,
-    advance: Callable[[float], Any] | None = None,
+    advance: Callable[[float], object] | None = None,
 ) -> Scores:
     """log p(x) of every example; the same numbers at every call with the same seed.
 

@@ -196,7 +196,7 @@ def evaluate(
     name: str = "test",
     num_samples: int = 1000,
     seed: int = 0,
-    advance: Callable[[float], Any] | None = None,
+    advance: Callable[[float], object] | None = None,
 ) -> Evaluation:
     """Measures a model on held-out data.
 
@@ -223,7 +223,7 @@ def measure(
     num_samples: int = 1000,
     max_rows: int | None = None,
     seed: int = 0,
-    advance: Callable[[float], Any] | None = None,
+    advance: Callable[[float], object] | None = None,
 ) -> tuple[Evaluation, Scores]:
     """As :func:`evaluate`, with the per-example numbers beside their means; `max_rows` as in :func:`score`."""
     if len(split) < 2:

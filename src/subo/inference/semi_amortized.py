@@ -100,7 +100,7 @@ class Refined(nn.Module):
         """The encoder."""
         return self.amortized.network
 
-    def forward(self, x: Float[Tensor, "B ..."], **context: Any) -> Distribution:
+    def forward(self, x: Float[Tensor, "B ..."], **context: Tensor) -> Distribution:
         first = contexts.call(self.network, x, context=context).flatten(1)
         through = self.through and torch.is_grad_enabled()
         with torch.enable_grad():

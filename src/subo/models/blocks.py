@@ -1,7 +1,5 @@
 """Parts of a ladder: the blocks, each a stochastic layer; how q is merged with p there; and the pass up."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -23,9 +21,9 @@ class Block(nn.Module):
         update: ``(h, z_l) -> h``, the state that the next block is given, and last the likelihood.
     """
 
-    prior: Any
-    posterior: Any
-    update: Any
+    prior: nn.Module
+    posterior: nn.Module
+    update: nn.Module
 
     @checked_arguments
     def __init__(self, prior: nn.Module, posterior: nn.Module, update: nn.Module):

@@ -4,7 +4,7 @@ A graph is used as prior and as posterior of a :class:`~subo.VAE`, which need no
 the draw has one factor a node.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -87,7 +87,7 @@ class Joint(nn.Module):
         (torch.Size([4, 5]), 2, torch.Size([4, 5, 2]))
     """
 
-    def __init__(self, **nodes: Any):
+    def __init__(self, **nodes: Callable[..., object]):
         super().__init__()
         if not nodes:
             raise InputError("a graph needs at least one node: Joint(z=StandardNormal(2))")
@@ -123,7 +123,7 @@ class Joint(nn.Module):
                 found.add(other)
         return found - {name}
 
-    def node(self, name: str) -> Any:
+    def node(self, name: str) -> Callable[..., object]:
         """The module of a node."""
         return self.modules_of[name] if name in self.modules_of else self._functions[name]
 
@@ -197,11 +197,11 @@ class JointDistribution(Distribution):
         names, takes_all = _parents(node)
         return {k: v for k, v in self.known.items() if k in names or (takes_all and k not in _INPUT)}
 
-    def rsample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def rsample(self, sample_shape: Sequence[int] = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Ancestral samples, leaves ``(*sample, *batch, *event)``, differentiable in the parameters."""
         return self._drawn(Size(sample_shape), path=True)
 
-    def sample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def sample(self, sample_shape: Sequence[int] = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The same, without a gradient through the samples."""
         with torch.no_grad():
             return self._drawn(Size(sample_shape), path=False)

@@ -3,8 +3,7 @@
 Sampling goes step by step; the density of given states is one pass over all steps of all sequences at once.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Shaped
@@ -74,15 +73,15 @@ class MarkovDistribution(Distribution):
         return self.first.has_rsample
 
     @property
-    def support(self) -> Any:
+    def support(self) -> constraints.Constraint:
         """That of the first step, at each of them."""
         return constraints.independent(self.first.support, 1)  # pyright: ignore[reportArgumentType]
 
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Ancestral samples ``(*sample, *batch, T, *event)``, differentiable in the parameters, 0 at padded steps."""
         return self._drawn(Size(sample_shape), path=True)
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The same, without a gradient."""
         with torch.no_grad():
             return self._drawn(Size(sample_shape), path=False)

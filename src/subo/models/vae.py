@@ -40,9 +40,9 @@ class VAE(nn.Module):
         torch.Size([3, 5])
     """
 
-    prior: Any
-    likelihood: Any
-    posterior: Any
+    prior: nn.Module
+    likelihood: nn.Module
+    posterior: nn.Module
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
         super().__init__()

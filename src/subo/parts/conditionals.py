@@ -5,8 +5,6 @@ ones that need no code. The prior p(z), the likelihood p(x|z) and the posterior 
 positions.
 """
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
@@ -43,7 +41,7 @@ class Conditional(nn.Module):
         self.family = family
         self.network = network
 
-    def forward(self, input: Float[Tensor, "N ..."], **context: Any) -> Distribution:
+    def forward(self, input: Float[Tensor, "N ..."], **context: Tensor) -> Distribution:
         return self.family(contexts.call(self.network, input, context=context))
 
 

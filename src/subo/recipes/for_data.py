@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -26,7 +27,9 @@ _EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are
 
 
 @checked_arguments
-def make(recipe: str, data: Any, *, seed: int = 0, **options: Any) -> Objective:
+def make(
+    recipe: str, data: Data | Split | Tensor | np.ndarray | tuple[object, object], *, seed: int = 0, **options: object
+) -> Objective:
     """A recipe's model of some data, ready to be fitted: its shape, units and everything that is ``auto`` are theirs.
 
     Args:

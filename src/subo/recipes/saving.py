@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from subo.core.draw import LatentVariableModel
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.files.weights import WeightsFile, digest_of_weights, save_weights
@@ -43,7 +44,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 @checked_arguments
-def load_model(path: str | Path) -> Any:
+def load_model(path: str | Path) -> LatentVariableModel:
     """Builds a model again from a file that :func:`save` wrote and reads its weights.
 
     The model of a run folder is ``subo.open_run(folder).model``. Weights of a model without a recipe are read into one

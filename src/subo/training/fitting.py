@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -36,9 +36,9 @@ __all__ = ["fit"]
 @checked_arguments
 def fit(
     objective: Objective,
-    data: Data | Split | Tensor | Iterable[Any],
+    data: Data | Split | Tensor | Iterable[object],
     *,
-    validation: Split | Tensor | tuple[Tensor, Any] | None = None,
+    validation: Split | Tensor | tuple[Tensor, object] | None = None,
     steps_per_epoch: int | None = None,
     epochs: int | None = None,
     minutes: float | None = None,

@@ -76,7 +76,7 @@ class Step:
 @checked_arguments
 def train(
     objective: Objective,
-    batches: Iterable[Any],
+    batches: Iterable[object],
     *,
     steps: int | None = None,
     fabric: "Fabric | None" = None,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -113,7 +112,7 @@ def log_marginal(
     num_samples: int = 1000,
     max_rows: int = 5000,
     pareto: bool = True,
-    advance: Callable[[float], Any] | None = None,
+    advance: Callable[[float], object] | None = None,
 ) -> ImportanceEstimate:
     r"""Estimates log p(x) of each example by importance sampling.
 
@@ -163,7 +162,7 @@ def _of_part(
     num_samples: int,
     max_rows: int,
     pareto: bool,
-    advance: Callable[[float], Any] | None,
+    advance: Callable[[float], object] | None,
 ) -> ImportanceEstimate:
     """The estimates of data of which all take part in every pass."""
     sums, tail = WeightSums(len(x)), WeightTail(len(x), num_samples)
