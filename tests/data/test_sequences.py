@@ -287,3 +287,14 @@ def test_files_come_in_the_order_in_which_people_count(tmp_path: Path):
     for name in reversed(names):
         np.save(tmp_path / "rolls" / name, np.zeros((2, 1)))
     assert load_rows(tmp_path / "rolls").names == tuple(names)
+
+
+def test_a_split_is_made_of_a_list_of_sequences():
+    split = Split.from_sequences([np.arange(3.0), torch.arange(3.0, 5.0)])
+    assert split.x[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert split.lengths is not None
+    assert split.lengths.tolist() == [3, 2]
+    with pytest.raises(InputError, match="no sequences"):
+        Split.from_sequences([])
+    with pytest.raises(InputError, match="sequence 0 has 2 numbers a step and sequence 1 has 3"):
+        Split.from_sequences([np.zeros((4, 2)), np.zeros((4, 3))])

@@ -227,3 +227,7 @@ def test_values_stand_above_each_other_and_sections_over_their_lines():
         "Where the loss is",
         "  c                     3",
     ]
+
+
+def test_a_column_without_a_value_is_left_out():
+    assert Table("t", ("", "value", "unit"), (("a", "1", ""),)).text().splitlines()[1].split() == ["value"]

@@ -7,7 +7,7 @@ before it.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from subo.core.context import check_rows
-from subo.data.sequences import padded, positions
+from subo.data.sequences import lined_up, padded, positions
 from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.typing import Context
@@ -88,6 +88,26 @@ class Split:
                     "torch.as_tensor makes one of an array"
                 )
         check_rows(self.context if self.labels is None else {"label": self.labels, **self.context}, len(self))
+
+    @classmethod
+    def from_sequences(cls, sequences: Sequence[Tensor | np.ndarray]) -> "Split":
+        """Sequences of any lengths as one split.
+
+        Args:
+            sequences: Arrays or tensors ``(T_i, D)``, or ``(T_i,)`` for one number per step.
+
+        Raises:
+            InputError: One is empty, has another width or rank than the others, or does not hold numbers.
+
+        Example:
+            >>> Split.from_sequences([torch.zeros(3, 2), torch.zeros(5, 2)])
+            Split(2 sequences of 8 steps of shape (2,), float32)
+        """
+        if len(sequences) == 0:
+            raise InputError("there are no sequences: a split has at least one, an array (T, D)")
+        arrays = {str(number): np.asarray(sequence) for number, sequence in enumerate(sequences)}
+        x, lengths = lined_up(arrays, where="sequences")
+        return cls(x, lengths=lengths)
 
     def __repr__(self) -> str:
         stored = str(self.x.dtype).removeprefix("torch.")

@@ -35,7 +35,7 @@ class Table:
 
     def _filled(self) -> list[tuple[str, ...]]:
         """The columns that hold something, each with its header."""
-        return [column for column in zip(self.columns, *self.rows, strict=True) if any(column)]
+        return [column for column in zip(self.columns, *self.rows, strict=True) if any(column[1:])]
 
     def text(self) -> str:
         """The table with aligned columns, without the empty ones.
