@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from shapes import unchecked_shapes
+from shapes import check_first_calls, first_calls, unchecked_shapes
 from subo.evaluation.evidence.importance import WeightSums
 
 pytest.register_assert_rewrite("assertions", "command_line")
@@ -22,6 +22,16 @@ def signals_that_come() -> None:
 
 WHOLE_PROGRAMS = ("cli", "files", "runs", "runtime")
 """Tests of commands and files. What they run is called by the tests of its own package, too, and checked there."""
+
+
+def pytest_configure() -> None:
+    """Has shapes checked in the first calls alone."""
+    check_first_calls()
+
+
+def pytest_runtest_setup() -> None:
+    """Every test has first calls."""
+    first_calls.calls.clear()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,17 +1,47 @@
-"""Loops of many small steps without the checks of their shapes, which would take most of the time."""
+"""Which calls have their shapes checked: a function's first two in every test, as checks take half of the time."""
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from jaxtyping import _decorator as hook
 from jaxtyping import config
+
+CHECKED = 2  # calls of a function in a test: the ten-thousandth step has the shapes of the first
+
+
+class FirstCalls:
+    """jaxtyping's switch, which its hook reads at every call: off from the third call of a function on."""
+
+    def __init__(self):
+        self.calls: Counter[int] = Counter()
+
+    @property
+    def jaxtyping_disable(self) -> bool:
+        called = id(sys._getframe(1).f_locals["fn"])
+        self.calls[called] += 1
+        return config.jaxtyping_disable or self.calls[called] > CHECKED
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(config, name)
+
+
+first_calls = FirstCalls()
+
+
+def check_first_calls() -> None:
+    """Puts the switch where jaxtyping's hook looks for it."""
+    hook.config = first_calls
 
 
 @contextmanager
 def unchecked_shapes() -> Iterator[None]:
     """Turns off the checks that the tests' import hook puts into subo; also a decorator.
 
-    For a test that is about where thousands of steps lead. What it calls must be called by a shorter test too, and
-    there with the checks: the ten-thousandth step has the shapes of the first.
+    For a test that is about where thousands of steps lead, or about what happens without the checks. What it calls must
+    be called by a shorter test too, and there with them.
     """
     before = config.jaxtyping_disable
     config.update("jaxtyping_disable", True)
