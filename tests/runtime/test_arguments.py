@@ -85,7 +85,7 @@ def test_a_range_is_stated_of_what_exists():
     [
         ("dropout", 1.0, float, "dropout must be below 1, not 1.0"),
         ("dropout", -0.5, float, "dropout must be at least 0, not -0.5"),
-        ("clip", math.inf, float | None, "clip must be positive and finite, not inf. Without a limit leave it out"),
+        ("clip", math.inf, float | None, "clip must be positive and finite, not inf. For no limit, leave it out"),
         ("beta", math.nan, float, "not nan. Usually an earlier calculation"),
         ("latent_dim", 2.5, int, "latent_dim must be a whole number, at least 1, not 2.5. Fractions are not rounded"),
         ("latent_dim", 10**12, int, "latent_dim must be at most 1,000,000, not 1000000000000"),

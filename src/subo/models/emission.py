@@ -144,7 +144,7 @@ class Steps(Distribution):
         return masked(self.steps.log_prob(rows).unflatten(-1, sizes), self.mask)
 
     def unflatten(self, sizes: tuple[int, ...]) -> "Steps":
-        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        """The same distribution with its first batch dimension split into `sizes`; a view."""
         mask = None if self.mask is None else self.mask.unflatten(0, sizes)
         return Steps(self.steps, (*sizes, *self.batch_shape[1:]), mask=mask)
 

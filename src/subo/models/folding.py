@@ -106,19 +106,19 @@ def some_at_a_time(
     return torch.cat(parts)
 
 
-def check_samples(num: int, elements: int, bytes_each: int, *, mend: str) -> None:
+def check_samples(num: int, elements: int, bytes_each: int, *, remedy: str) -> None:
     """Refuses more data than memory holds, before the first is drawn.
 
     Args:
         num: How many.
         elements: Numbers in each.
         bytes_each: What each takes, with all copies that are there at the same time.
-        mend: What to do.
+        remedy: What to do.
 
     Raises:
         NoRoomError: There is no room for them.
     """
-    check_room(num * bytes_each, f"{num:,} samples of {elements:,} numbers each", mend)
+    check_room(num * bytes_each, f"{num:,} samples of {elements:,} numbers each", remedy)
 
 
 @torch.no_grad()
