@@ -332,7 +332,7 @@ def test_every_estimator_has_the_gradient_of_the_exact_bound(label: str, merge: 
 def test_estimators_derived_for_one_layer_say_so_and_take_a_ladder_of_one():
     x = BITS.expand(4, -1)
     for gradient, bound in ((StickingTheLanding(), ELBO()), (DReG(), IWAE())):
-        with pytest.raises(InputError, match="exact for one stochastic layer, and this model has 2"):
+        with pytest.raises(InputError, match="exact for one stochastic layer, but this model has 2"):
             Objective(tiny_ladder(), bound, gradient=gradient, num_samples=2)(x)
         assert Objective(tiny_ladder(layers=1), bound, gradient=gradient, num_samples=2)(x).bound.shape == (4,)
 

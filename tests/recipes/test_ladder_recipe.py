@@ -206,7 +206,7 @@ def test_a_panel_a_layer_says_what_is_held(channel: tuple[int, ...]):
     figure.canvas.draw()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [
-        "all drawn anew",
+        "all redrawn",
         "z4 held in each row",
         "z4, z3 held in each row",
         "z4, z3, z2 held in each row",
@@ -221,5 +221,5 @@ def test_a_panel_a_layer_says_what_is_held(channel: tuple[int, ...]):
 def test_images_that_are_no_layers_are_refused():
     with pytest.raises(InputError, match=r"layers have the shape.*\(3, 4, 5\)"):
         figures.layers(np.zeros((3, 4, 5)))
-    with pytest.raises(InputError, match="3 layers of images and 2 names"):
+    with pytest.raises(InputError, match="3 layers of images, but 2 names"):
         figures.layers(np.zeros((3, 1, 1, 4, 5)), names=["z2", "z1"])

@@ -103,7 +103,7 @@ def test_the_exit_code_says_that_words_were_lost(
         (OSError(36, "File name too long", "a" * 300), "File name too long. Choose a shorter name"),
         (OSError(30, "Read-only file system", "run"), "run: Read-only file system. Choose a path"),
         (OSError(5, "Input/output error"), "Input/output error. The disk"),
-        (IsADirectoryError(21, "Is a directory", "run"), "It is a folder, and a file is expected"),
+        (IsADirectoryError(21, "Is a directory", "run"), "It is a folder where a file is expected"),
         (MemoryError(), "memory ran out"),
         (MemoryError("Unable to allocate 7.28 TiB"), "memory ran out (Unable to allocate 7.28 TiB). Lower"),
         (
