@@ -123,9 +123,9 @@ def test_a_likelihood_that_reads_a_node_of_another_width_is_named_with_all_laten
 
 def test_a_graph_is_given_as_many_rows_of_everything():
     nodes: dict[str, Any] = {"z": Child(Gaussian((2,)), mlp(2 + 3, 4), "c", "x")}
-    with pytest.raises(InputError, match=r"^the graph is given .* 'c' of shape \(3, 2\) beside x of .*\(5, 3\)"):
+    with pytest.raises(InputError, match=r"^the graph received .* 'c' of shape \(3, 2\) with x of .*\(5, 3\)"):
         Joint(**nodes)(torch.zeros(B, 3), c=torch.zeros(3, 2))
-    with pytest.raises(InputError, match=r"the context 'x' of shape \(5, 3\) beside c of shape \(1, 2\)"):
+    with pytest.raises(InputError, match=r"the context 'x' of shape \(5, 3\) with c of shape \(1, 2\)"):
         Joint(**nodes)(c=torch.zeros(1, 2), x=torch.zeros(B, 3))
     q = Joint(**nodes)(torch.zeros(B, 3), c=torch.zeros(B, 1))
     with assert_noted(r"the node 'z'", r".*c of shape \(5, 1\)"):
@@ -270,7 +270,7 @@ class Moved(Told):
 def test_a_prior_that_alone_is_told_the_context_tells_of_other_rows():
     model = VAE(ToldAlone(3, 2), nn.Identity(), flat().posterior)
     model.posterior = Alone(model.posterior)
-    with pytest.raises(InputError, match="^the context has 3 rows, and 5 examples are in the batch: one each"):
+    with pytest.raises(InputError, match="^the context has 3 rows, but 5 examples are in the batch: give one row each"):
         model.draw(torch.zeros(B, D), {"c": torch.zeros(3, 3)})
 
 
