@@ -285,7 +285,7 @@ def test_a_class_is_told_by_its_name(tmp_path, capsys):
     assert abs(np.load(tmp_path / "cats.npy")[:, 0] - means[0]).max() > 1e-3
     cows = pictures(tmp_path / "cows", PIXELS, range(3), ["cow"])
     capsys.readouterr()
-    assert "label cow, and the model knows the classes cat, dog" in refused(capsys, "score", fitted, cows, tmp_path)
+    assert "label cow, but the model knows the classes cat, dog" in refused(capsys, "score", fitted, cows, tmp_path)
     assert run("sample", fitted, "--label", "dog", "-n", 5, "--out", tmp_path / "dogs.npy") == 0
     assert "5 samples of class dog" in capsys.readouterr().out
     assert "classes cat, dog of this run, not 1" in refused(capsys, "sample", fitted, "--label", "1", tmp_path)

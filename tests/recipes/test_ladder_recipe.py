@@ -168,8 +168,8 @@ def test_widths_go_on_upwards_and_those_of_layers_that_are_not_there_are_left_ou
         ({"hidden": ()}, "hidden gives the layers' widths"),
         ({"depth": 0}, "depth.*at least 1"),
         ({"network": "conv"}, r"images of shape \(C, H, W\)"),
-        ({"bound": "iwae"}, "the bound iwae of one sample"),
-        ({"likelihood": "auto"}, "likelihood auto stands for another"),
+        ({"bound": "iwae"}, "the bound iwae with one sample"),
+        ({"likelihood": "auto"}, "likelihood auto depends on the data"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):

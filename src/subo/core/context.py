@@ -77,7 +77,7 @@ def check_rows(context: Context | None, num_data: int) -> None:
     """
     for name, tensor in (context or {}).items():
         if tensor.ndim == 0 or len(tensor) != num_data:
-            came = "is a lone number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
+            came = "is a single number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
             raise InputError(
                 f"the context '{name}' {came} for {num_data} examples: it needs one row per example, in their order. "
                 "Usually it belongs to other data, or to a part of them."

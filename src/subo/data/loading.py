@@ -195,7 +195,7 @@ def _check_image_size(source: str | Path, image_size: int | None) -> None:
     if image_size is None:
         return
     if (isinstance(source, str) and source in NAMES) or not _is_folder(Path(source)):
-        raise InputError(f"{source} is not a folder of images, whose size `image_size` sets: leave it out")
+        raise InputError(f"{source} is not a folder of images, and `image_size` applies only to those: leave it out")
 
 
 def _joined(*splits: Split) -> Split:

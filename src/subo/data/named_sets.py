@@ -104,7 +104,7 @@ def _looked(name: str, data_dir: Path | None) -> str:
 
 
 def _download(name: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "N D"], UInt8[np.ndarray, " N"]]:
-    """Fetches images and labels from OpenML, whose copies hold the training images first."""
+    """Downloads images and labels from OpenML, where the training images come first."""
     from sklearn.datasets import fetch_openml
 
     try:

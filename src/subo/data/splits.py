@@ -213,7 +213,7 @@ def as_split(data: Any) -> Split:
     """Examples in any form as a split.
 
     Args:
-        data: A :class:`Split`, which is returned as it is; a tensor or NumPy array of rows; or a pair of such rows and
+        data: A :class:`Split`, which is returned unchanged; a tensor or NumPy array of rows; or a pair of such rows and
             their labels (integers) or their named context (a dictionary of tensors).
 
     Raises:

@@ -61,7 +61,7 @@ def gap_bars(
     axes.margins(y=0.12)
     set_labels(
         axes,
-        "What the ELBO lacks to log p(x)" + _without(left_out, "examples"),
+        "Gap between the ELBO and log p(x)" + _without(left_out, "examples"),
         "",
         "above −log p(x) [nats per example]",
     )

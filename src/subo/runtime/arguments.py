@@ -111,7 +111,7 @@ def _bound(
 
     Raises:
         InputError: An argument is invalid.
-        TypeError: A name is no parameter's, but close to one.
+        TypeError: A name matches no parameter, but is close to one.
     """
     parameters = signature.parameters
     try:
