@@ -1,4 +1,4 @@
-"""What can go wrong in a way that a person can mend: each message says what happened and what to do."""
+"""Errors that the user can fix: each message says what happened and what to do."""
 
 import errno
 import os
@@ -9,25 +9,25 @@ __all__ = ["DivergedError", "InputError", "Interrupted", "in_words", "of_system"
 
 
 class InputError(ValueError):
-    """Something a person gave us can't be used.
+    """The user's input is invalid.
 
-    The message is complete in itself: what was expected, what came, the usual cause and the mend. The
+    The message is complete in itself: what was expected, what was received, the likely cause and the fix. The
     command line prints it alone, without a traceback, and exits with code 2.
     """
 
 
 class DivergedError(RuntimeError):
-    """Training met a number that is not finite; says at which step, in which term, and what to try."""
+    """Training encountered a number that is not finite; says at which step, in which term, and what to try."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has saved what it had.
+    """Training was asked to stop (Ctrl-C, SIGTERM, SIGHUP) and has saved its state.
 
-    Notebooks and searches over settings, which take an exception for one more fit that failed, end with it.
+    It also ends notebooks and hyperparameter searches, which treat an ordinary exception as one more failed fit.
 
     Args:
-        message: Where it stopped and how to go on.
-        signal: The signal's number.
+        message: Where it stopped and how to continue.
+        signal: Number of the signal.
     """
 
     def __init__(self, message: str, *, signal: int):
@@ -35,21 +35,21 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
 
 
-_FULL = "Free some room, or name another place."
-_DENIED = "Change who may read and write there, or name another place."
+_FULL = "Free some space, or choose another path."
+_DENIED = "Change the permissions there, or choose another path."
 _REMEDIES = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: _FULL,
     errno.EFBIG: _FULL,
     errno.EACCES: _DENIED,
     errno.EPERM: _DENIED,
-    errno.EROFS: "Name a place that may be written to.",
-    errno.ENOENT: "Name a place in a folder that exists; what was there may have been moved or removed.",
-    errno.ENOTDIR: "A part of the path is a file, and a folder is expected: name another place.",
-    errno.EISDIR: "It is a folder, and a file is expected: remove it, or name another place.",
+    errno.EROFS: "Choose a path that can be written to.",
+    errno.ENOENT: "Choose a path in a folder that exists; what was there may have been moved or removed.",
+    errno.ENOTDIR: "A part of the path is a file where a folder is expected: choose another path.",
+    errno.EISDIR: "It is a folder where a file is expected: remove it, or choose another path.",
     errno.ENAMETOOLONG: "Choose a shorter name.",
-    errno.ELOOP: "Its links lead in a circle: mend them, or name another place.",
-    errno.EIO: "The disk, or the way to it, fails: try another place.",
+    errno.ELOOP: "Its links form a cycle: fix them, or choose another path.",
+    errno.EIO: "The disk, or the connection to it, is failing: try another path.",
     errno.EMFILE: "Raise the limit (ulimit -n).",
 }
 
@@ -58,32 +58,32 @@ def in_words(error: OSError, path: str | Path | None = None) -> str:
     """What the operating system refused, as one sentence with the path, and what can be done.
 
     Args:
-        error: What it said.
-        path: Where, if the error does not tell or tells of a file that only the program knows.
+        error: The system's error.
+        path: The path to show, if the error names none or names an internal file of the program.
 
     Example:
         >>> in_words(PermissionError(13, "Permission denied", "run"))
-        'run: Permission denied. Change who may read and write there, or name another place.'
+        'run: Permission denied. Change the permissions there, or choose another path.'
     """
     where = path if path is not None else error.filename
     what = error.strerror or str(error) or type(error).__name__
-    remedy = _REMEDIES.get(error.errno or 0, "Name another place, or try again.")
+    remedy = _REMEDIES.get(error.errno or 0, "Choose another path, or try again.")
     return f"{'' if where is None else f'{os.fsdecode(where)}: '}{what}. {remedy}"
 
 
 def of_system(error: BaseException | None) -> OSError | None:
-    """The operating system's error, if that is what a library's error tells of; None of any other.
+    """The operating system's error behind a library's error; None if there is none.
 
     Example:
         >>> of_system(RuntimeError("I/O error: No space left on device (os error 28)"))
         OSError(28, 'No space left on device')
     """
     while error is not None and not isinstance(error, InputError | Interrupted):
-        if re.search(r"requested and \d+ written", str(error)):  # NumPy's word for it
+        if re.search(r"requested and \d+ written", str(error)):  # NumPy's wording
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if isinstance(error, OSError):
             return error
-        if told := re.search(r"\(os error (\d+)\)", str(error)):
-            return OSError(int(told[1]), os.strerror(int(told[1])))
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            return OSError(int(found[1]), os.strerror(int(found[1])))
         error = error.__cause__ or error.__context__
     return None

@@ -225,7 +225,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         """
         check_is_fitted(self)
         elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
-        check_samples(n_samples, elements, 8 * elements, mend="Lower n_samples.")
+        check_samples(n_samples, elements, 8 * elements, remedy="Lower n_samples.")
         with forked(_seed(random_state)):
             return draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64).numpy()
 

@@ -1,6 +1,6 @@
-"""The types that every module speaks of: latents, contexts, and the letters of the shapes.
+"""The types that all modules share: latents, contexts, and the letters used for shapes.
 
-Letters in shapes are those of the papers: ``K`` samples of z per example, ``B`` data in a batch, ``N`` rows of an
+Letters in shapes are those of the papers: ``K`` samples of z per example, ``B`` examples in a batch, ``N`` rows of an
 ordinary batch (often ``K * B`` folded together), ``D`` elements of a vector, ``L`` stochastic layers.
 """
 
@@ -12,15 +12,15 @@ from torch.distributions import Distribution
 __all__ = ["Context", "Latent", "Path", "leaves", "map_latent"]
 
 Latent = Tensor | dict[str, Tensor]
-"""A latent variable: one tensor, or one tensor a node of a graph. Opaque to bounds, gradients and training."""
+"""A latent variable: one tensor, or one tensor per node of a graph. Opaque to bounds, gradients and training."""
 
 Context = Mapping[str, Tensor]
-"""What is known of a batch beside x, by name: ``label``, ``length``, ``index``. Leading axis B."""
+"""Tensors that accompany x in a batch, by name: ``label``, ``length``, ``index``. Leading axis B."""
 
 
 Path = bool | Callable[[Distribution, Size], Tensor]
 """How z is drawn: differentiable in q's parameters (``rsample``) or not (``sample``), or by a function of q and the
-sample shape, which gives samples of q with a derivative that q itself has not."""
+sample shape, which gives samples of q with a derivative that q itself lacks."""
 
 
 def map_latent(function: Callable[[Tensor], Tensor], z: Latent) -> Latent:

@@ -84,7 +84,7 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:, 1] = 5
     words = fitted(capsys, tmp_path, x)
-    assert "all training data have one value in b: such a column tells nothing" in words
+    assert "all training data have one value in b: such a column carries no information" in words
     assert "1,000 standard deviations" not in words
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:2, 0] = 1e6  # by the split of seed 0 at least one is trained on

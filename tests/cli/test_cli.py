@@ -497,7 +497,7 @@ def test_settings_that_make_no_sense_together(tmp_path: Path, capsys: pytest.Cap
     def message(*options: object) -> str:
         return assert_refused(capsys, "fit", "digits", "--out", tmp_path / "run", *options)
 
-    assert "raise num_samples" in message("--bound", "iwae")
+    assert "increase num_samples" in message("--bound", "iwae")
     assert "equal groups" in message("--bound", "miwae", "--num-samples", 5, "--groups", 2)
     assert "beta" in message("--bound", "iwae", "--num-samples", 5, "--beta", 2)
     assert "local inference" in message("--prior", "vamp", "--inference", "local")

@@ -350,7 +350,7 @@ def test_a_split_refuses_what_is_no_context():
             Split(x, context={"c": torch.zeros(num, 2)})
     with assert_refused("'c'", "20 rows for 2 examples"):
         Split(x, lengths=torch.tensor([15, 5]), context={"c": torch.zeros(20)})
-    with assert_refused("'c'", "lone number"):
+    with assert_refused("'c'", "single number"):
         Split(x, context={"c": torch.tensor(2.0)})
     with assert_refused("'c'", "ndarray", "torch.as_tensor"):
         Split(x, context={"c": np.zeros(20)})  # pyright: ignore[reportArgumentType]

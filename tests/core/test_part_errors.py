@@ -123,9 +123,9 @@ def test_a_likelihood_that_reads_a_node_of_another_width_is_named_with_all_laten
 
 def test_a_graph_is_given_as_many_rows_of_everything():
     nodes: dict[str, Any] = {"z": Child(Gaussian((2,)), mlp(2 + 3, 4), "c", "x")}
-    with pytest.raises(InputError, match=r"^the graph is given .* 'c' of shape \(3, 2\) beside x of .*\(5, 3\)"):
+    with pytest.raises(InputError, match=r"^the graph received .* 'c' of shape \(3, 2\) with x of .*\(5, 3\)"):
         Joint(**nodes)(torch.zeros(B, 3), c=torch.zeros(3, 2))
-    with pytest.raises(InputError, match=r"the context 'x' of shape \(5, 3\) beside c of shape \(1, 2\)"):
+    with pytest.raises(InputError, match=r"the context 'x' of shape \(5, 3\) with c of shape \(1, 2\)"):
         Joint(**nodes)(c=torch.zeros(1, 2), x=torch.zeros(B, 3))
     q = Joint(**nodes)(torch.zeros(B, 3), c=torch.zeros(B, 1))
     with assert_noted(r"the node 'z'", r".*c of shape \(5, 1\)"):
@@ -228,7 +228,7 @@ def test_a_context_of_another_width_is_told_with_its_name(num_samples: int):
 @pytest.mark.parametrize("rows", [(3, 3), (1, 3), (7, 3), ()], ids=str)
 def test_a_context_has_a_row_for_each_datum_and_each_sample(rows: tuple[int, ...]):
     model, context = told(), {"c": torch.zeros(rows)}
-    words = r"is given the context 'c' of shape {} beside {} of shape \(5, {}\); expected as many rows"
+    words = r"received the context 'c' of shape {} with {} of shape \(5, {}\); expected as many rows"
     shape = str(rows).replace("(", r"\(").replace(")", r"\)")
     with pytest.raises(InputError, match=words.format(shape, "z", 2)):
         model.sample(B, context)
@@ -247,16 +247,16 @@ def test_rows_of_context_are_told_as_they_came_and_not_as_those_of_samples(rows:
         draw = model.draw(torch.zeros(B, D), context, num_samples=2)
         with pytest.raises(InputError) as error:
             draw.log_weight  # noqa: B018
-        assert f"likelihood is given the context 'c' of shape {rows} beside x of shape (5, 4)" in str(error.value)
+        assert f"likelihood received the context 'c' of shape {rows} with x of shape (5, 4)" in str(error.value)
 
 
 def test_one_row_of_context_is_not_broadcast():
     model = flat()
     model.likelihood = Moved(2, D)
-    with pytest.raises(InputError, match=r"'c' of shape \(1, 2\) beside z of shape \(5, 2\)"):
+    with pytest.raises(InputError, match=r"'c' of shape \(1, 2\) with z of shape \(5, 2\)"):
         model.sample(B, {"c": torch.zeros(1, 2)})
     model.sample(B, {"c": torch.zeros(B, 2)})
-    with pytest.raises(InputError, match=r"^the likelihood is given the context 'c' .* beside h of .*\(5, 6\)"):
+    with pytest.raises(InputError, match=r"^the likelihood received the context 'c' .* with h of .*\(5, 6\)"):
         tower = ladder()
         tower.likelihood = Moved(6, D)
         tower.sample(B, {"c": torch.zeros(1, 6)})
@@ -270,7 +270,7 @@ class Moved(Told):
 def test_a_prior_that_alone_is_told_the_context_tells_of_other_rows():
     model = VAE(ToldAlone(3, 2), nn.Identity(), flat().posterior)
     model.posterior = Alone(model.posterior)
-    with pytest.raises(InputError, match="^the context has 3 rows, and 5 examples are in the batch: one each"):
+    with pytest.raises(InputError, match="^the context has 3 rows, but 5 examples are in the batch: give one row each"):
         model.draw(torch.zeros(B, D), {"c": torch.zeros(3, 3)})
 
 

@@ -148,7 +148,7 @@ def test_more_formats_are_read_and_what_is_not_is_said(tmp_path):
     assert len(rows) == 4
     assert "4 files" in said[0]
     assert ".heic (2)" in said[0]
-    assert said[1:] == ["of 1 images with several frames the first is read: d.gif"]
+    assert said[1:] == ["only the first frame of 1 images with several frames is read: d.gif"]
 
 
 def test_images_of_several_sizes_are_brought_to_one(tmp_path):
@@ -162,7 +162,7 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
     said: list[str] = []
     data = load_data(tmp_path, image_size=4, note=said.append)
     assert data.train.event_shape == (1, 4, 4)
-    assert said == ["images are scaled and cropped to 4 x 4, now and in later data"]
+    assert said == ["images are scaled and cropped to 4 x 4, here and in later data"]
     x = load_rows(tmp_path, meaning=data.meaning).x
     assert [x[i].unique().tolist() for i in range(3)] == [[200], [77], [5]]
     with assert_refused("is not a folder of images"):

@@ -152,7 +152,7 @@ REAL = Meaning("real", (3,), feature_names=("a", "b", "c"))
         (PIXELS, Meaning("binary", (1, 4, 4), levels=1, pixels=True), ("the value 255", "levels 0 to 1")),
         (PIXELS, Meaning("grey", (1, 4, 4), levels=16, pixels=True), ("the value 255", "levels 0 to 16")),
         (PIXELS, Meaning("real", (4, 4)), ("numbers as they were", "8-bit pixels", "float32")),
-        (PIXELS.astype(float), GREY, ("8-bit pixels", "parts of 1", "0 to 255")),
+        (PIXELS.astype(float), GREY, ("8-bit pixels", "scaled to", "0 to 255")),
         (PIXELS / 255, replace(GREY, whole=True), ("whole numbers", "0 to 255")),
         (NUMBERS, replace(GREY, sequential=True, pixels=False), ()),
         (NUMBERS[None], Meaning("real", (3,), sequential=True), ("fitted to sequences", "single data")),
@@ -188,7 +188,7 @@ def test_whole_numbers_for_pixels_are_their_levels(kind, tmp_path):
         assert came.levels == expected.levels
     assert notes == []
     load_rows(saved(tmp_path / "z.npy", PIXELS[:1].astype(kind)), meaning=levels, note=notes.append)
-    assert "Bits are written as booleans" in notes[0]
+    assert "Write bits as booleans" in notes[0]
 
 
 def test_images_are_brought_to_the_runs_channels_or_refused(tmp_path):
@@ -205,10 +205,10 @@ def test_images_are_brought_to_the_runs_channels_or_refused(tmp_path):
 
 def test_columns_that_are_not_the_runs_are_named(tmp_path):
     path = text(tmp_path / "x.csv", "c,a,more,b\n1,2,3,4\n")
-    with assert_refused(path, "the column 'more' was not fitted to", "3 columns"):
+    with assert_refused(path, "the column 'more' was not in the fit", "3 columns"):
         load_rows(path, meaning=REAL)
     path = text(tmp_path / "x.csv", "c,d,e\n1,2,3\n")
-    with assert_refused("the columns 'd', 'e' were not fitted to", "the columns 'a', 'b' are missing"):
+    with assert_refused("the columns 'd', 'e' were not in the fit", "the columns 'a', 'b' are missing"):
         load_rows(path, meaning=REAL)
     path = text(tmp_path / "x.csv", "c,a,b\n1,2,3\n")
     assert load_rows(path, meaning=REAL).x.tolist() == [[2.0, 3.0, 1.0]]
@@ -285,7 +285,7 @@ def test_a_class_is_told_by_its_name(tmp_path, capsys):
     assert abs(np.load(tmp_path / "cats.npy")[:, 0] - means[0]).max() > 1e-3
     cows = pictures(tmp_path / "cows", PIXELS, range(3), ["cow"])
     capsys.readouterr()
-    assert "label cow, and the model knows the classes cat, dog" in refused(capsys, "score", fitted, cows, tmp_path)
+    assert "label cow, but the model knows the classes cat, dog" in refused(capsys, "score", fitted, cows, tmp_path)
     assert run("sample", fitted, "--label", "dog", "-n", 5, "--out", tmp_path / "dogs.npy") == 0
     assert "5 samples of class dog" in capsys.readouterr().out
     assert "classes cat, dog of this run, not 1" in refused(capsys, "sample", fitted, "--label", "1", tmp_path)

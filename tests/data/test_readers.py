@@ -249,7 +249,7 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
         ("1.5,2\n3,4\n", ("first line holds numbers", "header")),
         ("1,0\n3,4\n", ("first line holds numbers",)),
         (",a\n0,1\n", ("column 1 has no name", "index=False")),
-        ("a,b,a\n1,2,3\n", ("two columns have one name", "a, b, a")),
+        ("a,b,a\n1,2,3\n", ("two columns have the same name", "a, b, a")),
         ("label\n1\n", ("no column of data",)),
         ("a;b\n1;2\n", ("semicolons", "commas")),
     ],
@@ -344,7 +344,7 @@ def test_archives_that_are_damaged_encrypted_or_hold_something_else(tmp_path):
             load_data(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "no array")
-    with assert_refused(path, "notes.txt is no array"):
+    with assert_refused(path, "notes.txt is not an array"):
         load_data(path)
     sparse.save_npz(path, sparse.eye_array(5, format="csr"))
     with assert_refused(path, "sparse matrix of SciPy", "toarray()"):

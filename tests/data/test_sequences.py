@@ -247,7 +247,7 @@ def test_numbers_per_step_are_ratios_of_sums():
 
 def test_data_of_another_width_are_refused():
     model = deep_markov((2,), likelihood="gaussian", latent_dim=2, reader_hidden=4).model
-    with pytest.raises(InputError, match=r"\(\d, 2\), and these have the shape \(\d, 3\)"):
+    with pytest.raises(InputError, match=r"\(\d, 2\), but these have the shape \(\d, 3\)"):
         check_support(model, of(ragged(width=3)))
 
 

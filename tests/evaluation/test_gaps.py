@@ -312,7 +312,7 @@ def test_what_has_no_gaps_is_refused():
         gaps(model, x[:0])
     with pytest.raises(InputError, match="num_samples must be at least 1, not 0"):
         gaps(model, x, num_samples=0)
-    with pytest.raises(InputError, match="chains must be at least 2, not 1. One chain knows nothing of its error"):
+    with pytest.raises(InputError, match="chains must be at least 2, not 1. One chain gives no estimate of its error"):
         gaps(model, x, annealing=Annealing(chains=1))
     with pytest.raises(InputError, match=r"events of shape \(2,\)"):
         gaps(model, x, richer=CouplingFlow((2,)), annealing=None, ascent=Ascent(steps=1))

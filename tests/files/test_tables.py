@@ -72,7 +72,7 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path: Path, m
     save_array(tmp_path / "a.npy", np.ones(3))
     monkeypatch.setattr("os.fsync", full)
     for name in ("a.npy", "a.csv"):
-        with pytest.raises(InputError, match=rf"cannot write .*{name}: No space left on device. Free some room"):
+        with pytest.raises(InputError, match=rf"cannot write .*{name}: No space left on device. Free some space"):
             save_array(tmp_path / name, np.zeros(3))
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
     assert np.load(tmp_path / "a.npy").tolist() == [1, 1, 1]

@@ -213,11 +213,11 @@ def test_infer_is_reproducible_and_leaves_everything_as_it_was():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"start": torch.zeros(4, 3)}, r"shape \(4, 4\), and has \(4, 3\)"),
-        ({"family": Gaussian((3,))}, r"shape \(3,\), and the model's z has the shape \(2,\)"),
+        ({"start": torch.zeros(4, 3)}, r"shape \(4, 4\), but has \(4, 3\)"),
+        ({"family": Gaussian((3,))}, r"shape \(3,\), but the model's z has the shape \(2,\)"),
         (
             {"family": FullRankGaussian((2,)), "start": "amortized"},
-            "gives 4 parameters per example, and the family takes 5",
+            "gives 4 parameters per example, but the family takes 5",
         ),
     ],
 )
@@ -247,9 +247,7 @@ def test_an_amortized_start_needs_an_encoder():
 def test_data_without_a_finite_bound_are_named():
     x = data(4)
     x[2, 1] = math.nan
-    with pytest.raises(
-        InputError, match="the bound is nan at the start for 1 of 4 examples, of which example 2 is the first"
-    ):
+    with pytest.raises(InputError, match="the bound is nan at the start for 1 of 4 examples, first for example 2"):
         infer(pca(amortized()), x)
 
 

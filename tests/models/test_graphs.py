@@ -294,13 +294,13 @@ def test_discrete_nodes_are_drawn_and_have_no_path():
 
 @unchecked_shapes()  # and types: a user's run has neither
 def test_circles_and_unknown_parents_are_refused_by_name():
-    with pytest.raises(InputError, match="circle: .*a.*b.*"):
+    with pytest.raises(InputError, match="cycle: .*a.*b.*"):
         Joint(a=lambda b: b, b=lambda a: a)
-    with pytest.raises(InputError, match="node 'a' has the parent 'missing', which is no node"):
+    with pytest.raises(InputError, match="node 'a' has the parent 'missing', which is neither a node"):
         Joint(a=lambda missing: missing)()
     with pytest.raises(InputError, match="at least one node"):
         Joint()
-    with pytest.raises(InputError, match="node 'a' is 3, and a node is a module"):
+    with pytest.raises(InputError, match="node 'a' is 3, but a node is a module"):
         Joint(a=3)
     with pytest.raises(InputError, match="node 'a' names no parent"):
         Joint(a=lambda **anything: anything)
@@ -330,7 +330,7 @@ def test_graphs_of_different_nodes_or_sizes_are_refused():
         VAE(other, model.likelihood, model.posterior).draw(x)
     wide = Joint(z2=StandardNormal(5), z1=Child(Gaussian((3,)), mlp(5, 6), "z2")).double()
     with pytest.raises(
-        InputError, match=r"node 'z2' is over events of shape \(5,\), and its values have the shape \(2,\)"
+        InputError, match=r"node 'z2' is over events of shape \(5,\), but its values have the shape \(2,\)"
     ):
         VAE(wide, model.likelihood, model.posterior).draw(x)
     with pytest.raises(InputError, match="a node reads 'z9'"):

@@ -332,7 +332,7 @@ def test_every_estimator_has_the_gradient_of_the_exact_bound(label: str, merge: 
 def test_estimators_derived_for_one_layer_say_so_and_take_a_ladder_of_one():
     x = BITS.expand(4, -1)
     for gradient, bound in ((StickingTheLanding(), ELBO()), (DReG(), IWAE())):
-        with pytest.raises(InputError, match="exact for one stochastic layer, and this model has 2"):
+        with pytest.raises(InputError, match="exact for one stochastic layer, but this model has 2"):
             Objective(tiny_ladder(), bound, gradient=gradient, num_samples=2)(x)
         assert Objective(tiny_ladder(layers=1), bound, gradient=gradient, num_samples=2)(x).bound.shape == (4,)
 
@@ -437,7 +437,7 @@ def test_a_correction_of_nothing_leaves_the_prior():
 @pytest.mark.parametrize("merge", [Correction, PrecisionWeighted])
 def test_merges_take_gaussians_alone(merge: Any):
     p = Independent(TorchBernoulli(logits=torch.zeros(4, 2)), 1)
-    with pytest.raises(InputError, match="merges Gaussians, and its prior returned a Independent"):
+    with pytest.raises(InputError, match="merges Gaussians, but its prior returned a Independent"):
         merge(Conditional(Gaussian((2,)), mlp(2, 4)))(torch.zeros(4, 1), torch.zeros(4, 1), p)
 
 
@@ -555,7 +555,7 @@ def test_latents_of_other_layers_are_refused():
     for wrong in (z, {"z2": z}, {"z1": z, "z2": z, "z3": z}):
         with pytest.raises(InputError, match="latents of a ladder are a dict of z2, z1; got"):
             model.log_prior(wrong)
-    with pytest.raises(InputError, match="the layers held are z1; expected upper ones"):
+    with pytest.raises(InputError, match="the fixed layers are z1; expected the first ones"):
         model.sample(4, fixed={"z1": torch.zeros(4, 1)})
-    with pytest.raises(InputError, match="z2 has 3 rows, and 4 samples"):
+    with pytest.raises(InputError, match="z2 has 3 rows, but 4 samples"):
         model.sample(4, fixed={"z2": torch.zeros(3, 1)})

@@ -553,5 +553,5 @@ def test_parts_of_a_chain_that_do_not_fit_are_refused():
         MarkovDistribution(wide, mlp(2, 2), 4, mask=mask_of(4, 2))
     with pytest.raises(InputError, match=r"inputs have the shape \(3, 5\); expected \(B, 4, ...\)"):
         MarkovDistribution(wide, mlp(2, 2), 4, inputs=torch.zeros(3, 5))
-    with pytest.raises(InputError, match=r"4 states of shape \(2,\) is given values of shape \(3, 5, 2\)"):
+    with pytest.raises(InputError, match=r"4 states of shape \(2,\) received values of shape \(3, 5, 2\)"):
         MarkovDistribution(first, mlp(2, 2), 4).log_prob(torch.zeros(3, 5, 2))

@@ -81,7 +81,7 @@ def test_pca_of_as_many_latents_as_dimensions_is_refused(dim, latent_dim):
 
 
 def test_a_fit_to_one_datum_is_refused():
-    with pytest.raises(InputError, match="two data, not 1"):
+    with pytest.raises(InputError, match="two examples, not 1"):
         LinearGaussian(D, d).double().fit(data(1))
 
 

@@ -220,7 +220,7 @@ def test_a_distribution_in_place_of_a_module_is_refused():
     normal: Any = Independent(Normal(torch.zeros(d), torch.ones(d)), 1)
     parts: dict = {"prior": StandardNormal(d), "likelihood": nn.Identity(), "posterior": nn.Identity()}
     for name in parts:
-        with pytest.raises(InputError, match=f"^as {name} came an Independent; expected a module whose call returns"):
+        with pytest.raises(InputError, match=f"^the {name} is an Independent; expected a module whose call returns"):
             VAE(**parts | {name: normal})
 
 

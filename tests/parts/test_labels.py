@@ -257,12 +257,12 @@ def test_labels_that_a_model_cannot_use(label: Tensor | None, words: list[str]):
             with pytest.raises(InputError, match=word):
                 shared.sample(5, context)
     if label is None or label.ndim != 1:
-        with pytest.raises(InputError, match=words[0] if label is None else "one integer a row"):
+        with pytest.raises(InputError, match=words[0] if label is None else "one integer per row"):
             model.sample(5, context)
 
 
 def test_a_context_of_another_length_is_no_sample():
-    with pytest.raises(InputError, match="2 rows, and 5 samples"):
+    with pytest.raises(InputError, match="2 rows, but 5 samples"):
         linear_vae().sample(5, {"label": torch.tensor([0, 1])})
 
 

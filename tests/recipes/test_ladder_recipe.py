@@ -168,8 +168,8 @@ def test_widths_go_on_upwards_and_those_of_layers_that_are_not_there_are_left_ou
         ({"hidden": ()}, "hidden gives the layers' widths"),
         ({"depth": 0}, "depth.*at least 1"),
         ({"network": "conv"}, r"images of shape \(C, H, W\)"),
-        ({"bound": "iwae"}, "the bound iwae of one sample"),
-        ({"likelihood": "auto"}, "likelihood auto stands for another"),
+        ({"bound": "iwae"}, "the bound iwae with one sample"),
+        ({"likelihood": "auto"}, "likelihood auto depends on the data"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str):
@@ -206,7 +206,7 @@ def test_a_panel_a_layer_says_what_is_held(channel: tuple[int, ...]):
     figure.canvas.draw()
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == [
-        "all drawn anew",
+        "all redrawn",
         "z4 held in each row",
         "z4, z3 held in each row",
         "z4, z3, z2 held in each row",
@@ -221,5 +221,5 @@ def test_a_panel_a_layer_says_what_is_held(channel: tuple[int, ...]):
 def test_images_that_are_no_layers_are_refused():
     with pytest.raises(InputError, match=r"layers have the shape.*\(3, 4, 5\)"):
         figures.layers(np.zeros((3, 4, 5)))
-    with pytest.raises(InputError, match="3 layers of images and 2 names"):
+    with pytest.raises(InputError, match="3 layers of images, but 2 names"):
         figures.layers(np.zeros((3, 1, 1, 4, 5)), names=["z2", "z1"])

@@ -132,7 +132,7 @@ def test_what_the_system_keeps_back_is_told_so(old: Path, monkeypatch: pytest.Mo
     kept, model = experiment.run, experiment.objective.model
     monkeypatch.setattr(Path, "open", denied)
     for read, name in ((kept.load_checkpoint, "checkpoint"), (lambda: kept.load_weights(model), "model")):
-        with pytest.raises(InputError, match=rf"cannot read .*{name}.*: Permission denied. Change who may read"):
+        with pytest.raises(InputError, match=rf"cannot read .*{name}.*: Permission denied. Change the permissions"):
             read()
 
 

@@ -98,12 +98,12 @@ def test_the_exit_code_says_that_words_were_lost(
 @pytest.mark.parametrize(
     "error, words",
     [
-        (PermissionError(13, "Permission denied", "run/x.npy"), "run/x.npy: Permission denied. Change who may"),
-        (OSError(28, "No space left on device", "run"), "run: No space left on device. Free some room"),
+        (PermissionError(13, "Permission denied", "run/x.npy"), "run/x.npy: Permission denied. Change the permissions"),
+        (OSError(28, "No space left on device", "run"), "run: No space left on device. Free some space"),
         (OSError(36, "File name too long", "a" * 300), "File name too long. Choose a shorter name"),
-        (OSError(30, "Read-only file system", "run"), "run: Read-only file system. Name a place"),
+        (OSError(30, "Read-only file system", "run"), "run: Read-only file system. Choose a path"),
         (OSError(5, "Input/output error"), "Input/output error. The disk"),
-        (IsADirectoryError(21, "Is a directory", "run"), "It is a folder, and a file is expected"),
+        (IsADirectoryError(21, "Is a directory", "run"), "It is a folder where a file is expected"),
         (MemoryError(), "memory ran out"),
         (MemoryError("Unable to allocate 7.28 TiB"), "memory ran out (Unable to allocate 7.28 TiB). Lower"),
         (

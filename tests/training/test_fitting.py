@@ -153,7 +153,7 @@ def test_patience_without_validation_is_refused():
     [
         (torch.full((9, 5), 0.5), "row 1 holds 0.5.*grey values.*binarize.*continuous-bernoulli"),
         (torch.full((9, 5), 3.0), "row 1 holds 3.*poisson for counts"),
-        (torch.zeros(9, 4), r"shape \(5,\), and these have the shape \(4,\).*fitted to 5 features, and 4 came"),
+        (torch.zeros(9, 4), r"shape \(5,\), but these have the shape \(4,\).*fitted to 5 features, but received 4"),
     ],
 )
 def test_data_that_the_model_does_not_describe_are_refused(x: torch.Tensor, message: str):
@@ -429,7 +429,7 @@ def test_the_device_and_precision_are_named_or_given_as_a_fabric():
     fitted, data = objective(), binary()
     fit(fitted, data, epochs=1, device="cpu", precision="64-true")
     assert all(parameter.dtype == torch.float64 for parameter in fitted.parameters())
-    with pytest.raises(InputError, match=r"`fabric` and `device` were given.*give the one, or the other"):
+    with pytest.raises(InputError, match=r"`fabric` and `device` were given.*give one or the other"):
         fit(fitted, data, device="cpu", fabric=make_fabric(device="cpu"))
     with pytest.raises(InputError, match="device must be one of"):
         fit(fitted, data, device=cast(Any, "abacus"))

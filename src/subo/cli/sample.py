@@ -70,7 +70,7 @@ def sample(
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
     bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
     bytes_each += 4 + 1 if data.dequantize else 0  # floored, and as bytes
-    check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
+    check_samples(num or 64, elements, bytes_each * elements, remedy="Lower --num.")
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
@@ -145,7 +145,7 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
     length = steps or round(data.steps["train"] / data.sizes["train"])
     elements = length * math.prod(data.event_shape)
     num = min(num, _DRAWN) if ending == ".png" else num
-    check_samples(num, elements, 4 * elements + _ENTRY, mend="Lower --num or --steps.")
+    check_samples(num, elements, 4 * elements + _ENTRY, remedy="Lower --num or --steps.")
     if ending == ".png":
         figures.save(draw_sequence_samples(model, length=length, num=num, drawn=not mean, seed=seed), out)
     else:

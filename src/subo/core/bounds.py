@@ -1,7 +1,7 @@
 """Bounds on log p(x), in nats, to be maximized: from a draw's ``(K, B)`` log-weights to one number per example.
 
 A bound is any callable ``Draw -> (B,)``. Those here are frozen records of their settings. The reduction over the K
-samples belongs to the bound; that over the data does not.
+samples is part of the bound; the reduction over the data is not.
 """
 
 import math
@@ -20,7 +20,7 @@ __all__ = ["BOUNDS", "ELBO", "IWAE", "MIWAE", "Bound", "Renyi", "log_mean_exp", 
 
 Bound = Callable[[Draw], Tensor]
 
-_LIMIT = 1e16  # of |1 - alpha|, beyond which Renyi's bound is its limit to double precision
+_LIMIT = 1e16  # of |1 - alpha|: beyond it Renyi's bound equals its limit to double precision
 
 
 def log_mean_exp(values: Tensor, dim: int) -> Tensor:
@@ -39,10 +39,10 @@ class ELBO:
     Args:
         beta: Weight of the KL (Higgins et al., 2017, equation 4).
         free_bits: Nats per example and stochastic layer below which a KL is not pushed down any further,
-            ``max(free_bits, KL)`` (Kingma et al., 2016, equation 15, here example by example, so that it does not
+            ``max(free_bits, KL)`` (Kingma et al., 2016, equation 15, here per example, so that it does not
             depend on the batch). Where the KL is estimated from samples, it is the estimate that is compared.
-        closed_form_kl: Whether the KL is computed in closed form where torch knows one; it is estimated from the
-            samples elsewhere.
+        closed_form_kl: Whether the KL is computed in closed form where torch knows one; otherwise it is estimated
+            from the samples.
 
     Raises:
         InputError: A setting is negative.
@@ -65,7 +65,7 @@ class ELBO:
 
     @checked_on_failure
     def tempered(self, weight: float) -> "ELBO":
-        """The same with its KL's weight multiplied: a step of KL warm-up (Sonderby et al., 2016)."""
+        """The same bound with the weight of its KL multiplied: a step of KL warm-up (Sonderby et al., 2016)."""
         return replace(self, beta=self.beta * weight)
 
     def reported(self) -> "ELBO":
@@ -104,7 +104,7 @@ class Renyi:
         alpha: The order.
 
     Raises:
-        InputError: `alpha` is no number.
+        InputError: `alpha` is not a number.
     """
 
     alpha: float
@@ -120,7 +120,7 @@ class Renyi:
         if abs(power) > _LIMIT:
             return log_weight.amax(0) if power > 0 else log_weight.amin(0)
         direct = log_mean_exp(power * log_weight, 0) / power
-        center = log_weight.detach().mean(0)  # any constant would do; about the mean the sum is smallest
+        center = log_weight.detach().mean(0)  # any constant would do; the sum is smallest around the mean
         exponents = power * (log_weight - center)
         near = exponents.detach().abs().amax(0) <= 1  # false where a weight is 0, since its exponent is NaN
         small = exponents.where(near, 0.0)  # keeps the branch that is not taken from overflowing

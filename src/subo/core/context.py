@@ -1,4 +1,4 @@
-"""How the parts of a model are called: with their inputs, and with the named context that their call declares.
+"""How the parts of a model are called: with their inputs and the named context that their call declares.
 
 A batch is x and its named context. As a node of a graph receives its parents, a module receives those names of the
 context that its ``forward`` declares (``def forward(self, z, label)``); one that declares none receives none, and
@@ -22,7 +22,7 @@ __all__ = ["as_distribution", "call", "call_part", "check_rows", "check_same_row
 
 @lru_cache(maxsize=256)
 def _declared(function: Callable, num_inputs: int) -> tuple[tuple[tuple[str, bool], ...], bool]:
-    """Names that a call declares after its inputs (and whether each is required), and whether it takes any name."""
+    """The names that a call declares after its inputs (and whether each is required), and whether it takes any name."""
     parameters = list(inspect.signature(function).parameters.values())[num_inputs:]
     names = [(p.name, p.default is p.empty) for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return tuple(names), any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -33,8 +33,8 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
 
     Args:
         module: A module or function.
-        *inputs: What it gets by position.
-        context: Tensors by name, leading axis as the inputs'.
+        *inputs: Positional inputs of the module.
+        context: Tensors by name, with the same leading axis as the inputs.
 
     Raises:
         InputError: The module requires a name that the context does not hold.
@@ -44,7 +44,7 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
         tensor([2., 2.])
     """
     function = module.forward if isinstance(module, nn.Module) else module
-    # A bound method is made anew at each access; its function, whose first parameter is self, stays the same.
+    # A bound method is a new object at each access; its function, which takes self first, stays the same.
     plain = getattr(function, "__func__", function)
     known, takes_all = _declared(plain, len(inputs) + (plain is not function))
     if takes_all:
@@ -63,33 +63,33 @@ def call(module: Callable[..., Any], *inputs: Any, context: Context | None = Non
 
 
 def check_rows(context: Context | None, num_data: int) -> None:
-    """Refuses a context that has not one row per example: a longer one would be cut, a single row broadcast.
+    """Refuses a context that does not have one row per example: a longer one would be cut, a single row broadcast.
 
     Args:
         context: Tensors by name.
-        num_data: How many data there are.
+        num_data: Number of examples.
 
     Raises:
-        InputError: Names the tensor, its length and the number of data.
+        InputError: Names the tensor, its length and the number of examples.
 
     Example:
         >>> check_rows({"label": torch.arange(5)}, 5)
     """
     for name, tensor in (context or {}).items():
         if tensor.ndim == 0 or len(tensor) != num_data:
-            came = "is a lone number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
+            came = "is a single number" if tensor.ndim == 0 else f"has {len(tensor)} rows"
             raise InputError(
-                f"the context '{name}' {came} for {num_data} examples: one row each is needed, in the data's order. "
-                "Usually it is that of other data, or of a part of them."
+                f"the context '{name}' {came} for {num_data} examples: it needs one row per example, in their order. "
+                "Usually it belongs to other data, or to a part of them."
             )
 
 
 def repeat(context: Context | None, times: int) -> dict[str, Tensor]:
-    """The context of ``times * B`` rows, sample-major: row ``k * B + b`` is that of example b.
+    """The context for ``times * B`` rows, sample-major: row ``k * B + b`` belongs to example b.
 
     Args:
         context: Tensors of shape ``(B, ...)``.
-        times: How often each is repeated (K).
+        times: Number of repetitions K.
 
     Returns:
         Tensors of shape ``(times * B, ...)``.
@@ -100,12 +100,12 @@ def repeat(context: Context | None, times: int) -> dict[str, Tensor]:
 def call_part(part: str, module: Callable[..., Any], inputs: Mapping[str, Any], context: Context | None = None) -> Any:
     """Calls a part of a model as :func:`call` does, and adds to any error which part it was and what it was given.
 
-    An error keeps its class and traceback: the part and the shapes are a note below it.
+    An error keeps its class and traceback: the part and the shapes are added as a note.
 
     Args:
-        part: What the module is in the model, for a message.
+        part: Role of the module in the model, for messages.
         module: A module or function.
-        inputs: What it gets by position, under the names that a message gives them.
+        inputs: Positional inputs, under the names that messages use for them.
         context: Tensors by name, with as many rows as the inputs.
 
     Raises:
@@ -128,33 +128,33 @@ def call_part(part: str, module: Callable[..., Any], inputs: Mapping[str, Any], 
             raise InputError(message) from error
         error.add_note(_origin(part, *given))
         raise
-    if context:  # what was broadcast raised nothing; after the call, for a module may know more of what is wrong
+    if context:  # broadcasting raised nothing; checked after the call, since a module may know more about what is wrong
         rows = leaves(next(iter((inputs or context).values())))[0].shape[:1]
-        if any(tensor.shape[:1] != rows for tensor in context.values()):  # maybe of a tensor that it does not receive
+        if any(tensor.shape[:1] != rows for tensor in context.values()):  # maybe a tensor that it does not receive
             check_same_rows(part, _flat(inputs), _received(module, inputs, context))
     return returned
 
 
 def as_distribution(part: str, returned: Any) -> Distribution:
-    """What a part returned, refused if it is not a Distribution."""
+    """Returns what a part returned, or refuses it if it is not a Distribution."""
     if not isinstance(returned, Distribution):
         raise InputError(
-            f"{part} returned {type(returned).__name__}; expected a torch.distributions.Distribution. Usually a "
-            "network stands where a family should make a distribution of its output: Conditional(Gaussian((2,)), "
+            f"{part} returned {type(returned).__name__}; expected a torch.distributions.Distribution. Usually it is "
+            "a network without a family to turn its output into a distribution: use Conditional(Gaussian((2,)), "
             "network), or in a graph Child(family, network, 'parent')"
         )
     return returned
 
 
 def check_same_rows(part: str, inputs: Mapping[str, Any], context: Context) -> None:
-    """Refuses a context that does not have one row for each row of the inputs (without inputs, of its first tensor)."""
+    """Refuses a context without one row for each row of the inputs (or of its first tensor, if there are no inputs)."""
     message = _other_rows(part, inputs, context)
     if message:
         raise InputError(message)
 
 
 def receives(module: Callable[..., Any], num_inputs: int = 0) -> tuple[tuple[str, ...], bool]:
-    """The names that a call declares after its inputs, and whether it takes any other."""
+    """The names that a call declares after its inputs, and whether it takes any others."""
     function = module.forward if isinstance(module, nn.Module) else module
     plain = getattr(function, "__func__", function)
     names, takes_all = _declared(plain, num_inputs + (plain is not function))
@@ -167,7 +167,7 @@ def _received(module: Callable[..., Any], inputs: Mapping[str, Any], context: Co
 
 
 def _flat(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """By name, latents of several layers each by its own."""
+    """The inputs by name, with each layer of a latent under its own name."""
     found: dict[str, Any] = {}
     for name, value in inputs.items():
         found |= value if isinstance(value, Mapping) else {name: value}
@@ -180,9 +180,9 @@ def _other_rows(part: str, inputs: Mapping[str, Any], context: Context) -> str |
     for name, tensor in context.items():
         if tensor.shape[:1] != tensors[first].shape[:1]:
             return (
-                f"{part} is given the context '{name}' of shape {tuple(tensor.shape)} beside {first} of shape "
-                f"{tuple(tensors[first].shape)}; expected as many rows in both. Give the context one row for each "
-                "example, or for each sample that is drawn."
+                f"{part} received the context '{name}' of shape {tuple(tensor.shape)} with {first} of shape "
+                f"{tuple(tensors[first].shape)}; expected as many rows in both. Give the context one row per "
+                "example, or per sample that is drawn."
             )
     return None
 
@@ -192,7 +192,7 @@ def _other_dtype(part: str, module: Any, inputs: Mapping[str, Any]) -> str | Non
     for name, value in inputs.items():
         if like is not None and isinstance(value, Tensor) and value.dtype != like.dtype:
             own, other = (str(dtype).removeprefix("torch.") for dtype in (like.dtype, value.dtype))
-            return f"{part} is given {name} of {other}, and its parameters are {own}: give it {name}.to(torch.{own})"
+            return f"{part} received {name} of {other}, but its parameters are {own}: pass {name}.to(torch.{own})"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The seam: a draw of the posterior with its densities, all that bounds and gradient estimators see of a model."""
+"""The seam: a draw from the posterior with its densities, all that bounds and gradient estimators see of a model."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -19,20 +19,20 @@ def divergence(q: Distribution, p: Distribution) -> Tensor | None:
         return kl_divergence(q, p)
     except NotImplementedError:
         return None
-    except IndexError:  # torch's divergence of its own bits does not broadcast
+    except IndexError:  # torch's divergence between its own Bernoullis does not broadcast
         return kl_divergence(q, p.expand(q.batch_shape))
 
 
 class Factor:
-    """One stochastic layer of a draw: its density under q and under p, computed when asked for.
+    """One stochastic layer of a draw: its density under q and under p, computed on demand.
 
     Args:
         q: The layer's posterior, batch shape ``(B,)``, or ``(K, B)`` below other layers.
         p: The layer's prior; its batch shape broadcasts with q's.
         z: Samples of q, ``(K, B, *event)``.
-        log_posterior: ``log q(z)``, ``(K, B)``, where it came with the sample.
+        log_posterior: ``log q(z)``, ``(K, B)``, if it came with the sample.
         closed_form: Whether the KL may be computed in closed form.
-        kl: Computes that closed form, where it is not for torch's registry to know; it may find that there is none.
+        kl: Computes that closed form where torch's registry cannot; it may return None.
     """
 
     def __init__(
@@ -63,16 +63,16 @@ class Factor:
 
     @cached_property
     def kl(self) -> Float[Tensor, "*K B"] | None:
-        """``KL(q || p)`` in closed form, where there is one, else None.
+        """``KL(q || p)`` in closed form, if there is one, else None.
 
-        ``(B,)``, or ``(K, B)`` where it is given samples: of the layers above, or of a chain's steps before.
+        ``(B,)``, or ``(K, B)`` where it is conditioned on samples: of the layers above, or of a chain's earlier steps.
         """
         if not self._closed_form:
             return None
         return divergence(self.q, self.p) if self._kl is None else self._kl()
 
     def rate(self, *, closed_form: bool = True) -> Float[Tensor, " B"]:
-        """``E_q[log q(z | x) - log p(z)]``: in closed form if there is one and it is wanted, else by samples."""
+        """``E_q[log q(z | x) - log p(z)]``: in closed form if available and wanted, else by samples."""
         kl = self.kl if closed_form else None
         if kl is None:
             kl = self.log_posterior - self.log_prior
@@ -80,13 +80,13 @@ class Factor:
 
 
 class Draw:
-    """K samples of z for each of B data, and their log-densities, in nats; computed when asked for.
+    """K samples of z for each of B examples, and their log-densities in nats, computed on demand.
 
     Args:
-        z: The samples, leaves ``(K, B, *event)``.
-        q: The posterior that they come from.
-        factors: One per stochastic layer.
-        log_likelihood: Computes ``log p(x | z)``, ``(K, B)``, or of a lone sample ``(B,)``.
+        z: Samples, leaves ``(K, B, *event)``.
+        q: Posterior that they come from.
+        factors: One factor per stochastic layer.
+        log_likelihood: Computes ``log p(x | z)``, ``(K, B)``, or ``(B,)`` for a single sample.
     """
 
     def __init__(self, z: Latent, q: Distribution, factors: tuple[Factor, ...], log_likelihood: Callable[[], Tensor]):
@@ -101,7 +101,7 @@ class Draw:
 
     @property
     def expected_log_likelihood(self) -> Float[Tensor, " B"]:
-        """``E_q[log p(x | z)]`` by the samples: minus the distortion."""
+        """``E_q[log p(x | z)]``, estimated from the samples: minus the distortion."""
         values = self._computed
         return mean_over_samples(values) if values.ndim == 2 else values
 
@@ -130,19 +130,19 @@ class Draw:
         return self.log_joint - self.log_posterior
 
     def with_log_posterior(self, log_posterior: Float[Tensor, "K B"]) -> "Draw":
-        """The same draw of one layer with another ``log q(z | x)``, from which the KL is estimated, too."""
+        """The same one-layer draw with another ``log q(z | x)``, which the KL is estimated from, too."""
         (factor,) = self.factors
         factor = Factor(factor.q, factor.p, factor.z, log_posterior=log_posterior, closed_form=False)
         return Draw(self.z, self.q, (factor,), lambda: self._computed)
 
 
 def mean_over_samples(values: Float[Tensor, "K B"]) -> Float[Tensor, " B"]:
-    """The mean over K; of one sample, itself, which is a view and costs nothing."""
+    """The mean over K; a single sample is returned as a view, which costs nothing."""
     return values.squeeze(0) if values.shape[0] == 1 else values.mean(0)
 
 
 def sum_layers(terms: list[Tensor]) -> Tensor:
-    """The sum of tensors of one shape, without a zero to start from."""
+    """The sum of tensors of one shape, without a zero tensor to start from."""
     total = terms[0]
     for term in terms[1:]:
         total = total + term
@@ -151,16 +151,16 @@ def sum_layers(terms: list[Tensor]) -> Tensor:
 
 @runtime_checkable
 class LatentVariableModel(Protocol):
-    """The one seam: whatever implements these three can be trained, evaluated and explored."""
+    """The one seam: any model that implements these three methods can be trained, evaluated and explored."""
 
     def draw(self, x: Tensor, context: Context | None = None, *, num_samples: int = 1, path: Path = True) -> Draw:
         """K samples of q(z|x); with `path`, differentiable in the posterior's parameters."""
         ...
 
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Tensor:
-        """``log p(x, z)``, ``(K, B)``, of given latents ``(K, B, *event)``."""
+        """``log p(x, z)``, ``(K, B)``, at given latents ``(K, B, *event)``."""
         ...
 
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
-        """Samples of the prior, and p(x|z) at them."""
+        """Samples from the prior, and p(x|z) at them."""
         ...

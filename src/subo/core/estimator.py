@@ -1,7 +1,7 @@
 """What a gradient estimator is.
 
-An estimator gives a *surrogate*, one number per example, of which only the gradient is used; the objective joins it
-with the bound's value. So the number that is logged is the bound, whatever the estimator.
+An estimator returns a *surrogate*, one number per example; only its gradient is used, and the objective combines it
+with the bound's value. So the logged number is the bound, whatever the estimator.
 """
 
 from abc import ABC, abstractmethod
@@ -21,13 +21,13 @@ __all__ = ["GradientEstimator", "Pathwise", "check_path", "kind_of", "needs_samp
 
 
 class GradientEstimator(nn.Module, ABC):
-    """How the gradient of a bound is estimated. A module, since an estimator may learn something (a baseline)."""
+    """How the gradient of a bound is estimated. A module, since an estimator may have parameters (a baseline)."""
 
     path: Path
     """How z is drawn: along the path (``rsample``), without one (``sample``), or by a path of the estimator's own."""
 
     biased: ClassVar[str] = ""
-    """In what way its gradient is not the bound's; empty where it is."""
+    """How its gradient differs from the bound's; empty if it does not."""
 
     @abstractmethod
     def surrogate(self, draw: Draw, bound: Bound, x: Tensor, context: Context | None = None) -> Float[Tensor, " B"]:
@@ -35,33 +35,33 @@ class GradientEstimator(nn.Module, ABC):
 
     @abstractmethod
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
-        """Raises an InputError that says what to use instead where the combination makes no sense."""
+        """Raises an InputError that says what to use instead if the combination makes no sense."""
 
 
 def only_layer(draw: Draw, estimator: GradientEstimator) -> Factor:
-    """The one stochastic layer of a draw, for estimators whose derivation has only one."""
+    """The only stochastic layer of a draw, for estimators derived for a single layer."""
     factor, *others = draw.factors
     if others:
         raise InputError(
-            f"{type(estimator).__name__} is exact for one stochastic layer, and this model has {len(draw.factors)}. "
+            f"{type(estimator).__name__} is exact for one stochastic layer, but this model has {len(draw.factors)}. "
             "Use Pathwise, or ScoreFunction where there is no path."
         )
     return factor
 
 
 def kind_of(q: Distribution) -> str:
-    """What a message calls a distribution: the kind of its elements."""
+    """The name of a distribution in messages: the class of its elements."""
     while isinstance(q, Independent) and type(q) is Independent:
         q = q.base_dist
     return type(q).__name__
 
 
 def needs_samples(num_samples: int, what: str, instead: str) -> None:
-    """Refuses a lone sample, which has no others to be compared with."""
+    """Refuses a single sample, which cannot be compared with others."""
     if num_samples < 2:
         raise InputError(
-            f"{what} compares the samples of an example with each other, and num_samples is {num_samples}: "
-            f"take at least 2, or {instead}."
+            f"{what} compares the samples of an example with each other, but num_samples is {num_samples}: "
+            f"use at least 2, or {instead}."
         )
 
 
@@ -71,7 +71,7 @@ class Pathwise(GradientEstimator):
     With ``z = g(noise; phi)``, the expectation is over noise that no parameter touches, so
     ``grad E[f(z)] = E[grad f(g(noise; phi))]``: the surrogate is the bound itself. Unbiased for the ELBO, IWAE, MIWAE
     and every other bound that is an expectation over samples, with any number of layers; needs ``q.has_rsample``; one
-    pass forward and one back.
+    forward pass and one backward pass.
     """
 
     path = True
@@ -84,10 +84,10 @@ class Pathwise(GradientEstimator):
 
 
 def check_path(draw: Draw) -> None:
-    """Refuses a draw along a path that the likelihood does not let through; asked once, since it costs a pass back.
+    """Refuses a draw along a path that the likelihood blocks; checked once, since it costs a backward pass.
 
     Raises:
-        InputError: log p(x|z) has no gradient in z, as of a decoder that leaves torch.
+        InputError: log p(x|z) has no gradient in z, as with a decoder that leaves torch.
     """
     moved = [leaf for leaf in leaves(draw.z) if leaf.requires_grad]
     if not moved:
@@ -96,15 +96,15 @@ def check_path(draw: Draw) -> None:
     slopes = torch.autograd.grad(likelihood, moved, allow_unused=True) if likelihood.requires_grad else [None]
     if all(slope is None for slope in slopes):
         raise InputError(
-            "log p(x|z) has no gradient in z, and this gradient goes along the path through z. Usually the likelihood "
-            "leaves torch (numpy, detach, rounding). Use ScoreFunction (`gradient=score-function`)."
+            "log p(x|z) has no gradient in z, but this estimator differentiates along the path through z. Usually the "
+            "likelihood leaves torch (numpy, detach, rounding). Use ScoreFunction (`gradient=score-function`)."
         )
 
 
 def _has_path(q: Distribution) -> None:
     if not q.has_rsample:
         raise InputError(
-            f"this gradient goes along the path from q's parameters to z, and the posterior's {kind_of(q)} has "
-            "no rsample. Use a family that has one (Gaussian, Laplace, a flow), or ScoreFunction, which needs none; "
+            f"this estimator differentiates along the path from q's parameters to z, but the posterior's {kind_of(q)} "
+            "has no rsample. Use a family that has one (Gaussian, Laplace, a flow) or ScoreFunction, which needs none; "
             "for discrete latents there are also StraightThrough and GumbelSoftmax, which are biased."
         )

@@ -1,4 +1,4 @@
-"""The objective: a model, the bound that it maximizes, and how the bound's gradient is estimated."""
+"""The objective: a model, the bound to be maximized, and how the bound's gradient is estimated."""
 
 from typing import Any, NamedTuple
 
@@ -20,12 +20,12 @@ __all__ = ["Loss", "Objective"]
 class Loss(NamedTuple):
     """One training step's numbers, in nats per example; all but `loss` are detached.
 
-    A tuple, since precision and data-parallel wrappers look for tensors inside of what ``forward`` returns.
+    A tuple, since precision and data-parallel wrappers look for tensors inside what ``forward`` returns.
 
     Attributes:
-        loss: What is minimized; its value is minus the mean bound, its gradient the estimator's.
-        bound: The bound on log p(x); with ELBO, always at beta 1 and without free bits.
-        objective: What is maximized, at the KL's full weight: the bound, or what beta and free bits make of it.
+        loss: Loss to be minimized; its value is minus the mean bound, its gradient the estimator's.
+        bound: Bound on log p(x); with ELBO, always at beta 1 and without free bits.
+        objective: What is maximized, at the KL's full weight: the bound, as modified by beta and free bits.
         rate: ``KL(q || p)`` of each stochastic layer.
         distortion: ``-E_q[log p(x|z)]``.
     """
@@ -42,7 +42,7 @@ class Loss(NamedTuple):
         return -(self.rate.sum(0) + self.distortion)
 
     def nonfinite(self) -> str | None:
-        """Which term is not finite, and for how many data; None where all are."""
+        """Which term is not finite, and for how many examples; None if all are."""
         terms = {"distortion (-log p(x|z))": self.distortion, "rate (KL)": self.rate.sum(0), "bound": self.bound}
         for name, values in terms.items():
             bad = ~values.isfinite()
@@ -54,14 +54,14 @@ class Loss(NamedTuple):
 class Objective(nn.Module):
     """What is trained: ``forward(x, context)`` is the training step.
 
-    The bound's value and the estimator's surrogate are joined as
+    The bound's value and the estimator's surrogate are combined as
     ``loss = mean(stop_gradient(surrogate) - surrogate - bound)``: the value of the one, the gradient of the other.
 
     Args:
         model: The latent-variable model; a module.
-        bound: What is maximized, ``Draw -> (B,)``.
-        gradient: How its gradient is estimated; :class:`~subo.Pathwise` by default.
-        num_samples: K.
+        bound: Bound to be maximized, ``Draw -> (B,)``.
+        gradient: Estimator of its gradient; :class:`~subo.Pathwise` by default.
+        num_samples: Number of samples K.
 
     Example:
         >>> from subo import IWAE, probabilistic_pca
@@ -86,7 +86,7 @@ class Objective(nn.Module):
                 f"a gradient estimator's path must be True (rsample), False (sample) or a function of q and the sample "
                 f"shape; {type(gradient).__name__} has {path!r}. An estimator is an instance: ScoreFunction()."
             )
-        self.model: Any = model  # a LatentVariableModel and a module, for which Python has no one type
+        self.model: Any = model  # a LatentVariableModel and a module, which no single Python type expresses
         self.bound = bound
         self.gradient = gradient or Pathwise()
         self.num_samples = num_samples
@@ -97,8 +97,8 @@ class Objective(nn.Module):
 
         Args:
             x: Data, ``(B, ...)``.
-            context: What is known beside x, by name, leading axis B.
-            kl_weight: Multiplies the KL's weight in what is followed (KL warm-up); never in what is reported.
+            context: Named context tensors, leading axis B.
+            kl_weight: Factor on the KL's weight in what training follows (KL warm-up); never in what is reported.
         """
         draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
         self.gradient.check(draw.q, self.bound, num_samples=self.num_samples)
@@ -107,7 +107,7 @@ class Objective(nn.Module):
         if surrogate.shape != x.shape[:1]:
             raise InputError(
                 f"{type(self.gradient).__name__}'s surrogate has shape {tuple(surrogate.shape)}; expected one number "
-                f"per example, {tuple(x.shape[:1])}: its bound and its estimator reduce over K, and not over the data"
+                f"per example, {tuple(x.shape[:1])}: the bound and the estimator reduce over K, but not over the data"
             )
         with torch.no_grad():
             rates = [factor.rate() for factor in draw.factors]
@@ -129,7 +129,7 @@ class Objective(nn.Module):
             return self.bound
         if not isinstance(self.bound, Tempered):
             raise InputError(
-                f"KL warm-up weighs the KL of an ELBO, and {type(self.bound).__name__} has no KL of its own. "
+                f"KL warm-up weights the KL of an ELBO, but {type(self.bound).__name__} has no KL of its own. "
                 "Leave the warm-up out, or train with ELBO."
             )
         return self.bound.tempered(kl_weight)

@@ -1,4 +1,4 @@
-"""Batches: the data of an epoch in an order of its own, whole or in shares for several processes."""
+"""Batches: the data of an epoch in its own order, whole or in shares for several processes."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from subo.runtime.randomness import stream
 
 __all__ = ["Batch", "batch_of", "batches", "check_batch", "num_batches"]
 
-POOL = 4  # batches whose sequences are sorted together: more have less padding, and are less random
+POOL = 4  # batches whose sequences are sorted together: larger values give less padding and less randomness
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,9 +26,9 @@ class Batch:
 
     Attributes:
         x: `(B, *event)`.
-        context: What is known of each example: `index`, and `label` where there are labels, `(B,)` each; and what else
-            the split knows.
-        weight: What the mean over this share counts: the mean over processes of `weight * mean(share)` is the
+        context: Named context of each example: `index`, and `label` if there are labels, `(B,)` each; and whatever
+            else the split has.
+        weight: Weight of the mean over this share: the mean over processes of `weight * mean(share)` is the
             mean over the whole batch. 1 for a single process.
     """
 
@@ -41,7 +41,7 @@ def batch_of(item: Any) -> Batch:
     """Accepts ``x``, ``(x, label)``, ``(x, context)`` or a Batch.
 
     Raises:
-        InputError: It is none of these.
+        InputError: The item is none of these.
     """
     if isinstance(item, Batch):
         return item
@@ -59,7 +59,7 @@ def batch_of(item: Any) -> Batch:
                 "a batch is x, or (x, label) with the label a whole number for each example, (B,), or (x, context) "
                 f"with the context a dict of tensors by name; got {_described(item)}"
             )
-    if x.ndim:  # else it is refused as no rows
+    if x.ndim:  # otherwise it is refused below for having no rows
         check_rows(context, len(x))
     return Batch(x.float() if x.dtype in (torch.bool, *_WHOLE) else x, context, 1.0)
 
@@ -68,7 +68,7 @@ _WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def _described(item: Any) -> str:
-    """What came, such as ``(Tensor (3, 5), Tensor (3, 1))``."""
+    """Describes what was received, such as ``(Tensor (3, 5), Tensor (3, 1))``."""
     if isinstance(item, Tensor):
         return f"{str(item.dtype).removeprefix('torch.')} {tuple(item.shape)}"
     if isinstance(item, list | tuple):
@@ -77,18 +77,18 @@ def _described(item: Any) -> str:
 
 
 def check_batch(batch: Batch) -> None:
-    """Refuses a batch that has no rows of real numbers.
+    """Refuses a batch without rows of real numbers.
 
     Raises:
-        InputError: Says what came.
+        InputError: Says what was received.
     """
     x = accepted("a batch", batch.x, Tensor)
     if x.ndim == 0 or len(x) == 0:
-        raise InputError(f"a batch is rows, (B, ...), at least one, and a tensor of shape {tuple(x.shape)} came")
+        raise InputError(f"a batch is at least one row, (B, ...); received a tensor of shape {tuple(x.shape)}")
 
 
 def num_batches(split: Split, batch_size: int) -> int:
-    """Counts the batches of an epoch; the last, smaller one is kept."""
+    """Counts the batches of an epoch; the last, smaller batch is kept."""
     if batch_size < 1:
         raise InputError(f"a batch needs at least one example; batch_size is {batch_size}")
     return math.ceil(len(split) / batch_size)
@@ -105,24 +105,24 @@ def batches(
     world_size: int = 1,
     first: int = 0,
 ) -> Iterator[Batch]:
-    """Gives the batches of one epoch, or one process's shares of them.
+    """Yields the batches of one epoch, or one process's shares of them.
 
     The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
-    of processes, of which each takes every `world_size`-th example: several see together what one would see.
-    Shuffled sequences meet others of about their length, so that less of a batch is padding.
+    of processes. Each process takes every `world_size`-th example: together they see what one would see.
+    Shuffled sequences are batched with others of similar length, to reduce padding.
 
     Args:
-        split: What to read.
-        batch_size: The number of data in a whole batch, over all processes.
-        seed: Which order, and which bits.
-        epoch: Each epoch has another order and other bits.
-        shuffle: Whether to permute the data; else they come in the split's order.
-        rank: Which process this is.
-        world_size: The number of processes.
-        first: The batch to begin with, for going on after an interruption; those before it cost nothing.
+        split: Split to read.
+        batch_size: Number of examples in a whole batch, over all processes.
+        seed: Seed for the order and the bits.
+        epoch: Epoch number; each epoch has its own order and bits.
+        shuffle: Whether to permute the data; otherwise they come in the split's order.
+        rank: Index of this process.
+        world_size: Number of processes.
+        first: Index of the first batch, for resuming after an interruption; skipped batches cost nothing.
 
     Yields:
-        Batches. A process whose share of the last batch is empty gets that batch's first example, weighing 0,
+        Batches. A process whose share of the last batch is empty gets that batch's first example with weight 0,
         so that all processes take the same number of steps.
     """
     count = num_batches(split, batch_size)
@@ -141,7 +141,7 @@ def batches(
         weight = len(share) * world_size / len(index)
         if weight == 0:
             share = torch.zeros(1, dtype=torch.long)
-        if split.resample:  # the whole batch is drawn, so that a share's bits are those of one process
+        if split.resample:  # the whole batch is drawn, so that a share's bits do not depend on the number of processes
             x, context = split.read(index, generator=generator)
             yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
         else:
@@ -151,9 +151,9 @@ def batches(
 def _of_like_length(
     order: Integer[Tensor, " N"], lengths: Integer[Tensor, " N"], batch_size: int, generator: torch.Generator
 ) -> Integer[Tensor, " N"]:
-    """The same data, sorted by length within every few batches; whole batches in a random order.
+    """The same data, sorted by length within every few batches, with whole batches in random order.
 
-    The last, smaller batch is taken before they are sorted: its data count more in a step, and any may be among them.
+    The last, smaller batch is taken before sorting: its examples weigh more in a step, and any may be among them.
     """
     whole = len(order) // batch_size * batch_size
     pools = order[:whole].split(POOL * batch_size)

@@ -1,4 +1,4 @@
-"""Labels as they come, integers or names, as the numbers of classes."""
+"""Converts labels as given, integers or names, to class numbers."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ __all__ = ["as_class", "numbered"]
 
 
 def as_class(text: str) -> int | str:
-    """A class as an integer where it is written as one, such as 3, -8 or 5.0; else as the text itself."""
+    """A class as an integer if it is written as one, such as 3, -8 or 5.0; else the text itself."""
     try:
         whole = int(float(text))
         return int(text) if text.lstrip("+-").isdecimal() else whole if whole == float(text) else text
-    except (ValueError, OverflowError):  # a name; infinity
+    except (ValueError, OverflowError):  # a name, or infinity
         return text
 
 
 def numbered(labels: np.ndarray | Sequence[int | str]) -> tuple[tuple[int | str, ...], Integer[Tensor, " N"]]:
-    """Numbers classes in the order of their names, integers by their size.
+    """Numbers classes in the order of their names, or integers by size.
 
     Args:
-        labels: `(N,)`: integers, whatever their size, or names.
+        labels: `(N,)`: integers of any size, or names.
 
     Returns:
         The classes, integers if all are, and the number of each label's class, 0, 1, ....

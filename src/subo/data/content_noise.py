@@ -1,7 +1,7 @@
-"""Random numbers that belong to an example by its own values: the same in any file, at any place, in any company.
+"""Random numbers determined by an example's own values: the same in any file, position and batch.
 
-A generator that runs through a file gives an example other numbers after other examples. Here each element's number is
-a hash of the whole example, the place of the element, and a key.
+A generator that runs through a file gives an example numbers that depend on the examples before it. Here each
+element's number is a hash of the whole example, the position of the element, and a key.
 """
 
 import numpy as np
@@ -18,16 +18,16 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)  # odd, 2^64 over the golden ratio
 
 
 def uniform_by_content(x: Shaped[Tensor, " N *event"], *key: str | int) -> Float64[Tensor, " N *event"]:
-    """Uniform numbers in [0, 1), 53 bits each, which depend on an example's values and a key alone.
+    """Uniform numbers in [0, 1), 53 bits each, which depend only on an example's values and a key.
 
     The example's hash is the sum over its elements of ``mix(place * step + mix(value))``, and an element's number
     ``mix(hash + place * step)``, where mix is the finalizer of SplitMix64 (Steele, Lea and Flood, 2014, "Fast
-    splittable pseudorandom number generators", figure 17), which changes half of the bits in the mean when one of its
+    splittable pseudorandom number generators", figure 17), which changes half of the bits on average when one of its
     argument's changes. Two examples share numbers if they are the same, and else with probability 2^-64.
 
     Args:
         x: `(N, *event)`.
-        key: What the numbers are for, and integers.
+        key: Purpose of the numbers, and integers.
 
     Example:
         >>> x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])

@@ -13,10 +13,10 @@ class Contents:
 
     Attributes:
         parts: One split with all rows in their order, or train, validation and test.
-        names: The names of a table's columns.
-        classes: What the labels 0, 1, ... stand for; integers where labels are numbers.
-        divided: Whether the parts were divided at random, and are not the source's own.
-        notes: What was not read, and how images were changed, in words.
+        names: Names of a table's columns.
+        classes: What the labels 0, 1, ... stand for; integers if labels are numbers.
+        divided: Whether the parts were split at random rather than given by the source.
+        notes: Descriptions of what was not read and how images were changed.
     """
 
     parts: tuple[Split, ...]

@@ -23,15 +23,15 @@ _LABEL = "label"
 
 
 def read_table(path: Path, *, later: bool = False, known: Sequence[str] = ()) -> Contents:
-    """Reads a `.csv`; what the format means is told at `subo.load_data`.
+    """Reads a `.csv`; the format is described at `subo.load_data`.
 
     Args:
         path: The file.
-        later: Whether a model is fitted already, to whose resolution the columns are hence kept.
-        known: The names of its classes.
+        later: Whether a model is fitted already, so that the columns keep its resolution.
+        known: Names of its classes.
 
     Raises:
-        InputError: The file can't be read or holds something else; says in which row and column.
+        InputError: The file can't be read or holds something else; gives the row and column.
     """
     values, labels = numbers("d"), list[int | str]()
     try:
@@ -41,14 +41,14 @@ def read_table(path: Path, *, later: bool = False, known: Sequence[str] = ()) ->
             at = header.index(_LABEL) if _LABEL in header else None
             rows = 0
             for cells in lines:
-                if not cells:  # a blank line, mostly the last
+                if not cells:  # a blank line, usually the last
                     continue
                 rows += 1
                 place = f"row {rows} (line {lines.line_num})"
                 if len(cells) != len(header):
                     raise InputError(
                         f"{path}, {place}: {len(cells)} cells under a header of "
-                        f"{len(header)}; usually a comma is missing, or stands in text or as a decimal mark"
+                        f"{len(header)}; usually a comma is missing, is part of text, or is a decimal mark"
                     )
                 if at is not None:
                     labels.append(_label(name_in(cells.pop(at).strip()), known, rows, path))
@@ -75,25 +75,25 @@ def read_table(path: Path, *, later: bool = False, known: Sequence[str] = ()) ->
 
 
 def _header(cells: list[str], path: Path) -> tuple[str, ...]:
-    """Checks a header, as data in its place would silently be lost."""
+    """Checks a header, since data in its place would silently be lost."""
     header = tuple(name_in(name.strip()) for name in cells)
     if not header:
         raise InputError(f"{path} is empty: expected a header with a name per column, and rows of numbers")
     if "" in header:
         raise InputError(
-            f"{path}: column {header.index('') + 1} has no name in the header; pandas writes its index so: "
+            f"{path}: column {header.index('') + 1} has no name in the header; pandas writes its index this way: "
             "use to_csv(..., index=False), or name the column"
         )
     if all(_is_number(name) for name in header) and header != tuple(map(str, range(len(header)))):
-        raise InputError(f"{path}: the first line holds numbers; a header with a name per column is expected: add one")
+        raise InputError(f"{path}: the first line holds numbers; expected a header with a name per column: add one")
     if len(set(header)) < len(header):
-        raise InputError(f"{path}: two columns have one name; the header is {', '.join(header)}")
+        raise InputError(f"{path}: two columns have the same name; the header is {', '.join(header)}")
     if header == (_LABEL,):
         raise InputError(f"{path}: there is no column of data beside 'label'")
     other = next((mark for mark in (";", "\t") if len(header) == 1 and mark in header[0]), None)
     if other is not None:
         what = "semicolons" if other == ";" else "tabs"
-        raise InputError(f"{path}: cells are separated by {what}, and commas are expected: write it with commas")
+        raise InputError(f"{path}: cells are separated by {what}, but commas are expected: write it with commas")
     return header
 
 
@@ -114,7 +114,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _label(cell: str, known: Sequence[str], row: int, path: Path) -> int | str:
-    """The class that a cell names: one that is known, a whole number, or a text as it is written."""
+    """The class that a cell names: a known one, a whole number, or the text as written."""
     if cell in known:
         return cell
     if cell == "" or (_is_number(cell) and math.isnan(float(cell))):
@@ -123,7 +123,7 @@ def _label(cell: str, known: Sequence[str], row: int, path: Path) -> int | str:
 
 
 def _check_whole(labels: Sequence[int | str], path: Path) -> None:
-    """Refuses numbers that are no classes; beside names they are names."""
+    """Refuses numbers that cannot be classes; next to names they count as names."""
     parts = (i for i, label in enumerate(labels) if isinstance(label, str) and isinstance(as_class(label), str))
     part = next(parts, None)
     if part is not None and all(isinstance(label, int) or _is_number(label) for label in labels):

@@ -1,4 +1,4 @@
-"""A data set: three splits, and what their numbers mean."""
+"""A data set: three splits, and the meaning of their numbers."""
 
 import hashlib
 import math
@@ -25,19 +25,19 @@ class Data:
     """A data set in three splits.
 
     Attributes:
-        name: Where the data came from: a known name or a path.
-        train: What parameters are fitted to.
-        validation: What choices (when to stop, which model) are made on.
-        test: What is reported, once.
-        kind: What the values that `read` gives are: `binary` in {0, 1}, `grey` in [0, 1], `whole`
+        name: Source of the data: a known name or a path.
+        train: Split that parameters are fitted to.
+        validation: Split for choices (when to stop, which model).
+        test: Split that is reported, once.
+        kind: Kind of the values that `read` returns: `binary` in {0, 1}, `grey` in [0, 1], `whole`
             non-negative integers, else `real`.
         binarize: The policy that was applied, see :func:`subo.data.binarized`.
         dequantize: Whether uniform noise is added, see :func:`subo.data.dequantized`.
-        seed: The seed of the split, the bits and the noise.
-        feature_names: The names of a table's columns, where it has them.
-        class_names: The names that the labels 0, 1, ... stand for, where they have some.
-        decided: What the values mean before anything was drawn from them; by default that of the splits.
-        division: How the three parts came about, in words.
+        seed: Seed for the split, the bits and the noise.
+        feature_names: Names of a table's columns, if it has them.
+        class_names: Names that the labels 0, 1, ... stand for, if any.
+        decided: Meaning of the values before anything was drawn from them; by default that of the splits.
+        division: Description of how the three parts were made.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Data:
         for name in ("train", "validation", "test"):
             split = getattr(self, name)
             named = replace(split, first=first, class_names=self.class_names or split.class_names)
-            object.__setattr__(self, name, named)  # frozen for everybody else
+            object.__setattr__(self, name, named)  # frozen for everyone else
             first += len(split)
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Data:
 
     @property
     def meaning(self) -> Meaning:
-        """What the values mean, by which later data are read."""
+        """The meaning of the values, which determines how later data are read."""
         x, shape = self.train.x, tuple(self.train.event_shape)
         pixels = not (x.is_floating_point() or self.sequential)
         own = self.decided or Meaning(self.kind, shape, levels=self.train.levels, pixels=pixels)
@@ -83,7 +83,7 @@ class Data:
         return replace(own, event_shape=shape, sequential=self.sequential, **names)
 
     def constant_features(self) -> tuple[str, ...]:
-        """Names, or else numbers from 1, of a table's columns that have one value in all training data."""
+        """Names, or else numbers from 1, of a table's columns that are constant in the training data."""
         x = self.train.x
         if x.ndim != 2 or self.kind == "binary":
             return ()
@@ -91,15 +91,15 @@ class Data:
         return tuple(names[i] for i in constant_elements(x).nonzero()[:, 0].tolist())
 
     def num_constant(self) -> int:
-        """How many elements of an example, such as pixels, have one value in all training data; of sequences, a step.
+        """How many elements of an example, such as pixels, are constant in the training data; per step for sequences.
 
-        None of those whose noise or bits are drawn at every read, whatever they are drawn from.
+        Elements whose noise or bits are drawn at every read never count, whatever they are drawn from.
         """
         return 0 if self.train.resample else int(constant_elements(self.train.x).sum())
 
     @cached_property
     def fingerprint(self) -> str:
-        """The first 16 hexadecimal digits of a SHA-256 of all that is stored, in its order.
+        """The first 16 hexadecimal digits of a SHA-256 of everything stored, in order.
 
         Two runs with the same fingerprint used the same data, the same split and, if static, the same bits.
         """
@@ -117,7 +117,7 @@ class Data:
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """Says what the data are and how they were made, as a run keeps it."""
+        """Describes what the data are and how they were made, as stored in a run."""
         drawn = f"drawn once from Bernoulli(x) with seed {self.seed}"
         how = {
             "none": "nothing was binarized",
@@ -168,14 +168,14 @@ def split(
         x: `(N, *event)`, as stored.
         labels: `(N,)`, or None.
         levels: The stored value that means 1.0.
-        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other.
-        context: What else is known of each example, by name, `(N, ...)`.
-        seed: Which permutation.
-        fractions: The shares of train, validation and test; they sum to 1. The last two are rounded down.
-        where: What the data are called in a message.
+        lengths: `(N,)`, lengths of sequences, whose steps are concatenated in `x`.
+        context: Further named context of each example, `(N, ...)`.
+        seed: Seed for the permutation.
+        fractions: Shares of train, validation and test; they sum to 1. The last two are rounded down.
+        where: Name of the data in messages.
 
     Raises:
-        InputError: There are fewer than three rows, the fractions are no shares of a whole, or labels or context are
+        InputError: There are fewer than three rows, the fractions do not sum to 1, or labels or context are
             not one per example.
     """
     whole = Split(x, levels=levels, labels=labels, lengths=lengths, context=context or {})
@@ -185,7 +185,7 @@ def split(
 def divided(
     whole: Split, *, seed: int = 0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), where: str = "the data"
 ) -> tuple[Split, Split, Split]:
-    """Splits what is a split already, as :func:`split` does."""
+    """Splits an existing split, as :func:`split` does."""
     n = len(whole)
     if n < 3:
         kind, hint = "sequence", ""
@@ -210,10 +210,10 @@ _NAMED = 5  # columns
 
 
 def describe_constants(names: Sequence[str]) -> str:
-    """What is wrong with columns that have one value in all training data, and what to do."""
+    """Explains what is wrong with columns that are constant in the training data, and what to do."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return (
-        f"all training data have one value in {', '.join(names[:_NAMED])}{more}: such a column tells nothing, and a "
-        "density of it is as high as its unit is small (a thousandth of the value), which adds to every log p(x). "
+        f"all training data have one value in {', '.join(names[:_NAMED])}{more}: such a column carries no information, "
+        "and its density is as high as its unit is small (a thousandth of the value), which adds to every log p(x). "
         "Leave it out."
     )

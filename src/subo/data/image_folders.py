@@ -1,4 +1,4 @@
-"""Reading folders of images: each upright, of one size and number of channels; its class is the folder it lies in."""
+"""Reading folders of images: all upright, of one size and number of channels; the folder of an image is its class."""
 
 import os
 import warnings
@@ -31,15 +31,15 @@ def holds_images(folder: Path) -> bool:
 
 
 def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
-    """Reads all images of a folder and of the folders in it, in the order of their paths.
+    """Reads all images of a folder and its subfolders, in the order of their paths.
 
     Args:
         folder: The folder.
-        meaning: That of the run's data, whose size and number of channels these get; None: they have their own.
-        image_size: Height and width that they are brought to: the shorter side scaled to it, then the middle cut out.
+        meaning: Meaning of the run's data, which sets size and number of channels; None: the images keep their own.
+        image_size: Target height and width: the shorter side is scaled to it, then the middle is cropped.
 
     Raises:
-        InputError: There are none, they are of several sizes or too large, or one can't be read; says which.
+        InputError: There are no images, they differ in size or are too large, or one can't be read; says which.
     """
     files = list(_files(folder))
     paths = [path for path in files if path.suffix.lower() in IMAGES]
@@ -49,7 +49,7 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
         )
     classes, labels = _classes(folder, paths)
     image_size = meaning.image_size if meaning is not None else image_size
-    about = [_on_image(path, _about) for path in paths]  # headers only: before pixels fill the memory
+    about = [_on_image(path, _about) for path in paths]  # headers only, before pixels fill the memory
     width, height = about[0][0] if image_size is None else (image_size, image_size)
     if image_size is None:
         _check_sizes(folder, paths, [size for size, _, _ in about], meaning)
@@ -71,7 +71,7 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones, sorted by path; a folder that links to one above it ends there."""
+    """All files below a folder except hidden ones, sorted by path; links to a folder above are not followed."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} can't be read ({error.strerror}): allow it, or move it elsewhere")
@@ -86,10 +86,10 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _classes(folder: Path, paths: Sequence[Path]) -> tuple[tuple[int | str, ...] | None, torch.Tensor | None]:
-    """The class of each image, the path of the folder it lies in; none where all lie in the folder itself.
+    """The class of each image, which is the path of its folder; none if all lie in the top folder.
 
     Raises:
-        InputError: Some lie beside the classes' folders, and are hence of no class.
+        InputError: Some lie beside the class folders and have no class.
     """
     inside = [path.parent.relative_to(folder).as_posix() for path in paths]
     beside = [path.name for path, place in zip(paths, inside, strict=True) if place == "."]
@@ -107,7 +107,7 @@ def _classes(folder: Path, paths: Sequence[Path]) -> tuple[tuple[int | str, ...]
 def _check_sizes(
     folder: Path, paths: Sequence[Path], sizes: Sequence[tuple[int, int]], meaning: Meaning | None
 ) -> None:
-    """Refuses images of several sizes, or of another than the run's."""
+    """Refuses images of several sizes, or of a size other than the run's."""
     wanted = sizes[0] if meaning is None or len(meaning.event_shape) != 3 else meaning.event_shape[:0:-1]
     other = next((i for i, size in enumerate(sizes) if size != wanted), None)
     if other is None:
@@ -115,8 +115,8 @@ def _check_sizes(
     came = f"{paths[other]} is {sizes[other][0]} x {sizes[other][1]} pixels (width x height)"
     if meaning is not None:
         raise InputError(
-            f"{folder}: the run was fitted to images of {wanted[0]} x {wanted[1]}, and {came}: resize or crop it, or "
-            "fit with `image_size`, which brings all images to one size, then and later"
+            f"{folder}: the run was fitted to images of {wanted[0]} x {wanted[1]}, but {came}: resize or crop it, or "
+            "fit with `image_size`, which brings all images to one size, also in later data"
         )
     raise InputError(
         f"{folder}: all images must have one size; {paths[0]} is {wanted[0]} x {wanted[1]} and {came}: "
@@ -125,7 +125,7 @@ def _check_sizes(
 
 
 def _about(image: Image.Image) -> tuple[tuple[int, int], str, bool]:
-    """Width and height as it is looked at, its mode, and whether it has several frames."""
+    """Width and height as displayed, mode, and whether the image has several frames."""
     (width, height), turned = image.size, image.getexif().get(_ORIENTATION, 1) >= 5
     if image.mode[0] in "IF":
         raise InputError(f"pixels of more than 8 bits (mode {image.mode}); save 8-bit images, or a .npy")
@@ -134,14 +134,14 @@ def _about(image: Image.Image) -> tuple[tuple[int, int], str, bool]:
 
 def _pixels(image: Image.Image, channels: int, image_size: int | None) -> np.ndarray:
     upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("P"):  # a palette with transparency must pass by RGBA
+    if upright.mode.startswith("P"):  # a palette with transparency must go through RGBA
         upright = upright.convert("RGBA")
     if channels == 3:
         upright = upright.convert("RGB")
     elif upright.mode not in ("1", "L", "LA", "La"):
         colors = np.asarray(upright.convert("RGB"))
         if (colors != colors[..., :1]).any():
-            raise InputError("it has colors, and the run was fitted to grey images: give it grey ones")
+            raise InputError("it has colors, but the run was fitted to grey images: give it grey ones")
         upright = Image.fromarray(colors[..., 0])
     upright = upright.convert("RGB" if channels == 3 else "L")
     if image_size is not None:
@@ -153,13 +153,13 @@ def _on_image(path: Path, function: Callable[[Image.Image], Any]) -> Any:
     """Opens an image for a function, and says which one can't be read."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that is damaged; pixels that are raise
+            warnings.simplefilter("ignore")  # about damaged metadata; damaged pixels raise
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 return function(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # of bytes that are no image, Pillow's plugins raise nearly anything
+    except Exception as error:  # Pillow's plugins raise nearly anything on bytes that are not an image
         raise InputError(f"{path} can't be read as an image ({error}): remove it or save it again") from error
 
 
@@ -168,11 +168,11 @@ def _notes(folder: Path, files: Sequence[Path], moving: Sequence[str], image_siz
     left = Counter(path.suffix.lower() or "no ending" for path in files if path.suffix.lower() not in IMAGES)
     if left:
         counts = _some([f"{ending} ({count})" for ending, count in left.most_common()])
-        yield f"{sum(left.values())} files in {folder} are no images that can be read, and are left out: {counts}"
+        yield f"{sum(left.values())} files in {folder} are not readable images and are left out: {counts}"
     if moving:
-        yield f"of {len(moving)} images with several frames the first is read: {_some(moving)}"
+        yield f"only the first frame of {len(moving)} images with several frames is read: {_some(moving)}"
     if image_size is not None:
-        yield f"images are scaled and cropped to {image_size} x {image_size}, now and in later data"
+        yield f"images are scaled and cropped to {image_size} x {image_size}, here and in later data"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where arrays come from and go to: named sets, files, folders of images."""
+"""Loading data: named sets, files, folders of images."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -53,34 +53,34 @@ def load_data(
     - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colors, all give
-      `(3, H, W)`; they are turned upright as EXIF says, alpha is dropped, and a moving image gives its first
-      frame. If images lie in subfolders, however deep, the path of its folder is the class of each.
+      `(3, H, W)`; they are turned upright as EXIF says, alpha is dropped, and an animated image gives its first
+      frame. If images lie in subfolders, at any depth, the path of its folder is the class of each.
 
     Arrays of bytes `(N, H, W)`, `(N, C, H, W)` or, with C of 1 or 3, `(N, H, W, C)` are pixels: they become
     `(N, C, H, W)`, and 255 means 1.0, unless none exceeds 1. Arrays of booleans are bits, of the same
-    layouts. All others become float32 and stay as they are, with channels first. What has no published parts is
+    layouts. All others become float32 and stay as they are, with channels first. Data without published parts are
     split 80/10/10. Labels are numbered 0, 1, ... in the order of their names (`Data.class_names`).
 
-    What the values mean is decided here, from all of them, and `Data.meaning` keeps it for later data.
+    The meaning of the values is decided here, from all of them, and `Data.meaning` keeps it for later data.
 
     Args:
         source: A name or a path. A `Path` is never a name: `Path("digits")` is a file.
-        data_dir: Where named sets are looked for first, each in a folder of its name; then in the folder that the
-            environment variable SUBO_DATA names. mnist and fashion-mnist are downloaded if they are in neither.
-        binarize: What becomes of grey values: nothing (none), bits drawn once (static), or bits drawn again at every
-            visit in training and once for held-out data (dynamic).
+        data_dir: Folder in which named sets are looked for first, each in a folder of its name; then the folder in the
+            environment variable SUBO_DATA. mnist and fashion-mnist are downloaded if they are in neither.
+        binarize: How grey values are binarized: not at all (none), bits drawn once (static), or bits drawn again at
+            every visit in training and once for held-out data (dynamic).
         dequantize: Whether 8-bit pixels y become real numbers y + u, with u uniform on [0, 1) drawn again at every
             visit in training and once for held-out data. The log p(x) of a gaussian or laplace likelihood is then a
             lower bound on the log-probability of y. By default a fit with a gaussian, laplace or auto likelihood does
-            so, unless the pixels are binarized; data that are loaded without a model stay as they are.
-        image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle cut out.
-            Without it all images must have one size.
-        seed: The seed of the split, the bits and the noise.
-        meaning: What the values mean, where it was decided before; None: it is decided here.
-        note: Is told what is not read, or changed.
+            so, unless the pixels are binarized; data that are loaded without a model are not changed.
+        image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle is cropped.
+            Without it all images must have the same size.
+        seed: Seed for the split, the bits and the noise.
+        meaning: Meaning of the values, if it was decided before; None: it is decided here.
+        note: Receives messages about what is not read or is changed.
 
     Raises:
-        InputError: There is no such source, or what is there can't be used; says why.
+        InputError: There is no such source, or its content can't be used; says why.
 
     Example:
         >>> load_data("digits").train.event_shape
@@ -107,26 +107,26 @@ def load_rows(
     """Loads data to be encoded or scored, even a single row; sources as for `load_data`.
 
     With the `meaning` of a fit's data, an example is read as they were, whatever else is in its file: its levels,
-    columns, channels and classes are the run's. The bits or the noise that are drawn for an example depend on its own
-    values and the seed alone, where all of a file without parts is read (`part="all"`); of a part, and of a source
-    that has parts itself, they are those of `load_data`, which depend on an example's place, too.
+    columns, channels and classes are the run's. If a whole file without parts is read (`part="all"`), the bits or the
+    noise drawn for an example depend only on its own values and the seed; for a part, and for a source that has parts
+    itself, they are those of `load_data`, which also depend on an example's position.
 
     Args:
         source: A name or a path.
-        part: `all`: every row of a file in its order, and train, validation, test one after the other where
-            the source itself has these parts. Else that part, as `load_data` with the same seed gives it.
-        data_dir: Where named sets are looked for first.
-        binarize: If `static` or `dynamic`, bits are drawn once; those of a part are those of
+        part: `all`: every row of a file in order, or train, validation and test one after the other if
+            the source itself has these parts. Otherwise that part, as `load_data` with the same seed gives it.
+        data_dir: Folder in which named sets are looked for first.
+        binarize: If `static` or `dynamic`, bits are drawn once; those of a part equal those of
             `load_data(..., binarize="static")`.
-        dequantize: Whether integers become real numbers, `y + u` with one draw of u; those of the validation and
-            test parts are those of `load_data`.
-        seed: The seed of the split, the bits and the noise.
-        meaning: What the values of the data mean that a model was fitted to, `Data.meaning`; None: it is decided from
-            these.
-        note: Is told what is not read, or changed.
+        dequantize: Whether integers become real numbers, `y + u` with one draw of u; for the validation and
+            test parts it equals that of `load_data`.
+        seed: Seed for the split, the bits and the noise.
+        meaning: Meaning of the values of the data that a model was fitted to, `Data.meaning`; None: it is decided from
+            the data being loaded.
+        note: Receives messages about what is not read or is changed.
 
     Raises:
-        InputError: As `load_data`; or these cannot be data as were fitted to; says why.
+        InputError: As for `load_data`, or the data do not match those of the fit; says why.
 
     Example:
         >>> run = load_data("digits").meaning
@@ -137,8 +137,8 @@ def load_rows(
     contents = _read(source, data_dir, seed, meaning=meaning, note=note)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
-            f"Careful: no value of {source} exceeds 1, and the run's pixels have the levels 0 to {meaning.levels}, as "
-            "which they are read, nearly black. Bits are written as booleans: x.astype(bool)"
+            f"Careful: no value of {source} exceeds 1, but the run's pixels have the levels 0 to {meaning.levels}, so "
+            "the data are read as nearly black. Write bits as booleans: x.astype(bool)"
         )
     if part == "all" and len(contents.parts) == 1:
         (rows,), _ = _understood(contents, meaning, str(source))
@@ -157,7 +157,7 @@ def load_rows(
 def _data(
     contents: Contents, name: str, seed: int, *, meaning: Meaning | None = None, image_size: int | None = None
 ) -> Data:
-    """Makes three splits of what was read."""
+    """Makes three splits from what was read."""
     parts, classes = _understood(contents, meaning, name)
     kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
     if divide := len(parts) == 1:
@@ -179,7 +179,7 @@ def _data(
 def _understood(
     contents: Contents, meaning: Meaning | None, where: str
 ) -> tuple[tuple[Split, ...], tuple[str, ...] | None]:
-    """What was read, as the run's data where there is a run, and the names of its classes."""
+    """What was read, conformed to the run's data if there is a run, and the names of its classes."""
     known = None if meaning is None else meaning.class_names
     parts, names = contents.parts, None if contents.classes is None else tuple(map(str, contents.classes))
     if meaning is not None:
@@ -191,15 +191,15 @@ def _understood(
 
 
 def _check_image_size(source: str | Path, image_size: int | None) -> None:
-    """Refuses a size of data that are no folder of images."""
+    """Refuses an image size for data that are not a folder of images."""
     if image_size is None:
         return
     if (isinstance(source, str) and source in NAMES) or not _is_folder(Path(source)):
-        raise InputError(f"{source} is not a folder of images, whose size `image_size` sets: leave it out")
+        raise InputError(f"{source} is not a folder of images, and `image_size` applies only to those: leave it out")
 
 
 def _joined(*splits: Split) -> Split:
-    """Puts splits of one data set one after the other; labels, names and each context are kept if all have it."""
+    """Concatenates splits of one data set; labels, names and each context are kept if all have them."""
 
     def of_all(name: str) -> Tensor | None:
         found = [getattr(part, name) for part in splits]
@@ -230,7 +230,7 @@ def _read(
     path = Path(source)
     try:
         there = path.exists()
-    except (OSError, ValueError) as error:  # a name that is too long, or a folder that may not be entered
+    except (OSError, ValueError) as error:  # a name that is too long, or a folder without access
         raise InputError(f"{_short(source)} can't be looked for ({error.args[-1]}): give another path") from error
     if not there:
         _not_found(_short(source))
@@ -246,7 +246,7 @@ def _read(
 
 
 def _named(parts: tuple[Split, Split, Split], *, divided: bool) -> Contents:
-    """A set with a name; its classes are the numbers that all parts have."""
+    """A named set; its classes are the numbers in all parts."""
     labels = [part.labels for part in parts if part.labels is not None]
     if len(labels) < len(parts):
         return Contents(parts, divided=divided)
@@ -257,7 +257,7 @@ def _named(parts: tuple[Split, Split, Split], *, divided: bool) -> Contents:
 
 
 def _may_be_bits(parts: Sequence[Split], meaning: Meaning) -> bool:
-    """Whether what is to be read as levels has no other values than bits, some of them 1."""
+    """Whether data to be read as levels hold only bits, some of them 1."""
 
     def are_levels(part: Split) -> bool:
         return meaning.whole if part.x.is_floating_point() else part.levels == meaning.levels > 1

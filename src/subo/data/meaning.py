@@ -1,4 +1,4 @@
-"""What the values of a data set mean: decided once, from all data that a model is fitted to, and kept with the run."""
+"""The meaning of a data set's values: decided once, from all data that a model is fitted to, and kept with the run."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,22 +11,22 @@ __all__ = ["Meaning"]
 
 @dataclass(frozen=True)
 class Meaning:
-    """How the numbers of a data set are read, such that those of any later file are read alike.
+    """How the numbers of a data set are read, so that those of any later file are read in the same way.
 
-    A file alone does not tell: one picture of the levels 0 and 1 looks like bits, a folder of one class like the first
-    class, a grey folder like data of one channel. Hence :func:`subo.load_data` decides from all of a fit's data, the
-    run stores it, and :func:`subo.data.conforming.conform` holds later data to it.
+    A single file is ambiguous: a picture with the levels 0 and 1 looks like bits, a folder of one class like the first
+    class, a grey folder like data with one channel. So :func:`subo.load_data` decides from all of a fit's data, the
+    run stores the decision, and :func:`subo.data.conforming.conform` holds later data to it.
 
     Attributes:
-        kind: What the values are before anything is drawn from them; see :func:`subo.data.kind_of`.
-        event_shape: The shape of one example; of sequences that of one step.
-        levels: The stored value that means 1.0, of pixels; 1 of bits and of numbers as they are.
-        pixels: Whether bytes are stored, ``0 .. levels``, and not numbers as they are.
-        whole: Whether the model describes the levels themselves (dequantized, or as classes) and not ``x / levels``.
+        kind: Kind of the values before anything is drawn from them; see :func:`subo.data.kind_of`.
+        event_shape: Shape of one example; for sequences, of one step.
+        levels: The stored value that means 1.0, for pixels; 1 for bits and unscaled numbers.
+        pixels: Whether bytes ``0 .. levels`` are stored rather than unscaled numbers.
+        whole: Whether the model describes the levels themselves (dequantized, or as classes), not ``x / levels``.
         sequential: Whether the data are sequences.
-        image_size: The height and width to which the images of a folder were brought; None: they are as they came.
-        feature_names: The names of a table's columns.
-        class_names: The names of the classes that are numbered 0, 1, ...; None of data without labels.
+        image_size: Height and width to which the images of a folder were resized; None if they were not.
+        feature_names: Names of a table's columns.
+        class_names: Names of the classes numbered 0, 1, ...; None for data without labels.
 
     Example:
         >>> meaning = Meaning("grey", (1, 8, 8), levels=16, pixels=True)
@@ -45,11 +45,11 @@ class Meaning:
     class_names: tuple[str, ...] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """In JSON's types, as ``config.json`` has it."""
+        """The meaning in JSON types, as in ``config.json``."""
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> "Meaning":
-        """Reads what :meth:`as_json` gave."""
+        """Reads what :meth:`as_json` returned."""
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
         return cls(**plain)

@@ -1,4 +1,4 @@
-"""The data sets that have a name, read from files at hand or downloaded once."""
+"""Named data sets, read from local files or downloaded once."""
 
 import gzip
 import importlib.util
@@ -40,24 +40,24 @@ _BITS_PARTS = {"train": 50_000, "valid": 10_000, "test": 10_000}
 
 
 def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tuple[Split, Split, Split]:
-    """Reads train, validation and test of a data set that has a name.
+    """Reads train, validation and test of a named data set.
 
     - `digits`: 1,797 images of 1 x 8 x 8 with 17 grey levels, part of scikit-learn; split 80/10/10 by `seed`.
     - `mnist`, `fashion-mnist`: 1 x 28 x 28 pixels. The test set is the published one, of 10,000 images;
       validation is the last 10,000 of the 60,000 published training images, and train the 50,000 before.
     - `binarized-mnist`: MNIST in the fixed binarization of Larochelle and Murray (2011), 50,000 / 10,000 /
       10,000 images, without labels.
-    - `jsb-chorales`: 382 chorales as piano rolls, `(T, 88)` bits each, a row an eighth note; 229 / 76 / 77 as
+    - `jsb-chorales`: 382 chorales as piano rolls, `(T, 88)` bits each, one row per eighth note; 229 / 76 / 77 as
       published by Boulanger-Lewandowski et al. (2012). The file is that of the sequence models of Bai et al. (2018).
 
-    Files are looked for in a folder of the set's name in `data_dir`, then in the folder that the environment
-    variable SUBO_DATA names. The two sets of pixels are otherwise downloaded from OpenML, and kept in `data_dir`
+    Files are looked for in a folder of the set's name in `data_dir`, then in the folder in the environment
+    variable SUBO_DATA. The two sets of pixels are otherwise downloaded from OpenML and kept in `data_dir`
     or scikit-learn's own folder.
 
     Args:
         name: One of `NAMES`.
-        data_dir: Where to look first, and where a download is kept.
-        seed: The split of `digits`; the others' are fixed.
+        data_dir: Folder to look in first, and to keep downloads in.
+        seed: Seed for the split of `digits`; the other splits are fixed.
 
     Raises:
         InputError: The files aren't there and can't be downloaded, or hold something else.
@@ -88,7 +88,7 @@ def read_named(name: str, *, data_dir: Path | None = None, seed: int = 0) -> tup
 
 
 def _places(name: str, data_dir: Path | None) -> list[Path]:
-    """The folders in which a named set's files may lie, in the order of looking."""
+    """The folders that may hold a named set's files, in search order."""
     roots = [data_dir, os.environ.get("SUBO_DATA")]
     return [Path(root) / name for root in roots if root]
 
@@ -104,18 +104,18 @@ def _looked(name: str, data_dir: Path | None) -> str:
 
 
 def _download(name: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "N D"], UInt8[np.ndarray, " N"]]:
-    """Fetches images and labels from OpenML, whose copies hold the training images first."""
+    """Downloads images and labels from OpenML, where the training images come first."""
     from sklearn.datasets import fetch_openml
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it tries again: what came of it is said below
+            warnings.simplefilter("ignore")  # about retries: the outcome is reported below
             bunch: Any = fetch_openml(
                 _OPENML[name],
                 version=1,
                 as_frame=False,
                 data_home=None if data_dir is None else str(data_dir),
-                parser="pandas" if importlib.util.find_spec("pandas") else "liac-arff",  # the fast one, if there
+                parser="pandas" if importlib.util.find_spec("pandas") else "liac-arff",  # the fast one, if installed
             )
         images, labels = np.asarray(bunch["data"]), np.asarray(bunch["target"]).astype(np.uint8)
         if images.shape != (70_000, 784) or labels.shape != (70_000,):
@@ -130,7 +130,7 @@ def _download(name: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "N D"
 
 
 def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
-    """Reads the bits, packed by eight along axis 1."""
+    """Reads the bits, packed eight to a byte along axis 1."""
     folder = _folder("binarized-mnist", data_dir)
     if folder is None:
         raise InputError(
@@ -153,7 +153,7 @@ def _binarized_mnist(data_dir: Path | None) -> tuple[Split, Split, Split]:
 
 
 def _chorales(data_dir: Path | None) -> tuple[Split, Split, Split]:
-    """Reads a MATLAB file whose arrays of objects hold a piano roll each."""
+    """Reads a MATLAB file with arrays of objects, each a piano roll."""
     from scipy.io import loadmat
 
     folder = _folder("jsb-chorales", data_dir)
@@ -167,7 +167,7 @@ def _chorales(data_dir: Path | None) -> tuple[Split, Split, Split]:
     try:
         content = loadmat(path)
         rolls = [[np.asarray(roll, np.uint8) for roll in content[part].ravel()] for part in _ROLLS_PARTS]
-    except Exception as error:  # of bytes that are no such file, SciPy's parser raises nearly anything
+    except Exception as error:  # SciPy's parser raises nearly anything on bytes that are not such a file
         raise InputError(f"{path} is missing, or not the file of piano rolls ({error}): fetch it again") from error
     if [len(part) for part in rolls] != list(_ROLLS_PARTS.values()):
         raise InputError(
@@ -186,28 +186,26 @@ def read_idx(path: Path, *, shape: tuple[int, ...]) -> UInt8[np.ndarray, "..."]:
 
     Args:
         path: The file.
-        shape: What must be in it.
+        shape: Expected shape of the array.
 
     Raises:
         InputError: The file is missing, of another format or shape, or cut off.
     """
-    mend = "fetch the original file again"
+    remedy = "fetch the original file again"
     try:
         with gzip.open(path) as file:
-            content = file.read(5 + 4 * len(shape) + math.prod(shape))  # one byte too many tells of more
+            content = file.read(5 + 4 * len(shape) + math.prod(shape))  # one byte more, to detect excess
     except FileNotFoundError as error:
-        raise InputError(
-            f"{path} is missing, and the folder is there: add the file, or remove {path.parent}"
-        ) from error
+        raise InputError(f"{path} is missing, but its folder exists: add the file, or remove {path.parent}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} isn't a whole gzip file ({error}); a download was cut off: {mend}") from error
+        raise InputError(f"{path} isn't a whole gzip file ({error}); a download was cut off: {remedy}") from error
     magic = bytes([0, 0, 8, len(shape)])
     start = 4 + 4 * len(shape)
     if len(content) < start or content[:4] != magic:
-        raise InputError(f"{path} isn't an IDX file of bytes: begins with {content[:4]!r}, not {magic!r}; {mend}")
+        raise InputError(f"{path} isn't an IDX file of bytes: begins with {content[:4]!r}, not {magic!r}; {remedy}")
     found = struct.unpack(f">{len(shape)}I", content[4:start])
     if found != shape:
-        raise InputError(f"{path} holds an array of shape {found}, expected {shape}: {mend}")
+        raise InputError(f"{path} holds an array of shape {found}, expected {shape}: {remedy}")
     if len(content) - start != math.prod(shape):
-        raise InputError(f"{path} holds {len(content) - start} values, expected {math.prod(shape)}: {mend}")
+        raise InputError(f"{path} holds {len(content) - start} values, expected {math.prod(shape)}: {remedy}")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # copied: bytes are read-only

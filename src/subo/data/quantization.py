@@ -1,10 +1,10 @@
-"""Values of few levels as the numbers that models describe: bits drawn from grey values, uniform noise on integers.
+"""Turns values with few levels into what models describe: bits drawn from grey values, integers with uniform noise.
 
-Integers y have probabilities, and a density of them is no number to report: it grows without bound where it narrows
-onto them. With noise u uniform on [0, 1)^D the two are tied. A density p gives y the probability
+Integers y have probabilities, and a density at them is not a meaningful number: it grows without bound as it narrows
+onto them. With noise u uniform on [0, 1)^D the two are linked. A density p gives y the probability
 ``P(y) = integral of p over y + [0, 1)^D = E_u[p(y + u)]``, and by Jensen's inequality
 ``E_u[log p(y + u)] <= log P(y)``. In the levels' own units a cell has volume 1, so that log p(y + u) needs no further
-constant; of the same data divided by L, the volume is ``L^-D`` and the constant ``-D log L``.
+constant; for the same data divided by L, the volume is ``L^-D`` and the constant ``-D log L``.
 """
 
 from dataclasses import replace
@@ -24,21 +24,20 @@ from subo.runtime.randomness import stream
 __all__ = ["MOST_LEVELS", "binarized", "check_policies", "dequantized", "drawn_rows", "quantized"]
 
 MOST_LEVELS = 255
-"""The largest level whose x + u float32 holds."""
+"""The largest level for which float32 holds x + u."""
 
 
 def check_policies(binarize: str, *, dequantize: bool) -> None:
-    """Refuses policies that are unknown or exclude each other.
+    """Refuses unknown or mutually exclusive policies.
 
     Raises:
-        InputError: There is no such binarization, or data are to become bits and real numbers at once.
+        InputError: There is no such binarization, or data are to become both bits and real numbers.
     """
     if binarize not in get_args(Binarize):
         raise InputError(f"binarize must be one of {', '.join(get_args(Binarize))}; got {binarize!r}")
     if dequantize and binarize != "none":
         raise InputError(
-            f"binarize {binarize} makes bits of grey values, and dequantize makes real numbers of them: use one of the "
-            "two"
+            f"binarize {binarize} turns grey values into bits, and dequantize into real numbers: use one of the two"
         )
 
 
@@ -46,13 +45,13 @@ def binarized(data: Data, policy: Binarize, *, seed: int) -> Data:
     """Turns grey values into bits, each 1 with probability x; so 0 and 1 are never flipped.
 
     Args:
-        data: What to binarize.
-        policy: `none`: the data as they are. `static`: all three splits are drawn once. `dynamic`: train is
-            drawn again at every read, validation and test once, with the very draws of `static`.
-        seed: The seed of the draws that are made once.
+        data: Data to binarize.
+        policy: `none`: the data unchanged. `static`: all three splits are drawn once. `dynamic`: train is
+            drawn again at every read, validation and test once, with the same draws as `static`.
+        seed: Seed for the draws that are made once.
 
     Raises:
-        InputError: The values aren't grey, so a Bernoulli draw of them has no meaning.
+        InputError: The values aren't grey, so that a Bernoulli draw has no meaning.
     """
     check_policies(policy, dequantize=data.dequantize)
     if policy == "none":
@@ -85,7 +84,7 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
 
     Args:
         data: Integers of up to 8 bits.
-        seed: The seed of the draws that are made once.
+        seed: Seed for the draws that are made once.
         once: Whether train is drawn once, too; else it is drawn again at every read.
 
     Raises:
@@ -116,17 +115,17 @@ def dequantized(data: Data, *, seed: int, once: bool = False) -> Data:
 
 
 def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, where: str) -> Split:
-    """Binarizes or dequantizes rows that are no data set, with one draw, which is a row's own whatever the others are.
+    """Binarizes or dequantizes rows that are not a data set, with one draw per row that is independent of other rows.
 
-    A few rows of grey or 8-bit data may well be bits: these stay what they are, and are dequantized as integers.
+    A few rows of grey or 8-bit data may well be bits: these are left unchanged, and are dequantized as integers.
 
     Raises:
-        InputError: They can be neither.
+        InputError: The rows can be neither.
     """
     if dequantize:
         if rows.x.is_floating_point():
             raise InputError(
-                f"{where}: the run was fitted to dequantized integers, and these are {kind_of(rows.x)} numbers: give "
+                f"{where}: the run was fitted to dequantized integers, but these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
         noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
@@ -141,9 +140,9 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
 
 
 def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:
-    """The levels in whose cells real numbers lie, 0 .. `levels`: what was made noisy; beyond the ends it is the last.
+    """The levels, 0 .. `levels`, of the cells that hold real numbers: the inverse of adding noise, clipped at the ends.
 
-    Of a mean ``E[x]`` it is the level next to ``E[x] - 1/2``, the mean level where u is uniform within each.
+    For a mean ``E[x]`` it is the level nearest to ``E[x] - 1/2``, the mean level if u is uniform within each.
 
     Example:
         >>> quantized(torch.tensor([-3.0, 0.0, 7.99, 16.5, 20.0]), levels=16)
@@ -158,13 +157,13 @@ def _check_grey(kind: Kind, *, where: str) -> None:
         raise InputError(f"{where}: the data are binary already: use binarize none")
     if kind != "grey":
         raise InputError(
-            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarized, and these are {kind}: "
+            f"{where}: only grey values, in [0, 1] or 8-bit pixels, can be binarized, but these are {kind}: "
             "use binarize none, with a likelihood for such values"
         )
 
 
 def _refuse_sequences(data: Data) -> None:
-    """Sequences are numbers as they are."""
+    """Refuses to binarize or dequantize sequences."""
     if data.sequential:
         raise InputError(f"{data.name}: sequences are neither binarized nor dequantized: leave both out")
 
@@ -173,7 +172,7 @@ def _check_levels(data: Data) -> None:
     """Refuses to dequantize anything but integers of up to 8 bits."""
     if data.kind == "binary":
         raise InputError(
-            f"{data.name}: the data are bits, which have probabilities as they are: leave dequantize out, and use the "
+            f"{data.name}: the data are bits, which already have probabilities: leave dequantize out, and use the "
             "likelihood bernoulli"
         )
     levels = data.train.levels
@@ -181,5 +180,5 @@ def _check_levels(data: Data) -> None:
         found = f"{data.kind} values" if levels == 1 or data.train.x.is_floating_point() else f"integers up to {levels}"
         raise InputError(
             f"{data.name}: only integers with levels, up to 8 bits, can be dequantized, such as images or an array of "
-            f"bytes (N, H, W), and these are {found}: leave dequantize out, with a likelihood for such values"
+            f"bytes (N, H, W), but these are {found}: leave dequantize out, with a likelihood for such values"
         )

@@ -26,31 +26,31 @@ __all__ = ["FORMATS", "read_file", "read_numpy"]
 
 FORMATS = f".npy, .npz, .csv, or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
 _LABELS = ("labels", "y")
-_SPARSE = {"format", "shape", "data"}  # the arrays by which SciPy writes a sparse matrix
+_SPARSE = {"format", "shape", "data"}  # the arrays that SciPy writes for a sparse matrix
 
 
 def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
-    """Reads a file or folder that exists; what the formats mean is told at `subo.load_data`.
+    """Reads an existing file or folder; the formats are described at `subo.load_data`.
 
     Args:
         path: The file or folder.
-        meaning: What the values mean, where a run has decided it; else they are looked at.
-        image_size: What a folder's images are brought to.
+        meaning: Meaning of the values, if a run has decided it; otherwise it is inferred from them.
+        image_size: Size to which a folder's images are brought.
 
     Raises:
-        InputError: The format is unknown, or what is there can't be used; says why.
+        InputError: The format is unknown, or the content can't be used; says why.
     """
     if path.is_dir():
         files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)
         if not files:
             return read_images(path, meaning=meaning, image_size=image_size)
         if holds_images(path):
-            raise InputError(f"{path} holds images and sequences (.npy), and a data set is of one of them: part them")
+            raise InputError(f"{path} holds images and sequences (.npy), but a data set is of one kind: separate them")
         return _read_sequences({file.name: read_numpy(file) for file in files}, path)
     if path.suffix.lower() not in (".npy", ".npz", ".csv"):
         raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
     if not path.is_file():
-        raise InputError(f"{path} is no file but a device or a pipe: write the data to a file first")
+        raise InputError(f"{path} is not a file but a device or a pipe: write the data to a file first")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); usually writing it was interrupted: write it again")
     if path.suffix.lower() == ".csv":
@@ -60,8 +60,8 @@ def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | N
 
 
 def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Names in the order in which people count: 2.npy before 10.npy; 01.npy before 1.npy, of the same number."""
-    parts = re.split(r"(\d+)", path.name)  # every second one is digits
+    """Sort key for names in natural order: 2.npy before 10.npy; for equal numbers, 01.npy before 1.npy."""
+    parts = re.split(r"(\d+)", path.name)  # every second part is digits
     return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)], path.name
 
 
@@ -74,9 +74,9 @@ def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     """
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # which gives no more bytes than it says here
+            with zipfile.ZipFile(path) as archive:  # which yields no more bytes than it declares here
                 size = sum(member.file_size for member in archive.infolist())
-                check_room(size, f"{path}, by what it says of itself,", "Use a part of it, or a whole copy.")
+                check_room(size, f"{path}, according to its header,", "Use a part of it, or an intact copy.")
         else:
             _check_length(path)
         content = np.load(path, allow_pickle=False)
@@ -86,13 +86,13 @@ def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
             arrays = {key: content[key] for key in content.files}
         strange = next((key for key, array in arrays.items() if not isinstance(array, np.ndarray)), None)
         if strange is not None:
-            raise ValueError(f"it is an archive, and its member {strange} is no array")
+            raise ValueError(f"it is an archive, and its member {strange} is not an array")
         return arrays
     except FileNotFoundError as error:
         raise InputError(f"{path} was not found: expected a NumPy file there") from error
     except InputError:
         raise
-    except Exception as error:  # of bytes that are no such file, zipfile and NumPy's parser raise nearly anything
+    except Exception as error:  # zipfile and NumPy's parser raise nearly anything on bytes that are not such a file
         raise InputError(
             f"{path} can't be read as a NumPy file ({str(error) or type(error).__name__}). Usually it is cut off, of "
             "another format, encrypted, or holds Python objects, which are never unpickled: write it again with "
@@ -105,7 +105,7 @@ def _check_length(path: Path) -> None:
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        if version[0] not in read:  # 3: names of fields in UTF-8, which are no numbers
+        if version[0] not in read:  # 3: names of fields in UTF-8, which are not numbers
             return
         shape, _, dtype = read[version[0]](file)
         promised, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
@@ -114,13 +114,13 @@ def _check_length(path: Path) -> None:
 
 
 def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
-    """Reads a NumPy file, by what is in it rather than by its ending."""
+    """Reads a NumPy file, by its content rather than its ending."""
     content = read_numpy(path)
     if isinstance(content, np.ndarray):
         return Contents(_splits({"": content}, path, meaning))
     if content.keys() >= _SPARSE:
         raise InputError(
-            f"{path} is a sparse matrix of SciPy ({', '.join(content)}), and a whole one is expected: write it with "
+            f"{path} is a sparse matrix of SciPy ({', '.join(content)}), but a dense one is expected: write it with "
             "numpy.save(path, matrix.toarray())"
         )
     validation = "validation" if "validation" in content else "valid"
@@ -152,7 +152,7 @@ def _unread(content: Mapping[str, Any], read: tuple[str | None, ...]) -> tuple[s
 
 
 def _labelled(rows: Split, labels: np.ndarray | None, path: Path, notes: tuple[str, ...] = ()) -> Contents:
-    """One split, with the classes that its labels name."""
+    """One split, with the classes named by its labels."""
     if labels is None:
         return Contents((rows,), notes=notes)
     if labels.dtype.kind not in "iubSU" or labels.shape != (len(rows),):
@@ -168,17 +168,17 @@ def _labelled(rows: Split, labels: np.ndarray | None, path: Path, notes: tuple[s
 
 
 def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray | None = None) -> Contents:
-    """Makes a split of named arrays ``(T_i, D)``."""
+    """Makes a split from named arrays ``(T_i, D)``."""
     strange = next((name for name, array in sequences.items() if not isinstance(array, np.ndarray)), None)
     if strange is not None:
-        raise InputError(f"{path}, sequence {strange}: expected one array (T, D), and the file holds several")
+        raise InputError(f"{path}, sequence {strange}: expected one array (T, D), but the file holds several")
     x, lengths = lined_up(sequences, where=path)
-    named = not all(re.fullmatch(r"arr_\d+", name) for name in sequences)  # which NumPy calls what has no name
+    named = not all(re.fullmatch(r"arr_\d+", name) for name in sequences)  # NumPy's name for unnamed arrays
     return _labelled(Split(x, lengths=lengths, names=tuple(sequences) if named else None), labels, path)
 
 
 def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | None) -> tuple[Split, ...]:
-    """Makes one split of every array; they share the shape of an example and the meaning of a value."""
+    """Makes one split from each array; they share the shape of an example and the meaning of a value."""
     where = {key: f"{path}, array {key}" if key else str(path) for key in arrays}
     ready = {key: _arranged(array, where[key], later=meaning is not None) for key, array in arrays.items()}
     bits = all(array.dtype == bool for array in arrays.values())
@@ -199,12 +199,12 @@ def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | Non
 
 
 def _arranged(array: np.ndarray, where: str, *, later: bool) -> np.ndarray:
-    """Makes bytes of pixels and bits, and float32 of everything else; images have their channels first."""
+    """Converts pixels and bits to bytes and everything else to float32; images get their channels first."""
     if array.dtype.kind not in "fiub":
         raise InputError(f"{where}: expected numbers, got an array of {array.dtype}: convert it to float32 first")
     if array.ndim < 2:
         raise InputError(
-            f"{where}: expected shape (N, ...), a row per example, got {array.shape}: for N data of one "
+            f"{where}: expected shape (N, ...), one row per example, got {array.shape}: for N examples of one "
             "feature reshape to (N, 1), for one example of D features to (1, D)"
         )
     if array.size == 0:

@@ -1,4 +1,4 @@
-"""Arrays and sequences into files: .npy, .npz and .csv."""
+"""Writes arrays and sequences to files: .npy, .npz and .csv."""
 
 import itertools
 import math
@@ -26,14 +26,14 @@ def save_array(
     """Writes an array, whole or not at all: a reader never sees half of it.
 
     Args:
-        path: `.npy`, for the array as it is; or `.csv`, for a line per row and a header, events flattened and
-            every number with the digits that give it back exactly.
+        path: `.npy`, for the array itself; or `.csv`, for a header and a line per row, with events flattened and
+            enough digits to recover every number exactly.
         array: `(N, *event)`.
-        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
-        of: First columns of a `.csv`, by their names: what each row is of.
+        names: Names of the columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: Leading columns of a `.csv`, by name, which identify each row.
 
     Raises:
-        InputError: Another ending, the wrong number of names, or the file can't be written.
+        InputError: The ending is unknown, the number of names is wrong, or the file can't be written.
     """
     path = Path(path)
     values = np.atleast_1d(array.detach().cpu().numpy() if isinstance(array, Tensor) else array)
@@ -42,7 +42,7 @@ def save_array(
             f"{path}: an array is written as .npy or .csv, not as {path.suffix or 'a file without ending'!r}"
         )
     table = values.reshape(len(values), math.prod(values.shape[1:]))
-    if table.dtype == bool:  # 0 and 1, which can be read back
+    if table.dtype == bool:  # written as 0 and 1, which can be read back
         table = table.astype(np.uint8)
     header = [f"x{i}" for i in range(table.shape[1])] if names is None else list(names)
     if len(header) != table.shape[1]:
@@ -66,15 +66,15 @@ def save_sequences(
     """Writes sequences, whole or not at all.
 
     Args:
-        path: `.npz`, for an array `(T_i, D)` each, named 1, 2, ..., which `load_data` reads; or `.csv`, for a line per
+        path: `.npz`, for one array `(T_i, D)` each, named 1, 2, ..., which `load_data` reads; or `.csv`, for a line per
             step, with the numbers of its sequence and of the step in it, counted from 1, before its values.
         steps: All steps, one sequence after the other, `(sum of T_i, *event)`.
-        lengths: T_i.
-        names: The columns of a `.csv`; `x0`, `x1`, ... if None.
-        of: What each sequence is called in a `.csv`, in place of its number.
+        lengths: Lengths T_i.
+        names: Names of the columns of a `.csv`; `x0`, `x1`, ... if None.
+        of: Names of the sequences in a `.csv`, in place of their numbers.
 
     Raises:
-        InputError: Another ending, or the file can't be written.
+        InputError: The ending is unknown, or the file can't be written.
     """
     path = Path(path)
     values = steps.detach().cpu().numpy() if isinstance(steps, Tensor) else steps
@@ -95,7 +95,7 @@ def save_sequences(
 
 
 def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[Any]]:
-    """Lines of numbers, each after its cells of the first columns."""
+    """Lines of numbers, each after its cells for the leading columns."""
     beginnings = zip(*first, strict=True) if first else itertools.repeat(())
     for beginning, row in zip(beginnings, rows, strict=False):
         yield [*beginning, *map(str, row)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C

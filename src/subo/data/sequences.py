@@ -1,7 +1,7 @@
 """Sequences of different lengths in memory: all steps one after the other, padded batch by batch.
 
 N sequences of T_1, ..., T_N steps take the memory of their steps, ``(sum of T_i, *event)``; a batch is padded to its
-own longest one, and its mask says which steps are real.
+longest sequence, and its mask says which steps are real.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,11 @@ __all__ = ["lined_up", "padded", "positions", "unpadded"]
 def positions(
     lengths: Integer[Tensor, " N"], index: Integer[Tensor, " B"]
 ) -> tuple[Integer[Tensor, " S"], Bool[Tensor, "B T"]]:
-    """Where the steps of some sequences lie among all steps.
+    """Locates the steps of some sequences among all steps.
 
     Args:
-        lengths: Of all sequences, in their order.
-        index: Which sequences.
+        lengths: Lengths of all sequences, in order.
+        index: Indices of the sequences.
 
     Returns:
         The positions of their S steps, one sequence after the other, and the mask ``(B, T)`` of the padded batch.
@@ -42,14 +42,14 @@ def positions(
 
 
 def padded(steps: Shaped[Tensor, " S *event"], mask: Bool[Tensor, "B T"]) -> Shaped[Tensor, " B T *event"]:
-    """A batch of sequences from their steps, one sequence after the other; padded steps are 0."""
+    """A batch of sequences from their concatenated steps; padded steps are 0."""
     x = steps.new_zeros(*mask.shape, *steps.shape[1:])
     x[mask] = steps
     return x
 
 
 def unpadded(x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"]) -> list[Tensor]:
-    """Each sequence by itself, ``(T_i, ...)``: the inverse of :func:`padded`."""
+    """The individual sequences, ``(T_i, ...)``: the inverse of :func:`padded`."""
     return list(x[mask].split(mask.sum(1).tolist()))
 
 
@@ -57,14 +57,14 @@ def lined_up(sequences: Mapping[str, np.ndarray], *, where: str | Path) -> tuple
     """All steps of named sequences, one after the other, and the sequences' lengths.
 
     Args:
-        sequences: ``(T_i, D)`` each, or ``(T_i,)`` for one number a step; bits, bytes or numbers.
-        where: What they are called in a message.
+        sequences: ``(T_i, D)`` each, or ``(T_i,)`` for one number per step; bits, bytes or numbers.
+        where: Name of the sequences in messages.
 
     Returns:
         Steps ``(sum of T_i, D)`` in float32, and lengths ``(N,)``.
 
     Raises:
-        InputError: One is empty, of another width or rank, no numbers, or holds NaN or infinity.
+        InputError: A sequence is empty, of another width or rank, not numeric, or holds NaN or infinity.
     """
     columns: dict[str, np.ndarray] = {}
     for name, array in sequences.items():
@@ -73,13 +73,13 @@ def lined_up(sequences: Mapping[str, np.ndarray], *, where: str | Path) -> tuple
         steps = array[:, None] if array.ndim == 1 else array
         if steps.ndim != 2:
             raise InputError(
-                f"{where}, sequence {name}: a sequence is an array (T, D), a row per time step, and its shape is "
+                f"{where}, sequence {name}: a sequence is an array (T, D), one row per time step, but its shape is "
                 f"{array.shape}"
             )
         if steps.size == 0:
             raise InputError(
                 f"{where}, sequence {name} is empty: its shape is {array.shape}. Leave it out: a sequence has at least "
-                "one step and one number a step"
+                "one step and one number per step"
             )
         columns[name] = steps
     widths = {name: steps.shape[1] for name, steps in columns.items()}
@@ -87,8 +87,8 @@ def lined_up(sequences: Mapping[str, np.ndarray], *, where: str | Path) -> tuple
     other = next((name for name, width in widths.items() if width != widths[first]), None)
     if other is not None:
         raise InputError(
-            f"{where}: sequence {first} has {widths[first]} numbers a step and sequence {other} has {widths[other]}; "
-            "all sequences have the same width: an array (T, D) has time in rows. Usually one is transposed, or lacks "
+            f"{where}: sequence {first} has {widths[first]} numbers per step and sequence {other} has {widths[other]}; "
+            "all sequences need the same width: an array (T, D) has time in rows. Usually one is transposed, or lacks "
             "a column"
         )
     with np.errstate(over="ignore"):

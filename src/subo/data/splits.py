@@ -1,8 +1,8 @@
-"""What a data set is once it is in memory: three splits, and how their numbers are read.
+"""Data sets in memory: splits, and how their numbers are read.
 
-Pixels stay integers in memory and become numbers as they are read, in [0, 1] or, with uniform noise, in their own
-units, so that a batch costs what a batch costs. Every random choice (the split, the order, the bits, the noise) has a
-generator of its own, made from what it is for and the seed: any batch of any epoch can be made again without those
+Pixels stay integers in memory and become numbers when they are read, in [0, 1] or, with uniform noise, in their own
+units, so that only a batch at a time is converted. Every random choice (the split, the order, the bits, the noise)
+has its own generator, made from its purpose and the seed: any batch of any epoch can be recreated without those
 before it.
 """
 
@@ -28,33 +28,33 @@ __all__ = ["NOISE_STEPS", "Binarize", "Split", "as_batch", "as_split", "split_of
 T = TypeVar("T")
 
 NOISE_STEPS = 2**16
-"""Of u in [0, 1), which float32 holds beside 8 bits."""
+"""Bits of u in [0, 1) that float32 holds beside 8 bits."""
 
 Binarize = Literal["none", "static", "dynamic"]
 _OWN = {"index": "the data's numbers, from first on", "label": "give labels", "mask": "give lengths"}
-"""What a split itself puts into the context, and from what."""
+"""What a split itself puts into the context, and its source."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Some data in memory, as they are stored.
+    """Some data in memory, as stored.
 
     Attributes:
         x: `(N, *event)`; integers for pixels, else float32.
-        levels: The stored value that means 1.0: 255 for 8-bit pixels; 1: values as they are.
+        levels: The stored value that means 1.0: 255 for 8-bit pixels; 1 for unscaled values.
         labels: `(N,)` integers, or None.
-        resample: Whether every read draws again: bits, with probability `x / levels` of a 1; or with `dequantize` u.
-        first: The name of the first example: `index` in the context counts from it, so that no two splits of one data
-            set name per example alike.
+        resample: Whether every read draws again: bits that are 1 with probability `x / levels`, or u with `dequantize`.
+        first: Index of the first example: `index` in the context counts from it, so that no two splits of one data
+            set share an index.
         dequantize: Whether data are read in the levels' own units, as `x + u` with u uniform on [0, 1); floats hold
             their u already. See :func:`subo.data.dequantized`.
-        lengths: `(N,)`, of sequences, whose steps lie in `x` one after the other; None where an example is a row of
+        lengths: `(N,)`, lengths of sequences, whose steps are concatenated in `x`; None if each example is a row of
             `x`.
-        names: What each example is called, such as its file; None where it has no name.
-        class_names: What the labels 0, 1, ... stand for; None where labels are numbers and no more.
-        rows: `(N,)`, which row of its source each example is, from 1; None: they are its rows in their order.
-        context: What else is known of each example and not modeled, by name, ``(N, ...)``: a model's parts receive the
-            names that they declare. `index`, `label` and `mask` are the split's own.
+        names: Name of each example, such as its file; None if they have none.
+        class_names: What the labels 0, 1, ... stand for; None if labels are just numbers.
+        rows: `(N,)`, the row of the source that each example is, from 1; None if they are its rows in order.
+        context: Further named tensors per example that are not modeled, ``(N, ...)``: a model's parts receive the
+            names that they declare. `index`, `label` and `mask` are reserved for the split.
     """
 
     x: Shaped[Tensor, " M *event"]
@@ -71,21 +71,21 @@ class Split:
 
     def __post_init__(self):
         if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
-            raise InputError("a sequence has at least one step, and one of the lengths is 0: leave it out")
+            raise InputError("a sequence has at least one step, but one of the lengths is 0: leave it out")
         if self.lengths is not None and int(self.lengths.sum()) != len(self.x):
             raise InputError(
-                f"the lengths of the sequences sum to {int(self.lengths.sum())}, and there are {len(self.x)} steps: x "
+                f"the lengths of the sequences sum to {int(self.lengths.sum())}, but there are {len(self.x)} steps: x "
                 "has the steps of all sequences, one after the other"
             )
         if self.names is not None and len(self.names) != len(self):
             raise InputError(f"there are {len(self.names)} names for {len(self)} examples")
         for name, tensor in self.context.items():
             if name in _OWN:
-                raise InputError(f"the context '{name}' is the split's own ({_OWN[name]}): call yours by another name")
+                raise InputError(f"the context '{name}' is the split's own ({_OWN[name]}): use another name")
             if not isinstance(tensor, Tensor):
                 raise InputError(
-                    f"the context '{name}' is a tensor with a row per example, and {type(tensor).__name__} came: "
-                    "torch.as_tensor makes one of an array"
+                    f"the context '{name}' must be a tensor with one row per example, not {type(tensor).__name__}: "
+                    "torch.as_tensor converts an array"
                 )
         check_rows(self.context if self.labels is None else {"label": self.labels, **self.context}, len(self))
 
@@ -122,22 +122,22 @@ class Split:
 
     @property
     def event_shape(self) -> torch.Size:
-        """The shape of one example; of sequences that of one step."""
+        """The shape of one example; for sequences, of one step."""
         return self.x.shape[1:]
 
     @property
     def num_steps(self) -> int:
-        """How many rows `x` has: the data, or the steps of all sequences."""
+        """The number of rows of `x`: the examples, or the steps of all sequences."""
         return len(self.x)
 
     @property
     def num_elements(self) -> int:
-        """How many numbers the largest example has."""
+        """The number of elements of the largest example."""
         return int(self.elements.max()) if len(self) else self.event_shape.numel()
 
     @property
     def elements(self) -> Integer[Tensor, " N"]:
-        """How many numbers each example has."""
+        """The number of elements of each example."""
         steps = torch.ones(len(self), dtype=torch.long) if self.lengths is None else self.lengths
         return steps * self.event_shape.numel()
 
@@ -148,12 +148,12 @@ class Split:
 
         Args:
             index: `(B,)` positions in this split.
-            generator: Where bits and noise come from; needed if `resample`, else unused.
+            generator: Source of bits and noise; needed if `resample`, else unused.
 
         Returns:
-            Data, `(B, *event)`, float32 unless another floating type is stored: what is drawn where `resample` says
-            so, else the mean of that: `x / levels`, or `x + 1/2` for levels that are to be dequantized. And the
-            context: `index`, and `label` where there are labels, `(B,)` each, then the rows of `self.context`.
+            Data, `(B, *event)`, float32 unless another floating type is stored: a draw if `resample` is set,
+            else its mean: `x / levels`, or `x + 1/2` for levels that are to be dequantized. And the
+            context: `index`, and `label` if there are labels, `(B,)` each, then the rows of `self.context`.
             Sequences are `(B, T, *event)`, padded with 0 to the longest of them, and their context has `mask`,
             `(B, T)`, True at real steps.
 
@@ -184,7 +184,7 @@ class Split:
         return padded(x, mask), context | {"mask": mask}
 
     def take(self, index: Integer[Tensor, " B"]) -> "Split":
-        """Makes a split of the data at `index`, `(B,)`, in that order."""
+        """Makes a split from the data at `index`, `(B,)`, in that order."""
         labels = None if self.labels is None else self.labels[index]
         names = None if self.names is None else tuple(self.names[i] for i in index.tolist())
         rows, lengths = index, None
@@ -195,7 +195,7 @@ class Split:
         return replace(self, x=self.x[rows], **known)
 
     def label_names(self) -> list[str] | list[int] | None:
-        """The name of each example's class, or its number where that is all it has; None without labels."""
+        """The name of each example's class, or its number if it has no name; None without labels."""
         if self.labels is None or self.class_names is None:
             return None if self.labels is None else self.labels.tolist()
         return [self.class_names[number] for number in self.labels.tolist()]
@@ -207,7 +207,7 @@ class Split:
         """Replaces the data by one draw of what `resample` draws at every read.
 
         Returns:
-            A Bernoulli draw, kept as bits, or `x + u` where data are dequantized.
+            A Bernoulli draw, kept as bits, or `x + u` if the data are dequantized.
         """
         if self.dequantize:
             return replace(self, x=_noisy(self.x, generator), resample=False)
@@ -216,11 +216,11 @@ class Split:
 
 
 def split_of(x: Tensor, context: Mapping[str, Tensor]) -> Split:
-    """The split of a batch, as it was read: padded sequences where there is a mask.
+    """Makes a split from a batch as it was read: padded sequences if there is a mask.
 
     Args:
-        x: ``(B, *event)``; of sequences ``(B, T, *event)``.
-        context: What is known of each example, ``(B, ...)``; the examples are numbered anew.
+        x: ``(B, *event)``; for sequences, ``(B, T, *event)``.
+        context: Named context of each example, ``(B, ...)``; the examples are renumbered.
     """
     lengths = None
     if "mask" in context:
@@ -233,11 +233,11 @@ def as_split(data: Any) -> Split:
     """Examples in any form as a split.
 
     Args:
-        data: A :class:`Split`, which is returned as it is; a tensor or NumPy array of rows; or a pair of such rows and
+        data: A :class:`Split`, which is returned unchanged; a tensor or NumPy array of rows; or a pair of such rows and
             their labels (integers) or their named context (a dictionary of tensors).
 
     Raises:
-        InputError: It is none of these; says what would be.
+        InputError: The data are none of these; says what is accepted.
 
     Example:
         >>> as_split(torch.zeros(5, 3)), as_split((torch.zeros(5, 3), torch.arange(5)))
@@ -253,25 +253,25 @@ def as_split(data: Any) -> Split:
     if isinstance(data, Tensor | np.ndarray):
         if data.ndim == 0 or len(data) == 0:
             raise InputError(
-                f"data are rows, (N, ...), at least one; received a {type(data).__name__} of shape {tuple(data.shape)}"
+                f"data are at least one row, (N, ...); received a {type(data).__name__} of shape {tuple(data.shape)}"
             )
         return Split(accepted("data", _tensor(data), Tensor))
-    mend = {
+    remedy = {
         "Data": "name the part: data.test",
         "str": "subo.load_data(path) reads a file, and its .train, .validation and .test are splits",
-    }.get(type(data).__name__, "subo.load_data reads files; torch.as_tensor makes a tensor of numbers")
+    }.get(type(data).__name__, "subo.load_data reads files; torch.as_tensor turns numbers into a tensor")
     raise InputError(
         f"data are a tensor, an array, a pair (x, labels) or (x, context), or a Split; received "
-        f"{type(data).__name__}: {mend}"
+        f"{type(data).__name__}: {remedy}"
     )
 
 
 def as_batch(x: Any, context: Context | None = None) -> tuple[Tensor, Context | None]:
-    """Examples in any form that :func:`as_split` takes as a tensor and its context.
+    """Converts examples in any form that :func:`as_split` takes to a tensor and its context.
 
     Args:
-        x: The examples; a tensor is returned as it is.
-        context: Their named context; not beside a pair or a split, which have their own.
+        x: The examples; a tensor is returned unchanged.
+        context: Their named context; not allowed with a pair or a split, which have their own.
     """
     if isinstance(x, Tensor):
         return x, context
@@ -279,7 +279,7 @@ def as_batch(x: Any, context: Context | None = None) -> tuple[Tensor, Context | 
     if context is not None:
         split = replace(split, context={**split.context, **context})
     x, known = split.read(torch.arange(len(split)))
-    del known["index"]  # which a posterior with a row of parameters for each example needs alone
+    del known["index"]  # needed only by a posterior with a row of parameters for each example
     return x, known or None
 
 
@@ -296,7 +296,7 @@ def takes_data(function: Callable[..., T]) -> Callable[..., T]:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            return function(*args, **kwargs)  # which names the argument
+            return function(*args, **kwargs)  # whose message names the argument
         if "split" in given:
             given["split"] = as_split(given["split"])
         elif "x" in given and not isinstance(given["x"], Tensor):
@@ -308,7 +308,7 @@ def takes_data(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def _tensor(rows: Any) -> Tensor:
-    """A tensor of rows; real numbers of NumPy's come in torch's own precision."""
+    """A tensor of rows; NumPy's real numbers get torch's default precision."""
     if isinstance(rows, Tensor):
         return rows
     tensor = torch.as_tensor(np.ascontiguousarray(rows))
@@ -316,7 +316,7 @@ def _tensor(rows: Any) -> Tensor:
 
 
 def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
-    """Draws 1 with probability x / levels: of `levels` equally likely integers, x lie below x."""
+    """Draws 1 with probability x / levels: of `levels` equally likely integers, x are below x."""
     if x.is_floating_point():  # rand is in [0, 1), so 0 and 1 are never flipped here either
         return torch.rand(x.shape, generator=generator) * levels < x
     return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype) < x

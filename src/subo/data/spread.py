@@ -1,4 +1,4 @@
-"""Where numbers lie and how far they spread, whatever a few of them are: the units in which models see data."""
+"""Robust location and spread of numbers: the units in which models see data."""
 
 import numpy as np
 import torch
@@ -11,25 +11,25 @@ from subo.errors import InputError
 __all__ = ["center_and_units", "far_rows"]
 
 _SORTED = 1_000_000  # numbers, for quantiles
-_NEAR, _FAR = 10, 1000  # standard deviations: within the one values count in full, beyond the other a row is far
+_NEAR, _FAR = 10, 1000  # standard deviations: up to the first, values count in full; beyond the second, a row is far
 
 
 def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tensor, Tensor]:
-    """Center and unit of the data, and the unit of their likelihood: of each feature of a vector, of all pixels.
+    """Center and unit of the data, and the unit of their likelihood: per feature of a vector, or over all pixels.
 
-    Center and unit are mean and standard deviation of the data, each value moved into the median plus or minus 10
-    standard deviations, as quantiles tell them: those of a normal's are exact to rounding, and one far cell among N
-    moves the unit by about 50 / N of it: 10% for N = 500, 1.7% for 3,000, 1.0% for 5,000 (winsorizing; Huber and
+    Center and unit are mean and standard deviation of the data after each value is clipped to the median plus or minus
+    10 standard deviations, estimated from quantiles: for normal data they are exact to rounding, and one far cell among
+    N moves the unit by about 50 / N of it: 10% for N = 500, 1.7% for 3,000, 1.0% for 5,000 (winsorizing; Huber and
     Ronchetti, 2009, "Robust Statistics", section 1.7). A plain standard deviation would follow it, and make all other
     values of that feature 0 to a network.
 
-    A feature that is constant has no deviation. A network sees it in units of its own size (1 of a 0). Its density is
+    A constant feature has no deviation. A network sees it in units of its own size (1 if it is 0). Its density is
     as high as its unit is small, so that no unit is right; the likelihood's is a thousandth of the value: samples stay
     at it to that precision, a value that differs by more is noticed in log p(x), and the floor of the scale, a
     thousandth of the unit by default, is still ten roundings of float32.
 
     Args:
-        examples: `(N, *event)`; without them all are placeholders.
+        examples: `(N, *event)`; without them all results are placeholders.
         event: Shape of one example.
     """
     shape = event if len(event) == 1 else Size()
@@ -37,13 +37,13 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
         return torch.zeros(shape), torch.ones(shape), torch.ones(shape)
     if examples.shape[1:] != event or len(examples) == 0:
         raise InputError(
-            f"examples are data, (N, {', '.join(map(str, event))}), at least one, and a tensor of shape "
-            f"{tuple(examples.shape)} came"
+            f"examples are at least one row of shape (N, {', '.join(map(str, event))}); received a tensor of shape "
+            f"{tuple(examples.shape)}"
         )
     columns = examples if len(event) == 1 else examples.flatten()
     constant = constant_elements(columns)
     most = max(1000 if len(event) == 1 else 1, _SORTED // event.numel())
-    some = examples[:: -(-len(examples) // most)]  # of all, since the first may differ from the others
+    some = examples[:: -(-len(examples) // most)]  # spread over all, since the first may differ from the others
     low, high = _limits(some if len(event) == 1 else some.flatten())
     if bool((columns < low).any()) or bool((columns > high).any()):
         columns = columns.clamp(low, high)
@@ -56,22 +56,22 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
 
 
 def far_rows(x: Float[Tensor, " N *event"]) -> Bool[Tensor, " N"]:
-    """Which rows have a value more than 1,000 units from the center, by which a gradient is that much larger."""
+    """Which rows have a value more than 1,000 units from the center, which makes a gradient that much larger."""
     center, unit, _ = center_and_units(x, x.shape[1:])
     return ((x - center).abs() > _FAR * unit).flatten(1).any(1)
 
 
 def _limits(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Beyond what values lie far from the others: the median plus or minus 10 standard deviations, by quantiles.
+    """Limits beyond which values are far from the others: the median plus or minus 10 deviations, from quantiles.
 
-    A deviation is that of a normal with the same distance between two quantiles, the largest of three: of the
-    quartiles, of 5 and 95%, and of 1 and 99% or, of few rows, those that leave out two at either end. The smallest
-    would take the fifth of an image's pixels that are not black for far from the rest. Where quantiles agree there are
+    The deviation is that of a normal with the same distance between two quantiles, the largest of three: for the
+    quartiles, for 5 and 95%, and for 1 and 99% or, with few rows, those that leave out two at either end. The smallest
+    would consider the fifth of an image's pixels that are not black far from the rest. If quantiles coincide there are
     no limits.
     """
     outer = min(0.25, max(0.01, 2.5 / len(x)))
     lower = np.array([0.25, max(0.05, outer), outer])
-    width = -2 * torch.special.ndtri(torch.as_tensor(lower)).to(x)  # between them, of a normal with deviation 1
+    width = -2 * torch.special.ndtri(torch.as_tensor(lower)).to(x)  # their distance for a normal with deviation 1
     found = torch.as_tensor(np.quantile(x.cpu().numpy(), [*lower, 0.5, *(1 - lower)], axis=0)).to(x)
     distance = found[4:] - found[:3]
     deviation = (distance / width.reshape(-1, *(1 for _ in x.shape[1:]))).amax(0)

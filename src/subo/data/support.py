@@ -1,4 +1,4 @@
-"""Whether data are what a model describes: checked at the door of training, told row by row after it."""
+"""Whether data match a model's shape and support: checked before training, reported row by row after it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ _CHUNK = 10_000
 
 
 def support_of(distribution: Distribution) -> Any:
-    """Where a distribution has a density; None where it does not tell, for which torch's property raises."""
+    """The support of a distribution; None if it declares none, in which case torch's property raises."""
     try:
         return distribution.support
     except NotImplementedError:
@@ -32,12 +32,12 @@ def support_of(distribution: Distribution) -> Any:
 
 @torch.no_grad()
 def check_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> None:
-    """Refuses data of another shape than the model's, or with values to which it gives no density.
+    """Refuses data of another shape than the model's, or with values outside its support.
 
     Args:
         model: The model.
         split: The data.
-        where: What the data are called in the message.
+        where: Name of the data in the message.
 
     Raises:
         InputError: Says which example is wrong and how, and what to do.
@@ -51,18 +51,18 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
 
 @contextmanager
 def explained(model: LatentVariableModel, x: Tensor, context: Context, *, where: str) -> Iterator[None]:
-    """Says what is wrong with data that a calculation could not take, where they are not what the model describes.
+    """Explains a failed calculation by the data, if they are not what the model describes.
 
-    It costs nothing where there is no error.
+    It costs nothing if there is no error.
 
     Args:
         model: The model.
         x: The data, ``(N, *event)``.
-        context: What is known beside x.
-        where: What the data are called in the message.
+        context: Named context tensors, one row per example.
+        where: Name of the data in the message.
 
     Raises:
-        InputError: In place of another error, which is raised as it is where nothing is wrong with the data.
+        InputError: Replaces another error, which is raised unchanged if nothing is wrong with the data.
     """
     try:
         yield
@@ -80,15 +80,15 @@ def explained(model: LatentVariableModel, x: Tensor, context: Context, *, where:
 
 @torch.no_grad()
 def in_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> Bool[Tensor, " N"]:
-    """Which data the model gives a density; the log p(x) of the others is -infinity.
+    """Which examples the model gives a density; the log p(x) of the others is -infinity.
 
     Args:
         model: The model.
         split: The data.
-        where: What the data are called in the message.
+        where: Name of the data in the message.
 
     Raises:
-        InputError: They have another shape than the model's, or a value is no finite number.
+        InputError: The data have another shape than the model's, or a value is not finite.
     """
     inside = torch.ones(len(split), dtype=torch.bool)
     for start, x, support in _parts(model, split, where=where):
@@ -97,10 +97,10 @@ def in_support(model: LatentVariableModel, split: Split, *, where: str = "the da
 
 
 def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
-    """The data, with the first one that is inside of the support in place of each that is not; all keep their places.
+    """The data, with each example outside the support replaced by the first one inside it.
 
-    What a model computes of data outside of its support is arbitrary, and may be an error. With stand-ins for them, the
-    others meet the same company and the same noise as without.
+    What a model computes for data outside its support is arbitrary, and may be an error. With stand-ins for them, the
+    other examples keep the same positions, batches and noise as without.
     """
     if bool(inside.all()):
         return split
@@ -108,7 +108,7 @@ def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
 
 
 def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[tuple[int, Tensor, Any]]:
-    """Some finite data at a time of a model's shape: the place of the first, their values, and the model's support."""
+    """Chunks of finite data of the model's shape: the position of the first, their values, and the model's support."""
     first = replace(split.take(torch.arange(1)), resample=False)
     x, context = place(model, *first.read(torch.arange(1)))
     with evaluating(model), forked(0):
@@ -117,19 +117,19 @@ def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[
         parts = p.batch_shape[1:] + p.event_shape
         if parts == x.shape[1:]:
             raise InputError(
-                f"of one latent the likelihood returned batch_shape {tuple(p.batch_shape)}, event_shape "
+                f"for one latent the likelihood returned batch_shape {tuple(p.batch_shape)}, event_shape "
                 f"{tuple(p.event_shape)}; expected (1,), {tuple(parts)}: wrap it in "
                 f"Independent(..., {len(p.batch_shape) - 1})"
             )
         raise InputError(
-            f"{where}: the model describes data of shape {tuple(p.event_shape)}, and these have the shape "
+            f"{where}: the model describes data of shape {tuple(p.event_shape)}, but these have the shape "
             f"{tuple(x.shape[1:])}. {_shape_hint(p, x.shape[1:])}"
         )
     support = support_of(p)
-    if support is None or (split.resample and not split.dequantize):  # bits that are drawn are bits
+    if support is None or (split.resample and not split.dequantize):  # drawn bits are valid
         return
-    split = replace(split, resample=False)  # noise leaves a value in its cell: that of its middle tells
-    chunk = max(1, _CHUNK * split.event_shape.numel() // split.num_elements)  # of sequences, as many steps
+    split = replace(split, resample=False)  # noise keeps a value in its cell: its midpoint suffices
+    chunk = max(1, _CHUNK * split.event_shape.numel() // split.num_elements)  # for sequences, as many steps
     for start in range(0, len(split), chunk):
         index = torch.arange(start, min(start + chunk, len(split)))
         x, _ = split.read(index)
@@ -146,8 +146,8 @@ def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[
 def _shape_hint(p: Distribution, came: torch.Size) -> str:
     wanted = p.event_shape
     if len(wanted) == len(came) == 1:
-        return f"It was fitted to {wanted[0]} features, and {came[0]} came: give it the same columns."
-    return "Give it data of the same shape as it was made for."
+        return f"It was fitted to {wanted[0]} features, but received {came[0]}: give it the same columns."
+    return "Give it data of the shape that it was made for."
 
 
 def _rows(split: Split) -> str:
@@ -163,18 +163,18 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
     what = f"{where} holds {'a value' if value is None else f'{value:g}'}, outside of what the likelihood "
     if elements is constraints.boolean:
         grey = bool(((x >= 0) & (x <= 1)).all())
-        mend = (
+        remedy = (
             "these are grey values, and a Bernoulli of grey values is not a likelihood: binarize them "
             "(`binarize=dynamic`) or use the likelihood continuous-bernoulli."
             if grey
             else "use the likelihood gaussian for real values, poisson for counts."
         )
-        return f"{what}describes, 0 and 1: {mend}"
+        return f"{what}describes, 0 and 1: {remedy}"
     if elements is constraints.unit_interval:
         return f"{what}describes, [0, 1]: scale the data to it, or use the likelihood gaussian."
     if elements is constraints.nonnegative_integer:
         return f"{what}describes, counts 0, 1, 2, ...: use the likelihood gaussian for real values."
     if isinstance(elements, type(constraints.integer_interval(0, 1))):
         last = torch.as_tensor(elements.upper_bound).expand(outside.shape)[outside].flatten()[0].item()
-        return f"{what}describes, the classes 0 to {last}: number the classes so, or raise num_classes."
+        return f"{what}describes, the classes 0 to {last}: number the classes like this, or increase num_classes."
     return f"{what}describes, {elements}."

@@ -1,4 +1,4 @@
-"""What values are, and which are refused: looked at once, where they come in."""
+"""The kind of values, and which are refused: checked once, when they come in."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,20 +13,20 @@ __all__ = ["Kind", "check_resolution", "check_values", "constant_elements", "kin
 
 Kind = Literal["binary", "grey", "whole", "real"]
 
-_EXACT = 2**24  # beyond it float32 holds whole numbers only, and any number is one
+_EXACT = 2**24  # beyond it float32 holds whole numbers only, so that every number is one
 
 
 def kind_of(*parts: Shaped[Tensor, " _ *event"], levels: int = 1) -> Kind:
-    """Tells what values are from the values alone.
+    """Infers the kind of data from the values alone.
 
     The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
-    `whole`, all are non-negative whole numbers up to 2^24, beyond which float32 holds no others; `real`. What they
-    mean it cannot tell: whole numbers may be counts, years, ages or classes, and features that someone scaled to
-    [0, 1] have the values of a grey picture. Hence no likelihood but that of bits is chosen by it.
+    `whole`, all are non-negative whole numbers up to 2^24, beyond which float32 holds no others; `real`. It cannot
+    infer what they mean: whole numbers may be counts, years, ages or classes, and features that someone scaled to
+    [0, 1] look like a grey picture. So it is used to choose only the likelihood of bits.
 
     Args:
         parts: All of the values, `(N, *event)` each, as stored.
-        levels: The stored value that means 1.0; 1: values as they are.
+        levels: The stored value that means 1.0; 1 for unscaled values.
     """
     if all(bool(((x == 0) | (x == levels)).all()) for x in parts):
         return "binary"
@@ -39,12 +39,12 @@ def kind_of(*parts: Shaped[Tensor, " _ *event"], levels: int = 1) -> Kind:
 
 
 def constant_elements(x: Shaped[Tensor, " N *event"]) -> Shaped[Tensor, " *event"]:
-    """Which elements have one value in all data: exactly, where a standard deviation is a rounding error from 0."""
+    """Which elements are constant over all data, exactly: a standard deviation may be a rounding error away from 0."""
     return (x == x[:1]).all(0)
 
 
 def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"]]) -> int | tuple[int, ...]:
-    """How many classes 0, 1, ... there are, at least two: of a table in each column, of pixels in all of them.
+    """The number of classes 0, 1, ..., at least two: per column of a table, or over all pixels.
 
     Args:
         parts: All data that a model is to describe, `(N, *event)` each.
@@ -60,12 +60,12 @@ def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"]]) -> int | tuple[
 
 
 def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str, ...] | None = None) -> None:
-    """Refuses NaN and infinity, at the door rather than as a NaN loss.
+    """Refuses NaN and infinity early rather than as a NaN loss.
 
     Args:
         x: `(N, *event)`.
-        where: What the data are called in the message.
-        names: The names of the columns, for data of shape `(N, D)`.
+        where: Name of the data in the message.
+        names: Names of the columns, for data of shape `(N, D)`.
 
     Raises:
         InputError: Some values aren't finite; says how many, and where the first one is, counting from 1.
@@ -81,22 +81,22 @@ def check_values(x: Shaped[Tensor, " N *event"], *, where: str, names: tuple[str
     else:
         column = f"column {place[0]}" if names is None else f"column {names[place[0] - 1]!r}"
     raise InputError(
-        f"{where}: all values must be finite, and {count} of {x.numel()} {'is' if count == 1 else 'are'} NaN "
+        f"{where}: all values must be finite, but {count} of {x.numel()} {'is' if count == 1 else 'are'} NaN "
         f"or infinite; the first, {x[first].item()}, is in row {row}, {column} (counting from 1). Usually a "
         "value is missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
     )
 
 
 def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str, ...] | None = None) -> None:
-    """Refuses columns that float32, in which data are kept, would round beyond recognition.
+    """Refuses columns that rounding to float32, in which data are stored, would destroy.
 
     Args:
-        x: `(N, D)`, before it is rounded.
-        where: What the data are called in the message.
-        names: The names of the columns.
+        x: `(N, D)`, before rounding.
+        where: Name of the data in the message.
+        names: Names of the columns.
 
     Raises:
-        InputError: A column varies so little around so large a number that float32 cannot tell its values apart.
+        InputError: A column varies so little around so large a number that float32 cannot distinguish its values.
     """
     if len(x) < 2:
         return
@@ -107,5 +107,5 @@ def check_resolution(x: Shaped[Tensor, " N D"], *, where: str, names: tuple[str,
         name = f"column {column + 1}" if names is None else f"column {names[column]!r}"
         raise InputError(
             f"{where}: {name} varies by {deviation[column]:.3g} around {center[column]:.10g}, which float32 (7 digits) "
-            "cannot resolve. Usually a time or an identifier: subtract an offset from it, or leave it out"
+            "cannot resolve. Usually it is a time or an identifier: subtract an offset from it, or leave it out"
         )

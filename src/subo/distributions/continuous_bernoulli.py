@@ -62,7 +62,7 @@ class ContinuousBernoulli(Distribution):
         r"""A(eta), of the batch shape."""
         u = self.logits / 2
         near = u.abs() < _SERIES_LIMIT
-        small = torch.where(near, u, torch.zeros_like(u))  # keeps the branch not taken away from overflow
+        small = torch.where(near, u, torch.zeros_like(u))  # keeps the branch that is not taken from overflowing
         large = torch.where(near, torch.ones_like(u), u.abs())  # and from 0 / 0
         direct = large + torch.log1p(-torch.exp(-2 * large)) - torch.log(2 * large)
         return u + torch.where(near, small * small * _polynomial(small * small, _SERIES), direct)

@@ -23,15 +23,15 @@ from subo.distributions.gaussian import sum_last
 __all__ = ["Bernoulli", "Categorical", "OneHotCategorical", "Poisson"]
 
 
-_MANY_BITS = 512  # of an event: a quarter of them is long enough a run for a processor's vectors
+_MANY_BITS = 512  # per event: a quarter of them is long enough for vector instructions
 
 
 class Bernoulli(Independent):
-    """Independent bits as one event: torch's, with one pass less over the pixels in its log-density, and made lazily.
+    """Independent bits as one event: torch's, with one pass fewer over the pixels in its log-density, and made lazily.
 
     Args:
         logits: ``log p(x = 1) / p(x = 0)``, ``(*batch, *event)``.
-        event_dims: How many of its last dimensions make an event.
+        event_dims: Number of trailing dimensions that form an event.
     """
 
     def __init__(self, logits: Tensor, event_dims: int):
@@ -42,7 +42,7 @@ class Bernoulli(Independent):
 
     @cached_property
     def base_dist(self) -> TorchBernoulli:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The elements, for who asks for them."""
+        """The elementwise distribution, created on first access."""
         return TorchBernoulli(logits=self.logits, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Bernoulli":
@@ -50,7 +50,7 @@ class Bernoulli(Independent):
         return Bernoulli(self.logits.expand(Size(batch_shape) + self.event_shape), self.reinterpreted_batch_ndims)
 
     def unflatten(self, sizes: tuple[int, ...]) -> "Bernoulli":
-        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        """The same distribution with its first batch dimension split into `sizes`; a view."""
         return Bernoulli(self.logits.unflatten(0, sizes), self.reinterpreted_batch_ndims)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -68,12 +68,12 @@ class Bernoulli(Independent):
 
 
 def _wants_few_passes(logits: Tensor, value: Tensor) -> bool:
-    """Whether no gradient is asked for of bits, on a processor that is slower at logarithms than at reading memory."""
+    """Whether these are bits, no gradient is needed, and the processor reads memory faster than it takes logarithms."""
     kinds = {logits.dtype, value.dtype}
     plain = logits.device.type == "cpu" and kinds in ({torch.float32}, {torch.float64})
     if not plain or (torch.is_grad_enabled() and (logits.requires_grad or value.requires_grad)):
         return False
-    return torch.equal(value, (value > 0).to(value.dtype))  # of each example, not of its samples
+    return torch.equal(value, (value > 0).to(value.dtype))  # checked per example, not per sample
 
 
 def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
@@ -81,7 +81,7 @@ def _log_prob_of_bits(logits: Tensor, value: Tensor, event_dims: int) -> Tensor:
 
     ``prod_d (1 + e_d) - 1`` is built from pairs, ``(1 + a)(1 + b) - 1 = a + b + a b``: sums of positive numbers, which
     lose nothing where they are small. Infinite where sixteen bits are so unlikely that their product leaves the range
-    of floats (below ``exp(-88)`` in single precision). Of many bits a quarter is taken after the other, in memory that
+    of floats (below ``exp(-88)`` in single precision). Many bits are processed in four quarters, in memory that
     stays in the cache.
     """
     logits, value = (t.flatten(t.ndim - event_dims) if event_dims else t.unsqueeze(-1) for t in (logits, value))
@@ -113,9 +113,9 @@ def _kl_bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
 
 
 class Categorical(TorchCategorical):
-    """torch's categorical, with the moments that it leaves undefined: those of the value 0 .. C - 1.
+    """torch's categorical, with the moments that it leaves undefined: those of the values 0 .. C - 1.
 
-    Data that a categorical describes are often ordered levels (grey values, ratings), whose mean is a picture. Its
+    Categorical data are often ordered levels (grey values, ratings), and their mean is then a picture. The
     support ends at the last class whose logit is not -infinity.
     """
 
@@ -149,12 +149,12 @@ class OneHotCategorical(TorchOneHotCategorical):
         return OneHotCategorical(logits=logits, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """``sum_c z_c log p_c``; torch's looks the category up, through which nothing can be differentiated."""
+        """``sum_c z_c log p_c``; torch's looks the category up, which cannot be differentiated."""
         return (value * self.logits).sum(-1)
 
 
 class Poisson(TorchPoisson):
-    """torch's Poisson, by the logarithm of its rate: exact in value and gradient where the rate underflows to 0.
+    """torch's Poisson, parametrized by its log-rate: exact in value and gradient where the rate underflows to 0.
 
     Args:
         log_rate: Logarithm of the rate, of any shape.

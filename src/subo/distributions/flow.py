@@ -22,7 +22,7 @@ class Flow(Distribution):
     posterior that only asks for the density of its own samples never needs the inverse.
 
     zuko's ``NormalizingFlow`` has the same method and gives the same numbers, bit for bit, in the same time to 1%.
-    It has no :attr:`support`, which annealing asks for, and takes the map from z to e.
+    It has no :attr:`support`, which annealing needs, and takes the map from z to e.
 
     Args:
         base: Distribution of e over vectors.

@@ -1,6 +1,6 @@
-"""The distributions, and the closed-form divergences, that torch lacks.
+"""Gaussian distributions and closed-form divergences that torch lacks.
 
-Importing this module adds some rules to torch's registry of KL divergences, for pairs that had none.
+Importing this module adds rules to torch's registry of KL divergences for pairs that had none.
 """
 
 import math
@@ -26,15 +26,15 @@ _HALF_LOG_2PI = math.log(2 * math.pi) / 2
 
 
 class Gaussian(Independent):
-    r"""Independent normals as one event: torch's, made and sampled in fewer operations, which training feels.
+    r"""Independent normals as one event: torch's, built and sampled in fewer operations, which speeds up training.
 
     Args:
         loc: Locations, ``(*batch, *event)``.
         scale: Standard deviations, of a shape that broadcasts to that of `loc`.
-        event_dims: How many of its last dimensions make an event.
+        event_dims: Number of trailing dimensions that form an event.
     """
 
-    has_rsample = True  # pyright: ignore[reportAssignmentType] (told without making the elements)
+    has_rsample = True  # pyright: ignore[reportAssignmentType] (known without building the elements)
 
     def __init__(self, loc: Tensor, scale: Tensor, event_dims: int):
         self.loc, self.scale = loc, scale
@@ -45,7 +45,7 @@ class Gaussian(Independent):
 
     @cached_property
     def base_dist(self) -> Normal:  # pyright: ignore[reportIncompatibleVariableOverride] (an attribute of torch's)
-        """The elements, for who asks for them."""
+        """The elementwise distribution, created on first access."""
         return Normal(self.loc, self.scale, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "Gaussian":
@@ -54,7 +54,7 @@ class Gaussian(Independent):
         return Gaussian(self.loc.expand(shape), self.scale.expand(shape), self.reinterpreted_batch_ndims)
 
     def unflatten(self, sizes: tuple[int, ...]) -> "Gaussian":
-        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        """The same distribution with its first batch dimension split into `sizes`; a view."""
         scale = self.scale.expand(self.loc.shape).unflatten(0, sizes)
         return Gaussian(self.loc.unflatten(0, sizes), scale, self.reinterpreted_batch_ndims)
 
@@ -74,7 +74,7 @@ class Gaussian(Independent):
         r"""Samples and their log-density, without a gradient.
 
         The density is that of the noise, ``-sum_d [ noise_d^2 / 2 + log scale_d + 1/2 log 2 pi ]``, which need not be
-        found again from the sample.
+        recovered from the sample.
         """
         with torch.no_grad():
             noise = self._noise(sample_shape)
@@ -91,10 +91,10 @@ class Gaussian(Independent):
 
 
 class StandardNormal(Gaussian):
-    """``N(0, I)`` over events: a normal that divergences can tell from others, and need not divide by 1 for.
+    """``N(0, I)`` over events: a type of its own, so that divergences recognize it and need not divide by 1.
 
     Args:
-        zeros: A tensor of zeros of the event's shape, where the samples are wanted.
+        zeros: A tensor of zeros of the event's shape, on the device of the samples.
     """
 
     def __init__(self, zeros: Tensor):
@@ -125,7 +125,7 @@ def _kl_gaussian_standard(q: Gaussian, p: StandardNormal) -> Tensor:
 
 @register_kl(Independent, StandardNormal)
 def _kl_independent_standard(q: Independent, p: StandardNormal) -> Tensor:
-    """The same for torch's own Independent(Normal); other elements as torch knows them."""
+    """The same for torch's own Independent(Normal); other elements use torch's registry."""
     elements = q.base_dist
     if isinstance(elements, Normal):
         return _kl_gaussian_standard(Gaussian(elements.loc, elements.scale, q.reinterpreted_batch_ndims), p)
@@ -146,7 +146,7 @@ def _kl_full_rank_diagonal(q: MultivariateNormal, p: Independent) -> Tensor:
     ``1/2 sum_i [ (L L^T)_ii / s_i^2 + (m_i - n_i)^2 / s_i^2 - 1 + log s_i^2 ] - sum_i log L_ii``
     """
     if not (isinstance(p.base_dist, Normal) and p.reinterpreted_batch_ndims == 1):
-        raise NotImplementedError  # which torch's kl_divergence says as well where it knows none
+        raise NotImplementedError  # which torch's kl_divergence also raises where it knows none
     variance = p.base_dist.variance
     squares = q.scale_tril.square().sum(-1) + (q.loc - p.base_dist.loc).square()
     log_det = q.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)

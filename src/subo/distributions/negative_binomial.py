@@ -1,4 +1,4 @@
-"""The negative binomial by its mean and dispersion, exact from the geometric to the Poisson's limit."""
+"""The negative binomial by its mean and dispersion, exact from the geometric to the Poisson limit."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _SQUARE = tuple((-1) ** k / ((k + 1) * (k + 2)) for k in range(8))
 
 
 class NegativeBinomial(Distribution):
-    r"""Counts with mean m and variance :math:`m + a m^2`, of which a = 0 is the Poisson distribution.
+    r"""Counts with mean m and variance :math:`m + a m^2`; a = 0 is the Poisson distribution.
 
     .. math:: p(x) = \frac{\Gamma(x + 1/a)}{\Gamma(1/a)\, x!} \frac{(a m)^x}{(1 + a m)^{x + 1/a}}
 
@@ -57,7 +57,7 @@ class NegativeBinomial(Distribution):
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Poisson counts at rates from the Gamma distribution, of shape ``(*sample, *batch)``."""
         log_mean, dispersion = self._wide(self.log_mean), self._wide(self.dispersion)
-        size = 1 / dispersion.expand(Size(sample_shape) + self.batch_shape).clamp(min=1e-20)  # of a Poisson not 1/0
+        size = 1 / dispersion.expand(Size(sample_shape) + self.batch_shape).clamp(min=1e-20)  # not 1/0 for a Poisson
         rate = log_mean.exp() / size * torch._standard_gamma(size)
         return torch.poisson(rate).to(self.log_mean.dtype)
 
@@ -75,14 +75,14 @@ def _rising(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
     r""":math:`\log \Gamma(x + 1/a) - \log \Gamma(1/a) + x \log a - (x + 1/a) \log(1 + a m)`, which tends to -m."""
     large = a.clamp(min=_SMALL)
     size, log_a = 1 / large, large.log()
-    log_total = torch.logaddexp(log_mean + log_a, torch.zeros_like(log_mean))  # log(1 + a m), where a m overflows too
+    log_total = torch.logaddexp(log_mean + log_a, torch.zeros_like(log_mean))  # log(1 + a m), even where a m overflows
     direct = torch.lgamma(x + size) - torch.lgamma(size) + x * log_a - (x + size) * log_total
     mean = log_mean.where(a <= _SMALL, 0).exp()  # finite where it does not serve
     return torch.where(a > _SMALL, direct, _rising_of_small(x, mean, a.clamp(max=_SMALL)))
 
 
 def _rising_of_small(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
-    r"""The same where a is small and log Gamma of 1/a is large: by Stirling's series, whose large terms are cancelled.
+    r"""The same where a is small and log Gamma(1/a) is large: by Stirling's series, with its large terms cancelled.
 
     .. math:: (x + 1/a) \log\frac{1 + a x}{1 + a m} - x - \tfrac12 \log(1 + a x) + c(x + 1/a) - c(1/a)
 
@@ -91,14 +91,14 @@ def _rising_of_small(x: Tensor, mean: Tensor, a: Tensor) -> Tensor:
     """
     shift = a * (x - mean) / (1 + a * mean)
     near = shift.abs() < _NEAR
-    d, away = shift.where(near, 0), a.where(~near, _SMALL)  # each formula where it serves, and finite elsewhere
+    d, away = shift.where(near, 0), a.where(~near, _SMALL)  # each formula where it is accurate, and finite elsewhere
     close = (x - mean) * d * _series(d, _SQUARE) - mean
     far = (x + 1 / away) * ((away * x).log1p() - (away * mean).log1p()) - x
     return torch.where(near, close, far) - (a * x).log1p() / 2 + _stirling(a / (1 + a * x)) - _stirling(a)
 
 
 def _stirling(inverse: Tensor) -> Tensor:
-    """``log Gamma(z) - [(z - 1/2) log z - z + log(2 pi) / 2]`` of the inverse of a z of 8 at least."""
+    """``log Gamma(z) - [(z - 1/2) log z - z + log(2 pi) / 2]`` as a function of 1 / z, for z of at least 8."""
     return inverse * _series(inverse.square(), _STIRLING)
 
 

@@ -1,4 +1,4 @@
-"""Student's t, exact up to the normal distribution that it tends to."""
+"""Student's t, exact all the way to its normal limit."""
 
 import math
 from typing import Any
@@ -14,14 +14,14 @@ _SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
 
 
 class StudentT(TorchStudentT):
-    r"""torch's Student t, whose constant keeps its digits where the degrees of freedom v are many.
+    r"""torch's Student t, with a constant that stays accurate for many degrees of freedom v.
 
     .. math:: p(x) = \frac{\Gamma(\frac{v + 1}{2})}{\Gamma(\frac v2) \sqrt{\pi v}\, s}
         \Big(1 + \frac{(x - l)^2}{v s^2}\Big)^{-(v + 1) / 2}
 
     (Lange, Little and Taylor, 1989, equation 1.) The mean is l for v > 1, the variance :math:`s^2 v / (v - 2)` for
-    v > 2. Far away the density falls as :math:`|x|^{-(v + 1)}`, a power, and the log-density's slope in x tends to 0:
-    one example far from the others pulls less at l than one nearer by.
+    v > 2. Far away the density falls as the power :math:`|x|^{-(v + 1)}`, and the log-density's slope in x tends to 0:
+    an example far from the others pulls less on l than a nearer one.
 
     Args:
         df: Degrees of freedom v, positive, of a shape that broadcasts to that of `loc`.
@@ -34,7 +34,7 @@ class StudentT(TorchStudentT):
     """
 
     def __init__(self, df: Tensor, loc: Tensor, scale: Tensor):
-        self._each = df, scale  # before they are as many as the locations
+        self._each = df, scale  # before they are expanded to the locations' shape
         super().__init__(df, loc, scale, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "StudentT":

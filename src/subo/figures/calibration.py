@@ -1,4 +1,4 @@
-"""Is q the posterior? Histograms of ranks, which would be flat."""
+"""Is q the posterior? Rank histograms, which would then be flat."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from subo.figures.style import BLUE, INK, ORANGE, PALE, as_text, set_labels, set
 __all__ = ["rank_histograms"]
 
 MAX_PANELS = 16
-MAX_HEIGHT = 3.0  # of the axes, in what a bin holds of uniform ranks: what is almost flat is to be seen, too
+MAX_HEIGHT = 3.0  # of the axes, relative to a bin of uniform ranks: nearly flat histograms must stay visible
 BAND = 0.99
 
 
@@ -25,18 +25,18 @@ def rank_histograms(
     *,
     num_ranks: int,
 ) -> Figure:
-    """Rank histograms of simulation-based calibration: what is not calibrated, in orange, and the worst, first.
+    """Rank histograms of simulation-based calibration: uncalibrated ones in orange, the worst first.
 
     Args:
-        counts: How many ranks fell into each bin, a row a quantity.
-        names: Of the quantities.
-        readings: What each histogram means; ``calibrated`` or what is wrong.
-        p_values: Of uniformity; of more than 16 quantities those with the smallest are shown.
-        num_ranks: L: ranks are 0 .. L.
+        counts: Number of ranks in each bin, one row per quantity.
+        names: Names of the quantities.
+        readings: Meaning of each histogram: ``calibrated`` or what is wrong.
+        p_values: p-values of uniformity; above 16 quantities, those with the smallest are shown.
+        num_ranks: L, where ranks are 0 .. L.
 
     Returns:
-        A panel for each quantity, with the band that holds 99% of the counts of a bin of uniform ranks. The
-        tallest bar has its count beside it where it leaves the panel.
+        One panel per quantity, with the band that holds 99% of a bin's counts under uniform ranks. The count of
+        the tallest bar is written beside it where it leaves the panel.
     """
     wrong = np.array([reading != "calibrated" for reading in readings])
     order = np.lexsort((p_values, ~wrong))[:MAX_PANELS]
@@ -68,16 +68,16 @@ def rank_histograms(
     for axes in panels[max(0, len(order) - columns) : len(order)]:  # the lowest of each column
         axes.tick_params(labelbottom=True)
     shown = f", the {len(order)} worst of {len(names)}" if len(names) > len(order) else ""
-    title = f"Ranks of the latents that made {num_data:,} examples among {num_ranks} samples of q{shown}"
-    title += f"\nGrey: {BAND:.0%} of the counts that uniform ranks have in a bin"
+    title = f"Ranks of the latents that generated {num_data:,} examples among {num_ranks} samples of q{shown}"
+    title += f"\nGrey: {BAND:.0%} range of a bin's count under uniform ranks"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     figure.supxlabel("rank (right: the latent lies above q's samples)", fontsize=10, color=INK)
-    figure.supylabel("data in a bin", fontsize=10, color=INK)
+    figure.supylabel("examples per bin", fontsize=10, color=INK)
     return figure
 
 
 def _band(num_data: int, share: float) -> tuple[int, int]:
-    """The quantiles of a binomial count between which 99% of it lies."""
+    """The quantiles of a binomial count that enclose 99% of its mass."""
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, num_data + 1)))])
     k = np.arange(num_data + 1)
     log_choose = log_factorial[-1] - log_factorial - log_factorial[::-1]

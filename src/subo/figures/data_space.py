@@ -1,4 +1,4 @@
-"""Data and what the model makes of them: reconstructions, samples, and the decoded latent plane."""
+"""Figures in data space: reconstructions, samples, and the decoded latent plane."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from subo.figures.style import BLUE, GREY, INK, ORANGE, PALE, as_text, legend_be
 __all__ = ["decoder_grid", "reconstruction_panel", "reconstructions", "samples", "tile"]
 
 MAX_LISTED = 20
-"""Vectors of at most so many features are drawn feature by feature, longer ones as curves."""
+"""Vectors of at most this many features are drawn feature by feature, longer ones as curves."""
 
 Units = tuple[Shaped[ndarray, " D"], Shaped[ndarray, " D"]]
 """Mean and standard deviation of each feature; the second is positive."""
@@ -29,17 +29,17 @@ def reconstructions(
     feature_names: Sequence[str] | None = None,
     units: Units | None = None,
 ) -> Figure:
-    """Data, and the means of p(x|z) where their posterior puts z.
+    """Data, and the means of p(x|z) at z from their posterior.
 
     Args:
         originals: Data, ``(N, *event)``; the first 24 images or 8 vectors are drawn.
         means: Their reconstructions, ``(N, *event)``.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
-        units: Mean and standard deviation of each feature of a vector, in which they are drawn; by default as
-            they are.
+        units: Mean and standard deviation of each feature of a vector, used as units of the plot; by default
+            values are drawn unchanged.
 
     Returns:
-        Images: a row of originals above a row of reconstructions, once or twice. Vectors: a panel per example.
+        Images: a row of originals above a row of reconstructions, once or twice. Vectors: one panel per example.
     """
     title = "Data, and the means of their reconstructions"
     if _pictures(originals) is None:
@@ -72,7 +72,7 @@ def reconstruction_panel(
     """What fits into one panel of :func:`reconstructions`: a row of up to 12 images, or the first vector.
 
     Args:
-        axes: Where to draw.
+        axes: Axes to draw on.
         originals: Data, ``(N, *event)``.
         means: Their reconstructions, ``(N, *event)``.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
@@ -90,7 +90,7 @@ def reconstruction_panel(
 
 
 def _show_pair(axes: Axes, picture: ndarray) -> None:
-    """Two rows of images, the second of reconstructions."""
+    """Two rows of images: originals above reconstructions."""
     _show(axes, picture)
     height = picture.shape[0]
     axes.set_yticks([height / 4 - 0.5, 3 * height / 4 - 0.5], labels=["original", "reconstruction"])
@@ -129,19 +129,19 @@ def samples(
     classes: Sequence[str] | None = None,
     panel: Axes | None = None,
 ) -> Figure:
-    """What the model believes data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
+    """What the model thinks data look like: means of p(x|z) at draws of z from the prior, or draws of x there.
 
     Args:
         means: Decoded draws, ``(N, *event)``; the first 100 are drawn.
         feature_names: Names of a vector's features, written where there are 20 or fewer.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
         drawn: Whether these are draws of x and not means of p(x|z); the title says which.
-        classes: Names of classes, of each of which there are as many samples, one class after the other.
-        panel: Where to draw; in a new figure by default.
+        classes: Names of classes with equally many samples each, one class after the other.
+        panel: Axes to draw on; in a new figure by default.
 
     Returns:
-        Images: a square of them, or a row a class. Vectors of 20 features or fewer: a line a sample, all in one panel.
-        Longer ones: a panel for each of the first 12, before all the others in grey; in a panel that is given all.
+        Images: a square of them, or one row per class. Vectors of 20 features or fewer: one line per sample, in one
+        panel. Longer ones: one panel for each of the first 12, before the others in grey; all in a panel that is given.
     """
     title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
@@ -177,7 +177,7 @@ def samples(
 
 
 def _one_before_all(title: str, curves: ndarray, names: Sequence[str] | None, standard: bool) -> Figure:
-    """A panel for each of the first 12 curves, before all the others in grey."""
+    """One panel for each of the first 12 curves, before all the others in grey."""
     feature = np.arange(curves.shape[1])
     figure, panels = _panels(title, min(len(curves), 12), len(feature), names, standard)
     everything = [np.column_stack([feature, curve]) for curve in curves]
@@ -195,25 +195,25 @@ def decoder_grid(
     name: str = "",
     panel: Axes | None = None,
 ) -> Figure:
-    """What the decoder makes of every place in a plane of z.
+    """What the decoder makes of every point in a plane of z.
 
     Args:
         means: Means of p(x|z) over an equally spaced grid, ``(G, G, *event)`` or ``(G * G, *event)``:
             ``means[i, j]`` belongs to ``z2 = grid[i]`` and ``z1 = grid[j]``, where ``grid`` is
-            ``linspace(-limit, limit, G)``. Two equal leading axes are taken for the grid's.
+            ``linspace(-limit, limit, G)``. Two equal leading axes are taken to be the grid's.
         limit: The grid's last value, in units of z.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
-        name: Of what, for the title, such as a class.
-        panel: Where to draw; in a new figure by default.
+        name: Subject for the title, such as a class.
+        panel: Axes to draw on; in a new figure by default.
 
     Returns:
-        Images: one beside the other, z2 upwards. Vectors: a small curve over the features in every place, all to
-        one scale.
+        Images: side by side, z2 upwards. Vectors: a small curve over the features at every point, all on one
+        scale.
     """
     if means.ndim < 3 or means.shape[0] != means.shape[1]:
         side = math.isqrt(len(means))
         if side * side != len(means):
-            raise InputError(f"{len(means)} means fill no square: expected G * G, one a place.")
+            raise InputError(f"{len(means)} means do not fill a square: expected G * G, one per grid point.")
         means = means.reshape(side, side, *means.shape[1:])
     side = len(means)
     cells = means.reshape(side * side, *means.shape[2:])
@@ -257,7 +257,7 @@ def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
 
     Args:
         images: ``(N, H, W)``, ``(N, 1, H, W)`` or ``(N, 3, H, W)``, clipped to [0, 1].
-        columns: Images in a row. Cells that the last row leaves over are white.
+        columns: Images per row. Unused cells of the last row are white.
 
     Returns:
         One picture, ``(rows * (H + 1) - 1, columns * (W + 1) - 1)``, and a last axis of 3 if there is color.
@@ -291,7 +291,7 @@ def _pictures(events: ndarray) -> ndarray | None:
 
 
 def _rows(events: ndarray, units: Units | None) -> ndarray:
-    """Vectors, ``(N, D)``: as they are, or in standard deviations from the mean."""
+    """Vectors, ``(N, D)``: unchanged, or in standard deviations from the mean."""
     rows = events.reshape(len(events), -1)
     return rows if units is None else (rows - units[0]) / units[1]
 
@@ -301,7 +301,7 @@ def _panels(
 ) -> tuple[Figure, list[Axes]]:
     """At most `count` panels for vectors of `size` features, in full rows and with shared axes.
 
-    Few features run down the y-axis, where their names can be read; many run along the x-axis.
+    A few features run down the y-axis, where their names are readable; many run along the x-axis.
     """
     rows = 1 if count < 5 else 2 if count < 9 else 3
     columns = count // rows
@@ -317,7 +317,7 @@ def _panels(
 
 
 def _label_features(axes: Axes, size: int, names: Sequence[str] | None, standard: bool) -> None:
-    """The axes of a panel for vectors, with the names of their features where there are few."""
+    """Sets up the axes of a panel for vectors, with the names of their features if there are few."""
     listed = size <= MAX_LISTED
     feature = "" if listed and names is not None else "feature"
     value = "standard deviations\nfrom the mean" if standard else "value"

@@ -26,18 +26,18 @@ def gap_bars(
     *,
     left_out: int = 0,
 ) -> Figure:
-    """A stacked bar a model, from its own -log p(x) up to its -ELBO.
+    """One stacked bar per model, from its -log p(x) up to its -ELBO.
 
     Args:
-        labels: Of the models, or of data sets.
-        log_px: Means, in nats per example.
-        approximation: Means and their standard errors. One below 0 hangs below the line, and the rest is stacked on
-            its lower end: the top is always -ELBO.
-        amortization: The same of the other gap.
-        left_out: How many data the means are without, since their numbers are not finite.
+        labels: Names of the models, or of data sets.
+        log_px: Means of log p(x), in nats per example.
+        approximation: Means and standard errors of the approximation gap. One below 0 hangs below the line, and the
+            rest is stacked on its lower end: the top is always -ELBO.
+        amortization: Means and standard errors of the amortization gap.
+        left_out: Number of examples excluded from the means because their numbers are not finite.
 
     Returns:
-        One panel. Models stand on one line, since their -log p(x), which is told under each, may be far apart.
+        One panel. Models share a baseline, since their -log p(x), which is written under each, may be far apart.
     """
     figure = Figure(figsize=(max(5.4, 1.6 + 2.1 * len(labels)), 4.6), layout="constrained")
     axes, places = figure.subplots(), np.arange(len(labels))
@@ -61,7 +61,7 @@ def gap_bars(
     axes.margins(y=0.12)
     set_labels(
         axes,
-        "What the ELBO lacks of log p(x)" + _without(left_out, "examples"),
+        "Gap between the ELBO and log p(x)" + _without(left_out, "examples"),
         "",
         "above −log p(x) [nats per example]",
     )
@@ -73,12 +73,12 @@ def gap_bars(
 def gaps_per_datum(
     approximation: Float[ndarray, " B"], amortization: Float[ndarray, " B"], *, panel: Axes | None = None
 ) -> Figure:
-    """Both gaps of each example, in the order of their sum.
+    """Both gaps of each example, sorted by their sum.
 
     Args:
-        approximation: In nats; data of which either is not finite are left out, and counted.
-        amortization: In nats.
-        panel: Where to draw; in a new figure by default.
+        approximation: Approximation gaps in nats; examples with a gap that is not finite are left out and counted.
+        amortization: Amortization gaps in nats.
+        panel: Axes to draw on; in a new figure by default.
     """
     figure, axes = panel_of(panel, figsize=(7, 3.8))
     finite = np.isfinite(approximation) & np.isfinite(amortization)
@@ -88,7 +88,7 @@ def gaps_per_datum(
     _stacked(axes, first, second, width=1.0)
     axes.set_xlim(-0.5, len(order) - 0.5)
     axes.set_xticks([])
-    xlabel = f"{len(order)} examples, in the order of their inference gap{_without(int((~finite).sum()), 'examples')}"
+    xlabel = f"{len(order)} examples, sorted by inference gap{_without(int((~finite).sum()), 'examples')}"
     set_labels(axes, "Where the loss is, example by example", xlabel, "gap [nats]")
     legend_of(figure, panel)
     return figure
@@ -98,11 +98,11 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
     """SUBO = surprisal + error over training, and the error by itself.
 
     Args:
-        step: Numbers of steps, ascending; their axis is logarithmic.
+        step: Step numbers, ascending; their axis is logarithmic.
         surprisal: ``-log p(x)`` in nats per example, and its standard error.
         error: ``log p(x) - ELBO``, and its standard error.
 
-    Points that are not finite are left out, and counted in the title.
+    Points that are not finite are left out and counted in the title.
 
     Returns:
         Two panels: both terms, stacked, on an axis that does not start at 0; and the error, on one that does.
@@ -120,12 +120,12 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
     both.set_ylim(floor, high + 0.06 * (high - low))
     set_labels(
         both,
-        "What training brings down" + _without(int((~finite).sum()), "points"),
+        "What training reduces" + _without(int((~finite).sum()), "points"),
         "step",
         "nats per example (axis cut below)",
     )
     alone.errorbar(step, error[0], error[1], color=ORANGE, lw=1.6, marker="o", ms=3.5, capsize=3, elinewidth=1)
-    set_labels(alone, "Its error term alone", "step", "log p(x) − ELBO [nats per example]")
+    set_labels(alone, "The error term alone", "step", "log p(x) − ELBO [nats per example]")
     alone.set_ylim(min(0.0, float((error[0] - error[1]).min())), None)
     for axes in (both, alone):
         _over_steps(axes, step)
@@ -134,7 +134,7 @@ def gap_curves(step: Shaped[ndarray, " S"], surprisal: Float[ndarray, "2 S"], er
 
 
 def _stacked(axes: Axes, first: ndarray, second: ndarray, *, width: float) -> None:
-    """Two bars each, the second from where the first ends; one that goes down lies on the one that it covers."""
+    """Two bars each, the second from the end of the first; a bar that goes down is drawn over the one it covers."""
     places = np.arange(len(first))
     for values, bottom, color, name in zip((first, second), (0 * first, first), _COLORS, _NAMES, strict=True):
         for bar, value in zip(axes.bar(places, values, width, bottom, color=color, label=name), values, strict=True):
@@ -151,10 +151,10 @@ def _number(value: float | np.floating) -> str:
 
 
 def _over_steps(axes: Axes, step: ndarray) -> None:
-    """A logarithmic axis that names some of the steps themselves."""
+    """A logarithmic axis with labels at some of the steps themselves."""
     axes.set_xscale("log")
     shown: list[int] = []
-    for number in map(int, step[::-1]):  # the last is always named; others where there is room
+    for number in map(int, step[::-1]):  # the last is always labeled; others where there is room
         if not shown or number * 1.9 < shown[-1]:
             shown.append(number)
     axes.set_xticks(shown, [f"{number:,}" for number in shown], fontsize=9)

@@ -25,13 +25,13 @@ def signal_to_noise_curves(
     """Signal-to-noise ratio of gradients against the number of samples K, both on logarithmic axes.
 
     Args:
-        num_samples: Every K.
-        curves: Of each part, ``phi`` and ``theta``, every estimator's ratios and the ends of their 95% intervals; NaN
-            where it has none. Where the interval reaches 0, the signal is lost in the noise, and is left out.
-        biased: Estimators that are dashed: much signal of another gradient than the bound's is no gain.
+        num_samples: The values of K.
+        curves: For each part, ``phi`` and ``theta``, every estimator's ratios and the ends of their 95% intervals; NaN
+            where it has none. Where the interval reaches 0, the signal is lost in the noise and is left out.
+        biased: Estimators to be dashed: a strong signal of another gradient than the bound's is no gain.
 
     Returns:
-        A panel for each part, on one scale.
+        One panel per part, on a common scale.
     """
     names = list(dict.fromkeys(name for of_part in curves.values() for name in of_part))
     figure = Figure(figsize=(11, 4.8), layout="constrained")
@@ -41,12 +41,12 @@ def signal_to_noise_curves(
         axes.set_yscale("log")
         for i, name in enumerate(names):
             ratios, low, high = of_part.get(name, np.full((3, len(num_samples)), np.nan))
-            told = np.isfinite(ratios) & np.isfinite(high) & (low > 0)
-            seen += [*low[told], *high[told]]
+            shown = np.isfinite(ratios) & np.isfinite(high) & (low > 0)
+            seen += [*low[shown], *high[shown]]
             axes.errorbar(
                 num_samples,
-                np.where(told, ratios, np.nan),
-                np.where(told, np.stack([ratios - low, high - ratios]), np.nan).clip(min=0),
+                np.where(shown, ratios, np.nan),
+                np.where(shown, np.stack([ratios - low, high - ratios]), np.nan).clip(min=0),
                 color=CLASS_COLORS[i % len(CLASS_COLORS)],
                 marker=_MARKERS[i % len(_MARKERS)],
                 ls=(0, (4, 2)) if name in biased else "-",
@@ -66,14 +66,14 @@ def signal_to_noise_curves(
 
 
 def gradient_variances(variances: Mapping[str, Mapping[str, float]], *, biased: Collection[str] = ()) -> Figure:
-    """Variance per parameter of gradients, a bar for each estimator, on a logarithmic axis.
+    """Variance per parameter of gradients, one bar per estimator, on a logarithmic axis.
 
     Args:
-        variances: Of each part, ``phi`` and ``theta``, every estimator's; what is not positive has no bar.
+        variances: For each part, ``phi`` and ``theta``, every estimator's variance; without a bar if not positive.
         biased: Estimators whose bars are hatched.
 
     Returns:
-        A panel for each part, on one scale and with the estimators in the same order.
+        One panel per part, on a common scale and with the estimators in the same order.
     """
     names = list(dict.fromkeys(name for of_part in variances.values() for name in of_part))
     found = {part: {n: v for n, v in of_part.items() if 0 < v < np.inf} for part, of_part in variances.items()}

@@ -1,4 +1,4 @@
-"""The latent space: which of its dimensions are used, where the data lie in it, and how they came there."""
+"""The latent space: which of its dimensions are used, where the data lie in it, and how they got there."""
 
 import math
 from collections.abc import Sequence
@@ -47,19 +47,19 @@ def kl_per_dimension(
     names: Sequence[str] | None = None,
     panel: Axes | None = None,
 ) -> Figure:
-    """How much each latent dimension says of an example, the most talkative first.
+    """KL of each latent dimension, the largest first.
 
     Args:
         kl: KL(q(z_d|x) || p(z_d)), averaged over data, ``(D,)`` in nats per example.
         active: Which dimensions are active, as Burda et al. (2016) have it: their posterior means vary over
             the data by more than 0.01, ``(D,)``. The others are grey.
-        names: Of the dimensions; z1, z2, ... by default.
-        panel: Where to draw; in a new figure by default.
+        names: Names of the dimensions; z1, z2, ... by default.
+        panel: Axes to draw on; in a new figure by default.
 
     Returns:
-        A bar a dimension; below it its name, z1 for the first of z, where there are 64 or fewer.
+        One bar per dimension, with its name below it if there are 64 or fewer.
     """
-    title = f"KL of each latent dimension: {kl.sum():.1f} nats per example in all"
+    title = f"KL of each latent dimension: {kl.sum():.1f} nats per example in total"
     return _bars(kl, active, title, "KL [nats per example]", floor=0.0, names=names, panel=panel)
 
 
@@ -70,16 +70,16 @@ def activity_per_dimension(
     names: Sequence[str] | None = None,
     panel: Axes | None = None,
 ) -> Figure:
-    """How far the posterior means vary over the data: the picture where the KL doesn't separate by dimension.
+    """How much the posterior means vary over the data: the figure for a KL that does not separate by dimension.
 
     Args:
         variance: Variance over the data of the means of q(z|x), ``(D,)`` in squared units of z.
         active: Which dimensions are active: a variance above 0.01, which is drawn as a line, ``(D,)``.
-        names: Of the dimensions; z1, z2, ... by default.
-        panel: Where to draw; in a new figure by default.
+        names: Names of the dimensions; z1, z2, ... by default.
+        panel: Axes to draw on; in a new figure by default.
 
     Returns:
-        A bar a dimension on a logarithmic axis, sorted and labelled as in :func:`kl_per_dimension`.
+        One bar per dimension on a logarithmic axis, sorted and labeled as in :func:`kl_per_dimension`.
     """
     floor = 10.0 ** math.floor(math.log10(np.clip(variance.min() / 1.5, 1e-6, 1e-3)))
     title, ylabel = "Activity of each latent dimension", "variance of the posterior means"
@@ -107,7 +107,7 @@ def _bars(
     figure, axes = panel_of(panel, figsize=(float(np.clip(0.16 * count + 1.5, 6, 11)), 3.6))
     colors = [BLUE if active is None or active[index] else GREY for index in order]
     axes.bar(np.arange(count), values[order] - floor, bottom=floor, width=0.8, color=colors)
-    room = 0.5 + max(0, 6 - count) / 2  # a lone bar stays a bar
+    room = 0.5 + max(0, 6 - count) / 2  # keeps a single bar from filling the panel
     axes.set_xlim(-room, count - 1 + room)
     axes.set_xticks(
         *(
@@ -124,7 +124,7 @@ def _bars(
         handles = [Patch(color=BLUE, label=name), Patch(color=GREY, label="inactive")]
         if panel is None:
             legend_below(figure, handles[: 1 if active.all() else 2])
-        else:  # where a legend would lie on the bars
+        else:  # a legend would cover the bars
             set_title(panel, f"{title}\n{name}" + ("" if active.all() else " (grey: inactive)"))
     return figure
 
@@ -139,18 +139,18 @@ def latent_plane(
     name: str = "examples",
     panel: Axes | None = None,
 ) -> Figure:
-    """The data where their posteriors put them, as points of a plane.
+    """The data at their posterior means, as points in a plane.
 
     Args:
-        means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to be told apart. Of more
-            than 5,000 only every n-th is drawn.
+        means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to separate them. Above
+            5,000 points only every n-th is drawn.
         labels: ``(N,)``. Up to ten classes have colors of their own; other numbers run through a color map.
         prior: Grids of z1 ``(Gx,)`` and z2 ``(Gy,)``, and log p(z) on them, ``(Gy, Gx)``, in nats up to a
             constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
         axes: Names of the two axes.
-        explained: The part of the variance on each axis, ``(2,)``, if they are principal components.
-        name: What the data are called in the title, such as ``test data``.
-        panel: Where to draw; in a new figure by default.
+        explained: Share of the variance on each axis, ``(2,)``, if they are principal components.
+        name: Name of the data in the title, such as ``test data``.
+        panel: Axes to draw on; in a new figure by default.
 
     Returns:
         A scatter plot with equal units on both axes.
@@ -159,7 +159,7 @@ def latent_plane(
     points = means[::step]
     figure, plane = panel_of(panel, figsize=(6.6, 5.6), layout="compressed")
     _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
-    plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, and no thin strip
+    plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, not a thin strip
     shown = f", {len(points):,} of them shown" if step > 1 else ""
     title = f"Posterior means of {len(means):,} {as_text(name)}{shown}"
     if prior is not None and _draw_prior(plane, *prior):
@@ -180,7 +180,7 @@ def _draw_prior(axes: Axes, x: ndarray, y: ndarray, log_density: ndarray) -> boo
         return False
     seen = density >= levels[0]
     rows, columns = (np.flatnonzero(seen.any(axis)) for axis in (1, 0))
-    # The grid beyond the outer contour would only take room.
+    # The grid beyond the outer contour would only take up space.
     box = tuple(slice(max(hit[0] - 1, 0), hit[-1] + 2) for hit in (rows, columns))
     axes.contour(x[box[1]], y[box[0]], density[box], levels=levels, colors=GREY, linewidths=0.9, zorder=0)
     axes.use_sticky_edges = False
@@ -196,7 +196,7 @@ def mass_levels(density: ndarray, area: ndarray) -> ndarray:
 
 
 def _in_plane(points: ndarray) -> ndarray:
-    """Points of a line get a second coordinate in [-1/2, 1/2], evenly spread and the same each time."""
+    """Gives points on a line a second coordinate in [-1/2, 1/2], evenly spread and the same each time."""
     if points.shape[1] == 2:
         return points
     golden = (math.sqrt(5) - 1) / 2
@@ -204,7 +204,7 @@ def _in_plane(points: ndarray) -> ndarray:
 
 
 def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None) -> PathCollection:
-    """Points ``(N, 2)`` colored by label, in the order of the data, which hides no class; and a legend."""
+    """Draws points ``(N, 2)`` colored by label, in the data's order, so that no class is hidden, and a legend."""
     size = float(np.clip(16_000 / len(points), 7, 26))
     dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
     if labels is None:
@@ -226,7 +226,7 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
             bar.set_ticks(list(range(len(names))), labels=names)
         set_labels(bar.ax, "", "", "label")
         bar.ax.spines[:].set_visible(False)
-    dots.set_alpha(0.8)  # after the color bar, which would take it over
+    dots.set_alpha(0.8)  # after the color bar, which would adopt it
     return dots
 
 
@@ -243,18 +243,18 @@ def animate_means(
 ) -> None:
     """Writes a looping .gif of the posterior means as training moves them.
 
-    The axes never move; they hold 99.5% of all frames' points and the prior's contours. What lies outside leaves the
-    picture.
+    The axes never move; they hold 99.5% of all frames' points and the prior's contours. Points outside are not
+    visible.
 
     Args:
         frames: Means of q(z|x) of the same data at F times, ``(F, N, 2)``, thinned as for `latent_plane`.
         labels: ``(N,)``, as for :func:`latent_plane`.
-        captions: What stands above each frame, F strings.
-        path: The .gif to be written; a file of that name is replaced.
+        captions: Text above each frame, F strings.
+        path: Path of the .gif; an existing file is replaced.
         prior: As for :func:`latent_plane`, the same in all frames.
         axes: Names of the two axes.
-        name: What the data are called in the title, such as ``validation data``.
-        duration: Seconds that a frame is shown. The last one stays for 2 s.
+        name: Name of the data in the title, such as ``validation data``.
+        duration: Seconds per frame. The last one stays for 2 s.
     """
     path = with_ending(path, ".gif")
     count, captions = frames.shape[1], [as_text(caption, limit=80) for caption in captions]
@@ -287,12 +287,12 @@ def animate_means(
 
 
 def _palette(picture: ndarray) -> Image.Image:
-    """The colors that a picture ``(H, W, 3)`` shows most, just as they are: averages would dim the paper."""
+    """The most frequent colors of a picture ``(H, W, 3)``, unchanged: averages would dim the background."""
     red, green, blue = np.moveaxis(picture.astype(np.int64), -1, 0)
     codes, counts = np.unique(red << 16 | green << 8 | blue, return_counts=True)
     codes = codes[np.argsort(-counts, kind="stable")]
     colors = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1)
     darkest = colors.min(axis=1)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(colors[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # one white alone
+    palette.putpalette(colors[(darkest == 255) | (darkest < 248)][:256].ravel().tolist())  # a single white
     return palette

@@ -1,4 +1,4 @@
-"""What each layer of latents decides: samples whose upper layers are held, and whose lower ones are drawn anew."""
+"""What each layer of latents decides: samples with the upper layers held fixed and the lower ones redrawn."""
 
 import math
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ __all__ = ["layers"]
 
 
 def layers(images: Shaped[ndarray, "L rows cols *event"], *, names: Sequence[str] | None = None) -> Figure:
-    """Samples with the upper layers fixed, a panel a layer, the top one first.
+    """Samples with the upper layers fixed, one panel per layer, the top one first.
 
-    In a row of the panel of layer l, all layers above l are the same, and l with all below it are drawn anew: what
-    differs along a row is what these decide, and what stays is what those above have decided. In the first panel
-    nothing is held.
+    In a row of the panel of layer l, all layers above l are fixed, and l and all layers below it are redrawn: what
+    differs along a row is what these decide, and what stays the same is what those above have decided. In the first
+    panel nothing is fixed.
 
     Args:
         images: Means of p(x|z), ``(L, rows, columns, H, W)``, with a channel axis before H or without, in [0, 1].
-        names: The layers' names, top first; zL, ..., z1 by default.
+        names: Names of the layers, top first; zL, ..., z1 by default.
 
     Returns:
         Panels side by side, at most three in a row.
 
     Raises:
-        InputError: The images are not so laid out, or there is not a name a layer.
+        InputError: The images have another layout, or there is not one name per layer.
 
     Example:
         >>> import numpy as np
         >>> figure = layers(np.zeros((3, 4, 6, 8, 8)))
         >>> [axes.get_title(loc="left") for axes in figure.axes]
-        ['all drawn anew', 'z3 held in each row', 'z3, z2 held in each row']
+        ['all redrawn', 'z3 held in each row', 'z3, z2 held in each row']
     """
     if images.ndim not in (5, 6) or 0 in images.shape:
         raise InputError(
@@ -45,11 +45,11 @@ def layers(images: Shaped[ndarray, "L rows cols *event"], *, names: Sequence[str
     count, rows, columns = images.shape[:3]
     names = [f"z{number}" for number in range(count, 0, -1)] if names is None else list(map(as_text, names))
     if len(names) != count:
-        raise InputError(f"there are {count} layers of images and {len(names)} names: give one name a layer, top first")
+        raise InputError(f"there are {count} layers of images, but {len(names)} names: give one per layer, top first")
     pictures = [tile(panel.reshape(rows * columns, *images.shape[3:]), columns=columns) for panel in images]
     across = min(count, 3)
     height, width = pictures[0].shape[:2]
-    inches = max(min(0.45 * columns, 4), 2.6)  # of a panel
+    inches = max(min(0.45 * columns, 4), 2.6)  # per panel
     figsize = (across * (inches + 0.2), math.ceil(count / across) * (inches * height / width + 0.4))
     figure = Figure(figsize=figsize, layout="constrained")
     grid = figure.subplots(math.ceil(count / across), across, squeeze=False).ravel()
@@ -65,6 +65,6 @@ def layers(images: Shaped[ndarray, "L rows cols *event"], *, names: Sequence[str
 
 
 def _title(held: Sequence[str]) -> str:
-    """What is the same along a row; many layers by their ends."""
+    """Which layers are fixed along a row; many layers are given as a range."""
     shown = ", ".join(held) if len(held) <= 3 else f"{held[0]} to {held[-1]}"
-    return f"{shown} held in each row" if held else "all drawn anew"
+    return f"{shown} held in each row" if held else "all redrawn"

@@ -1,4 +1,4 @@
-"""Sequences: as curves where a step has few numbers, as a map of time and number where it has many."""
+"""Sequences: as curves if a step has few numbers, as a heat map over time if it has many."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from subo.figures.style import BLUE, CLASS_COLORS, GREY, INK, as_text, legend_be
 
 __all__ = ["forecasts", "sequence_panels"]
 
-_CURVES = 6  # numbers a step that are drawn as curves; more make a map
+_CURVES = 6  # numbers per step that are drawn as curves; more make a map
 _ROW_HEIGHT, _WIDTH = 1.9, 8.5  # inches
 
 
@@ -28,8 +28,8 @@ def sequence_panels(
 
     Args:
         rows: For each row of panels, sequences by name, in the order of drawing; the names of the first row are titles.
-        title: Of the whole.
-        feature_names: Names of a step's numbers.
+        title: Title of the figure.
+        feature_names: Names of the numbers in a step.
     """
     columns = list(rows[0])
     figure, panels = _grid(len(rows), len(columns), title)
@@ -53,14 +53,14 @@ def forecasts(
     *,
     coverage: float,
 ) -> Figure:
-    """Sequences and what is expected to follow: with an interval for each number where there are few, else the mean.
+    """Sequences and their forecasts: with an interval for each number if there are few, else the mean alone.
 
     Args:
-        pasts: What was seen.
-        means: Of the steps that follow.
+        pasts: The observed steps.
+        means: Means of the steps that follow.
         lower: Lower ends of the intervals.
-        upper: Upper ends.
-        coverage: Their share of the draws.
+        upper: Upper ends of the intervals.
+        coverage: Share of the draws inside the intervals.
     """
     few = means.shape[2] <= _CURVES
     title = f"What was seen, and the mean of what follows{f' with {coverage:.0%} of the draws' if few else ''}"
@@ -96,7 +96,7 @@ def _range(sequences: Sequence[ndarray]) -> tuple[float, float]:
 
 
 def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequence[str] | None) -> None:
-    """Curves, or a map with white for nothing."""
+    """Draws curves, or a map that is white where there is nothing."""
     if sequence.shape[1] > _CURVES:
         extent = (0.5, len(sequence) + 0.5, -0.5, sequence.shape[1] - 0.5)
         options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "cmap": "Greys", "interpolation": "none"}

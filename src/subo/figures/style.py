@@ -1,4 +1,4 @@
-"""What all figures share: the colors, the look of axes and legends, and the way into a file."""
+"""What all figures share: colors, the look of axes and legends, and how they are saved."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,14 +38,14 @@ CLASS_COLORS = (
 
 
 def as_text(name: object, *, limit: int = 40) -> str:
-    r"""A name out of the data, as a picture can hold it: never mathematics, on one line, of letters that the font has.
+    r"""A name from the data in a form that figures can show: no math, one line, only letters that the font has.
 
-    What the font lacks is spelled, so that two names stay two. Long names lose their middle, and a leading underscore,
-    by which matplotlib would leave a curve out of the legend, gets a space in front.
+    Missing letters are spelled out, so that two names stay distinct. Long names lose their middle, and a leading
+    underscore, which would make matplotlib leave a curve out of the legend, gets a space in front.
 
     Args:
-        name: Of a column, a class, a file or a run.
-        limit: How many letters there is room for.
+        name: Name of a column, a class, a file or a run.
+        limit: Maximum number of letters.
 
     Example:
         >>> print(as_text("price_$"), as_text("a" * 50, limit=9), as_text("\udcff"))
@@ -69,7 +69,7 @@ def set_title(axes: Axes, text: str, *, size: int = 11) -> None:
 
 
 def set_labels(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    """The look of all figures: a title on the left, two grey spines, words in ink."""
+    """Applies the look of all figures: a title on the left, two grey spines, text in ink."""
     set_title(axes, title)
     axes.set_xlabel(xlabel, fontsize=10, color=INK)
     axes.set_ylabel(ylabel, fontsize=10, color=INK)
@@ -81,12 +81,12 @@ def set_labels(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
 def panel_of(
     panel: Axes | None, *, figsize: tuple[int | float, int | float] = (6, 4), layout: str = "constrained"
 ) -> tuple[Figure, Axes]:
-    """A panel that is given, and its figure; else the one panel of a new figure.
+    """The given panel and its figure, or else the only panel of a new figure.
 
     Args:
-        panel: Where to draw.
+        panel: Axes to draw on.
         figsize: Size of a new figure, in inches.
-        layout: How a new figure is laid out.
+        layout: Layout engine of a new figure.
     """
     if panel is None:
         figure = Figure(figsize=figsize, layout=layout)  # pyright: ignore[reportArgumentType]
@@ -96,7 +96,7 @@ def panel_of(
 
 
 def legend_of(figure: Figure, panel: Axes | None, handles: Sequence[Artist] | None = None) -> None:
-    """A legend within a panel that is given, which may be one of several; else below the panels of the figure."""
+    """Adds a legend inside a given panel, which may be one of several, or else below the panels of the figure."""
     if panel is None:
         legend_below(figure, handles)
         return
@@ -105,7 +105,7 @@ def legend_of(figure: Figure, panel: Axes | None, handles: Sequence[Artist] | No
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist] | None = None) -> None:
-    """A legend under all panels, where it hides nothing; of the first panel's artists unless told."""
+    """Adds a legend under all panels, where it hides nothing; by default for the first panel's artists."""
     handles = handles or figure.axes[0].get_legend_handles_labels()[0]
     place = {"loc": "outside lower right", "ncols": 3}
     figure.legend(handles=handles, frameon=False, fontsize=9, labelcolor=INK, **place)
@@ -115,15 +115,15 @@ def save(figure: Figure, path: str | Path) -> None:
     """Writes a figure, whole or not at all.
 
     Args:
-        figure: What to write.
-        path: Where, a .png (150 dots an inch), .pdf or .svg; a file of that name is replaced.
+        figure: Figure to save.
+        path: Path of the .png (150 dots per inch), .pdf or .svg; an existing file is replaced.
     """
     with replacing(with_ending(path, ".png", ".pdf", ".svg")) as partial:
         figure.savefig(partial, dpi=150, bbox_inches="tight")
 
 
 def with_ending(path: str | Path, *endings: str) -> Path:
-    """The path, if its name has one of the endings; an input error otherwise."""
+    """The path, if its name has one of the endings; raises an InputError otherwise."""
     if Path(path).suffix.lower() not in endings:
-        raise InputError(f"'{path}' can't be written: expected a name that ends in {' or '.join(endings)}.")
+        raise InputError(f"'{path}' can't be written: expected a name ending in {' or '.join(endings)}.")
     return Path(path)

@@ -17,7 +17,7 @@ __all__ = ["Quantity", "training_curves", "training_panel"]
 Quantity = Literal["bound", "elbo", "rate", "distortion"]
 
 _MEANINGS = {
-    "bound": ("bound", "what training raises"),
+    "bound": ("bound", "what training increases"),
     "elbo": ("ELBO", "−(rate + distortion)"),
     "rate": ("rate", "the cost of coding z"),
     "distortion": ("distortion", "the cost of x, given z"),
@@ -33,18 +33,18 @@ def training_curves(
 ) -> Figure:
     """Bound, rate and distortion over the epochs of a run.
 
-    A y-axis spans what the last 90% of the epochs show, so that a start's huge values don't hide the rest; it
-    spans everything where that takes less than twice the room. Where an axis cuts something off it says so. That
-    of the rate starts at 0, where the latents say nothing.
+    A y-axis spans the values of the last 90% of the epochs, so that huge values at the start don't hide the rest;
+    it spans everything if that takes less than twice the space. An axis that cuts something off says so. The axis
+    of the rate starts at 0, where the latents carry no information.
 
     Args:
-        epoch: Numbers of the epochs, ``(E,)``.
+        epoch: Epoch numbers, ``(E,)``.
         train: ``bound``, ``elbo``, ``rate``, ``distortion``, each ``(E,)`` in nats per example.
-        validation: The same of held-out data, NaN where it wasn't measured.
+        validation: The same for held-out data, NaN where not measured.
         best_epoch: The epoch whose weights were kept.
 
     Returns:
-        Three panels. The first is named ELBO where the bound is the ELBO throughout.
+        Three panels. The first is named ELBO if the bound is the ELBO throughout.
     """
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 3), ("bound", "rate", "distortion"), strict=True):
@@ -65,11 +65,11 @@ def training_panel(
     """One panel of :func:`training_curves`, without a legend.
 
     Args:
-        axes: Where to draw.
-        quantity: What is drawn.
-        epoch: As for :func:`training_curves`, and so are the others.
-        train: Of the training data.
-        validation: Of held-out data.
+        axes: Axes to draw on.
+        quantity: Quantity to draw.
+        epoch: As for :func:`training_curves`, like the following arguments.
+        train: Curves of the training data.
+        validation: Curves of held-out data.
         best_epoch: The epoch whose weights were kept.
     """
     runs = {"train": train} if validation is None else {"train": train, "validation": validation}
@@ -97,7 +97,7 @@ def _late_range(values: ndarray, *, zero: bool) -> tuple[float, float, bool]:
     late = values[:, values.shape[1] // 10 :]
     if np.isnan(late).all():
         return 0.0, 1.0, False
-    if zero:  # as if it were a value of the last epochs
+    if zero:  # as if it were among the last epochs' values
         values, late = (np.pad(part, ((0, 1), (0, 0))) for part in (values, late))
     cut = bool(np.nanmax(values) - np.nanmin(values) > 2 * (np.nanmax(late) - np.nanmin(late)))
     cut &= late.shape != values.shape

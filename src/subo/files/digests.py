@@ -1,4 +1,4 @@
-"""Digests of weights and settings, by which it is seen that one of them is not what it was when it was written."""
+"""Digests of weights and settings, which reveal that one of them has changed since it was written."""
 
 import hashlib
 import json
@@ -11,8 +11,14 @@ from torch import Tensor
 __all__ = ["changes", "counting_settings", "digest_of", "notes_digests"]
 
 _BESIDE_THE_NUMBERS: dict[str, set[str]] = {
-    "data": {"source", "data_dir"},  # where the data are; what they are is told by their fingerprint
-    "training": {"epochs", "minutes", "patience", "checkpoint_minutes", "keep_weights"},  # how long, and what is kept
+    "data": {"source", "data_dir"},  # where the data are; their fingerprint says what they are
+    "training": {
+        "epochs",
+        "minutes",
+        "patience",
+        "checkpoint_minutes",
+        "keep_weights",
+    },  # how long, and what to keep
     "device": {"device", "processes", "strategy"},
 }
 
@@ -20,7 +26,7 @@ _BESIDE_THE_NUMBERS: dict[str, set[str]] = {
 def digest_of(value: Any) -> str:
     """The SHA-256 digest of tensors and plain values in any nesting of mappings and sequences.
 
-    Tensors count by type, shape and bits, wherever they are; a list and a tuple of the same are the same, as in JSON.
+    Tensors are digested by type, shape and bits, on any device; equal lists and tuples have equal digests, as in JSON.
     It takes about 3 seconds per gigabyte on one core.
 
     Example:
@@ -52,7 +58,7 @@ def _feed(value: Any, update: Callable[[Any], None]) -> None:
 
 
 def counting_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings in a run's config on which its numbers depend, as JSON gives them back, in the order of names.
+    """The settings in a run's config on which its numbers depend, as JSON reads them back, sorted by name.
 
     Example:
         >>> counting_settings({"recipe": "vae", "training": {"seed": 1, "epochs": 5}, "subo": "0.1.0"})
@@ -68,7 +74,7 @@ def counting_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def notes_digests(settings: Mapping[str, Any]) -> bool:
     """Whether the files of a run with these settings hold digests, which those of version 0.1 may lack.
 
-    It is told by what values mean, which configs have said since then.
+    It is decided by whether the config says what values mean, as configs have done since then.
 
     Example:
         >>> notes_digests({"data": {"meaning": {"levels": 16}}}), notes_digests({"data": {"levels": 16}})
@@ -79,7 +85,7 @@ def notes_digests(settings: Mapping[str, Any]) -> bool:
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """In words, which settings are not what they were.
+    """Describes which settings have changed.
 
     Example:
         >>> list(changes({"options": {"likelihood": "bernoulli"}}, {"options": {"likelihood": "gaussian"}}))
@@ -93,7 +99,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any], within: str = "") -
             yield f"{within}{name} is missing and was {_short(before)}"
         elif name not in then:
             yield f"{within}{name} is {_short(after)} and was not there"
-        elif json.dumps(before) != json.dumps(after):  # for which 1 and 1.0 are two
+        elif json.dumps(before) != json.dumps(after):  # which distinguishes 1 and 1.0
             yield f"{within}{name} is {_short(after)} and was {_short(before)}"
 
 

@@ -1,4 +1,4 @@
-"""Locks of folders: a process that dies holds none, and no file is left behind."""
+"""Locks on folders: a process that dies releases its lock, and no file is left behind."""
 
 import os
 from pathlib import Path
@@ -13,13 +13,13 @@ __all__ = ["FolderLock"]
 
 
 class FolderLock:
-    """The lock of a folder, which one holder has at a time; the system takes it back when a process ends.
+    """The lock on a folder, which has one holder at a time; the system releases it when a process ends.
 
-    It lies on the folder itself and not on its name: a folder that is moved keeps it. Where the system knows no such
-    lock (Windows, some network file systems) everybody may take it, and :attr:`is_sure` is False.
+    It is on the folder itself and not on its name: a folder that is moved keeps it. Where the system has no such
+    lock (Windows, some network file systems) anyone can take it, and :attr:`is_sure` is False.
 
     Args:
-        folder: Whose.
+        folder: Folder to lock.
 
     Example:
         >>> import tempfile
@@ -38,10 +38,10 @@ class FolderLock:
         self._identity: os.stat_result | None = None
 
     def take(self) -> "FolderLock":
-        """Takes the lock, unless this object has it already.
+        """Takes the lock, unless this object already holds it.
 
         Raises:
-            BlockingIOError: Another holder has it.
+            BlockingIOError: The lock is held elsewhere.
             OSError: There is no such folder, or it cannot be read.
         """
         if self._identity is not None:
@@ -61,13 +61,13 @@ class FolderLock:
         return self
 
     def release(self) -> None:
-        """Gives it back, if this object has it."""
+        """Releases the lock, if this object holds it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor, self._identity, self.is_sure = None, None, False
 
     def is_free(self) -> bool:
-        """Whether it could be taken at this moment."""
+        """Whether the lock could be taken at this moment."""
         try:
             FolderLock(self.folder).take().release()
         except BlockingIOError:
@@ -75,11 +75,11 @@ class FolderLock:
         return True
 
     def is_held(self) -> bool:
-        """Whether this object has taken it."""
+        """Whether this object holds the lock."""
         return self._identity is not None
 
     def is_lost(self) -> bool:
-        """Whether the folder was moved, removed or replaced since it was taken: its name then leads elsewhere."""
+        """Whether the folder was moved, removed or replaced since the lock was taken: its name then leads elsewhere."""
         if self._identity is None:
             return False
         try:

@@ -1,7 +1,7 @@
-"""Numbers that are not finite: one form in files, tables and sentences, that of ``float("-inf")``.
+"""Numbers that are not finite: written in one way in files, tables and sentences, that of ``float("-inf")``.
 
-JSON has no word for them, and null would lose which one it was: there they are the strings ``"-inf"``, ``"inf"`` and
-``"nan"``, which ``float`` reads back. In a .csv they are the same words; an empty cell says that nothing was measured.
+JSON has no literals for them, and null would lose which one it was: there they are the strings ``"-inf"``, ``"inf"``
+and ``"nan"``, which ``float`` reads back. In a .csv they are the same words; an empty cell means "not measured".
 """
 
 import math
@@ -13,7 +13,7 @@ _WORDS = ("-inf", "inf", "nan")
 
 
 def encoded(value: Any) -> Any:
-    """Numbers, lists and dictionaries of them as JSON can hold them.
+    """Converts numbers, and lists and dictionaries of them, to what JSON can hold.
 
     Example:
         >>> encoded({"log_px": float("-inf"), "kl": [0.5, float("nan")]})
@@ -27,7 +27,7 @@ def encoded(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """The inverse of :func:`encoded`, of records whose texts are not their users'.
+    """The inverse of :func:`encoded`, for records that contain no text from users.
 
     Example:
         >>> decoded({"log_px": "-inf", "split": "test"})
@@ -41,16 +41,16 @@ def decoded(value: Any) -> Any:
 
 
 def in_words(count: int, num_data: int, others: tuple[str, str] | None) -> str:
-    """What is said where log p(x) of some examples is not finite.
+    """The message for examples whose log p(x) is not finite.
 
     Args:
-        count: How many.
-        num_data: Of how many.
-        others: The mean over the others and its error, in digits; None where fewer than two are left.
+        count: Number of such examples.
+        num_data: Number of all examples.
+        others: The mean over the other examples and its error, in digits; None if fewer than two are left.
     """
     said = (
         f"log p(x) of {count:,} of {num_data:,} examples is not finite, and so neither is its mean: the model gives "
-        "them no probability, or one beyond what floating-point numbers hold."
+        "them zero probability, or one outside the range of floating-point numbers."
     )
     if others is None:
         return said

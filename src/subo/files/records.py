@@ -1,4 +1,4 @@
-"""What the JSON of a run has to say: what is missing or of another kind is told by its name."""
+"""What the JSON files of a run must contain: errors name what is missing or of the wrong kind."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -60,7 +60,7 @@ CONFIG: Expected = {
     "device": "a group of settings",
 }
 SECTIONS = ("options", "data", "training", "device")
-"""Of a config, each a group of settings."""
+"""The sections of a config, each a group of settings."""
 
 EVALUATION: Expected = {
     "split": "text",
@@ -70,16 +70,16 @@ EVALUATION: Expected = {
 
 
 def check_record(value: Any, expected: Expected, *, where: str, remedy: str) -> None:
-    """Refuses what was read if something is missing in it or is of another kind; more may be there.
+    """Refuses what was read if something is missing or of the wrong kind; extra entries are allowed.
 
     Args:
-        value: What was read.
+        value: The record read.
         expected: Names, each with its kind of value or the names of its group.
-        where: How the message begins.
-        remedy: How it ends.
+        where: Beginning of the message.
+        remedy: End of the message.
 
     Raises:
-        InputError: Something is.
+        InputError: An entry is missing or of the wrong kind.
 
     Example:
         >>> check_record({"epoch": "one"}, {"epoch": "a whole number"}, where="a.json", remedy="Write it again.")

@@ -1,4 +1,4 @@
-"""Tables as text: the one way into a ``.csv``, in which no name is run as a formula."""
+"""Tables as text: the only writer of ``.csv`` files, which ensures that no name is run as a formula."""
 
 import csv
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from subo.runtime.limits import is_number
 
 __all__ = ["name_in", "write_table"]
 
-_FORMULA = "=+-@\t\n＝＋－＠"  # the wide ones, too
+_FORMULA = "=+-@\t\n＝＋－＠"  # including the full-width ones
 
 
 def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
@@ -18,12 +18,12 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable
 
     A spreadsheet runs text that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. Such text gets an apostrophe in
     front, which makes it text again (OWASP, *CSV injection*); :func:`name_in` takes it away. Numbers stay numbers.
-    What UTF-8 cannot hold of a file's name is spelled, such as ``\udcff``, and a carriage return as ``\r``.
+    Characters of a file's name that UTF-8 cannot hold are spelled out, such as ``\udcff``; a carriage return is ``\r``.
 
     Args:
-        path: Where to.
-        header: The names of the columns.
-        rows: Text, numbers, and None for what is not known, whose cell is empty. NaN is a number here: `nan`.
+        path: Path of the output file.
+        header: Names of the columns.
+        rows: Text, numbers, and None for unknown values, which become empty cells. NaN is a number here: `nan`.
 
     Raises:
         InputError: The file cannot be written.
@@ -56,7 +56,7 @@ def name_in(cell: str) -> str:
 
 def _cell(value: Any) -> Any:
     if isinstance(value, str):
-        value = value.replace("\r", "\\r")  # which Python's writer leaves bare: it would end the line
+        value = value.replace("\r", "\\r")  # Python's writer leaves it unquoted, and it would end the line
         return f"'{value}" if value[:1] in _STARTS and _is_formula(value) else value
     return "" if value is None else value
 
@@ -65,6 +65,6 @@ _STARTS = frozenset("'" + _FORMULA)
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a spreadsheet would run it, but for apostrophes: those that are there already are told from the one."""
+    """Whether a spreadsheet would run a text, apostrophes apart: its own are thus distinguished from the added one."""
     bare = text.lstrip("'")
     return bare[:1] in _STARTS and not (bare == text and is_number(text))

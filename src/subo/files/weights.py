@@ -1,4 +1,4 @@
-"""Files of weights: tensors in safetensors, with the settings that they were fitted with and a digest of both."""
+"""Weight files: tensors in safetensors, with the settings that they were fitted with and a digest of both."""
 
 import json
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ __all__ = [
     "undigested",
 ]
 
-_NOTE = "subo"  # one entry, since safetensors writes several in any order, and the same weights make the same file
+_NOTE = "subo"  # one entry, since safetensors writes several in any order, and equal weights must give equal files
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """What a file of weights holds.
+    """The content of a weight file.
 
     Attributes:
-        path: Where it is.
-        tensors: By the names that the module has for them; those that are shared under each of their names.
-        metadata: Names of shared tensors, settings and digest, as safetensors keeps them.
+        path: Path of the file.
+        tensors: Tensors by the module's names for them; shared ones appear under each of their names.
+        metadata: Names of shared tensors, settings and digest, as safetensors stores them.
     """
 
     path: Path
@@ -44,43 +44,43 @@ class WeightsFile:
 
     @classmethod
     def read(cls, path: Path) -> "WeightsFile":
-        """Reads a file, all of it in one go, so that it is of one writing even while another takes its place.
+        """Reads a whole file at once, so that all of it is from one write even while another replaces it.
 
         Raises:
-            InputError: It cannot be opened, is truncated or no safetensors file.
+            InputError: The file cannot be opened, is truncated or is not a safetensors file.
         """
         check_readable(path)
         try:
             tensors, metadata = read_tensors(path)
         except (safetensors.SafetensorError, OSError) as error:
             raise InputError(
-                f"{path} is not a readable safetensors file ({error}). It may be truncated or not one of "
-                "subo's: restore it from a copy, or fit again."
+                f"{path} is not a readable safetensors file ({error}). It may be truncated or not "
+                "written by subo: restore it from a copy, or fit again."
             ) from error
         shared = {name: tensors[other] for name, other in metadata.items() if other in tensors}
         return cls(path, {**tensors, **shared}, metadata)
 
     @property
     def note(self) -> dict[str, Any] | None:
-        """Settings, digest and caution that it was written with; None of version 0.1, which noted none."""
+        """Settings, digest and caution that the file was written with; None for version 0.1, which stored none."""
         return _note_in(self.metadata)
 
     def checked(self, settings: Mapping[str, Any], module: nn.Module) -> str:
         """The digest of weights and settings.
 
         Args:
-            settings: Of the run, now.
-            module: Whose weights they are; its parameters are finite, as training left them.
+            settings: The run's current settings.
+            module: Module that the weights belong to; its parameters are finite, as training left them.
 
         Raises:
-            InputError: A bit, a setting or the digest itself is not what it was, or a number is none.
+            InputError: A bit, a setting or the digest itself has changed, or a number is NaN or infinite.
         """
-        finite = {name for name, _ in module.named_parameters()}  # masks, which are none, may hold infinities
+        finite = {name for name, _ in module.named_parameters()}  # masks, which are not parameters, may hold infinities
         for name, tensor in self.tensors.items():
             if tensor.is_floating_point() and not (tensor.isfinite() if name in finite else ~tensor.isnan()).all():
-                what = "NaN, which is no number," if tensor.isnan().any() else "an infinite number"
+                what = "NaN" if tensor.isnan().any() else "an infinite number"
                 raise InputError(
-                    f"{self.path} holds {what} in {name}: nothing can be computed of it. Restore the "
+                    f"{self.path} holds {what} in {name}: nothing can be computed from it. Restore the "
                     "file from a copy, or fit again."
                 )
         if self.note is None:
@@ -94,7 +94,7 @@ class WeightsFile:
         return digest
 
     def accept(self, settings: Mapping[str, Any]) -> None:
-        """Writes it anew, as it is, with these settings."""
+        """Rewrites the file with the same weights and these settings."""
         aliases = {name: other for name, other in self.metadata.items() if other in self.tensors}
         kept = {name: tensor.contiguous() for name, tensor in self.tensors.items() if name not in aliases}
         with replacing(self.path) as temporary:
@@ -108,11 +108,11 @@ def save_weights(
     """Writes a module's weights.
 
     Args:
-        module: Whose.
-        path: Where to.
-        settings: Of the run.
-        digest: Of the weights and these settings, as :func:`digest_of_weights` gives it.
-        caution: What should be known of the training that they come from.
+        module: Module to be saved.
+        path: Path of the output file.
+        settings: The run's settings.
+        digest: Digest of the weights and these settings, from :func:`digest_of_weights`.
+        caution: A warning about the training that the weights come from.
     """
     with replacing(path) as temporary:
         save_model(module, str(temporary), metadata=_noted(settings, digest, caution))
@@ -122,20 +122,20 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file by name, and its metadata.
 
     Raises:
-        OSError: It cannot be opened.
-        safetensors.SafetensorError: It is truncated or no safetensors file.
+        OSError: The file cannot be opened.
+        safetensors.SafetensorError: The file is truncated or is not a safetensors file.
     """
     with safetensors.safe_open(path, "pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def digest_of_weights(tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> str:
-    """What tells weights, as they are used with some settings, from all others."""
+    """The digest that identifies weights, as used with some settings."""
     return digest_of({"settings": settings, "tensors": dict(sorted(tensors.items()))})
 
 
 def noted_in(path: Path, name: Literal["sha256", "caution"]) -> str | None:
-    """The digest or the caution that a file of weights notes; None where there is no such file or it notes none."""
+    """The digest or the caution stored in a weight file; None if there is no such file or it stores none."""
     try:
         with safetensors.safe_open(path, "pt") as file:
             note = _note_in(file.metadata() or {})
@@ -145,34 +145,34 @@ def noted_in(path: Path, name: Literal["sha256", "caution"]) -> str | None:
 
 
 def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Refuses settings that are not those with which a file was written; of a folder without a config there are none.
+    """Refuses settings that differ from those a file was written with; a folder without a config has none.
 
     Raises:
-        InputError: Says which are not.
+        InputError: Says which settings differ.
     """
     if now and (found := list(changes(then, now))):
         raise InputError(
             f"{path} was written with other settings than config.json has: {'; '.join(found)}. Its numbers would be "
-            "those of another model. Undo the change, or, if it is meant, accept it by "
+            "those of another model. Undo the change or, if it is intended, accept it by "
             f"`accept_changes={_run_of(path)}`."
         )
 
 
 def damaged(path: Path) -> InputError:
-    """What is said of a file whose digest is not that of its content."""
+    """The error for a file whose digest does not match its content."""
     return InputError(
-        f"{path} is damaged or was changed: its content has not the SHA-256 digest that was noted when it was written. "
-        f"Restore it from a copy, or fit again; accept a change that is meant by "
+        f"{path} is damaged or was changed: its content does not have the SHA-256 digest stored when it was written. "
+        f"Restore it from a copy, or fit again; accept an intended change by "
         f"`accept_changes={_run_of(path)}`."
     )
 
 
 def undigested(path: Path) -> InputError:
-    """What is said of a file whose digest was lost."""
+    """The error for a file whose digest was lost."""
     return InputError(
-        f"{path} has no SHA-256 digest of its content, and the version of subo that made this run notes one: the file "
-        "comes from elsewhere, or went through another program. Restore it from a copy, or fit again; accept a change "
-        f"that is meant by `accept_changes={_run_of(path)}`."
+        f"{path} has no SHA-256 digest of its content, but the version of subo that made this run stores one: the file "
+        "comes from elsewhere, or was rewritten by another program. Restore it from a copy, or fit again; accept an "
+        f"intended change by `accept_changes={_run_of(path)}`."
     )
 
 
@@ -188,7 +188,7 @@ def _noted(settings: Mapping[str, Any], digest: str, caution: str | None) -> dic
 
 
 def _note_in(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """What :func:`_noted` made; empty where it is damaged."""
+    """What :func:`_noted` made; empty if it is damaged."""
     if _NOTE not in metadata:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written in a folder of their own, then renamed."""
+"""Atomic writes: files are written in a temporary folder, then renamed, so that they are whole or not there."""
 
 import json
 import os
@@ -26,17 +26,17 @@ __all__ = [
 ]
 
 UNFINISHED = ".unfinished-"
-"""How the names of the folders begin in which files are while they are written."""
+"""Prefix of the folders that hold files while they are being written."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path to write to; when the block ends well, the file takes `path`'s place in one step.
+    """Yields a temporary path to write to; when the block succeeds, the file replaces `path` in one step.
 
     A crash at any moment leaves the old file or the new one, never a part. The temporary file has the final name, since
     writers choose their format by its ending, and lies in a folder beside `path` that its writer has locked. What a
-    crash leaves there is removed by whoever next writes a file beside it; that of a writer who lives is let be. The
-    file gets the permissions that the umask gives, whatever the writer's library made of them.
+    crash leaves there is removed by the next writer of a file beside it; the folder of a live writer is left alone. The
+    file gets the permissions that the umask gives, whatever the writer's library set.
 
     Raises:
         InputError: The folder does not exist or cannot be written to, or the disk is full.
@@ -54,7 +54,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except Exception as error:
-        refused = of_system(error)  # which writers of other libraries tell in their own way
+        refused = of_system(error)  # writers of other libraries wrap it in their own errors
         if refused is None:
             raise
         raise InputError(f"cannot write {in_words(refused, path)}") from error
@@ -83,7 +83,7 @@ def _place_beside(path: Path) -> tuple[FolderLock, Path]:
 
 
 def _claimed(folder: Path) -> FolderLock | None:
-    """The lock of an empty folder of this name: made, or left by a writer who is dead; None if it is another's."""
+    """The lock of an empty folder of this name, new or left by a dead process; None if it belongs to another one."""
     try:
         folder.mkdir()
         made = True
@@ -94,10 +94,10 @@ def _claimed(folder: Path) -> FolderLock | None:
     lock = FolderLock(folder)
     try:
         lock.take()
-    except (BlockingIOError, FileNotFoundError):  # another one was faster
+    except (BlockingIOError, FileNotFoundError):  # another process was faster
         return None
     except OSError:
-        if made:  # a folder of another number would be no better
+        if made:  # a folder with another number would fail, too
             folder.rmdir()
             raise
         return None
@@ -110,7 +110,7 @@ def _claimed(folder: Path) -> FolderLock | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether it is a folder, and this user's: what others leave in a shared place is not written into."""
+    """Whether this is a folder that this user owns: what others leave in a shared place is not written into."""
     try:
         found = folder.lstat()
     except OSError:
@@ -119,17 +119,17 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _discard(lock: FolderLock) -> None:
-    """Removes a folder that is held, and gives its lock back."""
+    """Removes a locked folder and releases its lock."""
     if not lock.is_lost():
         shutil.rmtree(lock.folder, ignore_errors=True)
     lock.release()
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a folder with all in it, or a link; what a link leads to stays.
+    """Removes a file, a folder with its content, or a link; the target of a link stays.
 
     Raises:
-        OSError: It cannot be removed.
+        OSError: The path cannot be removed.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -144,7 +144,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Writes JSON for people to read, too; refuses NaN, which is no JSON."""
+    """Writes human-readable JSON; refuses NaN, which is not valid JSON."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
@@ -152,7 +152,7 @@ def read_json(path: str | Path) -> Any:
     """Reads JSON.
 
     Raises:
-        InputError: The file is missing, is no JSON, or gives a name twice, of which one would be lost.
+        InputError: The file is missing, is not JSON, or contains a name twice, so that one value would be lost.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -164,10 +164,10 @@ def read_json(path: str | Path) -> Any:
 
 
 def check_readable(path: Path) -> None:
-    """Says why the system gives no file, which readers of other libraries tell in words of their own.
+    """Refuses a file that the system cannot open; other libraries' readers would report it in their own words.
 
     Raises:
-        InputError: It cannot be opened.
+        InputError: The file cannot be opened.
     """
     try:
         path.open("rb").close()
@@ -179,27 +179,27 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"it says {next(name for name in names if names.count(name) > 1)!r} twice")
+        raise ValueError(f"it contains {next(name for name in names if names.count(name) > 1)!r} twice")
     return record
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def is_same(path: Path, other: Path) -> bool:
-    """Whether two paths name one file or folder, by links or other spellings, too."""
+    """Whether two paths name the same file or folder, even by links or other spellings."""
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()
 
 
 def lies_in(path: Path, folder: Path) -> bool:
-    """Whether a path, which need not exist, is a folder or lies somewhere in it, links seen through.
+    """Whether a path, which need not exist, is a folder or lies anywhere inside it, with links resolved.
 
     Example:
         >>> lies_in(Path("a/../b/c"), Path("b")), lies_in(Path("bc"), Path("b"))
         (True, False)
     """
-    places = (path.resolve(), path.parent.resolve() / path.name)  # of a link: what it names, and where it lies
+    places = (path.resolve(), path.parent.resolve() / path.name)  # for a link: its target, and where it lies
     return any(is_same(above, folder) for place in places for above in (place, *place.parents))

@@ -1,4 +1,4 @@
-"""Gradient estimators: what training follows, kept apart from the bound's value."""
+"""Gradient estimators: what training follows, kept separate from the bound's value."""
 
 from collections.abc import Callable
 from typing import Any

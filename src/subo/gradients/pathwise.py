@@ -18,12 +18,12 @@ class StickingTheLanding(GradientEstimator):
     r"""The pathwise gradient of the ELBO without its score (Roeder et al., 2017, section 3).
 
     The total derivative of ``log q(z; phi)`` along ``z = g(noise; phi)`` is the part through z plus the score
-    ``d log q(z; phi) / d phi`` at fixed z, whose expectation is 0. Left out, what remains is
+    ``d log q(z; phi) / d phi`` at fixed z, whose expectation is 0. Without the score, what remains is
     ``grad_z [log p(x, z) - log q(z)] dz/dphi``, which is 0 for every sample once q is the exact posterior.
 
-    Unbiased for the ELBO, whose KL is then always estimated from the samples; one more small pass back than
-    :class:`Pathwise`, through q's log-density (of an inverse autoregressive flow D passes). For importance-weighted
-    bounds leaving the score out is a bias: :class:`DReG` mends it.
+    Unbiased for the ELBO, with the KL always estimated from the samples; one more small backward pass than
+    :class:`Pathwise`, through q's log-density (D passes for an inverse autoregressive flow). For importance-weighted
+    bounds leaving the score out is a bias: :class:`DReG` fixes it.
     """
 
     path = True
@@ -35,13 +35,13 @@ class StickingTheLanding(GradientEstimator):
         _has_path(q)
         if not isinstance(bound, ELBO):
             raise InputError(
-                f"StickingTheLanding leaves out a term that has expectation 0 in the ELBO, and not in "
+                f"StickingTheLanding leaves out a term that has expectation 0 in the ELBO, but not in "
                 f"{_name(bound)}. Use DReG with IWAE, or Pathwise."
             )
         if bound.free_bits > 0:
             raise InputError(
                 "StickingTheLanding estimates the KL from samples, and free bits cut a sampled KL where its score "
-                "does not vanish in the mean. Use Pathwise, or free_bits 0."
+                "does not vanish on average. Use Pathwise, or free_bits 0."
             )
 
 
@@ -55,8 +55,8 @@ class DReG(GradientEstimator):
     .. math:: \nabla_\phi = E \sum_k v_k^2 \frac{\partial \log w_k}{\partial z_k} \frac{d z_k}{d \phi}
 
     theta's gradient keeps the weights ``v_k``. Unbiased for IWAE; where the pathwise signal-to-noise ratio of phi falls
-    with K as ``1/sqrt(K)``, this one's rises. One more small pass back than :class:`Pathwise`, as
-    :class:`StickingTheLanding`, which it is with K = 1. A draw serves once: its z stays weighted.
+    with K as ``1/sqrt(K)``, this one's rises. One more small backward pass than :class:`Pathwise`,
+    like :class:`StickingTheLanding`, which it equals for K = 1. Use a draw only once: its z stays weighted.
     """
 
     path = True
@@ -74,16 +74,16 @@ class DReG(GradientEstimator):
         _has_path(q)
         if not isinstance(bound, IWAE):
             raise InputError(
-                f"DReG is the gradient of IWAE, and the bound is {_name(bound)}. Use StickingTheLanding with the ELBO, "
+                f"DReG is the gradient of IWAE, but the bound is {_name(bound)}. Use StickingTheLanding with the ELBO, "
                 "or Pathwise."
             )
 
 
 def _through_z(factor: Factor) -> Float[Tensor, "K B"]:
-    """``log q(z)`` with the gradient of its dependence on z, and without that on q's parameters.
+    """``log q(z)`` with the gradient through z, but not through q's parameters.
 
     To first order ``log q(z) + <z - stop(z), grad_z log q>``: exact in value and gradient for any distribution,
-    without a copy of it whose parameters are stopped.
+    without a copy of it with stopped parameters.
     """
     with torch.enable_grad():
         still = factor.z.detach().requires_grad_()

@@ -1,4 +1,4 @@
-"""Score-function gradients: they need no path through z, hence work for discrete latents and for any decoder."""
+"""Score-function gradients: they need no path through z, so they work for discrete latents and for any decoder."""
 
 import math
 from typing import Literal
@@ -25,12 +25,12 @@ class ScoreFunction(GradientEstimator):
 
     .. math:: \nabla_\phi E_q[f(z)] = E_q[(f(z) - b) \nabla_\phi \log q(z)] + E_q[\nabla_\phi f(z)]
 
-    for any b that does not depend on z, since the score has expectation 0. Of the ELBO, f is ``log p(x|z)`` with the KL
-    differentiated in closed form where there is one, else ``log w(z)``, sample by sample; of any other bound, the
-    bound, against the sum of its K samples' scores. The gradient of theta is the plain one, at fixed z.
+    for any b that does not depend on z, since the score has expectation 0. For the ELBO, f is ``log p(x|z)``, with the
+    KL differentiated in closed form if possible, else ``log w(z)``, per sample; for any other bound, f is the
+    bound, multiplied by the sum of its K samples' scores. The gradient of theta is the plain one, at fixed z.
 
-    Unbiased for every bound, any number of layers, any likelihood; one pass forward and one back. Its variance is
-    that of f, so that the baseline decides whether it can be used.
+    Unbiased for every bound, any number of layers, any likelihood; one forward and one backward pass. Its variance is
+    that of f, so that the baseline decides whether it is usable.
 
     Args:
         baseline: ``"none"``; ``"mean"``, a running mean of f over steps; ``"leave-one-out"``, the mean of the other
@@ -90,24 +90,24 @@ class ScoreFunction(GradientEstimator):
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
         if self.normalize and not isinstance(bound, ELBO):
             raise InputError(
-                f"normalize scales all of phi's gradient in the ELBO, and only a part of it in {type(bound).__name__}: "
+                f"normalize scales all of phi's gradient in the ELBO, but only a part of it in {type(bound).__name__}: "
                 "leave it out, or use the ELBO."
             )
         if self.normalize and isinstance(bound, ELBO) and bound.free_bits > 0:
             raise InputError(
-                "normalize takes the KL from samples, and free bits need it in closed form: leave one out."
+                "normalize estimates the KL from samples, but free bits need it in closed form: leave one out."
             )
         if self.baseline == "leave-one-out":
             needs_samples(num_samples, "the baseline leave-one-out", "the baseline mean")
             if not isinstance(bound, ELBO):
-                instead = "VIMCO is the same idea for it" if isinstance(bound, IWAE) else "take the baseline mean"
+                instead = "VIMCO is the same idea for it" if isinstance(bound, IWAE) else "use the baseline mean"
                 raise InputError(
                     "leave-one-out needs a signal for each sample, which the ELBO has; "
                     f"{type(bound).__name__} has one for all of them: {instead}."
                 )
 
     def _centred(self, signal: Float[Tensor, "S B"], x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The signal less its baseline, and the term by which a network learns to be one."""
+        """The signal minus its baseline, and the loss term that trains a network as a baseline."""
         if self.baseline == "none":
             return signal, None
         if self.baseline == "leave-one-out":
@@ -120,7 +120,7 @@ class ScoreFunction(GradientEstimator):
         return error.detach(), -0.5 * error.square().mean(0)
 
     def _running_mean(self) -> Tensor:
-        """The mean of earlier steps' signals, 0 before the first: never of this step's, which would be a bias."""
+        """The mean of earlier steps' signals, 0 before the first; this step's signal would introduce a bias."""
         return self.mean / (1 - _DECAY ** self.steps.clamp(min=1))
 
     def _normalized(self, centered: Tensor) -> Tensor:
@@ -136,12 +136,12 @@ class ScoreFunction(GradientEstimator):
 
 
 class VIMCO(GradientEstimator):
-    r"""The score-function gradient of IWAE, each sample against a bound without it (Mnih and Rezende, 2016).
+    r"""The score-function gradient of IWAE, comparing each sample with a bound without it (Mnih and Rezende, 2016).
 
     The signal of sample k is ``L - L_{-k}``: L the importance-weighted bound, ``L_{-k}`` the same with ``w_k`` replaced
-    by the geometric mean of the other weights (section 2.3), which does not depend on z_k and is a baseline. To the
-    weighted scores the bound's own gradient at fixed z is added. Unbiased for IWAE with K >= 2 samples, any number of
-    layers and any likelihood; one pass forward and one back, and ``(K, K, B)`` numbers.
+    by the geometric mean of the other weights (section 2.3), which does not depend on z_k and is a baseline. The
+    bound's own gradient at fixed z is added to the weighted scores. Unbiased for IWAE with K >= 2 samples, any number
+    of layers and any likelihood; one forward and one backward pass, and ``(K, K, B)`` numbers.
     """
 
     path = False
@@ -154,19 +154,19 @@ class VIMCO(GradientEstimator):
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
         if not isinstance(bound, IWAE):
             raise InputError(
-                f"VIMCO is the gradient of IWAE, and the bound is {type(bound).__name__}. "
+                f"VIMCO is the gradient of IWAE, but the bound is {type(bound).__name__}. "
                 "For the ELBO, ScoreFunction with the baseline leave-one-out is the same idea."
             )
         needs_samples(num_samples, "VIMCO", "ScoreFunction")
 
 
 class WakePhi(GradientEstimator):
-    r"""Reweighted wake-sleep: theta climbs IWAE, phi goes to the posterior (Bornschein and Bengio, 2015).
+    r"""Reweighted wake-sleep: theta maximizes IWAE, phi approaches the posterior (Bornschein and Bengio, 2015).
 
     In the wake phase phi's gradient is ``sum_k v_k grad log q(z_k)``, with the normalized weights ``v_k``: the
-    self-normalized estimate of ``E_{p(z|x)}[grad log q(z)] = -grad KL(p(z|x) || q(z|x))`` (section 2.3), another
-    direction than the bound's. It is consistent as K grows and biased for a finite K. theta's gradient is that of
-    IWAE, unbiased. Works for any number of layers and any likelihood, with K >= 2; one pass forward and one back.
+    self-normalized estimate of ``E_{p(z|x)}[grad log q(z)] = -grad KL(p(z|x) || q(z|x))`` (section 2.3), which
+    is not the bound's direction. It is consistent as K grows and biased for a finite K. theta's gradient is that of
+    IWAE, unbiased. Works for any number of layers and any likelihood, with K >= 2; one forward and one backward pass.
     """
 
     path = False
@@ -179,16 +179,16 @@ class WakePhi(GradientEstimator):
     def check(self, q: Distribution, bound: Bound, *, num_samples: int) -> None:
         if not isinstance(bound, IWAE):
             raise InputError(
-                f"WakePhi trains the model by IWAE, and the bound is {type(bound).__name__}. Use IWAE, or the gradient "
+                f"WakePhi trains the model by IWAE, but the bound is {type(bound).__name__}. Use IWAE, or the gradient "
                 "ScoreFunction."
             )
         needs_samples(num_samples, "WakePhi", "ScoreFunction")
 
 
 def _elbo(draw: Draw, bound: ELBO, *, closed_form: bool) -> tuple[Float[Tensor, " B"], Float[Tensor, "K B"]]:
-    """What of the ELBO is differentiated as it stands, and the signal of each sample.
+    """The part of the ELBO that is differentiated directly, and the signal of each sample.
 
-    The score of ``log q`` at fixed z has expectation 0: it is left out of the first.
+    The score of ``log q`` at fixed z has expectation 0 and is left out of the former.
     """
     direct, signal = draw.expected_log_likelihood, draw.log_likelihood
     for factor in draw.factors:
@@ -199,7 +199,7 @@ def _elbo(draw: Draw, bound: ELBO, *, closed_form: bool) -> tuple[Float[Tensor, 
         if bound.free_bits > 0:
             raise InputError(
                 "free bits cut each example's KL, which is a number only in closed form; this one is estimated from "
-                "samples. Use free_bits 0, or families whose KL torch knows, without normalizing the signal."
+                "samples. Use free_bits 0, or families with a KL known to torch, without normalizing the signal."
             )
         if kl is None:
             direct = direct + bound.beta * mean_over_samples(factor.log_prior)
@@ -211,7 +211,7 @@ def _elbo(draw: Draw, bound: ELBO, *, closed_form: bool) -> tuple[Float[Tensor, 
 
 
 def _without_each(log_weight: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
-    """``L - L_{-k}``, every sample's share in the importance-weighted bound."""
+    """``L - L_{-k}``, each sample's contribution to the importance-weighted bound."""
     num_samples = len(log_weight)
     others = (log_weight.sum(0) - log_weight) / (num_samples - 1)
     replaced = log_weight.expand(num_samples, *log_weight.shape).clone()  # [k, j]: weight j without sample k

@@ -1,4 +1,4 @@
-"""Paths for discrete latents: exact samples forward, a differentiable stand-in back. Biased, and of low variance."""
+"""Paths for discrete latents: exact samples forward, a differentiable surrogate backward. Biased, with low variance."""
 
 from typing import Any
 
@@ -21,17 +21,17 @@ __all__ = ["GumbelSoftmax", "StraightThrough"]
 
 
 class StraightThrough(GradientEstimator):
-    r"""The straight-through gradient: on the way back a sample is its mean (Bengio et al., 2013, section 4).
+    r"""The straight-through gradient: in the backward pass a sample is its mean (Bengio et al., 2013, section 4).
 
-    ``z = sample + (mean - stop(mean))``: the value is an exact sample of q, hence the bound's value is that of the
-    discrete model; the gradient is that of a z which were its mean. BIASED, for every bound, by the curvature of f
-    between the discrete values; exact where f is linear in z. One pass forward and one back.
+    ``z = sample + (mean - stop(mean))``: the value is an exact sample of q, so that the bound's value is that of the
+    discrete model; the gradient is computed as if z were its mean. BIASED, for every bound, by the curvature of f
+    between the discrete values; exact where f is linear in z. One forward and one backward pass.
     """
 
     biased = "z is differentiated as if it were its mean"
 
     def path(self, q: Distribution, size: Size) -> Tensor:
-        """A sample of q whose derivative is its mean's."""
+        """A sample of q with the derivative of its mean."""
         _discrete(q, "StraightThrough")
         mean = q.mean
         return q.sample(size) + (mean - mean.detach())
@@ -47,13 +47,13 @@ class GumbelSoftmax(GradientEstimator):
     r"""The straight-through Gumbel-softmax gradient (Jang et al., 2017, section 2.2; Maddison et al., 2017).
 
     A categorical sample is ``argmax(logits + g)`` with Gumbel noise g, a bit is ``logits + l > 0`` with logistic noise
-    l. Forward z is that exact sample, so that the bound's value is that of the discrete model; back, it is
-    ``softmax((logits + g) / temperature)``, of the same noise. BIASED, for every bound, the more the higher the
-    temperature; of higher variance the lower it is. One pass forward and one back. (Relaxed samples forward would be
-    samples of another model, whose "bound" is not one on log p(x).)
+    l. Forward, z is that exact sample, so that the bound's value is that of the discrete model; backward, it is
+    ``softmax((logits + g) / temperature)`` with the same noise. BIASED, for every bound: a higher temperature gives
+    more bias, a lower one more variance. One forward and one backward pass. (Relaxed samples forward would be
+    samples of another model, and its "bound" would not be one on log p(x).)
 
     Args:
-        temperature: Of the softmax; positive.
+        temperature: Temperature of the softmax; positive.
     """
 
     biased = "z is differentiated as if it were a softmax of its noise"
@@ -66,7 +66,7 @@ class GumbelSoftmax(GradientEstimator):
         self.temperature = temperature
 
     def path(self, q: Distribution, size: Size) -> Tensor:
-        """A sample of q whose derivative is that of its relaxation."""
+        """A sample of q with the derivative of its relaxation."""
         _discrete(q, "GumbelSoftmax")
         elements, _ = _elements(q)
         logits = elements.logits.expand(size + elements.logits.shape)
@@ -88,7 +88,7 @@ class GumbelSoftmax(GradientEstimator):
 
 
 def _elements(q: Distribution) -> tuple[Any, int]:
-    """The distribution of one element, and how many dimensions make an event of them."""
+    """The distribution of one element, and the number of dimensions that form an event."""
     dims = 0
     while isinstance(q, Independent):
         q, dims = q.base_dist, dims + q.reinterpreted_batch_ndims
@@ -99,6 +99,6 @@ def _discrete(q: Distribution, name: str) -> None:
     elements, _ = _elements(q)
     if not isinstance(elements, (TorchBernoulli, TorchOneHotCategorical)):
         raise InputError(
-            f"{name} is a stand-in for the path that bits and one-hot categories lack, and the posterior is "
+            f"{name} replaces the path that bits and one-hot categories lack, but the posterior is "
             f"{type(elements).__name__}. Use Pathwise where q has rsample, ScoreFunction elsewhere."
         )

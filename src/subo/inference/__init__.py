@@ -1,4 +1,4 @@
-"""Posteriors of given data: fitted to each example, or an encoder's, improved."""
+"""Posteriors for given data: fitted to each example, or refined from an encoder's."""
 
 from subo.inference.ascent import Ascent
 from subo.inference.per_example import Inferred, infer

@@ -1,4 +1,4 @@
-"""The search for the best q of each example: Adam on noisy gradients, with a look every 50 steps."""
+"""The search for the best q of each example: Adam on noisy gradients, with a check every 50 steps."""
 
 import math
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ from subo.typing import Context
 __all__ = ["LOOK_EVERY", "Ascent"]
 
 LOOK_EVERY = 50
-"""Steps between two looks at the bound."""
+"""Steps between two checks of the bound."""
 _LEARNING_RATE = 0.05
-_SHRINK = 0.3  # of an example's step size, at a look that finds nothing gained
-_SURE = 3.0  # standard errors by which the end must be better than the start
+_SHRINK = 0.3  # factor on an example's step size after a check without a gain
+_SURE = 3.0  # standard errors by which the end must beat the start
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,20 @@ class Ascent:
     """How the best q of each example is searched for: Adam on noisy gradients of the bound.
 
     Every 50 steps the mean of an example's last 50 parameters is compared with its best so far, on common random
-    numbers. Where less than `tolerance` was gained, the example goes on from its best with shorter steps; after
-    `patience` such looks in a row it has stopped, and costs nothing any more.
+    numbers. If less than `tolerance` was gained, the example continues from its best with shorter steps; after
+    `patience` such checks in a row it stops and costs nothing any more.
 
     Args:
-        steps: The most steps for any example.
-        num_samples: K of each step; by default 4, and 64 in :func:`~subo.evaluation.gaps`.
-        learning_rate: Adam's first step size; by default 0.05, and 0.01 for the weights of networks.
-        gradient: How the bound's gradient is estimated; by default along the path through z.
-            :class:`~subo.ScoreFunction` needs no path, and serves likelihoods that cannot be differentiated.
-        tolerance: Nats that 50 steps must gain, for an example to go on.
-        patience: Looks in a row without such a gain, after which an example stops.
+        steps: Maximum number of steps for any example.
+        num_samples: Samples K per step; by default 4, and 64 in :func:`~subo.evaluation.gaps`.
+        learning_rate: Adam's initial step size; by default 0.05, and 0.01 for the weights of networks.
+        gradient: Estimator of the bound's gradient; by default along the path through z.
+            :class:`~subo.ScoreFunction` needs no path, and works for likelihoods that cannot be differentiated.
+        tolerance: Nats that 50 steps must gain for an example to continue.
+        patience: Consecutive checks without such a gain after which an example stops.
 
     Raises:
-        InputError: A setting makes no sense.
+        InputError: A setting is invalid.
     """
 
     steps: int = 1000
@@ -68,7 +68,7 @@ class Ascent:
         """The best parameters, the trace and the numbers of steps."""
         found, taken = start.clone(), torch.zeros(len(x), dtype=torch.long, device=x.device)
         trace = [local.values(start, x, context, seed=_seed()).mean(0)]
-        going = torch.arange(len(x), device=x.device)  # the data that have not stopped: a row each in what follows
+        going = torch.arange(len(x), device=x.device)  # the examples that have not stopped: one row each below
         params, best, rate = (
             start.clone(),
             start.clone(),
@@ -82,7 +82,7 @@ class Ascent:
             total, since = total + params, since + 1
             if since < LOOK_EVERY and step < self.steps:
                 continue
-            average, noise = total / since, _seed()  # steps are noisy, their mean is less so
+            average, noise = total / since, _seed()  # steps are noisy; their mean is less so
             old, new = (local.values(rows, x, context, seed=noise).mean(0) for rows in (best, average))
             better, stuck = new > old, ~(new - old > self.tolerance)  # the second also where it is NaN
             best[better] = average[better]
@@ -95,7 +95,7 @@ class Ascent:
             on = idle < self.patience
             if not on.any():
                 break
-            if not on.all():  # those that have stopped leave the batch
+            if not on.all():  # stopped examples leave the batch
                 rows = (going, params, best, rate, total, mean, square, idle, x)
                 going, params, best, rate, total, mean, square, idle, x = (tensor[on] for tensor in rows)
                 context = {name: tensor[on] for name, tensor in context.items()}
@@ -103,5 +103,5 @@ class Ascent:
 
 
 def _seed() -> int:
-    """Of noise that is to be met twice."""
+    """A seed for noise that is used twice."""
     return int(torch.randint(2**31, ()))

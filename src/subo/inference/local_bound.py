@@ -1,4 +1,4 @@
-"""The bound of each example as a function of the parameters of its q, and its noisy gradient."""
+"""The bound of each example as a function of its q's parameters, and its noisy gradient."""
 
 from dataclasses import dataclass
 
@@ -19,8 +19,8 @@ from subo.typing import Context
 __all__ = ["SAMPLES", "LocalBound", "slope"]
 
 SAMPLES = 64
-"""Samples of z per example by which two parameters are compared."""
-_NUMBERS = 20_000_000  # in one tensor of data: 80 MB of float32
+"""Samples of z per example for the comparison of two parameter values."""
+_NUMBERS = 20_000_000  # per tensor of data: 80 MB of float32
 
 
 def slope(
@@ -35,18 +35,18 @@ def slope(
     num_samples: int = 1,
     create_graph: bool = False,
 ) -> Float[Tensor, "B P"]:
-    """The gradient of each example's bound in the parameters of its q; of nothing else, and nothing keeps it.
+    """The gradient of each example's bound in its q's parameters; no other gradients are computed or accumulated.
 
     Args:
         model: The prior and the likelihood.
-        family: Of q.
-        params: Where; they require a gradient.
+        family: Family of q.
+        params: Parameters at which it is computed; they require a gradient.
         x: Data.
-        context: What is known beside x.
-        bound: Of which.
-        gradient: How it is estimated.
-        num_samples: K.
-        create_graph: Whether it can be differentiated in its turn.
+        context: Named context tensors, one row per example.
+        bound: Bound to differentiate.
+        gradient: Estimator of its gradient.
+        num_samples: Number of samples K.
+        create_graph: Whether the gradient itself can be differentiated.
     """
     gradient = gradient or Pathwise()
     local = VAE(model.prior, model.likelihood, Given(family, params))
@@ -58,7 +58,7 @@ def slope(
 
 @dataclass(frozen=True, eq=False)
 class LocalBound:
-    """What is maximized for each example, and its noisy gradient."""
+    """The bound that is maximized for each example, and its noisy gradient."""
 
     model: VAE
     family: Family
@@ -68,7 +68,7 @@ class LocalBound:
 
     @torch.enable_grad()
     def slope(self, params: Tensor, x: Tensor, context: Context) -> Tensor:
-        """Upwards; 0 where it is not finite, which is no step."""
+        """The ascent direction; 0, which means no step, where it is not finite."""
         found = slope(
             self.model,
             self.family,
@@ -83,7 +83,7 @@ class LocalBound:
 
     @torch.no_grad()
     def values(self, params: Tensor, x: Tensor, context: Context, *, seed: int, samples: int = SAMPLES) -> Tensor:
-        """The bound R times over, ``(R, B)``; for as many data by the same seed, with the same noise."""
+        """The bound computed R times, ``(R, B)``; the same seed and number of examples give the same noise."""
         times = max(8, samples // self.num_samples, samples // 8)
         at_once = max(1, _NUMBERS // (self.num_samples * x.numel()))
         counts = [min(at_once, times - done) for done in range(0, times, at_once)]
@@ -102,7 +102,7 @@ class LocalBound:
         wanted = contexts.call(self.model.prior, context=context).event_shape
         if self.family.event_shape != wanted:
             raise InputError(
-                f"the family is over events of shape {tuple(self.family.event_shape)}, and the model's z has the shape "
+                f"the family is over events of shape {tuple(self.family.event_shape)}, but the model's z has the shape "
                 f"{tuple(wanted)}. Give a family over {tuple(wanted)}."
             )
         self.gradient.check(self.family(params), self.bound, num_samples=self.num_samples)
@@ -113,7 +113,7 @@ class LocalBound:
         bad = ~values.isfinite()
         if bad.any():
             raise InputError(
-                f"the bound is {values[bad][0].item()} at the start for {int(bad.sum())} of {len(x)} examples, of "
-                f"which example {int(rows[bad.cpu()][0])} is the first. Usually such data are not what the likelihood "
-                "describes (NaN, values outside of its support), or the start is far off: try start=None."
+                f"the bound is {values[bad][0].item()} at the start for {int(bad.sum())} of {len(x)} examples, "
+                f"first for example {int(rows[bad.cpu()][0])}. Usually such data are not what the likelihood "
+                "describes (NaN, values outside its support), or the start is far off: try start=None."
             )

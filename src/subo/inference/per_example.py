@@ -26,7 +26,7 @@ from subo.typing import Context
 
 __all__ = ["Inferred", "infer"]
 
-_NUM_SAMPLES = 4  # K of a step
+_NUM_SAMPLES = 4  # K per step
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +35,11 @@ class Inferred:
 
     Attributes:
         q: The fitted posterior, batch shape ``(N,)``.
-        params: Its parameters.
-        bound: In nats, by samples that took no part in the search.
-        trace: That of the best parameters so far, at the start and every 50 steps, each by samples of its own; an
-            example that has stopped keeps its last.
-        steps: How many each example took.
+        params: Parameters of q.
+        bound: Bound in nats, from samples not used in the search.
+        trace: Bound at the best parameters so far, at the start and every 50 steps, each from its own samples; an
+            example that has stopped keeps its last value.
+        steps: Number of steps that each example took.
     """
 
     q: Distribution
@@ -64,36 +64,36 @@ def infer(
     seed: int = 0,
     progress: bool = False,
 ) -> Inferred:
-    r"""Fits q(z|x) to data one by one, with everything else held fixed: the first step of black-box inference.
+    r"""Fits q(z|x) to examples one by one, with everything else held fixed: the first step of black-box inference.
 
     .. math:: \lambda_i \leftarrow \arg\max_\lambda L(x_i; q_\lambda)
 
     by Adam on noisy gradients (Ranganath et al., 2014, algorithm 1, there with the score function's), see
-    :class:`Ascent`. At the end the best is compared with the start on fresh samples, and the start kept unless the best
+    :class:`Ascent`. At the end the best is compared with the start on fresh samples; the start is kept unless the best
     is better by three standard errors: the result is no worse than the start, except by chance for about one example in
-    a thousand, and then only slightly. What is left to gain is in proportion to the gradient's variance: more samples,
-    or an estimator of lower variance, come closer.
+    a thousand, and then only slightly. The remaining gain is proportional to the gradient's variance: more samples,
+    or an estimator with lower variance, come closer.
 
-    The model, and what the data share of the family (a flow's maps), stay as they are and get no gradient.
+    The model, and what the examples share in the family (a flow's maps), stay fixed and get no gradient.
 
     Args:
-        model: The prior and the likelihood; its posterior is asked for a family and a start, at the most.
+        model: The prior and the likelihood; its posterior is used at most for a family and a start.
         x: Data, seen in training or not.
-        context: What is known beside x, by name.
-        family: Of q; that of the model's posterior by default.
-        start: First parameters ``(N, P)``, or ``"amortized"``, the encoder's; zeros by default, the family's
+        context: Named context tensors, one row per example.
+        family: Family of q; that of the model's posterior by default.
+        start: Initial parameters ``(N, P)``, or ``"amortized"``, the encoder's; zeros by default, the family's
             plainest member, which is the standard normal.
-        bound: What is maximized, in nats.
+        bound: Bound to be maximized, in nats.
         ascent: The search: its steps, samples and gradient.
-        batch_size: Data at a time.
-        seed: Of the samples.
+        batch_size: Number of examples at a time.
+        seed: Seed for the samples.
         progress: Whether to show progress.
 
     Returns:
-        The fitted q, its parameters, and how the bound rose.
+        The fitted q, its parameters, and the trace of the bound.
 
     Raises:
-        InputError: A number makes no sense, the start, the context or the family does not fit, or the bound is not
+        InputError: A number is invalid, the start, the context or the family does not fit, or the bound is not
             finite at the start.
 
     Example:
@@ -107,11 +107,11 @@ def infer(
     family = family or _family(model)
     if isinstance(start, Tensor) and start.shape != (len(x), family.num_params):
         raise InputError(
-            f"start must have a row of parameters for each example, shape {(len(x), family.num_params)}, and has "
+            f"start must have one row of parameters per example, shape {(len(x), family.num_params)}, but has "
             f"{tuple(start.shape)}. A {type(family).__name__} over events of shape {tuple(family.event_shape)} takes "
             f"{family.num_params}; without a start all of them are 0."
         )
-    gradient = deepcopy(ascent.gradient or Pathwise())  # it may remember
+    gradient = deepcopy(ascent.gradient or Pathwise())  # it may have state
     local = LocalBound(model, family, bound, gradient, ascent.num_samples or _NUM_SAMPLES)
     parts = []
     with evaluating(model), forked(seed), bar("fitting q to each example", len(x), show=progress) as advance:
@@ -130,11 +130,11 @@ def infer(
 
 
 def _family(model: VAE) -> Family:
-    """That of the model's posterior."""
+    """The family of the model's posterior."""
     family = getattr(model.posterior, "family", None)
     if family is None:
         raise InputError(
-            f"the model's posterior, {type(model.posterior).__name__}, has no family to take over: give one, such as "
+            f"the model's posterior, {type(model.posterior).__name__}, has no family to reuse: give one, such as "
             "family=Gaussian((latent_dim,))"
         )
     return family
@@ -143,7 +143,7 @@ def _family(model: VAE) -> Family:
 def _first(
     model: VAE, family: Family, start: Tensor | Literal["amortized"] | None, x: Tensor, context: Context
 ) -> Float[Tensor, "B P"]:
-    """Where the search begins."""
+    """The parameters at which the search starts."""
     if start is None:
         return x.new_zeros(len(x), family.num_params)
     if isinstance(start, Tensor):
@@ -158,7 +158,7 @@ def _first(
         params = contexts.call(network, x, context=context).flatten(1)
     if params.shape[1] != family.num_params:
         raise InputError(
-            f"the encoder gives {params.shape[1]} parameters per example, and the family takes {family.num_params}: "
+            f"the encoder gives {params.shape[1]} parameters per example, but the family takes {family.num_params}: "
             "an amortized start needs the posterior's own family"
         )
     return params

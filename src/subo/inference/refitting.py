@@ -1,4 +1,4 @@
-"""The posterior network of a structured model, trained on one example alone: the best q of its form for it."""
+"""The posterior network of a structured model, trained on a single example: the best q of its form for it."""
 
 import math
 from collections.abc import Callable
@@ -23,11 +23,11 @@ __all__ = ["Measure", "Measured", "measure_refitted", "own_parameters", "refitte
 Measured = tuple[Tensor, Tensor]
 """Values and their standard errors, one of each per example."""
 Measure = Callable[..., Measured]
-"""From ``(model, x, context)`` to what is measured of each example."""
+"""From ``(model, x, context)`` to what is measured for each example."""
 
 _LEARNING_RATE = 1e-2
 _NUM_SAMPLES = 16
-_COMPARED = 400  # samples by which the start and the end are compared, on common random numbers
+_COMPARED = 400  # samples for comparing the start and the end, on common random numbers
 _SURE = 3.0  # standard errors
 
 
@@ -43,34 +43,34 @@ def refitted(
 
     .. math:: \phi_i = \arg\max_\phi L(x_i; q_\phi(z | x_i))
 
-    A posterior over several layers or a path in time is a product of conditionals, ``q(z_1|x) q(z_2|z_1) ...``, whose
-    parameters depend on other latents; there is no row of numbers that describes it for an example. With one example a
-    network of x is as good as free parameters, and a network of other latents stays what it is: a function of them.
+    A posterior over several layers or a path in time is a product of conditionals, ``q(z_1|x) q(z_2|z_1) ...``, with
+    parameters that depend on other latents; no row of numbers describes it for an example. With one example a
+    network of x is as good as free parameters, and a network of other latents remains a function of them.
 
-    Adam with a step size that falls to 0 along a cosine. The start is kept unless the end is better by three standard
-    errors of the difference.
+    Uses Adam with a step size that falls to 0 along a cosine. The start is kept unless the end is better by three
+    standard errors of the difference.
 
     Args:
         model: A model with a module ``posterior``.
         x: One example, ``(1, ...)``.
-        context: What is known beside it.
-        ascent: Steps, samples (16 by default), first step size and gradient; by default along the path, where there is
-            one, and else by :class:`~subo.ScoreFunction`.
+        context: Named context tensors, one row.
+        ascent: Steps, samples (16 by default), initial step size and gradient; by default along the path, if there is
+            one, and otherwise by :class:`~subo.ScoreFunction`.
         seed: Seed for the samples.
 
     Returns:
-        A copy of the model; the model itself where nothing of its posterior is its own, as of an exact one.
+        A copy of the model; the model itself if its posterior has no parameters of its own, like an exact one.
 
     Raises:
-        InputError: There is no module ``posterior``, or there are several data.
+        InputError: There is no module ``posterior``, or there are several examples.
     """
     if not isinstance(getattr(model, "posterior", None), nn.Module):
         raise InputError(
-            f"the best q is looked for among the posterior's parameters, and {type(model).__name__} has no module "
-            "'posterior' that tells which these are"
+            f"the best q is searched for in the posterior's parameters, but {type(model).__name__} has no module "
+            "'posterior' that identifies them"
         )
     if len(x) != 1:
-        raise InputError(f"a posterior is refitted to one example at a time, and {len(x)} came")
+        raise InputError(f"a posterior is refitted to one example at a time; received {len(x)}")
     if not own_parameters(model):
         return model
     copy = deepcopy(model)
@@ -80,7 +80,7 @@ def refitted(
         parameter.requires_grad_(True)
     learning_rate = ascent.learning_rate or _LEARNING_RATE
     optimizer = torch.optim.Adam(phi, lr=learning_rate)
-    # cuDNN refuses to go back through a recurrent network in evaluation mode.
+    # cuDNN refuses the backward pass of a recurrent network in evaluation mode.
     with evaluating(copy), forked(seed), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         has_path = all(factor.q.has_rsample for factor in copy.draw(x, context, path=False).factors)
         gradient = ascent.gradient or (Pathwise() if has_path else ScoreFunction())
@@ -93,7 +93,7 @@ def refitted(
             optimizer.step()
         before, after = (_log_weights(one, x, context, seed + 1) for one in (model, copy))
     gain = after - before
-    sure = gain.mean() > _SURE * gain.std() / math.sqrt(len(gain))  # False of NaN
+    sure = gain.mean() > _SURE * gain.std() / math.sqrt(len(gain))  # False for NaN
     return copy if sure else model
 
 
@@ -108,18 +108,18 @@ def measure_refitted(
     seed: int,
     progress: bool = False,
 ) -> tuple[Measured, ...]:
-    """What is measured of each example at the model's posterior and at its best, with errors.
+    """Measures each example at the model's posterior and at its best one, with errors.
 
-    One example after the other, since each has a posterior of its own.
+    Examples are processed one by one, since each has its own posterior.
 
     Args:
         model: As for :func:`refitted`.
         x: Data.
-        context: What is known beside them.
+        context: Named context tensors, one row per example.
         ascent: As for :func:`refitted`.
-        elbo: Measured at both, with the same noise.
-        log_px: Measured at the best.
-        seed: Of everything random.
+        elbo: Measured at both posteriors, with the same noise.
+        log_px: Measured at the best one.
+        seed: Seed for all randomness.
         progress: Whether to show progress.
     """
     found = []
@@ -137,7 +137,7 @@ def measure_refitted(
 
 
 def own_parameters(model: Any) -> list[nn.Parameter]:
-    """Phi: the posterior's parameters that are not the prior's or the likelihood's, too."""
+    """Phi: the posterior's parameters that are not shared with the prior or the likelihood."""
     theta = {
         id(parameter)
         for name in ("prior", "likelihood")

@@ -1,4 +1,4 @@
-"""Adam for parameters of which a batch touches a few rows: each row has a clock of its own."""
+"""Adam for parameters of which a batch touches only a few rows: each row has its own step count."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -24,19 +24,19 @@ def adam_step(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> None:
-    r"""One step down for every row, in place (Kingma and Ba, 2015, algorithm 1).
+    r"""One descent step for every row, in place (Kingma and Ba, 2015, algorithm 1).
 
     ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``,
     ``params <- params - lr * [m / (1 - b1^t)] / (sqrt(v / (1 - b2^t)) + eps)``
 
     Args:
-        params: What is moved.
-        gradient: g.
+        params: Parameters to update.
+        gradient: Gradient g.
         mean: m, the running mean of g.
-        square: v, the running mean of its square.
+        square: v, the running mean of g^2.
         count: t, the number of this step, for all rows or for each.
         lr: Step size, for all rows or for each.
-        betas: b1 and b2.
+        betas: Decay rates b1 and b2.
         eps: Keeps the quotient finite.
     """
     mean.lerp_(gradient, 1 - betas[0])
@@ -46,19 +46,19 @@ def adam_step(
 
 
 class RowAdam(Optimizer):
-    r"""Adam (Kingma and Ba, 2015, algorithm 1) in which every row of a parameter keeps its own time.
+    r"""Adam (Kingma and Ba, 2015, algorithm 1) in which every row of a parameter has its own step count.
 
-    Moments and the count of steps belong to the row: one whose example is not in the batch is left as it is, and its
-    bias correction waits with it. torch's SparseAdam has one count for all rows, so that a row that is met late gets
-    a first step of ``(1 - b1) / sqrt(1 - b2) = 3`` times the length; Adam itself moves all rows at every step, on stale
+    Moments and step count belong to the row: a row without an example in the batch is unchanged, and so is its
+    bias correction. torch's SparseAdam has one count for all rows, so that a row seen late gets a first step of
+    ``(1 - b1) / sqrt(1 - b2) = 3`` times the length; Adam itself moves all rows at every step, on stale
     moments.
 
-    Two moments and a count: memory is three times the parameters', and time is the batch's.
+    Two moments and a count: memory is three times that of the parameters, and time scales with the batch.
 
     Args:
         params: Parameters ``(N, ...)`` whose gradients are sparse over the first axis; repeated rows are summed.
         lr: Step size.
-        betas: Decay of the two moments.
+        betas: Decay rates of the two moments.
         eps: Keeps the quotient finite.
 
     Example:
@@ -83,7 +83,7 @@ class RowAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
-        """Moves the rows that have a gradient.
+        """Updates the rows that have a gradient.
 
         Raises:
             InputError: A gradient is dense.
@@ -102,8 +102,8 @@ class RowAdam(Optimizer):
         gradient: Any = parameter.grad
         if not gradient.is_sparse:
             raise InputError(
-                f"RowAdam takes gradients that are sparse over rows, and one of shape {tuple(gradient.shape)} is "
-                "dense. Look rows up by nn.Embedding(..., sparse=True), or use torch's Adam."
+                f"RowAdam takes gradients that are sparse over rows, but one of shape {tuple(gradient.shape)} is "
+                "dense. Look rows up with nn.Embedding(..., sparse=True), or use torch's Adam."
             )
         state = self.state[parameter]
         if not state:

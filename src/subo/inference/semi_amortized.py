@@ -1,4 +1,4 @@
-"""Semi-amortized inference: an encoder's parameters of q(z|x), improved by a few gradient steps for each example."""
+"""Semi-amortized inference: an encoder's parameters of q(z|x), refined by a few gradient steps for each example."""
 
 from typing import Any
 
@@ -19,33 +19,32 @@ __all__ = ["Refined"]
 
 
 class Refined(nn.Module):
-    r"""The posterior whose parameters are an encoder's after some gradient steps, in training and after.
+    r"""A posterior with an encoder's parameters after some gradient steps, in training and after.
 
     .. math:: \lambda_0 = \mathrm{network}(x), \quad v_{s+1} = \gamma v_s + \nabla_\lambda L(x; q_{\lambda_s}),
         \quad \lambda_{s+1} = \lambda_s + \alpha v_{s+1}, \quad q(z|x) = q_{\lambda_S}(z)
 
-    (Kim et al., 2018, algorithm 1), with a gradient whose norm is at most `clip` for each example. With `through`, the
-    gradient of what is trained goes through the steps: theta and the encoder are trained for where the steps will
-    lead, at the price of second derivatives, which are exact here (the paper takes finite differences). Without, it
-    stops there: ``lambda_S = lambda_0 + stop(lambda_S - lambda_0)``, so that the encoder follows the bound's slope at
-    lambda_S, and theta is trained as if lambda_S were given. Either way a call costs S passes forward and back, with
-    noise from torch's generator as everywhere.
+    (Kim et al., 2018, algorithm 1), with the gradient's norm clipped to `clip` for each example. With `through`, the
+    training gradient flows through the steps: theta and the encoder are trained for where the steps will
+    lead, at the cost of second derivatives, which are exact here (the paper uses finite differences). Without it, the
+    gradient stops there: ``lambda_S = lambda_0 + stop(lambda_S - lambda_0)``, so that the encoder follows the bound's
+    slope at lambda_S, and theta is trained as if lambda_S were given. Either way a call costs S forward and backward
+    passes, with noise from torch's generator as everywhere.
 
-    The model is referred to, and not a part of this module: prior and likelihood are those that a VAE with this
-    posterior has.
+    The model is referenced and is not a submodule: prior and likelihood are those of the VAE with this posterior.
 
     Args:
-        model: A prior, a likelihood and the posterior that is refined, a :class:`~subo.Conditional`.
-        steps: S.
-        learning_rate: alpha, per nat.
-        momentum: gamma.
-        clip: Largest norm of an example's gradient; no limit where None.
-        through: Whether the gradient goes through the steps.
-        bound: L, what the steps climb.
-        num_samples: K of each step.
+        model: A prior, a likelihood and the posterior to be refined, a :class:`~subo.Conditional`.
+        steps: Number of steps S.
+        learning_rate: Step size alpha, per nat.
+        momentum: Momentum gamma.
+        clip: Maximum norm of an example's gradient; None for no limit.
+        through: Whether the gradient flows through the steps.
+        bound: Bound L that the steps increase.
+        num_samples: Number of samples K per step.
 
     Raises:
-        InputError: A number makes no sense, or the model's posterior is not a family with a network.
+        InputError: A number is invalid, or the model's posterior is not a family with a network.
 
     Example:
         >>> from subo import Bernoulli, Conditional, Gaussian, StandardNormal, mlp
@@ -82,11 +81,11 @@ class Refined(nn.Module):
         amortized: Any = model.posterior
         if not (hasattr(amortized, "family") and hasattr(amortized, "network")):
             raise InputError(
-                f"refinement starts at the parameters that a network gives, and the model's posterior is "
+                f"refinement starts at a network's parameters, but the model's posterior is "
                 f"{type(amortized).__name__}: give a model whose posterior is Conditional(family, network)"
             )
         self.amortized = amortized
-        self._of = (model,)  # in a tuple, which hides it from the list of parts
+        self._of = (model,)  # in a tuple, so that it is not registered as a submodule
         self.steps, self.learning_rate, self.momentum, self.clip = steps, learning_rate, momentum, clip
         self.through, self.bound, self.num_samples = through, bound, num_samples
 

@@ -1,4 +1,4 @@
-"""Parts of a ladder: the blocks, each a stochastic layer; how q is merged with p there; and the pass up."""
+"""Parts of a ladder: blocks, which are stochastic layers; how they merge q with p; and the bottom-up pass."""
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Block(nn.Module):
         prior: ``h -> p(z_l | h)``, such as ``Conditional(Gaussian((8,)), network)``.
         posterior: ``(h, features, p) -> q(z_l | h, features)``, where p is what the prior returned:
             :class:`Correction`, :class:`PrecisionWeighted`, or a module of your own.
-        update: ``(h, z_l) -> h``, the state that the next block is given, and last the likelihood.
+        update: ``(h, z_l) -> h``, the state for the next block and, after the last block, for the likelihood.
     """
 
     prior: nn.Module
@@ -32,12 +32,12 @@ class Block(nn.Module):
 
 
 class Correction(nn.Module):
-    r"""``N(m_p + a, diag(s_p s)^2)``: the prior ``N(m_p, diag s_p^2)``, moved and rescaled by what h and x say.
+    r"""``N(m_p + a, diag(s_p s)^2)``: the prior ``N(m_p, diag s_p^2)``, shifted and rescaled depending on h and x.
 
-    Where the network gives zeros, q is the prior (Vahdat and Kautz, 2020, section 3.2).
+    Where the network outputs zeros, q is the prior (Vahdat and Kautz, 2020, section 3.2).
 
     Args:
-        proposal: ``(h, features) -> N(a, diag s^2)``, the two set side by side, as features or channels.
+        proposal: ``(h, features) -> N(a, diag s^2)``, with the two concatenated, as features or channels.
     """
 
     @checked_arguments
@@ -51,7 +51,7 @@ class Correction(nn.Module):
 
 
 class PrecisionWeighted(nn.Module):
-    r"""``N(m_p, s_p^2) N(m, s^2)``, normalized: the prior times a Gaussian that x alone gives (Sonderby et al., 2016).
+    r"""``N(m_p, s_p^2) N(m, s^2)``, normalized: the prior times a Gaussian from x alone (Sonderby et al., 2016).
 
     The precisions add, ``1 / s_q^2 = 1 / s_p^2 + 1 / s^2``, and the mean is the precision-weighted one,
     ``m_q = s_q^2 (m_p / s_p^2 + m / s^2)``: what Bayes' rule does with a Gaussian likelihood of z_l.
@@ -75,14 +75,14 @@ class PrecisionWeighted(nn.Module):
 def _gaussian(p: Distribution, part: str) -> Gaussian:
     if not isinstance(p, Gaussian):
         raise InputError(
-            f"this posterior merges Gaussians, and its {part} returned a {type(p).__name__}: make it a "
-            "Conditional(Gaussian(event_shape), network), or give the block a posterior of your own"
+            f"this posterior merges Gaussians, but its {part} returned a {type(p).__name__}: make it a "
+            "Conditional(Gaussian(event_shape), network), or give the block your own posterior"
         )
     return p
 
 
 class Update(nn.Module):
-    """``network(h + project(z))``: the state with z_l in it, and what a residual network makes of it.
+    """``network(h + project(z))``: adds z_l to the state and applies a network, such as a residual one.
 
     Args:
         project: ``z_l -> (N, *state)``.
@@ -99,10 +99,10 @@ class Update(nn.Module):
 
 
 class BottomUp(nn.Module):
-    """The pass up: stages one after another, whose outputs are the features of each level, the last one's first.
+    """The bottom-up pass: a sequence of stages whose outputs are the features of the levels, the last one's first.
 
     Args:
-        *stages: The first is given x, and each other what the one before it gave.
+        *stages: The first takes x, each later one the output of the one before.
 
     Example:
         >>> [tuple(f.shape) for f in BottomUp(nn.Linear(8, 4), nn.Linear(4, 2))(torch.zeros(5, 8))]

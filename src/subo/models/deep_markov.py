@@ -3,7 +3,7 @@ r"""Deep Markov models: a chain of latent vectors with networks for its steps, a
 .. math:: p(x, z) = p(z_1) \prod_{t=2}^T p(z_t | z_{t-1}) \prod_{t=1}^T p(x_t | z_t), \qquad
           q(z | x) = \prod_{t=1}^T q(z_t | z_{t-1}, h_t)
 
-Given z_{t-1}, the state z_t depends on x_t, ..., x_T alone; so does h_t, which a recurrent network makes of them
+Given z_{t-1}, the state z_t depends on x_t, ..., x_T alone; so does h_t, which a recurrent network computes from them
 (Krishnan, Shalit and Sontag, 2017, "Structured inference networks for nonlinear state space models").
 """
 
@@ -32,10 +32,10 @@ class GatedTransition(nn.Module):
     .. math:: \mathrm{loc} = (1 - g) \odot (A z + b) + g \odot h, \qquad g = \sigma(\mathrm{mlp}_g(z)),
               \quad h = \mathrm{mlp}_h(z), \quad \mathrm{scale} = \mathrm{softplus}(C \max(h, 0) + d)
 
-    with A the identity to begin with (Krishnan et al., 2017, section 5).
+    with A initially the identity (Krishnan et al., 2017, section 5).
 
     Args:
-        dim: Of z.
+        dim: Size of z.
         hidden: Width of both networks' hidden layer.
 
     Example:
@@ -59,12 +59,12 @@ class GatedTransition(nn.Module):
 
 
 class BackwardReader(nn.Module):
-    """A recurrent network that reads each sequence from its last real step to its first: ``h_t`` of ``x_t ... x_T``.
+    """A recurrent network that reads each sequence from its last real step to its first: ``h_t`` from ``x_t ... x_T``.
 
     Args:
-        encoder: What is made of each step, ``(N, *event) -> (N, width)``.
-        width: Elements of its output.
-        hidden: Width of h.
+        encoder: Network applied to each step, ``(N, *event) -> (N, width)``.
+        width: Number of its outputs.
+        hidden: Size of h.
         cell: Kind of the recurrent network.
 
     Example:
@@ -81,7 +81,7 @@ class BackwardReader(nn.Module):
         self.recurrent = cells[cell](width, hidden, batch_first=True)
 
     def forward(self, x: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
-        x = masked(x, mask, event_dims=x.ndim - 2)  # padding may be anything, NaN as well
+        x = masked(x, mask, event_dims=x.ndim - 2)  # padding may be anything, even NaN
         steps = self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
         order = reversal(mask, x.shape[1], x.device).unsqueeze(-1)
         backwards, _ = self.recurrent(torch.take_along_dim(steps, order, dim=1))
@@ -89,7 +89,7 @@ class BackwardReader(nn.Module):
 
 
 def reversal(mask: Bool[Tensor, "B T"] | None, length: int, device: torch.device) -> Tensor:
-    """Where each step goes when the real steps are turned round; padding stays at the end. Its own inverse.
+    """Indices that reverse the real steps and leave padding at the end; its own inverse.
 
     Example:
         >>> reversal(torch.tensor([[True, True, False]]), 3, torch.device("cpu"))
@@ -107,8 +107,8 @@ class Combiner(nn.Module):
     (Krishnan et al., 2017, section 4, the combiner of their structured inference network.)
 
     Args:
-        dim: Of z.
-        hidden: Of h.
+        dim: Size of z.
+        hidden: Size of h.
     """
 
     def __init__(self, dim: int, hidden: int):
@@ -127,7 +127,7 @@ class Smoother(nn.Module):
     Args:
         reader: ``(x, mask) -> h``, ``(B, T, H)``, such as :class:`BackwardReader`.
         combiner: ``(previous (N, D), h (N, H)) -> Distribution``, such as :class:`Combiner`.
-        dim: Of z.
+        dim: Size of z.
 
     Example:
         >>> q = Smoother(BackwardReader(nn.Flatten(), 3, hidden=8), Combiner(2, 8), 2)
@@ -150,10 +150,10 @@ class Smoother(nn.Module):
 
 
 class Start(nn.Module):
-    """A learned Gaussian ``p(z_1)``, N(0, I) to begin with.
+    """A learned Gaussian ``p(z_1)``, initially N(0, I).
 
     Args:
-        event_shape: Of z_1.
+        event_shape: Shape of z_1.
     """
 
     def __init__(self, event_shape: Sequence[int]):

@@ -1,7 +1,7 @@
 """Sequences: which steps of a padded batch are real, and sequences whose steps are independent of each other.
 
 A batch of sequences ``(B, T, ...)`` is padded to its longest one. Its mask ``(B, T)`` is True at the real steps, which
-come first in every row. Padded steps count for nothing: their log-densities are 0, and so are their values.
+come first in every row. Padded steps do not count: their log-densities are 0, and so are their values.
 """
 
 from typing import Any
@@ -24,11 +24,11 @@ def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None 
 
     Args:
         mask: ``(B, T)``, True at real steps.
-        length: T, where it is known.
-        num_data: B, where it is known: a lone row would be taken for that of every sequence.
+        length: Number of steps T, if known.
+        num_data: Number of sequences B, if known: a single row would be broadcast to every sequence.
 
     Raises:
-        InputError: It is no ``(B, T)`` of booleans, or has not a row per sequence, or a row has no True, or
+        InputError: The mask is not ``(B, T)`` booleans, does not have one row per sequence, or a row has no True, or
             one after a False.
     """
     if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape[1] < 1 or (length or mask.shape[1]) != mask.shape[1]:
@@ -46,7 +46,7 @@ def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None 
     if gap.any():
         raise InputError(
             f"the mask of sequence {int(gap.nonzero()[0, 0]) + 1} of {len(mask)} has a True after a False: real steps "
-            "come first, padding after them. Steps that were not observed are no padding."
+            "come first, padding after them. Unobserved steps are not padding."
         )
 
 
@@ -55,12 +55,12 @@ def _of(length: int | None) -> str:
 
 
 def masked(values: Shaped[Tensor, "..."], mask: Bool[Tensor, "... T"] | None, *, event_dims: int = 0) -> Tensor:
-    """The values, 0 at padded steps: chosen, not multiplied, so that what is not finite there is 0, too.
+    """The values, 0 at padded steps: selected, not multiplied, so that non-finite padding becomes 0, too.
 
     Args:
         values: ``(..., T, *event)``.
-        mask: ``(B, T)`` or whatever broadcasts to the values without their event; None where all steps are real.
-        event_dims: How many dimensions an event has.
+        mask: ``(B, T)`` or any shape that broadcasts to the values without their event; None if all steps are real.
+        event_dims: Number of dimensions of an event.
 
     Example:
         >>> masked(torch.tensor([[1, 2, 3]]), torch.tensor([[True, True, False]]))
@@ -70,7 +70,7 @@ def masked(values: Shaped[Tensor, "..."], mask: Bool[Tensor, "... T"] | None, *,
 
 
 def check_observed(x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> None:
-    """Refuses sequences of which a real step holds NaN or infinity, and a mask that is not theirs."""
+    """Refuses sequences with NaN or infinity at a real step, and a mask that does not fit."""
     if mask is not None:
         check_mask(mask, length=x.shape[1], num_data=len(x))
     finite = masked(x, mask, event_dims=x.ndim - 2).isfinite().flatten(1).all(1)
@@ -88,7 +88,7 @@ class Steps(Distribution):
     Args:
         steps: The distribution of every step of every sequence, batch shape ``(prod(lead) * T,)``.
         lead: The batch shape, usually ``(N,)``.
-        mask: ``(*lead, T)``, True at real steps; None where all are.
+        mask: ``(*lead, T)``, True at real steps; None if all are.
     """
 
     arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
@@ -100,12 +100,12 @@ class Steps(Distribution):
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the steps."""
+        """Whether the steps have it."""
         return self.steps.has_rsample
 
     @property
     def support(self) -> Any:
-        """That of the steps, at each of them; families all have 0 in it, hence padding, too."""
+        """The support of the steps, at each of them; it contains 0 for all families, and so the padding, too."""
         return constraints.independent(self.steps.support, 1)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -131,11 +131,11 @@ class Steps(Distribution):
         return self.log_prob_by_step(value).sum(-1)
 
     def log_prob_by_step(self, value: Tensor) -> Tensor:
-        """``log p(x_t)`` of each step, ``(*sample, *lead, T)``, 0 of padded ones."""
+        """``log p(x_t)`` of each step, ``(*sample, *lead, T)``, 0 at padded ones."""
         value = masked(value, self.mask, event_dims=len(self.steps.event_shape))  # padding may be anything
         sizes = (*self.batch_shape, self.length)
         unflatten = getattr(self.steps, "unflatten", None)
-        if unflatten is not None:  # nothing need be copied for the samples
+        if unflatten is not None:  # no copies are needed for the samples
             return masked(unflatten(sizes).log_prob(value), self.mask)
         split = value.ndim - len(self.event_shape)
         lead = torch.broadcast_shapes(value.shape[:split], self.batch_shape)
@@ -144,7 +144,7 @@ class Steps(Distribution):
         return masked(self.steps.log_prob(rows).unflatten(-1, sizes), self.mask)
 
     def unflatten(self, sizes: tuple[int, ...]) -> "Steps":
-        """The same distribution with its first batch dimension cut into `sizes`; a view."""
+        """The same distribution with its first batch dimension split into `sizes`; a view."""
         mask = None if self.mask is None else self.mask.unflatten(0, sizes)
         return Steps(self.steps, (*sizes, *self.batch_shape[1:]), mask=mask)
 
@@ -154,11 +154,11 @@ class Steps(Distribution):
 
 
 class Emission(nn.Module):
-    """The likelihood of a sequence whose steps are independent given its states: ``p(x|z) = prod_t p(x_t | z_t)``.
+    """The likelihood of a sequence with steps independent given its states: ``p(x|z) = prod_t p(x_t | z_t)``.
 
     Args:
         family: Parameters -> Distribution of one step.
-        network: States -> parameters, ``(N, *event) -> (N, family.num_params)``; one for all steps.
+        network: States -> parameters, ``(N, *event) -> (N, family.num_params)``; shared by all steps.
 
     Example:
         >>> from subo import Gaussian, mlp

@@ -1,4 +1,4 @@
-"""Samples of many data at once: how they are drawn, folded into the batch, decoded some at a time, and weighed."""
+"""Samples for many examples at once: how they are drawn, folded into the batch, decoded in chunks, and weighted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,22 +22,22 @@ __all__ = [
     "some_at_a_time",
 ]
 
-_NUMBERS = 2_000_000  # that describe p(x|z), in one tensor: 8 MB of float32
-_STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take some 3 KB each
-_DRAWN = 1000  # data drawn at a time
+_NUMBERS = 2_000_000  # parameters of p(x|z) in one tensor: 8 MB of float32
+_STATES = 300_000  # of sequences at a time; the networks of a deep Markov model take about 3 KB each
+_DRAWN = 1000  # examples drawn at a time
 
 
 def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
-    """Samples of q, and their log-density where it comes with them.
+    """Samples of q, and their log-density if it comes with them.
 
     Raises:
-        InputError: A path is asked of a distribution that has none.
+        InputError: A path is requested from a distribution that has none.
     """
     if callable(path):
         return path(q, size), None
     joint = getattr(q, "rsample_and_log_prob", None)
     if not torch.is_grad_enabled():
-        if "sample_and_log_prob" in vars(type(q)):  # a subclass may sample or weigh otherwise
+        if "sample_and_log_prob" in vars(type(q)):  # a subclass may sample or weight differently
             joint = q.sample_and_log_prob
     elif not path:
         joint = None
@@ -55,7 +55,7 @@ def sampled(q: Any, size: Size, *, path: Path) -> tuple[Any, Tensor | None]:
 
 
 def log_prob_of_samples(p: Any, x: Float[Tensor, " B *event"], num_samples: int) -> Float[Tensor, "K B"]:
-    """``log p(x)`` of data under distributions of ``K * B`` rows, sample-major."""
+    """``log p(x)`` of data under distributions over ``K * B`` rows, sample-major."""
     unflatten = getattr(p, "unflatten", None)
     if unflatten is not None:  # x need not be copied K times
         return unflatten((num_samples, len(x))).log_prob(x)
@@ -63,8 +63,8 @@ def log_prob_of_samples(p: Any, x: Float[Tensor, " B *event"], num_samples: int)
 
 
 def folded_samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[Latent, Latent, Tensor | None]:
-    """K samples of q, the same with K folded into the batch and, where it comes with them, their log-density."""
-    size = Size([num_samples] if num_samples > 1 else [])  # a lone sample needs no folding, back and forth
+    """K samples of q, the same with K folded into the batch and, if it comes with them, their log-density."""
+    size = Size([num_samples] if num_samples > 1 else [])  # a single sample needs no folding and unfolding
     sample, log_posterior = sampled(q, size, path=path)
     if num_samples > 1:
         return sample, map_latent(lambda leaf: leaf.flatten(0, 1), sample), log_posterior
@@ -73,12 +73,12 @@ def folded_samples(q: Distribution, num_samples: int, *, path: Path) -> tuple[La
 
 
 def decoded_at_a_time(likelihood: Any, num_elements: int, *, steps: int = 1) -> int:
-    """How many latents to decode at a time: their p(x|z) are described by a bounded number of numbers.
+    """How many latents to decode at a time, so that the number of parameters of p(x|z) is bounded.
 
     Args:
-        likelihood: Its family, where it has one, says how many numbers describe its elements; else one each.
-        num_elements: How many numbers per example has; of sequences those of all steps, where the family tells of one.
-        steps: Of sequences, each of which has a latent.
+        likelihood: Likelihood; its family, if any, sets the number of parameters per element, else 1.
+        num_elements: Number of elements per example; for sequences, of all steps (the family counts one step's).
+        steps: Number of steps of sequences, each of which has a latent.
     """
     family = getattr(likelihood, "family", None)
     params, elements = getattr(family, "num_params", 1), getattr(family, "event_shape", Size()).numel()
@@ -88,12 +88,12 @@ def decoded_at_a_time(likelihood: Any, num_elements: int, *, steps: int = 1) -> 
 def some_at_a_time(
     function: Callable[[Latent, int], Tensor], rows: Latent, num_samples: int, at_a_time: int
 ) -> Float[Tensor, "K B"]:
-    """``function(rows, K)``, ``(K, B)``, computed for consecutive samples, at most `at_a_time`, and joined.
+    """``function(rows, K)``, ``(K, B)``, computed for at most `at_a_time` consecutive samples at once and concatenated.
 
     Args:
-        function: Gives ``(k, B)``, or ``(B,)`` of one sample, of ``k * B`` rows.
+        function: Returns ``(k, B)``, or ``(B,)`` for one sample, for ``k * B`` rows.
         rows: Leaves ``(K * B, *event)``, sample-major.
-        num_samples: K.
+        num_samples: Number of samples K.
         at_a_time: The largest k.
     """
     num_data = len(leaves(rows)[0]) // num_samples
@@ -106,19 +106,19 @@ def some_at_a_time(
     return torch.cat(parts)
 
 
-def check_samples(num: int, elements: int, bytes_each: int, *, mend: str) -> None:
-    """Refuses more data than memory holds, before the first is drawn.
+def check_samples(num: int, elements: int, bytes_each: int, *, remedy: str) -> None:
+    """Refuses more samples than memory holds, before the first is drawn.
 
     Args:
-        num: How many.
-        elements: Numbers in each.
-        bytes_each: What each takes, with all copies that are there at the same time.
-        mend: What to do.
+        num: Number of samples.
+        elements: Number of elements in each.
+        bytes_each: Bytes per sample, including all copies that exist at the same time.
+        remedy: What to do.
 
     Raises:
-        NoRoomError: There is no room for them.
+        NoRoomError: Memory is too small for them.
     """
-    check_room(num * bytes_each, f"{num:,} samples of {elements:,} numbers each", mend)
+    check_room(num * bytes_each, f"{num:,} samples of {elements:,} numbers each", remedy)
 
 
 @torch.no_grad()
@@ -132,16 +132,16 @@ def draw_data(
     mean: bool = False,
     dtype: torch.dtype | None = None,
 ) -> Shaped[Tensor, " N *event"]:
-    """New data, some at a time into one tensor: z from the prior, then x from p(x|z).
+    """New data, drawn in chunks into one tensor: z from the prior, then x from p(x|z).
 
     Args:
         model: The model.
-        num: How many.
-        context: One row for each, where the model needs any.
-        elements: Numbers in an example; of a sequence those of all steps.
-        steps: Of a sequence.
-        mean: Give E[x|z] instead.
-        dtype: Of the data; that of p(x|z) by default.
+        num: Number of examples.
+        context: One row per example, if the model needs any.
+        elements: Number of elements of an example; for a sequence, over all steps.
+        steps: Number of steps of a sequence.
+        mean: Whether to return E[x|z] instead.
+        dtype: Type of the data; that of p(x|z) by default.
     """
     at_a_time = min(_DRAWN, decoded_at_a_time(getattr(model, "likelihood", None), elements, steps=steps))
     data = None
@@ -158,11 +158,11 @@ def draw_data(
 
 
 class Unfolded(Distribution):
-    """A distribution over ``N = prod(lead)`` rows as one of batch shape `lead`, for those that know no other way.
+    """Reshapes a distribution over ``N = prod(lead)`` rows to batch shape `lead`, if it cannot do so itself.
 
     Args:
-        base: Batch shape ``(N,)``.
-        lead: The shape.
+        base: Distribution with batch shape ``(N,)``.
+        lead: New batch shape.
     """
 
     arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
@@ -173,12 +173,12 @@ class Unfolded(Distribution):
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the base."""
+        """Whether the base has it."""
         return self.base.has_rsample
 
     @property
     def support(self) -> Any:
-        """As the base."""
+        """The base's support."""
         return self.base.support
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -200,7 +200,7 @@ class Unfolded(Distribution):
 
 @register_kl(Unfolded, Unfolded)
 def _kl_unfolded(q: Unfolded, p: Unfolded) -> Tensor:
-    """That of the rows."""
+    """The KL of the rows."""
     return kl_divergence(q.base, p.base).unflatten(0, q.batch_shape)
 
 
@@ -210,5 +210,5 @@ def _unfolded(p: Distribution, lead: Size) -> Distribution:
 
 
 def _folded(tensor: Shaped[Tensor, "B ..."], lead: Size) -> Tensor:
-    """What is known of B data for every row of ``(*lead)``, the last of which is B."""
+    """The context of B examples for every row of ``(*lead)``, the last of which is B."""
     return tensor.expand(*lead[:-1], *tensor.shape).reshape(lead.numel(), *tensor.shape[1:])

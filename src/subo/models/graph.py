@@ -1,7 +1,7 @@
 """Any directed graph of latent variables: a distribution over named nodes, each given its parents.
 
-A graph is used as prior and as posterior of a :class:`~subo.VAE`, which need not know of it: z is a dict, and
-the draw has one factor a node.
+A graph serves as prior and as posterior of a :class:`~subo.VAE`, which need not know about it: z is a dict, and
+the draw has one factor per node.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +22,18 @@ from subo.runtime.descriptions import described
 
 __all__ = ["Child", "Joint", "JointDistribution"]
 
-_INPUT = ("x", "input")  # how a node calls what the graph itself is given
+_INPUT = ("x", "input")  # a node's names for the input of the graph itself
 
 
 class Child(nn.Module):
-    """A conditional distribution whose network reads some variables by name: ``family(network(parents))``.
+    """A conditional distribution with a network that reads some variables by name: ``family(network(parents))``.
 
-    The parents' elements are set side by side, ``(N, all of their elements)``. As a likelihood it reads them out of z.
+    The parents' elements are concatenated, ``(N, all of their elements)``. As a likelihood it reads them out of z.
 
     Args:
         family: Parameters -> Distribution.
         network: ``(N, elements) -> (N, family.num_params)``.
-        *parents: Names of nodes, of the context, or ``x``, what a posterior is given.
+        *parents: Names of nodes, of context entries, or ``x``, the input of a posterior.
 
     Example:
         >>> from subo import Gaussian, mlp
@@ -56,8 +56,8 @@ class Child(nn.Module):
         missing = [name for name in self.parents if name not in values]
         if missing:
             raise InputError(
-                f"a node reads '{missing[0]}', and it is given {', '.join(sorted(values)) or 'nothing'}. Name a node "
-                "of the graph, something of the context, or x."
+                f"a node reads '{missing[0]}', but it receives {', '.join(sorted(values)) or 'nothing'}. Name a node "
+                "of the graph, an entry of the context, or x."
             )
         like = next(self.network.parameters(), torch.zeros(()))
         rows = [values[name].to(like).reshape(len(values[name]), -1) for name in self.parents]
@@ -68,14 +68,14 @@ class Joint(nn.Module):
     r"""A distribution over a directed graph of variables, ``p(z) = prod_i p(z_i | parents of z_i)``.
 
     A node is any module (or function) whose call returns a Distribution; the parameters of its call name its parents:
-    other nodes, what is in the batch's context, or ``x``, the data, where the graph is a posterior. It handles an
+    other nodes, entries of the batch's context, or ``x``, the data, if the graph is a posterior. It handles an
     ordinary batch of N rows. :class:`Child` reads parents by name for a network that takes one tensor.
 
     Args:
-        **nodes: By name, in any order.
+        **nodes: The nodes by name, in any order.
 
     Raises:
-        InputError: There is no node, a node's parent is not known, or parents form a circle.
+        InputError: There is no node, a node's parent is unknown, or parents form a cycle.
 
     Example:
         >>> from subo import VAE, Bernoulli, Conditional, Gaussian, StandardNormal, mlp
@@ -94,7 +94,7 @@ class Joint(nn.Module):
         for name, node in nodes.items():
             if not callable(node) or isinstance(node, type):
                 raise InputError(
-                    f"node '{name}' is {described(node)}, and a node is a module that returns a Distribution"
+                    f"node '{name}' is {described(node)}, but a node is a module that returns a Distribution"
                 )
         self.modules_of = nn.ModuleDict({name: node for name, node in nodes.items() if isinstance(node, nn.Module)})
         self._functions = {name: node for name, node in nodes.items() if not isinstance(node, nn.Module)}
@@ -103,7 +103,7 @@ class Joint(nn.Module):
             if takes_all and not required:
                 raise InputError(
                     f"node '{name}' names no parent: its call takes **anything. Name the parents in its signature, or "
-                    "take Child(family, network, 'parent')."
+                    "use Child(family, network, 'parent')."
                 )
         self.parents = {name: tuple(required) for name, (required, _) in declared.items()}
         edges = {name: {parent for parent in found if parent in nodes} for name, found in self.parents.items()}
@@ -112,11 +112,11 @@ class Joint(nn.Module):
         except CycleError as error:
             circle = " -> ".join(reversed(error.args[1]))
             raise InputError(
-                f"the parents of the nodes form a circle: {circle}. A graph has a node to begin with."
+                f"the parents of the nodes form a cycle: {circle}. A graph needs a node to start with."
             ) from None
 
     def descendants(self, name: str) -> set[str]:
-        """The nodes that depend on one, near or far."""
+        """The nodes that depend on a node, directly or indirectly."""
         found = {name}
         for other in self.order:  # parents come first
             if found & set(self.parents[other]):
@@ -134,8 +134,8 @@ class Joint(nn.Module):
             unknown = [parent for parent in found if parent not in self.order and parent not in known]
             if unknown:
                 raise InputError(
-                    f"node '{name}' has the parent '{unknown[0]}', which is no node ({', '.join(self.order)}) and not "
-                    f"in what the graph is given ({', '.join(sorted(set(known) - {'input'})) or 'nothing'}). Rename "
+                    f"node '{name}' has the parent '{unknown[0]}', which is neither a node ({', '.join(self.order)}) "
+                    f"nor among the graph's inputs ({', '.join(sorted(set(known) - {'input'})) or 'nothing'}). Rename "
                     "the parameter of its call, or pass context={...} with the data."
                 )
         given = {} if input is None else {"x": input}
@@ -145,7 +145,7 @@ class Joint(nn.Module):
 
 
 def _parents(node: Any) -> tuple[tuple[str, ...], bool]:
-    """The names that a node's call declares, and whether it takes any other."""
+    """The names that a node's call declares, and whether it takes any others."""
     return (node.parents, False) if isinstance(node, Child) else contexts.receives(node)
 
 
@@ -154,12 +154,12 @@ class JointDistribution(Distribution):
 
     Args:
         graph: The nodes.
-        known: What they are given beside each other, leading axis B.
-        batch_shape: ``(B,)``, or ``()`` for a prior that is given nothing.
+        known: Their inputs other than nodes, leading axis B.
+        batch_shape: ``(B,)``, or ``()`` for a prior without inputs.
     """
 
     arg_constraints: dict = {}  # noqa: RUF012 (torch's protocol)
-    has_rsample = True  # of which nodes that have none are told when they are asked
+    has_rsample = True  # nodes without one raise when they are sampled
 
     def __init__(self, graph: Joint, known: Mapping[str, Tensor], batch_shape: Size):
         self.graph, self.known = graph, known
@@ -167,17 +167,17 @@ class JointDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the nodes is asked of each factor."""
+        """Only each factor's own support is used."""
         return constraints.real
 
     def conditional(self, name: str, values: Mapping[str, Tensor], lead: Size) -> Distribution:
         """A node's distribution given its parents among `values`, leaves ``(*lead, *event)``.
 
         Returns:
-            Batch shape `lead`, or shorter, where the node does not depend on others.
+            Distribution of batch shape `lead`, or shorter if the node does not depend on others.
 
         Raises:
-            InputError: The node returned no Distribution, or one of another batch.
+            InputError: The node did not return a Distribution, or one with another batch shape.
         """
         graph, node = self.graph, self.graph.node(name)
         sampled = [parent for parent in graph.parents[name] if parent in graph.order]
@@ -193,7 +193,7 @@ class JointDistribution(Distribution):
         return contexts.call_part(f"node '{name}'", self.graph.node(name), {}, given)
 
     def _given(self, node: Any) -> dict[str, Tensor]:
-        """What a node may be told of beside other nodes; under one name only, where it takes any."""
+        """The inputs of a node other than nodes; under one name only if it takes any."""
         names, takes_all = _parents(node)
         return {k: v for k, v in self.known.items() if k in names or (takes_all and k not in _INPUT)}
 
@@ -222,7 +222,7 @@ class JointDistribution(Distribution):
         return values if len(lead) else {name: leaf.squeeze(0) for name, leaf in values.items()}
 
     def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``sum_i log p(z_i | parents)``, of the leaves' leading shape.
+        """``sum_i log p(z_i | parents)``, with the leaves' leading shape.
 
         Raises:
             InputError: A node has no value.
@@ -237,12 +237,12 @@ class JointDistribution(Distribution):
         return sum_layers([p.log_prob(value[name]) for name, p in self._conditionals(value).items()])
 
     def _is_lone(self, value: Mapping[str, Tensor]) -> bool:
-        """Whether values are one sample, without a leading axis."""
+        """Whether values are a single sample, without a leading axis."""
         root = self.graph.order[0]
         return value[root].ndim == len(self.conditional(root, value, Size([1])).event_shape)
 
     def factors(self, p: Distribution, z: Mapping[str, Tensor]) -> tuple[Factor, ...]:
-        """One factor a node of this posterior, in the order of drawing, against the same node of the prior.
+        """One factor per node of this posterior, in the order of drawing, paired with the same node of the prior.
 
         A node's divergence is in closed form only where its parents in the prior do not depend on it in the posterior:
         ``E_q[log q(z1|x) - log p(z1|z2)]`` with z2 from ``q(z2|z1)`` is not the mean of ``KL(q(z1|x) || p(z1|z2))``.
@@ -252,13 +252,13 @@ class JointDistribution(Distribution):
             z: Samples of this distribution, ``(K, B, *event)``.
 
         Raises:
-            InputError: The prior is no graph of the same nodes, or a node is over another event there.
+            InputError: The prior is not a graph of the same nodes, or a node has another event shape there.
         """
         if not isinstance(p, JointDistribution) or set(p.graph.order) != set(self.graph.order):
             others = ", ".join(p.graph.order) if isinstance(p, JointDistribution) else type(p).__name__
             raise InputError(
-                f"the posterior is a graph of the nodes {', '.join(self.graph.order)}, and the prior is {others}: both "
-                "are a Joint of the same nodes"
+                f"the posterior is a graph of the nodes {', '.join(self.graph.order)}, but the prior is {others}: both "
+                "must be a Joint of the same nodes"
             )
         own, prior = self._conditionals(z), p._conditionals(z)
         return tuple(
@@ -281,7 +281,7 @@ class JointDistribution(Distribution):
             split = len(shape) - len(p.event_shape) if lead is None else len(lead)
             if p.event_shape != shape[split:]:
                 raise InputError(
-                    f"node '{name}' is over events of shape {tuple(p.event_shape)}, and its values have the shape "
+                    f"node '{name}' is over events of shape {tuple(p.event_shape)}, but its values have the shape "
                     f"{tuple(shape[split:])}: make it the same in prior and posterior"
                 )
             lead = shape[:split]
@@ -294,7 +294,7 @@ def _checked(name: str, p: Any, batch_shapes: tuple[Size, ...]) -> Distribution:
     if p.batch_shape not in batch_shapes:
         raise InputError(
             f"node '{name}' returned batch_shape {tuple(p.batch_shape)}; expected "
-            f"{' or '.join(str(tuple(shape)) for shape in batch_shapes)}: the rows that it was given. Dimensions of "
+            f"{' or '.join(str(tuple(shape)) for shape in batch_shapes)}: the rows that it received. Dimensions of "
             "one example belong to its event: wrap it in Independent(..., 1)."
         )
     return p

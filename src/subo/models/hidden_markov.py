@@ -1,6 +1,6 @@
-r"""Hidden Markov models: a chain of states 0 .. S-1, each of which emits an observation; everything exact is in reach.
+r"""Hidden Markov models: a chain of states 0 .. S-1, each of which emits an observation; all inference is exact.
 
-All of it follows from the messages ``log b_t(s) = log p(x_{t+1} .. x_T | z_t = s)``, which are computed backwards:
+It follows from the messages ``log b_t(s) = log p(x_{t+1} .. x_T | z_t = s)``, which are computed backwards:
 
 .. math:: \log b_{t-1}(s) = \log \sum_{s'} p(z_t = s' | z_{t-1} = s) \, p(x_t | s') \, b_t(s'), \qquad b_T = 1
 """
@@ -26,10 +26,10 @@ __all__ = ["HiddenMarkov", "HiddenMarkovPosterior", "StateTable"]
 
 
 class StateTable(nn.Module):
-    """A distribution over states 0 .. S-1 by a table of logits, with a row for each state before; uniform at first.
+    """A distribution over states 0 .. S-1 by a table of logits, with a row per previous state; uniform at first.
 
     Args:
-        *shape: ``(S,)`` for a first state, ``(S, S)`` for one that follows another.
+        *shape: ``(S,)`` for the first state, ``(S, S)`` for one that follows another.
     """
 
     def __init__(self, *shape: int):
@@ -38,7 +38,7 @@ class StateTable(nn.Module):
 
     @property
     def log_probs(self) -> Float[Tensor, "*previous S"]:
-        """The table, normalized."""
+        """The normalized table."""
         return self.logits.log_softmax(-1)
 
     def forward(self, *previous: Integer[Tensor, " N"]) -> Distribution:
@@ -46,14 +46,14 @@ class StateTable(nn.Module):
 
 
 class HiddenMarkovPosterior(nn.Module):
-    r"""``q(z|x) = p(z|x)`` of a hidden Markov model: a chain, whose steps know the observations to come.
+    r"""``q(z|x) = p(z|x)`` of a hidden Markov model: a chain with steps that depend on the observations to come.
 
     .. math:: q(z_1 | x) \propto p(z_1) p(x_1 | z_1) b_1(z_1), \qquad
               q(z_t | z_{t-1}, x) \propto p(z_t | z_{t-1}) p(x_t | z_t) b_t(z_t)
 
     Args:
         prior: The model's chain: the same module, not a copy.
-        likelihood: The model's emission, likewise.
+        likelihood: The model's emission, likewise the same module.
     """
 
     def __init__(self, prior: Markov, likelihood: Emission):
@@ -93,7 +93,7 @@ class HiddenMarkovPosterior(nn.Module):
 
     @property
     def transition(self) -> Float[Tensor, "S S"]:
-        """``log p(z_t | z_{t-1})``, a row for each state before."""
+        """``log p(z_t | z_{t-1})``, one row per previous state."""
         table: Any = self.prior.transition
         return table.log_probs
 
@@ -105,18 +105,18 @@ class HiddenMarkov(nn.Module):
     r"""A hidden Markov model, ``p(x, z) = p(z_1) prod_t p(z_t | z_{t-1}) prod_t p(x_t | z_t)``, exact in log space.
 
     It is a latent-variable model like any other, with the exact posterior unless another is given. With the exact one
-    every weight is the evidence, ``log p(x, z) - log q(z|x) = log p(x)`` whatever z and the parameters: their gradient
-    at fixed z is that of log p(x), free of noise. :class:`~subo.VIMCO` with IWAE follows just that, since the
-    signals ``L - L_{-k}`` of its scores are 0 where all weights are the same. (The score-function gradient of the ELBO
-    is unbiased, too, and noisy: it leaves out the score of q, whose mean is 0.)
+    every weight is the evidence, ``log p(x, z) - log q(z|x) = log p(x)`` for any z and parameters: their gradient
+    at fixed z is that of log p(x), free of noise. :class:`~subo.VIMCO` with IWAE follows exactly that, since the
+    signals ``L - L_{-k}`` of its scores are 0 if all weights are equal. (The score-function gradient of the ELBO
+    is also unbiased, but noisy: it leaves out the score of q, which has mean 0.)
 
     Args:
-        num_states: S.
-        family: Of an observation given its state, with a row of parameters for each state. They start at random: states
-            that are alike would stay so.
+        num_states: Number of states S.
+        family: Family of an observation given its state, with a row of parameters per state. They start at random:
+            identical states would stay identical.
         posterior: ``(x (B, T, ...), mask) -> q(z|x)``, a :class:`~subo.MarkovDistribution` over integers, batch
             shape ``(B,)``; the exact one by default.
-        length: T, for sampling without a mask.
+        length: Number of steps T, for sampling without a mask.
 
     Example:
         >>> from subo import IWAE, VIMCO, Gaussian, Objective
@@ -138,7 +138,7 @@ class HiddenMarkov(nn.Module):
 
     @property
     def exact(self) -> HiddenMarkovPosterior:
-        """The exact posterior, whichever is used."""
+        """The exact posterior, even if the model uses another."""
         return HiddenMarkovPosterior(self.prior, self.likelihood)
 
     # Exact answers
@@ -216,22 +216,22 @@ class HiddenMarkov(nn.Module):
     def draw(
         self, x: Shaped[Tensor, "B T ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = False
     ) -> Draw:
-        """K paths of states a sequence, ``(K, B, T)`` integers, with their densities; see :meth:`subo.VAE.draw`."""
+        """K paths of states per sequence, ``(K, B, T)`` integers, with their densities; see :meth:`subo.VAE.draw`."""
         return self._vae.draw(x, self._with_mask(x, context), num_samples=num_samples, path=path)
 
     @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(z)`` of given paths ``(K, B, T)``."""
+        """``log p(z)`` at given paths ``(K, B, T)``."""
         return self._vae.log_prior(z, context)
 
     @checked_on_failure
     def log_joint(self, x: Tensor, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(x, z)`` of given paths ``(K, B, T)``."""
+        """``log p(x, z)`` at given paths ``(K, B, T)``."""
         return self._vae.log_joint(x, z, self._with_mask(x, context))
 
     @checked_arguments
     def sample(self, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
-        """Paths of the prior, and the observations' distribution at each of them; as long as the mask, or `length`."""
+        """Paths from the prior, and the observations' distribution at each; as long as the mask, or `length`."""
         return self._vae.sample(num_samples, context)
 
     @checked_on_failure
@@ -244,7 +244,7 @@ class HiddenMarkov(nn.Module):
         return VAE(self.prior, self.likelihood, self.posterior)
 
     def _with_mask(self, x: Tensor, context: Context | None) -> Context:
-        """The context; without a mask all steps are real, however many."""
+        """The context; without a mask all steps are real, whatever their number."""
         context = context or {}
         if "mask" in context:
             return context

@@ -1,7 +1,7 @@
-"""Ladder autoencoders: any number of layers of latents in one top-down pass, which prior and posterior share.
+"""Ladder autoencoders: any number of layers of latents in one top-down pass, shared by prior and posterior.
 
-A deterministic pass up gives features of x at every level. The pass down carries a state h: at each block the prior is
-``p(z_l | h)``, the posterior ``q(z_l | h, features_l)``, and h goes on with z_l in it.
+A deterministic bottom-up pass computes features of x at every level. The top-down pass carries a state h: at each
+block the prior is ``p(z_l | h)``, the posterior ``q(z_l | h, features_l)``, and h is updated with z_l.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,24 +29,24 @@ class Ladder(nn.Module):
 
     .. math:: q(z | x) = q(z_L | x) \prod_{l < L} q(z_l | z_{>l}, x)
 
-    (Sonderby et al., 2016; with residual blocks, Child, 2021). What is above z_l reaches it, in p as in q, through the
-    one state h that both share. The rate is then a sum of divergences in closed form, layer by layer,
+    (Sonderby et al., 2016; with residual blocks, Child, 2021). The layers above z_l reach it, in p as in q, through the
+    shared state h. The rate is then a sum of divergences in closed form, layer by layer,
 
     .. math:: E_q \Big[ \log \frac{q(z|x)}{p(z)} \Big]
         = \sum_l E_{q(z_{>l} | x)} \, KL( q(z_l | z_{>l}, x) \,||\, p(z_l | z_{>l})),
 
-    for z_l is drawn after its parents, on which alone both of its densities depend: given z_{>l}, the mean over z_l of
-    ``log q - log p`` is their divergence.
+    since z_l is drawn after its parents, and both of its densities depend on them alone: given z_{>l}, the mean over
+    z_l of ``log q - log p`` is their divergence.
 
     Latents are a dict: ``z3``, ``z2``, ``z1``, top first, so that z1 is nearest to x. The K samples of an example are
-    folded into the batch below the top layer, and modules handle ordinary rows. The context reaches the pass up and
-    the likelihood, whose calls declare the names that they want.
+    folded into the batch below the top layer, and modules handle ordinary rows. The context reaches the bottom-up pass
+    and the likelihood, whose calls declare the names that they need.
 
     Args:
         blocks: The layers, top first.
-        bottom_up: ``x -> features``, one tensor a block, top first, such as :class:`BottomUp`.
+        bottom_up: ``x -> features``, one tensor per block, top first, such as :class:`BottomUp`.
         likelihood: ``(N, *state) -> p(x | z)``, from the state below the last block.
-        start: The state above the first block, without a batch axis; it is learned.
+        start: State above the first block, without a batch axis; it is learned.
 
     Example:
         >>> from subo import Bernoulli, Block, BottomUp, Conditional, Correction, Gaussian, Update, mlp
@@ -87,7 +87,7 @@ class Ladder(nn.Module):
 
     @property
     def posterior(self) -> nn.ModuleList:
-        """The modules whose parameters are phi: the pass up, and each block's posterior."""
+        """The modules whose parameters are phi: the bottom-up pass and each block's posterior."""
         blocks: Any = self.blocks
         return nn.ModuleList([self.bottom_up, *(block.posterior for block in blocks)])
 
@@ -95,17 +95,17 @@ class Ladder(nn.Module):
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
-        """K samples of q(z|x) an example, with a factor a layer, top first.
+        """K samples of q(z|x) per example, with one factor per layer, top first.
 
         Args:
             x: Data.
-            context: What is known beside x, by name, leading axis B.
-            num_samples: K.
-            path: Whether the samples are differentiable in the parameters of q (``rsample``), or what draws them so,
-                layer by layer.
+            context: Named context tensors, leading axis B.
+            num_samples: Number of samples K.
+            path: Whether the samples are differentiable in the parameters of q (``rsample``), or a function that draws
+                them so, layer by layer.
 
         Raises:
-            InputError: A module returned another shape than it should, or `path` is asked of a layer that has none.
+            InputError: A module returned the wrong shape, or `path` is requested from a layer that has none.
         """
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
@@ -128,12 +128,12 @@ class Ladder(nn.Module):
 
     @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
+        """``log p(z)`` at given latents, leaves ``(K, B, *event)``."""
         return self._densities(z)[0]
 
     @checked_on_failure
     def log_joint(self, x: Shaped[Tensor, "B ..."], z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(x, z)`` of given latents, leaves ``(K, B, *event)``, by one pass down."""
+        """``log p(x, z)`` at given latents, leaves ``(K, B, *event)``, by one top-down pass."""
         log_prior, h = self._densities(z)
         return log_prior + self._log_likelihood(x, h, len(log_prior), context)
 
@@ -144,29 +144,29 @@ class Ladder(nn.Module):
         """Latents from the prior, or from the prior given some upper layers, and the data's distribution at each.
 
         Args:
-            num_samples: How many.
-            context: One row per sample, where the model needs any.
-            fixed: Upper layers that are held, leaves ``(num_samples, *event)``; those below are drawn given them.
+            num_samples: Number of samples.
+            context: One row per sample, if the model needs any.
+            fixed: Upper layers to be held fixed, leaves ``(num_samples, *event)``; those below are drawn given them.
 
         Returns:
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
 
         Raises:
-            InputError: What is held is not the topmost layers, or there are not `num_samples` rows of it.
+            InputError: The fixed layers are not the topmost ones, or do not have `num_samples` rows.
         """
         held = fixed or {}
         if set(held) != set(self.names[: len(held)]):
             raise InputError(
-                f"the layers held are {', '.join(held)}; expected upper ones, of {', '.join(self.names)} from the "
-                "left: a layer is drawn given those above it, and above one that is held another is not free"
+                f"the fixed layers are {', '.join(held)}; expected the first ones of {', '.join(self.names)}: a layer "
+                "is drawn given those above it, so no layer above a fixed one can be free"
             )
         wrong = [name for name, leaf in held.items() if len(leaf) != num_samples]
         if wrong:
-            raise InputError(f"{wrong[0]} has {len(held[wrong[0]])} rows, and {num_samples} samples are to be drawn")
+            raise InputError(f"{wrong[0]} has {len(held[wrong[0]])} rows, but {num_samples} samples are to be drawn")
         z: dict[str, Tensor] = {}
 
         def choose(name: str, p: Distribution, q: Distribution | None) -> Tensor:
-            shape = Size() if z else Size([num_samples])  # the top's batch is of one row
+            shape = Size() if z else Size([num_samples])  # the top has a batch of one row
             z[name] = held[name] if name in held else p.sample(shape).reshape(num_samples, *p.event_shape)
             return z[name]
 
@@ -176,14 +176,14 @@ class Ladder(nn.Module):
     @checked_arguments
     @torch.no_grad()
     def sample_below(self, rows: int, columns: int) -> Float[Tensor, "L rows columns ..."]:
-        """What each layer decides: means of p(x|z), where a row shares all layers above one, and draws the others anew.
+        """What each layer decides: means of p(x|z), where a row shares all layers above one and redraws the others.
 
         Args:
-            rows: Samples of the upper layers.
-            columns: Samples below each of them.
+            rows: Number of samples of the upper layers.
+            columns: Number of samples below each of them.
 
         Returns:
-            A square a layer, top first, ``(L, rows, columns, *event)``; in the first nothing is shared. For
+            One grid per layer, top first, ``(L, rows, columns, *event)``; in the first nothing is shared. For
             :func:`subo.figures.layers`.
         """
         held, squares = {}, []
@@ -196,28 +196,28 @@ class Ladder(nn.Module):
 
     @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
-        """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
+        """p(x|z) at given latents, leaves ``(N, *event)``, and as many rows of context."""
         leaves = self._layers(z)
         h = self.descend(lambda name, p, q: leaves[name])
         return self._decoded(h, context)
 
     def features(self, x: Tensor, context: Context | None = None) -> list[Tensor]:
-        """The features of x, a tensor of B rows a block, top first."""
+        """The features of x, one tensor of B rows per block, top first."""
         found = list(contexts.call_part("the pass up", self.bottom_up, {"x": x}, context))
         if len(found) != len(self.blocks) or any(len(f) != len(x) for f in found):
             raise InputError(
-                f"the pass up gave features of shapes {[tuple(f.shape) for f in found]}; expected a tensor of "
-                f"{len(x)} rows for each of {len(self.blocks)} blocks, top first"
+                f"the bottom-up pass returned features of shapes {[tuple(f.shape) for f in found]}; expected a tensor "
+                f"of {len(x)} rows for each of {len(self.blocks)} blocks, top first"
             )
         return found
 
     def descend(self, choose: Choice, features: Sequence[Tensor] | None = None) -> Tensor:
-        """One pass down.
+        """One top-down pass.
 
         Args:
-            choose: Gives each layer's rows, ``(K * B, *event)``. The top prior has batch shape ``(1,)`` and the top
-                posterior ``(B,)``; below, both have a row for each of those chosen above.
-            features: As :meth:`features` gives them; without them there is no posterior.
+            choose: Returns each layer's rows, ``(K * B, *event)``. The top prior has batch shape ``(1,)`` and the top
+                posterior ``(B,)``; below, both have one row for each row chosen above.
+            features: Output of :meth:`features`; without it there is no posterior.
 
         Returns:
             The state below the last block.
@@ -238,7 +238,7 @@ class Ladder(nn.Module):
             if z.shape != wanted:
                 raise InputError(
                     f"rows of {name} have the shape {tuple(z.shape)}; expected {wanted}, with its prior's event shape. "
-                    "Usually the latents are those of another model: give a row of every layer for each sample."
+                    "Usually the latents belong to another model: give one row of every layer per sample."
                 )
             h = contexts.call_part(
                 f"the update below {name}", block.update, {"h": h.expand(len(z), *h.shape[1:]), name: z}
@@ -278,7 +278,7 @@ class Ladder(nn.Module):
 
 
 def _unfolded(lead: tuple[int, int], *ps: Any) -> list[Any]:
-    """Distributions over ``K * B`` rows as ones of batch shape ``(K, B)``, all in one way: divergences go by pairs."""
+    """Reshapes distributions over ``K * B`` rows to batch shape ``(K, B)``, all alike: divergences go by type pairs."""
     views = all(hasattr(p, "unflatten") for p in ps)
     return [p.unflatten(lead) if views else Unfolded(p, Size(lead)) for p in ps]
 
@@ -289,7 +289,7 @@ def _checked(p: Any, part: str, rows: int, event_shape: Size | None = None) -> D
     if p.batch_shape != Size([rows]) or event_shape not in (None, p.event_shape):
         raise InputError(
             f"{part} returned batch_shape {tuple(p.batch_shape)}, event_shape {tuple(p.event_shape)}; expected "
-            f"({rows},), {wanted}. The batch shape is the number of rows it was given, the event shape that of one "
+            f"({rows},), {wanted}. The batch shape is the number of rows it received, the event shape that of one "
             "latent or example: wrap elements in Independent(..., 1)."
         )
     return p

@@ -1,4 +1,4 @@
-"""The posterior of a ladder as a distribution: all layers at once, by passes down."""
+"""The posterior of a ladder as a distribution: all layers at once, by top-down passes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,15 +13,15 @@ from subo.models.folding import sampled
 __all__ = ["Choice", "LadderPosterior"]
 
 Choice = Callable[[str, Distribution, Distribution | None], Tensor]
-"""What a pass down takes for z_l: from a layer's name, its prior and its posterior to ``(N, *event)``."""
+"""How a top-down pass chooses z_l: from a layer's name, its prior and its posterior to ``(N, *event)``."""
 
 
 class LadderPosterior(Distribution):
-    """``q(z | x)`` of B data, all layers of it, as dicts of tensors.
+    """``q(z | x)`` of B examples, with all layers, as dicts of tensors.
 
     Args:
-        descend: The model's pass down.
-        features: Of the data, as :meth:`~subo.Ladder.features` gives them.
+        descend: The model's top-down pass.
+        features: Features of the data, from :meth:`~subo.Ladder.features`.
         has_rsample: Whether all layers have a path.
     """
 
@@ -36,7 +36,7 @@ class LadderPosterior(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the layers is asked of each factor."""
+        """Only each factor's own support is used."""
         return constraints.real
 
     def rsample(self, sample_shape: Any = ()) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -62,7 +62,7 @@ class LadderPosterior(Distribution):
         return z
 
     def log_prob(self, value: Mapping[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """``sum_l log q(z_l | z_{>l}, x)``, ``(*sample, B)``, of leaves ``(*sample, B, *event)``."""
+        """``sum_l log q(z_l | z_{>l}, x)``, ``(*sample, B)``, for leaves ``(*sample, B, *event)``."""
         found: list[tuple[Any, Tensor]] = []
 
         def choose(name: str, p: Distribution, q: Any) -> Tensor:

@@ -22,17 +22,17 @@ __all__ = ["Markov", "MarkovDistribution"]
 class MarkovDistribution(Distribution):
     r"""A Markov chain of T states as one event, ``p(z) = p(z_1) prod_{t=2}^T p(z_t | z_{t-1})``.
 
-    States are vectors, integers, one-hot categories: whatever the steps are over. Given inputs that depend on x it is a
+    States are vectors, integers, one-hot categories: whatever the steps support. Given inputs that depend on x it is a
     posterior ``q(z|x) = q(z_1|x) prod_t q(z_t | z_{t-1}, h_t)``; with h_t a summary of ``x_t ... x_T`` its form is that
-    of the exact posterior of a state-space model, since z_t depends on earlier data by z_{t-1} alone.
+    of the exact posterior of a state-space model, since z_t depends on earlier data through z_{t-1} alone.
 
     Args:
         first: Distribution of z_1, batch shape ``()`` or ``(B,)``.
         transition: ``(previous (N, *event)) -> Distribution`` of batch shape ``(N,)``; with `inputs`,
             ``(previous (N, *event), inputs (N, ...))``.
-        length: T.
-        mask: ``(B, T)``, True at real steps, a prefix of every row; None where all are. Padded states are 0.
-        inputs: ``(B, T, ...)``: the step to ``z[..., t, :]`` is given ``inputs[:, t]``, from t = 1 on.
+        length: Number of steps T.
+        mask: ``(B, T)``, True at real steps, a prefix of every row; None if all are. Padded states are 0.
+        inputs: ``(B, T, ...)``: the step to ``z[..., t, :]`` receives ``inputs[:, t]``, from t = 1 on.
 
     Raises:
         InputError: A shape, the mask, or what `transition` returned is not as above.
@@ -69,12 +69,12 @@ class MarkovDistribution(Distribution):
 
     @property
     def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """As the first step; of a later one that has none :meth:`rsample` tells."""
+        """Whether the first step has it; :meth:`rsample` raises for a later one that does not."""
         return self.first.has_rsample
 
     @property
     def support(self) -> constraints.Constraint:
-        """That of the first step, at each of them."""
+        """The support of the first step, at each step."""
         return constraints.independent(self.first.support, 1)  # pyright: ignore[reportArgumentType]
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -100,7 +100,7 @@ class MarkovDistribution(Distribution):
         return self.log_prob_by_step(value).sum(-1)
 
     def log_prob_by_step(self, value: Tensor) -> Tensor:
-        """``log p(z_t | z_{t-1})`` of each step, ``(*sample, *batch, T)``, 0 of padded ones."""
+        """``log p(z_t | z_{t-1})`` of each step, ``(*sample, *batch, T)``, 0 at padded ones."""
         z = self._whole(value)
         lead = z.shape[: z.ndim - self._event_dims - 1]
         by_step = self.first.log_prob(z.select(len(lead), 0)).unsqueeze(-1)
@@ -118,7 +118,7 @@ class MarkovDistribution(Distribution):
             z: States to condition on, ``(*sample, *batch, T, *event)``; samples of this chain.
 
         Returns:
-            0 of padded steps. None where p is no chain, or a step's divergence has no closed form.
+            The divergences, 0 at padded steps. None if p is not a chain, or a step's divergence has no closed form.
         """
         if not isinstance(p, MarkovDistribution):
             return None
@@ -136,7 +136,7 @@ class MarkovDistribution(Distribution):
         return masked(by_step, self.mask)
 
     def factors(self, p: Distribution, z: Tensor) -> tuple[Factor, ...]:
-        r"""The one factor of a draw of this posterior against the prior p.
+        r"""The single factor of a draw of this posterior, paired with the prior p.
 
         With two chains the divergence is a sum over steps (the chain rule), in which only the states before a step are
         left to sample:
@@ -152,16 +152,16 @@ class MarkovDistribution(Distribution):
             z: Samples of this chain, ``(K, B, T, *event)``.
 
         Raises:
-            InputError: Only one of the two chains knows of the padding that the other leaves out.
+            InputError: Only one of the two chains leaves out padded steps.
         """
         if isinstance(p, MarkovDistribution):
             masks = [chain.mask for chain in (self, p) if chain.mask is not None]
             if len(masks) == 1 and not masks[0].all():
                 without = "prior" if p.mask is None else "posterior"
                 raise InputError(
-                    f"the batch has padded steps, which the {without} counts and the other chain leaves out: no bound "
-                    f"comes of that. Let the {without}'s forward take the context's mask, (B, T), and hand it to "
-                    "MarkovDistribution(..., mask=mask)."
+                    f"the batch has padded steps, which the {without} counts and the other chain leaves out: the "
+                    f"result is not a bound. Let the {without}'s forward take the context's mask, (B, T), and pass it "
+                    "to MarkovDistribution(..., mask=mask)."
                 )
 
         def kl() -> Tensor | None:
@@ -175,11 +175,11 @@ class MarkovDistribution(Distribution):
         return len(self.first.event_shape)
 
     def _whole(self, z: Tensor) -> Tensor:
-        """States ``(*sample, *batch, T, *event)``, 0 where they are padding, which may be anything."""
+        """States ``(*sample, *batch, T, *event)``, with padding of any value replaced by 0."""
         split = z.ndim - len(self.event_shape)
         if split < 0 or z.shape[split:] != self.event_shape:
             raise InputError(
-                f"a chain of {self.length} states of shape {tuple(self.first.event_shape)} is given values of shape "
+                f"a chain of {self.length} states of shape {tuple(self.first.event_shape)} received values of shape "
                 f"{tuple(z.shape)}; expected (..., {', '.join(map(str, self.event_shape))})"
             )
         lead = torch.broadcast_shapes(z.shape[:split], self.batch_shape)
@@ -190,7 +190,7 @@ class MarkovDistribution(Distribution):
         return self._given(z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1), slice(1, None))
 
     def _given(self, previous: Tensor, times: slice) -> Distribution:
-        """The steps to S times from the states before, ``(*lead, S, *event)``: ``prod(lead) S`` rows."""
+        """The steps to S times from the previous states, ``(*lead, S, *event)``: ``prod(lead) S`` rows."""
         event = self.first.event_shape
         shape = previous.shape[: previous.ndim - len(event)]
         rows = previous.reshape(shape.numel(), *event)
@@ -203,8 +203,8 @@ class MarkovDistribution(Distribution):
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
                 f"the transition returned batch_shape {tuple(step.batch_shape)}, event_shape "
-                f"{tuple(step.event_shape)}; expected {(len(rows),)}, {tuple(event)}: a row for each state that it was "
-                "given, over events such as the first. Dimensions of one state belong to its event: wrap it in "
+                f"{tuple(step.event_shape)}; expected {(len(rows),)}, {tuple(event)}: one row per state that it "
+                "received, over events like the first. Dimensions of one state belong to its event: wrap it in "
                 "Independent(..., 1)."
             )
         return step
@@ -220,30 +220,30 @@ def _sample(step: Distribution, shape: Size, *, path: bool) -> Tensor:
 
 
 def _batch_shape(first: Distribution, mask: Tensor | None, inputs: Tensor | None, length: int) -> Size:
-    """``()``, or the ``(B,)`` that all that is given agrees on."""
+    """``()``, or the ``(B,)`` that all inputs agree on."""
     if inputs is not None and (inputs.ndim < 2 or inputs.shape[1] != length):
         raise InputError(
-            f"inputs have the shape {tuple(inputs.shape)}; expected (B, {length}, ...), what each of the chain's "
-            f"{length} steps is given beside the state before"
+            f"inputs have the shape {tuple(inputs.shape)}; expected (B, {length}, ...), the input of each of the "
+            f"chain's {length} steps in addition to the previous state"
         )
     known = {"first step": first.batch_shape} if len(first.batch_shape) else {}
     known |= {name: t.shape[:1] for name, t in (("mask", mask), ("inputs", inputs)) if t is not None}
     if len(set(known.values())) > 1 or any(len(shape) != 1 for shape in known.values()):
         sizes = ", ".join(f"{name} {tuple(shape)}" for name, shape in known.items())
-        raise InputError(f"the parts of a chain have different batch shapes: {sizes}; expected one (B,) of all of them")
+        raise InputError(f"the parts of a chain have different batch shapes: {sizes}; expected one (B,) for all")
     return next(iter(known.values()), Size())
 
 
 class Markov(nn.Module):
     """A Markov chain as prior, ``p(z) = p(z_1) prod_t p(z_t | z_{t-1})``, one transition for all steps.
 
-    Its length is that of the batch's `mask`, ``(B, T)`` in the context, where there is one: sequences of different
+    Its length is that of the batch's `mask`, ``(B, T)`` in the context, if there is one: sequences of different
     lengths, padded.
 
     Args:
         initial: ``() -> p(z_1)``, batch shape ``()``.
         transition: ``(N, *event) -> p(z_t | z_{t-1})``, batch shape ``(N,)``.
-        length: T, where there is no mask.
+        length: Number of steps T, if there is no mask.
 
     Example:
         >>> from subo import Conditional, Gaussian, StandardNormal, mlp
@@ -265,7 +265,7 @@ class Markov(nn.Module):
         length = self.length if mask is None else mask.shape[-1]
         if length is None:
             raise InputError(
-                "a Markov chain is as long as the batch's mask, and this batch has none. Pass context={'mask': ...}, "
+                "a Markov chain is as long as the batch's mask, but this batch has none. Pass context={'mask': ...}, "
                 "(B, T) booleans, with the data, or give the chain a length: Markov(..., length=T)."
             )
         return MarkovDistribution(self.initial(), self.transition, length, mask=mask)

@@ -1,6 +1,6 @@
-"""Probabilistic PCA: the VAE whose posterior, evidence and best fit are known exactly.
+"""Probabilistic PCA: the VAE with exactly known posterior, evidence and best fit.
 
-``p(z) = N(0, I)``, ``p(x|z) = N(W z + b, s^2 I)``, hence with ``M = W^T W + s^2 I``
+``p(z) = N(0, I)``, ``p(x|z) = N(W z + b, s^2 I)``, and so with ``M = W^T W + s^2 I``
 
 ``log p(x) = log N(x; b, W W^T + s^2 I)`` and ``p(z|x) = N(M^-1 W^T (x - b), s^2 M^-1)``
 
@@ -69,10 +69,10 @@ class LinearGaussian(nn.Module):
         D - d smallest eigenvalues and ``W = U_d (L_d - s^2 I)^(1/2)`` (Tipping and Bishop, 1999, equations 7 and 8).
 
         Args:
-            x: At least two data.
+            x: At least two examples.
         """
         if len(x) < 2:
-            raise InputError(f"maximum likelihood needs at least two data, not {len(x)}")
+            raise InputError(f"maximum likelihood needs at least two examples, not {len(x)}")
         latent_dim = self.weight.shape[1]
         values, vectors = torch.linalg.eigh((x - x.mean(0)).mT @ (x - x.mean(0)) / len(x))
         variance = values[:-latent_dim].mean().clamp(min=torch.finfo(x.dtype).tiny)

@@ -1,9 +1,9 @@
-r"""The linear-Gaussian state-space model, whose evidence and posterior are known exactly (the Kalman filter).
+r"""The linear-Gaussian state-space model, with exactly known evidence and posterior (the Kalman filter).
 
 .. math:: z_1 \sim N(m, P), \quad z_t = A z_{t-1} + b + N(0, Q), \quad x_t = C z_t + d + N(0, R)
 
-It is a :class:`~subo.Markov` prior and an :class:`~subo.Emission` like any other, hence also a VAE: an
-example, a benchmark, and the oracle of what is done with chains.
+It is a :class:`~subo.Markov` prior and an :class:`~subo.Emission` like any other, and so also a VAE: an
+example, a benchmark, and the oracle for everything done with chains.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ __all__ = ["FirstState", "LinearGaussianStateSpace", "Moments", "SharedCovarianc
 
 
 class SharedCovariance(nn.Module):
-    """A family of normals with one learned covariance, ``N(params, L L^T)``: noise around what a network computes.
+    """A family of normals with one learned covariance, ``N(params, L L^T)``: noise around a network's output.
 
-    L is lower triangular, the exponential of its parameters on the diagonal: the identity to begin with.
+    L is lower triangular, with the exponential of its parameters on the diagonal: initially the identity.
 
     Args:
         event_shape: ``(D,)``.
@@ -54,7 +54,7 @@ class SharedCovariance(nn.Module):
 
     @torch.no_grad()
     def set(self, covariance: Float[Tensor, "D D"]) -> None:
-        """Makes it this one, which is positive definite."""
+        """Sets the covariance, which must be positive definite."""
         factor = torch.linalg.cholesky(covariance)
         self.raw.copy_(factor.tril(-1) + factor.diagonal().log().diag_embed())
 
@@ -63,7 +63,7 @@ class SharedCovariance(nn.Module):
 
 
 class FirstState(nn.Module):
-    """``p(z_1) = N(m, P)``, the standard normal to begin with.
+    """``p(z_1) = N(m, P)``, initially the standard normal.
 
     Args:
         dim: Size of z.
@@ -82,8 +82,8 @@ class Moments(NamedTuple):
     """Means and covariances of every state, 0 at padded steps.
 
     Attributes:
-        mean: Of z_t.
-        covariance: Of z_t.
+        mean: Mean of z_t.
+        covariance: Covariance of z_t.
     """
 
     mean: Float[Tensor, "B T d"]
@@ -91,9 +91,9 @@ class Moments(NamedTuple):
 
 
 class LinearGaussianStateSpace(nn.Module):
-    r"""The model, with its parameters to be learned, and everything that is exact in it.
+    r"""The model, with learnable parameters, and its exact inference.
 
-    Predicted and filtered moments, ``p(z_t | x_1 .. x_{t-1})`` and ``p(z_t | x_1 .. x_t)``, follow each other by
+    Predicted and filtered moments, ``p(z_t | x_1 .. x_{t-1})`` and ``p(z_t | x_1 .. x_t)``, alternate by
 
     .. math:: m^-_t = A m_{t-1} + b, \quad P^-_t = A P_{t-1} A^T + Q, \quad S_t = C P^-_t C^T + R, \quad
               K_t = P^-_t C^T S_t^{-1}
@@ -105,7 +105,7 @@ class LinearGaussianStateSpace(nn.Module):
     Args:
         dim: Size D of an observation.
         latent_dim: Size d of a state.
-        length: T, for sampling and for batches without a mask.
+        length: Number of steps T, for sampling and for batches without a mask.
 
     Example:
         >>> model = LinearGaussianStateSpace(3, 2, length=7)
@@ -127,9 +127,9 @@ class LinearGaussianStateSpace(nn.Module):
         self.length = length
 
     def as_vae(self) -> VAE:
-        """The same model as any other with a chain of latents, sharing its parameters, with its exact posterior.
+        """The same model as a VAE with a chain of latents and the exact posterior, sharing its parameters.
 
-        Every weight is p(x) then, whatever z: ``log p(x, z) - log q(z|x) = log p(x)``. So IWAE, and the ELBO without a
+        Every weight is then p(x), for any z: ``log p(x, z) - log q(z|x) = log p(x)``. So IWAE, and the ELBO without a
         KL in closed form, are the evidence itself, and their pathwise gradients the evidence's, free of noise.
         """
         prior = Markov(self.first, Conditional(self.transition_noise, self.transition), length=self.length)
@@ -145,13 +145,13 @@ class LinearGaussianStateSpace(nn.Module):
 
     @checked_arguments
     def filter(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
-        """Of ``p(z_t | x_1 .. x_t)``: what is known of a state as its observation comes."""
+        """Moments of ``p(z_t | x_1 .. x_t)``: each state given the observations so far."""
         run = self._run(self._observed(x, mask))
         return _moments(run.mean, run.covariance.expand(len(x), -1, -1, -1), mask)
 
     @checked_arguments
     def smooth(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
-        r"""Of ``p(z_t | x)``, given all observations: filtered moments, corrected from the end (Rauch, Tung, Striebel).
+        r"""Moments of ``p(z_t | x)``: filtered ones, corrected backwards by later data (Rauch, Tung, Striebel).
 
         With ``G_t = P_t A^T (P^-_{t+1})^{-1}``, the mean of z_t given x and z_{t+1} is ``m_t + G_t (z_{t+1} -
         m^-_{t+1})``; its moments over z_{t+1} given x are those of z_t.
@@ -167,7 +167,7 @@ class LinearGaussianStateSpace(nn.Module):
             fixed = rest @ run.covariance[t] @ rest.mT + gain @ noise @ gain.mT  # of z_t given x and z_{t+1}
             mean = run.mean[:, t] + (mean - run.predicted_mean[:, t + 1]) @ gain.mT
             covariance = fixed + gain @ covariance @ gain.mT
-            if mask is not None:  # of the last real step nothing comes after
+            if mask is not None:  # nothing comes after the last real step
                 mean = torch.where(mask[:, t + 1, None], mean, run.mean[:, t])
                 covariance = torch.where(mask[:, t + 1, None, None], covariance, run.covariance[t])
             means.append(mean)
@@ -175,10 +175,10 @@ class LinearGaussianStateSpace(nn.Module):
         return _moments(torch.stack(means[::-1], 1), torch.stack(covariances[::-1], 1), mask)
 
     def checked(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The data, 0 where they are padding.
+        """The data, with padding set to 0.
 
         Raises:
-            InputError: They are no ``(B, T, D)``, or the mask is not theirs.
+            InputError: The data are not ``(B, T, D)``, or the mask does not fit.
         """
         dim = self.emission.out_features
         if x.ndim != 3 or x.shape[2] != dim or x.shape[1] < 1:
@@ -189,7 +189,7 @@ class LinearGaussianStateSpace(nn.Module):
         return masked(x, mask, event_dims=1)
 
     def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The same, where they are finite numbers."""
+        """The same, after checking that they are finite."""
         x = self.checked(x, mask)
         check_observed(x, None)
         return x
@@ -219,7 +219,7 @@ class LinearGaussianStateSpace(nn.Module):
 
 
 class _Run(NamedTuple):
-    """What the filter found at every step."""
+    """The filter's results at every step."""
 
     predicted_mean: Float[Tensor, "B T d"]
     mean: Float[Tensor, "B T d"]
@@ -234,14 +234,14 @@ def _moments(mean: Tensor, covariance: Tensor, mask: Tensor | None) -> Moments:
 
 
 class StateSpacePosterior(nn.Module):
-    r"""``q(z|x) = p(z|x)`` of a :class:`LinearGaussianStateSpace`: a chain whose steps know the observations to come.
+    r"""``q(z|x) = p(z|x)`` of a :class:`LinearGaussianStateSpace`: a chain with steps that depend on what is to come.
 
-    They are known by ``p(x_t .. x_T | z_t)``, proportional to ``exp(e_t^T z_t - z_t^T H_t z_t / 2)``. A step is the
-    transition times that, with ``J = (Q^{-1} + H_t)^{-1}``:
+    They depend on it through ``p(x_t .. x_T | z_t)``, proportional to ``exp(e_t^T z_t - z_t^T H_t z_t / 2)``. A step is
+    the transition times that, with ``J = (Q^{-1} + H_t)^{-1}``:
 
     .. math:: q(z_t | z_{t-1}, x) = N((I - J H_t)(A z_{t-1} + b) + J e_t, \; J)
 
-    and what remains as a function of z_{t-1}, times the observation at t - 1, is that of the step before:
+    and the remaining function of z_{t-1}, times the observation at t - 1, is that of the previous step:
 
     .. math:: H_{t-1} = C^T R^{-1} C + A^T (I - J H_t)^T H_t A, \quad
               e_{t-1} = C^T R^{-1} (x_{t-1} - d) + A^T (I - J H_t)^T (e_t - H_t b)
@@ -263,20 +263,20 @@ class StateSpacePosterior(nn.Module):
         weight, bias = own.transition.weight, own.transition.bias
         solved = torch.cholesky_solve(own.emission.weight, own.emission_noise.scale_tril)  # R^-1 C
         seen = masked((own.emission.weight.mT @ solved).expand(*x.shape[:2], -1, -1), mask, event_dims=2)
-        told = masked((x - own.emission.bias) @ solved, mask, event_dims=1)
-        h, e = seen[:, -1], told[:, -1]
+        linear = masked((x - own.emission.bias) @ solved, mask, event_dims=1)
+        h, e = seen[:, -1], linear[:, -1]
         steps = []
         for t in reversed(range(1, x.shape[1])):
             j, rest, squares = _absorbed(own.transition_noise.scale_tril, h)
             scale_tril = torch.linalg.cholesky(j)
             shift = rest @ bias + (j @ e.unsqueeze(-1)).squeeze(-1)
             steps.append(torch.cat([rest @ weight, shift.unsqueeze(-1), scale_tril], -1))
-            e = told[:, t - 1] + ((e - h @ bias).unsqueeze(-2) @ rest @ weight).squeeze(-2)
+            e = linear[:, t - 1] + ((e - h @ bias).unsqueeze(-2) @ rest @ weight).squeeze(-2)
             h = seen[:, t - 1] + weight.mT @ squares @ weight
         j, rest, _ = _absorbed(own.first.family.scale_tril, h)
         loc = rest @ own.first.loc + (j @ e.unsqueeze(-1)).squeeze(-1)
         first = MultivariateNormal(loc, scale_tril=torch.linalg.cholesky(j), validate_args=False)
-        unused = loc.new_zeros(len(x), len(bias), 2 * len(bias) + 1)  # the first state has none before
+        unused = loc.new_zeros(len(x), len(bias), 2 * len(bias) + 1)  # the first state has no predecessor
         return MarkovDistribution(
             first, _affine, x.shape[1], mask=mask, inputs=torch.stack([unused, *reversed(steps)], 1)
         )
@@ -294,7 +294,7 @@ def _absorbed(scale_tril: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _affine(previous: Float[Tensor, "N d"], inputs: Float[Tensor, "N d e"]) -> Distribution:
-    """``N(W z + s, L L^T)`` of inputs ``[W, s, L]``."""
+    """``N(W z + s, L L^T)`` for inputs ``[W, s, L]``."""
     dim = previous.shape[1]
     weight, shift, scale_tril = inputs.split([dim, 1, dim], -1)
     loc = (weight @ previous.unsqueeze(-1) + shift).squeeze(-1)

@@ -49,8 +49,8 @@ class VAE(nn.Module):
         for name, part in (("prior", prior), ("likelihood", likelihood), ("posterior", posterior)):
             if not callable(part) or isinstance(part, type):
                 raise InputError(
-                    f"as {name} came {described(part)}; expected a module whose call returns a Distribution, such "
-                    "as StandardNormal(2), or an nn.Module of your own that makes the distribution in its forward"
+                    f"the {name} is {described(part)}; expected a module whose call returns a Distribution, such "
+                    "as StandardNormal(2), or your own nn.Module that makes the distribution in its forward"
                 )
         self.prior = prior
         self.likelihood = likelihood
@@ -60,17 +60,17 @@ class VAE(nn.Module):
     def draw(
         self, x: Float[Tensor, "B ..."], context: Context | None = None, *, num_samples: int = 1, path: Path = True
     ) -> Draw:
-        """K samples of q(z|x) an example, with their densities.
+        """K samples of q(z|x) per example, with their densities.
 
         Args:
             x: Data.
-            context: What is known beside x, by name, leading axis B.
-            num_samples: K.
-            path: Whether the samples are differentiable in the posterior's parameters (``rsample``), or what draws
-                them so.
+            context: Named context tensors, leading axis B.
+            num_samples: Number of samples K.
+            path: Whether the samples are differentiable in the posterior's parameters (``rsample``), or a function that
+                draws them so.
 
         Raises:
-            InputError: A part returned another shape than it should, or `path` is asked of a posterior that has none.
+            InputError: A part returned the wrong shape, or `path` is requested from a posterior that has none.
         """
         if num_samples < 1:
             raise InputError(f"num_samples must be at least 1, not {num_samples}")
@@ -79,33 +79,33 @@ class VAE(nn.Module):
         if p.event_shape != q.event_shape:
             raise InputError(_shape_message("prior", p, (), q.event_shape))
         z, rows, log_posterior = folded_samples(q, num_samples, path=path)
-        split = getattr(q, "factors", None)  # of a graph: one a node
+        split = getattr(q, "factors", None)  # for a graph: one per node
         factors = (Factor(q, p, z, log_posterior=log_posterior),) if split is None else split(p, z)
         return Draw(z, q, factors, lambda: self._log_likelihood(x, rows, num_samples, context))
 
     @checked_on_failure
     def log_prior(self, z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(z)`` of given latents, leaves ``(K, B, *event)``."""
+        """``log p(z)`` at given latents, leaves ``(K, B, *event)``."""
         prior: Any = contexts.call_part("prior", self.prior, {}, context)
         return prior.log_prob(z)
 
     @checked_on_failure
     def log_joint(self, x: Shaped[Tensor, "B ..."], z: Latent, context: Context | None = None) -> Float[Tensor, "K B"]:
-        """``log p(x, z) = log p(z) + log p(x|z)`` of given latents.
+        """``log p(x, z) = log p(z) + log p(x|z)`` at given latents.
 
         Args:
             x: Data, ``(B, ...)``.
             z: Latents, leaves ``(K, B, *event)``.
-            context: What is known beside x.
+            context: Named context tensors, leading axis B.
         """
         if any(leaf.ndim < 2 for leaf in leaves(z)):
             shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves(z))
             raise InputError(
-                f"latents are (K, B, ...), K of each of B data, and came as {shapes}: of one write z[None]"
+                f"latents are (K, B, ...), K for each of B examples; received {shapes}: for a single one write z[None]"
             )
         num_samples = leaves(z)[0].shape[0]
         rows = map_latent(lambda leaf: leaf.flatten(0, 1), z)
-        log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # one of one sample broadcasts
+        log_likelihood = self._log_likelihood(x, rows, num_samples, context)  # that of a single sample broadcasts
         return self.log_prior(z, context) + log_likelihood
 
     @checked_arguments
@@ -113,8 +113,8 @@ class VAE(nn.Module):
         """Latents from the prior, and the data's distribution at each of them.
 
         Args:
-            num_samples: How many.
-            context: One row per sample, where the model needs any.
+            num_samples: Number of samples.
+            context: One row per sample, if the model needs any.
 
         Returns:
             z, leaves ``(num_samples, *event)``, and p(x|z), batch shape ``(num_samples,)``.
@@ -125,7 +125,7 @@ class VAE(nn.Module):
 
     @checked_on_failure
     def decode(self, z: Latent, context: Context | None = None) -> Distribution:
-        """p(x|z) of given latents, leaves ``(N, *event)``, and as many rows of context."""
+        """p(x|z) at given latents, leaves ``(N, *event)``, and as many rows of context."""
         return contexts.as_distribution(
             "likelihood", contexts.call_part("likelihood", self.likelihood, {"z": z}, context)
         )
@@ -135,7 +135,7 @@ class VAE(nn.Module):
         if p.batch_shape in (Size(), Size([num_rows])):
             return p
         if any(p.batch_shape == tensor.shape[:1] for tensor in (context or {}).values()):
-            raise InputError(f"the context has {p.batch_shape[0]} rows, and {num_rows} {which}: one each")
+            raise InputError(f"the context has {p.batch_shape[0]} rows, but {num_rows} {which}: give one row each")
         raise InputError(_shape_message("prior", p, (), p.batch_shape + p.event_shape))
 
     def _posterior(self, x: Tensor, context: Context | None) -> Distribution:
@@ -145,9 +145,9 @@ class VAE(nn.Module):
         return q
 
     def _log_likelihood(self, x: Tensor, rows: Latent, num_samples: int, context: Context | None) -> Tensor:
-        """``log p(x | z)``, ``(K, B)``, or ``(B,)`` of one, of latents whose K samples are folded into the batch.
+        """``log p(x | z)``, ``(K, B)``, or ``(B,)`` for K = 1, at latents with K samples folded into the batch.
 
-        Without a gradient some samples are decoded at a time: they stay in the cache, and memory does not grow with K.
+        Without a gradient, samples are decoded in chunks: they stay in the cache, and memory does not grow with K.
         """
         at_a_time = num_samples if torch.is_grad_enabled() else self._samples_at_a_time(x)
         if num_samples > at_a_time:
@@ -156,7 +156,7 @@ class VAE(nn.Module):
             )
         num_data = len(x)
         if num_samples > 1:
-            contexts.check_same_rows("likelihood", {"x": x}, context or {})  # before rows are those of samples
+            contexts.check_same_rows("likelihood", {"x": x}, context or {})  # before rows become those of samples
             context = contexts.repeat(context, num_samples)
         p: Any = self.decode(rows, context)
         if p.batch_shape != Size([num_samples * num_data]) or p.event_shape != x.shape[1:]:
@@ -166,7 +166,7 @@ class VAE(nn.Module):
         return log_prob_of_samples(p, x, num_samples)
 
     def _samples_at_a_time(self, x: Tensor) -> int:
-        """Of each example in a batch."""
+        """The number of samples per example of a batch to decode at a time."""
         return max(1, decoded_at_a_time(self.likelihood, x.shape[1:].numel()) // max(1, len(x)))
 
 
@@ -176,4 +176,4 @@ def _shape_message(part: str, got: Distribution, batch_shape: tuple[int, ...], e
     extra = len(event_shape) - len(got.event_shape)
     if extra > 0 and tuple(got.batch_shape) + tuple(got.event_shape) == tuple(batch_shape) + tuple(event_shape):
         return f"{came}: wrap it in Independent(..., {extra})"
-    return f"{came}. The batch shape is the number of rows it was given, the event shape that of one example."
+    return f"{came}. The batch shape is the number of rows it received, the event shape that of one example."

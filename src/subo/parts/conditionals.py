@@ -1,7 +1,7 @@
-"""Conditional distributions: a family, and where its parameters come from.
+"""Conditional distributions: a family and the source of its parameters.
 
-Any module whose call returns a ``torch.distributions.Distribution`` is a conditional distribution; these are the
-ones that need no code. The prior p(z), the likelihood p(x|z) and the posterior q(z|x) are one concept in three
+Any module whose call returns a ``torch.distributions.Distribution`` is a conditional distribution; these are
+ready-made ones. The prior p(z), the likelihood p(x|z) and the posterior q(z|x) are one concept in three
 positions.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["Conditional", "Given", "Local"]
 
 
 class Conditional(nn.Module):
-    """A distribution whose parameters a network computes: ``family(network(input))``.
+    """A distribution with parameters computed by a network: ``family(network(input))``.
 
     As q(z|x) this is amortized inference, as p(x|z) it is a decoder.
 
@@ -46,15 +46,15 @@ class Conditional(nn.Module):
 
 
 class Local(nn.Module):
-    """A distribution whose parameters are free, a row for every example: variational inference without an encoder.
+    """A distribution with free parameters, one row per example: variational inference without an encoder.
 
-    The batch's context names the data by ``index``. Rows start at zero, the family's plainest member. The gradient
-    is sparse: it holds the batch's rows alone, and :class:`~subo.inference.row_adam.RowAdam` moves them alone.
+    The batch's context identifies the examples by ``index``. Rows start at zero, the family's plainest member. The
+    gradient is sparse: it holds only the batch's rows, and :class:`~subo.inference.row_adam.RowAdam` moves only those.
 
     Args:
         family: Parameters -> Distribution.
         num_data: Number of rows.
-        first: The index of the first; those of a data set's training split count from 0.
+        first: Index of the first row; a data set's training split counts from 0.
 
     Example:
         >>> from subo.parts.location_scale import Gaussian
@@ -80,16 +80,16 @@ class Local(nn.Module):
         if len(unknown):
             raise InputError(
                 f"this posterior holds parameters for the {len(self.params)} examples it was fitted to, and index "
-                f"{int(unknown[0])} is not one of them. Data never seen have no parameters yet: optimize some with "
-                "subo.infer(model, x), where z has no path with gradient=ScoreFunction() and num_samples=8."
+                f"{int(unknown[0])} is not one of them. New examples have no parameters yet: optimize some with "
+                "subo.infer(model, x); if z has no path, use gradient=ScoreFunction() and num_samples=8."
             )
         return self.family(self.rows(index - self.first if self.first else index))
 
 
 class Given(nn.Module):
-    """A distribution whose parameters are given, a row for every example of the batch, in its order.
+    """A distribution with given parameters, one row per example of the batch, in its order.
 
-    No parameters of the module: whoever made them moves them, or lets gradients go through to where they came from.
+    They are not parameters of the module: their owner updates them, or lets gradients flow through to their source.
 
     Args:
         family: Parameters -> Distribution.

@@ -1,4 +1,4 @@
-"""The negative binomial family: counts that vary more than a Poisson's."""
+"""The negative binomial family: counts that vary more than Poisson counts."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -16,18 +16,18 @@ from subo.runtime.arguments import checked_arguments
 __all__ = ["DispersionSource", "NegativeBinomial"]
 
 DispersionSource = Literal["shared", "per-dimension", "network"]
-"""One learned number, one learned number a dimension, or numbers given by the network."""
+"""One learned number, one learned number per dimension, or numbers given by the network."""
 
 
 class NegativeBinomial(nn.Module):
     r"""Independent counts with mean m = ``exp(params)`` and variance :math:`m + a m^2`: a Poisson for a = 0.
 
-    The dispersion a is the softplus of a free number, and 1 where that is 0. In a VAE the mean varies with z, and a is
+    The dispersion a is a softplus of a free number, with the value 1 at 0. In a VAE the mean varies with z, and a is
     what z leaves unexplained.
 
     Args:
         event_shape: Shape of one event.
-        dispersion: Where a comes from: ``"shared"``, ``"per-dimension"`` or ``"network"``.
+        dispersion: Source of a: ``"shared"``, ``"per-dimension"`` or ``"network"``.
 
     Example:
         >>> p = NegativeBinomial((3,), dispersion="network")(torch.zeros(1, 6))
@@ -51,5 +51,5 @@ class NegativeBinomial(nn.Module):
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
-        """The parameters of the distribution with this mean, which is positive; of a dispersion among them 1."""
+        """The parameters of the distribution with this positive mean; a dispersion among them is 1."""
         return torch.stack([mean.log(), *[torch.zeros_like(mean)] * (self.count - 1)])

@@ -1,7 +1,7 @@
-"""A flow of which nothing is shared: every example has maps of its own, with their weights among its parameters.
+"""A flow that shares nothing: every example has its own maps, with their weights among its parameters.
 
-The flows of :mod:`subo.parts.flows` share their maps among all data and give each example a context. Where q is fitted
-to one example at a time, as :func:`subo.infer` does, such maps stay as they are. Those of this family are moved with
+The flows of :mod:`subo.parts.flows` share their maps among all data and give each example a context. When q is fitted
+to one example at a time, as :func:`subo.infer` does, such maps stay fixed. Those of this family are fitted with
 the rest.
 """
 
@@ -21,28 +21,28 @@ from subo.runtime.arguments import checked_arguments
 
 __all__ = ["CouplingFlow"]
 
-_LARGEST = 2.0  # of a log-scale: no map can stretch more than by e^2, and none can blow up
+_LARGEST = 2.0  # log-scale: no map can stretch by more than e^2, and none can blow up
 
 
 class CouplingFlow(nn.Module):
-    r"""A base family bent by affine couplings whose networks are each example's own.
+    r"""A base family transformed by affine couplings with networks of each example's own.
 
     .. math:: z = m + s \, f_T(\dots f_1((e - m) / s)), \qquad e \sim \mathrm{base}, \qquad
               f_t(u)_b = u_b \exp(r(u_a)) + h(u_a), \quad f_t(u)_a = u_a
 
-    with m and s the base's mean and standard deviation, a and b the even and the odd elements in turns, and ``r, h`` a
-    network of one hidden layer (Dinh et al., 2017, equations 7 and 8; as the posterior of a lone example Cremer et al.,
-    2018, section 3.2). Sample, density and inverse are in closed form: T batched products of matrices either way.
+    with m and s the base's mean and standard deviation, a and b alternately the even and odd elements, and ``r, h`` a
+    network with one hidden layer (Dinh et al., 2017, equations 7 and 8; as the posterior of a single example Cremer et
+    al., 2018, section 3.2). Sample, density and inverse are in closed form: T batched matrix products either way.
 
-    Parameters are those of the base, then the networks' weights; as all families do, it takes them from anywhere, and
-    an encoder that gives them is a hypernetwork. At zero the maps are the identity, so the family holds the base.
-    Hidden units count from fixed random directions: from zeros no gradient would lead away.
+    Parameters are those of the base, then the networks' weights; like all families, it takes them from any source, and
+    an encoder that outputs them is a hypernetwork. At zero the maps are the identity, so the family contains the base.
+    The hidden layers' weights are offset by fixed random ones: with all weights at zero no gradient would lead away.
 
     Args:
         event_shape: ``(D,)``, D at least 2.
-        transforms: How many maps.
-        hidden: Units of each map's network.
-        base: The family that is bent, of Gaussians; diagonal ones by default.
+        transforms: Number of maps.
+        hidden: Hidden units of each map's network.
+        base: Gaussian family that is transformed; diagonal by default.
 
     Example:
         >>> family = CouplingFlow((3,), transforms=2, hidden=4)
@@ -71,7 +71,7 @@ class CouplingFlow(nn.Module):
         self.base: Any = base or Gaussian(self.event_shape)
         if self.base.event_shape != self.event_shape:
             raise InputError(
-                f"the base is over events of shape {tuple(self.base.event_shape)}, and the flow over those of shape "
+                f"the base is over events of shape {tuple(self.base.event_shape)}, but the flow over those of shape "
                 f"{tuple(self.event_shape)}"
             )
         (dim,) = self.event_shape
@@ -83,7 +83,7 @@ class CouplingFlow(nn.Module):
         self.num_params = self.base.num_params + len(self.fixed)
 
     def around(self, params: Float[Tensor, "N P"]) -> Float[Tensor, "N Q"]:
-        """This family's parameters for the base's distributions: with maps that are the identity."""
+        """This family's parameters for the base's distributions, with identity maps."""
         return torch.cat([params, params.new_zeros(len(params), len(self.fixed))], 1)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
@@ -94,7 +94,7 @@ class CouplingFlow(nn.Module):
         return Flow(base, maps, validate_args=False)
 
     def _networks(self, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Both layers of each map's network, a matrix per example; the last row of each is the bias."""
+        """Both layers of each map's network, one matrix per example; the last row of each is the bias."""
         shapes = [shape for layers in self.layers for shape in layers]
         parts = weights.split([rows * columns for rows, columns in shapes], 1)
         matrices = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -108,7 +108,7 @@ def _layers(dim: int, first: int, hidden: int) -> tuple[tuple[int, int], tuple[i
 
 
 class _Couplings(Transform):
-    """The maps of N data, each with its determinant, and their inverse."""
+    """The maps of N examples, with their determinants and inverses."""
 
     domain = codomain = constraints.real_vector
     bijective = True
@@ -119,7 +119,7 @@ class _Couplings(Transform):
 
     @property
     def inv(self) -> "_Couplings":  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The way back."""
+        """The inverse map."""
         return _Couplings(self.mean, self.scale, self.networks, inverse=not self.inverse)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class _Couplings(Transform):
         for t, network in reversed(steps) if self.inverse else steps:
             u, step = self._coupled(u, t % 2, *network)
             log_det = log_det + step
-        z = (mean + scale * u).transpose(0, 1)  # the standardization and its undoing cancel in the determinant
+        z = (mean + scale * u).transpose(0, 1)  # the standardization and its inverse cancel in the determinant
         return z.reshape(x.shape), log_det.transpose(0, 1).reshape(x.shape[:-1])
 
     def _coupled(self, u: Tensor, first: int, inner: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:

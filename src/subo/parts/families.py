@@ -1,10 +1,10 @@
 """Families: how a tensor of parameters becomes a distribution over one event.
 
-A family is a module that declares its ``event_shape`` and ``num_params``, the count of numbers that describe one
-distribution, and turns ``(N, num_params)`` numbers, in whatever shape a network gave them (``(N, P * D)`` of a
-perceptron, ``(N, P * C, H, W)`` of a convolution), into a Distribution of batch shape ``(N,)``. The same families
-serve as likelihoods p(x|z), as posteriors q(z|x) and as the components of priors. Here are those of bits, classes and
-counts; :mod:`subo.parts.location_scale` has the Gaussians, :mod:`subo.parts.flows` the flows.
+A family is a module that declares its ``event_shape`` and ``num_params``, the number of parameters of one
+distribution, and turns ``(N, num_params)`` numbers, in whatever shape a network outputs them (``(N, P * D)`` for a
+perceptron, ``(N, P * C, H, W)`` for a convolution), into a Distribution of batch shape ``(N,)``. The same families
+serve as likelihoods p(x|z), as posteriors q(z|x) and as components of priors. This module has those for bits, classes
+and counts; :mod:`subo.parts.location_scale` has the Gaussians, :mod:`subo.parts.flows` the flows.
 
 All parameters at zero give the family's plainest member: the standard normal, the fair coin, the unit rate.
 """
@@ -38,27 +38,27 @@ __all__ = [
 
 @runtime_checkable
 class Family(Protocol):
-    """Parameters -> Distribution: what :class:`~subo.Conditional` asks of a family."""
+    """Parameters -> Distribution: what :class:`~subo.Conditional` requires of a family."""
 
     event_shape: Size
     num_params: int
 
     def __call__(self, params: Tensor) -> Distribution:
-        """The distributions, batch shape ``(N,)``, of parameters ``(N, ...)``."""
+        """The distributions, batch shape ``(N,)``, with parameters ``(N, ...)``."""
         ...
 
 
 class NamedFamily(Family, Protocol):
-    """A family that can be chosen by name: it says of itself what recipes and reports have to know."""
+    """A family that can be chosen by name: it declares what recipes and reports need to know."""
 
     is_discrete: bool
-    """Whether it gives probabilities; else densities."""
+    """Whether it assigns probabilities rather than densities."""
 
 
 def checked(params: Tensor, event_shape: Size, count: int) -> Tensor:
-    """The parameters, if they are `count` numbers per example, the family's num_params; in single precision at least.
+    """The parameters, checked to be `count` per example, the family's num_params, and in at least single precision.
 
-    Networks may compute in 16 bits. Densities, sums over hundreds of elements, would lose whole nats to them.
+    Networks may compute in 16 bits. Densities, as sums over hundreds of elements, would lose whole nats.
     """
     if params.numel() != params.shape[0] * count:
         raise InputError(
@@ -72,15 +72,15 @@ def checked(params: Tensor, event_shape: Size, count: int) -> Tensor:
 def fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
     """Splits parameters, in whatever shape a network gave them, into `count` tensors ``(N, *event_shape)``."""
     params = checked(params, event_shape, count * event_shape.numel())
-    if len(event_shape) == 1 and params.shape[1:] == (count * event_shape[0],):  # no reshaping to go back through
+    if len(event_shape) == 1 and params.shape[1:] == (count * event_shape[0],):  # no reshape in the backward pass
         return (params,) if count == 1 else params.chunk(count, 1)
-    if count == 1:  # not through unbind, whose gradient is a copy
+    if count == 1:  # avoids unbind, whose gradient is a copy
         return (params.reshape(params.shape[0], *event_shape),)
     return params.reshape(params.shape[0], count, *event_shape).unbind(1)
 
 
 def independent(elements: Distribution, event_shape: Size) -> Distribution:
-    """One event of the elements. Arguments are not validated: the loss is checked at every step, data at the door."""
+    """Joins the elements into one event. Arguments are not validated: the loss is checked at every step, data early."""
     return Independent(elements, len(event_shape), validate_args=False)
 
 
@@ -120,11 +120,11 @@ class ContinuousBernoulli(nn.Module):
     r"""Independent values in [0, 1] with density ``exp(eta * x - A(eta))``: for grey pixels.
 
     Far from 0 that is an exponential's density, which falls from an end of the interval over ``1 / |eta|``, its
-    standard deviation, and is ``|eta|`` high there: it is unbounded, and an element that is 0 in all of N data brings
-    about ``log 2(N + 1)`` nats to log p(x), which say nothing. Hence
+    standard deviation, and is ``|eta|`` high there: it is unbounded, and an element that is 0 in all N examples adds
+    about ``log 2(N + 1)`` nats to log p(x), which are meaningless. Therefore
     :math:`|\eta| = |\tanh(s \cdot \text{params})| / s < 1 / s`: up to s = 0.1 no standard deviation is below s and no
-    density above 1/s, within 1%. Of a larger s the interval cuts the exponential off: the standard deviation is 0.182
-    at the least for s = 0.2 and 0.263 for s = 0.5, of 0.289 of the uniform, and the density 5.03 and 2.31 at the most.
+    density above 1/s, within 1%. For a larger s the interval cuts the exponential off: the standard deviation is at
+    least 0.182 for s = 0.2 and 0.263 for s = 0.5 (the uniform's is 0.289), and the density at most 5.03 and 2.31.
 
     Args:
         event_shape: Shape of one event.
@@ -149,14 +149,14 @@ class ContinuousBernoulli(nn.Module):
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
-        """The parameters of the distribution with this mean, in (0, 1), or, nearer to an end, of one near the floor."""
+        """The parameters of the distribution with this mean, in (0, 1); near the floor for means too near an end."""
         logits = ContinuousBernoulliDistribution.logits_of_mean(mean)
         if self.min_scale is None:
             return logits
-        return (self.min_scale * logits).clamp(-0.99, 0.99).atanh() / self.min_scale  # at 1 nothing could be learned
+        return (self.min_scale * logits).clamp(-0.99, 0.99).atanh() / self.min_scale  # at 1 the gradient would vanish
 
     def share_at_floor(self, distribution: Independent) -> float | None:
-        """Share of the standard deviations within 5% of their floor; None where there is none."""
+        """Share of the standard deviations within 5% of their floor; None without a floor."""
         if self.min_scale is None:
             return None
         logits: Tensor = distribution.base_dist.logits  # pyright: ignore[reportAttributeAccessIssue]
@@ -166,13 +166,13 @@ class ContinuousBernoulli(nn.Module):
 class Categorical(nn.Module):
     r"""Independent elements with values 0 .. num_classes - 1; parameters are logits.
 
-    Where elements have numbers of classes of their own, each has logits for the largest of them, and those of its
+    If elements differ in their number of classes, each has logits for the largest number, and those of its
     impossible classes become -infinity: :math:`p_d(c) = e^{l_c} / \sum_{c' < C_d} e^{l_{c'}}`, exactly normalized over
     the :math:`C_d` possible ones, which alone are sampled, and 0, with no gradient, for the others.
 
     Args:
         event_shape: Shape of one event.
-        num_classes: How many values an element can take; one number, or of a vector one for each element.
+        num_classes: Number of values an element can take; one number, or for a vector one per element.
 
     Example:
         >>> columns = Categorical((2,), num_classes=(2, 4))(torch.zeros(1, 8))
@@ -190,7 +190,7 @@ class Categorical(nn.Module):
         counts = [num_classes] if isinstance(num_classes, int) else list(num_classes)
         if not isinstance(num_classes, int) and self.event_shape != (len(counts),):
             raise InputError(
-                f"{len(counts)} numbers of classes came for data of shape {tuple(event_shape)}: give one for each "
+                f"received {len(counts)} numbers of classes for data of shape {tuple(event_shape)}: give one for each "
                 "column, or a single one for all"
             )
         self.num_classes = max(counts)
@@ -206,11 +206,11 @@ class Categorical(nn.Module):
 
 
 class OneHotCategorical(nn.Module):
-    """Vectors of one-hot categories, ``(D, C)`` numbers that are 0 or 1: categories as latents, for a decoder to read.
+    """Vectors of one-hot categories, ``(D, C)`` numbers that are 0 or 1: categorical latents that a decoder can read.
 
     Args:
-        event_shape: ``(D,)``: how many categories.
-        num_classes: How many values each can take.
+        event_shape: ``(D,)``, the number of categorical variables.
+        num_classes: Number of values each can take.
     """
 
     is_discrete = True
@@ -252,5 +252,5 @@ class Poisson(nn.Module):
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
-        """The parameters of the distribution with this mean, which is positive."""
+        """The parameters of the distribution with this positive mean."""
         return mean.log()

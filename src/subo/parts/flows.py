@@ -1,7 +1,7 @@
 """Normalizing flows as families: richer posteriors than a Gaussian, given the encoder's context.
 
-The maps are zuko's. Importing zuko switches torch's argument validation off for the whole process; the switch is
-set back here, so that importing subo changes nothing, and stays off for zuko's own distributions.
+The maps are zuko's. Importing zuko switches torch's argument validation off for the whole process; it is
+switched back here, so that importing subo changes nothing, and stays off for zuko's own distributions.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def autoregressive(
 
     Args:
         dim: Size D of the vectors.
-        context_dim: Size of the context that the maps are given.
-        transforms: How many maps.
+        context_dim: Size of the context of the maps.
+        transforms: Number of maps.
         hidden: Widths of each map's network.
     """
     return _stack(dim, transforms, context=context_dim, hidden_features=tuple(hidden))
@@ -59,8 +59,8 @@ def spline(
 
     Args:
         dim: Size D of the vectors.
-        context_dim: Size of the context that the maps are given.
-        transforms: How many maps.
+        context_dim: Size of the context of the maps.
+        transforms: Number of maps.
         hidden: Widths of each map's network.
         bins: Pieces of each spline.
     """
@@ -85,28 +85,28 @@ def _stack(dim: int, transforms: int, **options: Any) -> LazyTransform:
 
 
 class Masked(MaskedAutoregressiveTransform):
-    r"""zuko's masked autoregressive map, whose inverse computes each number of its network once.
+    r"""zuko's masked autoregressive map, with an inverse that computes each number of its network once.
 
-    To invert ``z_i = f(e_i; h_i(e_{<i}, c))`` the elements are found one stage after the other, D of them, or two of
+    To invert ``z_i = f(e_i; h_i(e_{<i}, c))`` the elements are found stage by stage, in D stages, or two for
     coupling. zuko runs the whole network at each stage, and once more for the determinant. But a hidden unit is known
-    as soon as the elements that its mask lets through are, and then stays as it is: with inputs and units sorted by the
-    stage at which they are known, a stage multiplies a block of rows by the columns known so far, and all stages
-    together are one pass. What the context says to the first layer is the same for all z that share it: it is added
-    once, which a mixture of K flows at B latents (a VampPrior) would else do B times.
+    as soon as the elements that its mask lets through are, and then does not change: with inputs and units sorted by
+    the stage at which they are known, a stage multiplies a block of rows by the columns known so far, and all stages
+    together are one pass. The context's input to the first layer is the same for all z that share it: it is added
+    once, instead of B times for a mixture of K flows at B latents (a VampPrior).
     """
 
     def forward(self, c: Tensor | None = None) -> "_Staged":
         return _Staged(self, c)
 
     def inverse(self, z: Float[Tensor, "*z D"], c: Tensor | None) -> tuple[Tensor, Tensor]:
-        """e and the log-determinant of the inverse, of z and a context whose batches broadcast."""
+        """e and the log-determinant of the inverse, for z and a context with batches that broadcast."""
         network: Any = self.hyper
         order: Any = self.order
         layers = list(network)[::2]
         activation, dim = list(network)[1], z.shape[-1]
         known_at = torch.cat([order.cpu() + 1, torch.zeros(layers[0].in_features - dim, dtype=torch.long)])
         weights, counts, places = [], [], [torch.argsort(known_at, stable=True)]
-        outputs = order.cpu().repeat_interleave(self.total)  # the stage at which an output is asked for
+        outputs = order.cpu().repeat_interleave(self.total)  # the stage at which an output is needed
         for layer in layers:
             mask = layer.mask.cpu()
             known_at = outputs if layer is layers[-1] else (mask * known_at).amax(1)
@@ -160,7 +160,7 @@ class _Staged(AutoregressiveTransform):
 
 
 class _Inverse(Transform):
-    """The inverse, with its determinant at once."""
+    """The inverse together with its determinant."""
 
     domain = constraints.real_vector
     codomain = constraints.real_vector
@@ -181,16 +181,16 @@ class _Inverse(Transform):
         return self.forth._call(y)
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """By the map at what was found."""
+        """Computed by the map at the inverse."""
         return -self.forth.log_abs_det_jacobian(y, x)
 
     def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Both, as zuko asks for them."""
+        """Both, under the name that zuko uses."""
         return self.forth.masked.inverse(x, self.forth.c)
 
 
 class _FlowFamily(nn.Module):
-    """A diagonal Gaussian and a context, both from the parameters, and a map of the one given the other."""
+    """A diagonal Gaussian and a context, both from the parameters, and a map of the Gaussian given the context."""
 
     def __init__(self, event_shape: Sequence[int], context_dim: int, transform: LazyTransform):
         super().__init__()
@@ -208,13 +208,13 @@ class InverseAutoregressiveFlow(nn.Module):
     r"""Posterior by inverse autoregressive flow: ``z = f_T(... f_1(e; h) ...; h)``, ``e ~ N(loc, diag scale^2)``.
 
     Each map is affine in its input, with location and slope from the elements before it and from the context h
-    (Kingma et al., 2016, equations 10 and 11). A sample with its density costs one pass a map; the density of a
-    z from elsewhere about as much, but in D steps.
+    (Kingma et al., 2016, equations 10 and 11). A sample with its density costs one pass per map; the density of
+    another z about as much, but in D steps.
 
     Args:
         event_shape: ``(D,)``.
-        context_dim: Size of h, which the encoder gives beside location and scale.
-        transforms: How many maps.
+        context_dim: Size of h, which the encoder outputs in addition to location and scale.
+        transforms: Number of maps.
         hidden: Widths of each map's network.
     """
 
@@ -242,12 +242,12 @@ class InverseAutoregressiveFlow(nn.Module):
 class NeuralSplineFlow(nn.Module):
     """Posterior by coupling layers of monotonic rational-quadratic splines (Durkan et al., 2019).
 
-    Sampling and density both cost two passes a map. The splines act on [-5, 5], where a standard prior has its mass.
+    Sampling and density both cost two passes per map. The splines act on [-5, 5], where a standard prior has its mass.
 
     Args:
         event_shape: ``(D,)``.
-        context_dim: Size of the context that the encoder gives beside location and scale.
-        transforms: How many maps.
+        context_dim: Size of the context, which the encoder outputs in addition to location and scale.
+        transforms: Number of maps.
         hidden: Widths of each map's network.
         bins: Pieces of each spline.
     """

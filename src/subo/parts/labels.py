@@ -1,8 +1,8 @@
-"""Labels as context: parts of a model ``p(x, z | c)`` that are told the class c of each example.
+"""Labels as context: parts of a model ``p(x, z | c)`` that are conditioned on the class c of each example.
 
-They declare ``label`` in their call, and so receive it with every batch of data that have labels. With all three parts
-told, ``log p(x|c) >= E_q[log p(x|z, c) + log p(z|c) - log q(z|x, c)]``: the ELBO within a class, of networks that the
-classes share.
+They declare ``label`` in their call, and so receive it with every batch of labeled data. With all three parts
+conditioned, ``log p(x|c) >= E_q[log p(x|z, c) + log p(z|c) - log q(z|x, c)]``: the ELBO within a class, with networks
+shared by the classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,20 +22,20 @@ from subo.runtime.arguments import checked_arguments
 __all__ = ["ByLabel", "Labelled", "Stack", "check_labels", "count_labels", "labelled", "num_labels_of"]
 
 
-_LISTED = 10  # classes in a message
+_LISTED = 10  # classes listed in a message
 
 
 class Labelled(nn.Module):
-    """A network that is given the label beside its input: ``network([input, one_hot(label)])``.
+    """A network that receives the label in addition to its input: ``network([input, one_hot(label)])``.
 
     Args:
-        network: Takes `num_labels` elements more than an input has; with `planes`, as many channels more.
-        num_labels: C; labels are 0 .. C - 1.
+        network: Network that takes `num_labels` more elements than an input has; with `planes`, more channels.
+        num_labels: Number of classes C; labels are 0 .. C - 1.
         planes: Whether inputs are images, ``(N, channels, H, W)``, to which each class adds a channel, all ones for the
-            class of the image and zeros else. Otherwise they are flattened, and C elements follow.
+            class of the image and zeros otherwise. If not, they are flattened and followed by C elements.
 
     Raises:
-        InputError: At a call, the labels are no integers below C, one a row.
+        InputError: At a call, the labels are not integers below C, one per row.
 
     Example:
         >>> from subo import Bernoulli, Conditional, mlp
@@ -63,13 +63,13 @@ class Labelled(nn.Module):
 def labelled(
     make: Callable[[Size], nn.Module], input_shape: Sequence[int], *, num_labels: int, planes: bool = False
 ) -> Labelled:
-    """Makes the network that inputs of a shape need when the label is beside them.
+    """Makes the network for inputs of a given shape plus the label.
 
     Args:
-        make: From the shape that the network sees to the network.
+        make: Makes the network, given the shape that it sees.
         input_shape: Shape of one input without the label.
-        num_labels: C.
-        planes: As of :class:`Labelled`.
+        num_labels: Number of classes C.
+        planes: As for :class:`Labelled`.
 
     Example:
         >>> labelled(lambda shape: nn.Linear(shape.numel(), 4), (1, 8, 8), num_labels=10).network
@@ -81,10 +81,10 @@ def labelled(
 
 
 class Stack(nn.Sequential):
-    """Networks one after the other, each of which receives those names of the context that it declares.
+    """Networks in sequence, each of which receives those names of the context that it declares.
 
     Args:
-        *networks: The first takes the input, each other one what the one before it gives.
+        *networks: The first takes the input, each later one the output of the one before.
 
     Example:
         >>> from subo import mlp
@@ -104,19 +104,19 @@ class Stack(nn.Sequential):
 
 
 class ByLabel(nn.Module):
-    r"""A distribution whose parameters are a free row for every class: ``p(z|c)``, a prior.
+    r"""A distribution with a free row of parameters per class: ``p(z|c)``, a prior.
 
-    .. math:: p(z | c) = p_{\lambda_c}(z), \qquad \lambda_c = 0 \text{ to begin with}
+    .. math:: p(z | c) = p_{\lambda_c}(z), \qquad \lambda_c = 0 \text{ initially}
 
     Rows start at zero, the family's plainest member: the standard normal, fair coins. With a Gaussian family the rate
     of an example is ``KL(q(z|x, c) || N(m_c, s_c^2))``, in closed form.
 
     Args:
         family: Parameters -> Distribution.
-        num_labels: C; labels are 0 .. C - 1.
+        num_labels: Number of classes C; labels are 0 .. C - 1.
 
     Raises:
-        InputError: At a call, the labels are no integers below C.
+        InputError: At a call, the labels are not integers below C.
 
     Example:
         >>> from subo import Gaussian
@@ -137,25 +137,25 @@ class ByLabel(nn.Module):
 
 
 def num_labels_of(model: Any) -> int | None:
-    """How many classes a model's parts are told apart; None where none is told its label.
+    """Number of classes the model is conditioned on, or None if it is unconditional.
 
     Args:
-        model: A module whose parts may be :class:`Labelled` or :class:`ByLabel`; anything else has none.
+        model: A module with parts that may be :class:`Labelled` or :class:`ByLabel`; anything else is unconditional.
     """
     modules = model.modules() if isinstance(model, nn.Module) else ()
     return next((module.num_labels for module in modules if isinstance(module, Labelled | ByLabel)), None)
 
 
 def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, where: str = "the data") -> int:
-    """How many classes there are: one more than the largest label, unless a larger number is asked for.
+    """The number of classes: one more than the largest label, unless a larger number is requested.
 
     Args:
-        parts: Labels of each part of the data, ``(N,)``; None where it has none.
-        asked: The number of classes, where it is known.
-        where: What the data are called in a message.
+        parts: Labels of each part of the data, ``(N,)``; None if it has none.
+        asked: The number of classes, if known.
+        where: Name of the data in messages.
 
     Raises:
-        InputError: A part has no labels, or they are not those of so many classes.
+        InputError: A part has no labels, or they do not fit that number of classes.
 
     Example:
         >>> count_labels([torch.tensor([0, 2, 2]), torch.tensor([1])])
@@ -172,8 +172,8 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
         check_labels(labels, count, where=where)
     if asked is None and 1 < num_data <= count:
         raise InputError(
-            f"{where}: there are {count} classes, and {num_data} examples: these are not classes. Give each class "
-            "several of the data, or leave the condition out."
+            f"{where}: there are {count} classes for {num_data} examples: these are not classes. Give each class "
+            "several examples, or leave the condition out."
         )
     return count
 
@@ -181,21 +181,22 @@ def count_labels(parts: Sequence[Tensor | None], *, asked: int | None = None, wh
 def check_labels(
     labels: Tensor | None, num_labels: int, *, names: Sequence[str] | None = None, where: str = "the data"
 ) -> None:
-    """Refuses data that a model of C classes cannot be told the labels of.
+    """Refuses data without labels that a model of C classes can use.
 
     Args:
-        labels: ``(N,)``, or None of data without.
-        num_labels: C.
-        names: Of the classes 0, 1, ..., those that the model knows first.
-        where: What the data are called in a message.
+        labels: ``(N,)``, or None for data without labels.
+        num_labels: Number of classes C.
+        names: Names of the classes 0, 1, ..., starting with those that the model knows.
+        where: Name of the data in messages.
 
     Raises:
         InputError: There are no labels, or one is not in 0 .. C - 1.
     """
     if labels is None:
         raise InputError(
-            f"{where}: there are no labels, and the model is told the class of each example (condition labels). Give "
-            "them: a column named label in a .csv, an array labels beside x in an .npz, a subfolder of images a class."
+            f"{where}: there are no labels, but the model is conditioned on the class of each example (condition "
+            "labels). Give them: a column named label in a .csv, an array labels next to x in an .npz, or a subfolder "
+            "of images per class."
         )
     outside = ((labels < 0) | (labels >= num_labels)).nonzero()[:, 0]
     if len(outside):
@@ -205,14 +206,14 @@ def check_labels(
 
 
 def _checked(label: Tensor, num_labels: int, num_rows: int | None = None) -> Tensor:
-    """Labels as indices, refused unless they are one integer a row below C."""
+    """Labels as indices, refused unless they are one integer below C per row."""
     plain = label.ndim == 1 and not (label.is_floating_point() or label.is_complex())
     if not plain or num_rows not in (None, len(label)):
         shape = "(N,)" if num_rows is None else f"({num_rows},)"
         raise InputError(
-            f"the context 'label' is one integer a row, of shape {shape}; it came with shape {tuple(label.shape)} and "
-            f"{label.dtype}. Usually these are labels of other data, a lone number, or one-hot codes: give the "
-            "numbers of the classes, such as torch.full((5,), 3) for five data of class 3."
+            f"the context 'label' is one integer per row, of shape {shape}; received shape {tuple(label.shape)} and "
+            f"{label.dtype}. Usually these are labels of other data, a single number, or one-hot codes: give the "
+            "numbers of the classes, such as torch.full((5,), 3) for five examples of class 3."
         )
     outside = (label < 0) | (label >= num_labels)
     if outside.any():
@@ -228,6 +229,6 @@ def _known(num_labels: int, names: Sequence[str] | None = None) -> str:
         more = f" and {num_labels - _LISTED} more" if num_labels > _LISTED else ""
         classes = ", ".join(names[: min(num_labels, _LISTED)]) + more
     return (
-        f"and the model knows the classes {classes}. {'Name' if named else 'Number'} the classes so; one that knows "
-        "more of them is fitted to data that hold them, or with num_labels."
+        f"but the model knows the classes {classes}. {'Name' if named else 'Number'} the classes like this; for a "
+        "model with more classes, fit it to data that hold them, or with num_labels."
     )

@@ -1,4 +1,4 @@
-r"""Families with a location and a scale: Gaussians, diagonal and of full rank, Laplace's and Student's t.
+r"""Families with a location and a scale: Gaussians, diagonal and full-rank, Laplace and Student's t.
 
 .. math:: x = \mathrm{loc} + \mathrm{scale} \cdot e
 
@@ -36,21 +36,21 @@ __all__ = [
 ]
 
 ScaleSource = float | Literal["shared", "per-dimension", "network"]
-"""A fixed number, one learned number, one learned number a dimension, or numbers given by the network."""
+"""A fixed number, one learned number, one learned number per dimension, or numbers given by the network."""
 
 DegreesSource = float | Literal["shared", "per-dimension"]
-"""A fixed number, one learned number, or one learned number a dimension."""
+"""A fixed number, one learned number, or one learned number per dimension."""
 
 
 class Scale(nn.Module):
-    """Where the scale of a location-scale family comes from; never below its floor.
+    """The source of the scale of a location-scale family; never below its floor.
 
     ``scale = floor + softplus_b(raw)``, ``softplus_b(r) = log(1 + e^(b r)) / b``, with b such that ``raw = 0`` gives 1.
     Without a floor the density is unbounded: one dimension that the model reproduces exactly sends log p(x) to
     infinity.
 
     Args:
-        source: A fixed number, ``"shared"`` (one learned number), ``"per-dimension"`` (one learned number an
+        source: A fixed number, ``"shared"`` (one learned number), ``"per-dimension"`` (one learned number per
             element) or ``"network"`` (given with the parameters).
         event_shape: Shape of one event.
         floor: The smallest scale, between 0 and 1.
@@ -72,7 +72,7 @@ class Scale(nn.Module):
             self.raw = nn.Parameter(torch.zeros(event_shape if source == "per-dimension" else ()))
 
     def of(self, raw: Tensor | None = None) -> Tensor:
-        """The scale, given what the network sent for it, if anything: 1 where that is 0."""
+        """The scale, given the network's output for it, if any: 1 where that is 0."""
         if raw is None:
             if not isinstance(self.source, str):
                 return self.fixed
@@ -103,7 +103,7 @@ class _Units(nn.Module):
         self.register_buffer("unit", None if unit is None else _number(unit))
 
     def of(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Location and scale, ``(N, *event)``; a plain method: a module's call costs as much as all that it does."""
+        """Location and scale, ``(N, *event)``; a plain method, since a module call would double its cost."""
         loc, *rest = fields(params, self.event_shape, self.count)
         scale = self.scale.of(*rest)
         if self.plain:
@@ -125,15 +125,15 @@ def _number(value: float | Tensor) -> Tensor:
 class LocationScale(nn.Module, ABC):
     r"""Independent real elements with a location and a scale, ``x = center + unit * (loc + scale * noise)``.
 
-    A family says what its noise is, in one method.
+    A family defines its noise in one method.
 
     Args:
         event_shape: Shape of one event.
         scale: A fixed number, ``"shared"``, ``"per-dimension"`` or ``"network"``.
         min_scale: Floor of the scale, in units of `unit`. A density without one is unbounded.
-        center: Where ``loc = 0`` lies in the data's units; a number or a tensor of the event's shape; 0 by default.
-        unit: What ``scale = 1`` means in the data's units, such as the data's standard deviation. Networks then
-            work with numbers of order one, while densities stay those of the data as they came. 1 by default.
+        center: Position of ``loc = 0`` in the data's units; a number or a tensor of the event's shape; 0 by default.
+        unit: Meaning of ``scale = 1`` in the data's units, such as the data's standard deviation. Networks then
+            work with numbers of order one, while densities stay those of the unscaled data. 1 by default.
     """
 
     is_discrete = False
@@ -161,12 +161,12 @@ class LocationScale(nn.Module, ABC):
         return self.distribution(*self.location_scale.of(params))
 
     def share_at_floor(self, distribution: Independent) -> float:
-        """Share of the distribution's scales within 5% of the floor: when it is not 0, log p(x) leans on the floor."""
+        """Share of the distribution's scales within 5% of the floor; if it is not 0, log p(x) depends on the floor."""
         return self.location_scale.share_at_floor(distribution.base_dist.scale)
 
 
 class Gaussian(LocationScale):
-    r"""Independent normals, with every constant in the density; arguments as of :class:`LocationScale`.
+    r"""Independent normals, with every constant in the density; arguments as for :class:`LocationScale`.
 
     Example:
         >>> q = Gaussian((2,))(torch.zeros(5, 4))  # two numbers a dimension: location and scale
@@ -182,7 +182,7 @@ class Gaussian(LocationScale):
 class Laplace(LocationScale):
     """Independent Laplace elements, ``exp(-|x - loc| / scale) / (2 scale)``: heavier tails than the Gaussian's.
 
-    Arguments as of :class:`LocationScale`.
+    Arguments as for :class:`LocationScale`.
     """
 
     def distribution(self, loc: Tensor, scale: Tensor) -> Distribution:
@@ -191,12 +191,12 @@ class Laplace(LocationScale):
 
 
 class DegreesOfFreedom(nn.Module):
-    """A Student t's degrees of freedom: a fixed number, or ``2 + 8 exp(raw)``, learned, which starts at 10.
+    """Degrees of freedom of a Student t: a fixed number, or ``2 + 8 exp(raw)``, learned, which starts at 10.
 
-    Above 2 there are a mean and a variance; the smaller they are, the heavier the tails.
+    Above 2 the mean and the variance exist; the smaller they are, the heavier the tails.
 
     Args:
-        source: A number, ``"shared"`` (one learned number) or ``"per-dimension"`` (one learned number an element).
+        source: A number, ``"shared"`` (one learned number) or ``"per-dimension"`` (one learned number per element).
         event_shape: Shape of one event.
     """
 
@@ -211,23 +211,23 @@ class DegreesOfFreedom(nn.Module):
             self.register_buffer("fixed", torch.tensor(float(source)), persistent=False)
 
     def value(self) -> Tensor:
-        """The degrees of freedom, of shape ``()`` or that of the event."""
+        """The degrees of freedom, with shape ``()`` or that of the event."""
         return 2 + 8 * self.raw.exp() if self.learned else self.fixed
 
 
 class StudentT(LocationScale):
-    """Independent Student t elements, whose tails fall as a power of x: one value far off bends the model little.
+    """Independent Student t elements, with tails that fall as a power of x: an outlier affects the model little.
 
     The log-density falls as ``-(v + 1) log|x|`` for v degrees of freedom, the Gaussian's as ``-x^2 / 2``; as v grows
     it becomes the Gaussian's. The standard deviation is ``scale * sqrt(v / (v - 2))``.
 
     Args:
         event_shape: Shape of one event.
-        scale: As of :class:`LocationScale`.
-        degrees_of_freedom: A fixed number above 2, ``"shared"`` or ``"per-dimension"``; learned they start at 10.
-        min_scale: As of :class:`LocationScale`.
-        center: As of :class:`LocationScale`.
-        unit: As of :class:`LocationScale`.
+        scale: As for :class:`LocationScale`.
+        degrees_of_freedom: A fixed number above 2, ``"shared"`` or ``"per-dimension"``; if learned, they start at 10.
+        min_scale: As for :class:`LocationScale`.
+        center: As for :class:`LocationScale`.
+        unit: As for :class:`LocationScale`.
 
     Example:
         >>> p = StudentT((2,), 1.0, degrees_of_freedom=4.0)(torch.zeros(1, 2))

@@ -1,4 +1,4 @@
-"""Networks: tensors to tensors. They know nothing of probability, and a module of your own is as welcome."""
+"""Networks: tensors to tensors. They know nothing about probability, and your own modules work just as well."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -14,14 +14,14 @@ __all__ = ["ACTIVATIONS", "Offset", "Standardize", "Tanh", "conv_decoder", "conv
 
 
 class Tanh(nn.Tanh):
-    """torch's tanh; where no gradient is asked for, the same to rounding by ``2 / (1 + exp(-2x)) - 1``.
+    """torch's tanh; where no gradient is needed, the same up to rounding by ``2 / (1 + exp(-2x)) - 1``.
 
-    torch's logistic function takes a quarter of the time of its tanh on a processor, and log p(x) by thousands of
+    torch's logistic function takes a quarter of the time of its tanh on a CPU, and log p(x) with thousands of
     samples spends a tenth of its time there. The error is absolute, that of numbers of order one.
 
     Args:
         may_overwrite: Whether its input may be overwritten while the library measures a model, see
-            :func:`subo.runtime.devices.evaluating`: nobody else looks at it then, and a pass over memory that is not in
+            :func:`subo.runtime.devices.evaluating`: nothing else uses it then, and a pass over memory that is not in
             the cache is saved.
     """
 
@@ -47,7 +47,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def _behind_layer(activation: nn.Module) -> nn.Module:
-    """The nonlinearity, where it follows a layer of ours: nobody else looks at what that makes."""
+    """The nonlinearity after one of our own layers, whose output nothing else uses."""
     return Tanh(may_overwrite=True) if type(activation) is Tanh else activation
 
 
@@ -61,14 +61,14 @@ def mlp(
 ) -> nn.Sequential:
     """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
 
-    While the library measures a model, tanh may overwrite what the layer before it gave (:class:`Tanh`): a hook that
-    keeps hidden layers during an evaluation copies them.
+    While the library measures a model, tanh may overwrite the output of the layer before it (:class:`Tanh`): a hook
+    that keeps hidden layers during an evaluation must copy them.
 
     Args:
         in_features: Elements of one input.
         out_features: Elements of one output.
-        hidden: Widths of the hidden layers; none makes it linear.
-        activation: Makes the nonlinearity that follows each hidden layer.
+        hidden: Widths of the hidden layers; without any, the network is linear.
+        activation: Constructor of the nonlinearity after each hidden layer.
 
     Example:
         >>> mlp(784, 100)(torch.zeros(5, 1, 28, 28)).shape
@@ -104,8 +104,8 @@ def residual_mlp(
     Args:
         in_features: Elements of one input.
         out_features: Elements of one output.
-        hidden: One block a width; all widths must be the same, since a block adds to its input.
-        activation: Makes the nonlinearity inside of each block.
+        hidden: Widths of the blocks; all must be the same, since a block adds to its input.
+        activation: Constructor of the nonlinearity inside each block.
     """
     if not hidden or len(set(hidden)) != 1:
         raise InputError(f"a residual network needs blocks of one width, such as (200, 200), not {tuple(hidden)}")
@@ -127,9 +127,9 @@ class Upscale(nn.Module):
     with the 4 x 4 kernel that is w, flipped, summed over 2 x 2 shifts: less than half the operations.
 
     Args:
-        in_channels: C.
-        out_channels: C'.
-        size: ``(H, W)``, at most ``(2 h, 2 w)``; what is beyond is cut off.
+        in_channels: Number of input channels C.
+        out_channels: Number of output channels C'.
+        size: ``(H, W)``, at most ``(2 h, 2 w)``; the rest is cut off.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]):
@@ -146,7 +146,7 @@ class Upscale(nn.Module):
 
 
 def _halved(size: int, times: int) -> list[int]:
-    """The sizes that strides of 2 lead through, from `size` down: each is half of the last, rounded up."""
+    """The sizes produced by strides of 2, from `size` down: each is half of the last, rounded up."""
     sizes = [size]
     for _ in range(times):
         sizes.append((sizes[-1] + 1) // 2)
@@ -180,7 +180,7 @@ def conv_encoder(
         out_features: Elements of one output.
         channels: Output channels of each convolution; each halves the image, rounding up.
         hidden: Width of the perceptron's hidden layer.
-        activation: Makes the nonlinearities.
+        activation: Constructor of the nonlinearities.
     """
     colors, height, width = _image(image_shape, channels)
     layers: list[nn.Module] = []
@@ -205,11 +205,11 @@ def conv_decoder(
 
     Args:
         in_features: Elements of one input.
-        image_shape: ``(C, H, W)`` of the output; for a family that takes P numbers an element, C is P times the
+        image_shape: ``(C, H, W)`` of the output; for a family that takes P numbers per element, C is P times the
             image's channels.
-        channels: As given to the encoder: the decoder goes through them backwards.
+        channels: As given to the encoder: the decoder uses them in reverse order.
         hidden: Width of the perceptron's hidden layer.
-        activation: Makes the nonlinearities.
+        activation: Constructor of the nonlinearities.
     """
     colors, height, width = _image(image_shape, channels)
     heights, widths = _halved(height, len(channels)), _halved(width, len(channels))
@@ -226,7 +226,7 @@ def conv_decoder(
 
 
 class Standardize(nn.Module):
-    """``(x - center) / unit``, so that a network sees numbers of order one whatever the data's units.
+    """``(x - center) / unit``, so that a network sees numbers of order one, whatever the data's units.
 
     Args:
         center: A number or a tensor of one input's shape.

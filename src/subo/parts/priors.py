@@ -47,7 +47,7 @@ class StandardNormal(nn.Module):
 
 
 class BernoulliPrior(nn.Module):
-    """Independent bits, fair ones to begin with.
+    """Independent bits, fair at first.
 
     Args:
         *event_shape: Shape of z, usually one number.
@@ -64,11 +64,11 @@ class BernoulliPrior(nn.Module):
 
 
 class CategoricalPrior(nn.Module):
-    """Independent one-hot categories, ``(D, C)``, uniform to begin with.
+    """Independent one-hot categories, ``(D, C)``, uniform at first.
 
     Args:
-        dim: How many categories D.
-        num_classes: How many values C each can take.
+        dim: Number of categories D.
+        num_classes: Number of values C that each can take.
         trainable: Whether their probabilities are learned.
     """
 
@@ -88,8 +88,8 @@ class GaussianMixture(nn.Module):
         dim: Size D of z.
         components: Number of components.
         covariance: ``"diagonal"`` or ``"full"``.
-        spread: Standard deviation of the means' random start; with all of them at the origin, the components would
-            have the same gradient for ever.
+        spread: Standard deviation of the means' random start; if all started at the origin, the components would
+            always have the same gradient.
     """
 
     @checked_arguments
@@ -105,12 +105,12 @@ class GaussianMixture(nn.Module):
         self.family = Gaussian((dim,)) if covariance == "diagonal" else FullRankGaussian((dim,))
         self.logits = nn.Parameter(torch.zeros(components))
         params = torch.zeros(components, self.family.num_params)
-        params[:, :dim] = spread * torch.randn(components, dim)  # in both families the means come first
+        params[:, :dim] = spread * torch.randn(components, dim)  # the means come first in both families
         self.params = nn.Parameter(params)
 
     @property
     def num_components(self) -> int:
-        """How many there are."""
+        """Number of components."""
         return len(self.logits)
 
     def forward(self) -> Distribution:
@@ -126,8 +126,8 @@ class VampPrior(nn.Module):
 
     Args:
         posterior: The model's posterior: the same module, not a copy.
-        pseudo_inputs: Where the pseudo-inputs start, such as some training data, ``(K, *event)``.
-        limits: The pseudo-inputs are kept in this interval, where the encoder has seen data; none for real data.
+        pseudo_inputs: Initial pseudo-inputs, such as some training data, ``(K, *event)``.
+        limits: Interval in which the pseudo-inputs are kept, where the encoder has seen data; none for real data.
     """
 
     @checked_arguments
@@ -153,7 +153,7 @@ class VampPrior(nn.Module):
 
     @property
     def pseudo_inputs(self) -> Float[Tensor, " K *event"]:
-        """The inputs u_k, within the limits by way of a sigmoid."""
+        """The inputs u_k, kept within the limits by a sigmoid."""
         if self.limits is None:
             return self.raw_inputs
         low, high = self.limits
@@ -166,14 +166,14 @@ class VampPrior(nn.Module):
 
 
 class FlowPrior(nn.Module):
-    """A normalizing flow of the standard normal.
+    """A normalizing flow applied to the standard normal.
 
     Args:
         dim: Size D of z.
         kind: ``"autoregressive"`` (affine maps; the density of a given z in one pass, a sample in D
             steps that together cost about a pass) or ``"spline"``
             (coupling by rational-quadratic splines; two passes either way).
-        transforms: How many maps.
+        transforms: Number of maps.
         hidden: Widths of each map's network.
     """
 
@@ -192,5 +192,5 @@ class FlowPrior(nn.Module):
         self.transform = make(dim, transforms=transforms, hidden=hidden)
 
     def forward(self) -> Distribution:
-        # Training asks for the density of given z at every step: the cheap direction is the one towards the noise.
+        # Training needs the density of given z at every step, so the cheap direction must be the one towards the noise.
         return Flow(self.base(), self.transform().inv, validate_args=False)

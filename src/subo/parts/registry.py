@@ -1,4 +1,4 @@
-"""The parts by name, a line each. The keywords of an entry are the options that it takes, and no others reach it."""
+"""The parts by name, one line each. An entry receives only the options that it takes: the keywords of its signature."""
 
 import inspect
 from collections.abc import Callable
@@ -50,7 +50,7 @@ LIKELIHOODS: dict[str, type[Any]] = {
     "poisson": Poisson,
     "negative-binomial": NegativeBinomial,
 }
-"""Families of p(x|z), called with the event shape; ``center`` and ``unit`` are where the data lie."""
+"""Families of p(x|z), called with the event shape; ``center`` and ``unit`` are the data's location and spread."""
 
 
 def is_over_reals(likelihood: str) -> bool:
@@ -65,7 +65,7 @@ def is_over_reals(likelihood: str) -> bool:
 
 
 def is_over_classes(likelihood: str) -> bool:
-    """Whether a likelihood is one of classes, numbered 0, 1, ..., of which it must know how many there are.
+    """Whether a likelihood describes classes, numbered 0, 1, ..., so that it must know their number.
 
     Example:
         >>> [name for name in LIKELIHOODS if is_over_classes(name)]
@@ -118,12 +118,12 @@ def _vamp(
 ) -> nn.Module:
     if isinstance(posterior, Local):
         raise InputError(
-            "the vamp prior is a mixture of q(z|u) at inputs u, and local inference has no q of an input: "
+            "the vamp prior is a mixture of q(z|u) at inputs u, but local inference has no q for an input: "
             "use inference amortized, or the prior mixture"
         )
     count = prior_components
     if examples is not None and len(examples) < count:
-        raise InputError(f"{count} pseudo-inputs start at as many training examples, and there are {len(examples)}")
+        raise InputError(f"{count} pseudo-inputs start at as many training examples, but there are {len(examples)}")
     start = torch.zeros(count, *likelihood.event_shape) if examples is None else examples[:count]
     return VampPrior(posterior, start, limits=likelihood.limits if isinstance(likelihood, Limited) else None)
 
@@ -170,8 +170,8 @@ class Networks:
     """A kind of encoder and decoder.
 
     Attributes:
-        encoder: From x of an event shape to so many outputs.
-        decoder: From latents of a shape to the parameters of a family.
+        encoder: Makes the encoder, given the event shape of x and the number of outputs.
+        decoder: Makes the decoder, given the shape of the latents and the family of its parameters.
     """
 
     encoder: Callable[..., nn.Module]
@@ -219,7 +219,7 @@ NETWORKS: dict[str, Networks] = {
 
 @cache
 def options_of(entry: Any) -> frozenset[str]:
-    """The options that an entry of a table takes: the keywords of its signature."""
+    """The options that a table entry takes: the keywords of its signature."""
     function = entry.encoder if isinstance(entry, Networks) else entry
     parameters = list(inspect.signature(function).parameters.values())
     positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
@@ -227,5 +227,5 @@ def options_of(entry: Any) -> frozenset[str]:
 
 
 def made(entry: Callable[..., Any], *args: Any, **known: Any) -> Any:
-    """Calls an entry of a table with those of the known options that it takes."""
+    """Calls a table entry with those of the known options that it takes."""
     return entry(*args, **{name: value for name, value in known.items() if name in options_of(entry)})

@@ -1,6 +1,6 @@
-"""Recipes: named set-ups, each a typed function from the data's shape and plain settings to an objective.
+"""Recipes: named setups, each a typed function from the data's shape and plain settings to an objective.
 
-The command line makes its options of their signatures and docstrings.
+The command line derives its options from their signatures and docstrings.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from subo.recipes.vae import vae
 __all__ = ["OF_SEQUENCES", "RECIPES", "deep_markov", "hierarchical", "ladder", "likelihood_for", "vae"]
 
 OF_SEQUENCES = ("deep-markov",)
-"""The recipes of data that are sequences; the others' are not."""
+"""The recipes for data that are sequences; the other recipes are for other data."""
 
 RECIPES: dict[str, Callable[..., Objective]] = {
     "vae": vae,

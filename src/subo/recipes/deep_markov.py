@@ -37,7 +37,7 @@ def _linear(dim: int) -> nn.Module:
 
 @dataclass(frozen=True)
 class TransitionOptions:
-    """How a latent vector depends on the one before.
+    """How a latent vector depends on the previous one.
 
     Args:
         transition: How z_t depends on z_(t-1): a network gated with a linear map, a plain network, or a linear map.
@@ -62,7 +62,7 @@ class ReaderOptions:
 
     Args:
         reader: Kind of the recurrent network of q.
-        reader_hidden: Width of its state.
+        reader_hidden: Size of the reader's state.
         dropout: Share of the reader's inputs that are dropped in training.
     """
 
@@ -73,7 +73,7 @@ class ReaderOptions:
     dropout: float = 0.0
 
     def build(self, standardize: nn.Module, width: int, dim: int) -> Smoother:
-        """q of sequences whose steps have so many elements, and latents so many."""
+        """Builds q, given the number of elements of a step and of a latent."""
         encoder = nn.Sequential(standardize, nn.Flatten(), nn.Dropout(self.dropout))
         reader = BackwardReader(encoder, width, hidden=self.reader_hidden, cell=self.reader)
         return Smoother(reader, Combiner(dim, self.reader_hidden), dim)
@@ -98,9 +98,9 @@ def deep_markov(
 
     Args:
         event_shape: Shape of one time step.
-        examples: Steps of training data, from which units and their mean are taken; without them these are
+        examples: Steps of training data, which set the units and their mean; without them these are
             placeholders, for weights that are loaded next.
-        num_data: Number of training data; not needed here.
+        num_data: Number of training examples; not needed here.
         latent_dim: Size of z_t.
         hidden: Widths of the hidden layers of p(x_t|z_t), the emission, such as 100,100.
         activation: Nonlinearity of the emission.
@@ -109,7 +109,7 @@ def deep_markov(
         The objective, ready to be fitted.
 
     Raises:
-        InputError: The settings make no sense together.
+        InputError: The settings are incompatible.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Recipes on data: what is left to the data is filled in, and the model starts where they lie."""
+"""Recipes applied to data: what depends on the data is filled in, and the model starts at their location."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,23 +23,23 @@ from subo.runtime.randomness import forked, stream
 
 __all__ = ["check_likelihood", "examples_of", "make", "resolved"]
 
-_EXAMPLES = 10_000  # training data from which units, mean and pseudo-inputs are taken
+_EXAMPLES = 10_000  # training examples that set units, mean and pseudo-inputs
 
 
 @checked_arguments
 def make(
     recipe: str, data: Data | Split | Tensor | np.ndarray | tuple[object, object], *, seed: int = 0, **options: object
 ) -> Objective:
-    """A recipe's model of some data, ready to be fitted: its shape, units and everything that is ``auto`` are theirs.
+    """A recipe's model of some data, ready to be fitted, with shape, units and everything ``auto`` set by the data.
 
     Args:
         recipe: ``vae``, ``hierarchical``, ``ladder`` or ``deep-markov``.
         data: Data in splits, or training examples in any form that :func:`subo.fit` takes.
-        seed: Seed of the first weights.
+        seed: Seed for the initial weights.
         **options: The recipe's options, such as ``latent_dim=2`` or ``prior="vamp"``.
 
     Raises:
-        InputError: There is no such recipe, or the options make no sense together or with the data.
+        InputError: There is no such recipe, or the options are incompatible with each other or with the data.
 
     Example:
         >>> objective = make("vae", torch.rand(100, 5).round(), latent_dim=2)
@@ -58,18 +58,18 @@ def make(
 
 
 def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
-    """All options of a recipe, with what depends on the data filled in, so that they alone tell the model.
+    """All options of a recipe, with what depends on the data filled in, so that they fully specify the model.
 
     Args:
-        recipe: Its name.
-        options: What was set.
-        data: Of which the model is to be.
+        recipe: Name of the recipe.
+        options: Options that were set.
+        data: Data to be modeled.
 
     Raises:
-        InputError: They make no sense with these data.
+        InputError: The options are incompatible with the data.
     """
     if recipe not in RECIPES:
-        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+        raise InputError(f"there is no recipe '{recipe}'; choose one of {', '.join(RECIPES)}")
     if data.sequential != (recipe in OF_SEQUENCES):
         raise InputError(
             f"{data.name} are sequences, which {recipe} does not describe: use `recipe={OF_SEQUENCES[0]}`"
@@ -91,7 +91,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
 
 
 def check_likelihood(likelihood: str, data: Data) -> None:
-    """Refuses a likelihood of other values than real ones for dequantized data.
+    """Refuses a likelihood that is not over real numbers for dequantized data.
 
     Raises:
         InputError: Such a likelihood gives them no density.
@@ -101,19 +101,19 @@ def check_likelihood(likelihood: str, data: Data) -> None:
     family, top, without = LIKELIHOODS[likelihood], data.train.levels, f", or leave `dequantize` out for {likelihood}"
     limited = getattr(family, "limits", None) is not None
     if not family.is_discrete:
-        why = f"which lie in [0, {top + 1}) and not in [0, 1], where {likelihood} has its density"
+        why = f" in [0, {top + 1}), outside the support [0, 1] of {likelihood}"
     elif not limited:
-        why = f"and {likelihood} gives probabilities to integers, which need no noise"
+        why = f", but {likelihood} gives probabilities to integers, which need no noise"
     else:
-        why, without = f"and {likelihood} gives probabilities to bits", ""
+        why, without = f", but {likelihood} gives probabilities to bits", ""
     raise InputError(
-        f"{data.name}: `dequantize` makes real numbers of the values 0 to {top}, {why}: use a likelihood of real "
+        f"{data.name}: `dequantize` turns the values 0 to {top} into real numbers{why}: use a likelihood of real "
         f"numbers, such as gaussian{without}"
     )
 
 
 def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
-    """At least 10,000 examples in a random order, or all; of sequences the steps of whole ones, without any padding."""
+    """At least 10,000 examples in random order, or all; for sequences, the steps of whole ones, without padding."""
     chosen = torch.randperm(len(split), generator=stream("examples", seed))
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]

@@ -1,4 +1,4 @@
-"""The recipe ``hierarchical``: several layers of latents, each above given the one below by a bottom-up posterior."""
+"""The recipe ``hierarchical``: several layers of latents, inferred bottom-up, each given the one below."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -40,17 +40,17 @@ def hierarchical(
 
     Args:
         event_shape: Shape of one example.
-        examples: Some training data, from which units and the mean image are taken; without them these are
+        examples: Some training data, which set the units and the mean image; without them these are
             placeholders, for weights that are loaded next.
-        num_data: Number of training data; not needed here.
+        num_data: Number of training examples; not needed here.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 100,50.
-        hidden_between: Widths of the hidden layers between two layers of latents; of p they mirror q's.
+        hidden_between: Widths of the hidden layers between two layers of latents in q; p mirrors them.
 
     Returns:
         The objective, ready to be fitted.
 
     Raises:
-        InputError: The settings make no sense together.
+        InputError: The settings are incompatible.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The recipe ``ladder``: any number of layers of latents in one top-down pass, which prior and posterior share."""
+"""The recipe ``ladder``: any number of layers of latents in one top-down pass, shared by prior and posterior."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,21 +28,21 @@ MergeName = Literal["residual", "precision"]
 
 Activation = Callable[[], nn.Module]
 
-_FLOOR = 0.01  # of the latents' scales
+_FLOOR = 0.01  # minimum of the latents' scales
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """How networks over vectors, or over maps, are made; levels count from x upwards.
+    """How networks over vectors or over feature maps are made; levels count from x upwards.
 
     Attributes:
         widths: Elements of the state's vector, or channels of its map, level by level.
-        sizes: ``()`` of vectors, height and width of maps.
-        norm: Width -> a normalization of each example on its own.
+        sizes: ``()`` for vectors, height and width for maps.
+        norm: Width -> a normalization of each example by itself.
         linear: Widths in and out -> a linear map, or a convolution that keeps the size.
-        up: Level -> from the features below it, of the first from x.
-        down: Level -> to the state of the level below it, of the first what the decoder ends.
-        out: Family -> from what the first level leaves to its parameters.
+        up: Level -> a network from the features below it; from x for the first level.
+        down: Level -> a network to the state of the level below it; to the last state for the first level.
+        out: Family -> a network from the last state to the family's parameters.
     """
 
     widths: tuple[int, ...]
@@ -102,7 +102,7 @@ def _maps(event: Size, latent_dims: tuple[int, ...], *, channels: tuple[int, ...
 
 
 def _for_each(name: str, widths: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """A width for every layer; of too many the first ones, of too few the last one for all that remain."""
+    """A width for every layer: surplus widths are dropped, and missing ones repeat the last."""
     if not widths:
         raise InputError(f"{name} gives the layers' widths from x upwards, such as 256,128, and not ()")
     return (widths + widths[-1:] * count)[:count]
@@ -114,10 +114,10 @@ class LadderNetworkOptions:
 
     Args:
         network: Kind of the networks; conv is for images, which each layer halves.
-        hidden: How wide each layer's networks are, from x upwards, such as 512,256,128; where there are more layers
-            than widths, the others are as wide as the last.
+        hidden: Widths of the layers' networks, from x upwards, such as 512,256,128; if there are more layers
+            than widths, the last width is repeated.
         channels: Channels of the layers' convolutions, likewise.
-        depth: Residual branches of each layer, on the way up as on the way down.
+        depth: Residual branches per layer, both in the bottom-up and in the top-down pass.
         activation: Nonlinearity of all networks.
     """
 
@@ -130,7 +130,7 @@ class LadderNetworkOptions:
     activation: ActivationName = "silu"
 
     def build(self, event: Size, latent_dims: tuple[int, ...]) -> _Kind:
-        """How the networks are made, for layers of such latents."""
+        """How the networks are made, for layers with these latents."""
         return made(self.CHOICES["network"][self.network], event, latent_dims, **asdict(self))
 
 
@@ -147,26 +147,26 @@ def ladder(
     bound: BoundOptions,
     gradient: GradientOptions,
 ) -> Objective:
-    """A ladder autoencoder: layers of latents drawn from the top down, in the prior as in the posterior.
+    """A ladder autoencoder: layers of latents drawn from the top down, in the prior and in the posterior.
 
-    Between the layers there are residual networks, normalized example by example, whose branches start small, and a
-    posterior that starts near the prior: any number of layers can be trained from the first step on. KL warm-up
-    (``kl_warmup_epochs`` of ``fit``) and free bits help the upper ones to be used.
+    Between the layers there are residual networks, normalized per example, with branches that start small, and the
+    posterior starts near the prior: any number of layers can be trained from the first step on. KL warm-up
+    (``kl_warmup_epochs`` of ``fit``) and free bits help to keep the upper ones in use.
 
     Args:
         event_shape: Shape of one example.
-        examples: Some training data, from which units and the mean image are taken; without them these are
+        examples: Some training data, which set the units and the mean image; without them these are
             placeholders, for weights that are loaded next.
-        num_data: Number of training data; not needed here.
-        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; of conv, channels of their maps.
-        merge: How q is made of p: moved and rescaled by what the state and x say (residual), or multiplied with a
-            Gaussian that x gives (precision).
+        num_data: Number of training examples; not needed here.
+        latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; for conv, channels of their maps.
+        merge: How q is made from p: shifted and rescaled depending on the state and x (residual), or multiplied by a
+            Gaussian computed from x (precision).
 
     Returns:
         The objective, ready to be fitted.
 
     Raises:
-        InputError: The settings make no sense together.
+        InputError: The settings are incompatible.
 
     Example:
         >>> objective = ladder((64,), likelihood="bernoulli", latent_dims=(8, 4, 2, 2), hidden=(32, 16))
@@ -191,7 +191,7 @@ def ladder(
         prior = nn.Sequential(make.norm(width), act(), make.linear(width, 2 * dim))
         seen = 2 * width if merge == "residual" else width
         proposal = nn.Sequential(make.norm(seen), make.linear(seen, width), act(), make.linear(width, 2 * dim))
-        _shrink(proposal, 1 / sqrt(count))  # q starts near p, and not at it: all layers together by what one would
+        _shrink(proposal, 1 / sqrt(count))  # q starts near p: all layers together as far as one alone
         posterior = (Correction if merge == "residual" else PrecisionWeighted)(Conditional(latents, proposal))
         below = nn.Sequential(branches(level), make.down(level))
         return Block(Conditional(latents, prior), posterior, Update(make.linear(dim, width), below))
@@ -208,7 +208,7 @@ def ladder(
 
 
 def _branch(make: _Kind, width: int, act: Activation, *, share: int) -> nn.Module:
-    """A residual branch whose output starts as one of `share` that together have the variance of one."""
+    """A residual branch with an initial output scaled so that `share` of them together have the variance of one."""
     branch = nn.Sequential(make.norm(width), act(), make.linear(width, width), act(), make.linear(width, width))
     _shrink(branch, 1 / sqrt(share))
     return Residual(branch)
@@ -216,7 +216,7 @@ def _branch(make: _Kind, width: int, act: Activation, *, share: int) -> nn.Modul
 
 @torch.no_grad()
 def _shrink(network: nn.Sequential, factor: float) -> None:
-    """Scales a network's last layer, whose bias goes to 0."""
+    """Scales a network's last layer and sets its bias to 0."""
     last: Any = network[-1]
     last.weight.mul_(factor)
     last.bias.zero_()

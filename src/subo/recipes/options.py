@@ -1,7 +1,7 @@
-"""Option groups: settings that several recipes share, each group with the ``build`` of what it sets.
+"""Option groups: settings that several recipes share, each group with a ``build`` for what it configures.
 
-A group is a frozen record. The field that chooses by name stands in `CHOICES` beside the table of what can be chosen;
-an option belongs to those entries whose signature has a keyword of its name. `AUTO` says what ``auto`` stands for: a
+A group is a frozen record. The field that chooses by name is listed in `CHOICES` with the table of choices; an option
+belongs to those entries that have a keyword of its name in their signature. `AUTO` defines what ``auto`` stands for: a
 rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
 """
 
@@ -22,7 +22,7 @@ from subo.parts.location_scale import DegreesSource, ScaleSource
 from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
 
-if TYPE_CHECKING:  # where names that are made of tables are any text
+if TYPE_CHECKING:  # for type checkers, names from tables are any text
     LikelihoodName: TypeAlias = str
     PosteriorName: TypeAlias = str
     PriorName: TypeAlias = str
@@ -59,23 +59,23 @@ class LikelihoodOptions:
     """The likelihood p(x|z).
 
     Args:
-        likelihood: p(x|z); auto takes bernoulli for bits, gaussian for all other numbers. poisson is for counts,
-            negative-binomial for those that vary more, categorical for classes, continuous-bernoulli for values that
-            are bound to [0, 1], student-t for real values with some far from the others.
+        likelihood: p(x|z); auto selects bernoulli for bits and gaussian for all other numbers. poisson is for counts,
+            negative-binomial for overdispersed counts, categorical for classes, continuous-bernoulli for values that
+            are confined to [0, 1], student-t for real values with outliers.
         scale: Scale of a gaussian, laplace or student-t likelihood, how far x lies from the mean of p(x|z): a fixed
             number, or learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z
-            by the decoder (network). 1 is the standard deviation of the data, of each column of a table; values far
-            from the others do not count in it.
-        min_scale: The smallest that this scale may become: at 0 the density would be infinite. Of a
-            continuous-bernoulli likelihood about the smallest standard deviation of its values, which lie in [0, 1];
-            in Python, None sets that one no limit.
-        degrees_of_freedom: Of a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
+            by the decoder (network). 1 is the standard deviation of the data, for a table that of each column;
+            outliers do not count in it.
+        min_scale: Lower limit of this scale: at 0 the density would be infinite. For a
+            continuous-bernoulli likelihood, roughly the smallest standard deviation of its values, which lie in [0, 1];
+            in Python, None removes that limit.
+        degrees_of_freedom: For a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
             one for each number in x (per-dimension). The fewer, the heavier the tails.
-        dispersion: Dispersion a of a negative-binomial likelihood, whose variance is m + a m^2 for a mean m: a learned
+        dispersion: Dispersion a of a negative-binomial likelihood, which has variance m + a m^2 for a mean m: a learned
             number for all of x (shared), one for each number in x (per-dimension), or computed from z by the decoder
             (network).
-        num_classes: Values 0 .. num_classes - 1 of a categorical likelihood, one number or one for each column; as
-            many as the data's by default.
+        num_classes: Number of values 0 .. num_classes - 1 of a categorical likelihood, one number or one per column; by
+            default that of the data.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"likelihood": LIKELIHOODS}
@@ -88,10 +88,10 @@ class LikelihoodOptions:
     num_classes: int | tuple[int, ...] | None = None
 
     def build(self, event: Size, *, center: Tensor, unit: Tensor) -> Family:
-        """The family of p(x|z), for data that lie there and spread so far."""
+        """The family of p(x|z), for data with this center and unit."""
         name = self.likelihood
         if name == "auto":
-            raise InputError("likelihood auto stands for another one, by the data: take it from likelihood_for(kind)")
+            raise InputError("likelihood auto depends on the data: use likelihood_for(kind)")
         entry = LIKELIHOODS[name]
         if "num_classes" in options_of(entry) and self.num_classes is None:
             raise InputError(f"the likelihood {name} needs num_classes: one more than the largest value")
@@ -103,9 +103,9 @@ class LikelihoodOptions:
 def likelihood_for(kind: str) -> str:
     """The likelihood that ``auto`` stands for: bernoulli for bits, gaussian for all other numbers.
 
-    What numbers mean their values do not tell. A year or an age is whole and no count, whose variance a Poisson would
-    set equal to its mean; a feature that was scaled to [0, 1] leaves it in the next row. Counts, classes and values
-    that are bound to [0, 1] must be named.
+    Values alone do not reveal their meaning. A year or an age is whole but not a count, and a Poisson would set its
+    variance equal to its mean; a feature that was scaled to [0, 1] may leave it in the next row. Counts, classes and
+    values that are confined to [0, 1] must be named.
     """
     return "bernoulli" if kind == "binary" else "gaussian"
 
@@ -123,13 +123,13 @@ class LatentOptions:
 
     Args:
         latent_dim: Size of z.
-        prior: p(z); auto takes what fits the posterior: normal, or bernoulli and categorical for such latents; and
-            with condition labels by-label, one for each class, learned. All others are the same for all classes.
+        prior: p(z); auto selects what fits the posterior: normal, or bernoulli and categorical for such latents; and
+            with condition labels by-label, which is learned per class. All others are the same for all classes.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         prior_covariance: Covariances of the mixture's components.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
-        latent_classes: Values that each latent of the categorical posterior can take.
-        flow_transforms: Maps in a flow, as prior or posterior.
+        latent_classes: Number of values that each latent of the categorical posterior can take.
+        flow_transforms: Number of maps in a flow, as prior or posterior.
         flow_hidden: Widths of each map's network, such as 64,64.
     """
 
@@ -158,11 +158,11 @@ class LatentOptions:
         examples: Tensor | None,
         num_labels: int | None,
     ) -> nn.Module:
-        """p(z), over what the family of latents is over."""
+        """p(z), over the events of the latents' family."""
         name, fitting = self.prior, self.posterior if latents.is_discrete else "normal"
         if name not in ("vamp", "by-label", fitting) and (latents.is_discrete or name in POSTERIORS):
             raise InputError(
-                f"the prior {name} is not over the latents of the posterior {self.posterior}: use prior {fitting}, "
+                f"the prior {name} does not fit the latents of the posterior {self.posterior}: use prior {fitting}, "
                 "or auto"
             )
         own = {"posterior": posterior, "likelihood": likelihood, "examples": examples}
@@ -177,7 +177,7 @@ class NetworkOptions:
     Args:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
-            convolutional network (conv) has one, after its convolutions, as wide as the last of these.
+            convolutional network (conv) has one, after its convolutions, with the last of these widths.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
         activation: Nonlinearity of encoder and decoder.
     """
@@ -190,11 +190,11 @@ class NetworkOptions:
     activation: ActivationName = "tanh"
 
     def encoder(self, event: Size, outputs: int) -> nn.Module:
-        """From x to so many outputs."""
+        """Builds the network from x to a number of outputs."""
         return made(NETWORKS[self.network].encoder, event, outputs, **asdict(self))
 
     def decoder(self, latents: Size, family: Family) -> nn.Module:
-        """From z to the parameters of the likelihood's family."""
+        """Builds the network from z to the parameters of the likelihood's family."""
         return made(NETWORKS[self.network].decoder, latents, family, **asdict(self))
 
 
@@ -203,13 +203,13 @@ class BoundOptions:
     """The bound on log p(x) that training follows.
 
     Args:
-        bound: What is maximized.
-        num_samples: Samples K of z for each example in training.
+        bound: Bound to be maximized.
+        num_samples: Number of samples K of z per example in training.
         beta: Weight of the KL in elbo's gradient; what is reported has weight 1.
-        free_bits: Nats per example and layer below which elbo's gradient leaves the layer's KL alone.
-        closed_form_kl: Whether elbo's KL is in closed form where there is one.
+        free_bits: Nats per example and layer below which elbo's gradient ignores the layer's KL.
+        closed_form_kl: Whether elbo's KL is computed in closed form where possible.
         alpha: Order of the renyi bound.
-        groups: Groups of samples of the miwae bound; it is iwae with one, elbo with as many as samples.
+        groups: Number of groups of samples in the miwae bound; one gives iwae, as many as samples give elbo.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"bound": BOUNDS}
@@ -223,29 +223,29 @@ class BoundOptions:
     groups: int = 2
 
     def build(self) -> Bound:
-        """The bound, of as many samples."""
+        """The bound for this number of samples."""
         name = self.bound
         if name != "elbo" and (self.beta != 1 or self.free_bits != 0):
-            raise InputError(f"beta and free_bits weigh the KL of the bound elbo; {name} has none of its own")
+            raise InputError(f"beta and free_bits weight the KL of the bound elbo; {name} has none of its own")
         if name == "miwae" and self.num_samples % self.groups:
             raise InputError(
                 f"miwae splits the samples into equal groups: num_samples {self.num_samples} is not a multiple of "
                 f"{self.groups}"
             )
         if name in ("iwae", "renyi") and self.num_samples == 1:
-            raise InputError(f"the bound {name} of one sample is the ELBO: raise num_samples, or use elbo")
+            raise InputError(f"the bound {name} with one sample is the ELBO: increase num_samples, or use elbo")
         return made(BOUNDS[name], **asdict(self))
 
 
 def _fitting_gradient(options: Mapping[str, Any]) -> str:
     """What ``gradient`` auto stands for."""
-    if options.get("posterior") not in PRIORS:  # and is hence not discrete
+    if options.get("posterior") not in PRIORS:  # and so is not discrete
         return "pathwise"
     return "vimco" if options["bound"] == "iwae" else "score-function"
 
 
 def _fitting_baseline(options: Mapping[str, Any]) -> str:
-    """What ``baseline`` auto stands for; of an estimator without any, none."""
+    """What ``baseline`` auto stands for; none for an estimator without one."""
     if "baseline" not in options_of(ESTIMATORS[options["gradient"]]):
         return "none"
     return "leave-one-out" if options["num_samples"] > 1 and options["bound"] == "elbo" else "mean"
@@ -256,12 +256,12 @@ class GradientOptions:
     """How the bound's gradient is estimated.
 
     Args:
-        gradient: How the bound's gradient is estimated; auto takes pathwise, and for discrete latents vimco with iwae,
+        gradient: Estimator of the bound's gradient; auto selects pathwise, and for discrete latents vimco with iwae,
             else score-function. straight-through and gumbel-softmax are biased, wake-phi follows another objective.
         baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
-            takes leave-one-out where there are samples enough, else the mean.
+            selects leave-one-out if there are enough samples, else the mean.
         normalize_signal: Whether score-function divides its signal by a running standard deviation.
-        temperature: Of gumbel-softmax.
+        temperature: Temperature of gumbel-softmax.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"gradient": ESTIMATORS}
@@ -273,7 +273,7 @@ class GradientOptions:
     temperature: float = 0.5
 
     def build(self, *, event: Size, center: Tensor, unit: Tensor) -> GradientEstimator:
-        """The estimator, for data that lie there and spread so far."""
+        """The estimator, for data with this center and unit."""
         takes_baseline = "baseline" in options_of(ESTIMATORS[self.gradient])
         if not takes_baseline and (self.baseline != "none" or self.normalize_signal):
             raise InputError(
@@ -286,11 +286,11 @@ class GradientOptions:
 
 
 def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:
-    """The decoder, which starts at the data's mean where that determines the family's parameters."""
+    """The decoder, which starts at the data's mean if that determines the family's parameters."""
     if not isinstance(family, StartsAtMean):
         return decoder
     plain: Any = family(torch.zeros(1, family.num_params))
     mean = plain.mean[0]
-    if examples is not None:  # shrunk as by one more example, such a mean: what never varies would start at infinity
+    if examples is not None:  # shrunk as if by one more example: what never varies would start at infinity
         mean = (examples.sum(0) + mean) / (len(examples) + 1)
     return Offset(decoder, family.params_of_mean(mean))

@@ -1,4 +1,4 @@
-"""What makes a function a recipe: its option groups become one flat signature, by which it is called and documented."""
+"""Turns a function into a recipe: its option groups become one flat signature, for calls and documentation."""
 
 import inspect
 import json
@@ -28,17 +28,17 @@ __all__ = [
 
 
 OF_THE_DATA = ("event_shape", "examples", "num_data")
-"""Arguments of a recipe that are no options: the data tell them."""
+"""Arguments of a recipe that are not options: the data determine them."""
 
 
 @dataclass(frozen=True)
 class MadeBy:
-    """The recipe call that built a model, which stands on the model as ``made_by``.
+    """The recipe call that built a model, stored on the model as ``made_by``.
 
     Attributes:
-        recipe: The recipe's name.
+        recipe: Name of the recipe.
         event_shape: Shape of one example.
-        options: All arguments that were given, without the data.
+        options: All arguments that were given, except the data.
     """
 
     recipe: str
@@ -46,16 +46,16 @@ class MadeBy:
     options: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        """In JSON's types."""
+        """The call in JSON types."""
         made_by = {"recipe": self.recipe, "event_shape": self.event_shape, "options": dict(self.options)}
         return json.loads(json.dumps(made_by, sort_keys=True))  # in the order in which it is read back
 
 
 def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
-    """Makes a recipe of a function: the fields of each option group take the place of the group.
+    """Makes a function a recipe: the fields of each option group replace the group.
 
     Args:
-        function: From an event shape, examples, their number, settings of its own and option groups, parameters
+        function: Maps an event shape, examples, their number, its own settings and option groups, which are parameters
             annotated with a class of :mod:`subo.recipes.options`, to an objective.
     """
     signature = inspect.signature(function)
@@ -104,7 +104,7 @@ def defaults_of(make: Callable[..., Objective]) -> dict[str, Any]:
 def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a recipe: those that were given, its defaults, and for every ``auto`` what it stands for.
 
-    A likelihood ``auto`` stays: it is the data that tell.
+    A likelihood ``auto`` stays, since it depends on the data.
 
     Args:
         make: The recipe.
@@ -125,12 +125,12 @@ def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[st
 
 
 def check_effects(make: Callable[..., Objective], given: Container[str], settings: Mapping[str, Any]) -> None:
-    """Refuses an option that was given and has no effect beside the others.
+    """Refuses an option that was given and has no effect with the others.
 
     Args:
         make: The recipe.
-        given: The options that somebody has set.
-        settings: All of the run's options, settled.
+        given: Options that the user has set.
+        settings: All of the run's options, with ``auto`` resolved.
 
     Raises:
         InputError: Names the option and the setting that would give it an effect.
@@ -147,7 +147,7 @@ def check_effects(make: Callable[..., Objective], given: Container[str], setting
 
 
 def takers_of(group: type[Any], option: str) -> list[tuple[str, str]]:
-    """Which entries take an option of a group, each a choice and a name; none of an option of the whole group.
+    """Which entries take an option of a group, each as a choice and a name; none for an option of the whole group.
 
     Example:
         >>> from subo.recipes.options import LikelihoodOptions
@@ -174,9 +174,9 @@ def documented(described: Any, *groups: type[Any], before: str = "\n\nReturns:")
     """A docstring with the groups' arguments after its own.
 
     Args:
-        described: Whose docstring it is; its ``Args`` are the last before the text `before`.
+        described: Object with the docstring; its ``Args`` come last before the text `before`.
         groups: The option groups.
-        before: What follows the arguments.
+        before: Text that follows the arguments.
     """
     head, mark, tail = (inspect.getdoc(described) or "").partition(before)
     sections = [(inspect.getdoc(group) or "").partition("Args:\n")[2].rstrip() for group in groups]

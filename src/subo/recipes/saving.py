@@ -1,4 +1,4 @@
-"""Models in one file: weights, and the recipe that builds the model again, in safetensors and JSON."""
+"""Models in one file: weights and the recipe that rebuilds the model, in safetensors and JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: The model, or the objective that holds it.
-        path: The file, such as ``model.safetensors``.
+        path: Path of the output file, such as ``model.safetensors``.
 
     Raises:
         InputError: The file cannot be written.
@@ -45,16 +45,16 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 @checked_arguments
 def load_model(path: str | Path) -> LatentVariableModel:
-    """Builds a model again from a file that :func:`save` wrote and reads its weights.
+    """Rebuilds a model from a file that :func:`save` wrote and reads its weights.
 
-    The model of a run folder is ``subo.open_run(folder).model``. Weights of a model without a recipe are read into one
-    that is built as it was, by :func:`subo.load_weights`.
+    The model of a run folder is ``subo.open_run(folder).model``. To read weights of a model without a recipe, build the
+    same model and use :func:`subo.load_weights`.
 
     Args:
         path: The file.
 
     Raises:
-        InputError: It is not such a file, its content was changed, or its model has no recipe.
+        InputError: The file is of another kind, its content was changed, or its model has no recipe.
     """
     path = Path(path)
     if path.is_dir():
@@ -63,7 +63,7 @@ def load_model(path: str | Path) -> LatentVariableModel:
     settings = (file.note or {}).get("settings") or {}
     if "recipe" not in settings:
         raise InputError(
-            f"{path} does not say how its model is built: it was not made by a recipe. Build the model as it was and "
+            f"{path} does not say how its model is built: it was not made by a recipe. Build the same model and "
             "read the weights with subo.load_weights(model, path)"
         )
     if settings["recipe"] not in RECIPES:
@@ -77,7 +77,7 @@ def load_model(path: str | Path) -> LatentVariableModel:
 
 
 def read_weights(model: nn.Module, path: Path) -> None:
-    """Reads the weights in a file that :func:`save` wrote into a model that is built as it was."""
+    """Reads the weights in a file that :func:`save` wrote into an identically built model."""
     _read_into(model, WeightsFile.read(path))
 
 
@@ -87,6 +87,6 @@ def _read_into(model: nn.Module, file: WeightsFile) -> None:
         model.load_state_dict(file.tensors)
     except RuntimeError as error:
         raise InputError(
-            f"{file.path} has the weights of another model: {str(error).splitlines()[-1].strip()} Build the model as "
-            "it was when they were saved."
+            f"{file.path} has the weights of another model: {str(error).splitlines()[-1].strip()} Build the same model "
+            "as when they were saved."
         ) from error

@@ -1,4 +1,4 @@
-"""The recipe ``vae``: a variational autoencoder with one vector of latents, by any combination of parts."""
+"""The recipe ``vae``: a variational autoencoder with one latent vector, from any combination of parts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,7 +32,7 @@ from subo.recipes.recipe import recipe
 __all__ = ["vae"]
 
 
-# Where the posterior's parameters come from: a model with an encoder, as it is to be inferred in
+# The source of the posterior's parameters: from a model with an encoder to one with the chosen inference
 
 
 def _amortized(model: VAE) -> VAE:
@@ -40,7 +40,7 @@ def _amortized(model: VAE) -> VAE:
 
 
 def _local(model: VAE) -> VAE:
-    return model  # whose posterior is made of rows
+    return model  # its posterior consists of rows
 
 
 def _semi_amortized(
@@ -65,14 +65,14 @@ def _semi_amortized(
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    """Where the posterior's parameters come from.
+    """The source of the posterior's parameters.
 
     Args:
-        inference: Where the posterior's parameters come from: a network of x (amortized), or a free row for every
-            example (local), or the network and then some gradient steps for each example (semi-amortized).
-        refinement_steps: Gradient steps of semi-amortized inference, in training and after.
-        refinement_rate: Their size.
-        refinement_through: Whether training's gradient goes through those steps, or stops there.
+        inference: Source of the posterior's parameters: a network of x (amortized), a free row per
+            example (local), or the network followed by gradient steps for each example (semi-amortized).
+        refinement_steps: Number of gradient steps of semi-amortized inference, in training and after.
+        refinement_rate: Size of those steps.
+        refinement_through: Whether the training gradient flows through those steps, or stops there.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -85,7 +85,7 @@ class InferenceOptions:
     refinement_through: bool = True
 
     def build_posterior(self, family: Family, num_data: int | None, encoder: Callable[[int], nn.Module]) -> nn.Module:
-        """q(z|x), with its parameters from an encoder or from rows of their own."""
+        """q(z|x), with parameters from an encoder or from free rows."""
         if self.inference != "local":
             return Conditional(family, encoder(family.num_params))
         if num_data is None:
@@ -93,7 +93,7 @@ class InferenceOptions:
         return Local(family, num_data)
 
     def build(self, model: VAE, bound: Bound, num_samples: int) -> VAE:
-        """The model as it is inferred in."""
+        """The model with the chosen inference."""
         entry = self.CHOICES["inference"][self.inference]
         return made(entry, model, bound=bound, num_samples=num_samples, **asdict(self))
 
@@ -106,12 +106,12 @@ def _by_labels(*, num_labels: int | None) -> int:
 
 @dataclass(frozen=True)
 class ConditionOptions:
-    """What the model is given beside x.
+    """The model's inputs in addition to x.
 
     Args:
-        condition: What the model is told of each example: nothing (none), or its class (labels), which p(z|c),
-            p(x|z,c) and q(z|x,c) are then given.
-        num_labels: Classes 0 .. num_labels - 1 of condition labels; as many as the data's by default.
+        condition: What the model is conditioned on: nothing (none), or each example's class (labels), as in p(z|c),
+            p(x|z,c) and q(z|x,c).
+        num_labels: Number of classes 0 .. num_labels - 1 with condition labels; by default that of the data.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": lambda: None, "labels": _by_labels}}
@@ -120,7 +120,7 @@ class ConditionOptions:
     num_labels: int | None = None
 
     def build(self) -> int | None:
-        """How many classes the model distinguishes; None without labels."""
+        """Number of classes that the model is conditioned on; None without labels."""
         return made(self.CHOICES["condition"][self.condition], num_labels=self.num_labels)
 
 
@@ -138,19 +138,19 @@ def vae(
     bound: BoundOptions,
     gradient: GradientOptions,
 ) -> Objective:
-    """A variational autoencoder with one vector of latents, by any combination of parts.
+    """A variational autoencoder with one latent vector, from any combination of parts.
 
     Args:
         event_shape: Shape of one example.
-        examples: Some training data, from which units, the mean image and pseudo-inputs are taken; without them
+        examples: Some training data, which set the units, the mean image and pseudo-inputs; without them
             these are placeholders, for weights that are loaded next.
-        num_data: Number of training data; needed by local inference.
+        num_data: Number of training examples; needed by local inference.
 
     Returns:
         The objective, ready to be fitted.
 
     Raises:
-        InputError: The settings make no sense together.
+        InputError: The settings are incompatible.
 
     Example:
         >>> objective = vae((64,), likelihood="bernoulli", latent_dim=2, prior="vamp", bound="iwae", num_samples=5)
@@ -162,19 +162,19 @@ def vae(
     family, space = likelihood.build(event, center=center, unit=fine), latents.build_family()
     labels = condition.build()
 
-    def told(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
-        """A network of inputs of this shape, with the label beside them where there is one."""
+    def conditioned(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
+        """A network for inputs of this shape, plus the label if there is one."""
         return make(shape) if labels is None else labelled(make, shape, num_labels=labels, planes=planes)
 
     def decoder(shape: Size) -> nn.Module:
         return from_mean(network.decoder(shape, family), family, examples)
 
     def encoder(outputs: int) -> nn.Module:
-        chain = nn.Sequential if labels is None else Stack  # which hands the label on
-        body = told(lambda shape: network.encoder(shape, outputs), event, planes=network.network == "conv")
+        chain = nn.Sequential if labels is None else Stack  # which passes the label on
+        body = conditioned(lambda shape: network.encoder(shape, outputs), event, planes=network.network == "conv")
         return chain(Standardize(center, unit), body)
 
-    p_x = Conditional(family, told(decoder, space.event_shape))
+    p_x = Conditional(family, conditioned(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
     _check_together(latents, inference, gradient, space, labels)
     p_z = latents.build_prior(space, posterior=q, likelihood=family, examples=examples, num_labels=labels)
@@ -195,18 +195,18 @@ def _check_together(
     """Refuses settings that exclude each other."""
     if inference.inference == "semi-amortized" and space.is_discrete:
         raise InputError(
-            f"semi-amortized inference moves q along the path through z, and {latents.posterior} latents have none: "
+            f"semi-amortized inference moves q along the path through z, but {latents.posterior} latents have none: "
             "use inference amortized or local"
         )
     if latents.prior != "vamp":
         return
     if gradient.normalize_signal:
         raise InputError(
-            "normalize_signal scales the posterior's gradient, and the vamp prior holds the posterior, whose gradient "
-            "through it would stay as it is: use another prior, or leave it out"
+            "normalize_signal scales the posterior's gradient, but the vamp prior contains the posterior, and the "
+            "gradient through it would not be scaled: use another prior, or leave it out"
         )
     if labels is not None:
         raise InputError(
-            "the vamp prior is a mixture of q(z|u) at inputs u, and with condition labels q is given a class beside "
-            "its input, which the u do not have: use the prior auto, one for each class, or mixture"
+            "the vamp prior is a mixture of q(z|u) at inputs u, but with condition labels q also needs a class, "
+            "which the u do not have: use the prior auto, one per class, or mixture"
         )

@@ -1,8 +1,8 @@
-"""Arguments are checked at the door: their kind by the annotation, their range by :mod:`subo.runtime.limits`.
+"""Argument checks at the door: the type by the annotation, the range by :mod:`subo.runtime.limits`.
 
-The same check serves the functions of the library, whose messages name parameters, and the command line, whose
-messages name flags. It is for constructors and for functions that begin some work. What a step of training calls is
-checked only once it has failed.
+The same check serves the library's functions, where messages name parameters, and the command line, where they
+name flags. It is meant for constructors and for functions that start some work. What a training step calls is
+checked only after it has failed.
 """
 
 import inspect
@@ -29,11 +29,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _PLAIN = Limit()
-_SEEN_LATER = ("data", "split", "validation")  # by subo.data.splits.as_split, which knows more of them
+_SEEN_LATER = ("data", "split", "validation")  # by subo.data.splits.as_split, which knows more about them
 
 
 class _Refused(Exception):  # noqa: N818 (never leaves this module)
-    """A value is not of a kind; says the likely cause, where there is one, and which end of a range it is beyond."""
+    """A value is not of the expected kind; gives the likely cause, if any, and the end of the range it is beyond."""
 
     def __init__(self, cause: str = "", expected: str = ""):
         super().__init__(cause)
@@ -41,7 +41,7 @@ class _Refused(Exception):  # noqa: N818 (never leaves this module)
 
 
 def checked_arguments(function: Callable[P, T]) -> Callable[P, T]:
-    """Checks a function's arguments before it is called; NumPy's numbers become Python's.
+    """Checks a function's arguments before it is called; NumPy numbers become Python numbers.
 
     Args:
         function: A function, or a class's ``__init__``, with annotations.
@@ -63,16 +63,16 @@ def checked_arguments(function: Callable[P, T]) -> Callable[P, T]:
     def door(*args: P.args, **kwargs: P.kwargs) -> T:
         bound = _bound(signature, owner, args, kwargs)
         if bound is None:
-            return function(*args, **kwargs)  # whose own message names what is missing
+            return function(*args, **kwargs)  # its own message names what is missing
         return function(*bound.args, **bound.kwargs)
 
     return door
 
 
 def checked_on_failure(function: Callable[P, T]) -> Callable[P, T]:
-    """Checks a function's arguments once it has failed, which costs next to nothing where it does not.
+    """Checks a function's arguments after it has failed, which costs next to nothing when it succeeds.
 
-    For what a step of training calls, and people may, too. What is wrong and does not fail passes.
+    For functions that a training step calls and users may call, too. A wrong argument that causes no failure passes.
 
     Args:
         function: A method with annotations.
@@ -107,11 +107,11 @@ def checked_on_failure(function: Callable[P, T]) -> Callable[P, T]:
 def _bound(
     signature: inspect.Signature, owner: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> inspect.BoundArguments | None:
-    """A call's arguments, as they are taken; None where some are missing, or too many.
+    """A call's arguments, converted; None if some are missing or there are too many.
 
     Raises:
-        InputError: One makes no sense.
-        TypeError: There is no parameter of a name, and one of nearly this name.
+        InputError: An argument is invalid.
+        TypeError: A name matches no parameter, but is close to one.
     """
     parameters = signature.parameters
     try:
@@ -126,7 +126,7 @@ def _bound(
 
 
 def owner_of(function: Callable[..., Any]) -> str:
-    """The name under which a function's parameters may have ranges of their own: its class's, of an ``__init__``.
+    """The name under which a function's parameters may have ranges of their own; for ``__init__``, the class's name.
 
     Example:
         >>> owner_of(Limit.__init__), owner_of(Limit.holds)
@@ -136,7 +136,7 @@ def owner_of(function: Callable[..., Any]) -> str:
 
 
 def check_fields(record: Any) -> None:
-    """Checks a dataclass's fields, in its ``__post_init__``; NumPy's numbers become Python's.
+    """Checks a dataclass's fields, in its ``__post_init__``; NumPy numbers become Python numbers.
 
     Args:
         record: A dataclass, frozen or not.
@@ -151,16 +151,16 @@ def check_fields(record: Any) -> None:
 def checked_settings(
     parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any], *, owner: str = "", flag: bool = False
 ) -> dict[str, Any]:
-    """Some arguments as a function takes them, before it is called; those of other names stay as they are.
+    """Converts some arguments to what a function takes, before it is called; unknown names are left unchanged.
 
     Args:
-        parameters: The function's, from its signature.
-        given: Its arguments by name, some or all.
-        owner: Its name, where it has ranges of its own.
-        flag: Whether they were given on the command line.
+        parameters: The function's parameters, from its signature.
+        given: Some or all of its arguments, by name.
+        owner: Name of the function, where it has ranges of its own.
+        flag: Whether the arguments were given on the command line.
 
     Raises:
-        InputError: One makes no sense.
+        InputError: An argument is invalid.
 
     Example:
         >>> checked_settings(inspect.signature(checked_settings).parameters, {"flag": np.True_, "other": 1})
@@ -187,17 +187,17 @@ def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
 
 
 def accepted(name: str, value: Any, kind: Any, owner: str = "", *, flag: bool = False) -> Any:
-    """A value as it is taken.
+    """A value, checked and converted.
 
     Args:
-        name: The parameter.
-        value: What was given.
-        kind: The parameter's annotation; one that says nothing here, such as Any, takes everything.
-        owner: The function or class, where it has a range of its own.
-        flag: Whether it was given on the command line.
+        name: Name of the parameter.
+        value: The value given.
+        kind: The parameter's annotation; one that restricts nothing, such as Any, accepts everything.
+        owner: The function or class, where the parameter has a range of its own.
+        flag: Whether the value was given on the command line.
 
     Raises:
-        InputError: Says what was expected, what came and the likely cause.
+        InputError: Says what was expected, what was received and the likely cause.
     """
     limit = limit_of(name, owner) or _PLAIN
     try:
@@ -232,21 +232,21 @@ def _taken(value: Any, kind: Any, limit: Limit) -> Any:
         return {key: _taken(one, members[1], limit) for key, one in value.items()}
     if origin is Sequence and isinstance(value, Sequence):
         if isinstance(value, str):
-            raise _Refused(f"Of a single one write ({value!r},).")
+            raise _Refused(f"For a single one write ({value!r},).")
         for one in value:
             _taken(one, members[0], limit)
         return value
     if kind is Tensor or hasattr(kind, "array_type"):
         return _tensor(value, kind, limit)
     if origin is Iterable and isinstance(value, Tensor):
-        raise _Refused("Of a single one write [x].")
+        raise _Refused("For a single one write [x].")
     if not _fits(value, origin or kind):
         raise _Refused(limit.hint)
     return value
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is an instance, where isinstance can tell."""
+    """Whether a value is an instance; True where isinstance cannot decide."""
     if kind is None:
         return value is None
     try:
@@ -269,14 +269,14 @@ def _number(value: Any, kind: type, limit: Limit) -> Any:
     if type(value) is not kind:
         value = _plain(value, kind)
     if kind is float and math.isnan(value):
-        raise _Refused("Usually an earlier calculation gave no number.")
+        raise _Refused("Usually an earlier calculation returned NaN.")
     if not limit.holds(value):
         raise _Refused(limit.too_many if value > limit.low else limit.hint, limit.side(value))
     return value
 
 
 def _plain(value: Any, kind: type) -> Any:
-    """Python's number of another one, such as NumPy's."""
+    """The Python number equal to another one, such as NumPy's."""
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0:
         value = value.item()
     if isinstance(value, bool | np.bool_):
@@ -299,7 +299,7 @@ def _several(value: Any, kinds: Sequence[Any], limit: Limit) -> tuple[Any, ...]:
         given = list(value)
     except TypeError:
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        raise _Refused(f"Of a single one write ({value},)." if whole else "") from None
+        raise _Refused(f"For a single one write ({value},)." if whole else "") from None
     if len(given) > limit.most:
         raise _Refused(f"There are {len(given):,}, and at most {limit.most:,} make sense.")
     if kinds[-1] is float and len(given) != len(kinds):
@@ -312,23 +312,23 @@ def _several(value: Any, kinds: Sequence[Any], limit: Limit) -> tuple[Any, ...]:
 
 def _tensor(value: Any, kind: Any, limit: Limit) -> Tensor:
     if isinstance(value, np.ndarray | list | tuple):
-        turned = isinstance(value, np.ndarray) and min((0, *value.strides)) < 0  # as by [::-1], which torch has not
-        raise _Refused(f"torch.as_tensor{'(array.copy())' if turned else ''} makes a tensor of it.")
+        turned = isinstance(value, np.ndarray) and min((0, *value.strides)) < 0  # as by [::-1], which torch lacks
+        raise _Refused(f"torch.as_tensor{'(array.copy())' if turned else ''} turns it into a tensor.")
     if not isinstance(value, Tensor):
         raise _Refused
     if value.layout is not torch.strided:
         raise _Refused("Make it dense: x.to_dense().")
     if value.is_meta:
-        raise _Refused("It is on the device meta, and holds no numbers.")
+        raise _Refused("It is on the meta device and holds no numbers.")
     if value.ndim == 0 and shape_of(kind):
-        raise _Refused("Of a single one write x[None].")
+        raise _Refused("For a single one write x[None].")
     if value.is_complex():
-        raise _Refused("Give its real and its imaginary part side by side, torch.view_as_real(x).flatten(-2).")
+        raise _Refused("Pass its real and imaginary parts side by side: torch.view_as_real(x).flatten(-2).")
     if value.numel() == 0:
         raise _Refused("It holds no numbers.")
-    dtypes = getattr(kind, "dtypes", ())  # of Shaped no sequence, for it takes any
+    dtypes = getattr(kind, "dtypes", ())  # not a sequence for Shaped, which accepts any
     if isinstance(dtypes, Sequence) and "float32" in dtypes and not value.is_floating_point():
-        raise _Refused("Give real numbers, such as x.float().")
+        raise _Refused("Pass real numbers, such as x.float().")
     if limit is not _PLAIN and value.is_floating_point():
         for end in (end.item() for end in value.detach().aminmax()):
             if not limit.holds(end):

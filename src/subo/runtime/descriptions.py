@@ -1,4 +1,4 @@
-"""What an annotation asks for and what a value is, in a few words: the pieces of a message about an argument."""
+"""Short descriptions of annotations and values: the pieces of a message about an argument."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ __all__ = ["described", "expected", "shape_of"]
 
 
 def expected(kind: Any, limit: Limit, *, flag: bool = False) -> str:
-    """What a value should be, in words."""
+    """Describes what a value should be."""
     origin, members = get_origin(kind), get_args(kind)
     if kind in (int, float):
         number = "a whole number" if kind is int else "a number"
@@ -47,13 +47,13 @@ def expected(kind: Any, limit: Limit, *, flag: bool = False) -> str:
 
 
 def shape_of(kind: Any) -> str:
-    """The axes that an annotation asks for; nothing where it takes any."""
+    """The axes that an annotation requires; empty if it accepts any."""
     shape = getattr(kind, "dim_str", "").strip()
     return "" if shape == "..." else shape
 
 
 def described(value: Any) -> str:
-    """What a value is, in a few words."""
+    """Describes what a value is, in a few words."""
     if isinstance(value, Tensor):
         what = "complex " if value.is_complex() else "" if value.layout is torch.strided else "sparse "
         return f"a {what}tensor of {str(value.dtype).removeprefix('torch.')} and shape {tuple(value.shape)}"

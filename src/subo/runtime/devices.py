@@ -1,4 +1,4 @@
-"""Where, in which precision and in which mode modules run."""
+"""The device, precision and mode in which modules run."""
 
 import logging
 import os
@@ -24,12 +24,12 @@ StrategyName = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
 
 
 def place(module: Any, x: Tensor, context: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A batch where a module's parameters are, real numbers in their precision; as it is for a model without any.
+    """Moves a batch to a module's device and real numbers to its precision; unchanged for a model without parameters.
 
     Args:
         module: A module, or any model.
         x: Data.
-        context: What is known beside x.
+        context: Named context tensors, one row per example.
     """
     parameters = getattr(module, "parameters", None)
     like = next(iter(parameters()), None) if parameters else None
@@ -47,19 +47,19 @@ def make_fabric(
     processes: int = 1,
     strategy: StrategyName = "auto",
 ) -> "Fabric":
-    """Makes the Fabric that moves, wraps and launches.
+    """Creates the Fabric that moves, wraps and launches.
 
-    Fabric is imported here and not with subo, since its import adds a logging handler and an environment variable;
-    both are taken back.
+    Fabric is imported here and not with subo because its import adds a logging handler and an environment variable;
+    both are removed again.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
         precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
-        processes: How many processes share each batch.
+        processes: Number of processes that share each batch.
         strategy: How several processes work together, as Lightning Fabric names it; ``auto`` is data-parallel.
 
     Raises:
-        InputError: This machine has no such device, or not that many of them, or a word is not known.
+        InputError: This machine has no such device, or too few of them, or a name is unknown.
     """
     _check_there(device, precision)
     logger = logging.getLogger("lightning_fabric")
@@ -87,8 +87,8 @@ def _check_there(device: str, precision: str) -> None:
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if precision == "16-mixed" and (device == "cpu" or not gpu):
         raise InputError(
-            "precision 16-mixed is for GPUs, whose gradients it scales, and this would run on the CPU: bf16-mixed runs "
-            "on both, in the same memory."
+            "precision 16-mixed is for GPUs, where it scales gradients, and this would run on the CPU: bf16-mixed runs "
+            "on both and takes the same memory."
         )
     there = {
         "cuda": torch.cuda.is_available,
@@ -98,20 +98,20 @@ def _check_there(device: str, precision: str) -> None:
     if there is not None and not there():
         raise InputError(
             f"there is no device '{device}' here that torch {torch.__version__} can use. Usually this machine has no "
-            "GPU, or torch was installed without support for it: use `device=cpu`, or auto for whatever there is."
+            "GPU, or torch was installed without support for it: use `device=cpu`, or auto for whatever is available."
         )
 
 
 def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: PrecisionName | None = None) -> "Fabric":
-    """A Fabric as it is; one for this process where there is none.
+    """Returns the Fabric given, or creates one for this process.
 
     Args:
         fabric: A Fabric, or None.
-        device: In place of a Fabric: as of :func:`make_fabric`, with its default.
-        precision: In place of a Fabric: as of :func:`make_fabric`, with its default.
+        device: Device to use instead of a Fabric, as in :func:`make_fabric`, with the same default.
+        precision: Precision to use instead of a Fabric, as in :func:`make_fabric`, with the same default.
 
     Raises:
-        InputError: It is something else, it was given with a device or a precision, or there is no such device here.
+        InputError: `fabric` is something else, was given with a device or a precision, or there is no such device here.
     """
     asked: dict[str, Any] = {
         name: value for name, value in (("device", device), ("precision", precision)) if value is not None
@@ -119,22 +119,22 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
     if fabric is not None and asked:
         raise InputError(
             f"`fabric` and {' and '.join(f'`{name}`' for name in asked)} were given, and a Fabric has its own device "
-            "and precision: give the one, or the other"
+            "and precision: give one or the other"
         )
     made = fabric if fabric is not None else make_fabric(**asked)
     if not all(hasattr(made, name) for name in ("strategy", "device", "world_size")):
         raise InputError(
-            f"fabric must be a lightning_fabric.Fabric, launched already, not {fabric!r}: leave it out to train here"
+            f"fabric must be a lightning_fabric.Fabric, already launched, not {fabric!r}: leave it out to train here"
         )
     return made
 
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """A module in evaluation mode inside, in its own mode after.
+    """Puts a module into evaluation mode inside the context and restores its mode afterwards.
 
-    Inside, those of its modules that offer ``may_overwrite`` may overwrite their input where no gradient is asked for:
-    all that calls them is the library's.
+    Inside, submodules that offer ``may_overwrite`` may overwrite their input where no gradient is needed, because only
+    the library calls them.
     """
     module = model if isinstance(model, nn.Module) else nn.Identity()
     mode = module.training

@@ -1,4 +1,4 @@
-"""How many digits of an estimate are shown: as many as its error tells apart."""
+"""How many digits of an estimate are shown: as many as its error justifies."""
 
 import math
 
@@ -6,7 +6,7 @@ __all__ = ["in_digits"]
 
 
 def in_digits(value: float, standard_error: float | None) -> tuple[str, str]:
-    """A value and its error to two digits of the error; four digits of a value that has none, and then no error.
+    """A value and its error to two digits of the error; a value without an error gets four digits.
 
     Example:
         >>> in_digits(0.123456, 0.00234)

@@ -1,9 +1,9 @@
-"""Signals that ask to stop: Ctrl-C (SIGINT), SIGTERM, and SIGHUP, by which a terminal that is closed says so.
+"""Signals that ask to stop: Ctrl-C (SIGINT), SIGTERM, and SIGHUP, which a closing terminal sends.
 
 One rule holds for every command: the first such signal n ends it with one message and the exit code 128 + n. Training
-takes it for a question between two steps, and writes a checkpoint first (:func:`stop_signals`); everywhere else it is
-an exception (:class:`Stopped`), so that files are written whole or not at all (:class:`Stops`). A signal that was
-ignored when the program began, as ``nohup`` has it, stays ignored.
+checks for it between two steps and writes a checkpoint first (:func:`stop_signals`); everywhere else it is an
+exception (:class:`Stopped`), so that files are written whole or not at all (:class:`Stops`). A signal that was
+ignored when the program started, as with ``nohup``, stays ignored.
 """
 
 import os
@@ -18,15 +18,15 @@ from typing import Any
 
 __all__ = ["Stopped", "Stops", "stop_signals"]
 
-_REPEATED = 1.0  # seconds in which the same request may come again: shells and `timeout` send it to group and process
+_REPEATED = 1.0  # seconds in which the same request may arrive again: shells and `timeout` send it to group and process
 _NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks to stop has come.
+    """A signal that asks to stop has been received.
 
     Args:
-        signal: Its number.
+        signal: Number of the signal.
     """
 
     def __init__(self, signal: int):
@@ -35,14 +35,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stops:
-    """The signals of a command: a context, inside of which they are obeyed.
+    """A context in which a command obeys stop signals.
 
-    Before the command begins, while the program is imported, nothing is at stake, and libraries may take an exception
-    for a failed import: the process ends at once. From :meth:`begin` on, the first signal raises :class:`Stopped`, and
-    another one ends the process. Code in C may lose an exception, so that whoever ends the process asks :attr:`came`.
+    Before the command begins, while the program is being imported, nothing is at stake, and libraries may mistake an
+    exception for a failed import: the process ends at once. From :meth:`begin` on, the first signal raises
+    :class:`Stopped`, and another one ends the process. C code may swallow an exception, so code that ends the process
+    checks :attr:`came`.
 
     Attributes:
-        came: The number of the signal that came, or 0.
+        came: Number of the signal received, or 0.
     """
 
     def __init__(self):
@@ -51,7 +52,7 @@ class Stops:
         self._previous: dict[int, Any] = {}
 
     def begin(self) -> None:
-        """The command begins."""
+        """Marks the beginning of the command."""
         self._began = True
 
     def __enter__(self) -> "Stops":
@@ -77,12 +78,12 @@ class Stops:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], int]]:
-    """Inside, the first signal that asks to stop is noted instead of obeyed; another one, a second later, is obeyed.
+    """Inside, the first stop signal is noted instead of obeyed; another one, a second later, is obeyed.
 
-    Signals belong to the main thread; in another one nothing is caught.
+    Signals belong to the main thread; in other threads nothing is caught.
 
     Yields:
-        A function that gives the number of the signal that came, or 0.
+        A function that returns the number of the signal received, or 0.
     """
     came, since, previous = 0, 0.0, dict[int, Any]()
 
@@ -103,7 +104,7 @@ def stop_signals() -> Iterator[Callable[[], int]]:
 
 
 def _handled_by(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Sets the handler of the signals that are not ignored; gives those before."""
+    """Sets the handler of the signals that are not ignored; returns the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     previous = {number: signal.getsignal(number) for number in _NUMBERS}
@@ -119,7 +120,7 @@ def _restore(handlers: dict[int, Any]) -> None:
 
 
 def _leave_closed_terminal(number: int) -> None:
-    """After SIGHUP, lets output to a terminal that is gone go nowhere: every write to it would be an error."""
+    """After SIGHUP, discards output to a terminal that is gone: every write to it would be an error."""
     if number != getattr(signal, "SIGHUP", None):
         return
     for descriptor in (1, 2):

@@ -1,10 +1,9 @@
-"""In which range each number that people give makes sense: one table, for the command line as for Python.
+"""The range in which each number that users give makes sense: one table, for the command line and for Python.
 
-A parameter is looked up by its name; where a name means something else in one function or class, by both
-(``Renyi.alpha``, ``sample.num_samples``). Of a tensor the range is that of all its
-numbers. An upper end is where a number can only be a slip: what a machine can hold is another question, which
-:mod:`subo.runtime.room` asks. Whether a number is whole is told by the parameter's annotation;
-:mod:`subo.runtime.arguments` reads both.
+A parameter is looked up by its name or, where the name means something else in one function or class, by both
+(``Renyi.alpha``, ``sample.num_samples``). For a tensor the range applies to all of its numbers. An upper end is where
+a number can only be a slip: what a machine can hold is another question, which :mod:`subo.runtime.room` answers.
+Whether a number is whole follows from the parameter's annotation; :mod:`subo.runtime.arguments` reads both.
 """
 
 import math
@@ -16,17 +15,17 @@ __all__ = ["LIMITS", "Limit", "is_number", "limit_of"]
 
 @dataclass(frozen=True)
 class Limit:
-    """An interval of numbers, and advice.
+    """An interval of numbers, with advice.
 
     Attributes:
-        low: Its lower end.
-        high: Its upper end.
+        low: Lower end.
+        high: Upper end.
         above: Whether the lower end itself is outside.
         below: Whether the upper end itself is outside.
         infinite: Whether the infinities are allowed.
-        most: For several numbers, how many there may be.
-        hint: What to know where a number is too small, or an argument of another class.
-        too_many: What to know where it is too large.
+        most: Maximum count where several numbers are given.
+        hint: Advice when a number is too small, or an argument is of another class.
+        too_many: Advice when a number is too large.
     """
 
     low: int | float = -math.inf
@@ -47,13 +46,13 @@ class Limit:
         )
 
     def side(self, value: int | float) -> str:
-        """What a number outside should be, such as ``at least 1``; of one that is not finite, all that is asked."""
+        """What a number outside should be, such as ``at least 1``; if it is not finite, all that is required."""
         if not math.isfinite(value):
             return f"{self} and finite".removeprefix(" and ")
         return self._low() if value < self.low or (self.above and value == self.low) else self._high()
 
     def __str__(self) -> str:
-        """Such as ``at least 0 and below 1``; nothing where everything finite is inside."""
+        """Such as ``at least 0 and below 1``; empty if everything finite is inside."""
         return " and ".join(filter(None, (self._low(), self._high() if self.high <= 1 else "")))
 
     def _low(self) -> str:
@@ -74,11 +73,11 @@ _SHARE = Limit(0, 1, below=True)  # 1 itself would leave nothing
 _WIDTH = _from(1, 1_000_000)
 _SIZE = _from(1, 1_000_000_000)
 _COUNT = _from(1, 1_000_000)
-_ENOUGH = "The error falls with the root of their number: a thousand are usually enough."
+_ENOUGH = "The error falls with the square root of their number: a thousand are usually enough."
 _SAMPLES = _from(1, 10_000_000, too_many=_ENOUGH)
-_CHAINS = _from(2, 100_000, "One chain knows nothing of its error.")
+_CHAINS = _from(2, 100_000, "One chain gives no estimate of its error.")
 _WEIGHT = _from(0, 1_000_000)
-_MINUTES = Limit(0, 1_000_000, above=True, too_many="Without a limit leave it out.")
+_MINUTES = Limit(0, 1_000_000, above=True, too_many="For no limit, leave it out.")
 _EPOCHS = _from(1, 10_000_000, too_many="To train for as long as there is time, give minutes.")
 _LAYERS = Limit(1, 1000)
 
@@ -89,7 +88,7 @@ LIMITS: dict[str, Limit] = {
     "channels": _from(1, 65_536),
     "components": _COUNT,
     "context_dim": _from(0, 1_000_000),
-    "degrees_of_freedom": Limit(2, above=True, hint="Up to 2 there is no variance. Or learned: shared, per-dimension."),
+    "degrees_of_freedom": Limit(2, above=True, hint="No variance up to 2. Or learn it: shared, per-dimension."),
     "depth": _LAYERS,
     "dim": _SIZE,
     "dropout": _SHARE,
@@ -117,7 +116,7 @@ LIMITS: dict[str, Limit] = {
     "out_features": _SIZE,
     "prior_components": _COUNT,
     "reader_hidden": _WIDTH,
-    "scale": Limit(0, above=True, hint="Or learned: shared, per-dimension, network."),
+    "scale": Limit(0, above=True, hint="Or learn it: shared, per-dimension, network."),
     "pseudo_inputs": Limit(),
     "spread": _from(0),
     "start": Limit(),
@@ -144,7 +143,7 @@ LIMITS: dict[str, Limit] = {
     "batch_size": _SIZE,
     "steps_per_epoch": _SIZE,
     "checkpoint_minutes": _from(0, 1_000_000),
-    "clip": Limit(0, above=True, too_many="Without a limit leave it out."),
+    "clip": Limit(0, above=True, too_many="For no limit, leave it out."),
     "data_seed": _from(-(2**62), 2**62),
     "epoch": _from(0),
     "epochs": _EPOCHS,
@@ -165,18 +164,18 @@ LIMITS: dict[str, Limit] = {
     "warmup": _from(0),
     "warmup_epochs": _from(0, 10_000_000),
     "window": _COUNT,
-    # What is asked of a fitted model
+    # What is done with a fitted model
     "calibration_data": _from(100, 10_000_000),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "bdmc.num_samples": Limit(
-        2, 10_000_000, hint="One sample in the upper bound is that of which the example was drawn.", too_many=_ENOUGH
+        2, 10_000_000, hint="One sample in the upper bound is the one that generated the example.", too_many=_ENOUGH
     ),
     "chains": _from(1, 100_000),
     "evaluate.chains": _CHAINS,
     "gaps.chains": _CHAINS,
     "columns": _COUNT,
     "coverage": Limit(0, 1, above=True, below=True),
-    "draws": _from(10, 1_000_000, "A variance takes 10 draws at least."),
+    "draws": _from(10, 1_000_000, "A variance needs at least 10 draws."),
     "evaluation_samples": _SAMPLES,
     "elbo_samples": _SAMPLES,
     "gap_steps": _COUNT,
@@ -195,11 +194,11 @@ LIMITS: dict[str, Limit] = {
 
 
 def limit_of(name: str, owner: str = "") -> Limit | None:
-    """The range of a parameter, in a function or class where that has another one; None where none is stated.
+    """The range of a parameter, possibly specific to a function or class; None if none is stated.
 
     Args:
-        name: The parameter.
-        owner: The function or class; of a method ``class.method``.
+        name: Name of the parameter.
+        owner: Name of the function or class; ``class.method`` for a method.
 
     Example:
         >>> str(limit_of("dropout")), limit_of("alpha").holds(float("inf")), limit_of("alpha", "Renyi").infinite
@@ -209,7 +208,7 @@ def limit_of(name: str, owner: str = "") -> Limit | None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number, as Python writes it.
+    """Whether a text is a number in Python's notation.
 
     Example:
         >>> is_number("1e3"), is_number("-inf"), is_number("three")

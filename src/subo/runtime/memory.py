@@ -1,4 +1,4 @@
-"""How much memory there is: what would not fit is refused before it is begun."""
+"""How much memory there is: work that would not fit is refused before it starts."""
 
 import os
 import resource
@@ -9,42 +9,42 @@ __all__ = ["NoRoomError", "available_bytes", "check_room", "free_bytes"]
 
 
 class NoRoomError(InputError):
-    """What is asked for does not fit into memory."""
+    """The requested work does not fit into memory."""
 
 
 def available_bytes() -> int:
-    """This machine's memory in bytes, or as much of it as the process may take."""
+    """This machine's memory in bytes, or as much of it as the process may use."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return physical if limit == resource.RLIM_INFINITY else min(physical, limit)
 
 
 def free_bytes() -> int:
-    """Bytes of memory that are free; where the system does not tell, all that there are."""
+    """Bytes of free memory; all bytes if the system does not report it."""
     try:
         with open("/proc/meminfo") as lines:
-            told = dict(line.split(":", 1) for line in lines)
-        return min(available_bytes(), 1024 * int(told["MemAvailable"].split()[0]))
+            entries = dict(line.split(":", 1) for line in lines)
+        return min(available_bytes(), 1024 * int(entries["MemAvailable"].split()[0]))
     except (OSError, KeyError, ValueError):
         return available_bytes()
 
 
-def check_room(needed: int | float, what: str, mend: str, *, free: int | None = None) -> None:
+def check_room(needed: int | float, what: str, remedy: str, *, free: int | None = None) -> None:
     """Refuses what memory cannot hold.
 
     Args:
-        needed: Bytes.
+        needed: Bytes needed.
         what: What needs them, such as ``a model of 10 parameters``.
-        mend: What to do.
-        free: Bytes that were free before the first of them was taken; None: those that are free now.
+        remedy: What to do.
+        free: Bytes that were free before the first of them was taken; None means those free now.
 
     Raises:
-        NoRoomError: There are not so many; says how many there are.
+        NoRoomError: Fewer bytes are free; says how many.
     """
     there = free_bytes() if free is None else free
     if needed > there:
         raise NoRoomError(
-            f"{what} takes about {_gigabytes(needed)}, and {_gigabytes(there)} of memory are free. {mend}"
+            f"{what} takes about {_gigabytes(needed)}, and {_gigabytes(there)} of memory are free. {remedy}"
         )
 
 

@@ -1,7 +1,7 @@
-"""The processes that share the batches of one run: they meet at a free port, and none outlives the first.
+"""The processes that share the batches of one run: they connect at a free port, and none outlives the first.
 
-Fabric starts the others as copies of the first one's command. It ends all when one of the others fails, and leaves them
-alone when the first one is gone, where they would wait for it for half an hour.
+Fabric starts the others as copies of the first one's command. It ends all when one of the others fails, but not when
+the first one is gone; they would then wait for it for half an hour.
 """
 
 import os
@@ -13,19 +13,19 @@ __all__ = ["is_first", "keep_together", "wait_for_the_first"]
 
 _FIRST = "SUBO_FIRST_PROCESS"
 _LOOK = 0.5  # seconds between looks
-_PATIENCE = 5.0  # seconds in which the first process says what went wrong
+_PATIENCE = 5.0  # seconds for the first process to say what went wrong
 
 
 def keep_together() -> None:
-    """Prepares the first process to start others; each of those ends when the first one does.
+    """Prepares the first process to start others, each of which ends when the first one does.
 
-    Processes that somebody else starts, such as ``torchrun``, are left to them.
+    Processes that another launcher starts, such as ``torchrun``, are left to it.
     """
     if "LOCAL_RANK" not in os.environ:
         os.environ[_FIRST] = str(os.getpid())
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the others need not tell that the first one is gone
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the others need not report that the first one is gone
         if not _is_free(os.environ.get("MASTER_PORT", "0")):
-            del os.environ["MASTER_PORT"]  # then Fabric looks for one that is
+            del os.environ["MASTER_PORT"]  # then Fabric looks for a free one
     elif not is_first():
         threading.Thread(target=_end_with, args=(int(os.environ[_FIRST]),), daemon=True).start()
 
@@ -36,9 +36,9 @@ def is_first() -> bool:
 
 
 def wait_for_the_first() -> None:
-    """Gives the first process, to which the same has happened most likely, the time to say so and to end.
+    """Gives the first process, which most likely failed in the same way, time to report it and end.
 
-    Its end is that of this one. One that is alone in its trouble goes on, to tell of it.
+    This process ends with it. If only this one failed, it goes on and reports the failure itself.
     """
     if not is_first():
         time.sleep(_PATIENCE)
@@ -51,7 +51,7 @@ def _end_with(first: int) -> None:
 
 
 def _is_free(port: str) -> bool:
-    """Whether a port of this machine can be listened at."""
+    """Whether this process can listen on a port of this machine."""
     with socket.socket() as listener:
         try:
             listener.bind(("", int(port)))

@@ -1,6 +1,6 @@
-"""Progress in the terminal: a bar where there is one, a line now and then elsewhere.
+"""Progress: a bar in a terminal, an occasional line elsewhere.
 
-rich is imported when a bar is made, since it draws Python's random numbers as it is imported.
+rich is imported when a bar is made because importing it draws from Python's random numbers.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ __all__ = ["Advance", "StagesBar", "bar", "stages_bar"]
 
 
 class Advance(Protocol):
-    """Tells a bar how much more is done, and what is being done from now on."""
+    """Advances a bar by the work done since, and optionally changes its description."""
 
     def __call__(self, count: int | float = 0, /, description: str | None = None) -> None: ...
 
 
 @contextmanager
 def bar(description: str, total: int, *, show: bool) -> Iterator[Advance]:
-    """A plain bar for work of known length; gives the function that advances it."""
+    """A plain bar for work of known length; yields the function that advances it."""
     with _plain(show=show) as progress:
         task = progress.add_task(description, total=total)
 
@@ -32,7 +32,7 @@ def bar(description: str, total: int, *, show: bool) -> Iterator[Advance]:
 
 
 def _plain(*, show: bool) -> "Progress":
-    """Description, bar, share and time left, where there is a terminal."""
+    """Description, bar, percentage and time left, if there is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -49,10 +49,10 @@ def _plain(*, show: bool) -> "Progress":
 
 
 class StagesBar:
-    """A bar a stage, all in sight from the start; where there is no terminal, a line when one is done.
+    """One bar per stage, all visible from the start; without a terminal, a line when a stage is done.
 
     Args:
-        progress: Where they are drawn.
+        progress: Display in which the bars are drawn.
         show: Whether lines are printed without a terminal.
     """
 
@@ -61,7 +61,7 @@ class StagesBar:
         self._tasks: dict[str, TaskID] = {}
 
     def add(self, title: str, total: int) -> None:
-        """Adds a stage of so many data."""
+        """Adds a stage that processes `total` examples."""
         self._tasks[title] = self._progress.add_task(title, total=total)
 
     def say(self, message: str) -> None:
@@ -70,7 +70,7 @@ class StagesBar:
             self._progress.console.print(message, highlight=False, soft_wrap=True, markup=False)
 
     def advance(self, title: str, count: int) -> None:
-        """Some data of a stage are done."""
+        """Records that `count` more examples of a stage are done."""
         task = self._tasks[title]
         self._progress.advance(task, count)
         done = next(known for known in self._progress.tasks if known.id == task)

@@ -1,4 +1,4 @@
-"""Reproducible numbers without touching anybody's random state."""
+"""Reproducible random numbers without touching any global random state."""
 
 import hashlib
 import operator
@@ -13,7 +13,7 @@ __all__ = ["forked", "stream"]
 
 @contextmanager
 def forked(seed: int) -> Iterator[None]:
-    """Inside, torch's generators start from `seed`; afterwards they are as they were before.
+    """Inside, torch's generators start from `seed`; afterwards their previous state is restored.
 
     Example:
         >>> with forked(0):
@@ -30,18 +30,18 @@ def forked(seed: int) -> Iterator[None]:
 
 
 def stream(*key: str | SupportsIndex) -> torch.Generator:
-    """Makes the generator that belongs to a key, such as `("order", seed, epoch)`.
+    """Creates the generator that belongs to a key, such as `("order", seed, epoch)`.
 
     The key is hashed (SHA-256), so neighboring or shorter keys give unrelated streams, where sums such as
     `seed + epoch` would make seed 1, epoch 0 the same as seed 0, epoch 1. torch's CPU generator keeps 32 bits
     of a seed: two different keys share a stream with probability 2^-32.
 
     Args:
-        key: What the numbers are for, then the integers they depend on.
+        key: The purpose of the numbers, then the integers they depend on.
 
     Returns:
         A CPU generator at the start of its stream.
     """
-    plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # NumPy's integers, too
+    plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # accepts NumPy's integers, too
     digest = hashlib.sha256(repr(plain).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))

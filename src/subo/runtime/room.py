@@ -1,4 +1,4 @@
-"""Whether a model has room in memory, counted before it is built, and what autograd keeps of a step of its training."""
+"""Whether a model fits into memory, counted before it is built, and the bytes that autograd keeps of a step."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 _OF_TRAINING = 4
 """Copies of each parameter: itself, its gradient and Adam's two moments."""
-_MEND = "Lower what makes it large: the widths of its networks, the latents, the classes or the components."
+_REMEDY = "Lower what makes it large: the widths of its networks, the latents, the classes or the components."
 _FILLERS = {Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_}
 _MAKERS = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full}
 _WORDS = (
@@ -34,11 +34,11 @@ _WORDS = (
 def fits_memory(make: Callable[P, T]) -> Callable[P, T]:
     """Refuses a model that memory could not hold, before it is built.
 
-    It is made once without its numbers, so that its tensors are counted and take no memory: the system gives pages to
-    what is written. (torch's meta device would do the same, and takes seconds to import.)
+    It is made once without its numbers, so that its tensors are counted but take no memory: the system only allocates
+    pages that are written to. (torch's meta device would do the same, but takes seconds to import.)
 
     Args:
-        make: Makes a model; ``examples`` are left out for the count.
+        make: Function that makes a model; ``examples`` are left out for the count.
     """
 
     @wraps(make)
@@ -49,7 +49,7 @@ def fits_memory(make: Callable[P, T]) -> Callable[P, T]:
                 make(*args, **plain)  # pyright: ignore[reportCallIssue]
         except NoRoomError:
             raise
-        except Exception:  # of numbers that are none, or of settings that make no sense, which is told below
+        except Exception:  # from numbers that are not set, or invalid settings, which are reported below
             pass
         with counted_memory():
             return make(*args, **kwargs)
@@ -59,13 +59,13 @@ def fits_memory(make: Callable[P, T]) -> Callable[P, T]:
 
 @contextmanager
 def counted_memory(*, numbers: bool = True) -> Iterator[None]:
-    """Inside, no tensor of a model is made that, with those made before, memory could not hold in training.
+    """Inside, refuses to make a tensor if training could not hold it, with those made before, in memory.
 
     Args:
-        numbers: Whether tensors get their random numbers.
+        numbers: Whether tensors are filled with their random numbers.
 
     Raises:
-        NoRoomError: There is no room; says how much it would take, and how much is free.
+        NoRoomError: Memory is too small; says how much would be needed and how much is free.
 
     Example:
         >>> with counted_memory():  # doctest: +ELLIPSIS
@@ -79,7 +79,7 @@ def counted_memory(*, numbers: bool = True) -> Iterator[None]:
             yield
     except (RuntimeError, MemoryError, OverflowError) as error:
         if isinstance(error, MemoryError | OverflowError) or any(word in str(error).lower() for word in _WORDS):
-            raise NoRoomError(f"the model takes more memory than there is. {_MEND}") from error
+            raise NoRoomError(f"the model takes more memory than there is. {_REMEDY}") from error
         raise
 
 
@@ -93,9 +93,9 @@ class _Counted(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _MAKERS:
-            size = getattr(kwargs.get("dtype") or torch.get_default_dtype(), "itemsize", 1)  # of Python's bool none
+            size = getattr(kwargs.get("dtype") or torch.get_default_dtype(), "itemsize", 1)  # Python's bool has none
             self.bytes += _numel(args, kwargs) * size
-            check_room(_OF_TRAINING * self.bytes, "training the model", _MEND, free=self.free)
+            check_room(_OF_TRAINING * self.bytes, "training the model", _REMEDY, free=self.free)
         if not self.numbers and func in _FILLERS:
             return args[0]
         if not self.numbers and func in (torch.rand, torch.randn):
@@ -104,7 +104,7 @@ class _Counted(TorchFunctionMode):
 
 
 def _numel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """The elements of a tensor of these sizes, exact however many they are."""
+    """The number of elements of a tensor of these sizes, exact for any size."""
     sizes = kwargs.get("size", args[0] if args and not isinstance(args[0], int) else args)
     count = 1
     for size in sizes:
@@ -114,16 +114,16 @@ def _numel(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 @contextmanager
 def bytes_saved(weights: Iterable[Tensor]) -> Iterator[list[int]]:
-    """Counts the bytes that autograd keeps of what is computed inside, for the way back.
+    """Counts the bytes that autograd keeps for the backward pass of what is computed inside.
 
     Args:
-        weights: What is there anyway, and does not count.
+        weights: Tensors that exist anyway and do not count.
 
     Yields:
-        A list of one number, complete at the end.
+        A list of one number, which is complete at the end.
     """
     seen = {weight.untyped_storage().data_ptr() for weight in weights}
-    kept: list[Tensor] = []  # so that no storage is counted under the address of one that is gone
+    kept: list[Tensor] = []  # so that no storage reuses the address of one that is gone
     total = [0]
 
     def pack(tensor: Tensor) -> Tensor:

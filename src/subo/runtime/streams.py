@@ -1,4 +1,4 @@
-"""Standard output and error: no word that a terminal cannot show, and no terminal that is gone, costs the work."""
+"""Standard output and error: neither text that a terminal cannot show nor a closed terminal stops the work."""
 
 import errno
 import io
@@ -12,7 +12,7 @@ __all__ = ["standard_streams"]
 
 
 class _Stream:
-    """A stream that goes on after it failed: the first error is kept, and what is written from then on is lost."""
+    """A stream that goes on after it fails: the first error is kept, and what is written from then on is lost."""
 
     def __init__(self, stream: Any):
         self.error: OSError | None = None
@@ -21,11 +21,11 @@ class _Stream:
             self.error = OSError(errno.EBADF, os.strerror(errno.EBADF))
             stream = open(os.devnull, "w")  # noqa: SIM115 (takes the number of the closed one, which no file may get)
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for letters that its encoding has no place for
+            stream.reconfigure(errors="backslashreplace")  # for letters that its encoding lacks
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Writes, if it still can."""
+        """Writes, if still possible."""
         if self.error is None:
             try:
                 return self._stream.write(text)
@@ -34,7 +34,7 @@ class _Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Writes what waits, if it still can."""
+        """Writes what is buffered, if still possible."""
         if self.error is None:
             try:
                 self._stream.flush()
@@ -42,7 +42,7 @@ class _Stream:
                 self._fail(error)
 
     def give_back(self) -> None:
-        """Ends what was begun here."""
+        """Closes the stream if it was opened here."""
         if self._is_ours:
             self._stream.close()
 
@@ -50,7 +50,7 @@ class _Stream:
         self.error = error
         try:
             devnull = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(devnull, self._stream.fileno())  # or what waits would fail again when the process ends
+            os.dup2(devnull, self._stream.fileno())  # or what is buffered would fail again when the process ends
             os.close(devnull)
         except OSError:
             pass
@@ -64,7 +64,7 @@ def standard_streams() -> Iterator[_Stream]:
     """Inside, writing to ``sys.stdout`` and ``sys.stderr`` raises nothing.
 
     Yields:
-        Standard output, whose `error` is what it failed with.
+        Standard output; its `error` is the first failure, if any.
     """
     before = sys.stdout, sys.stderr
     output, messages = _Stream(sys.stdout), _Stream(sys.stderr)
