@@ -124,7 +124,7 @@ def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: 
 
 def test_a_run_is_replaced_when_that_is_asked_for_alone(tmp_path: Path):
     fit(objective(), binary(), epochs=2, run_dir=tmp_path)
-    with assert_refused("holds a run already"):
+    with assert_refused("already contains a run"):
         fit(objective(), binary(), epochs=1, run_dir=tmp_path)
     assert len(Run(tmp_path).read_metrics()) == 2
     fit(objective(), binary(), epochs=1, run_dir=tmp_path, overwrite=True)
