@@ -189,7 +189,7 @@ def test_training_that_cannot_write_leaves_its_last_state(tmp_path: Path, monkey
             plain(self, record)
 
         patch.setattr(Run, "append_metrics", full)
-        with pytest.raises(InputError, match=r"No space left.*checkpoint is written, of step 3"):
+        with pytest.raises(InputError, match=r"No space left.*checkpoint of step 3 is written"):
             fit(model(), x, epochs=4, run_dir=tmp_path / "run")
     history = fit(resumed, x, epochs=4, run_dir=tmp_path / "run", resume=True)
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]

@@ -258,7 +258,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypat
     with bytes_saved(weights) as total:
         objective(torch.zeros(20, 8))
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 0.5 * total[0])
-    with assert_refused("a step of training, with 1,000 samples of each of 20 examples", "`batch_size`"):
+    with assert_refused("a training step, with 1,000 samples of each of 20 examples", "`batch_size`"):
         check_step(objective, Split(torch.zeros(20, 8)), 100)
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 2 * total[0])
     check_step(objective, Split(torch.zeros(20, 8)), 100)

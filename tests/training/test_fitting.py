@@ -223,7 +223,7 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_resumes_too(tmp_path: Path):
 
 def test_resuming_another_run_is_refused(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
-    with pytest.raises(InputError, match="made with batch_size = 100, and going on with 10"):
+    with pytest.raises(InputError, match="made with batch_size = 100, and continuing with 10"):
         fit(objective(), binary(), epochs=2, batch_size=10, run_dir=tmp_path, resume=True)
     with pytest.raises(InputError, match="checkpoint is of another model"):
         other = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(9,))), Fixed()))

@@ -96,12 +96,12 @@ def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
 
 def test_going_on_with_other_data_is_refused(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
-    with assert_refused("begun with other data", "same order and split"):
+    with assert_refused("started with different data", "same order and split"):
         fit(objective(), binary(seed=1), epochs=2, run_dir=tmp_path, resume=True)
     alone = tmp_path / "alone"
     fit(objective(), binary().train, epochs=1, run_dir=alone)
     fit(objective(), binary().train.x, epochs=2, run_dir=alone, resume=True)
-    with assert_refused("begun with other data"):
+    with assert_refused("started with different data"):
         fit(objective(), binary(seed=1).train, epochs=3, run_dir=alone, resume=True)
 
 
@@ -116,7 +116,7 @@ def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: 
         (objective(), {"clip": 5.0}, "training.clip is 5.0 and was null"),
     ]
     for other, options, fact in cases:
-        with assert_refused("begun with other settings", fact):
+        with assert_refused("started with other settings", fact):
             fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True, **options)
     assert (tmp_path / "config.json").read_bytes() == before
     assert len(Run(tmp_path).read_metrics()) == 1

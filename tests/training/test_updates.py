@@ -238,7 +238,7 @@ def test_a_crashed_run_resumes_bit_for_bit(tmp_path: Path, updates, posterior_st
 
 def test_going_on_with_other_updates_is_refused(tmp_path: Path):
     fit(small_objective(), clusters(), epochs=1, run_dir=tmp_path)
-    with pytest.raises(InputError, match="made with updates = joint, and going on with aggressive"):
+    with pytest.raises(InputError, match="made with updates = joint, and continuing with aggressive"):
         fit(small_objective(), clusters(), epochs=2, run_dir=tmp_path, resume=True, updates="aggressive")
 
 

@@ -46,7 +46,10 @@ from subo.runs.paths import RunPaths
 
 __all__ = ["Run", "run_of"]
 
-_BUSY = "another process is training in {path}, and a run folder has only one writer. Wait until it is done, stop it, or give another `run_dir`."
+_BUSY = (
+    "another process is training in {path}, and a run folder has only one writer. Wait until it is done, stop it, or "
+    "give another `run_dir`."
+)
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,7 @@ class Run(RunPaths):
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Makes this object the folder's only writer inside the context; readers need not wait: files change
-        atomically.
+        """Makes this object the folder's only writer in the context; readers need not wait: files change atomically.
 
         Raises:
             InputError: Another process is training there.
