@@ -98,8 +98,11 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
     "dtype, said",
     [
         ("uint8", "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels"),
-        ("uint16", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
-        ("int64", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
+        (
+            "uint16",
+            "give --likelihood poisson, for classes categorical; pixels with levels are arrays of bytes, uint8)",
+        ),
+        ("int64", "give --likelihood poisson, for classes categorical; pixels with levels are arrays of bytes, uint8)"),
     ],
 )
 def test_what_a_fit_says_of_arrays_of_integers(dtype: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):

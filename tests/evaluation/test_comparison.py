@@ -287,7 +287,7 @@ def test_runs_of_other_training_seeds_have_the_same_data_and_are_averaged(
     assert second["log_px_difference_se_seeds"] is None
     shown = capsys.readouterr().out
     assert "0, 1" in shown
-    assert "one of them has one seed" in shown
+    assert "one has a single seed" in shown
 
 
 # What is refused
@@ -410,7 +410,7 @@ def test_the_table_fits_and_the_verdict_is_in_words(runs: Path, capsys: pytest.C
         f"better is 1.312 +- 0.050 nats better than {name} in log p(x)",
         f"worse is 120 +- 12 nats worse than {name} in ELBO",
         f"alike and {name}: no difference beyond 2 standard errors in log p(x) (0.090 +- 0.050 nats)",
-        f"broken and {name} cannot be told apart in ELBO",
+        f"broken and {name} cannot be distinguished by ELBO",
         "Careful: better has a median effective sample size of 20.0 of 1000",
         "Careful: worse has 25.0% of its likelihood's scales",
         "Careful: alike has no active latent dimension",

@@ -237,7 +237,7 @@ def test_commands_refuse_numbers_before_they_open_a_run():
         ("sample run --out s.npy -n 1000000000000", "--num must be at most"),
         ("forecast run data --steps 3 --out f.csv --coverage inf", "--coverage must be"),
         ("gradients run --draws 1e9", "--draws must be at most"),
-        ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number and got 2.5"),
+        ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number but got 2.5"),
         ("fit data --epochs ten", "--epochs: expected a whole number, such as 10, and got ten"),
         ("fit data --epochs 1x", "--epochs: expected a whole number, such as 10, and got 1x"),
         ("fit data --learning-rate fast", "--learning-rate: expected a number, such as 0.5, and got fast"),

@@ -84,7 +84,7 @@ def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
 
     out, data, whole, broken, resumed = tmp_path / "run", binary(), objective(), objective(), objective(seed=5)
     fit(whole, data, epochs=4)
-    with pytest.raises(Interrupted, match=r"by the same call of subo\.fit with `resume=True`"):
+    with pytest.raises(Interrupted, match=r"with the same call of subo\.fit and `resume=True`"):
         fit(broken, data, epochs=4, run_dir=out, on_epoch=ask)
     assert not Run(out).model.exists()
     fit(resumed, data, epochs=4, run_dir=out, resume=True)
