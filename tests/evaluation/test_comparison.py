@@ -330,7 +330,7 @@ def test_data_are_the_same_by_their_content(tmp_path: Path, capsys: pytest.Captu
     assert "bits/dim" not in shown  # a density has none
     np.save(source, rows + 1)
     new = fitted(tmp_path / "new", str(source))
-    assert "same name and another content" in assert_comparison_refused(capsys, old, new)
+    assert "same name but different contents" in assert_comparison_refused(capsys, old, new)
     np.save(source, rows[:, :2])
     narrow = fitted(tmp_path / "narrow", str(source))
     assert "the shape of its data is (2,), not (3,)" in assert_comparison_refused(capsys, old, narrow)

@@ -88,7 +88,7 @@ def test_weights_come_back_and_damaged_or_foreign_ones_do_not(tmp_path: Path):
     other = nn.Linear(3, 2)
     run.load_weights(other)
     assert torch.equal(module.weight, other.weight)
-    with pytest.raises(InputError, match="weights of another model"):
+    with pytest.raises(InputError, match="weights of a different model"):
         run.load_weights(nn.Linear(4, 2))
     whole = run.model.read_bytes()
     for damaged in (whole[:40], b"", b"PK\x03\x04 something else entirely"):

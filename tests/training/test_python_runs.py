@@ -53,7 +53,7 @@ def test_the_weights_that_a_run_kept_are_loaded_into_a_model_made_as_its_own(tmp
     again = objective(seed=1)
     load_weights(again.model, out)
     assert same(again.model, fitted.model)
-    with pytest.raises(InputError, match="weights of another model"):
+    with pytest.raises(InputError, match="weights of a different model"):
         load_weights(objective(hidden=9).model, out)
     with assert_refused("load_weights(objective.model, run_dir)"):
         load_weights(again, out)

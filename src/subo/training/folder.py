@@ -75,7 +75,7 @@ class Reader:
         """Where training was stopped, and how to continue."""
         where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
         if self.run is None:
-            return f"{where}; the model keeps the weights it had then."
+            return f"{where}; the model has the weights it had then."
         if self.config is not None:
             return f"{where}; the checkpoint is written. Continue with the same call of subo.fit and `resume=True`."
         return f"{where}; the checkpoint is written. Continue with `resume` and `run_dir={self.run.path}`."
