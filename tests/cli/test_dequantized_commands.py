@@ -134,7 +134,7 @@ def test_what_does_not_go_with_dequantized_data(options: list, words: list, tmp_
     "other, words",
     [
         ("categorical", ["one is the probability of discrete values", "the other a lower bound on such"]),
-        ("grey", ["log-density of x/16", "the one is a density", "the other bounds a probability"]),
+        ("grey", ["log-density of x/16", "one is a density", "the other bounds a probability"]),
         ("bits", ["its binarization is", "one is the probability", "the other a lower bound"]),
     ],
 )

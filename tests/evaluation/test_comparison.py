@@ -143,7 +143,7 @@ def test_models_share_random_numbers_whatever_memory_they_need():
 def test_a_comparison_needs_two_models_and_the_same_measurements():
     model = vae(ExactPosterior, linear())
     split = Split(torch.randn(10, D, dtype=torch.float64))
-    with pytest.raises(InputError, match="at least two models, and 1 came"):
+    with pytest.raises(InputError, match="at least two models, but got 1"):
         compare({"a": model}, split)
     with pytest.raises(InputError, match="at least two"):
         compare({"a": model, "b": model}, split.take(torch.arange(1)))

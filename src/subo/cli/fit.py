@@ -177,7 +177,7 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     if start.noisy:
         say(
             "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels; "
-            "--no-dequantize uses them as points of [0, 1], where it is a density of x/{data.levels}"
+            f"--no-dequantize uses them as points of [0, 1], where it is a density of x/{data.levels}"
         )
     constant = start.data.constant_features()
     if constant and kind_of_log_px(config) != "probability":
