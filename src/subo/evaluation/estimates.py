@@ -16,8 +16,8 @@ class Estimate:
 
     Attributes:
         mean: The mean; not finite if any value is not: a single example of probability 0 makes a mean log p(x) -inf.
-        standard_error: From the spread over the data, which includes that of the samples; NaN if the mean is not
-            finite.
+        standard_error: Standard error from the spread over the data, which includes that of the samples; NaN if the
+            mean is not finite.
         num_not_finite: Number of values that are not finite.
         others: Mean of the finite values, if some are not finite and at least two are.
     """

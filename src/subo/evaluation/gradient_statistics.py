@@ -42,14 +42,14 @@ class GradientStatistics:
         mean_norm: ``|E g|``, its root; None if it has none.
         mean_norm_low: Lower end of a 95% interval; 0 if the draws do not show that the mean differs from 0. See
             :func:`~subo.evaluation.gradient_signal.signal_of`.
-        mean_norm_high: Its upper end.
+        mean_norm_high: Upper end of that interval.
         signal_to_noise: ``|E g| / sqrt(trace(Cov g))``, for the whole vector. (Rainforth et al., 2018, section 3, use
             ``|mean| / sd`` parameter by parameter, which scales with K in the same way. But if that is small, noise
             alone makes it ``1 / sqrt(n)``, and the gain of a training step depends on the vector.) None if `mean_norm`
             is.
         signal_to_noise_low: Lower end of a 95% interval. A few large weights can dominate the trace, and then it is too
             narrow: if the ratio changes with the seed, use more draws.
-        signal_to_noise_high: Its upper end.
+        signal_to_noise_high: Upper end of that interval.
         bias: Difference from the reference in standard errors: up to 3 in size, there is no evidence of a bias (one in
             a hundred such numbers exceeds 3 by chance, hardly any exceed 4). The first half of the draws gives two
             directions, the reference's mean and the difference of the means; along each, the second half's difference

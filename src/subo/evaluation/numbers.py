@@ -27,7 +27,7 @@ class Number:
         value: The value; a mean over the data, if it refers to data.
         standard_error: Standard error of the value; None if it has none.
         unit: ``nats``, ``bits``, or empty for fractions and counts.
-        estimator: How it was estimated.
+        estimator: Name of the estimator.
         num_samples: K, or the number of chains; None if there are none.
         num_data: Number of examples; None if it does not depend on data.
     """

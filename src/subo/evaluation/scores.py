@@ -117,7 +117,7 @@ def score(
         split: The data, or a tensor of them.
         num_samples: K.
         max_rows: Number of latents drawn at a time; by default as many as the decoder's output allows, at most 40,000.
-        seed: Of the samples.
+        seed: Seed for the samples.
         pareto: Whether to fit the weights' tails for k-hat.
         advance: Called with the number of examples done, as they finish, in fractions.
     """

@@ -98,10 +98,10 @@ def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
     settings: dict[str, dict[Any, str]] = {}
     for name, experiment in experiments.items():
         config = experiment.config.as_json()
-        told = {section: config[section] for section in ("subo", "recipe", "options", "device")}
+        kept = {section: config[section] for section in ("subo", "recipe", "options", "device")}
         for section, left_out in _NOT_OF_A_SETTING.items():
-            told[section] = {key: value for key, value in config[section].items() if key not in left_out}
-        runs = settings.setdefault(json.dumps(told, sort_keys=True, default=str), {})
+            kept[section] = {key: value for key, value in config[section].items() if key not in left_out}
+        runs = settings.setdefault(json.dumps(kept, sort_keys=True, default=str), {})
         runs.setdefault(config["training"]["seed"], name)
     return {next(iter(runs.values())): list(runs.values()) for runs in settings.values()}
 

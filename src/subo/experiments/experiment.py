@@ -155,7 +155,7 @@ def evaluate_run(
         model: Model to measure on that split; by default the result of :func:`model_for`.
         split: ``test``, ``validation`` or ``train``.
         num_samples: K for log p(x), for all examples; by default chosen by the time it takes.
-        seed: Of the samples.
+        seed: Seed for the samples.
         progress: Whether to show progress.
         note: Is given what should be known before, such as how long it takes.
     """

@@ -150,12 +150,12 @@ def start_run(
     )
     objective = built(config, read)
 
-    def tell() -> None:
+    def announce() -> None:
         if on_start is not None and first:
             on_start(Start(config, objective, read, options.get("likelihood", "auto") == "auto", noisy))
 
     return _fitted(
-        Experiment(Run(out), config, objective), read, fabric, on_start=tell, progress=progress, overwrite=overwrite
+        Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
     )
 
 

@@ -213,9 +213,9 @@ class _Course:
         self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
         self.num_samples = min(1000, depth.num_samples)
         self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
-        untold = len(run.kept_epochs()) < 2 or experiment.config.is_local
-        told = {record["epoch"] for record in run.read_metrics()}
-        self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
+        unavailable = len(run.kept_epochs()) < 2 or experiment.config.is_local
+        recorded = {record["epoch"] for record in run.read_metrics()}
+        self.epochs = [] if unavailable else [epoch for epoch in run.kept_epochs() if epoch in recorded]
 
     @property
     def points(self) -> list[TrainingGap]:

@@ -50,7 +50,7 @@ def prior_draws(model: Any, num_samples: int) -> tuple[Latent, Distribution]:
     if count is None:
         return model.sample(num_samples)
     labels = labels_in_rows(count, math.ceil(num_samples / count))
-    return model.sample(len(labels), _told(model, labels))
+    return model.sample(len(labels), _placed(model, labels))
 
 
 def first_rows(
@@ -81,7 +81,7 @@ def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: C
     count = num_labels_of(model)
     if count is None:
         return call(model.prior)
-    p = call(model.prior, context=_told(model, torch.arange(count)))
+    p = call(model.prior, context=_placed(model, torch.arange(count)))
     if p.batch_shape == Size():  # the same for every class
         return p
     shares = torch.ones(count) if labels is None else torch.bincount(labels.cpu(), minlength=count)
@@ -90,8 +90,8 @@ def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: C
 
 def has_discrete_prior(model: Any, context: Context | None = None) -> bool:
     """Whether z is discrete: then there is no plane to draw anything on."""
-    told = place(model, torch.zeros(1), context)[1] if context else _told(model, torch.zeros(1, dtype=torch.long))
-    p: Any = call(model.prior, context=told)
+    given = place(model, torch.zeros(1), context)[1] if context else _placed(model, torch.zeros(1, dtype=torch.long))
+    p: Any = call(model.prior, context=given)
     return bool(p.support.is_discrete)
 
 
@@ -100,6 +100,6 @@ def _mixed(model: Any, shares: Tensor, p: Distribution) -> Distribution:
     return MixtureSameFamily(weights, p, validate_args=False)
 
 
-def _told(model: Any, labels: Tensor) -> dict[str, Tensor]:
+def _placed(model: Any, labels: Tensor) -> dict[str, Tensor]:
     """The labels as context, on the model's device."""
     return place(model, torch.zeros(1), {"label": labels})[1]

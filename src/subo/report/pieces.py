@@ -23,8 +23,8 @@ class Parts:
     """The contents of a record by field name; fields of a nested record are named ``field.name``.
 
     Attributes:
-        tensors: Its tensors.
-        values: Its numbers, texts, flags and tuples of these, and None.
+        tensors: Tensors of the record.
+        values: Numbers, strings, flags, tuples of these, and None.
     """
 
     tensors: Mapping[str, Tensor]

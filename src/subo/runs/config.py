@@ -136,7 +136,7 @@ class RunConfig:
         recipe: The recipe's name; None for a model made in Python, which no file can rebuild.
         options: All options of the recipe, with ``auto`` resolved. The recipe's signature is their schema.
         data: The data it was fitted to.
-        training: How it was trained.
+        training: Training settings.
         device: The device it was trained on.
         objective: Description of the model and how it was trained, if there is no recipe.
         subo: The version of subo that started the run.

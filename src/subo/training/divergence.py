@@ -69,7 +69,7 @@ def keep_best(
     """Saves what is usable after training diverged: the checkpoint from before, and the weights of the best epoch.
 
     Args:
-        state: Where training was.
+        state: State of training.
         last: Last step made.
         objective: Receives the weights of the best validation epoch, if there is one.
         run: Run to which they are also written.
@@ -102,7 +102,7 @@ def unwritten(
 
     Args:
         error: The cause.
-        state: Where training was.
+        state: State of training.
         last: Last step made.
         run: Run that was being written.
         save: Writes a checkpoint.

@@ -112,7 +112,7 @@ def fit(
         resume: Whether to continue from the checkpoint in `run_dir`: with the same call, possibly with more epochs or
             minutes.
         overwrite: Whether to replace an existing run in `run_dir`, once the first step is made.
-        device: Where to train: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default: whatever is
+        device: Device for training: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default: whatever is
             available.
         precision: Floating-point precision: ``32-true``, the default, ``64-true``, ``16-mixed`` (on a GPU) or
             ``bf16-mixed``.

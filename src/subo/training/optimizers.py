@@ -1,4 +1,4 @@
-"""Optimizers: any of torch's by name, Adam for rows of which a batch touches only a few, and both as one."""
+"""Optimizers: any of torch's by name, Adam for rows that batches touch only in part, and both as one."""
 
 import inspect
 import math
