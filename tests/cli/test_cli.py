@@ -470,7 +470,7 @@ def test_runs_that_are_none_or_damaged(fitted: Path, tmp_path: Path, capsys: pyt
     assert "no run folder" in assert_refused(capsys, "evaluate", tmp_path / "none")
     assert "not a run folder" in assert_refused(capsys, "show", tmp_path)
     write(tmp_path / "config.json", '{"some": "thing"}')
-    assert "not the config of a run" in assert_refused(capsys, "show", tmp_path)
+    assert "not the config of a subo run" in assert_refused(capsys, "show", tmp_path)
     weights = fitted / "model.safetensors"
     whole = weights.read_bytes()
     try:
@@ -488,7 +488,7 @@ def test_data_that_changed_since_the_fit_are_noticed(table: tuple[Path, Path], c
     text = data.read_text()
     try:
         data.write_text(text.replace("\n", "\n", 1) + "1,2,3\n")
-        assert "not what it was" in assert_refused(capsys, "evaluate", run_dir)
+        assert "has changed since the run" in assert_refused(capsys, "evaluate", run_dir)
     finally:
         data.write_text(text)
 

@@ -129,7 +129,7 @@ def test_means_of_any_shape_and_whole_floating_labels_are_taken():
     "labels, options, message",
     [
         (torch.linspace(0, 1, 60), {}, "the training labels are not classes: some are not whole numbers"),
-        (torch.full((60,), math.nan), {}, "are no classes"),
+        (torch.full((60,), math.nan), {}, "are not classes"),
         (torch.zeros(60), {}, "the 60 training labels have 1"),
         (torch.arange(60), {}, "60 different values: fewer than two examples per class"),
         (torch.arange(60) % 20, {}, "20 clusters need at least as many test examples, not 10"),
