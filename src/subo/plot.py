@@ -1,6 +1,6 @@
-"""Pictures of a model in one call, each drawn on one set of axes: pyplot's, unless some are given.
+"""Pictures of a model in one call, each drawn on one set of axes: new pyplot axes, unless others are given.
 
-The same functions draw the pictures of a run. Examples come as everywhere: a tensor, an array, ``(x, labels)`` or a
+The same functions draw the pictures of a run. Examples are given as usual: a tensor, an array, ``(x, labels)`` or a
 :class:`~subo.Split`. The title, labels and limits of the axes that are returned can be changed as usual.
 """
 
@@ -36,15 +36,15 @@ __all__ = ["decoder_plane", "gaps", "history", "kl_by_dimension", "latent_plane"
 def latent_plane(
     model: LatentVariableModel, split: Split, *, classes: Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Posterior means of data, colored by label, with the contours of the prior where z has two dimensions.
+    """Posterior means of data, colored by label, with the contours of the prior if z has two dimensions.
 
-    Of more than two dimensions it shows the first two principal components of the means.
+    With more than two dimensions it shows the first two principal components of the means.
 
     Args:
         model: The model.
         split: The data.
-        classes: The names of the labels 0, 1, ...; by default the data's own.
-        ax: Where to draw.
+        classes: Names of the labels 0, 1, ...; by default the data's own.
+        ax: Axes to draw on.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -61,12 +61,12 @@ def latent_plane(
 def kl_by_dimension(model: LatentVariableModel, split: Split, *, ax: Axes | None = None) -> Axes:
     """Mean KL of each latent dimension in nats, largest first; inactive dimensions are grey.
 
-    Where the KL of single dimensions is not known, the variance of the posterior means is drawn in its place.
+    If the KL of single dimensions is not known, the variance of the posterior means is drawn instead.
 
     Args:
         model: The model.
         split: The data.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -87,13 +87,13 @@ def reconstructions(
     feature_names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Data and the means of p(x|z) where their posterior puts z: up to 12 images, or the first vector.
+    """Data and the means of p(x|z) at the posterior's z: up to 12 images, or the first vector.
 
     Args:
         model: A model that decodes given latents.
         split: The data.
-        feature_names: Names of a vector's features, written where there are 20 or fewer.
-        ax: Where to draw.
+        feature_names: Names of a vector's features, shown if there are 20 or fewer.
+        ax: Axes to draw on.
 
     Raises:
         InputError: The data are sequences, or there are not as many names as features.
@@ -105,7 +105,7 @@ def reconstructions(
         ['original', 'reconstruction']
     """
     if split.lengths is not None:
-        raise InputError("these data are sequences, and `reconstructions` draws images and vectors")
+        raise InputError("these data are sequences, but `reconstructions` draws images and vectors")
     shown = split.take(torch.arange(min(len(split), 12)))
     x, _ = shown.read(torch.arange(len(shown)), generator=torch.Generator().manual_seed(0))
     _check_names(feature_names, x)
@@ -125,14 +125,14 @@ def samples(
     feature_names: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Means of p(x|z) at samples of z from the prior: a square of images, or a line for each vector.
+    """Means of p(x|z) at samples of z from the prior: a square of images, or one line per vector.
 
     Args:
-        model: The model; of one that is told the class, an equal number of samples of every class.
-        num_samples: How many; at most 100 are drawn.
+        model: The model; a conditional model gives an equal number of samples of every class.
+        num_samples: Number of samples; at most 100 are drawn.
         seed: Seed for the samples.
-        feature_names: Names of a vector's features, written where there are 20 or fewer.
-        ax: Where to draw.
+        feature_names: Names of a vector's features, shown if there are 20 or fewer.
+        ax: Axes to draw on.
 
     Raises:
         InputError: There are not as many names as features.
@@ -156,8 +156,8 @@ def decoder_plane(model: LatentVariableModel, *, label: int = 0, ax: Axes | None
 
     Args:
         model: A model with two continuous latents.
-        label: The class, for a model that is told it.
-        ax: Where to draw.
+        label: The class, for a conditional model.
+        ax: Axes to draw on.
 
     Raises:
         InputError: z does not have two continuous dimensions.
@@ -179,12 +179,12 @@ def decoder_plane(model: LatentVariableModel, *, label: int = 0, ax: Axes | None
 
 @checked_arguments
 def history(history: History, quantity: Quantity = "bound", *, ax: Axes | None = None) -> Axes:
-    """A curve over the epochs of a training, on training and validation data, in nats per example.
+    """A curve over the epochs of training, on training and validation data, in nats per example.
 
     Args:
-        history: What :func:`subo.fit` returned.
+        history: Result of :func:`subo.fit`.
         quantity: ``bound``, what training maximizes; ``elbo``, ``rate`` or ``distortion``.
-        ax: Where to draw.
+        ax: Axes to draw on.
 
     Raises:
         InputError: Training ended before its first epoch.
@@ -209,30 +209,30 @@ def gaps(gaps: Gaps, *, ax: Axes | None = None) -> Axes:
     """The approximation and the amortization gap of each example, stacked, in the order of their sum.
 
     Args:
-        gaps: What :func:`subo.evaluation.gaps` returned.
-        ax: Where to draw.
+        gaps: Result of :func:`subo.evaluation.gaps`.
+        ax: Axes to draw on.
 
     Raises:
         InputError: No example has finite gaps.
     """
     if len(gaps.finite().elbo) == 0:
-        raise InputError("no example has gaps that are finite: there is nothing to draw")
+        raise InputError("no example has finite gaps: there is nothing to draw")
     ax = _axes(ax, (7, 3.8))
     gaps_per_datum(gaps.approximation.numpy(), gaps.amortization.numpy(), panel=ax)
     return ax
 
 
 def _check_names(names: Sequence[str] | None, x: Tensor) -> None:
-    """Refuses names of other features than the data have."""
+    """Refuses names that do not match the number of features."""
     if names is not None and len(names) != x[0].numel():
-        raise InputError(f"there are {len(names)} feature names for {x[0].numel()} features: one for each is needed")
+        raise InputError(f"there are {len(names)} feature names for {x[0].numel()} features: one each is needed")
 
 
 def _axes(ax: Axes | None, figsize: tuple[int | float, int | float]) -> Axes:
-    """The axes that are given, or new ones of pyplot, which a notebook shows by itself."""
+    """The given axes, or new pyplot axes, which a notebook shows automatically."""
     return plt.figure(figsize=figsize, layout="constrained").add_subplot() if ax is None else ax
 
 
 def _any(model: LatentVariableModel) -> Any:
-    """A model as the functions take it that ask for more of it than to be one."""
+    """A model, for functions that require more of it than the protocol."""
     return model

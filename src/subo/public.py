@@ -144,13 +144,13 @@ _FORMER_NAMES = {"load": "load_data"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports the estimator when it is asked for, since scikit-learn takes a second to import; knows former names."""
+    """Imports the estimator on first use, since scikit-learn takes a second to import; resolves former names."""
     if name == "VariationalAutoencoder":
         from subo.sklearn import VariationalAutoencoder
 
         return VariationalAutoencoder
     if name in _FORMER_NAMES:
         now = _FORMER_NAMES[name]
-        warnings.warn(f"subo.{name} is now subo.{now}; the former name will go", DeprecationWarning, stacklevel=3)
+        warnings.warn(f"subo.{name} is now subo.{now}; the old name will be removed", DeprecationWarning, stacklevel=3)
         return globals()[now]
     raise AttributeError(f"module 'subo' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""A variational autoencoder as a scikit-learn estimator: a map, a density and samples of a table."""
+"""A variational autoencoder as a scikit-learn estimator: a map, a density and samples for a table."""
 
 import inspect
 import math
@@ -39,7 +39,7 @@ _GROUPS = (LikelihoodOptions, LatentOptions, NetworkOptions, BoundOptions)
 
 
 def _signature() -> inspect.Signature:
-    """The options of the recipe, with fewer latents, and those of training a table."""
+    """The options of the recipe, with fewer latents, and those for training on a table."""
 
     def training(
         self: Any,
@@ -65,41 +65,41 @@ _SIGNATURE = _signature()
 
 
 class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
-    r"""A variational autoencoder of the rows of a table, in scikit-learn's terms.
+    r"""A variational autoencoder for the rows of a table, as a scikit-learn estimator.
 
     .. math:: p(x) = \int p(z) \, p(x|z) \, dz, \qquad q(z|x) \approx p(z|x)
 
-    (Kingma and Welling, 2014). :meth:`transform` gives the means of q(z|x), :meth:`inverse_transform` those of p(x|z),
-    :meth:`score_samples` log p(x), low for outliers, and :meth:`sample` new rows. Columns need no scaling under the
-    gaussian and laplace likelihoods, whose networks see standardized numbers; densities stay those of X as it came.
-
-    Training is in float32, what follows it in float64 on the CPU. There is no ``partial_fit``: center, units and the
-    held-out rows are those of the whole table, which one batch does not tell.
+    (Kingma and Welling, 2014). :meth:`transform` returns the means of q(z|x), :meth:`inverse_transform` those of
+    p(x|z), :meth:`score_samples` log p(x), low for outliers, and :meth:`sample` new rows. Columns need no scaling under
+    the gaussian and laplace likelihoods, whose networks see standardized numbers; densities are those of X as given.
+    Training uses float32, everything after it float64 on the CPU. There is no ``partial_fit``: center, units and
+    held-out rows come from the whole table and cannot be found from one batch.
 
     Args:
-        latent_dim: Size of z: by default two, a map to look at (subo's recipe has ten). More describe the data better;
-            those that the data do not need carry nothing.
-        epochs: How often training goes through the rows, at the most.
-        batch_size: Rows in a batch.
-        learning_rate: Adam's step size; larger than :func:`subo.fit`'s, since a table has few batches an epoch.
-        validation_fraction: Share of the rows, rounded up, that is held out; the weights are those of the epoch with
-            the best bound on them. 0: none, and the weights are the last.
-        patience: Epochs without a better bound on the held-out rows after which training stops; None: all epochs.
-        evaluation_samples: Samples of z a row in :meth:`score_samples`.
-        device: Where training runs: ``cpu``, ``cuda``, ``mps`` or ``auto``. Networks for tables are rarely faster
+        latent_dim: Size of z: by default two, for a map to look at (subo's recipe has ten). More describe the data
+            better; unneeded ones carry nothing.
+        epochs: Maximum number of passes over the rows.
+        batch_size: Number of rows in a batch.
+        learning_rate: Adam's step size; larger than :func:`subo.fit`'s, since a table has few batches per epoch.
+        validation_fraction: Fraction of the rows, rounded up, to hold out; the weights are those of the epoch with the
+            best bound on them. With 0, none are held out and the last weights are kept.
+        patience: Number of epochs without a better bound on the held-out rows after which training stops; None for all
+            epochs.
+        evaluation_samples: Samples of z per row in :meth:`score_samples`.
+        device: Device for training: ``cpu``, ``cuda``, ``mps`` or ``auto``. Networks for tables are rarely faster
             elsewhere than on the CPU.
-        random_state: Of everything that :meth:`fit` draws and of the noise of :meth:`score_samples`; None takes
-            NumPy's global state, as everywhere in scikit-learn.
+        random_state: Random state for everything that :meth:`fit` draws and for the noise of :meth:`score_samples`;
+            None uses NumPy's global state, as everywhere in scikit-learn.
         verbose: Whether to show progress.
 
     Attributes:
         model_: The fitted :class:`subo.VAE`, on the CPU in float64.
-        likelihood_: The likelihood's name, never ``auto``.
+        likelihood_: Name of the likelihood, never ``auto``.
         history_: What training did, a :class:`subo.training.History`.
-        n_iter_: Epochs that were run.
-        seed_: The integer that was drawn from `random_state`.
-        n_features_in_: Columns of X.
-        feature_names_in_: Their names, where all are strings.
+        n_iter_: Number of epochs that were run.
+        seed_: The integer drawn from `random_state`.
+        n_features_in_: Number of columns of X.
+        feature_names_in_: Names of the columns, if all are strings.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 5)) + [0, 0, 0, 0, 100]
@@ -111,7 +111,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         True
     """
 
-    if TYPE_CHECKING:  # the settings that are read below; all are set by the signature
+    if TYPE_CHECKING:  # the settings read below; the signature sets all of them
         latent_dim: int
         posterior: str
         epochs: int
@@ -123,7 +123,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         random_state: int | np.random.RandomState | None
         verbose: int | bool
 
-    def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit complains of these
+    def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit checks these
         bound = _SIGNATURE.bind(self, latent_dim, **settings)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
@@ -138,8 +138,8 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             y: Ignored.
 
         Raises:
-            InputError: A value of X has no density under the likelihood, or the settings make no sense together.
-            DivergedError: Training met a number that is not finite.
+            InputError: A value of X is outside the likelihood's support, or the settings make no sense together.
+            DivergedError: A number became non-finite during training.
         """
         settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
         wide = torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2)))
@@ -168,7 +168,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             device=settings["device"],
             progress=bool(self.verbose),
         )
-        # In float64 a row's numbers depend on no other row: in float32, BLAS rounds by the size of the batch.
+        # In float64 a row's numbers do not depend on other rows: in float32, BLAS rounds differently by batch size.
         self.model_ = objective.model.cpu().double().eval()
         self.likelihood_ = likelihood
         self.history_ = history
@@ -180,9 +180,9 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def transform(self, X: ArrayLike) -> np.ndarray:
         """Posterior means ``E_q[z|x]``; the same at every call.
 
-        They are exact, but for the flows (``inverse-autoregressive``, ``spline``): there the means of 1,000 samples,
-        row by row with the same noise. A row that the likelihood gives no density has no p(z|x); it gets what the
-        encoder says of its numbers all the same, and :meth:`score_samples` tells it by -infinity.
+        They are exact, except for flows (``inverse-autoregressive``, ``spline``): there they are means of 1,000
+        samples, with the same noise for every row. A row outside the likelihood's support has no p(z|x); it still gets
+        the encoder's output, and :meth:`score_samples` marks it with -infinity.
 
         Args:
             X: Rows, ``(N, D)``.
@@ -207,18 +207,18 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         z = check_array(X, dtype="float64", input_name="X")
         if z.shape[1] != self._n_features_out:
             raise InputError(
-                f"inverse_transform takes latents with {self._n_features_out} columns, as transform gives them, and "
+                f"inverse_transform expects latents with {self._n_features_out} columns, as returned by transform, but "
                 f"these have {z.shape[1]}"
             )
         return decode(self.model_, torch.tensor(np.ascontiguousarray(z))).numpy()
 
     @checked_arguments
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> np.ndarray:
-        """New rows: z from p(z), then x from p(x|z), noise and all.
+        """New rows: z from p(z), then x from p(x|z), including its noise.
 
         Args:
-            n_samples: How many.
-            random_state: Of the draws; None: others at every call.
+            n_samples: Number of rows.
+            random_state: Random state for the draws; None for different ones at every call.
 
         Returns:
             ``(n_samples, D)``, float64, in the order drawn.
@@ -230,14 +230,14 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             return draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64).numpy()
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
-        """``log p(x)`` of each row in nats, by importance sampling; of a density, it depends on the units of X.
+        """``log p(x)`` of each row in nats, by importance sampling; for a density, it depends on the units of X.
 
         With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
-        bound, which K makes tight. A row's noise is its own, made of its values and `seed_`: its score is the same at
-        every call and in any company, and errors of different rows are independent, so that their mean is more precise
-        than any of them; :func:`subo.evaluation.score` gives standard errors. It costs K passes through the
-        decoder a row, some milliseconds. A row with a value that the likelihood
-        gives no density, such as 1.2 under ``continuous-bernoulli``, has -infinity.
+        bound, which is tight for large K. A row's noise is derived from its values and `seed_`: its score is the same
+        at every call and with any other rows, and errors of different rows are independent, so that their mean is more
+        precise than each of them; :func:`subo.evaluation.score` gives standard errors. The cost is K decoder passes per
+        row, some milliseconds. A row with a value outside the likelihood's support, such as 1.2 under
+        ``continuous-bernoulli``, gets -infinity.
 
         Args:
             X: Rows, ``(N, D)``.
@@ -261,7 +261,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         return float(self.score_samples(X).mean())
 
     def _warn_of_constants(self, x: torch.Tensor, likelihood: str) -> None:
-        """Names the columns that tell nothing, and whose density is as high as its floor lets it be."""
+        """Warns of constant columns: they carry no information, and only the minimum scale limits their density."""
         if LIKELIHOODS[likelihood].is_discrete:
             return
         names = _names(self) or tuple(f"column {number}" for number in range(1, x.shape[1] + 1))
@@ -270,12 +270,12 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             warnings.warn(f"X: {describe_constants(constant)}", UserWarning, stacklevel=3)
 
     def _checked(self, X: ArrayLike) -> Split:
-        """Rows of a fitted model's kind."""
+        """Rows, checked against the fitted model."""
         check_is_fitted(self)
         return Split(torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float32, reset=False))))
 
     def _split(self, x: torch.Tensor, seed: int) -> tuple[Split, Split | None]:
-        """Rows to train on, and those held out, if any."""
+        """Rows for training, and held-out rows, if any."""
         held_out = min(math.ceil(len(x) * self.validation_fraction), len(x) - 1)
         order = torch.randperm(len(x), generator=stream("split", seed))
         return Split(x[order[held_out:]]), Split(x[order[:held_out]]) if held_out else None
@@ -286,7 +286,7 @@ VariationalAutoencoder.__doc__ = documented(VariationalAutoencoder, *_GROUPS, be
 
 
 def _own_seed(row: torch.Tensor, seed: int) -> int:
-    """The seed of a row's noise, by its content; 0 and -0 are one number."""
+    """The seed of a row's noise, from its contents; 0 and -0 are the same number."""
     return stream("row", (row + 0.0).numpy().tobytes().hex(), seed).initial_seed()
 
 

@@ -63,7 +63,7 @@ def test_a_model_that_is_worse_than_before_training_is_told_of_instead_of_a_rise
     worse = replace(history(-900.0, -500.0, best=2), before=-45.0, after=-500.0)
     words = said(capsys, worse, epochs=2)
     assert words.count("Careful") == 1
-    assert "worse than before training: what training maximizes is -500 nats per data point on validation data" in words
+    assert "worse than before training: the objective is -500 nats per data point on validation data" in words
     assert "was -45 before the first step" in words
 
 
@@ -98,8 +98,11 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
     "dtype, said",
     [
         ("uint8", "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels"),
-        ("uint16", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
-        ("int64", "give --likelihood poisson, of classes categorical; pixels with levels are arrays of bytes, uint8)"),
+        (
+            "uint16",
+            "give --likelihood poisson, for classes categorical; pixels with levels are arrays of bytes, uint8)",
+        ),
+        ("int64", "give --likelihood poisson, for classes categorical; pixels with levels are arrays of bytes, uint8)"),
     ],
 )
 def test_what_a_fit_says_of_arrays_of_integers(dtype: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture):

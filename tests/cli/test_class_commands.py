@@ -101,7 +101,7 @@ def test_the_other_commands_read_the_labels_of_their_data(fitted: Path, tmp_path
 
 
 def test_a_model_that_is_told_nothing_has_no_class_to_draw_and_is_not_compared_with_one_that_is(fitted: Path):
-    with pytest.raises(InputError, match="told none"):
+    with pytest.raises(InputError, match="not conditional"):
         _labels_to_draw((), None, "3")
     config = Run(fitted).read_config()
     assert _differences(config, config) == []

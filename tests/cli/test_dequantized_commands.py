@@ -133,9 +133,9 @@ def test_what_does_not_go_with_dequantized_data(options: list, words: list, tmp_
 @pytest.mark.parametrize(
     "other, words",
     [
-        ("categorical", ["the one is the probability of discrete values", "the other a lower bound on such"]),
-        ("grey", ["log-density of x/16", "the one is a density", "the other bounds a probability"]),
-        ("bits", ["its binarization is", "the one is the probability", "the other a lower bound"]),
+        ("categorical", ["one is the probability of discrete values", "the other a lower bound on such"]),
+        ("grey", ["log-density of x/16", "one is a density", "the other bounds a probability"]),
+        ("bits", ["its binarization is", "one is the probability", "the other a lower bound"]),
     ],
 )
 def test_a_bound_is_not_compared_with_another_kind_of_number(

@@ -43,10 +43,10 @@ def test_the_command_stops_and_goes_on_and_writes_all_of_it(
     arguments = ["evaluate", str(run), "--full", *shallow]
     code, out, err = evaluated(capsys, *arguments, "--minutes", "0.0001")
     assert code == 0, err
-    assert "the same command goes on" in out
+    assert "the same command continues" in out
     code, out, err = evaluated(capsys, *arguments)
     assert code == 0, err
-    assert "goes on" not in out
+    assert "continues" not in out
     for words in ("How likely", "Where the loss is", "What the latents carry", "approximation gap", "bits per dim"):
         assert words in out
     assert max(map(len, out.split("\n"))) <= 130

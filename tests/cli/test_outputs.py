@@ -72,7 +72,7 @@ def test_other_outputs_may_lie_anywhere():
 )
 def test_a_run_lies_apart_from_its_data(source: str, out: str, overwrite: bool, folder: Path):
     (folder / "run" / "data.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="must lie apart"):
+    with pytest.raises(InputError, match="must be separate"):
         start_run(source, Path(out), overwrite=overwrite)
 
 

@@ -64,7 +64,7 @@ def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
     capsys.readouterr()
     assert run("score", fitted, tmp_path / "x.npy", *options) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 of 30 hold values to which the run's likelihood (continuous-bernoulli) gives no density" in said
+    assert "1 of 30 contain values outside the support of the run's likelihood (continuous-bernoulli)" in said
     assert "the first is number 2" in said
     scores = columns_of(tmp_path / "s.csv")["log_px"]
     assert scores[1] == "-inf"
@@ -77,5 +77,5 @@ def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
     assert run("score", fitted, tmp_path / "x.npy", "--num-samples", 30, "--out", tmp_path / "s.csv") == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "29 of 30 have Pareto k-hat above -30" in said
-    assert "no reason to doubt that they are strange" in said
+    assert "no reason to doubt that they are unusual" in said
     assert "trust" not in said

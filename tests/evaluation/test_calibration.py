@@ -278,8 +278,8 @@ def test_the_same_ranks_at_every_call_by_seed_and_nothing_else_is_touched():
     "options, message",
     [
         ({"num_ranks": 100}, "101 possible ranks do not fill 20 bins evenly"),
-        ({"num_bins": 1}, "take 2 bins or more"),
-        ({"num_data": 99}, "needs five data a bin, 100 for 20; got 99"),
+        ({"num_bins": 1}, "use 2 bins or more"),
+        ({"num_data": 99}, "needs 5 examples per bin, 100 for 20; got 99"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"level": 1.0}, "level between 0 and 1"),
     ],

@@ -82,7 +82,7 @@ def test_dimensions_that_carry_nothing_beside_others_are_pruned():
     assert found.collapsed == (2, 3, 4, 5, 6, 9, 11, 12)
     assert "Dimensions 3-7, 10, 12, 13 (8 of 13) carry nothing" in found.text
     assert "The other 5 do carry something" in found.text
-    assert "no posterior collapse" in found.text
+    assert "not posterior collapse" in found.text
     assert "`updates=" not in found.text
     assert "Dimension 2 (1 of 2) carries nothing" in judged([1.0, 0.0]).text
 
@@ -104,11 +104,11 @@ def test_a_few_data_do_not_keep_a_dimension_alive():
 def test_a_constant_posterior_that_is_not_the_prior_is_a_border_case():
     found = judged([1.0, 0.0], [1.0, 0.5])
     assert found.kind == "none"
-    assert "Dimension 2 is a border case" in found.text
+    assert "Dimension 2 is a borderline case" in found.text
     assert "mutual information" not in found.text
     assert "see whether the mutual information" in judged([0.0, 0.0], [1.0, 0.5]).text
     assert "border" not in judged([1.0, 0.0]).text
-    assert "Dimensions 2, 3 are border cases" in judged([1.0, 0.0, 0.0], [1.0, 0.5, 0.5]).text
+    assert "Dimensions 2, 3 are borderline cases" in judged([1.0, 0.0, 0.0], [1.0, 0.5, 0.5]).text
 
 
 def test_a_rate_of_nothing_is_a_collapse_whatever_the_dimensions_say():
@@ -128,7 +128,7 @@ def test_active_units_judge_where_no_divergence_is_known():
     assert "by the variance of the posterior means" in verdict(usage).text
     found = verdict(of([], [0.5, 0.005, 0.02]))
     assert (found.kind, found.collapsed) == ("partial", (1,))
-    assert "its posterior means hardly move" in found.text
+    assert "its posterior means barely vary" in found.text
     assert "is the prior" not in found.text
 
 
@@ -159,7 +159,7 @@ def test_the_verdict_says_how_sure_it_is():
     assert "is below 0.01 nats on 99%" in judged([0.0]).text
     assert "too few" not in judged([0.0]).text
     assert "50 examples bound that share to 6% only" in judged([0.0], num=50).text
-    with pytest.raises(InputError, match="judged from data, and there are none"):
+    with pytest.raises(InputError, match="judged from data, but there are none"):
         verdict(of([], [0.0], num=0))
 
 

@@ -143,7 +143,7 @@ def test_models_share_random_numbers_whatever_memory_they_need():
 def test_a_comparison_needs_two_models_and_the_same_measurements():
     model = vae(ExactPosterior, linear())
     split = Split(torch.randn(10, D, dtype=torch.float64))
-    with pytest.raises(InputError, match="at least two models, and 1 came"):
+    with pytest.raises(InputError, match="at least two models, but got 1"):
         compare({"a": model}, split)
     with pytest.raises(InputError, match="at least two"):
         compare({"a": model, "b": model}, split.take(torch.arange(1)))
@@ -287,7 +287,7 @@ def test_runs_of_other_training_seeds_have_the_same_data_and_are_averaged(
     assert second["log_px_difference_se_seeds"] is None
     shown = capsys.readouterr().out
     assert "0, 1" in shown
-    assert "one of them has one seed" in shown
+    assert "one has a single seed" in shown
 
 
 # What is refused
@@ -330,13 +330,13 @@ def test_data_are_the_same_by_their_content(tmp_path: Path, capsys: pytest.Captu
     assert "bits/dim" not in shown  # a density has none
     np.save(source, rows + 1)
     new = fitted(tmp_path / "new", str(source))
-    assert "same name and another content" in assert_comparison_refused(capsys, old, new)
+    assert "same name but different contents" in assert_comparison_refused(capsys, old, new)
     np.save(source, rows[:, :2])
     narrow = fitted(tmp_path / "narrow", str(source))
     assert "the shape of its data is (2,), not (3,)" in assert_comparison_refused(capsys, old, narrow)
     message = assert_comparison_refused(capsys, copy, new)
     assert f"its data are {source}, not {tmp_path / 'copy.npy'}" in message
-    assert "not what it was" in assert_comparison_refused(capsys, old, copy)  # the first run's source has changed since
+    assert "has changed since the run" in assert_comparison_refused(capsys, old, copy)  # the first run's source has changed since
 
 
 def test_settings_that_are_yet_to_come_are_refused_by_name(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -410,7 +410,7 @@ def test_the_table_fits_and_the_verdict_is_in_words(runs: Path, capsys: pytest.C
         f"better is 1.312 +- 0.050 nats better than {name} in log p(x)",
         f"worse is 120 +- 12 nats worse than {name} in ELBO",
         f"alike and {name}: no difference beyond 2 standard errors in log p(x) (0.090 +- 0.050 nats)",
-        f"broken and {name} cannot be told apart in ELBO",
+        f"broken and {name} cannot be distinguished by ELBO",
         "Careful: better has a median effective sample size of 20.0 of 1000",
         "Careful: worse has 25.0% of its likelihood's scales",
         "Careful: alike has no active latent dimension",

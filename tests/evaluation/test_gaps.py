@@ -303,7 +303,7 @@ def test_what_has_no_gaps_is_refused():
 
         def sample(self, *_: Any): ...
 
-    with pytest.raises(InputError, match=r"Own does not keep prior, likelihood and posterior apart.*log_marginal"):
+    with pytest.raises(InputError, match=r"Own does not keep prior, likelihood and posterior separate.*log_marginal"):
         gaps(Own(), x)  # pyright: ignore
     local = VAE(model.prior, model.likelihood, Local(Gaussian((d,)), 3))
     with pytest.raises(InputError, match="nothing is amortized"):

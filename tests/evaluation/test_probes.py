@@ -128,12 +128,12 @@ def test_means_of_any_shape_and_whole_floating_labels_are_taken():
 @pytest.mark.parametrize(
     "labels, options, message",
     [
-        (torch.linspace(0, 1, 60), {}, "the training labels are no classes: some are not whole numbers"),
-        (torch.full((60,), math.nan), {}, "are no classes"),
+        (torch.linspace(0, 1, 60), {}, "the training labels are not classes: some are not whole numbers"),
+        (torch.full((60,), math.nan), {}, "are not classes"),
         (torch.zeros(60), {}, "the 60 training labels have 1"),
-        (torch.arange(60), {}, "60 different values: fewer than two data a class"),
-        (torch.arange(60) % 20, {}, "20 clusters need at least as many test data, not 10"),
-        (torch.arange(60) % 2, {"neighbors": 61}, "neighbors must be between 1 and the 60 training data, not 61"),
+        (torch.arange(60), {}, "60 different values: fewer than two examples per class"),
+        (torch.arange(60) % 20, {}, "20 clusters need at least as many test examples, not 10"),
+        (torch.arange(60) % 2, {"neighbors": 61}, "between 1 and the number of training examples, 60, not 61"),
         (torch.arange(60) % 2, {"max_data": 0}, "max_data must be at least 1, not 0"),
     ],
 )
@@ -143,7 +143,7 @@ def test_what_cannot_be_probed_is_refused(labels: Tensor, options: dict[str, int
 
 
 def test_every_mean_needs_its_label():
-    with pytest.raises(InputError, match="there are 60 training means and 59 training labels: one each"):
+    with pytest.raises(InputError, match="there are 60 training means but 59 training labels: one each"):
         probes._subset(torch.zeros(60, 2), torch.zeros(59), 100, 0, name="training")
 
 

@@ -113,9 +113,9 @@ def test_large_models_keep_nothing_unless_asked(tmp_path: Path, monkeypatch: pyt
 def test_weights_that_were_not_kept_are_refused(tmp_path: Path):
     run = Run.create(tmp_path / "run")
     run.save_weights(small().model, epoch=2)
-    with pytest.raises(InputError, match="no weights after epoch 4; there are some after 2"):
+    with pytest.raises(InputError, match="no weights after epoch 4; available: 2"):
         run.load_weights(small().model, epoch=4)
-    with pytest.raises(InputError, match=r"weights-000002.*another model"):
+    with pytest.raises(InputError, match=r"weights-000002.*different model"):
         run.load_weights(mlp(2, 2), epoch=2)
     with pytest.raises(InputError, match="no checkpoints"):
         gap_over_training([], torch.zeros(2, 4))

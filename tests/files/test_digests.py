@@ -181,7 +181,7 @@ def test_a_change_that_is_meant_is_accepted_and_its_results_are_others(copy: Pat
     edit(copy, "training", "epochs", 3)
     assert run("show", copy, "--accept-changes") == 0
     shown = capsys.readouterr().out
-    assert "evaluation.json is of other weights" in shown
+    assert "evaluation.json belongs to other weights" in shown
     assert "log p(x)" not in shown
     assert open_run(copy).digest != before
     Run.open(copy).load_checkpoint()

@@ -108,7 +108,7 @@ def test_what_is_left_of_a_run_is_replaced_when_asked_for(old: Path):
 def test_pictures_of_others_are_not_taken_for_a_run(tmp_path: Path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "plan.pdf").write_text("mine")
-    with pytest.raises(InputError, match="not a run of subo"):
+    with pytest.raises(InputError, match="not a subo run"):
         Run.create(tmp_path, overwrite=True)
 
 
@@ -126,7 +126,7 @@ def test_one_process_trains_in_a_folder_and_others_read(old: Path, capsys: pytes
     before = content(old)
     with Run(old).writing():
         for how in (["--resume", "--epochs", 3], ["digits", "--overwrite", "--epochs", 1]):
-            assert "has one writer" in assert_refused(capsys, "fit", *how, "--out", old)
+            assert "has only one writer" in assert_refused(capsys, "fit", *how, "--out", old)
         assert content(old) == before
         assert run("show", old) == 0
         assert run("evaluate", old, "--num-samples", 5) == 0
@@ -189,7 +189,7 @@ def test_training_that_cannot_write_leaves_its_last_state(tmp_path: Path, monkey
             plain(self, record)
 
         patch.setattr(Run, "append_metrics", full)
-        with pytest.raises(InputError, match=r"No space left.*checkpoint is written, of step 3"):
+        with pytest.raises(InputError, match=r"No space left.*checkpoint of step 3 is written"):
             fit(model(), x, epochs=4, run_dir=tmp_path / "run")
     history = fit(resumed, x, epochs=4, run_dir=tmp_path / "run", resume=True)
     assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3, 4]

@@ -46,7 +46,7 @@ def test_json_has_no_nan_and_broken_json_is_named(tmp_path: Path):
 def test_create_refuses_what_it_would_destroy(tmp_path: Path):
     run = Run.create(tmp_path / "run")
     run.write_config({"a": 1})
-    with pytest.raises(InputError, match="holds a run already.*`resume`.*`overwrite`"):
+    with pytest.raises(InputError, match="already contains a run.*`resume`.*`overwrite`"):
         Run.create(run.path)
     run.save_checkpoint({"step": 1})
     Run.create(run.path, overwrite=True)
@@ -55,7 +55,7 @@ def test_create_refuses_what_it_would_destroy(tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("dear")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="not a run of subo"):
+        with pytest.raises(InputError, match="not a subo run"):
             Run.create(tmp_path / "thesis", overwrite=overwrite)
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "dear"
     with pytest.raises(InputError, match="is a file"):
@@ -88,7 +88,7 @@ def test_weights_come_back_and_damaged_or_foreign_ones_do_not(tmp_path: Path):
     other = nn.Linear(3, 2)
     run.load_weights(other)
     assert torch.equal(module.weight, other.weight)
-    with pytest.raises(InputError, match="weights of another model"):
+    with pytest.raises(InputError, match="weights of a different model"):
         run.load_weights(nn.Linear(4, 2))
     whole = run.model.read_bytes()
     for damaged in (whole[:40], b"", b"PK\x03\x04 something else entirely"):
@@ -113,7 +113,7 @@ def test_shared_modules_are_saved_once_and_come_back_shared(tmp_path: Path):
 
 def test_checkpoints_hold_no_code(tmp_path: Path):
     run = Run.create(tmp_path / "run")
-    with pytest.raises(InputError, match="no checkpoint to go on from"):
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
         run.load_checkpoint()
     run.save_checkpoint({"tensor": torch.ones(2), "numbers": [1, 2.5, None, "a"]})
     assert run.load_checkpoint()["numbers"] == [1, 2.5, None, "a"]

@@ -237,10 +237,10 @@ def test_commands_refuse_numbers_before_they_open_a_run():
         ("sample run --out s.npy -n 1000000000000", "--num must be at most"),
         ("forecast run data --steps 3 --out f.csv --coverage inf", "--coverage must be"),
         ("gradients run --draws 1e9", "--draws must be at most"),
-        ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number and got 2.5"),
-        ("fit data --epochs ten", "--epochs: expected a whole number, such as 10, and got ten"),
-        ("fit data --epochs 1x", "--epochs: expected a whole number, such as 10, and got 1x"),
-        ("fit data --learning-rate fast", "--learning-rate: expected a number, such as 0.5, and got fast"),
+        ("score run data --out s.csv --num-samples 2.5", "--num-samples: expected a whole number but got 2.5"),
+        ("fit data --epochs ten", "--epochs: expected a whole number, such as 10, but got ten"),
+        ("fit data --epochs 1x", "--epochs: expected a whole number, such as 10, but got 1x"),
+        ("fit data --learning-rate fast", "--learning-rate: expected a number, such as 0.5, but got fast"),
         ("fit data --hidden 20 --hidden 30", "--hidden was given 2 times, 20 and 30"),
         ("fit data --processes 1000000000", "--processes must be at most"),
     ):
@@ -258,7 +258,7 @@ def test_a_model_that_memory_cannot_hold_is_refused_before_it_is_built(monkeypat
     with bytes_saved(weights) as total:
         objective(torch.zeros(20, 8))
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 0.5 * total[0])
-    with assert_refused("a step of training, with 1,000 samples of each of 20 examples", "`batch_size`"):
+    with assert_refused("a training step, with 1,000 samples of each of 20 examples", "`batch_size`"):
         check_step(objective, Split(torch.zeros(20, 8)), 100)
     monkeypatch.setattr("subo.runtime.memory.free_bytes", lambda: 2 * total[0])
     check_step(objective, Split(torch.zeros(20, 8)), 100)
@@ -329,9 +329,9 @@ def test_what_makes_no_bound_and_no_optimizer_is_refused():
             make()
     foreign = torch.optim.Adam(torch.nn.Linear(2, 2).parameters())
     objective = subo.Objective(PCA)
-    with assert_refused("moves 2 of 2 tensors", "objective.parameters()"):
+    with assert_refused("2 of the optimizer's 2 tensors", "objective.parameters()"):
         subo.fit(objective, ROWS, epochs=1, optimizer=foreign)
-    with assert_refused("moves 2 of 2 tensors"):
+    with assert_refused("2 of the optimizer's 2 tensors"):
         next(iter(subo.train(objective, [ROWS], steps=1, optimizer=foreign)))
 
 

@@ -90,7 +90,7 @@ def test_the_exit_code_says_that_words_were_lost(
     monkeypatch.setattr("subo.cli.show.print_run", work)
     monkeypatch.setattr(sys, "stdout", stream())
     assert run("show", tmp_path) == code
-    said = f"subo: standard output: {lost}. What was to be printed is lost.\n" if lost else ""
+    said = f"subo: standard output: {lost}. The output is lost.\n" if lost else ""
     assert capsys.readouterr().err == said
     assert done.exists()
 

@@ -223,9 +223,9 @@ def test_a_checkpoint_in_the_middle_of_an_epoch_resumes_too(tmp_path: Path):
 
 def test_resuming_another_run_is_refused(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
-    with pytest.raises(InputError, match="made with batch_size = 100, and going on with 10"):
+    with pytest.raises(InputError, match="made with batch_size = 100, and continuing with 10"):
         fit(objective(), binary(), epochs=2, batch_size=10, run_dir=tmp_path, resume=True)
-    with pytest.raises(InputError, match="checkpoint is of another model"):
+    with pytest.raises(InputError, match="checkpoint is of a different model"):
         other = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(9,))), Fixed()))
         fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True)
 
@@ -274,7 +274,7 @@ def test_parameters_that_became_nan_never_reach_a_checkpoint(tmp_path: Path):
     root = Objective(
         VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Root()), Conditional(Gaussian((2,)), mlp(5, 4)))
     )
-    with pytest.raises(DivergedError, match=r"parameter .*raw is not finite"):
+    with pytest.raises(DivergedError, match=r"parameter .*raw is no longer finite"):
         fit(root, binary().train, epochs=1, batch_size=1000, run_dir=tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
@@ -309,7 +309,7 @@ def test_a_fresh_start_forgets_the_checkpoint_of_another_run(tmp_path: Path):
     with pytest.raises(DivergedError):
         poisoned = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), Poisoned(1)), Fixed()))
         fit(poisoned, binary(), epochs=1, run_dir=tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="another model"):
+    with pytest.raises(InputError, match="different model"):
         fit(objective(), binary(), epochs=2, run_dir=tmp_path, resume=True)
 
 

@@ -53,7 +53,7 @@ def test_the_weights_that_a_run_kept_are_loaded_into_a_model_made_as_its_own(tmp
     again = objective(seed=1)
     load_weights(again.model, out)
     assert same(again.model, fitted.model)
-    with pytest.raises(InputError, match="weights of another model"):
+    with pytest.raises(InputError, match="weights of a different model"):
         load_weights(objective(hidden=9).model, out)
     with assert_refused("load_weights(objective.model, run_dir)"):
         load_weights(again, out)
@@ -84,7 +84,7 @@ def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
 
     out, data, whole, broken, resumed = tmp_path / "run", binary(), objective(), objective(), objective(seed=5)
     fit(whole, data, epochs=4)
-    with pytest.raises(Interrupted, match=r"by the same call of subo\.fit with `resume=True`"):
+    with pytest.raises(Interrupted, match=r"with the same call of subo\.fit and `resume=True`"):
         fit(broken, data, epochs=4, run_dir=out, on_epoch=ask)
     assert not Run(out).model.exists()
     fit(resumed, data, epochs=4, run_dir=out, resume=True)
@@ -96,12 +96,12 @@ def test_a_run_stopped_in_python_tells_the_call_that_goes_on(tmp_path: Path):
 
 def test_going_on_with_other_data_is_refused(tmp_path: Path):
     fit(objective(), binary(), epochs=1, run_dir=tmp_path)
-    with assert_refused("begun with other data", "same order and split"):
+    with assert_refused("started with different data", "same order and split"):
         fit(objective(), binary(seed=1), epochs=2, run_dir=tmp_path, resume=True)
     alone = tmp_path / "alone"
     fit(objective(), binary().train, epochs=1, run_dir=alone)
     fit(objective(), binary().train.x, epochs=2, run_dir=alone, resume=True)
-    with assert_refused("begun with other data"):
+    with assert_refused("started with different data"):
         fit(objective(), binary(seed=1).train, epochs=3, run_dir=alone, resume=True)
 
 
@@ -116,7 +116,7 @@ def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: 
         (objective(), {"clip": 5.0}, "training.clip is 5.0 and was null"),
     ]
     for other, options, fact in cases:
-        with assert_refused("begun with other settings", fact):
+        with assert_refused("started with other settings", fact):
             fit(other, binary(), epochs=2, run_dir=tmp_path, resume=True, **options)
     assert (tmp_path / "config.json").read_bytes() == before
     assert len(Run(tmp_path).read_metrics()) == 1
@@ -124,7 +124,7 @@ def test_going_on_with_another_objective_or_other_settings_is_refused(tmp_path: 
 
 def test_a_run_is_replaced_when_that_is_asked_for_alone(tmp_path: Path):
     fit(objective(), binary(), epochs=2, run_dir=tmp_path)
-    with assert_refused("holds a run already"):
+    with assert_refused("already contains a run"):
         fit(objective(), binary(), epochs=1, run_dir=tmp_path)
     assert len(Run(tmp_path).read_metrics()) == 2
     fit(objective(), binary(), epochs=1, run_dir=tmp_path, overwrite=True)

@@ -238,7 +238,7 @@ def test_a_crashed_run_resumes_bit_for_bit(tmp_path: Path, updates, posterior_st
 
 def test_going_on_with_other_updates_is_refused(tmp_path: Path):
     fit(small_objective(), clusters(), epochs=1, run_dir=tmp_path)
-    with pytest.raises(InputError, match="made with updates = joint, and going on with aggressive"):
+    with pytest.raises(InputError, match="made with updates = joint, and continuing with aggressive"):
         fit(small_objective(), clusters(), epochs=2, run_dir=tmp_path, resume=True, updates="aggressive")
 
 
@@ -260,8 +260,8 @@ def test_names_make_schedules():
     "options, message",
     [
         ({"updates": "alternating", "posterior_steps": 0}, "posterior_steps must be at least 1, not 0"),
-        ({"posterior_steps": 5}, "with joint ones 5 means nothing.*use updates alternating"),
-        ({"updates": "aggressive", "posterior_steps": 5}, "with aggressive ones 5 means nothing"),
+        ({"posterior_steps": 5}, "so 5 has no meaning with joint updates.*use updates alternating"),
+        ({"updates": "aggressive", "posterior_steps": 5}, "so 5 has no meaning with aggressive updates"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict, message: str):

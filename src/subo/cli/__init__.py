@@ -1,4 +1,4 @@
-"""The command line: a file for each command. Only here is anything printed, and only here do flags have names."""
+"""The command line: one file per command. Nothing else prints anything or knows the names of flags."""
 
 from subo.cli.entry import main
 

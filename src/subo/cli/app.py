@@ -1,4 +1,4 @@
-"""The command line's application: its commands, and what their errors of use say."""
+"""The command-line application: its commands, and the messages for usage errors."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +30,7 @@ def make_app(recipe: str = "vae") -> App:
     """The command-line application.
 
     Args:
-        recipe: Whose settings ``fit`` offers.
+        recipe: Recipe whose settings ``fit`` offers.
     """
     app = App(
         name="subo",
@@ -38,7 +38,7 @@ def make_app(recipe: str = "vae") -> App:
         "per example. Start with: subo fit digits --latent-dim 2",
         version=version("subo"),
         help_format="plaintext",
-        help_epilogue="--debug, anywhere, shows the traceback of an error.",
+        help_epilogue="Add --debug anywhere to see the traceback of an error.",
         default_parameter=Parameter(converter=converted),
     )
 
@@ -56,10 +56,10 @@ def make_app(recipe: str = "vae") -> App:
 
 
 def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
-    """The command that is asked for, with its arguments.
+    """The requested command, with its arguments bound.
 
     Raises:
-        InputError: There is no such command, or it does not take these.
+        InputError: There is no such command, or it does not accept these arguments.
     """
     app = make_app(recipe_of(tokens))
     try:
@@ -68,28 +68,29 @@ def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
         raise InputError(_of_another_recipe(error, tokens) or str(error)) from error
     except MissingArgumentError as error:
         name = tokens[0]
-        raise InputError(f"{name} needs {_name_of(error)}: 'subo {name} --help' says what it takes.") from error
+        raise InputError(f"{name} needs {_name_of(error)}: 'subo {name} --help' lists its arguments.") from error
     except UnusedCliTokensError as error:
         rest = " ".join(error.unused_tokens or ())
         raise InputError(
-            f"{rest} belongs to no option. Several values of one option are joined by commas, such as --hidden 32,64."
+            f"{rest} does not belong to any option. Separate several values of an option by commas, such as --hidden "
+            "32,64."
         ) from error
     except CycloptsError as error:
         raise InputError(str(error)) from error
     check_options(command, bound.arguments)
     if command.__name__ == "command":
-        return partial(command, **bound.arguments)  # only what was given: --resume must know
+        return partial(command, **bound.arguments)  # only what was given: --resume depends on it
     return partial(command, *bound.args, **bound.kwargs)
 
 
 def _name_of(error: MissingArgumentError) -> str:
-    """The argument that is missing, as it is written: ``--out FILE``, or ``RUN``."""
+    """The missing argument, as it is written: ``--out FILE``, or ``RUN``."""
     name = error.argument.name if error.argument is not None else "another argument"
     return f"{name} {'FILE' if name == '--out' else 'VALUE'}" if name.startswith("--") else name
 
 
 def recipe_of(tokens: Sequence[str]) -> str:
-    """The recipe that is asked for: it must be known before the options are."""
+    """The requested recipe: it must be known before the options are."""
     for i, token in enumerate(tokens):
         if token == "--recipe" and i + 1 < len(tokens):
             return tokens[i + 1]
@@ -99,12 +100,12 @@ def recipe_of(tokens: Sequence[str]) -> str:
 
 
 def _of_another_recipe(error: UnknownOptionError, tokens: Sequence[str]) -> str | None:
-    """What is said of an option that ``fit`` has with other recipes; None of any other."""
+    """The message for an option that ``fit`` has with other recipes; None for any other option."""
     option = error.token.keyword or error.token.value
     recipes = recipes_with(option) if tokens[0] == "fit" else []
     if not recipes:
         return None
     return (
-        f"{option} is a setting of the recipe {' and of '.join(recipes)}, and not of {recipe_of(tokens)}: --recipe "
-        f"{recipes[0]} has it, and 'subo fit --recipe {recipe_of(tokens)} --help' lists what this one has."
+        f"{option} is a setting of the recipe {' and of '.join(recipes)}, not of {recipe_of(tokens)}: use --recipe "
+        f"{recipes[0]}, or see 'subo fit --recipe {recipe_of(tokens)} --help' for the settings of this one."
     )

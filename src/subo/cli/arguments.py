@@ -1,4 +1,4 @@
-"""What several commands take, and the checks of it that come before any work."""
+"""Arguments shared by several commands, and their checks before any work."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,31 +17,31 @@ DataSource = Annotated[
     str,
     Parameter(
         help="digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images "
-        "or of sequences. It is read as the run's data were: their levels, columns, channels and classes are kept."
+        "or of sequences. It is read like the run's data, with the same levels, columns, channels and classes."
     ),
 ]
 DataPart = Annotated[
     Part,
-    Parameter(help="Which part of a data set; of a file all rows, in their order, or a part of the run's own split."),
+    Parameter(help="Which part of a data set; for a file, all rows in order, or a part of the run's own split."),
 ]
 DataDir = Annotated[
     Path | None,
     Parameter(
-        help="Where named data sets are looked for first, each in a folder of its name; then in the folder that the "
-        "environment variable SUBO_DATA names. mnist and fashion-mnist are otherwise downloaded from OpenML."
+        help="Where to look first for named data sets, each in a folder of its name; next comes the folder in the "
+        "environment variable SUBO_DATA. Otherwise, mnist and fashion-mnist are downloaded from OpenML."
     ),
 ]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 
 
 def check_ending(out: Path, *endings: str) -> str:
-    """Refuses a file that could not be written when the work is done.
+    """Refuses an output file that could not be written once the work is done.
 
     Returns:
         The ending, in lower case: ``.NPY`` is ``.npy``.
 
     Raises:
-        InputError: Its ending is none of these, it is a folder, or its own folder does not exist.
+        InputError: It has none of these endings, is a folder, or lies in a folder that does not exist.
     """
     ending = out.suffix.lower()
     if ending not in endings:
@@ -54,32 +54,32 @@ def check_ending(out: Path, *endings: str) -> str:
 
 
 def check_apart(out: Path, *inputs: str | Path) -> None:
-    """Refuses a file whose writing would destroy an input, what a run was fitted to, or a part of a run.
+    """Refuses an output file that would overwrite an input, the data of a run, or a part of a run.
 
-    Links and other spellings of a place are seen through.
+    Links and other spellings of a path are resolved.
 
     Args:
-        out: The file that is to be written.
-        inputs: Runs and data that the command reads.
+        out: Path of the output file.
+        inputs: Runs and data read by the command.
 
     Raises:
-        InputError: It would.
+        InputError: It would overwrite one of these.
     """
     from subo.data.named_sets import NAMES
     from subo.runs.run import Run, run_of
 
     if (run := run_of(out)) is not None:
         raise InputError(
-            f"cannot write {out}: it belongs to the run {run.path}, which would be lost. Give another --out."
+            f"cannot write {out}: it belongs to the run {run.path}, which would be destroyed. Give another --out."
         )
     known = [given for given in inputs if isinstance(given, Path) or given not in NAMES]
     fitted_to = (Run(Path(given)).source() for given in known)
     for given in [*map(Path, known), *(source for source in fitted_to if source is not None)]:
         if is_same(out, given):
-            raise InputError(f"cannot write {out}: these are the data that are read ({given}). Give another --out.")
+            raise InputError(f"cannot write {out}: it is the input ({given}). Give another --out.")
         inside = given.is_dir() and not Run(given).config.exists() and lies_in(out, given)
         if inside and (out.exists() or out.suffix.lower() in _READ_IN_FOLDERS):
             raise InputError(
-                f"cannot write {out}: {given} is a folder of data, and the file would be one of them. Give another "
-                "--out."
+                f"cannot write {out}: {given} is a folder of data, and the file would become part of them. Give "
+                "another --out."
             )

@@ -1,4 +1,4 @@
-"""What ``compare`` prints: a table, and the differences in words."""
+"""The command ``compare``: prints a table, and the differences in words."""
 
 import math
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "print_comparison"]
 
-_COLUMNS = 100  # what a table must fit
+_COLUMNS = 100  # the widest table
 
 
 def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Sequence[str] = ()) -> None:
-    """Prints a row for each run, then in words how the others differ from the first.
+    """Prints one row per run, then in words how the others differ from the first.
 
     Args:
-        comparison: What was measured.
-        config: Of one of the runs: what it says of the data holds for all.
-        local: The runs whose q was fitted to every one of the data.
+        comparison: The comparison to print.
+        config: Config of one of the runs; what it says about the data holds for all.
+        local: Runs whose q was fitted to each of the examples.
     """
-    from subo.experiments.units import (  # here, since it takes a second that importing this should not
+    from subo.experiments.units import (  # here, since it takes a second to import
         describe_log_px,
         kind_of_log_px,
     )
@@ -41,10 +41,10 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
     meaning = describe_log_px(config)
     print(f"{comparison.split}, {comparison.num_data} examples, nats per example, +- standard errors; ELBO at beta 1")
     print(f"log p(x), a {meaning}, by importance sampling from q(z|x):")
-    print(f"{comparison.num_samples} samples, of the same seed for every run\n")
+    print(f"{comparison.num_samples} samples, with the same seed for every run\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("run", overflow="fold", min_width=8)
-    bits = ["bits/dim"] if kind_of_log_px(config) != "density" else []  # bits of a density count nothing
+    bits = ["bits/dim"] if kind_of_log_px(config) != "density" else []  # bits of a density have no meaning
     for name in ("log p(x)", "ELBO", "rate", "distortion", *bits, "active", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
@@ -67,9 +67,9 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
 
 
 def _print_over_seeds(comparison: "Comparison") -> None:
-    """A row for each setting, then in words how the others differ from the first."""
+    """Prints one row per setting, then in words how the others differ from the first."""
     seeds = {row.name: str(row.training_seed) for row in comparison.rows}
-    print("\nMeans over training seeds, by runs that differ in nothing else; +- standard error between seeds, and over")
+    print("\nMeans over training seeds, of runs that differ in nothing else; +- standard error between seeds, and over")
     print(f"the {comparison.num_data} examples:\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("as", overflow="fold", min_width=8)
@@ -82,7 +82,7 @@ def _print_over_seeds(comparison: "Comparison") -> None:
     Console(width=_COLUMNS).print(table)
     first, *others = comparison.over_seeds
     if others:
-        print(f"\nMeans against that of {first.name}, +- standard error over seeds and data:")
+        print(f"\nMeans compared with that of {first.name}, +- standard error over seeds and data:")
     for mean in others:
         for name, difference in (("log p(x)", mean.log_px_difference), ("ELBO", mean.elbo_difference)):
             if difference is not None:
@@ -97,9 +97,9 @@ def _of_both(mean: "SeedMean") -> str:
 def _means_in_words(difference: "SeedMean", quantity: str, name: str, first: str) -> str:
     error = difference.standard_error
     if error is None:
-        return f"{name} and {first}: one of them has one seed, and no spread to judge the difference in {quantity} by"
+        return f"{name} and {first}: one has a single seed, so no spread to judge the difference in {quantity} by"
     if not math.isfinite(difference.mean):
-        return f"{name} and {first} cannot be told apart in {quantity}: it is not finite for some of the data"
+        return f"{name} and {first} cannot be distinguished by {quantity}: it is not finite for some of the examples"
     numbers = " +- ".join(in_digits(abs(difference.mean), error)) + " nats"
     if difference.differs:
         return f"{name} is {numbers} {'better' if difference.mean > 0 else 'worse'} than {first} in {quantity}"
@@ -107,7 +107,7 @@ def _means_in_words(difference: "SeedMean", quantity: str, name: str, first: str
 
 
 def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:
-    """What to know before a run's numbers are set beside another's."""
+    """What to know before comparing a run's numbers with another's."""
     found = []
     if row.log_px.num_not_finite:
         others = row.log_px.others and in_digits(row.log_px.others.mean, row.log_px.others.standard_error)
@@ -115,14 +115,14 @@ def _warnings(row: "Row", comparison: "Comparison", local: bool) -> list[str]:
     if row.rate.mean < 0.1:
         found.append("has latents that carry almost no information: its posterior is nearly the prior.")
     elif row.active_units == 0:
-        found.append("has no active latent dimension: its posterior means hardly vary over the examples.")
+        found.append("has no active latent dimension: its posterior means barely vary across the examples.")
     if row.median_ess < comparison.num_samples / 10:
         ess = f"{row.median_ess:.1f} of {comparison.num_samples}"
-        found.append(f"has a median effective sample size of {ess}: its log p(x) may be above what is said here.")
+        found.append(f"has a median effective sample size of {ess}: its log p(x) may be higher than shown here.")
     if row.at_floor:
-        found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their floor: log p(x) leans on it.")
+        found.append(f"has {row.at_floor:.1%} of its likelihood's scales at their minimum: log p(x) depends on it.")
     if local:
-        found.append("has no encoder: its q was fitted to each of these data, and its ELBO is not that of an encoder.")
+        found.append("has no encoder: its q was fitted to each of these examples, so its ELBO is not an encoder's.")
     return found
 
 
@@ -133,11 +133,11 @@ def _lines(estimate: "Estimate", digits: int) -> str:
 
 def _in_words(difference: "Estimate", quantity: str, name: str, first: str) -> str:
     if not math.isfinite(difference.mean):
-        count = f"{difference.num_not_finite:,} of the data"
-        said = f"{name} and {first} cannot be told apart in {quantity}, which is not finite for {count}"
+        count = f"{difference.num_not_finite:,} of the examples"
+        said = f"{name} and {first} cannot be distinguished by {quantity}, which is not finite for {count}"
         if math.isinf(difference.mean):
             better = "better" if difference.mean > 0 else "worse"
-            said = f"{name} is infinitely {better} than {first} in {quantity}, by {count}"
+            said = f"{name} is infinitely {better} than {first} in {quantity}, due to {count}"
         others = difference.others and _in_words(difference.others, quantity, name, first)
         return f"{said}; over the others {others}" if others else said
     numbers = " +- ".join(in_digits(abs(difference.mean), difference.standard_error)) + " nats"
@@ -161,18 +161,18 @@ def compare(
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
-    """Measures runs on the same held-out data: a row for each, and differences from the first with their errors.
+    """Measures runs on the same held-out data: one row per run, and differences from the first with their errors.
 
-    Differences are paired, example by example, which makes their standard errors smaller than those of the rows. Runs
-    whose data, split or binarization differ are refused, and so is a density beside a probability.
+    Differences are paired example by example, so their standard errors are smaller than those of the rows. Runs with
+    different data, split or binarization are refused, and so is a density beside a probability.
 
     Args:
         runs: Two or more run folders; the others are compared with the first.
-        split: Which of the runs' data.
-        num_samples: Samples of the posterior for each log p(x).
-        max_data: Only the first so many of the data.
-        seed: Of the samples, the same for every run.
-        out: Where to write the numbers, too: .csv or .json.
+        split: Which split of the runs' data.
+        num_samples: Posterior samples for each log p(x).
+        max_data: Number of examples to use, the first ones; by default all.
+        seed: Seed for the samples, the same for every run.
+        out: File to write the numbers to as well: .csv or .json.
     """
     from subo.experiments import compare as comparing
 

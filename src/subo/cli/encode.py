@@ -14,14 +14,15 @@ __all__ = ["encode", "encode_sequences"]
 
 
 def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "all", data_dir: DataDir = None) -> None:
-    """Gives the representation of data: posterior means, the same at every call.
+    """Computes the representation of data: posterior means, the same at every call.
 
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .npy, .csv, or .png for a map of the latent plane. Of sequences .npz or .csv. A .csv says first
-            which row each is of, the first below a header being row 1, and its name and label where it has them.
-        part: Which part.
+        out: Output file: .npy, .csv, or .png for a map of the latent plane; for sequences .npz or .csv. In a .csv, the
+            first columns give the row of each example (the first below a header is row 1), and its name and label if it
+            has them.
+        part: Which part of the data.
     """
     from subo import figures
     from subo.evaluation.latents.usage import latent_usage
@@ -38,7 +39,7 @@ def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "al
     usage = latent_usage(model, split)
     if ending == ".png":
         if len(split) < 2:
-            raise InputError("a map needs at least two data; write one example's representation to .npy or .csv")
+            raise InputError("a map needs at least two examples; write one example's representation to .npy or .csv")
         figures.save(draw_latent_plane(model, usage, split), out)
     else:
         save_array(out, usage.means.numpy(), names=usage.names, of=of_rows(split))

@@ -1,6 +1,6 @@
-"""The entry point of the command line: whatever happens ends in one message, and what the exit codes mean.
+"""The entry point of the command line: every failure ends in one message and a defined exit code.
 
-Its imports are light: those of the program take seconds, and are made where a signal finds somebody at home.
+Its imports are light: those of the program take seconds, and are made once signals are handled.
 """
 
 import errno
@@ -22,25 +22,25 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command and ends the process.
 
-    The exit code is 0 for well done, 2 for an input that can't be used, and 128 + n where the signal n asked to stop:
-    130 for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal; 141 for a reader that went away.
+    The exit code is 0 for success, 2 for an invalid input, and 128 + n after the signal n: 130 for Ctrl-C, 143 for
+    SIGTERM, 129 for a closed terminal; 141 if the reader of the output went away.
     """
     tokens = list(sys.argv[1:] if argv is None else argv)
     os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever windows the environment asks for
     with Stops() as stops, standard_streams() as output:
         code = _run([token for token in tokens if token != "--debug"], stops, debug="--debug" in tokens)
         output.flush()
-        if isinstance(output.error, BrokenPipeError):  # whoever read has gone, such as head: there is nobody to tell
+        if isinstance(output.error, BrokenPipeError):  # the reader, such as head, is gone: nobody would see a message
             code = code or 128 + 13
         elif output.error is not None:
             what = output.error.strerror
-            print(f"subo: standard output: {what}. What was to be printed is lost.", file=sys.stderr)
+            print(f"subo: standard output: {what}. The output is lost.", file=sys.stderr)
             code = code or 2
     sys.exit(code)
 
 
 def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
-    """Runs a command; gives the exit code."""
+    """Runs a command and returns the exit code."""
 
     def failed(message: str, code: int) -> int:
         wait_for_the_first()
@@ -62,11 +62,11 @@ def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
     except KeyboardInterrupt:
         return failed("stopped.", 130)
     except Exception as error:
-        if stops.came:  # which libraries may take for something else
+        if stops.came:  # libraries may mistake it for something else
             return failed("stopped.", 128 + stops.came)
         if (trouble := _trouble(error)) is not None:
             return failed(trouble, 2)
-        hint = "" if debug else " --debug shows where."  # a defect of ours: said in one line, too
+        hint = "" if debug else " --debug shows where."  # a bug of ours: also reported in one line
         return failed(f"{type(error).__name__}: {error}. This should not happen: please report it.{hint}", 1)
     return failed("stopped.", 128 + stops.came) if stops.came else 0
 
@@ -75,15 +75,15 @@ _NO_MEMORY = re.compile("out of memory|can(not|'t) allocate memory|bad_alloc", r
 
 
 def _trouble(error: Exception) -> str | None:
-    """What is said where the system gives no more: neither a defect nor an option is to blame."""
+    """The message when the system runs out of resources: neither a bug nor an option is to blame."""
     if isinstance(error, OSError) and error.errno not in (None, errno.ENOMEM):
         return in_words(error)
-    told = str(error).strip().partition("\n")[0]
+    said = str(error).strip().partition("\n")[0]
     out_of_memory = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    out_of_memory |= isinstance(error, RuntimeError) and _NO_MEMORY.search(told) is not None
+    out_of_memory |= isinstance(error, RuntimeError) and _NO_MEMORY.search(said) is not None
     if not out_of_memory and not isinstance(error, MemoryError):
         return None
     return (
-        f"memory ran out ({told or type(error).__name__}). Lower what is large: --batch-size, --num-samples, --hidden, "
-        "--latent-dim, or the number or size of the data."
+        f"memory ran out ({said or type(error).__name__}). Lower what is large: --batch-size, --num-samples, --hidden, "
+        "--latent-dim, or the number or size of the examples."
     )

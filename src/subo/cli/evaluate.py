@@ -1,4 +1,4 @@
-"""Commands that tell of fitted runs: ``evaluate``, ``compare`` and ``show``."""
+"""The command ``evaluate``."""
 
 import shutil
 import signal
@@ -46,21 +46,21 @@ def evaluate(
     """Measures a run on held-out data: log p(x) and ELBO with their standard errors, rate, distortion.
 
     With --full also: annealed importance sampling and a two-sided bracket; how much of the gap between log p(x) and
-    ELBO is the family's fault and how much the encoder's; what the latents carry; calibration. It writes
-    evaluation.json, a line per example to evaluation.csv, and figures. When it is stopped, the same command goes on.
+    ELBO is due to the family and how much to the encoder; what the latents carry; calibration. It writes
+    evaluation.json, one line per example to evaluation.csv, and figures. If stopped, the same command continues.
 
     Args:
         run: Run folder.
-        split: Which of the run's data.
-        num_samples: Samples of the posterior for each log p(x); by default 1,000, or, without --full, what fits into
-            the time of training, or into a minute if that is longer.
-        seed: Of the samples.
-        full: Whether to measure all there is.
-        max_data: With --full: only so many of the data, at random.
-        minutes: With --full: how long at the most; what has begun is finished.
-        intensive_data: With --full: how many data for what is costly (annealing, gaps, bracket).
-        temperatures: With --full: of annealing.
-        chains: With --full: of annealing, for each example.
+        split: Which split of the run's data.
+        num_samples: Posterior samples for each log p(x); by default 1,000, or, without --full, as many as fit into the
+            time that training took, or into a minute if that is longer.
+        seed: Seed for the samples.
+        full: Whether to run the full evaluation.
+        max_data: With --full: number of examples to use, chosen at random.
+        minutes: With --full: time limit; a piece that has begun is finished.
+        intensive_data: With --full: number of examples for costly measurements (annealing, gaps, bracket).
+        temperatures: With --full: number of annealing temperatures.
+        chains: With --full: number of annealing chains for each example.
     """
     from subo.experiments import experiment as experiments
 
@@ -97,7 +97,7 @@ def _evaluate_fully(
         raise InputError(f"--minutes must be positive, not {minutes:g}")
     asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
     data = experiment.data()
-    if not experiment.config.is_local:  # whose q of these data is not there yet
+    if not experiment.config.is_local:  # a local q for these data does not exist yet
         _say_if_long(experiment.objective.model, getattr(data, split), asked)
     try:
         result = evaluate_run_fully(
@@ -105,7 +105,7 @@ def _evaluate_fully(
         )
     except KeyboardInterrupt as stopped:
         raise Interrupted(
-            "stopped. What was finished is kept: the same command goes on from there, and with --minutes 0.01 it "
+            "stopped. Finished pieces are kept: the same command continues from there, and with --minutes 0.01 it "
             "prints and writes what is known.",
             signal=getattr(stopped, "signal", signal.SIGINT),
         ) from None
@@ -116,11 +116,11 @@ def _evaluate_fully(
     for path in result.written:
         say(f"written to {path}")
     if not result.complete:
-        say("Not all is measured yet: the same command goes on, without --minutes to the end.")
+        say("The evaluation is not complete yet: the same command continues, without --minutes to the end.")
 
 
 def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
-    """Says how long a full evaluation takes, where it is more than an hour."""
+    """Says how long a full evaluation takes, if it is more than an hour."""
     import torch
 
     from subo.evaluation.effort import caution_of_annealing, caution_of_samples
@@ -135,16 +135,16 @@ def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
             say(caution)
 
 
-_NARROWEST, _USUAL, _WIDEST = 80, 100, 120  # columns: below the usual an estimator has a line of its own
+_NARROWEST, _USUAL, _WIDEST = 80, 100, 120  # columns: below the usual width, the estimator gets its own line
 
 
 def print_numbers(title: str, numbers: Iterable["Number"], sentences: Sequence[str]) -> None:
-    """Prints a line for each number under the question that it answers, then the sentences.
+    """Prints one line per number under the question that it answers, then the sentences.
 
     Args:
         title: What was measured.
-        numbers: The lines.
-        sentences: What they mean.
+        numbers: The numbers to print.
+        sentences: Sentences that say what they mean.
     """
     print(f"{title}\n")
     columns = min(max(shutil.get_terminal_size((_USUAL, 24)).columns, _NARROWEST), _WIDEST)

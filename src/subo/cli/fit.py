@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["announce", "conclude", "fit"]
 
 _CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
-_OWN = ("out", "resume", "evaluation_samples", "quiet")  # which no run is made of
+_OWN = ("out", "resume", "evaluation_samples", "quiet")  # not settings of a run
 
 
 def fit(**given: Any) -> None:
@@ -49,12 +49,12 @@ def fit(**given: Any) -> None:
 
 
 def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
-    """Begins a run."""
+    """Starts a run."""
     from subo.experiments.fitting import start_run
 
     source, recipe = given.get("data"), given.get("recipe", "vae")
     if source is None or not source.strip():
-        raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' says what it takes.")
+        raise InputError("fit needs data: 'subo fit digits', or a file. 'subo fit --help' lists its options.")
     groups, samples = grouped(given, recipe), given.get("evaluation_samples")
     return start_run(
         source,
@@ -77,28 +77,28 @@ def _folder_of(source: str) -> Path:
 
 
 def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
-    """Goes on with a run; options that repeat what it has are taken, and no others but those that may change."""
+    """Resumes a run; accepts options that repeat its settings, and otherwise only those that may change."""
     from subo.experiments.fitting import resume_run
     from subo.runs.run import Run
 
     if (out := given.get("out")) is None:
-        raise InputError("--resume goes on with the run in --out RUN: name it.")
+        raise InputError("--resume continues the run in --out RUN: name it.")
     config = Run.open(out, finished=False).read_config()
     others = [name for name in given if name not in (*_OWN, *_CHANGEABLE)]
     for name in others:
         value, stored = _plain(name, given[name]), _plain(name, _stored(config, name))
         if value not in (stored, "auto"):
             raise InputError(
-                f"--resume goes on with the run's own settings, and --{name.replace('_', '-')} {_shown(value)} differs "
-                f"from the run's, {_shown(stored)}. Leave it out, or fit another run. Only {_flags(_CHANGEABLE)} can "
-                "change."
+                f"--resume continues with the run's own settings, but --{name.replace('_', '-')} {_shown(value)} "
+                f"differs from the run's, {_shown(stored)}. Leave it out, or fit another run. Only "
+                f"{_flags(_CHANGEABLE)} can change."
             )
     changes = {name: given[name] for name in _CHANGEABLE if name in given}
     return resume_run(out, changes=changes, progress=progress)
 
 
 def _stored(config: "RunConfig", name: str) -> Any:
-    """What a run's config has for an option of ``fit``."""
+    """The value in a run's config for an option of ``fit``."""
     data = config.data
     known = {
         **config.settings,
@@ -116,7 +116,7 @@ def _stored(config: "RunConfig", name: str) -> Any:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value in the form in which a config keeps it."""
+    """A value in the form in which a config stores it."""
     if name in ("data", "data_dir") and value is not None and Path(value).exists():
         return str(Path(value).resolve())
     return tuple(value) if isinstance(value, list) else value
@@ -133,18 +133,18 @@ def _flags(names: Sequence[str]) -> str:
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}
 
 
-_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits drawn again at every visit in training"}
+_BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits redrawn at every visit in training"}
 
 
-_NOISE = "; dequantized: y + u, with u drawn again at every visit in training"
+_NOISE = "; dequantized: y + u, with u redrawn at every visit in training"
 
 
 _VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
 
 
 _ASKED = {
-    "grey": "; if they can lie nowhere else, give --likelihood continuous-bernoulli",
-    "whole": "; of counts give --likelihood poisson, of classes categorical",
+    "grey": "; if they cannot lie anywhere else, give --likelihood continuous-bernoulli",
+    "whole": "; for counts give --likelihood poisson, for classes categorical",
 }
 
 
@@ -152,7 +152,7 @@ _RISING = 0.1  # nats from tenth to tenth of the epochs
 
 
 def announce(start: "Start", *, num_samples: int | None = None) -> None:
-    """Prints what was read and what is going to be fitted, and measured by so many samples."""
+    """Prints what was read and what will be fitted, and with how many samples it will be measured."""
     config, objective, chosen = start.config, start.objective, start.chosen
     data = config.data
     sizes, kind = data.sizes, data.kind
@@ -177,7 +177,7 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     if start.noisy:
         say(
             "integers are dequantized, so that log p(x) is a bound on the log-probability of their levels; "
-            f"--no-dequantize takes them as points of [0, 1], where it is a density of x/{data.levels}"
+            f"--no-dequantize uses them as points of [0, 1], where it is a density of x/{data.levels}"
         )
     constant = start.data.constant_features()
     if constant and kind_of_log_px(config) != "probability":
@@ -185,14 +185,14 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     if (clip := start.clip) is not None:
         say(
             "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
-            f"are clipped at a norm of {clip:g}, so that the others count; --clip sets another norm."
+            f"are clipped at a norm of {clip:g}, so that the others count; --clip sets a different norm."
         )
     if caution := start.caution(num_samples):
         say(caution)
 
 
 def _latents(options: Mapping[str, Any]) -> str:
-    """How many there are, layer by layer where there are several."""
+    """The number of latents, layer by layer if there are several."""
     layers = options.get("latent_dims")
     if layers is None:
         return f"{options['latent_dim']} latents"
@@ -200,12 +200,12 @@ def _latents(options: Mapping[str, Any]) -> str:
 
 
 def conclude(history: "History", training: "TrainingConfig", *, out: Path, trained: bool) -> None:
-    """Prints why training is over, and that it ended too early where the bound was still rising.
+    """Prints why training ended, and a caution if it ended too early because the bound was still rising.
 
     Args:
-        history: What it did, over all sittings.
-        training: Its settings.
-        out: The run's folder.
+        history: History of training, over all sittings.
+        training: Training settings.
+        out: Run folder.
         trained: Whether there was anything to do in this sitting.
     """
     last = history.epochs[-1]
@@ -224,19 +224,19 @@ def conclude(history: "History", training: "TrainingConfig", *, out: Path, train
             longer = f"--{history.stopped_by} {2 * (getattr(training, history.stopped_by) or last.epoch):g}"
             when = "last epoch" if _tenth(history) == 1 else "last tenth of the epochs"
             say(
-                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the {when}; "
-                f"training is not at its end. Go on with: subo fit --resume --out {out} {longer}"
+                f"Careful: the validation bound was still rising, by {rise:.2f} nats in the {when}; training is not "
+                f"finished. Continue with: subo fit --resume --out {out} {longer}"
             )
     else:
-        say(f"nothing was left to do: {reason}. A larger --epochs, --minutes or --patience goes on.")
+        say(f"nothing was left to do: {reason}. To continue, increase --epochs, --minutes or --patience.")
 
 
 def _rise(history: "History") -> float:
     """How much higher the validation bound was in the last tenth of the epochs than in the tenth before, in nats.
 
-    Of fewer than 20 epochs, in the last than in the one before.
+    With fewer than 20 epochs, in the last epoch than in the one before.
 
-    0 where the best epoch is not among the last few, which is how training ends that had its time.
+    0 if the best epoch is not among the last few, which means that training had enough time.
     """
     bounds = [epoch.validation.bound for epoch in history.epochs if epoch.validation is not None]
     tenth = _tenth(history)
@@ -247,5 +247,5 @@ def _rise(history: "History") -> float:
 
 
 def _tenth(history: "History") -> int:
-    """A tenth of the epochs, one at least."""
+    """A tenth of the epochs, at least one."""
     return max(1, len(history.epochs) // 10)

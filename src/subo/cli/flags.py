@@ -1,4 +1,4 @@
-"""Parameters in the library's messages, as flags of the command line."""
+"""Turns parameters in the library's messages into flags of the command line."""
 
 import re
 
@@ -9,7 +9,7 @@ _OTHER_NAMES = {"run_dir": "out"}
 
 
 def in_flags(message: str) -> str:
-    """A message of the library, which puts parameters between backquotes, in the words of the command line.
+    """A message of the library, which puts parameters between backquotes, with flags in their place.
 
     Example:
         >>> in_flags("Lower `learning_rate`, set `clip=10` or `dequantize=False`, or go on with `run_dir=runs/a`.")

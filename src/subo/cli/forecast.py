@@ -1,4 +1,4 @@
-"""What the commands do with runs of sequences, and the command ``forecast``."""
+"""The command ``forecast``, and what other commands do with runs of sequences."""
 
 import math
 from pathlib import Path
@@ -16,8 +16,8 @@ __all__ = ["forecast"]
 
 
 _FEW = 10  # states
-_ENTRY = 750  # bytes of the entry of a sequence in a .npz
-_STATE = 3000  # bytes that the networks of a deep Markov model take for a step of a sequence
+_ENTRY = 750  # bytes for the entry of a sequence in a .npz
+_STATE = 3000  # bytes that the networks of a deep Markov model need for one step of a sequence
 
 
 def forecast(
@@ -33,18 +33,18 @@ def forecast(
     data_dir: DataDir = None,
     seed: int = 0,
 ) -> None:
-    """Forecasts sequences: the mean and an interval of each number at each of the next steps.
+    """Forecasts sequences: the mean and an interval for each number at each of the next steps.
 
     Args:
-        run: Run folder, of a model of sequences.
-        data: Sequences to go on with.
-        steps: How many steps ahead.
-        out: Where to: .csv with mean, lower and upper of every number and the effective number of states in columns;
-            .npz of the means; or .png of the first sequences.
-        num_samples: Draws for each sequence.
-        coverage: Share of the draws that lie in the interval.
-        part: Which part.
-        seed: Of the draws.
+        run: Run folder of a sequence model.
+        data: Sequences to continue.
+        steps: Number of steps ahead.
+        out: Output file: .csv with columns for mean, lower and upper of every number and the effective number of
+            states; .npz with the means; or .png of the first sequences.
+        num_samples: Number of draws for each sequence.
+        coverage: Fraction of the draws in the interval.
+        part: Which part of the data.
+        seed: Seed for the draws.
     """
     from subo import figures
     from subo.cli.rows import run_and_rows
@@ -55,12 +55,12 @@ def forecast(
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     if not is_of_sequences(experiment):
-        raise InputError(f"{run} was not fitted to sequences, and its data have no next step: fit --recipe deep-markov")
+        raise InputError(f"{run} was not fitted to sequences: its data have no next step. Fit --recipe deep-markov")
     elements = steps * math.prod(experiment.config.data.event_shape)
     states = num_samples * max(steps, max(lengths_of(split)))  # of one sequence at a time
     check_room(
-        _STATE * states + 4 * 6 * len(split) * elements,  # mean, lower and upper, which are joined at the end
-        f"a forecast of {steps:,} steps from {num_samples:,} states a sequence",
+        _STATE * states + 4 * 6 * len(split) * elements,  # mean, lower and upper, joined at the end
+        f"a forecast of {steps:,} steps from {num_samples:,} states per sequence",
         "Lower --steps or --num-samples.",
     )
     model = experiment.objective.model
@@ -80,7 +80,6 @@ def forecast(
     few = int((found.effective_sample_size < _FEW).sum())
     if few:
         say(
-            f"Careful: of the {num_samples} states that a forecast starts from fewer than {_FEW} count for {few} of "
-            f"{len(split)} sequences (effective sample size): theirs is nearly that of one state. More samples tell: "
-            "--num-samples"
+            f"Careful: for {few} of {len(split)} sequences the effective sample size is below {_FEW} of {num_samples}: "
+            "their forecasts rest on very few states. Use more samples:  --num-samples"
         )

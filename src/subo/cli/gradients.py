@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gradients"]
 
-_COLUMNS = 100  # what is printed must fit
+_COLUMNS = 100  # the width of printed lines
 _WHOSE = {"phi": "the posterior's", "theta": "the model's"}  # parameters
 
 
@@ -29,29 +29,29 @@ def gradients(
     /,
     *,
     bound: Literal["elbo", "iwae"] | None = None,
-    num_samples: Annotated[str, Parameter(help="Every K to look at, such as 1,8,64.")] = "1,8,64",
+    num_samples: Annotated[str, Parameter(help="Numbers of samples K to measure, such as 1,8,64.")] = "1,8,64",
     batch_size: int = 20,
     draws: int = 200,
     estimators: Annotated[
-        str | None, Parameter(help="Names, such as pathwise,dreg; by default all that can follow the bound.")
+        str | None, Parameter(help="Names of estimators, such as pathwise,dreg; by default all that support the bound.")
     ] = None,
     seed: int = 0,
     out: Path | None = None,
 ) -> None:
     """Measures gradient estimators on a run: how noisy each is, whether it is biased, how long it takes.
 
-    Many gradients of one batch of the training data are drawn with each estimator and each K. Writes gradients.csv and
+    Draws many gradients of one batch of the training data with each estimator and each K. Writes gradients.csv and
     figures/gradients.png into the run.
 
     Args:
         run: Run folder.
-        bound: Whose gradient; by default the run's own, with its beta and free bits.
-        num_samples: Every K to look at, such as 1,8,64.
-        batch_size: Data in the batch.
-        draws: Gradients of each estimator and K.
-        estimators: Names, such as pathwise,dreg; by default all that can follow the bound.
-        seed: Of the batch and the samples.
-        out: Another folder for both files.
+        bound: Bound whose gradient is estimated; by default the run's own, with its beta and free bits.
+        num_samples: Numbers of samples K to measure, such as 1,8,64.
+        batch_size: Number of examples in the batch.
+        draws: Number of gradients for each estimator and K.
+        estimators: Names of estimators, such as pathwise,dreg; by default all that support the bound.
+        seed: Seed for the batch and the samples.
+        out: Different folder for both files.
     """
     from subo.core.bounds import ELBO, IWAE
     from subo.data.batches import batches
@@ -64,7 +64,7 @@ def gradients(
 
     counts = _numbers(num_samples)
     if out is not None and out.exists() and not out.is_dir():
-        raise InputError(f"cannot write to {out}: it is a file, and --out names a folder for gradients.csv and .png.")
+        raise InputError(f"cannot write to {out}: it is a file, but --out names a folder for gradients.csv and .png.")
     if out is not None:
         for name in ("gradients.csv", "gradients.png"):
             check_apart(out / name, run)
@@ -84,8 +84,8 @@ def gradients(
         options = settings | chosen | {"draws": draws, "seed": seed, "advance": advance}
         records = gradient_statistics(model, x, context, **options)
     print(
-        f"{records[0].bound}, {len(x)} of the training data, {draws} gradients of each estimator and K; in nats per "
-        "example\n"
+        f"{records[0].bound}, {len(x)} training examples, {draws} gradients for each estimator and K; "
+        "in nats per example\n"
     )
     _print_tables(records)
     _print_skipped(refused, counts)
@@ -100,18 +100,18 @@ def gradients(
 
 
 def _numbers(text: str) -> list[int]:
-    """``1,8,64`` as numbers, in order."""
+    """``1,8,64`` as a sorted list of numbers."""
     try:
         numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:
         numbers = []
     if not numbers or numbers[0] < 1:
-        raise InputError(f"--num-samples takes whole numbers from 1 on, between commas, such as 1,8,64: got '{text}'")
+        raise InputError(f"--num-samples expects whole numbers from 1, with commas, such as 1,8,64: got '{text}'")
     return numbers
 
 
 def _print_tables(records: Sequence["GradientStatistics"]) -> None:
-    """A table for phi and one for theta: a row for each K and estimator."""
+    """Prints one table for phi and one for theta, with one row per K and estimator."""
     for part in dict.fromkeys(record.part for record in records):
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
         table.add_column(f"{part}, {_WHOSE[part]}", no_wrap=True)
@@ -134,15 +134,16 @@ def _print_tables(records: Sequence["GradientStatistics"]) -> None:
         print()
     _say_wrapped(
         "variance: per parameter. |mean| and signal/noise, |mean| / sqrt(trace of the covariance): 95% intervals; "
-        "where they reach 0, these draws do not tell the mean from none. bias z: difference from the reference (-) in "
-        "standard errors; up to 3 in size, nothing speaks for a bias. ms: per gradient, both parts."
+        "where they reach 0, these draws do not show that the mean differs from 0. bias z: difference from the "
+        "reference (-) in standard errors; up to 3 in size, there is no evidence of a bias. ms: per gradient, both "
+        "parts."
     )
     for name, remark in dict.fromkeys((record.estimator, record.biased) for record in records if record.biased):
         _say_wrapped(f"* {name}: {remark}.")
 
 
 def _print_skipped(refused: Mapping[tuple[str, int], str], counts: Sequence[int]) -> None:
-    """The estimators that were left out, and the start of what they said."""
+    """Prints the estimators that were left out, and the start of their messages."""
     reasons: dict[tuple[str, str], list[int]] = {}
     for (name, count), message in refused.items():
         reasons.setdefault((name, message.split(". ")[0].split(": ")[0]), []).append(count)
@@ -153,14 +154,14 @@ def _print_skipped(refused: Mapping[tuple[str, int], str], counts: Sequence[int]
 
 
 def _print_words(records: Sequence["GradientStatistics"]) -> None:
-    """What the numbers say of phi."""
+    """Prints what the numbers say about phi."""
     phi = {(r.estimator, r.num_samples): r for r in records if r.part == "phi"}
     counts = sorted({count for _, count in phi})
     for count in counts:
         unbiased = [r for r in phi.values() if r.num_samples == count and not r.biased]
         if len(unbiased) > 1:
             best = min(unbiased, key=lambda r: r.variance)
-            text = f"K = {count}: of the unbiased estimators, {best.estimator} has the least variance for phi"
+            text = f"K = {count}: of the unbiased estimators, {best.estimator} has the lowest variance for phi"
             plain, path = phi.get(("score-none", count)), phi.get(("pathwise", count))
             if plain and path and path.variance > 0:
                 factor = plain.variance / path.variance
@@ -181,7 +182,7 @@ def _trend(first: "GradientStatistics", last: "GradientStatistics") -> str:
     values = " to ".join(_within(*each) for each in of)
     (start, start_low, start_high), (end, end_low, end_high) = of
     if start_low <= end_high and end_low <= start_high:
-        return f"{first.estimator}: {ends} phi's signal-to-noise ratio cannot be told to change (95%: {values})."
+        return f"{first.estimator}: {ends} no significant change in phi's signal-to-noise ratio (95%: {values})."
     way, power = "rises" if end_low > start_high else "falls", ""
     if start and end and min(start_low, end_low) > 0:
         power = f" as K^{math.log(end / start) / math.log(last.num_samples / first.num_samples):.2f}"
@@ -191,7 +192,7 @@ def _trend(first: "GradientStatistics", last: "GradientStatistics") -> str:
 def _save(
     records: Sequence["GradientStatistics"], counts: Sequence[int], table: Path, picture: Path, digest: str
 ) -> None:
-    """The records as .csv, and signal-to-noise against K as a picture, or of a lone K the variances."""
+    """Writes the records as .csv, and a picture of signal-to-noise against K, or of the variances for a single K."""
     import numpy as np
 
     from subo import figures
@@ -231,6 +232,6 @@ def _short(value: float) -> str:
 
 
 def _within(value: float | None, low: float, high: float) -> str:
-    """A number with its interval; of one that reaches 0 the interval alone."""
+    """A number with its interval; only the interval if it reaches 0."""
     ends = f"{_short(low)} to {_short(high)}"
     return f"{_short(value)} ({ends})" if value is not None and low > 0 else ends

@@ -1,6 +1,6 @@
-"""The options of ``subo fit``: made from the signatures and docstrings of what they set, so that they cannot drift.
+"""The options of ``subo fit``, made from the signatures and docstrings of what they set, so that they cannot drift.
 
-The recipe, the data loader, ``fit`` and ``make_fabric`` each give a group of options: names, types and defaults from
+The recipe, the data loader, ``fit`` and ``make_fabric`` each define a group of options: names, types and defaults from
 the signature, help from the docstring's ``Args``.
 """
 
@@ -23,7 +23,7 @@ from subo.training.fitting import fit
 
 __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_with"]
 
-# What the program itself gives, and what a command line has no words for.
+# Set by the program itself, or not expressible on a command line.
 _NOT_OPTIONS = {
     "recipe": set(OF_THE_DATA),
     "data": {"source", "seed", "meaning", "note"},
@@ -67,12 +67,15 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "of sequences.",
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
-        own("recipe", str, "vae", f"Which recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),
-        own("seed", int, 0, "Of training: first weights, order, samples. The data are the same with every seed."),
+        own("recipe", str, "vae", f"Recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),
+        own("seed", int, 0, "Seed for training: initial weights, order, samples. The data do not depend on it."),
         own(
-            "data_seed", int, 0, "Of the data: split, bits and noise of held-out data. One for all runs to be compared."
+            "data_seed",
+            int,
+            0,
+            "Seed for the data: split, bits and noise of held-out data. Use one for all runs to be compared.",
         ),
-        own("resume", bool, False, "Go on with the run in --out from its checkpoint.", negative=()),
+        own("resume", bool, False, "Continue the run in --out from its checkpoint.", negative=()),
         own("overwrite", bool, False, "Replace the run in --out.", negative=()),
         own(
             "evaluation_samples",
@@ -89,7 +92,7 @@ def fit_signature(recipe: str) -> inspect.Signature:
 
 
 def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
-    """What was given, by group: ``recipe``, ``data``, ``training``, ``device``; without what ``fit`` handles itself."""
+    """Given options by group: ``recipe``, ``data``, ``training``, ``device``; without those ``fit`` handles itself."""
     return {
         group: {name: given[name] for name in _names(function, _NOT_OPTIONS[group]) if name in given}
         for group, (_, function) in _sources(recipe).items()
@@ -97,37 +100,37 @@ def grouped(given: Mapping[str, Any], recipe: str) -> dict[str, dict[str, Any]]:
 
 
 def check_options(command: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Refuses numbers of which a command can make no sense, before it touches anything.
+    """Refuses numbers that make no sense for a command, before anything is changed.
 
     Args:
-        command: The command; its parameters are options.
-        given: Its arguments by name.
+        command: Command with options as parameters.
+        given: Arguments by name.
 
     Raises:
-        InputError: Names the option, what was expected and what came.
+        InputError: A number is out of range; the message names the option, what was expected and what was received.
     """
     checked_settings(inspect.signature(command).parameters, given, owner=command.__name__, flag=True)
 
 
 def converted(kind: Any, tokens: Sequence[Token]) -> Any:
-    """Words of the command line as values; whole numbers stay whole, where cyclopts would round 2.5 to 2.
+    """Converts words of the command line to values; refuses 2.5 as a whole number, which cyclopts would round to 2.
 
     Args:
-        kind: The option's type.
-        tokens: The words.
+        kind: Type of the option.
+        tokens: Words of the command line.
     """
 
     def one(kind: Any, word: str) -> Any:
         if kind is int and is_number(word) and ("." in word or "e" in word.lower()):
             if not float(word).is_integer():
-                raise CoercionError(msg=f"expected a whole number and got {word}: fractions are not rounded")
+                raise CoercionError(msg=f"expected a whole number but got {word}: fractions are not rounded")
             return int(float(word))
         try:
             return convert(kind, [word])
         except CoercionError as error:
             if kind in _NUMBERS:
-                raise CoercionError(msg=f"expected {_NUMBERS[kind]} and got {word}") from error
-            raise ValueError(word) from error  # which cyclopts tells with the option's name
+                raise CoercionError(msg=f"expected {_NUMBERS[kind]} but got {word}") from error
+            raise ValueError(word) from error  # cyclopts reports it with the option's name
 
     return convert(kind, tokens, converter=one)
 
@@ -148,7 +151,7 @@ def _names(function: Callable[..., Any], excluded: set[str]) -> list[str]:
 
 
 def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) -> list[inspect.Parameter]:
-    """A function's arguments as options of the command line."""
+    """A function's arguments as command-line options."""
     signature = inspect.signature(function)
     helps = {p.arg_name: p.description for p in docstring_parser.parse(function.__doc__ or "").params}
     parameters = []
@@ -179,18 +182,18 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
 
 
 def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int, ...]:
-    """``5`` as a number, ``5,3`` as several."""
+    """Converts ``5`` to a number, ``5,3`` to several."""
     numbers = _integers(kind, tokens)
     return numbers[0] if len(numbers) == 1 else numbers
 
 
 def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    """``200,200`` as numbers; nothing as none."""
+    """Converts ``200,200`` to numbers, and an empty word to none."""
     if len(tokens) > 1:
         given = " and ".join(token.value for token in tokens)
-        raise ValueError(f"{tokens[0].keyword} was given {len(tokens)} times, {given}: give all between commas, once")
+        raise ValueError(f"{tokens[0].keyword} was given {len(tokens)} times, {given}: give it once, with commas")
     text = tokens[0].value
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise ValueError(f"expected whole numbers between commas, such as 200,200, and got {text}") from error
+        raise ValueError(f"expected whole numbers separated by commas, such as 200,200, but got {text}") from error

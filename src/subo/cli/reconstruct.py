@@ -23,14 +23,14 @@ def reconstruct(
     part: DataPart = "all",
     data_dir: DataDir = None,
 ) -> None:
-    """Encodes data and decodes them again: E[x|z] at the posterior mean.
+    """Encodes and decodes data: E[x|z] at the posterior mean.
 
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .npy or .csv for all, .png for the first 16 beside their originals. In levels where data were
-            dequantized: E[x|z] - 1/2. Of sequences .npz, .csv or .png.
-        part: Which part.
+        out: Output file: .npy or .csv for all, .png for the first 16 beside their originals; for sequences .npz, .csv
+            or .png. If the data were dequantized, values are in levels: E[x|z] - 1/2.
+        part: Which part of the data.
     """
     import torch
 
@@ -58,7 +58,7 @@ def reconstruct(
 
 
 def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
-    """Writes ``E_q[ E[x|z] ]`` of every step."""
+    """Writes ``E_q[ E[x|z] ]`` for every step."""
     from subo import figures
     from subo.evaluation.reconstruction import reconstruct
     from subo.report.sequence_pictures import SHOWN, draw_sequence_reconstructions

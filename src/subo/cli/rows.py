@@ -1,4 +1,4 @@
-"""A fitted run and the rows that a command is given for it."""
+"""A fitted run and the data that a command receives for it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ __all__ = ["is_of_sequences"]
 def run_and_rows(
     run: Path, source: str, part: Part, data_dir: Path | None, *, scored: bool = False
 ) -> tuple[Any, Split]:
-    """A run and data for it: made bits or noisy as the run's were, and of its shape; says which have no density."""
+    """A run and data for it, binarized or dequantized as the run's were, of its shape; says which have no density."""
     from subo.experiments import experiment as experiments
     from subo.experiments.units import in_levels
     from subo.parts.labels import check_labels, num_labels_of
@@ -43,25 +43,25 @@ def run_and_rows(
     inside = in_support(experiment.objective.model, split, where=source)
     if not inside.all():
         if not scored and experiment.config.options.get("inference", "amortized") != "amortized":
-            check_support(experiment.objective.model, split, where=source)  # their q is fitted by way of p(x|z)
+            check_support(experiment.objective.model, split, where=source)  # their q is fitted through p(x|z)
         outside = (~inside).nonzero()[:, 0]
         say(
-            f"Careful: {len(outside):,} of {len(split):,} hold values to which the run's likelihood "
-            f"({experiment.config.likelihood}) gives no density, the first is number "
-            f"{int(outside[0]) + 1} (counted from 1): their log p(x) is -inf, and their latents mean nothing"
+            f"Careful: {len(outside):,} of {len(split):,} contain values outside the support of the run's likelihood "
+            f"({experiment.config.likelihood}), the first is number {int(outside[0]) + 1} (counted from 1): their log "
+            "p(x) is -inf, and their latents are meaningless"
         )
     return experiment, split
 
 
 def of_rows(split: Split) -> dict[str, Sequence[Any]]:
-    """What each line of a table is of: the row of its source, from 1, and its name and class where it has them."""
+    """What identifies each line of a table: the row in its source, from 1, and its name and class if it has them."""
     rows = range(1, len(split) + 1) if split.rows is None else split.rows.tolist()
     known = {"row": rows, "name": split.names, "label": split.label_names()}
     return {name: values for name, values in known.items() if values is not None}
 
 
 def units_of(experiment: Any) -> Any:
-    """Mean and standard deviation of a table's columns, as long as its data are there."""
+    """Mean and standard deviation of a table's columns, if its data are still available."""
     from subo.report.pictures import feature_units
 
     if len(experiment.config.data.event_shape) != 1:
@@ -78,7 +78,7 @@ def is_of_sequences(experiment: Any) -> bool:
 
 
 def names_of(split: Split) -> Sequence[str] | None:
-    """The name of each sequence, or else its number in its file; None: they are all of them in order."""
+    """The name of each sequence, or else its number in its file; None if they are all of them in order."""
     return split.names if split.names is not None or split.rows is None else [str(n) for n in split.rows.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""Commands that use a fitted run: ``sample``, ``reconstruct``, ``encode`` and ``score``."""
+"""The command ``sample``."""
 
 import math
 from collections.abc import Sequence
@@ -34,18 +34,19 @@ def sample(
 ) -> None:
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
 
-    A model conditioned on classes (fit --condition labels) draws the same number from each class, one class
-    after the other.
+    A model conditioned on classes (fit --condition labels) draws the same number from each class, one class after the
+    other.
 
     Args:
         run: Run folder.
-        out: Where to: .npy, .csv, or .png. A model of dequantized data gives whole levels, its draws floored.
-        num: How many in all; 64 by default, of a model that is told the class 8 of every class.
-        label: Of this class alone, by its name.
-        steps: Length of sequences, which go to .npz, .csv or .png; by default the mean length in training.
-        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, and no samples of the data. In levels where
-            these were dequantized: E[x|z] - 1/2.
-        seed: Of the draws.
+        out: Output file: .npy, .csv, or .png. A model of dequantized data gives whole levels: its draws are rounded
+            down.
+        num: Total number of samples; by default 64, or 8 of each class for a conditional model.
+        label: Name of the only class to sample from.
+        steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
+        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, but not samples of the data. If these were
+            dequantized, values are in levels: E[x|z] - 1/2.
+        seed: Seed for the draws.
     """
     from subo import figures
     from subo.experiments import experiment as experiments
@@ -60,17 +61,17 @@ def sample(
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
         if label is not None:
-            raise InputError(f"--label {label} asks for one class, and models of sequences are told none: leave it out")
+            raise InputError(f"--label {label} asks for one class, but models of sequences have none: leave it out")
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
     if steps is not None:
-        raise InputError("--steps is the length of sequences, and this run's data are none: leave it out")
+        raise InputError("--steps is the length of sequences, but this run's data are not sequences: leave it out")
     model = experiment.objective.model
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
     bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
-    bytes_each += 4 + 1 if data.dequantize else 0  # floored, and as bytes
-    check_samples(num or 64, elements, bytes_each * elements, remedy="Lower --num.")
+    bytes_each += 4 + 1 if data.dequantize else 0  # rounded down, and as bytes
+    check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
@@ -92,7 +93,7 @@ def sample(
 
 
 def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) -> Any:
-    """The class of each sample, where the model is told it; equal numbers of all unless one is named."""
+    """The class of each sample, for a conditional model; equal numbers of all unless one is named."""
     import torch
 
     from subo.report.class_pictures import labels_in_rows
@@ -101,7 +102,7 @@ def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) 
     if num_classes == 0:
         if label is not None:
             raise InputError(
-                f"--label {label} asks for one class, and this run's model is told none: it was fitted without "
+                f"--label {label} asks for one class, but this run's model is not conditional: it was fitted without "
                 "--condition labels."
             )
         return None
@@ -113,18 +114,18 @@ def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) 
         return torch.full((num or 64,), list(classes).index(label))
     if num is not None and num % num_classes:
         raise InputError(
-            f"--num {num} cannot be shared equally by the {num_classes} classes: give "
+            f"--num {num} cannot be divided equally among the {num_classes} classes: give "
             f"{-(-num // num_classes) * num_classes}, or name one class with --label"
         )
     return labels_in_rows(num_classes, 8 if num is None else num // num_classes)
 
 
 def _range_of(x: Any, meaning: Any) -> Any:
-    """What is black and what is white: the ends of the run's levels, whatever these samples hold; of numbers their own.
+    """The values for black and white: the ends of the run's levels for any samples; for numbers their own range.
 
     Args:
-        x: Samples.
-        meaning: Of the run's data.
+        x: Samples to draw.
+        meaning: Meaning of the run's data.
     """
     if not meaning.pixels or x.ndim < 3:
         return x
@@ -135,7 +136,7 @@ _DRAWN = 8  # samples in a picture
 
 
 def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool, seed: int) -> None:
-    """Draws sequences of one length: that of a typical one in training, unless told."""
+    """Draws sequences of one length, by default that of a typical one in training."""
     from subo import figures
     from subo.report.sequence_pictures import draw_sequence_samples
     from subo.runtime.randomness import forked

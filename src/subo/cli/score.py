@@ -26,21 +26,22 @@ def score(
     data_dir: DataDir = None,
     seed: int = 0,
 ) -> None:
-    """Estimates log p(x) of each example, the anomaly score: the lower, the stranger.
+    """Estimates log p(x) of each example, the anomaly score: the lower, the more unusual.
 
-    The samples that a row gets depend on the file that it is in: in another file its estimate differs, within its
-    standard error. Of dequantized data it is that of one draw of the noise, the same at every call. Rows to which the
-    likelihood gives no density have -inf.
+    The samples used for a row depend on its file: in another file its estimate differs, within its standard error. For
+    dequantized data, it is the estimate for one draw of the noise, the same at every call. Rows outside the
+    likelihood's support have -inf.
 
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Where to: .csv with log_px, its standard error, effective sample size and Pareto k-hat in columns, of
-            sequences their steps and log_px per step; first the row of the file that each is of, the first below a
-            header being row 1, and its name (of a folder's files) and label where it has them; .npy of log_px.
-        num_samples: Samples of the posterior for each example.
-        part: Which part.
-        seed: Of the samples.
+        out: Output file: .csv with columns for log_px, its standard error, effective sample size and Pareto k-hat, and
+            for sequences their steps and log_px per step; the first columns give the row of each example in the file
+            (the first below a header is row 1), its name (in a folder of files) and its label if it has them; or .npy
+            with log_px.
+        num_samples: Posterior samples for each example.
+        part: Which part of the data.
+        seed: Seed for the samples.
     """
     from subo.evaluation.effort import caution_of_samples
     from subo.evaluation.scores import score as scored
@@ -63,7 +64,7 @@ def score(
 
 
 def _save_table(out: Path, scores: "Scores", split: "Split") -> None:
-    """Writes a row for each example."""
+    """Writes one row per example."""
     import numpy as np
 
     names = ("log_px", "standard_error", "effective_sample_size", "pareto_k")
@@ -75,7 +76,7 @@ def _save_table(out: Path, scores: "Scores", split: "Split") -> None:
 
 
 def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:
-    """Says what was written: the mean, the lowest, and how many estimates are doubtful."""
+    """Prints what was written: the mean, the lowest, and how many estimates are doubtful."""
     import torch
 
     from subo.evaluation.evidence.pareto import highest_pareto_k
@@ -98,8 +99,8 @@ def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:
     if doubtful:
         say(
             f"Note: the importance weights of {doubtful:,} of {len(split):,} have Pareto k-hat above {highest:.2g} "
-            "(column pareto_k): their log p(x) is only known to be about this or higher. Strange data often have such "
-            "weights, since the encoder has never seen their like: this is no reason to doubt that they are strange. "
-            "More samples may give log p(x) itself, which the order of the scores does not need: --num-samples "
+            "(column pareto_k): their log p(x) is only known to be about this or higher. Unusual data often have such "
+            "weights, since the encoder has never seen anything like them: this is no reason to doubt that they are "
+            "unusual. More samples may give log p(x) itself, which is not needed to rank the scores: --num-samples "
             f"{10 * scores.num_samples}"
         )

@@ -17,12 +17,12 @@ __all__ = ["print_run", "show"]
 
 
 def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
-    """Says what is in a run folder: data, model, training and results.
+    """Shows what is in a run folder: data, model, training and results.
 
     Args:
         run: Run folder.
-        accept_changes: Take settings and weights that were changed by hand for what is meant. A run notes SHA-256
-            digests of its weights, checkpoint and settings, and refuses to work with others.
+        accept_changes: Accept settings and weights that were changed by hand. A run stores SHA-256 digests of its
+            weights, checkpoint and settings, and refuses to work with others.
     """
     from subo.runs.run import Run
 
@@ -38,7 +38,7 @@ _NAMED = 20  # classes
 def print_run(run: Run) -> None:
     """Prints what is in a run folder: data, model, training and results."""
     from subo.experiments.experiment import (
-        open_run,  # here, since it takes a second that printing numbers does not need
+        open_run,  # here, since it takes a second to import
     )
 
     config = run.read_config()
@@ -53,8 +53,8 @@ def print_run(run: Run) -> None:
         table.add_row("classes", f"{', '.join(classes[:_NAMED])}{more}")
     in_python = config.recipe is None
     table.add_row("recipe", config.recipe or "none: made in Python")
-    told = config.objective if in_python else _telling(config)
-    table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in told.items()))
+    shown = config.objective if in_python else _relevant(config)
+    table.add_row("model", ", ".join(f"{name} {_short(value)}" for name, value in shown.items()))
     digest = run.digest
     if run.model.exists() and not in_python:
         opened = open_run(run.path)
@@ -68,27 +68,27 @@ def print_run(run: Run) -> None:
         last = records[-1]
         table.add_row("epochs", f"{last['epoch']} in {last['seconds']:.1f} s, {last['step']} steps")
     how = "in Python, by subo.fit(..., resume=True)" if in_python else "with fit --resume"
-    table.add_row("state", "finished" if run.model.exists() else f"not finished: go on {how}")
+    table.add_row("state", "finished" if run.model.exists() else f"not finished: continue {how}")
     files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[cjgpsm]*"))
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
     Console().print(table)
     if caution := run.caution:
         say(f"Careful: {caution}")
-    told = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]
-    known = {digest} if run.digest else {digest, None}  # version 0.1 did not note of which weights its results are
-    others = [file for file in (*told, run.gradients) if file.exists() and noted_digest(file) not in known]
+    results = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]
+    known = {digest} if run.digest else {digest, None}  # version 0.1 did not record the weights of its results
+    others = [file for file in (*results, run.gradients) if file.exists() and noted_digest(file) not in known]
     for file in others:
-        say(f"{file.name} is of other weights or settings than the run has now, and is not shown: measure again.")
+        say(f"{file.name} belongs to other weights or settings than the run has now, and is not shown: measure again.")
     measured = [
         split for split in SPLITS if run.evaluation_of(split).exists() and run.evaluation_of(split) not in others
     ]
-    if measured:  # on the test data, where there is a choice
+    if measured:  # on the test data, if there is a choice
         print_evaluation(decoded(run.read_evaluation(measured[0])), config, run=run.path)
 
 
-def _telling(config: RunConfig) -> dict[str, Any]:
-    """The recipe's options that apply beside the others, or that were set to something."""
+def _relevant(config: RunConfig) -> dict[str, Any]:
+    """The recipe's options that apply given the others, or that were set explicitly."""
     from subo.recipes import RECIPES
     from subo.recipes.recipe import groups_of, settled, takers_of
 
@@ -97,12 +97,12 @@ def _telling(config: RunConfig) -> dict[str, Any]:
     choices = {choice for group in groups_of(make) for choice in group.CHOICES}
     plain = settled(make, {name: value for name, value in options.items() if name in choices})
 
-    def tells(name: str) -> bool:
+    def is_relevant(name: str) -> bool:
         takers = [taker for group in groups_of(make) for taker in takers_of(group, name)]
         applies = not takers or any(options[choice] == entry for choice, entry in takers)
         return applies or options[name] != plain[name]
 
-    return {name: value for name, value in options.items() if tells(name)}
+    return {name: value for name, value in options.items() if is_relevant(name)}
 
 
 def _short(value: Any) -> str:

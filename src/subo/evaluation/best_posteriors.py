@@ -1,4 +1,4 @@
-"""The best q of each example within a family, and within a richer one around it: what the gaps are measured with."""
+"""The best q of each example within a family, and within a richer one around it, for measuring the gaps."""
 
 import math
 from collections.abc import Callable
@@ -34,15 +34,15 @@ def best_posteriors(
     seed: int,
     progress: bool,
 ) -> list[Callable[[Tensor], VAE]]:
-    """The model with the best q of the family, and with that of the richer one where there is one, for some data.
+    """The model with the best q of the family, and with that of the richer family if there is one, for some data.
 
     Args:
         model: Prior, likelihood and posterior.
-        family: Of q.
+        family: Family of q.
         richer: A richer family; ``"flow"`` bends `family`, where it can be bent; None leaves it out.
         x: Data.
-        context: What is known beside x.
-        ascent: Each search; its gradient goes along the path by default, where the family has one.
+        context: Named context tensors, one row per example.
+        ascent: Settings of each search; by default its gradient goes along the path, if the family has one.
         seed: Seed for the samples of each search.
         progress: Whether to show progress.
 
@@ -72,13 +72,13 @@ def _best(model: VAE, family: Family, x: Tensor, context: Context, search: dict[
 
 
 def _flow(family: Family, params: Tensor) -> CouplingFlow | None:
-    """A flow around the family, in its precision, where that can be."""
+    """A flow around the family, in its precision, if possible."""
     q: Any = family(params[:1])
     if not q.has_rsample or len(family.event_shape) != 1 or family.event_shape[0] < 2:
         return None
     try:
         _ = q.mean, q.stddev
-    except NotImplementedError:  # as of a flow
+    except NotImplementedError:  # as for a flow
         return None
     return CouplingFlow(family.event_shape, base=family).to(params)
 
@@ -86,7 +86,7 @@ def _flow(family: Family, params: Tensor) -> CouplingFlow | None:
 def _bent(
     model: VAE, flow: Any, family: Family, best: Tensor, x: Tensor, context: Context, search: dict[str, Any]
 ) -> Float[Tensor, "B Q"]:
-    """The best parameters of a richer family: of one that bends the first, from its best on, and in shorter steps."""
+    """The best parameters of a richer family; one that bends the first starts from its best, with shorter steps."""
     if getattr(flow, "base", None) is not family:
         return infer(model, x, context, family=flow, **search).params
     ascent = search["ascent"]
@@ -95,5 +95,5 @@ def _bent(
 
 
 def _local(model: VAE, family: Family, params: Tensor) -> Callable[[Tensor], VAE]:
-    """The model with the posterior that was found, for some of the data."""
+    """The model with the posterior that was found, for some of the examples."""
     return lambda rows: VAE(model.prior, model.likelihood, Given(family, params[rows]))

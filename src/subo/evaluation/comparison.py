@@ -1,4 +1,4 @@
-"""Several models on the same held-out data: a row for each, and their differences example by example."""
+"""Several models on the same held-out data: one row per model, and their differences example by example."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ class Row:
     """One model's means over the data, in nats per example; see :class:`~subo.evaluation.Evaluation`.
 
     Attributes:
-        name: What it is called.
+        name: Name of the model.
         log_px: Importance-sampled log p(x).
         elbo: ``-(rate + distortion)``.
         rate: ``KL(q || p)``.
         distortion: ``-E_q[log p(x|z)]``.
         bits_per_dim: ``-log_px / (elements * log 2)``.
-        active_units: Latent dimensions whose posterior mean varies.
-        latent_dim: Latent dimensions in all.
-        median_ess: Median over data of the effective number of samples.
-        at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
+        active_units: Number of latent dimensions whose posterior mean varies.
+        latent_dim: Total number of latent dimensions.
+        median_ess: Median over examples of the effective number of samples.
+        at_floor: Fraction of the likelihood's scales at their minimum; None for a likelihood without one.
         log_px_difference: Mean of ``log_px - log_px of the first``, example by example; None for the first.
-        elbo_difference: The same of the ELBO.
-        training_seconds: Of training, where it is known.
-        training_seed: With which it was trained, where it is known.
+        elbo_difference: The same for the ELBO.
+        training_seconds: Training time, if known.
+        training_seed: Training seed, if known.
     """
 
     name: str
@@ -58,9 +58,9 @@ class Row:
     training_seed: int | None = None
 
     def flat(self) -> dict[str, Any]:
-        """Plain numbers by name, the errors beside them as ``_se``; None where there is none.
+        """Plain numbers by name, with their errors as ``_se``; None for missing ones.
 
-        Beside them: of how many data log p(x) is not finite, and the means over the others, ``_finite``.
+        Also the number of examples whose log p(x) is not finite, and the means over the others, ``_finite``.
         """
         record: dict[str, Any] = {}
         for name, value in vars(self).items():
@@ -82,12 +82,12 @@ class Comparison(Result):
     """Models measured on the same data, by the same estimator and seed.
 
     Attributes:
-        rows: One a model; differences are against the first.
-        split: Which data.
-        num_data: How many.
-        num_samples: K of log p(x).
-        seed: Of the samples.
-        over_seeds: A mean over training seeds for each setting, where there are several runs of one.
+        rows: One row per model; differences are from the first.
+        split: Name of the data.
+        num_data: Number of examples.
+        num_samples: K for log p(x).
+        seed: Seed for the samples.
+        over_seeds: Mean over training seeds for each setting, if any setting has several runs.
     """
 
     rows: tuple[Row, ...]
@@ -106,29 +106,29 @@ class Comparison(Result):
         seed: int = 0,
         settings: Mapping[str, Sequence[str]] | None = None,
     ) -> "Comparison":
-        """Sets side by side what was measured of several models.
+        """Compares what was measured for several models.
 
-        Data that are hard for one model are hard for the others, so that the difference ``l_i - l_i'`` of two models
-        spreads less over the data than either: its error is ``sd(l - l') / sqrt(N)``, and not that of two independent
-        means. It says how well N data tell these fitted models apart. What another training seed would change is told
-        by several runs of a setting, each with a seed of its own: see :class:`~subo.evaluation.seeds.SeedMean`.
+        Examples that are hard for one model are hard for the others, so that the difference ``l_i - l_i'`` of two
+        models varies less over the data than either: its error is ``sd(l - l') / sqrt(N)``, not that of two independent
+        means. It says how well N examples distinguish these fitted models. The effect of the training seed is shown by
+        several runs of a setting, each with its own seed: see :class:`~subo.evaluation.seeds.SeedMean`.
 
         Args:
-            measured: By name, of the same data in the same order: what :func:`~subo.evaluation.summary.measure` gives.
-            num_elements: Elements of an example, or of each of them, for bits per dimension.
-            seed: With which they were measured.
-            settings: The names of each setting's models, which differ in nothing but the training seed.
+            measured: Results of :func:`~subo.evaluation.summary.measure` by name, on the same data in the same order.
+            num_elements: Number of elements of every example, or of each one, for bits per dimension.
+            seed: Seed with which they were measured.
+            settings: Names of each setting's models, which differ only in the training seed.
 
         Raises:
-            InputError: There are fewer than two, or they are not of the same data or number of samples.
+            InputError: There are fewer than two models, or they differ in data or number of samples.
         """
         if len(measured) < 2:
-            raise InputError(f"a comparison needs at least two models, and {len(measured)} came")
+            raise InputError(f"a comparison needs at least two models, but got {len(measured)}")
         evaluations = [evaluation for evaluation, _ in measured.values()]
         kinds = {(e.split, e.num_data, e.num_samples) for e in evaluations}
         if len(kinds) > 1:
             raise InputError(
-                "models are compared on the same data with the same number of samples, and these were measured on "
+                "models are compared on the same data with the same number of samples, but these were measured on "
                 + ", ".join(f"{split} ({n} examples, {k} samples)" for split, n, k in sorted(kinds))
             )
         scores = [scores for _, scores in measured.values()]
@@ -157,7 +157,7 @@ class Comparison(Result):
         return cls(rows, split, num_data, num_samples, seed, means)
 
     def table(self) -> Table:
-        """A row for each model: its means, and how much higher than the first's its log p(x) and its ELBO are."""
+        """One row per model: its means, and how much higher its log p(x) and ELBO are than those of the first."""
         count, first = f"{self.num_data:,} examples ({self.split})", self.rows[0].name
         title = f"Comparison on {count}: nats per example, ± standard errors; log p(x) by {self.num_samples:,} samples"
         columns = ("", "log p(x)", "ELBO", "rate", "distortion", "active", f"log p(x) - {first}'s", f"ELBO - {first}'s")
@@ -175,11 +175,11 @@ class Comparison(Result):
         return Table(title, columns, tuple(rows), tuple(notes))
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each model; see :meth:`Row.flat`."""
+        """One row per model; see :meth:`Row.flat`."""
         return [row.flat() for row in self.rows]
 
     def to_dict(self) -> dict[str, Any]:
-        """A record for each model and for each mean over seeds, and what was measured; see :meth:`Result.to_dict`."""
+        """One record per model and per mean over seeds, and what was measured; see :meth:`Result.to_dict`."""
         about = {name: getattr(self, name) for name in ("split", "num_data", "num_samples", "seed")}
         return encoded({**about, "rows": self.records(), "over_seeds": [mean.flat() for mean in self.over_seeds]})
 
@@ -202,21 +202,21 @@ def compare(
 ) -> Comparison:
     """Measures models on the same held-out data, and their differences from the first.
 
-    The seed, and with it the cuts of the data into batches, are the same for all: models that draw z in the same way
+    The seed, and with it the division of the data into batches, is the same for all: models that draw z in the same way
     share their random numbers, and bits drawn at every read are the same bits.
 
     Args:
-        models: By name; all give probabilities, or all give densities in the same units.
-        split: The data, at least two.
-        name: What they are called in the record.
-        num_samples: K of log p(x).
-        seed: Of the samples.
-        settings: The names of the models of each setting, by its name: those that differ in nothing but the training
-            seed. With several of one, means over seeds are given, too.
-        advance: Called with a model's name and the number of data done, as they are.
+        models: Models by name; all with probabilities, or all with densities in the same units.
+        split: The data, at least two examples.
+        name: Name of the data in the record.
+        num_samples: K for log p(x).
+        seed: Seed for the samples.
+        settings: Names of each setting's models, by the setting's name: those that differ only in the training seed. If
+            a setting has several, means over seeds are also computed.
+        advance: Called with a model's name and the number of examples done, as they finish.
 
     Raises:
-        InputError: There are fewer than two models or data, or a model does not describe such data.
+        InputError: There are fewer than two models or examples, or the data do not match a model.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -227,7 +227,7 @@ def compare(
         True
     """
     if len(models) < 2:
-        raise InputError(f"a comparison needs at least two models, and {len(models)} came")
+        raise InputError(f"a comparison needs at least two models, but got {len(models)}")
     max_rows = min(latents_at_a_time(model, split) for model in models.values())
     measured = {}
     for label, model in models.items():

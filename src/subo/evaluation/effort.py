@@ -1,4 +1,4 @@
-"""How much work an evaluation takes, told by a quick timing, and what fits into a given time."""
+"""How long an evaluation takes, estimated by a quick timing, and how much fits into a given time."""
 
 import math
 import time
@@ -17,18 +17,18 @@ from subo.runtime.randomness import forked, stream
 
 __all__ = ["NUM_SAMPLES", "Effort", "affordable", "caution_of_annealing", "caution_of_samples", "seconds_a_sample"]
 
-NUM_SAMPLES = 1000  # where there is time for them
+NUM_SAMPLES = 1000  # if there is time for them
 _FEWER = (500, 200, 100)
-_LEAST = 100  # data, before there are fewer samples than the last of these
-_TIMED, _ENOUGH = 4, 0.2  # data at a time, and seconds that tell how long it takes
-_QUICK = 200_000  # samples in all, which take no hour
+_LEAST = 100  # examples, before there are fewer samples than the last of these
+_TIMED, _ENOUGH = 4, 0.2  # examples at a time, and seconds enough for a timing
+_QUICK = 200_000  # samples in total, which take less than an hour
 _HOUR = 3600.0  # seconds
-_GRADIENTS = 10 * 5  # leapfrog steps at a temperature, and samples in whose time one is made: 6 to 20 were measured
+_GRADIENTS = 10 * 5  # leapfrog steps per temperature, and samples per step in time: 6 to 20 were measured
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How many samples of how many data.
+    """The number of samples and of examples.
 
     Args:
         num_samples: K of log p(x).
@@ -39,22 +39,22 @@ class Effort:
     num_data: int
 
     def rows(self, length: int, *, seed: int = 0) -> torch.Tensor:
-        """Positions of so many of `length` data: all, or some at random, in their order."""
+        """Positions of that many out of `length` examples: all, or some at random, in order."""
         if self.num_data >= length:
             return torch.arange(length)
         return torch.randperm(length, generator=stream("evaluation data", seed))[: self.num_data].sort().values
 
 
 def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool = False) -> Effort:
-    """The most that fits into a time: 1,000 samples of all data; else fewer samples, down to 100; else fewer data.
+    """The most that fits into a time: 1,000 samples for all examples; else fewer samples, to 100; else fewer examples.
 
-    Where even 100 samples of 100 examples take longer, the samples are as few as fit, 2 at the least.
+    If even 100 samples for 100 examples take longer, the samples are reduced to what fits, but not below 2.
 
     Args:
-        seconds: How long at the most.
-        a_sample: Seconds that a sample of an example takes, as of :func:`seconds_a_sample`.
-        num_data: How many data there are.
-        all_data: Whether all must be measured.
+        seconds: Time limit.
+        a_sample: Seconds per sample and example, as returned by :func:`seconds_a_sample`.
+        num_data: Number of examples.
+        all_data: Whether all examples must be measured.
 
     Example:
         >>> affordable(60.0, 1e-4, 500)
@@ -64,7 +64,7 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
         >>> affordable(60.0, 2e-3, 500)
         Effort(num_samples=100, num_data=300)
     """
-    most = seconds / a_sample if a_sample > 0 else math.inf  # samples in all
+    most = seconds / a_sample if a_sample > 0 else math.inf  # samples in total
     for num_samples in (NUM_SAMPLES, *_FEWER):
         if num_samples * num_data <= most:
             return Effort(num_samples, num_data)
@@ -77,13 +77,13 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
 def caution_of_samples(
     model: LatentVariableModel, split: Split, num_samples: int, *, option: str = "num_samples"
 ) -> str:
-    """How long log p(x) takes, where that is more than an hour; else nothing.
+    """A caution that says how long log p(x) takes if that is more than an hour; otherwise empty.
 
     Args:
         model: The model.
         split: The data.
         num_samples: K.
-        option: What sets K.
+        option: Name of the option that sets K.
     """
     if num_samples * len(split) <= _QUICK:
         return ""
@@ -99,22 +99,22 @@ def caution_of_samples(
 
 @torch.no_grad()
 def caution_of_annealing(model: LatentVariableModel, split: Split, transitions: int) -> str:
-    """How long annealing takes at the least, where that is more than an hour; else nothing.
+    """A caution that says how long annealing takes at least, if that is more than an hour; otherwise empty.
 
     Args:
         model: The model.
         split: The data.
-        transitions: Temperatures times chains times data.
+        transitions: Temperatures times chains times examples.
     """
     with evaluating(model), forked(0):
         if has_discrete_latents(model.draw(*place(model, *split.read(torch.arange(1))), path=False)):
-            return ""  # which are not annealed
+            return ""  # discrete latents are not annealed
     seconds = seconds_a_sample(model, split) * _GRADIENTS * transitions
     if seconds <= _HOUR:
         return ""
     return (
         f"Careful: annealing takes {_in_words(seconds)} or more. Lower `temperatures`, `chains` or `intensive_data`, "
-        "or give `minutes`, and lower the first two where a few data take longer than that"
+        "or give `minutes`; lower the first two if even a few examples take longer than that"
     )
 
 
@@ -133,11 +133,11 @@ def _in_words(seconds: float) -> str:
 
 @torch.no_grad()
 def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
-    """Seconds that a sample of z for an example, decoded and weighed, takes: by twice as many until they tell.
+    """Seconds to draw, decode and weigh a sample of z for one example; doubles the number until that is measurable.
 
     Args:
         model: The model.
-        split: The data, of which a few are taken.
+        split: The data, of which a few examples are used.
     """
     few = min(_TIMED, len(split))
     x, context = split.read(torch.linspace(0, len(split) - 1, few).long())
@@ -146,7 +146,7 @@ def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
     most, count = max(1, max_rows // few), 1
     options: dict[str, Any] = {"max_rows": max_rows, "pareto": False}
     with evaluating(model), forked(0):
-        log_marginal(model, x, context, num_samples=1, **options)  # a first pass makes what later ones find
+        log_marginal(model, x, context, num_samples=1, **options)  # a first pass fills caches
         while True:
             began = time.perf_counter()
             log_marginal(model, x, context, num_samples=count, **options)

@@ -1,4 +1,4 @@
-"""Means and ratios over data with their standard errors, and what examples without a finite number do to them."""
+"""Means and ratios over data with their standard errors, and the effect of examples without a finite number."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ __all__ = ["Estimate", "bits_per_dim", "error_of_mean", "linearized_ratio"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over N data and its standard error, ``sd / sqrt(N)``.
+    """A mean over N examples and its standard error, ``sd / sqrt(N)``.
 
     Attributes:
-        mean: The mean; not finite where any value is not: a single example of probability 0 makes a mean log p(x) -inf.
-        standard_error: From the spread over the data, which holds that of the samples; NaN where the mean is not
-            finite.
-        num_not_finite: How many values are not finite.
-        others: The mean of those that are finite, where some are not and at least two are.
+        mean: The mean; not finite if any value is not: a single example of probability 0 makes a mean log p(x) -inf.
+        standard_error: Standard error from the spread over the data, which includes that of the samples; NaN if the
+            mean is not finite.
+        num_not_finite: Number of values that are not finite.
+        others: Mean of the finite values, if some are not finite and at least two are.
     """
 
     mean: float
@@ -29,7 +29,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Float[Tensor, " N"]) -> "Estimate":
-        """Of the values of some examples; of a single one the error is not known."""
+        """The mean of the values of some examples; for a single one the error is unknown."""
         mean, error = values.mean().item(), error_of_mean(values)
         finite = values[values.isfinite()]
         count = len(values) - len(finite)
@@ -42,7 +42,7 @@ class Estimate:
 
 
 def error_of_mean(values: Float[Tensor, " N"]) -> float:
-    """The standard error of a mean by the spread of its terms, ``sd / sqrt(N)``; NaN for a single one."""
+    """The standard error of a mean from the spread of its terms, ``sd / sqrt(N)``; NaN for a single one."""
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
@@ -51,7 +51,7 @@ def bits_per_dim(log_px: Tensor, elements: Tensor | int) -> Tensor:
 
     Args:
         log_px: ``(N,)``, in nats.
-        elements: D_i, how many numbers each example has; the same for all, or those of sequences.
+        elements: D_i, number of elements of each example; the same for all, or one per sequence.
     """
     return linearized_ratio(-log_px / math.log(2), elements)
 
@@ -68,4 +68,4 @@ def linearized_ratio(values: Tensor, sizes: Tensor | int) -> Tensor:
     sizes = torch.as_tensor(sizes, dtype=values.dtype).expand(len(values))
     ratio = values.sum() / sizes.sum()
     terms = ratio + (values - ratio * sizes) / sizes.mean()
-    return terms if ratio.isfinite() else ratio.expand(len(values))  # whose mean would be inf - inf
+    return terms if ratio.isfinite() else ratio.expand(len(values))  # their mean would be inf - inf

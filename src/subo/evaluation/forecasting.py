@@ -1,4 +1,4 @@
-"""What comes next: the distribution of a sequence's next steps, given those that were seen."""
+"""Forecasts: the distribution of a sequence's next steps, given those observed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +26,11 @@ class Forecast:
 
     Attributes:
         mean: ``E[x_{T+s} | x_1 ... x_T]``, ``(N, S, *event)``.
-        lower: Below it lies a share ``(1 - coverage) / 2`` of each number's draws, ``(N, S, *event)``.
-        upper: Above it lies as much.
-        coverage: Of the interval, number by number.
-        effective_sample_size: ``(N,)``, of the weights that correct q; near 1, the forecast starts from one state.
+        lower: Value below which a fraction ``(1 - coverage) / 2`` of each number's draws lies, ``(N, S, *event)``.
+        upper: Value above which the same fraction lies.
+        coverage: Coverage of the interval, number by number.
+        effective_sample_size: Effective sample size of the weights that correct q, ``(N,)``; near 1, the forecast
+            starts from one state.
         num_samples: K.
     """
 
@@ -56,19 +57,19 @@ def forecast(
 
     .. math:: p(x_{T+1:T+S} | x_{1:T}) = \int p(z_T | x_{1:T}) \, p(z_{T+1:T+S} | z_T) \, p(x_{T+1:T+S} | z_{T+1:T+S})
 
-    States z_T come from q(z|x), K a sequence, drawn again in proportion to their importance weights
-    ``p(x, z) / q(z|x)``, so that they follow the model's own posterior as K grows.
+    States z_T come from q(z|x), K per sequence, resampled in proportion to their importance weights ``p(x, z) /
+    q(z|x)``, so that they follow the model's own posterior as K grows.
 
     Args:
-        model: A model whose prior is a chain, and that decodes given states.
+        model: A model with a chain as prior that decodes given states.
         split: Sequences.
         steps: S.
         num_samples: K.
-        coverage: Share of the draws between `lower` and `upper`.
-        seed: Of the draws.
+        coverage: Fraction of the draws between `lower` and `upper`.
+        seed: Seed for the draws.
 
     Raises:
-        InputError: The data are no sequences or the prior no chain, or a setting makes no sense.
+        InputError: The data are not sequences, the prior is not a chain, or a setting makes no sense.
 
     Example:
         >>> from subo.recipes import deep_markov
@@ -78,11 +79,11 @@ def forecast(
         torch.Size([2, 5, 3])
     """
     if split.lengths is None:
-        raise InputError("a forecast goes on with sequences, and these data have no order in time")
+        raise InputError("a forecast continues sequences, but these data have no order in time")
     if steps < 1 or num_samples < 1:
         raise InputError(f"steps and num_samples must be at least 1: got {steps} and {num_samples}")
     if not 0 < coverage < 1:
-        raise InputError(f"coverage is a share between 0 and 1, such as 0.9, not {coverage}")
+        raise InputError(f"coverage must be a fraction between 0 and 1, such as 0.9, not {coverage}")
     parts = []
     at_once = max(1, _ROWS // (num_samples * max(steps, int(split.lengths.max()))))
     with evaluating(model), forked(seed):
@@ -99,7 +100,7 @@ def _of_batch(
     prior = contexts.call(model.prior, context=context)
     if not isinstance(prior, MarkovDistribution):
         raise InputError(
-            f"a forecast goes on with a chain, and the model's prior is a {type(prior).__name__}: it has no next step. "
+            f"a forecast continues a chain, but the model's prior is a {type(prior).__name__}: it has no next step. "
             "Use Markov(initial, transition) as prior."
         )
     draw = model.draw(x, context, num_samples=num_samples, path=False)
@@ -111,10 +112,10 @@ def _of_batch(
     for _ in range(steps):
         rows = prior.transition(rows).sample()
         path.append(rows)
-    known = {name: tensor for name, tensor in context.items() if name != "mask"}  # all steps to come are real
+    known = {name: tensor for name, tensor in context.items() if name != "mask"}  # no future step is padding
     p = model.decode(torch.stack(path, dim=1), contexts.repeat(known, num_samples))
     mean = p.mean.unflatten(0, (num_samples, len(x))).mean(0)
-    mean = mean.to(torch.promote_types(mean.dtype, torch.float32))  # quantiles are of nothing shorter
+    mean = mean.to(torch.promote_types(mean.dtype, torch.float32))  # quantiles need at least float32
     draws = p.sample().unflatten(0, (num_samples, len(x))).to(mean.dtype)
     tails = torch.tensor([(1 - coverage) / 2, (1 + coverage) / 2], dtype=mean.dtype, device=mean.device)
     lower, upper = draws.quantile(tails, dim=0)

@@ -1,4 +1,4 @@
-"""Where the loss is: the gap between log p(x) and the ELBO, cut into what the family and what the encoder cost."""
+"""Where the loss is: the gap between log p(x) and the ELBO, split into the costs of the family and the encoder."""
 
 import math
 from collections.abc import Callable
@@ -28,8 +28,8 @@ from subo.typing import Context
 
 __all__ = ["Gaps", "gaps", "mean_log_weight"]
 
-_AT_A_TIME = 500  # data
-_STEP_SAMPLES = 64  # K of a step of the searches
+_AT_A_TIME = 500  # examples
+_STEP_SAMPLES = 64  # K in each step of the searches
 
 
 @takes_data
@@ -54,38 +54,38 @@ def gaps(
     .. math:: \log p(x) - L[q] = \underbrace{\log p(x) - L[q^*]}_{\text{approximation}}
               + \underbrace{L[q^*] - L[q]}_{\text{amortization}}, \qquad q^* = \arg\max_{q \in Q} L[q]
 
-    The best q of an example is searched for by :func:`subo.infer`, from the encoder's and from the family's plainest
-    parameters, and measured by samples that took no part in the search; so is the best of a richer family, which
-    shows what a better family would gain. log p(x) is the larger of importance sampling from the richest q that was
-    found and of annealed importance sampling; where they agree within three standard errors, the more precise.
+    The best q of an example is found by :func:`subo.infer`, starting from the encoder's and from the family's plainest
+    parameters, and measured with samples not used in the search; so is the best of a richer family, which shows what a
+    better family would gain. log p(x) is the larger of two estimates, importance sampling from the richest q found and
+    annealed importance sampling; if they agree within three standard errors, the more precise one.
 
     A posterior over several layers or a path in time has no row of parameters; its network is trained on each example
-    by itself instead, see :func:`~subo.inference.refitting.refitted`, and no richer family is tried.
+    separately instead, see :func:`~subo.inference.refitting.refitted`, and no richer family is tried.
 
-    All ELBOs are measured with one seed, so that Gaussians meet the same noise. A search that stops early makes the
-    approximation gap too large and the amortization gap too small; where neither estimate of log p(x) is tight, the
+    All ELBOs are measured with one seed, so that Gaussians use the same noise. A search that stops early makes the
+    approximation gap too large and the amortization gap too small; if neither estimate of log p(x) is tight, the
     approximation gap is too small.
 
     Args:
-        model: A :class:`~subo.VAE`, or one that keeps prior, likelihood and posterior apart as it does.
+        model: A :class:`~subo.VAE`, or another model with separate prior, likelihood and posterior.
         x: Data.
-        context: What is known beside x, by name.
-        family: Of the best q; the posterior's own by default.
-        richer: A family to compare with; ``"flow"`` is :class:`~subo.CouplingFlow` around `family`, where
-            its distributions are over vectors of at least two elements and can be bent; None leaves it out.
-        ascent: Each search, with 64 samples by default and, where z has no path, :class:`~subo.ScoreFunction`. A
-            network takes all the steps, whatever tolerance and patience.
-        num_samples: K of the importance estimate.
-        elbo_samples: K of each ELBO.
-        annealing: The annealed estimate of log p(x), by far the most costly part, of at least two chains; None leaves
-            it out, as do discrete latents.
-        max_rows: Latents decoded at a time by the estimates; bounds memory.
+        context: Named context tensors, one row per example.
+        family: Family of the best q; the posterior's own by default.
+        richer: A family to compare with; ``"flow"`` is :class:`~subo.CouplingFlow` around `family`, if its
+            distributions are over vectors of at least two elements and can be bent; None leaves it out.
+        ascent: Settings of each search; by default 64 samples and, if z has no path, :class:`~subo.ScoreFunction`. A
+            network always takes all steps, regardless of tolerance and patience.
+        num_samples: K for the importance estimate.
+        elbo_samples: K for each ELBO.
+        annealing: Settings of the annealed estimate of log p(x), by far the most costly part, with at least two chains;
+            None leaves it out, as do discrete latents.
+        max_rows: Number of latents that the estimates decode at a time; bounds memory.
         seed: Seed for everything random.
         progress: Whether to show progress.
 
     Raises:
-        InputError: The model has no prior, likelihood and posterior apart, or a posterior that is not amortized; or a
-            number or a family makes no sense.
+        InputError: The model has no separate prior, likelihood and posterior, or a posterior that is not amortized; or
+            a number or a family makes no sense.
 
     Example:
         >>> from subo import VAE, Conditional, Gaussian, probabilistic_pca
@@ -104,7 +104,7 @@ def gaps(
     ascent = replace(ascent, num_samples=ascent.num_samples or _STEP_SAMPLES)
     measures = _Measures(num_samples, elbo_samples, max_rows, seed, progress)
     with evaluating(model):
-        if family is None:  # z has parts whose posteriors depend on each other
+        if family is None:  # the posteriors of z's parts depend on each other
             own, of_best, by_weights = measures.refitted(vae, x, placed, ascent)
             of_richer = None, None
         else:
@@ -118,21 +118,21 @@ def _checked(model: Any, family: Family | None, x: Tensor) -> Any:
     needed = ("posterior",) if family is None else ("prior", "likelihood", "posterior")
     if not all(hasattr(model, part) for part in needed):
         raise InputError(
-            f"the gaps need the best q of each example, which is looked for with the posterior taken away, and "
-            f"{type(model).__name__} does not keep prior, likelihood and posterior apart, as subo.VAE does. Its whole "
-            "inference gap is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+            f"the gaps need the best q of each example, which replaces the posterior, but {type(model).__name__} does "
+            "not keep prior, likelihood and posterior separate, as subo.VAE does. Its whole inference gap is log_px - "
+            "elbo of subo.evaluation.log_marginal(model, x)."
         )
     if isinstance(model.posterior, Local | Given):
         raise InputError(
-            "the posterior has parameters of its own for each example, so nothing is amortized: all of the inference "
-            "gap comes from the family and the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
+            "the posterior has separate parameters for each example, so nothing is amortized: the whole inference gap "
+            "comes from the family and the search. It is log_px - elbo of subo.evaluation.log_marginal(model, x)."
         )
     return model
 
 
 @dataclass(frozen=True)
 class _Measures:
-    """What is measured at the posteriors that were found, and by how many samples."""
+    """Measurements at the posteriors that were found, with fixed numbers of samples."""
 
     num_samples: int
     elbo_samples: int
@@ -150,7 +150,7 @@ class _Measures:
         return estimate.log_px, estimate.standard_error
 
     def refitted(self, model: Any, x: Tensor, context: Context, ascent: Ascent) -> tuple[Measured, ...]:
-        """The ELBOs at the model's posterior and at its network's best for each example, and log p(x) by the latter."""
+        """The ELBOs at the model's posterior and at its network's best for each example, and log p(x) from these."""
         options = {"seed": self.seed, "progress": self.progress}
         return measure_refitted(model, x, context, ascent, self.elbo, self.log_px, **options)
 
@@ -163,19 +163,19 @@ class _Measures:
         context: Context,
         ascent: Ascent,
     ) -> tuple[Measured, Measured, Measured | tuple[None, None], Measured]:
-        """The ELBOs at the model's posterior, the family's best and the richer one's, and log p(x) by the richest."""
+        """The ELBOs at the model's posterior, the family's best and the richer one's, and log p(x) from the richest."""
         options = {"ascent": ascent, "seed": self.seed, "progress": self.progress}
         posteriors = best_posteriors(model, family, richer, x, context, **options)
         own, of_best, *of_richer = [
             _by_parts(self.elbo, posterior, x, context, self.seed + 1, _AT_A_TIME)
             for posterior in [lambda _: model, *posteriors]
         ]
-        few = data_at_a_time(x, num_samples=self.num_samples, max_rows=self.max_rows)  # all in a pass
+        few = data_at_a_time(x, num_samples=self.num_samples, max_rows=self.max_rows)  # all in one pass
         by_weights = _by_parts(self.log_px, posteriors[-1], x, context, self.seed + 2, few)
         return own, of_best, of_richer[0] if of_richer else (None, None), by_weights
 
     def annealed(self, model: Any, x: Tensor, context: Context, annealing: Annealing) -> AnnealedEstimate | None:
-        """log p(x) by annealing; None where latents are discrete."""
+        """log p(x) by annealing; None if latents are discrete."""
         with forked(self.seed):
             if has_discrete_latents(model.draw(x, context, path=False)):
                 return None
@@ -202,7 +202,7 @@ def _by_parts(
     seed: int,
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """What is measured of some data at a time; q is asked for just these."""
+    """The measurements, some examples at a time; q is evaluated just for these."""
     with forked(seed):
         parts = [
             measure(at(rows), x[rows], {name: tensor[rows] for name, tensor in context.items()})
@@ -216,9 +216,9 @@ def _by_parts(
 def mean_log_weight(
     model: LatentVariableModel, x: Tensor, context: Context, *, num_samples: int, max_rows: int
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The ELBO of each example and its standard error, by the log-weights of K samples.
+    """The ELBO of each example and its standard error, from the log-weights of K samples.
 
-    They are all the same where q is exact; with a KL in closed form, the noise of log p(x|z) would stay.
+    These are all equal if q is exact; with a KL in closed form, the noise of log p(x|z) would remain.
     """
     total = squares = pivot = torch.zeros(len(x), dtype=torch.float64)
     drawn = 0
@@ -227,7 +227,7 @@ def mean_log_weight(
         draw = model.draw(x, context, num_samples=count, path=False)
         values = draw.log_weight.cpu().double()
         if drawn == 0:
-            pivot = values[0].where(values[0].isfinite(), 0.0)  # sums of what is near 0 lose no digits
+            pivot = values[0].where(values[0].isfinite(), 0.0)  # sums of values near 0 lose no digits
         total = total + (values - pivot).sum(0)
         squares = squares + (values - pivot).square().sum(0)
         drawn += count

@@ -1,4 +1,4 @@
-"""Gradients as a step of training draws them, one after the other: of any estimator, for one batch of a model."""
+"""Gradients as a training step draws them, one after the other: for any estimator, on one batch."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from subo.typing import Context
 
 __all__ = ["STANDARD", "GradientDraws", "standard_estimators"]
 
-_WARM_UP, _RATE = 200, 0.01  # steps of a baseline on the batch, and Adam's step size in them
+_WARM_UP, _RATE = 200, 0.01  # steps of a baseline on the batch, and their Adam step size
 
 STANDARD: dict[str, Callable[[Tensor], GradientEstimator]] = {
     "pathwise": lambda x: Pathwise(),
@@ -43,18 +43,18 @@ STANDARD: dict[str, Callable[[Tensor], GradientEstimator]] = {
     "straight-through": lambda x: StraightThrough(),
     "gumbel-softmax": lambda x: GumbelSoftmax(),
 }
-"""Every estimator by name, made for a batch x; unbiased ones first, and among them those that vary less."""
+"""Every estimator by name, made for a batch x; unbiased ones first, the less noisy ones before the others."""
 
 
 def standard_estimators(x: Float[Tensor, "B ..."], names: Sequence[str] | None = None) -> dict[str, GradientEstimator]:
-    """The estimators of the library by name; ``score-network`` has a small perceptron of x as its baseline.
+    """The library's estimators by name; ``score-network`` has a small perceptron of x as its baseline.
 
     Args:
-        x: A batch, whose shape and units that network takes.
-        names: Which; all by default.
+        x: A batch, which determines shape and units of that network.
+        names: Names of the estimators; all by default.
 
     Raises:
-        InputError: There is none of a name.
+        InputError: There is no estimator of that name.
     """
     chosen = STANDARD if names is None else names
     for name in chosen:
@@ -65,18 +65,18 @@ def standard_estimators(x: Float[Tensor, "B ..."], names: Sequence[str] | None =
 
 @dataclass
 class GradientDraws:
-    """Gradients of a batch's mean bound, by one estimator with K samples; phi and theta apart.
+    """Gradients of a batch's mean bound, by one estimator with K samples; phi and theta separately.
 
     Args:
-        model: The model, in the mode that it is to be in.
+        model: The model, already in the desired mode.
         x: The batch.
-        context: What is known beside x.
-        bound: Whose gradient is estimated.
-        estimator: A copy of its own: its baseline is fitted to the batch.
+        context: Named context tensors, one row per example.
+        bound: Bound whose gradient is estimated.
+        estimator: A separate copy: its baseline is fitted to the batch.
         num_samples: K.
 
     Attributes:
-        parameters: Of each part that has some: ``phi``, the posterior's, and ``theta``, all others.
+        parameters: Parameters of each part that has any: ``phi``, the posterior's, and ``theta``, all others.
     """
 
     model: VAE
@@ -96,10 +96,10 @@ class GradientDraws:
         }
         self.parameters = {part: members for part, members in parts.items() if members}
         if not self.parameters:
-            raise InputError("the model has no parameters that are trained, and so no gradients to look at")
+            raise InputError("the model has no trainable parameters, so there are no gradients to measure")
 
     def refusal(self) -> str:
-        """Why there are none; empty where there are."""
+        """Why there are no gradients; empty if there are."""
         try:
             q = self.model.draw(self.x, self.context, path=False).q
             self.estimator.check(q, self.bound, num_samples=self.num_samples)
@@ -112,12 +112,12 @@ class GradientDraws:
         return ""
 
     def surrogate(self) -> Float[Tensor, ""]:
-        """As a step of training makes it."""
+        """The surrogate, as in a training step."""
         draw = self.model.draw(self.x, self.context, num_samples=self.num_samples, path=self.estimator.path)
         return self.estimator.surrogate(draw, self.bound, self.x, self.context).mean()
 
     def warm_up(self) -> None:
-        """Fits the estimator's baseline to the batch, where it has one, and holds it fixed."""
+        """Fits the estimator's baseline to the batch, if it has one, and freezes it."""
         parameters = list(self.estimator.parameters())
         optimizer = torch.optim.Adam(parameters, lr=_RATE) if parameters else None
         self.estimator.train()
@@ -151,7 +151,7 @@ def _network(x: Tensor) -> nn.Module:
 
 
 def _flat(gradient: Tensor | None, parameter: nn.Parameter) -> Float[Tensor, " P"]:
-    """As a vector on the CPU: of a sparse gradient the rows that it has, zeros where there is none."""
+    """A gradient as a vector on the CPU: only the present rows if it is sparse, zeros if there is none."""
     if gradient is None:
         return torch.zeros(parameter.numel(), dtype=torch.float64)
     values = gradient.coalesce().values() if gradient.is_sparse else gradient

@@ -1,4 +1,4 @@
-"""How large the mean of a noisy vector is: its squared norm without bias, and intervals that hold near 0."""
+"""The size of the mean of a noisy vector: its squared norm without bias, and intervals that are valid near 0."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ COVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Signal:
-    """The size of a mean, and its ratio to the noise around it; intervals are of 95%.
+    """The size of a mean, and its ratio to the noise around it; intervals are 95% intervals.
 
     Attributes:
-        squared_norm: ``|E g|^2``, without bias: below 0 in some half of the cases where the mean is nothing.
-        norm: ``|E g|``, its root; None where there is none.
-        norm_interval: Of ``|E g|``; begins with 0 where the draws do not tell the mean from none.
-        ratio: ``|E g| / sqrt(trace(Cov g))``; None where the norm is.
-        ratio_interval: Of that.
+        squared_norm: ``|E g|^2``, without bias: below 0 in about half of the cases if the mean is 0.
+        norm: ``|E g|``, its root; None if it has none.
+        norm_interval: Interval of ``|E g|``; begins at 0 if the draws do not show that the mean differs from 0.
+        ratio: ``|E g| / sqrt(trace(Cov g))``; None if the norm is.
+        ratio_interval: Interval of that ratio.
     """
 
     squared_norm: float
@@ -42,30 +42,31 @@ def signal_of(
     projections: Float[Tensor, "m Q"],
     distances: Float[Tensor, " m"],
 ) -> Signal:
-    r"""The size of the mean of n independent vectors g, from what was kept of them.
+    r"""The size of the mean of n independent vectors g, from a summary of them.
 
     .. math:: S = |\bar g|^2 - \frac{\operatorname{tr} \hat\Sigma}{n}, \qquad E S = |\mu|^2 = \theta, \qquad
               \operatorname{Var} S = \frac{4 \theta \lambda}{n} + \frac{2 \operatorname{tr} \Sigma^2}{n^2}
 
-    with lambda the variance of g along its mean: S is the mean of ``g_i . g_j`` over all pairs of different draws.
-    Near 0 the second term is all of the variance, and an error "of the norm", by the first alone, is far too small. So
-    the interval is that of the test, which takes the variance at each theta that it tries and not at S (Wilson, 1927),
+    with lambda the variance of g along its mean: S is the mean of ``g_i . g_j`` over all pairs of different draws. Near
+    0 the second term is all of the variance, and an error "of the norm", from the first alone, is far too small. So the
+    interval inverts the test, which uses the variance at each theta that it tries instead of at S (Wilson, 1927),
 
     .. math:: \{ \theta \ge 0 : (S - \theta)^2 \le t^2 (4 \theta \lambda / n + 2 \operatorname{tr} \Sigma^2 / n^2) \}
 
-    whose ends are the roots of a quadratic; likewise for ``theta / trace``, where the variance of the trace is added.
-    The covariance of any two block means' projections, ``b_q . g``, over other draws is an unbiased estimate of
+    with the roots of a quadratic as ends; likewise for ``theta / trace``, where the variance of the trace is added. The
+    covariance of any two block means' projections, ``b_q . g``, over other draws is an unbiased estimate of
     :math:`\mu^T \Sigma \mu = \theta \lambda`, and the variance of one exceeds it by :math:`\operatorname{tr} \Sigma^2`
     over the size of the block.
 
     Args:
-        mean: Of all n.
-        trace: Of their covariance, estimated without bias.
+        mean: Mean of all n vectors.
+        trace: Trace of their covariance, estimated without bias.
         count: n.
         blocks: Means of Q disjoint blocks of the first draws.
-        sizes: How many draws are in each block.
-        projections: Of the m other draws on these.
-        distances: Squared, of the m other draws from the mean of the first: their spread is that of the trace.
+        sizes: Number of draws in each block.
+        projections: Projections of the m other draws on these means.
+        distances: Squared distances of the m other draws from the mean of the first ones: their spread is that of the
+            trace.
 
     Example:
         >>> g = torch.randn(200, 5, dtype=torch.float64)
@@ -84,11 +85,11 @@ def signal_of(
         return Signal(squared, norm, (size, size), math.inf, (math.inf, math.inf))
     along, square_trace = _spread(trace, len(mean), blocks, sizes, projections)
     quantile = float(stdtrit(len(projections) - 1, (1 + COVERAGE) / 2)) ** 2
-    # A negative S is taken for 0: such a draw would leave no theta at all, or one that is nearly 0 for sure.
+    # A negative S is treated as 0: otherwise there might be no theta at all, or only one very near 0.
     value, noise = max(squared, 0.0), 2 * square_trace / count**2
     constant, slope = value**2 - quantile * noise, quantile * 2 * along / count
     skew = torch.stack([projections @ sizes / sizes.sum(), distances]).cov()[0, 1].item()
-    with_trace = min(2 * skew / count, 0.0)  # of S and the trace; counted where it widens
+    with_trace = min(2 * skew / count, 0.0)  # covariance of S and the trace; counted only if it widens
     of_trace = quantile * distances.var().item() / count
     return Signal(
         squared,
@@ -107,14 +108,14 @@ def _spread(
     other = ~torch.eye(len(blocks), dtype=torch.bool)
     signal, squared = covariance[other].mean().item(), gram[other].mean().item()
     square_trace = (sizes * (covariance.diagonal() - signal)).mean().item()
-    square_trace = min(max(square_trace, trace**2 / dim), trace**2)  # by Cauchy and Schwarz, and since it is positive
+    square_trace = min(max(square_trace, trace**2 / dim), trace**2)  # by Cauchy-Schwarz, and positivity
     largest = math.sqrt(square_trace)  # no variance along any direction exceeds it
     return (min(signal / squared, largest) if signal > 0 and squared > 0 else largest), square_trace
 
 
 def _between_roots(square: float, half: float, constant: float) -> tuple[float, float]:
     """Roots of the two theta between which ``square theta^2 - 2 half theta + constant <= 0``, at least 0."""
-    if square <= 0:  # noise of the trace that reaches 0
+    if square <= 0:  # the trace's noise reaches 0
         return 0.0, math.inf
     apart = math.sqrt(max(half**2 - square * constant, 0.0))
     return math.sqrt(max(half - apart, 0.0) / square), math.sqrt(max(half + apart, 0.0) / square)

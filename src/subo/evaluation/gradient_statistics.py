@@ -25,38 +25,39 @@ from subo.typing import Context
 __all__ = ["GradientStatistics", "gradient_statistics", "refusals"]
 
 _FEWEST = 10  # draws
-_BLOCKS = 8  # of the first half, whose means are kept
+_BLOCKS = 8  # of the first half; their means are kept
 
 
 @dataclass(frozen=True)
 class GradientStatistics:
-    r"""What n gradients g of one estimator, of theta or of phi, say of it.
+    r"""Statistics of n gradients g of one estimator, with respect to theta or phi.
 
     Attributes:
-        estimator: Its name.
-        bound: The bound's name.
+        estimator: Name of the estimator.
+        bound: Name of the bound.
         num_samples: K.
         part: ``phi``, the posterior's parameters (also those that a VampPrior shares), or ``theta``, all others.
         variance: Per parameter, ``trace(Cov g) / count``.
-        squared_norm: ``|E g|^2``, estimated without bias: where there is hardly a mean it may be below 0.
-        mean_norm: ``|E g|``, its root; None where there is none.
-        mean_norm_low: Lower end of a 95% interval; 0 where the draws do not tell the mean from none. See
+        squared_norm: ``|E g|^2``, estimated without bias: for a mean near 0 it may be negative.
+        mean_norm: ``|E g|``, its root; None if it has none.
+        mean_norm_low: Lower end of a 95% interval; 0 if the draws do not show that the mean differs from 0. See
             :func:`~subo.evaluation.gradient_signal.signal_of`.
-        mean_norm_high: Its upper end.
-        signal_to_noise: ``|E g| / sqrt(trace(Cov g))``, that of the vector. (Rainforth et al., 2018, section 3, take
-            ``|mean| / sd`` parameter by parameter, which scales with K alike. But where that is small, noise alone
-            makes it ``1 / sqrt(n)``, and what a step of training gains hangs on the vector.) None where `mean_norm` is.
-        signal_to_noise_low: Lower end of a 95% interval. A few large weights can make the trace, and then it is too
-            narrow: where the ratio changes with the seed, take more draws.
-        signal_to_noise_high: Its upper end.
-        bias: Against the reference, in standard errors of the difference: up to 3 in size, nothing speaks for one (of
-            a hundred such numbers one will be beyond 3 by chance, hardly any beyond 4). The first half of the draws
-            gives two directions, the reference's mean and the difference of the means; along each the second half's
-            difference has a standard normal z, unless there is a bias. This is the larger of the two. None for the
-            reference itself, and where there is none.
-        seconds: Per gradient, forward and back; the median.
+        mean_norm_high: Upper end of that interval.
+        signal_to_noise: ``|E g| / sqrt(trace(Cov g))``, for the whole vector. (Rainforth et al., 2018, section 3, use
+            ``|mean| / sd`` parameter by parameter, which scales with K in the same way. But if that is small, noise
+            alone makes it ``1 / sqrt(n)``, and the gain of a training step depends on the vector.) None if `mean_norm`
+            is.
+        signal_to_noise_low: Lower end of a 95% interval. A few large weights can dominate the trace, and then it is too
+            narrow: if the ratio changes with the seed, use more draws.
+        signal_to_noise_high: Upper end of that interval.
+        bias: Difference from the reference in standard errors: up to 3 in size, there is no evidence of a bias (one in
+            a hundred such numbers exceeds 3 by chance, hardly any exceed 4). The first half of the draws gives two
+            directions, the reference's mean and the difference of the means; along each, the second half's difference
+            has a standard normal z, unless there is a bias. This is the larger of the two. None for the reference
+            itself, and if there is no reference.
+        seconds: Median time per gradient, forward and backward.
         draws: n.
-        biased: In what way the estimator is known to be biased; empty where it is not.
+        biased: How the estimator is known to be biased; empty if it is not.
     """
 
     estimator: str
@@ -86,18 +87,18 @@ def refusals(
     estimators: Mapping[str, GradientEstimator] | None = None,
     num_samples: Sequence[int] = (1,),
 ) -> dict[tuple[str, int], str]:
-    """Which estimators cannot follow this bound of this model with K samples, and why.
+    """Which estimators do not support this bound of this model with K samples, and why.
 
     Args:
         model: The model.
         x: Data.
-        context: What is known beside x.
+        context: Named context tensors, one row per example.
         bound: The bound.
-        estimators: By name; the standard ones by default.
-        num_samples: Every K.
+        estimators: Estimators by name; the standard ones by default.
+        num_samples: All values of K.
 
     Returns:
-        The message of the refusal, by name and K.
+        The error message, by name and K.
     """
     found = {}
     with forked(0), evaluating(model):
@@ -122,32 +123,33 @@ def gradient_statistics(
     seed: int = 0,
     advance: Callable[[int], Any] | None = None,
 ) -> list[GradientStatistics]:
-    """Draws many gradients of the batch's mean bound with each estimator and each K, as training draws one.
+    """Draws many gradients of the batch's mean bound with each estimator and each K, as a training step draws one.
 
-    The model is in evaluation mode and does not change. Each estimator is copied; the copy's baseline is fitted to
-    the batch for 200 steps, by running means and by the surrogate's own regression, and stays as it is from then
-    on: the gradients are independent and of one distribution, as good as the baseline becomes. Of a
-    :class:`~subo.Local` posterior only the batch's rows count. No gradient is kept: memory takes ten
-    vectors of the size of the parameters for each estimator, however many draws.
+    The model is in evaluation mode and does not change. Each estimator is copied; the copy's baseline is fitted to the
+    batch for 200 steps, by running means and by the surrogate's own regression, and then frozen: the gradients are
+    independent and identically distributed, with a fully fitted baseline. For a :class:`~subo.Local` posterior, only
+    the batch's rows count. No gradient is kept: memory holds ten vectors of the size of the parameters for each
+    estimator, for any number of draws.
 
     Args:
-        model: The model; ``model.posterior`` holds phi.
+        model: The model; ``model.posterior`` contains phi.
         x: The batch.
-        context: What is known beside x.
-        bound: Whose gradient is estimated.
-        estimators: By name; by default all of :func:`~subo.evaluation.gradient_draws.standard_estimators` that can.
-        num_samples: Every K.
-        draws: Gradients of each, at least 10; take 100 or more where the bias matters.
-        reference: The name of the estimator that biases are measured against; by default the first unbiased one that
-            can, at each K.
-        seed: Of the samples. Those of every estimator and K are independent of all others.
-        advance: Called with the number of gradients done, as they are.
+        context: Named context tensors, one row per example.
+        bound: Bound whose gradient is estimated.
+        estimators: Estimators by name; by default all of :func:`~subo.evaluation.gradient_draws.standard_estimators`
+            that support the bound.
+        num_samples: All values of K.
+        draws: Number of gradients of each, at least 10; use 100 or more if the bias matters.
+        reference: Name of the estimator that biases are measured against; by default the first unbiased one that
+            supports the bound, at each K.
+        seed: Seed for the samples. Those of every estimator and K are independent of all others.
+        advance: Called with the number of gradients done, as they finish.
 
     Returns:
-        One record for each K, part that has parameters, and estimator.
+        One record per K, part that has parameters, and estimator.
 
     Raises:
-        InputError: An estimator that was given can follow this bound at no K, or a setting is out of range.
+        InputError: A given estimator does not support this bound at any K, or a setting is out of range.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -157,7 +159,7 @@ def gradient_statistics(
     """
     if draws < _FEWEST or not num_samples or min(num_samples) < 1:
         raise InputError(
-            f"statistics take at least {_FEWEST} draws of each gradient, and K of at least 1: got draws {draws} and "
+            f"statistics need at least {_FEWEST} draws of each gradient, and K of at least 1: got draws {draws} and "
             f"num_samples {', '.join(map(str, num_samples)) or 'none'}"
         )
     check_rows(context, len(x))
@@ -193,9 +195,9 @@ def _check_able(
     *,
     all_needed: bool,
 ) -> None:
-    """Refuses a reference that is unknown or cannot follow the bound, and estimators of which all, or any, must."""
+    """Refuses an unknown reference, or one that does not support the bound, and estimators that have to but do not."""
     if reference is not None and reference not in known:
-        raise InputError(f"the reference '{reference}' is none of the estimators: {', '.join(known)}")
+        raise InputError(f"the reference '{reference}' is not one of the estimators: {', '.join(known)}")
     for count in num_samples:
         if reference is not None and (reference, count) in refused:
             raise InputError(f"{reference} cannot be the reference at K = {count}: {refused[reference, count]}")
@@ -206,7 +208,7 @@ def _check_able(
 
 
 class _Moments:
-    """Mean and spread of vectors as they come, in two vectors of that size (Welford, 1962)."""
+    """Running mean and spread of vectors, in two vectors of that size (Welford, 1962)."""
 
     def __init__(self):
         self.count = 0
@@ -220,12 +222,12 @@ class _Moments:
 
     @property
     def trace(self) -> float:
-        """Of the covariance."""
+        """The trace of the covariance."""
         return self.squares.sum().item() / (self.count - 1)
 
 
 class _Tally:
-    """What is kept of one estimator's gradients at one K, each part apart."""
+    """What is kept of one estimator's gradients at one K, for each part separately."""
 
     def __init__(self, name: str, draws: GradientDraws, seed: int):
         self.name, self.draws, self.seed = name, draws, seed
@@ -234,12 +236,12 @@ class _Tally:
         self.blocks: dict[str, Tensor] = {}  # the means of its blocks
         self.sizes: list[int] = []  # of these
         self.on_blocks: dict[str, list[Tensor]] = {part: [] for part in draws.parameters}  # the second half, projected
-        self.along: dict[tuple[str, str], list[float]] = {}  # (part, whose direction) -> the second half's projections
-        self.apart: dict[str, list[float]] = {part: [] for part in draws.parameters}  # its squared distances from them
+        self.along: dict[tuple[str, str], list[float]] = {}  # by part and direction: the second half's projections
+        self.apart: dict[str, list[float]] = {part: [] for part in draws.parameters}  # squared distances from them
         self.seconds: list[float] = []
 
     def first_half(self, count: int, advance: Callable[[int], Any] | None) -> None:
-        """Fits the baseline, draws, and takes the means for directions."""
+        """Fits the baseline, draws, and uses the means as directions."""
         with self._random(0):
             self.draws.warm_up()
             sums: dict[str, list[Tensor]] = {part: [] for part in self.moments}
@@ -254,7 +256,7 @@ class _Tally:
             self.blocks[part] = of_blocks / torch.tensor(self.sizes).unsqueeze(1)
 
     def second_half(self, count: int, watched: Sequence["_Tally"], advance: Callable[[int], Any] | None) -> None:
-        """Draws, and projects what is drawn on the directions of others."""
+        """Draws, and projects the draws on the directions of other estimators."""
         with self._random(1):
             self._run(count, watched, advance)
 
@@ -292,7 +294,7 @@ class _Tally:
         )
 
     def _bias(self, part: str, reference: "_Tally") -> float:
-        """The larger z of two, along the reference's mean and along the difference of the means."""
+        """The larger of two z, along the reference's mean and along the difference of the means."""
         own, its = ([who._projected(part, d) for d in (reference, self)] for who in (self, reference))
         largest = max(values.abs().max().item() for values in (*own, *its))
         rounding = torch.finfo(self.draws.x.dtype).eps * largest
@@ -301,11 +303,11 @@ class _Tally:
         return max(along_mean, along_difference, key=abs)
 
     def _projected(self, part: str, other: "_Tally") -> Float[Tensor, " n"]:
-        """The second half along another's mean."""
+        """The second half projected on another estimator's mean."""
         return torch.tensor(self.along[part, other.name], dtype=torch.float64)
 
     def _random(self, half: int) -> Any:
-        """Random numbers of this estimator's, this K's and this half's own."""
+        """Separate random numbers for this estimator, this K and this half."""
         return forked(stream("gradients", self.name, self.draws.num_samples, half, self.seed).initial_seed())
 
     def _run(self, count: int, watched: Iterable["_Tally"], advance: Callable[[int], Any] | None) -> None:
@@ -325,7 +327,7 @@ class _Tally:
 
 
 def _z(one: Float[Tensor, " n"], other: Float[Tensor, " m"], *, rounding: float) -> float:
-    """Of a difference of means: in its standard errors, or in those of rounding, where nothing else varies."""
+    """A difference of means, in its standard errors or, if nothing else varies, in those of rounding."""
     difference = (one.mean() - other.mean()).item()
     error = math.sqrt(one.var().item() / len(one) + other.var().item() / len(other))
     return difference / max(error, rounding) if difference else 0.0

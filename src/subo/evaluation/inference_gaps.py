@@ -1,4 +1,4 @@
-"""The inference gap of each example, cut in two, and which estimate of log p(x) it is measured from."""
+"""The inference gap of each example, split in two, and the estimate of log p(x) that it is measured from."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from subo.files.nonfinite import encoded
 
 __all__ = ["Gaps", "larger"]
 
-_SURE = 3.0  # standard errors by which two estimates must differ, for the smaller to be taken for the looser
+_SURE = 3.0  # standard errors by which two estimates must differ for the smaller to count as the looser
 _ESTIMATES = ("log_px", "log_px_se", "elbo", "elbo_se", "elbo_best", "elbo_best_se", "elbo_richer", "elbo_richer_se")
 _GAPS = ("approximation", "amortization", "inference", "approximation_richer")
 
@@ -26,18 +26,18 @@ class Gaps(Result):
     """Per-example gaps in nats, float64 and on the CPU; a difference below 0 is noise, or a search that stopped early.
 
     Attributes:
-        log_px: The larger of importance sampling and annealed importance sampling, each in expectation a lower bound;
-            where they agree within their errors, the more precise.
-        log_px_se: Standard error of the one that was taken.
-        log_px_from: Which one that was, ``importance`` or ``annealed``.
-        annealed: Whether annealing took part; it does not where latents are discrete.
-        elbo: Of the model's own posterior.
-        elbo_se: Its standard error, by the samples of z.
-        elbo_best: Of the best q of the same family, found for each example by itself.
-        elbo_best_se: Its standard error.
-        elbo_richer: Of the best q of a richer family; None where none was asked for, or none fits.
-        elbo_richer_se: Its standard error.
-        num_samples: K of the estimates; None where it is not told.
+        log_px: The larger of importance sampling and annealed importance sampling, each a lower bound in expectation;
+            if they agree within their errors, the more precise one.
+        log_px_se: Standard error of the chosen estimate.
+        log_px_from: Which estimate was chosen, ``importance`` or ``annealed``.
+        annealed: Whether annealing was used; it is not for discrete latents.
+        elbo: ELBO of the model's own posterior.
+        elbo_se: Standard error of `elbo`, over samples of z.
+        elbo_best: ELBO of the best q of the same family, found for each example separately.
+        elbo_best_se: Standard error of `elbo_best`.
+        elbo_richer: ELBO of the best q of a richer family; None if none was requested, or none is suitable.
+        elbo_richer_se: Standard error of `elbo_richer`.
+        num_samples: K of the estimates; None if unknown.
     """
 
     log_px: Float[Tensor, " B"]
@@ -73,18 +73,18 @@ class Gaps(Result):
         return None if self.elbo_richer is None else self.log_px - self.elbo_richer
 
     def finite(self) -> "Gaps":
-        """The same of the data whose numbers are all finite: an infinite log p(x) leaves no gap to speak of."""
+        """The gaps of the examples whose numbers are all finite: with an infinite log p(x), a gap is meaningless."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         return self._at(torch.stack(list(tensors.values())).isfinite().all(0))
 
     def _at(self, rows: Bool[Tensor, " B"]) -> "Gaps":
-        """Those of some of the data."""
+        """The gaps of some of the examples."""
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         origins = tuple(name for name, kept in zip(self.log_px_from, rows.tolist(), strict=True) if kept)
         return replace(self, log_px_from=origins, **{name: value[rows] for name, value in tensors.items()})
 
     def means(self) -> dict[str, tuple[float, float]]:
-        """Every quantity's mean over the data with its standard error, by their spread; infinite for one example."""
+        """Every quantity's mean over the data with its standard error, from their spread; infinite for one example."""
         names = ("log_px", "elbo", "elbo_best", "elbo_richer")
         names += ("approximation", "approximation_richer", "amortization", "inference")
         values = {name: getattr(self, name) for name in names}
@@ -97,7 +97,7 @@ class Gaps(Result):
 
     @classmethod
     def unknown(cls, num_data: int) -> "Gaps":
-        """Nothing is known of these examples: every number is NaN."""
+        """Unknown gaps: every number is NaN."""
         blank = torch.full((num_data,), torch.nan, dtype=torch.float64)
         columns = dict.fromkeys(_ESTIMATES[:-2], blank)
         origins = ("importance",) * num_data
@@ -105,7 +105,7 @@ class Gaps(Result):
 
     @classmethod
     def joined(cls, parts: Sequence["Gaps"]) -> "Gaps":
-        """The gaps of some examples after those of others; NaN where some lack what others have."""
+        """Concatenates the gaps of several sets of examples; NaN where some lack what others have."""
         columns: dict[str, Tensor] = {}
         for name in _ESTIMATES:
             values = [getattr(part, name) for part in parts]
@@ -130,10 +130,10 @@ class Gaps(Result):
         standard_error: Float[Tensor, " B"],
         effective_sample_size: Float[Tensor, " B"],
     ) -> "Gaps":
-        """The gaps of the data of which annealing's log p(x) is known, from the larger of the two estimates.
+        """The gaps of the examples with a known log p(x) by annealing, from the larger of the two estimates.
 
         Args:
-            log_px: Annealing's estimate, NaN where it is not known; where it is known of none, nothing changes.
+            log_px: Estimate by annealing, NaN where unknown; if all are unknown, nothing changes.
             standard_error: Standard error of `log_px`.
             effective_sample_size: Number of chains that count.
         """
@@ -146,7 +146,7 @@ class Gaps(Result):
         return replace(kept, log_px=best[0], log_px_se=best[1], log_px_from=origins, annealed=True)
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """Means over the data whose numbers are all finite, if there are any."""
+        """Means over the examples whose numbers are all finite, if there are any."""
         found, count = self.finite(), self.num_samples
         if len(found.elbo) == 0:
             return
@@ -166,7 +166,7 @@ class Gaps(Result):
         return Table(title, ("", "value", "unit", "estimator", "K", "examples"), rows_of(self.numbers()), notes)
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each example: the estimates, and the gaps between them."""
+        """One row per example: the estimates, and the gaps between them."""
         columns = {name: value for name, value in self._columns().items() if value is not None}
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -175,7 +175,7 @@ class Gaps(Result):
         return encoded(self._columns() | {"annealed": self.annealed, "num_samples": self.num_samples})
 
     def _columns(self) -> dict[str, list[Any] | None]:
-        """What is known of each example, by name."""
+        """The known quantities of each example, by name."""
         values = {name: getattr(self, name) for name in (*_ESTIMATES, *_GAPS)}
         columns = {name: None if value is None else value.tolist() for name, value in values.items()}
         return columns | {"log_px_from": list(self.log_px_from)}
@@ -184,17 +184,17 @@ class Gaps(Result):
 def larger(
     log_px: Tensor, standard_error: Tensor, annealed: Tensor, annealed_error: Tensor, *, doubtful: Tensor | None = None
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """The larger estimate where they surely differ, the more precise where they do not, and where annealing gave it.
+    """The larger estimate where they clearly differ, else the more precise one, and where it comes from annealing.
 
-    Both are lower bounds in expectation. Of two that agree, the larger of each pair would be too large: noise, which
-    few chains have much of, would be taken for a tighter bound.
+    Both are lower bounds in expectation. If two agree, the larger of each pair would be too large: noise, which is high
+    with few chains, would be mistaken for a tighter bound.
 
     Args:
-        log_px: By importance sampling.
-        standard_error: Of that.
-        annealed: By annealing.
-        annealed_error: Of that.
-        doubtful: Where annealing's error cannot be relied on, and is hence not taken for the smaller one.
+        log_px: Estimate by importance sampling.
+        standard_error: Standard error of `log_px`.
+        annealed: Estimate by annealing.
+        annealed_error: Standard error of `annealed`.
+        doubtful: Where annealing's error is unreliable, and therefore not treated as the smaller one.
     """
     difference = annealed - log_px
     noise = _SURE * torch.hypot(annealed_error, standard_error)

@@ -23,13 +23,13 @@ class Number:
 
     Attributes:
         section: Which of the three questions it answers.
-        name: What it is.
-        value: Mean over the data, where it is of data.
-        standard_error: Of the value; None where it has none.
-        unit: ``nats``, ``bits``, or empty for shares and counts.
-        estimator: How it was estimated.
-        num_samples: K, or the number of chains; None where there are none.
-        num_data: Of how many data; None where they do not enter.
+        name: Name of the number.
+        value: The value; a mean over the data, if it refers to data.
+        standard_error: Standard error of the value; None if it has none.
+        unit: ``nats``, ``bits``, or empty for fractions and counts.
+        estimator: Name of the estimator.
+        num_samples: K, or the number of chains; None if there are none.
+        num_data: Number of examples; None if it does not depend on data.
     """
 
     section: str
@@ -52,7 +52,7 @@ class Number:
         *,
         unit: str = "nats",
     ) -> "Number":
-        """A mean over data, with its error by the spread over the data, which includes that of the samples.
+        """A mean over data, with its error from the spread over the data, which includes that of the samples.
 
         Example:
             >>> import torch
@@ -66,19 +66,19 @@ class Number:
 
     @classmethod
     def paired(cls, section: str, name: str, difference: Float[Tensor, " N"], num_samples: int | None) -> "Number":
-        """The mean of a difference, which was taken example by example."""
+        """The mean of a difference, computed example by example."""
         return cls.mean(section, name, difference, _PAIRED, num_samples)
 
 
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """What a record's numbers stand beside in one table.
+    """What a record's numbers appear beside in one table.
 
     Attributes:
-        num_data: Number of data that the whole table is of; None if it is that of the record.
-        num_elements: Elements of each example, for bits per dimension; None for a density, whose bits mean nothing.
-        log_px: Log p(x) by importance sampling of the record's own data, ``(N,)``, NaN where it is not known; None if
-            there is nothing to compare with.
+        num_data: Number of examples of the whole table; None if it is that of the record.
+        num_elements: Elements of each example, for bits per dimension; None for a density, whose bits have no meaning.
+        log_px: Log p(x) by importance sampling for the record's own data, ``(N,)``, NaN where unknown; None if there is
+            nothing to compare with.
     """
 
     num_data: int | None = None
@@ -86,7 +86,7 @@ class Beside:
     log_px: Float[Tensor, " N"] | None = None
 
     def name(self, name: str, num_data: int) -> str:
-        """The name of a line, which says so where it is of fewer data than the table."""
+        """The name of a line, which says so if it refers to fewer examples than the table."""
         return name if self.num_data in (None, num_data) else f"{name}, {num_data:,} of the data"
 
     def difference(self, log_px: Float[Tensor, " N"]) -> Float[Tensor, " M"]:
@@ -97,7 +97,7 @@ class Beside:
         return difference[difference.isfinite()]
 
     def less(self, log_px: Float[Tensor, " N"], num_samples: int) -> Iterator[Number]:
-        """The line of :meth:`difference`, where there is an example that has both estimates."""
+        """The line of :meth:`difference`, if any example has both estimates."""
         difference = self.difference(log_px)
         if len(difference):
             yield Number.paired(LIKELY, "  minus importance sampling's", difference, num_samples)

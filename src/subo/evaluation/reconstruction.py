@@ -19,13 +19,13 @@ __all__ = ["decode", "reconstruct"]
 def decode(
     model: Any, z: Float[Tensor, "N ..."], context: Context | None = None, *, batch_size: int = 1000
 ) -> Float[Tensor, "N ..."]:
-    """``E[x | z]`` of given latents.
+    """``E[x | z]`` for given latents.
 
     Args:
         model: The model.
         z: Latents, on any device.
-        context: What is known beside each of them, by name.
-        batch_size: Latents at a time.
+        context: Named context tensors, one row per latent.
+        batch_size: Number of latents at a time.
 
     Returns:
         Means on the CPU, ``(N, *event)``.
@@ -42,18 +42,18 @@ def decode(
 @takes_data
 @torch.no_grad()
 def reconstruct(model: Any, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
-    """``E[x | z]`` of every example at the posterior mean; the same at every call.
+    """``E[x | z]`` for every example at the posterior mean; the same at every call.
 
-    Of several layers, or a chain in time, whose means together need not be likely, it is ``E_q[ E[x | z] ]``: the mean
-    over samples of the posterior.
+    For several layers, or a chain in time, where the means together need not be likely, it is ``E_q[ E[x | z] ]``: the
+    mean over samples of the posterior.
 
     Args:
         model: A model that decodes given latents.
         split: The data.
-        batch_size: Data at a time.
+        batch_size: Number of examples at a time.
 
     Returns:
-        Means on the CPU, ``(N, *event)``, in the data's order; of sequences ``(all their steps, *event)``.
+        Means on the CPU, ``(N, *event)``, in the data's order; for sequences ``(all their steps, *event)``.
     """
     parts = []
     for draw, context in draws(model, split, batch_size=batch_size):

@@ -1,4 +1,4 @@
-"""How results present themselves: as a table of text, in a notebook, as plain values and as a data frame."""
+"""How results are presented: as a text table, in a notebook, as plain values and as a data frame."""
 
 import html
 from abc import ABC, abstractmethod
@@ -22,10 +22,10 @@ class Table:
     """What is shown of a result.
 
     Attributes:
-        title: What it is, of which data and in which unit.
-        columns: The names of the columns; the first holds the names of the rows.
-        rows: Their cells.
-        notes: What should be known of the numbers, one sentence or more each.
+        title: What is shown, for which data and in which unit.
+        columns: Names of the columns; the first contains the names of the rows.
+        rows: Cells of the rows.
+        notes: Remarks on the numbers, one sentence or more each.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def _filled(self) -> list[tuple[str, ...]]:
-        """The columns that hold something, each with its header."""
+        """The non-empty columns, each with its header."""
         return [column for column in zip(self.columns, *self.rows, strict=True) if any(column[1:])]
 
     def text(self) -> str:
@@ -73,7 +73,7 @@ class Table:
 
 
 class Result(ABC):
-    """What was measured: a record says what is shown of it, and which plain values it holds."""
+    """What was measured: a record defines what is shown of it, and its plain values."""
 
     @abstractmethod
     def table(self) -> Table:
@@ -81,7 +81,7 @@ class Result(ABC):
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """The record as JSON holds it; None for what does not exist.
+        """The record in JSON types; None for what does not exist.
 
         Numbers that are not finite are the strings ``"-inf"``, ``"inf"`` and ``"nan"``, which ``float`` reads.
         """
@@ -106,7 +106,7 @@ class Result(ABC):
             from pandas import DataFrame
         except ImportError as error:
             raise InputError(
-                "`to_frame` makes a pandas DataFrame, and pandas is not installed: pip install 'subo[pandas]'. "
+                "`to_frame` makes a pandas DataFrame, but pandas is not installed: pip install 'subo[pandas]'. "
                 "`to_dict` gives the same numbers without it."
             ) from error
         return DataFrame(self.records())
@@ -123,11 +123,11 @@ def with_error(value: float | None, standard_error: float | None = None) -> str:
 
 
 def rows_of(numbers: Iterable[Number], *, sections: bool = False) -> tuple[tuple[str, ...], ...]:
-    """A row of six cells for each number: its name, value with error, unit, estimator, K, number of examples.
+    """One row of six cells per number: its name, value with error, unit, estimator, K, number of examples.
 
     Args:
         numbers: The numbers.
-        sections: Whether a row with the name of their section stands above those of each section.
+        sections: Whether to put a row with the name of the section above each section.
     """
     numbers = list(numbers)
     digits = [in_digits(number.value, number.standard_error) for number in numbers]
@@ -144,7 +144,7 @@ def rows_of(numbers: Iterable[Number], *, sections: bool = False) -> tuple[tuple
 
 
 def flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A record without records in it: their values stand under both names.
+    """Flattens a record: values of nested records get both names.
 
     Example:
         >>> flat({"epoch": 3, "train": {"elbo": -1.5}})
@@ -157,13 +157,13 @@ def flat(record: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Whether a column is one of numbers, which are aligned on the right."""
+    """Whether a column contains numbers, which are right-aligned."""
     words = [cell.split()[0].lstrip("-+").replace(",", "") for cell in cells if cell.strip()]
     return bool(words) and all(word[:1].isdigit() or word in ("inf", "nan") for word in words)
 
 
 def _escaped(text: str) -> str:
-    """Text as HTML; what is indented stays so."""
+    """Text as HTML, with indentation preserved."""
     words = text.strip()
     indent = "&nbsp;" * (len(text) - len(text.lstrip())) if words else ""
     return indent + html.escape(words).replace("\n", "<br>")

@@ -1,4 +1,4 @@
-"""log p(x) and its parts for every example of a data set: what the means of an evaluation are made of."""
+"""log p(x) and its parts for every example of a data set, from which an evaluation's means are computed."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
-_PASSES = 20  # at least, so that progress is seen of few data, too
-_DATA = 100  # at a time: small results between large tensors, one by one, would fragment the heap without end
+_PASSES = 20  # at least, so that progress is also visible with few data
+_DATA = 100  # examples at a time: small results between large tensors, one by one, would keep fragmenting the heap
 
 __all__ = ["Scores", "latents_at_a_time", "rows_at_a_time", "score"]
 
@@ -36,11 +36,11 @@ class Scores:
 
     Attributes:
         log_px: Importance-sampled log p(x), ``(N,)``.
-        standard_error: Of each `log_px`, ``(N,)``.
-        effective_sample_size: ``(N,)``.
-        pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN where there is none, or none was asked for.
-        rates: ``(L, N)``, of each stochastic layer.
-        distortion: ``(N,)``.
+        standard_error: Standard error of each `log_px`, ``(N,)``.
+        effective_sample_size: Effective number of samples, ``(N,)``.
+        pareto_k: Shape of the weights' upper tail, ``(N,)``; NaN if there is none, or none was requested.
+        rates: Rate of each stochastic layer, ``(L, N)``.
+        distortion: Distortion, ``(N,)``.
         num_samples: K.
     """
 
@@ -54,7 +54,7 @@ class Scores:
 
     @property
     def rate(self) -> Tensor:
-        """That of all layers, ``(N,)``."""
+        """The rate of all layers, ``(N,)``."""
         return self.rates.sum(0)
 
     @property
@@ -64,7 +64,7 @@ class Scores:
 
     @classmethod
     def of(cls, parts: Sequence[ImportanceEstimate]) -> "Scores":
-        """The estimates of some examples after those of others."""
+        """Concatenates the estimates of several sets of examples."""
 
         def joined(name: str) -> Tensor:
             return torch.cat([getattr(part, name).cpu() for part in parts], dim=-1)
@@ -73,7 +73,7 @@ class Scores:
         return cls(**{name: joined(name) for name in names}, rates=joined("rate"), num_samples=parts[0].num_samples)
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """Means over the data, and bits per dimension where their elements are known."""
+        """Means over the data, and bits per dimension if the number of elements is known."""
         how, count = "importance sampling", self.num_samples
         yield Number.mean(LIKELY, "log p(x)", self.log_px, how, count)
         if beside.num_elements is not None:
@@ -83,7 +83,7 @@ class Scores:
         yield Number.mean(LIKELY, "distortion", self.distortion, "samples of q", count)
 
     def where(self, inside: Tensor) -> "Scores":
-        """The same, with those of data outside of the support, ``(N,)``, where `inside` is false."""
+        """The same, with the scores of examples outside the support where `inside`, ``(N,)``, is false."""
         if bool(inside.all()):
             return self
         outside = {"log_px": -torch.inf, "standard_error": 0.0, "distortion": torch.inf}
@@ -108,17 +108,18 @@ def score(
 ) -> Scores:
     """log p(x) of every example; the same numbers at every call with the same seed.
 
-    Data outside of the likelihood's support, such as 1.2 where it describes [0, 1], have a log p(x) of -infinity, which
-    is exact (its error is 0), an infinite distortion, and nothing else (NaN). They leave the others' numbers alone.
+    Examples outside the likelihood's support, such as 1.2 if it describes [0, 1], have a log p(x) of -infinity, which
+    is exact (its error is 0), an infinite distortion, and NaN for all else. They do not affect the numbers of the
+    others.
 
     Args:
         model: The model.
         split: The data, or a tensor of them.
         num_samples: K.
-        max_rows: Latents drawn at a time; by default as many as the decoder's output allows, 40,000 at the most.
-        seed: Of the samples.
+        max_rows: Number of latents drawn at a time; by default as many as the decoder's output allows, at most 40,000.
+        seed: Seed for the samples.
         pareto: Whether to fit the weights' tails for k-hat.
-        advance: Called with the number of data done, as they are, in fractions.
+        advance: Called with the number of examples done, as they finish, in fractions.
     """
     if num_samples < 1:
         raise InputError(f"the number of samples must be at least 1, not {num_samples}")
@@ -141,10 +142,10 @@ def score(
 
 
 def latents_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to draw at a time: as many as are decoded, sixteen times that of a VAE: it decodes in parts.
+    """Number of latents to draw at a time: as many as are decoded, but 16 times that for a VAE, which decodes in parts.
 
-    Not of sequences: the networks that draw and weigh their states take more memory than the decoder. Of a mixture
-    prior fewer, since each component weighs each of them.
+    Not for sequences: the networks that draw and weigh their states need more memory than the decoder. Fewer with a
+    mixture prior, since each component weighs each of them.
     """
     rows = rows_at_a_time(model, split)
     if not isinstance(model, VAE) or split.lengths is not None:
@@ -154,6 +155,6 @@ def latents_at_a_time(model: Any, split: Split) -> int:
 
 
 def rows_at_a_time(model: Any, split: Split) -> int:
-    """How many latents to decode at a time, 5,000 at the most; of sequences fewer, so that their steps are bounded."""
+    """Number of latents to decode at a time, at most 5,000; fewer for sequences, so that their steps are bounded."""
     steps = split.num_elements // split.event_shape.numel()
     return min(5000, decoded_at_a_time(getattr(model, "likelihood", None), split.num_elements, steps=steps))

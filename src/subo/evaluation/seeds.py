@@ -1,4 +1,4 @@
-"""Means over runs that differ in nothing but the training seed, and what their standard errors are of."""
+"""Means over runs that differ only in the training seed, and the meaning of their standard errors."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ class SeedMean:
 
     Let ``l_si`` be the value of data point i under the run of seed s, and ``l_s`` a run's mean over the data. The two
     errors answer two questions: how far the mean is from that over all seeds, on these data; and how far it is from
-    that over all data, of these runs. With ``l_si = mu + a_s + b_i + c_si`` (crossed random effects) the sum of their
-    squares has the expectation ``var(a)/S + var(b)/N + 2 var(c)/SN``. The variance of the mean over new seeds and new
-    data has one ``var(c)/SN`` less: the sum errs on the safe side.
+    that over all data, for these runs. With ``l_si = mu + a_s + b_i + c_si`` (crossed random effects) the sum of their
+    squares has expectation ``var(a)/S + var(b)/N + 2 var(c)/SN``. The variance of the mean over new seeds and new data
+    has one ``var(c)/SN`` less: the sum errs on the safe side.
 
     Attributes:
-        mean: In nats per data point.
-        seed_error: Standard error between seeds, ``sd_s(l_s) / sqrt(S)``. In a difference the runs of the two settings
-            are independent, and their squares add up. None where a setting has a single run.
-        data_error: Standard error over the data, ``sd_i(mean_s l_si) / sqrt(N)``. A difference is taken at each data
-            point first: hard ones are hard for both settings.
-        degrees: Of freedom, of the sum of the squared errors (Satterthwaite, 1946); None where `seed_error` is.
+        mean: The mean, in nats per data point.
+        seed_error: Standard error between seeds, ``sd_s(l_s) / sqrt(S)``. For a difference, the runs of the two
+            settings are independent, and their squares add up. None if a setting has a single run.
+        data_error: Standard error over the data, ``sd_i(mean_s l_si) / sqrt(N)``. A difference is first computed at
+            each data point: hard ones are hard for both settings.
+        degrees: Degrees of freedom of the sum of the squared errors (Satterthwaite, 1946); None if `seed_error` is.
     """
 
     mean: float
@@ -40,12 +40,12 @@ class SeedMean:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean over both, seeds and data; None where a setting has a single run."""
+        """Standard error of the mean over both seeds and data; None if a setting has a single run."""
         return None if self.seed_error is None else math.hypot(self.seed_error, self.data_error)
 
     @property
     def differs(self) -> bool:
-        """Whether 0 is outside of the interval of 95% by Student's t: few seeds tell little of their own spread."""
+        """Whether 0 is outside the 95% interval by Student's t: few seeds say little about their own spread."""
         from scipy.special import stdtrit
 
         error = self.standard_error
@@ -56,7 +56,7 @@ def mean_over_seeds(values: Float[Tensor, "S N"]) -> SeedMean:
     """The mean of one setting's runs.
 
     Args:
-        values: Of each run at each data point; N is at least 2.
+        values: Values of each run at each data point; N is at least 2.
 
     Example:
         >>> import torch
@@ -73,7 +73,7 @@ def difference_over_seeds(values: Float[Tensor, "S N"], first: Float[Tensor, "R 
 
 
 def _of(at_each: Float[Tensor, " N"], runs: Sequence[Float[Tensor, " _"]]) -> SeedMean:
-    """From the values at each data point, and the means of each setting's runs."""
+    """The mean from the values at each data point and the means of each setting's runs."""
     num_data, mean, data_error = len(at_each), at_each.mean().item(), _error(at_each)
     if min(map(len, runs)) < 2:
         return SeedMean(mean, None, data_error, None)
@@ -93,12 +93,12 @@ class OverSeeds:
     """One setting's means over its runs.
 
     Attributes:
-        name: Of the first of its runs.
-        runs: Their names; each was trained with a seed of its own.
+        name: Name of the first of its runs.
+        runs: Names of the runs, each trained with a different seed.
         log_px: Importance-sampled log p(x).
         elbo: ``-(rate + distortion)``.
-        log_px_difference: Against the first setting; None for that one.
-        elbo_difference: The same of the ELBO.
+        log_px_difference: Difference from the first setting; None for that one.
+        elbo_difference: The same for the ELBO.
     """
 
     name: str
@@ -109,7 +109,7 @@ class OverSeeds:
     elbo_difference: SeedMean | None
 
     def flat(self) -> dict[str, Any]:
-        """Plain numbers by name, the errors beside them as ``_se_seeds`` and ``_se_data``; None where there is none."""
+        """Plain numbers by name, with their errors as ``_se_seeds`` and ``_se_data``; None for missing ones."""
         record: dict[str, Any] = {"name": self.name, "runs": list(self.runs)}
         for name in ("log_px", "elbo", "log_px_difference", "elbo_difference"):
             value: SeedMean | None = getattr(self, name)
@@ -123,8 +123,8 @@ def over_seeds(scores: Mapping[str, Scores], settings: Mapping[str, Sequence[str
     """The means of several settings, and their differences from the first.
 
     Args:
-        scores: What was measured of each run, by name, on the same data points in the same order.
-        settings: The names of each setting's runs, by the setting's name.
+        scores: Scores of each run, by name, on the same data points in the same order.
+        settings: Names of each setting's runs, by the setting's name.
     """
 
     def stacked(quantity: str, runs: Sequence[str]) -> Float[Tensor, "S N"]:

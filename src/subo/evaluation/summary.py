@@ -36,35 +36,36 @@ class Evaluation(Result):
 
     Attributes:
         log_px: Mean of the importance-sampled log p(x).
-        log_px_se: From the spread over data, which holds that of the samples.
+        log_px_se: Standard error of `log_px`, from the spread over the data, which includes that of the samples.
         elbo: ``-(rate + distortion)``, always at beta 1.
-        elbo_se: From the spread over data.
+        elbo_se: Standard error of `elbo`, from the spread over the data.
         rate: ``KL(q || p)``.
         distortion: ``-E_q[log p(x|z)]``.
-        active_units: Latent dimensions whose posterior mean varies by more than 0.01 over the data.
-        latent_dim: Latent dimensions in all.
-        bits_per_dim: ``-log_px / (elements * log 2)``; of a density where the data are not discrete.
-        median_ess: Median over data of the effective number of samples.
-        high_pareto_k: How many data have a Pareto k-hat above `highest_pareto_k`.
-        highest_pareto_k: Up to which k-hat the estimate of log p(x) and its error hold for so many samples, see
+        active_units: Number of latent dimensions whose posterior mean has a variance above 0.01 over the data.
+        latent_dim: Total number of latent dimensions.
+        bits_per_dim: ``-log_px / (elements * log 2)``; for a density if the data are not discrete.
+        median_ess: Median over examples of the effective number of samples.
+        high_pareto_k: Number of examples with a Pareto k-hat above `highest_pareto_k`.
+        highest_pareto_k: The k-hat up to which the estimate of log p(x) and its error hold for this many samples, see
             :func:`~subo.evaluation.evidence.pareto.highest_pareto_k`.
-        median_pareto_k: Median over data of k-hat, of those that have one; None if none has (fewer than 25 samples,
-            or all weights the same).
+        median_pareto_k: Median of k-hat over the examples that have one; None if none has (fewer than 25 samples, or
+            all weights the same).
         num_samples: K of `log_px`.
-        num_data: How many data.
-        split: Which data.
-        at_floor: Share of the likelihood's scales that lie at their floor; None for a likelihood without one.
-        layers: Of each stochastic layer by name its `rate`, `active_units` and `latent_dim`; None where there is one.
-        reduced_from: Where time was short what it would have been else: `num_samples`, `num_data`, and for how many
-            `seconds` there was time.
-        num_not_finite: Of how many data log p(x) is not finite, which makes its mean -inf or NaN.
-        log_px_finite: Mean log p(x) over the others, where there are such, and at least two others.
-        log_px_finite_se: Its standard error.
-        per_step: Of sequences the sums over all of them, divided by the number of all their steps, `num_steps`:
-            `log_px`, `elbo` and their errors, `rate` and `distortion`. None of other data.
+        num_data: Number of examples.
+        split: Name of the data.
+        at_floor: Fraction of the likelihood's scales at their minimum; None for a likelihood without one.
+        layers: The `rate`, `active_units` and `latent_dim` of each stochastic layer, by name; None if there is only
+            one.
+        reduced_from: What it would have been if time had not been short: `num_samples`, `num_data`, and the `seconds`
+            available.
+        num_not_finite: Number of examples whose log p(x) is not finite, which makes its mean -inf or NaN.
+        log_px_finite: Mean log p(x) over the others, if there are such examples and at least two others.
+        log_px_finite_se: Standard error of `log_px_finite`.
+        per_step: For sequences, the sums over all of them divided by the total number of steps, `num_steps`: `log_px`,
+            `elbo` and their errors, `rate` and `distortion`. None for other data.
         rate_se: Standard error of `rate`; None in records of older runs.
         distortion_se: Standard error of `distortion`; None in records of older runs.
-        kl_per_dimension: Mean KL of each latent dimension; None where it is not known.
+        kl_per_dimension: Mean KL of each latent dimension; None if unknown.
     """
 
     log_px: float
@@ -105,15 +106,15 @@ class Evaluation(Result):
         lengths: Tensor | None = None,
         at_floor: float | None = None,
     ) -> "Evaluation":
-        """The means of what was measured of every example.
+        """The means of the scores of all examples.
 
         Args:
-            scores: Of each example.
-            usage: How the latents are used on the same data.
-            split: What the data are called.
-            elements: How many numbers each example has, ``(N,)`` or one for all.
-            lengths: Of sequences, ``(N,)``.
-            at_floor: Share of the likelihood's scales that lie at their floor.
+            scores: Scores of each example.
+            usage: Latent usage on the same data.
+            split: Name of the data.
+            elements: Number of elements of each example, ``(N,)`` or one for all.
+            lengths: Lengths of sequences, ``(N,)``.
+            at_floor: Fraction of the likelihood's scales at their minimum.
         """
         log_px, elbo, rate, distortion = map(Estimate.of, (scores.log_px, scores.elbo, scores.rate, scores.distortion))
         others = (None, None) if log_px.others is None else (log_px.others.mean, log_px.others.standard_error)
@@ -165,7 +166,7 @@ class Evaluation(Result):
             yield Number(CARRIED, f"  rate of {name}", layer["rate"], None, "nats", how)
 
     def table(self) -> Table:
-        """Means with their errors, and what should be known of them."""
+        """Means with their errors, and remarks on them."""
         title = f"Evaluation of {self.num_data:,} examples ({self.split}): means per example, ± standard errors"
         return Table(title, ("", "value", "unit", "estimator", "K", ""), rows_of(self.numbers()), tuple(self._notes()))
 
@@ -180,7 +181,7 @@ class Evaluation(Result):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, as ``evaluation.json`` holds them; see :meth:`Result.to_dict`."""
+        """All fields, as in ``evaluation.json``; see :meth:`Result.to_dict`."""
         return encoded(asdict(self))
 
     def records(self) -> list[dict[str, Any]]:
@@ -202,11 +203,11 @@ def evaluate(
 
     Args:
         model: The model.
-        split: The data, or a tensor of them, at least two.
-        name: What they are called in the record.
-        num_samples: K of log p(x).
-        seed: Of the samples.
-        advance: Called with the number of data done, as they are, in fractions.
+        split: The data, or a tensor of them, at least two examples.
+        name: Name of the data in the record.
+        num_samples: K for log p(x).
+        seed: Seed for the samples.
+        advance: Called with the number of examples done, as they finish, in fractions.
 
     Raises:
         InputError: There is only one example, so no standard error.
@@ -225,10 +226,10 @@ def measure(
     seed: int = 0,
     advance: Callable[[float], object] | None = None,
 ) -> tuple[Evaluation, Scores]:
-    """As :func:`evaluate`, with the per-example numbers beside their means; `max_rows` as in :func:`score`."""
+    """Like :func:`evaluate`, but also returns the per-example numbers; `max_rows` as in :func:`score`."""
     if len(split) < 2:
         raise InputError("one example gives no standard error: evaluate on at least two")
-    check_support(model, split)  # of a mean, one that is outside leaves nothing
+    check_support(model, split)  # a single example outside would make the mean infinite
     scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
     evaluation = Evaluation.from_scores(
         scores,
@@ -252,7 +253,7 @@ def _per_step(scores: Scores, lengths: Tensor) -> dict[str, float]:
 
 
 def _by_layer(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, float]]:
-    """What is told of each layer."""
+    """The numbers of each layer."""
     active = usage.active_by_layer
     return {
         name: {"rate": rate, "active_units": active[name], "latent_dim": size}
@@ -262,7 +263,7 @@ def _by_layer(usage: LatentUsage, rates: list[float]) -> dict[str, dict[str, flo
 
 @torch.no_grad()
 def share_at_floor(model: Any, split: Split) -> float | None:
-    """Share of the likelihood's scales that lie at their floor, at the latents of some data; None without a floor."""
+    """Fraction of the likelihood's scales at their minimum, at the latents of some data; None without a minimum."""
     family = getattr(getattr(model, "likelihood", None), "family", None)
     if not isinstance(family, Floored):
         return None

@@ -1,4 +1,4 @@
-"""The inference gap over training: surprisal and error, of which a curve of losses shows only the sum."""
+"""The inference gap over training: surprisal and error, where a loss curve shows only their sum."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -28,17 +28,18 @@ __all__ = ["TrainingGap", "gap_over_training", "models_over_training"]
 class TrainingGap:
     """Where the loss was at one point of training, in nats per example: ``SUBO = surprisal + error``.
 
-    Standard errors are those over the data, by their spread; infinite for one example.
+    Standard errors are from the spread over the data; infinite for one example.
 
     Attributes:
-        epoch: After which.
-        step: After how many steps.
-        surprisal: ``-log p(x)``: what the model does not know of the data.
-        surprisal_se: Its standard error.
+        epoch: Epoch after which it was measured.
+        step: Number of steps after which it was measured.
+        surprisal: ``-log p(x)``: what the model does not know about the data.
+        surprisal_se: Standard error of `surprisal`.
         error: ``log p(x) - ELBO``: what the posterior adds.
-        error_se: Its standard error, that of the differences example by example, hence much smaller than either's.
-        elbo_se: Of the ELBO.
-        num_data: How many.
+        error_se: Standard error of `error`, from the differences example by example, so much smaller than that of
+            either.
+        elbo_se: Standard error of the ELBO.
+        num_data: Number of examples.
     """
 
     epoch: int
@@ -52,7 +53,7 @@ class TrainingGap:
 
     @property
     def subo(self) -> float:
-        """The surprisal's upper bound, which training brings down."""
+        """The surprisal's upper bound, which training minimizes."""
         return self.surprisal + self.error
 
     @property
@@ -79,19 +80,19 @@ def gap_over_training(
 ) -> tuple[TrainingGap, ...]:
     """Measures surprisal and error on the same data, with the same noise, at every checkpoint.
 
-    log p(x) is estimated by importance sampling from the posterior of that time. Where that one is bad, as early in
-    training, the estimate is low, and some of the error is told as surprisal: more samples, or annealing, mend it.
+    log p(x) is estimated by importance sampling from the posterior at that time. If that is bad, as early in training,
+    the estimate is low, and some of the error is reported as surprisal: more samples, or annealing, correct this.
 
     Args:
-        checkpoints: Epoch, step and model, in the order of training; each model is done with before the next is asked
-            for, so that all may be one module whose weights are exchanged.
+        checkpoints: Epoch, step and model, in the order of training; each model is finished before the next is
+            requested, so that all may be one module whose weights are exchanged.
         x: Data.
-        context: What is known beside x, by name.
-        num_samples: Of each importance estimate and ELBO.
-        annealing: With it log p(x) is the larger of that and of annealed importance sampling, as in
+        context: Named context tensors, one row per example.
+        num_samples: Number of samples for each importance estimate and ELBO.
+        annealing: If given, log p(x) is the larger of that estimate and annealed importance sampling, as in
             :func:`~subo.evaluation.gaps`.
-        max_rows: Latents decoded at a time; bounds memory.
-        seed: Of the samples, at every checkpoint the same.
+        max_rows: Number of latents decoded at a time; bounds memory.
+        seed: Seed for the samples, the same at every checkpoint.
 
     Raises:
         InputError: There are no checkpoints or no data, or a number makes no sense.
@@ -116,8 +117,8 @@ def gap_over_training(
         points.append(_point(epoch, step, log_px, elbo))
     if not points:
         raise InputError(
-            "there are no checkpoints to measure. Weights are kept during training in a run folder, by "
-            "fit(..., run_dir=..., keep_weights=True), and by themselves where the model is small."
+            "there are no checkpoints to measure. Weights are kept in a run folder during training with fit(..., "
+            "run_dir=..., keep_weights=True), and by default if the model is small."
         )
     return tuple(points)
 
@@ -127,10 +128,11 @@ def models_over_training(run: Run, model: Any) -> Iterator[tuple[int, int, Any]]
 
     Args:
         run: The run.
-        model: As :func:`subo.fit` trained it; stays as it is, a copy gets the weights, one after the other.
+        model: The model as trained by :func:`subo.fit`; it is not changed: the weights are loaded into a copy, one
+            after the other.
 
     Raises:
-        InputError: Weights cannot be read, or are of another model.
+        InputError: Weights cannot be read, or belong to another model.
     """
     copy = deepcopy(model)
     steps = {record["epoch"]: record["step"] for record in run.read_metrics()}

@@ -1,4 +1,4 @@
-"""Runs side by side: which may be compared, and their comparison on the held-out data that they share."""
+"""Runs side by side: which ones may be compared, and their comparison on shared held-out data."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -27,80 +27,81 @@ _SETTINGS = {
     "seed": "the seed of its split and bits is",
     "binarize": "its binarization is",
 }
-# These follow from the content or from the likelihood, or say nothing of what was held out.
+# These follow from the content or from the likelihood, or do not affect what was held out.
 _NO_SETTINGS = {"source", "data_dir", "name", "kind", "levels", "binarization", "fingerprint", "feature_names"}
 _NO_SETTINGS |= {"division", "meaning"}
-_NO_SETTINGS |= {"constant", "dequantize", "noise"}  # these make another kind of log p(x), which is told in words
+_NO_SETTINGS |= {"constant", "dequantize", "noise"}  # another kind of log p(x), described in words
 
-# What may differ between runs of one setting: where their data lie, the data's seed where that makes the same data, the
-# training seed, and what does not touch the weights.
+# What may differ between runs of one setting: the location of their data, the data's seed if it yields the same data,
+# the training seed, and whatever does not affect the weights.
 _NOT_OF_A_SETTING = {"data": {"source", "data_dir", "name", "seed", "division", "binarization", "noise"}}
 _NOT_OF_A_SETTING["training"] = {"seed", "checkpoint_minutes", "keep_weights"}
 
 _KINDS = {
-    frozenset(("probability", "density")): "a density is no probability: it depends on the units of x and may exceed 1",
+    frozenset(("probability", "density")): (
+        "a density is not a probability: it depends on the units of x and may exceed 1"
+    ),
     frozenset(("probability", "bound")): (
-        "the one is the probability of discrete values, the other a lower bound on such a probability by uniform "
-        "dequantization: what the bound lacks would count against the model"
+        "one is the probability of discrete values, the other a lower bound on such a probability by uniform "
+        "dequantization: the bound's slack would count against the model"
     ),
     frozenset(("density", "bound")): (
-        "the one is a density, which depends on the units of x and may exceed 1, the other bounds a probability"
+        "one is a density, which depends on the units of x and may exceed 1, the other bounds a probability"
     ),
 }
 
 
 def open_comparable(paths: Sequence[str | Path]) -> dict[str, Experiment]:
-    """Opens runs that may be compared: fitted to the same split of the same data, and of one kind of log p(x).
+    """Opens runs that may be compared: fitted to the same split of the same data, with the same kind of log p(x).
 
     Args:
         paths: Two or more run folders.
 
     Returns:
-        The runs by their path, in the order given.
+        The runs by path, in the order given.
 
     Raises:
-        InputError: A folder holds no finished run or is named twice, or a run differs from the first; says in what.
+        InputError: A folder has no finished run or is named twice, or a run differs from the first; the message says
+            how.
     """
     if len(paths) < 2:
         given = "none was" if not paths else "one was"
-        raise InputError(f"a comparison needs at least two runs, and {given} given: subo compare RUN RUN ...")
+        raise InputError(f"a comparison needs at least two runs, but {given} given: subo compare RUN RUN ...")
     places: dict[Path, str | Path] = {}
     for path in paths:
         place = Path(path).resolve()
         if place in places:
-            raise InputError(
-                f"{path} is the same run as {places[place]}: a run differs from itself by nothing. Name each run once."
-            )
+            raise InputError(f"{path} is the same run as {places[place]}. Name each run once.")
         places[place] = path
     experiments = {str(path): open_run(path) for path in paths}
     (first, reference), *others = experiments.items()
     for name, experiment in others:
         if found := _differences(experiment.config, reference.config):
             raise InputError(
-                f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for other "
-                "reasons than the models: fit both to the same data, with the same `data_seed`, binarization and kind "
-                "of likelihood."
+                f"{name} cannot be compared with {first}: {'; '.join(found)}. Their numbers would differ for reasons "
+                "other than the models: fit both to the same data, with the same `data_seed`, binarization and kind of "
+                "likelihood."
             )
     return experiments
 
 
 def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, list[str]]:
-    """The runs of each setting: those whose configs differ in nothing but the training seed.
+    """The runs of each setting: those whose configs differ only in the training seed.
 
     Args:
-        experiments: Those of :func:`open_comparable`.
+        experiments: Runs returned by :func:`open_comparable`.
 
     Returns:
-        The names of the runs by that of the first of them, each of another training seed: a copy of a run is no
-        independent one.
+        The names of the runs, by the name of the first of them; each has a different training seed, since a copy of a
+        run is not independent.
     """
     settings: dict[str, dict[Any, str]] = {}
     for name, experiment in experiments.items():
         config = experiment.config.as_json()
-        told = {section: config[section] for section in ("subo", "recipe", "options", "device")}
+        kept = {section: config[section] for section in ("subo", "recipe", "options", "device")}
         for section, left_out in _NOT_OF_A_SETTING.items():
-            told[section] = {key: value for key, value in config[section].items() if key not in left_out}
-        runs = settings.setdefault(json.dumps(told, sort_keys=True, default=str), {})
+            kept[section] = {key: value for key, value in config[section].items() if key not in left_out}
+        runs = settings.setdefault(json.dumps(kept, sort_keys=True, default=str), {})
         runs.setdefault(config["training"]["seed"], name)
     return {next(iter(runs.values())): list(runs.values()) for runs in settings.values()}
 
@@ -118,22 +119,22 @@ def compare_runs(
     """Measures runs on the same held-out data, and their differences from the first; writes nothing into the runs.
 
     Args:
-        experiments: Those of :func:`open_comparable`.
+        experiments: Runs returned by :func:`open_comparable`.
         split: ``test`` or ``validation``.
-        num_samples: K of log p(x).
-        max_data: How many of the data, the first of them; all by default.
-        seed: Of the samples.
+        num_samples: K for log p(x).
+        max_data: Number of examples, the first ones; all by default.
+        seed: Seed for the samples.
         progress: Whether to show progress.
-        note: Is given what should be known before, such as how long it takes.
+        note: Called with remarks made in advance, such as how long it takes.
 
     Raises:
-        InputError: There are too few data or samples, or the data are not what they were.
+        InputError: There are too few examples or samples, or the data have changed.
     """
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, not {num_samples}")
     if max_data is not None and max_data < 2:
         raise InputError(f"max_data must be at least 2, not {max_data}: one example gives no standard error")
-    held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # the others' have the same fingerprint
+    held_out: Split = getattr(next(iter(experiments.values())).data(), split)  # all have the same fingerprint
     if max_data is not None:
         held_out = held_out.take(torch.arange(min(max_data, len(held_out))))
     models = {}
@@ -161,12 +162,12 @@ def compare_runs(
 
 
 def save_comparison(path: Path, comparison: Comparison, config: RunConfig) -> None:
-    """Writes a comparison: .csv with a line per run, or .json with what the numbers mean beside them.
+    """Writes a comparison: .csv with one line per run, or .json, which also says what the numbers mean.
 
     Args:
-        path: Where to; the means over seeds go to .json alone.
-        comparison: What was measured.
-        config: Of one of the runs: what it says of the data holds for all.
+        path: Path of the output file; the means over seeds are only written to .json.
+        comparison: Comparison to write.
+        config: Config of one of the runs; what it says about the data holds for all.
     """
     if path.suffix.lower() == ".csv":
         rows = comparison.records()
@@ -183,7 +184,7 @@ def save_comparison(path: Path, comparison: Comparison, config: RunConfig) -> No
 
 
 def _differences(config: RunConfig, other: RunConfig) -> list[str]:
-    """In what a run differs from the first such that their log p(x) tell of different things; in words."""
+    """The differences between a run and the first that make their log p(x) incomparable, in words."""
     own, reference = vars(config.data), vars(other.data)
     same_content, found = own["fingerprint"] == reference["fingerprint"], []
     if not same_content and own["source"] != reference["source"]:
@@ -200,12 +201,12 @@ def _differences(config: RunConfig, other: RunConfig) -> list[str]:
         )
     elif config.is_conditional != other.is_conditional:
         found.append(
-            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and what a label tells of x "
-            "is not to the model's credit"
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and the information that a "
+            "label has about x is not to the model's credit"
         )
     if not same_content and not found:
         prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"
-        found.append(f"its data have the same name and another content ({prints})")
+        found.append(f"its data have the same name but different contents ({prints})")
     return found
 
 

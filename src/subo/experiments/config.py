@@ -1,4 +1,4 @@
-"""A run's settings and its model: what depends on the data filled in, and the objective that settings describe."""
+"""A run's settings and its model: fills in what depends on the data, and builds the objective they describe."""
 
 from subo.core.objective import Objective
 from subo.data.dataset import Data
@@ -13,11 +13,11 @@ __all__ = ["built", "dequantizes"]
 
 
 def dequantizes(data: Data, likelihood: str) -> bool:
-    """Whether data are dequantized where that is left open: integers with levels, for a density of real numbers.
+    """Whether data are dequantized by default: integers with levels are, for a density of real numbers.
 
-    A density of x/255 grows without bound where it narrows onto the levels, above all on pixels that are always black,
-    and its numbers count nothing; that of the dequantized levels bounds their log-probability. Bits have one as they
-    are, and a continuous Bernoulli is asked for.
+    A density of x/255 grows without bound as it concentrates on the levels, especially on pixels that are always black,
+    and has no meaning; that of the dequantized levels bounds their log-probability. Bits already have a
+    log-probability, and a continuous Bernoulli is an explicit choice.
     """
     train = data.train
     if data.sequential or data.binarize != "none" or data.kind != "grey" or train.x.is_floating_point():
@@ -26,7 +26,7 @@ def dequantizes(data: Data, likelihood: str) -> bool:
 
 
 def built(config: RunConfig, data: Data | None) -> Objective:
-    """The objective that a config describes; with data, started from them."""
+    """The objective that a config describes; initialized from data, if given."""
     assert config.recipe is not None, "see check_recipe"
     counted = {"num_data": config.data.sizes["train"]} if config.is_local else {}
     seed = config.training.seed

@@ -34,19 +34,19 @@ from subo.training.python_runs import check_recipe
 
 __all__ = ["Experiment", "evaluate_run", "model_for", "open_run", "rebuilt", "training_seconds"]
 
-_MINUTE = 60.0  # seconds that an evaluation may take, however short training was
-_LOCAL_SAMPLES = 16  # of z, for each step of a posterior that is fitted to held-out data
+_MINUTE = 60.0  # seconds that an evaluation may take, even after a shorter training
+_LOCAL_SAMPLES = 16  # of z, in each step of fitting a posterior to held-out data
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run with what its files say.
+    """A run with the contents of its files.
 
     Attributes:
-        run: The directory.
+        run: The run directory.
         config: What the run is.
-        objective: The model, its bound and number of samples; with the fitted weights once there are some.
-        digest: Of these weights with their settings; empty before there are some. Every result carries it.
+        objective: The model, its bound and number of samples; with the fitted weights once they exist.
+        digest: Digest of these weights and their settings; empty before they exist. Every result carries it.
     """
 
     run: Run
@@ -55,15 +55,15 @@ class Experiment:
     digest: str = ""
 
     def check_current(self) -> None:
-        """Refuses to write what was measured into a run that has other weights by now.
+        """Refuses to write results into a run whose weights have been replaced.
 
         Raises:
-            InputError: Another process has replaced them meanwhile.
+            InputError: Another process has replaced the weights in the meantime.
         """
         if self.run.digest not in (self.digest, None):
             raise InputError(
-                f"the weights in {self.run.path} were replaced while the old ones were measured, and nothing is "
-                "written. Measure the new ones by the same command."
+                f"the weights in {self.run.path} were replaced while the old ones were measured, so nothing is "
+                "written. Measure the new ones with the same command."
             )
 
     @property
@@ -72,7 +72,7 @@ class Experiment:
         return self.objective.model
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes 0, 1, ...; of a run that has stored none, whose model is told them, its data's."""
+        """Names of the classes 0, 1, ...; the data's own if a run of a conditional model has not stored them."""
         known, count = self.config.data.meaning.class_names, num_labels_of(self.objective.model)
         if known is not None or count is None:
             return known
@@ -84,7 +84,7 @@ class Experiment:
         """Loads the data that the run was fitted to.
 
         Raises:
-            InputError: They are gone, or are not the same any more.
+            InputError: The data are gone or have changed.
         """
         asked = self.config.data
         data = load_data(
@@ -98,16 +98,16 @@ class Experiment:
         data = data_in_levels(data, self.config.likelihood)
         if data.fingerprint != asked.fingerprint:
             raise InputError(
-                f"{asked.source} is not what it was when the run {self.run.path} was fitted to it (fingerprint "
-                f"{data.fingerprint}, then {asked.fingerprint}): its numbers would not belong together. Restore the "
-                "data, or fit again; an older version of subo may also have read the same files in another order."
+                f"{asked.source} has changed since the run {self.run.path} was fitted to it (fingerprint "
+                f"{data.fingerprint}, then {asked.fingerprint}): the results would not be comparable. Restore the "
+                "data, or fit again; an older version of subo may also have read the same files in a different order."
             )
         return data
 
 
 @checked_arguments
 def open_run(path: str | Path) -> Experiment:
-    """Reads a finished run: builds its model again and loads the weights."""
+    """Reads a finished run: rebuilds its model and loads the weights."""
     run = Run.open(path)
     config = run.read_config()
     check_recipe(run, config)
@@ -128,7 +128,7 @@ def rebuilt(run: Run, config: RunConfig) -> Objective:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"{run.config} does not describe a model that this version ({version('subo')}) can build ({error}). It was "
-            f"written by {config.subo}; if it was changed since, restore it from a copy."
+            f"written by {config.subo}; if it was changed afterwards, restore it from a copy."
         ) from error
 
 
@@ -145,17 +145,17 @@ def evaluate_run(
 ) -> Evaluation:
     """Measures a run on one of its splits, and writes ``evaluation.json``, or ``evaluation-SPLIT.json``.
 
-    Unless `num_samples` says how many, as much is measured as fits into the time of training, or into a minute where
-    that is longer: 1,000 samples of all data, fewer samples, or 100 samples of some data at random. What was left out
-    is in the record. How long it takes is told by a quick timing before, on which no number but these two depends.
+    Unless `num_samples` is given, as much is measured as fits into the time that training took, or into a minute if
+    that is longer: 1,000 samples for all examples, fewer samples, or 100 samples for some examples at random. The
+    record says what was left out. A quick timing beforehand predicts the duration and affects only these two numbers.
 
     Args:
         experiment: The run.
-        data: Its data.
-        model: The model as it can be asked about that split; that of :func:`model_for` by default.
+        data: Data of the run.
+        model: Model to measure on that split; by default the result of :func:`model_for`.
         split: ``test``, ``validation`` or ``train``.
-        num_samples: K of log p(x), for all data; chosen by the time that it takes by default.
-        seed: Of the samples.
+        num_samples: K for log p(x), for all examples; by default chosen by the time it takes.
+        seed: Seed for the samples.
         progress: Whether to show progress.
         note: Is given what should be known before, such as how long it takes.
     """
@@ -164,7 +164,7 @@ def evaluate_run(
     if num_samples is None:
         local, length = experiment.config.is_local, len(held_out)
         seconds = max(_MINUTE, training_seconds(experiment.run) or 0.0)
-        effort = affordable(seconds, seconds_a_sample(model, held_out), length, all_data=local)  # whose rows have q's
+        effort = affordable(seconds, seconds_a_sample(model, held_out), length, all_data=local)  # its rows have q's
         num_samples = effort.num_samples
         if effort != Effort(NUM_SAMPLES, length):
             reduced_from = {"num_samples": NUM_SAMPLES, "num_data": length, "seconds": seconds}
@@ -187,7 +187,7 @@ def evaluate_run(
 
 
 def training_seconds(run: Run) -> float | None:
-    """Of training over all sittings; None where the run's metrics do not tell."""
+    """Training time over all sittings; None if the run's metrics do not contain it."""
     try:
         return float(run.read_metrics()[-1]["seconds"])
     except (IndexError, KeyError, ValueError):
@@ -195,13 +195,13 @@ def training_seconds(run: Run) -> float | None:
 
 
 def model_for(experiment: Experiment, split: Split, *, progress: bool = False) -> Any:
-    """The model as it can be asked about a split: with local inference, with a posterior fitted to these data."""
+    """The model to use for a split: with local inference, one with a posterior fitted to these data."""
     if not experiment.config.is_local:
         return experiment.objective.model
     objective, model = experiment.objective, experiment.objective.model
-    elbo = isinstance(objective.bound, ELBO)  # whose samples change the noise alone
-    split = stand_ins(split, in_support(model, split))  # which have no q
-    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # what is drawn again is its mean
+    elbo = isinstance(objective.bound, ELBO)  # its samples only change the noise
+    split = stand_ins(split, in_support(model, split))  # those outside have no q
+    x, context = replace(split, resample=False).read(torch.arange(len(split)))  # random values by their mean
     fitted = infer(
         model,
         x,

@@ -1,4 +1,4 @@
-"""Fitting a run: begun from data, gone on with from its checkpoint, measured and drawn at its end."""
+"""Fitting a run: started from data, resumed from its checkpoint, and measured and drawn at the end."""
 
 import inspect
 import math
@@ -49,11 +49,11 @@ class Start:
     """What was read and chosen, before training begins.
 
     Attributes:
-        config: Of the run.
-        objective: The model and how its gradient is estimated.
-        data: What it is fitted to.
-        chosen: Whether the likelihood was left to the data.
-        noisy: Whether integers are dequantized that nobody asked to be.
+        config: Config of the run.
+        objective: The model and its gradient estimator.
+        data: Data that it is fitted to.
+        chosen: Whether the likelihood was chosen from the data.
+        noisy: Whether integers are dequantized by default rather than on request.
     """
 
     config: RunConfig
@@ -64,11 +64,11 @@ class Start:
 
     @property
     def clip(self) -> float | None:
-        """The largest norm of a gradient, since some values are far from the others and nobody set another."""
+        """The default largest norm of a gradient, set if some values are far from the others."""
         return default_clip(self.data.train) if self.config.training.clip is None else None
 
     def caution(self, num_samples: int | None) -> str:
-        """How long log p(x) of the test data will take by so many samples, where it is long; with q of them unknown."""
+        """How long log p(x) of the test data will take with this many samples, if it is long; empty if q is local."""
         if num_samples is None or self.config.is_local:
             return ""
         return caution_of_samples(self.objective.model, self.data.test, num_samples, option="evaluation_samples")
@@ -81,7 +81,7 @@ class Fitted:
     Attributes:
         experiment: The run with its model.
         history: What training did, over all sittings.
-        data: What it was fitted to.
+        data: Data that it was fitted to.
         trained: Whether there was anything left to do in this sitting.
     """
 
@@ -112,19 +112,19 @@ def start_run(
     """Fits a recipe to data, and writes everything to a run directory.
 
     Args:
-        source: A named data set or a path.
-        out: The run directory.
-        recipe: Which of RECIPES.
-        options: Those of its options that somebody has set, each of which must have an effect.
-        data: Settings of :func:`subo.load_data`; its ``seed`` is that of split, bits and noise. Without ``dequantize``
-            uniform noise is added where :func:`subo.experiments.config.dequantizes`.
+        source: Name or path of the data.
+        out: Run directory.
+        recipe: Name of one of RECIPES.
+        options: Options of the recipe that were set explicitly, each of which must have an effect.
+        data: Settings of :func:`subo.load_data`; its ``seed`` is for split, bits and noise. Without ``dequantize``,
+            uniform noise is added according to :func:`subo.experiments.config.dequantizes`.
         training: Settings of :func:`subo.fit`.
         device: Settings of :func:`subo.runtime.devices.make_fabric`.
-        seed: Of training: first weights, order, samples.
-        overwrite: Whether a run that is there already is replaced.
+        seed: Seed for training: initial weights, order, samples.
+        overwrite: Whether to replace an existing run.
         progress: Whether to show progress.
-        note: Is given what was done to the data while they were read, a sentence at a time.
-        on_start: Is told what was read and chosen, in the first process, before training begins.
+        note: Called with sentences about what was done to the data while they were read.
+        on_start: Called with what was read and chosen, in the first process, before training begins.
 
     Returns:
         The fitted run; None in all processes but the first.
@@ -150,12 +150,12 @@ def start_run(
     )
     objective = built(config, read)
 
-    def tell() -> None:
+    def announce() -> None:
         if on_start is not None and first:
             on_start(Start(config, objective, read, options.get("likelihood", "auto") == "auto", noisy))
 
     return _fitted(
-        Experiment(Run(out), config, objective), read, fabric, on_start=tell, progress=progress, overwrite=overwrite
+        Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
     )
 
 
@@ -167,11 +167,12 @@ def _directory(data: Mapping[str, Any] | None) -> dict[str, Path | None]:
 
 
 def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: Note | None) -> tuple[Data, bool]:
-    """The data as a likelihood describes them, and whether noise was added to integers unasked."""
+    """The data prepared for a likelihood, and whether noise was added to integers by default."""
     data = load_data(source, **settings, note=note)
     if len(data.test) < 2:
         raise InputError(
-            f"{source} leaves {len(data.test)} example to test on, and a standard error needs two: give it more rows"
+            f"{source} leaves only {len(data.test)} example to test on, but a standard error needs two: provide more "
+            "rows"
         )
     if settings.get("dequantize") is None and dequantizes(data, likelihood):
         return dequantized(data, seed=settings.get("seed", 0)), True
@@ -179,15 +180,15 @@ def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: No
 
 
 def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False) -> Fitted | None:
-    """Goes on with a run from its checkpoint.
+    """Resumes a run from its checkpoint.
 
     Args:
-        out: The run directory.
-        changes: Settings of training that are to be others from now on, such as `epochs`.
+        out: Run directory.
+        changes: Training settings to change from now on, such as `epochs`.
         progress: Whether to show progress.
 
     Returns:
-        As :func:`start_run`.
+        Same as :func:`start_run`.
     """
     run = Run.open(out, finished=False)
     config = run.read_config()
@@ -218,7 +219,7 @@ def finish_run(
     if figures:
         try:
             draw_figures(experiment.run, model, data)
-        except Exception as error:  # whatever it is, the run is finished and its numbers are written
+        except Exception as error:  # in any case, the run is finished and its numbers are written
             if note is not None:
                 note(
                     f"Careful: not all pictures could be drawn ({error}). The run is finished, and its numbers are "
@@ -230,23 +231,23 @@ def finish_run(
 def _settings(
     recipe: str, options: Mapping[str, Any], training: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings of a recipe and of training, checked before anything is touched."""
+    """Settings of a recipe and of training, checked before anything is changed."""
     if recipe not in RECIPES:
-        raise InputError(f"there is no recipe '{recipe}'; there is {', '.join(RECIPES)}")
+        raise InputError(f"there is no recipe '{recipe}'; available: {', '.join(RECIPES)}")
     of_recipe, of_fit = (inspect.signature(function).parameters for function in (RECIPES[recipe], fit))
     return checked_settings(of_recipe, options), checked_settings(of_fit, training)
 
 
 def _check_apart(out: Path, source: str | Path) -> None:
-    """Refuses a run folder that holds its own data, or lies in the folder that they are."""
+    """Refuses a run folder that contains its own data, or lies inside the data folder."""
     data = Path(source)
     if source in NAMES or not data.exists():
         return
     if lies_in(data, out) or (data.is_dir() and lies_in(out, data)):
         holds, held = (out, data) if lies_in(data, out) else (data, out)
         raise InputError(
-            f"the run folder {out} and its data {source} must lie apart: {held} is in {holds}, and the one would be "
-            "read or replaced as part of the other. Give another `run_dir`."
+            f"the run folder {out} and its data {source} must be separate: {held} is in {holds}, and one would be read "
+            "or replaced as part of the other. Give another `run_dir`."
         )
 
 
@@ -260,7 +261,7 @@ def _fitted(
     resume: bool = False,
     overwrite: bool = False,
 ) -> Fitted | None:
-    """Trains as the one writer of the run's folder, and keeps some posterior means."""
+    """Trains as the only writer of the run's folder, and stores some posterior means."""
     run, training = experiment.run, experiment.config.training
     watched = data.validation.take(torch.arange(min(len(data.validation), _SNAPSHOT_DATA)))
     local = experiment.config.is_local
@@ -275,7 +276,7 @@ def _fitted(
             run.save_means(epoch.epoch, means)
 
     with warnings.catch_warnings(), ExitStack() as held:
-        warnings.simplefilter("ignore", WorseWarning)  # which stands in the history
+        warnings.simplefilter("ignore", WorseWarning)  # it is in the history
         if fabric.is_global_zero and run.path.is_dir():
             held.enter_context(run.writing())
 
@@ -286,7 +287,7 @@ def _fitted(
 
         history = fit(
             experiment.objective,
-            data.train if local else data,  # other data have no rows of parameters while it trains
+            data.train if local else data,  # other data have no rows of parameters during training
             run_dir=run,
             resume=resume,
             fabric=fabric,

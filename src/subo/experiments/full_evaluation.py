@@ -1,4 +1,4 @@
-"""A run's full evaluation: what was measured goes into its folder as numbers, a table per example and figures."""
+"""A run's full evaluation, written into its folder as numbers, a per-example table and figures."""
 
 import math
 import time
@@ -33,7 +33,7 @@ from subo.runtime.randomness import stream
 
 __all__ = ["FullEvaluation", "evaluate_run_fully"]
 
-_TRAINING_DATA = 500  # by which the gap is followed over training
+_TRAINING_DATA = 500  # examples used to follow the gap over training
 _COURSE = "the gap over training"
 _COLUMNS = {
     "log_px": ("importance", "log_px"),
@@ -63,10 +63,10 @@ class FullEvaluation:
     """What a full evaluation wrote.
 
     Attributes:
-        numbers: The table.
-        sentences: What it means.
-        complete: Whether nothing is left to do; else the same call goes on.
-        written: The files.
+        numbers: Lines of the table.
+        sentences: What the table means.
+        complete: Whether everything is measured; if not, the same call continues.
+        written: Paths of the files.
     """
 
     numbers: tuple[Number, ...]
@@ -85,15 +85,15 @@ def evaluate_run_fully(
     seed: int = 0,
     progress: bool = False,
 ) -> FullEvaluation:
-    """Measures all there is to measure of a run, and writes it into its folder; goes on where an earlier call stopped.
+    """Runs the full evaluation of a run and writes it into its folder; continues where an earlier call stopped.
 
     Args:
         experiment: The run.
-        data: Its data.
+        data: Data of the run.
         split: ``test``, ``validation`` or ``train``.
-        depth: How much work.
-        minutes: How long at the most.
-        seed: Of all random numbers.
+        depth: Amount of work.
+        minutes: Time limit.
+        seed: Seed for all random numbers.
         progress: Whether to show progress.
     """
     run, depth = experiment.run, depth or Depth()
@@ -103,7 +103,7 @@ def evaluate_run_fully(
     if experiment.config.is_local and depth.max_data is not None:
         few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
         positions = few.sort().values
-        held_out = held_out.take(positions)  # a q is fitted to these alone
+        held_out = held_out.take(positions)  # a q is fitted only to these
     began = time.monotonic()
     model = model_for(experiment, held_out, progress=progress)
     course = _Course(experiment, held_out, split, depth, seed)
@@ -140,16 +140,16 @@ def evaluate_run_fully(
         _write_numbers(*known, complete=not course.missing)
     complete, points = findings.complete and not course.missing, course.points
     if len(points) > 1 and not _is_drawn(points):
-        said += ("The gap over training is not drawn: at fewer than two of its points are all numbers finite.",)
+        said += ("The gap over training is not drawn: fewer than two of its points have finite numbers.",)
     try:
         written += _draw(run, split, findings, points)
-    except Exception as error:  # whatever it is, the numbers are written
+    except Exception as error:  # in any case, the numbers are written
         said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
     return FullEvaluation(table, said, complete, tuple(written))
 
 
 def _identity(experiment: Experiment, data: Data, positions: Tensor) -> str:
-    """Of weights, settings, data and program: what was measured of others is of no use."""
+    """Identifies weights, settings, data and program; results for any others cannot be used."""
     return digest_of([experiment.digest, data.fingerprint, positions, version("subo")])
 
 
@@ -163,7 +163,7 @@ def _write_numbers(
     *,
     complete: bool,
 ) -> None:
-    """``evaluation.json``: what ``evaluate`` writes, as far as it is known, and all lines of the table."""
+    """``evaluation.json``: what ``evaluate`` writes, as far as known, and all lines of the table."""
     summary = {} if evaluation is None else evaluation.to_dict()
     about = {"complete": complete, "depth": asdict(findings.depth), "sentences": list(said)}
     lines = {"numbers": encoded([asdict(line) for line in table])}
@@ -171,9 +171,9 @@ def _write_numbers(
 
 
 def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Tensor, digest: str) -> None:
-    """``evaluation.csv``: a line for each example; empty where a number was not measured, nan where it is none.
+    """``evaluation.csv``: one line per example; empty where a number was not measured, nan where it is undefined.
 
-    The last column has the digest of the weights.
+    The last column contains the digest of the weights.
     """
     rows = findings.measured["importance"].rows
     columns = {
@@ -189,13 +189,13 @@ def _write_per_datum(path: Path, findings: Findings, split: Split, positions: Te
 
 
 def _cells(measured: Tensor, values: Tensor, rows: Tensor) -> list[float | str]:
-    """The values of these rows, of which some were measured."""
+    """The values for these rows, some of which were measured."""
     found = dict(zip(measured.tolist(), values.double().tolist(), strict=True))
     return [found.get(row, "") for row in rows.tolist()]
 
 
 def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
-    """The gaps, and whether their log p(x) is annealing's, with the positions of their data."""
+    """The gaps, and whether their log p(x) comes from annealing, with the positions of their examples."""
     found = findings.gaps
     if found is None:
         return {}
@@ -205,7 +205,7 @@ def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 class _Course:
-    """Surprisal and error at the weights that were kept during training: a point each, written when it is measured."""
+    """Surprisal and error at the weights kept during training: one point each, written once it is measured."""
 
     def __init__(self, experiment: Experiment, split: Split, name: str, depth: Depth, seed: int):
         run, self.seed = experiment.run, seed
@@ -213,28 +213,28 @@ class _Course:
         self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
         self.num_samples = min(1000, depth.num_samples)
         self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
-        untold = len(run.kept_epochs()) < 2 or experiment.config.is_local
-        told = {record["epoch"] for record in run.read_metrics()}
-        self.epochs = [] if untold else [epoch for epoch in run.kept_epochs() if epoch in told]
+        unavailable = len(run.kept_epochs()) < 2 or experiment.config.is_local
+        recorded = {record["epoch"] for record in run.read_metrics()}
+        self.epochs = [] if unavailable else [epoch for epoch in run.kept_epochs() if epoch in recorded]
 
     @property
     def points(self) -> list[TrainingGap]:
-        """What is known."""
-        unknown: Any = math.nan  # null, of older runs
+        """The points measured so far."""
+        unknown: Any = math.nan  # null, from older runs
         try:
             points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
             return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
-        except (InputError, TypeError, AttributeError):  # a damaged file, which is measured again
+        except (InputError, TypeError, AttributeError):  # a damaged file is measured again
             return []
 
     @property
     def missing(self) -> list[int]:
-        """Epochs to measure."""
+        """Epochs that still have to be measured."""
         known = {point.epoch for point in self.points}
         return [epoch for epoch in self.epochs if epoch not in known]
 
     def go_on(self, is_over: Callable[[], bool], advance: Callable[[str, int], Any]) -> None:
-        """Measures what is missing, one point at least, until time is over."""
+        """Measures missing points, at least one, until time is up."""
         chosen = torch.randperm(len(self.split), generator=stream("training gap data", self.seed))[: self.num_data]
         data = self.split.read(chosen.sort().values, generator=stream("training gap bits", self.seed))
         model = self.experiment.objective.model
@@ -259,7 +259,7 @@ def _is_drawn(course: Sequence[TrainingGap]) -> bool:
 
 
 def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap]) -> Iterator[Path]:
-    """The figures of what is known."""
+    """Draws the figures of the results so far."""
     from subo.figures.calibration import rank_histograms  # matplotlib takes a second
     from subo.figures.gaps import gap_bars, gap_curves, gaps_per_datum
 
@@ -294,5 +294,5 @@ def _draw(run: Run, split: str, findings: Findings, course: Sequence[TrainingGap
             with replacing(path) as partial:
                 figures[name].savefig(partial, dpi=150)
             yield path
-        else:  # of other settings
+        else:  # from other settings
             path.unlink(missing_ok=True)

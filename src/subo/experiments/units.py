@@ -1,4 +1,4 @@
-"""In which units a run's model describes its data, and what its log p(x) is hence the logarithm of."""
+"""The units in which a run's model describes its data, and what its log p(x) is therefore the logarithm of."""
 
 import math
 from dataclasses import replace
@@ -26,13 +26,13 @@ LogPx = Literal["probability", "density", "bound"]
 
 
 def kind_of_log_px(config: RunConfig) -> LogPx:
-    """What the log p(x) of a run is: numbers of two kinds are never set side by side.
+    """The kind of a run's log p(x): numbers of different kinds are never compared.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
 
     Returns:
-        ``probability`` of discrete data; ``density``; or ``bound``: the density of dequantized integers, whose mean
+        ``probability``, for discrete data; ``density``; or ``bound``: the density of dequantized integers, whose mean
         over the noise is a lower bound on their log-probability.
     """
     if LIKELIHOODS[config.likelihood].is_discrete:
@@ -41,7 +41,7 @@ def kind_of_log_px(config: RunConfig) -> LogPx:
 
 
 def describe_log_px(config: RunConfig) -> str:
-    """What log p(x) is the logarithm of, and in which units."""
+    """What log p(x) is the logarithm of, and in what units."""
     kind, levels = kind_of_log_px(config), config.data.levels
     given = ", given the label" if config.is_conditional else ""
     if kind == "probability":
@@ -53,7 +53,7 @@ def describe_log_px(config: RunConfig) -> str:
 
 
 def bits_of_a_guess(config: RunConfig) -> float | None:
-    """Bits per dimension of a model that holds all values for equally probable; None where these have no end."""
+    """Bits per dimension of a model with equally probable values; None if there are infinitely many values."""
     if kind_of_log_px(config) == "bound":
         return math.log2(config.data.levels + 1)
     family = LIKELIHOODS[config.likelihood]
@@ -69,7 +69,7 @@ def bits_of_a_guess(config: RunConfig) -> float | None:
 
 
 def provenance(config: RunConfig) -> dict[str, str]:
-    """What is written beside a run's numbers: their unit, what log p(x) is, and of which data, as they were made."""
+    """What is written beside a run's numbers: their unit, what log p(x) is, and which data and how prepared."""
     data = config.data
     return {
         "unit": "nats per example",
@@ -81,12 +81,12 @@ def provenance(config: RunConfig) -> dict[str, str]:
 
 
 def in_levels(split: Split, config: RunConfig) -> Split:
-    """Pixels as whole numbers, where a run's likelihood is one of classes; else as they are."""
+    """Pixels as whole numbers if the run's likelihood is over classes; otherwise the data unchanged."""
     return replace(split, levels=1) if is_over_classes(config.likelihood) else split
 
 
 def data_in_levels(data: Data, likelihood: str) -> Data:
-    """All splits as :func:`in_levels`: pixels become whole numbers."""
+    """All splits as in :func:`in_levels`: pixels become whole numbers."""
     if likelihood == "auto" or not is_over_classes(likelihood) or data.kind != "grey" or data.train.levels == 1:
         return data
     parts = {name: replace(getattr(data, name), levels=1) for name in ("train", "validation", "test")}
@@ -94,12 +94,12 @@ def data_in_levels(data: Data, likelihood: str) -> Data:
 
 
 def without_noise(x: Tensor, config: RunConfig, *, drawn: bool) -> Tensor:
-    """What a run's model gives, in the values that its data had before they were dequantized; else as it is.
+    """Converts a model's output to the values that its data had before dequantization; otherwise leaves it unchanged.
 
     Args:
-        x: Data drawn from p(x|z), or means of it.
-        config: Of the run.
-        drawn: Which of the two: of a draw the level in whose cell it lies, of a mean ``E[x|z] - 1/2``.
+        x: Draws from p(x|z), or its means.
+        config: Config of the run.
+        drawn: Whether x are draws: a draw becomes the level whose cell it lies in, a mean ``E[x|z] - 1/2``.
     """
     if not config.data.dequantize:
         return x

@@ -1,4 +1,4 @@
-"""What is measured, said and drawn of one fitted model."""
+"""Reports on one fitted model: what is measured, said and drawn."""
 
 from subo.evaluation.numbers import Number
 from subo.report.findings import Depth, Findings

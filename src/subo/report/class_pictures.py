@@ -1,4 +1,4 @@
-"""Pictures of a model that is told the class of each example: what is drawn of it, class by class."""
+"""Pictures of a class-conditional model: what is drawn for each class."""
 
 import math
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _SHOWN = 100  # samples in one picture
 
 
 def class_names(model: Any, names: Sequence[str] | None = None) -> tuple[str, ...] | None:
-    """What the classes are called that a model is told apart; None where it is told nothing.
+    """Names of the classes that a model is conditioned on; None if it is unconditional.
 
     Args:
         model: The model.
-        names: Those of the labels 0, 1, ..., where the data have some; numbers stand for the others.
+        names: Names of the labels 0, 1, ..., if the data have any; missing names are replaced by numbers.
     """
     count = num_labels_of(model)
     if count is None:
@@ -34,7 +34,7 @@ def class_names(model: Any, names: Sequence[str] | None = None) -> tuple[str, ..
 
 
 def labels_in_rows(num_labels: int, each: int) -> Integer[Tensor, " N"]:
-    """As many labels of every class, one class after the other.
+    """The same number of labels of every class, one class after the other.
 
     Example:
         >>> labels_in_rows(3, 2)
@@ -45,22 +45,22 @@ def labels_in_rows(num_labels: int, each: int) -> Integer[Tensor, " N"]:
 
 @torch.no_grad()
 def prior_draws(model: Any, num_samples: int) -> tuple[Latent, Distribution]:
-    """z from the prior and p(x|z) there; of a conditional model at least as many, an equal number of every class."""
+    """z from the prior, and p(x|z); for a conditional model at least as many, with an equal number of every class."""
     count = num_labels_of(model)
     if count is None:
         return model.sample(num_samples)
     labels = labels_in_rows(count, math.ceil(num_samples / count))
-    return model.sample(len(labels), _told(model, labels))
+    return model.sample(len(labels), _placed(model, labels))
 
 
 def first_rows(
     x: Float[Tensor, " N *event"], classes: Sequence[str]
 ) -> tuple[Float[Tensor, " M *event"], tuple[str, ...]]:
-    """As many samples of each class as one picture has room for, and the names of the classes shown.
+    """The samples of each class that fit into one picture, and the names of the classes shown.
 
     Args:
-        x: As many samples of every class, one class after the other.
-        classes: Their names.
+        x: The same number of samples of every class, one class after the other.
+        classes: Names of the classes.
     """
     rows = x.unflatten(0, (len(classes), -1))[:_SHOWN]
     each = max(1, _SHOWN // len(rows))
@@ -68,12 +68,12 @@ def first_rows(
 
 
 def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: Context | None = None) -> Distribution:
-    """p(z); of a conditional model the mixture of p(z|c) by the classes' shares in some data, else in equal parts.
+    """p(z); for a conditional model the mixture of p(z|c), by the classes' frequencies in some data or equally.
 
     Args:
         model: The model.
-        labels: Of these data.
-        context: Of some data, over which p(z|c) is mixed where there is more to be told than the class.
+        labels: Labels of these data.
+        context: Context of some data, over which p(z|c) is mixed if the model is conditioned on more than the class.
     """
     if context:
         p = call(model.prior, context=place(model, torch.zeros(1), context)[1])
@@ -81,7 +81,7 @@ def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: C
     count = num_labels_of(model)
     if count is None:
         return call(model.prior)
-    p = call(model.prior, context=_told(model, torch.arange(count)))
+    p = call(model.prior, context=_placed(model, torch.arange(count)))
     if p.batch_shape == Size():  # the same for every class
         return p
     shares = torch.ones(count) if labels is None else torch.bincount(labels.cpu(), minlength=count)
@@ -89,9 +89,9 @@ def prior_of(model: Any, labels: Integer[Tensor, " N"] | None = None, context: C
 
 
 def has_discrete_prior(model: Any, context: Context | None = None) -> bool:
-    """Whether z is discrete: then there is no plane between its values to draw anything on."""
-    told = place(model, torch.zeros(1), context)[1] if context else _told(model, torch.zeros(1, dtype=torch.long))
-    p: Any = call(model.prior, context=told)
+    """Whether z is discrete: then there is no plane to draw anything on."""
+    given = place(model, torch.zeros(1), context)[1] if context else _placed(model, torch.zeros(1, dtype=torch.long))
+    p: Any = call(model.prior, context=given)
     return bool(p.support.is_discrete)
 
 
@@ -100,6 +100,6 @@ def _mixed(model: Any, shares: Tensor, p: Distribution) -> Distribution:
     return MixtureSameFamily(weights, p, validate_args=False)
 
 
-def _told(model: Any, labels: Tensor) -> dict[str, Tensor]:
-    """The labels as context, where the model is."""
+def _placed(model: Any, labels: Tensor) -> dict[str, Tensor]:
+    """The labels as context, on the model's device."""
     return place(model, torch.zeros(1), {"label": labels})[1]

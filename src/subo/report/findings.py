@@ -1,4 +1,4 @@
-"""How much work goes into a full evaluation, and what it found."""
+"""The depth of a full evaluation, and what it found."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,21 +19,21 @@ from subo.report.stages import Measured
 __all__ = ["Depth", "Findings"]
 
 _ORDER = ("importance", "annealed", "prior", "bracket", "gaps", "usage", "information", "probe", "calibration")
-"""Of the table; other stages come after these in their section."""
+"""Order in the table; other stages follow these in their section."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How much work goes into a full evaluation.
+    """The amount of work that goes into a full evaluation.
 
     Args:
-        num_samples: K of importance sampling, from q and from the prior.
-        max_data: How many data, at random; all by default.
-        intensive_data: How many of these for what is costly: annealing, gaps, bracket, the prior's samples.
-        temperatures: T of annealing.
-        chains: C of annealing.
-        gap_steps: The most of each search for an example's best q.
-        calibration_data: How many data are simulated for calibration.
+        num_samples: K for importance sampling, from q and from the prior.
+        max_data: Number of examples, chosen at random; all by default.
+        intensive_data: Number of these for costly measurements: annealing, gaps, bracket, samples from the prior.
+        temperatures: T for annealing.
+        chains: C for annealing.
+        gap_steps: Maximum number of steps in each search for an example's best q.
+        calibration_data: Number of examples simulated for calibration.
 
     Raises:
         InputError: A number makes no sense.
@@ -58,14 +58,14 @@ class Depth:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Findings(Result):
-    """What was found, stage by stage; each stage's record knows its lines of the table.
+    """The results, stage by stage; each stage's record knows its lines of the table.
 
     Attributes:
-        measured: What is known of each stage: ``importance``, ``information``, ``calibration``, ``probe``, ``prior``,
+        measured: Results of each stage so far: ``importance``, ``information``, ``calibration``, ``probe``, ``prior``,
             ``gaps``, ``annealed``, ``bracket``.
-        usage: How each dimension of z is used; None of latents that are no vector.
-        depth: How much work went into it.
-        bracket: The estimator of the bracket: ``annealed``, or ``importance`` where latents are discrete.
+        usage: How each dimension of z is used; None if the latents are not a vector.
+        depth: Amount of work that went into it.
+        bracket: The estimator of the bracket: ``annealed``, or ``importance`` if latents are discrete.
     """
 
     measured: dict[str, Measured]
@@ -75,15 +75,15 @@ class Findings(Result):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether everything has been measured."""
         return all(stage.complete for stage in self.measured.values())
 
     def record(self, stage: str) -> Any:
-        """What a stage measured; None where nothing is known."""
+        """What a stage measured; None if nothing is known yet."""
         return self.measured[stage].record if stage in self.measured else None
 
     def values(self, stage: str, name: str) -> Tensor | None:
-        """A per-example result, where it is known."""
+        """A per-example result, if it is known."""
         return getattr(self.record(stage), name, None)
 
     def column(self, stage: str, name: str, length: int) -> Tensor:
@@ -96,22 +96,22 @@ class Findings(Result):
 
     @property
     def gaps(self) -> Gaps | None:
-        """The gaps with the larger estimate of log p(x), on the data of which all that is asked is known."""
+        """The gaps with the larger estimate of log p(x), on the examples for which everything requested is known."""
         found = self.record("gaps")
         return None if found is None else found.with_annealing(*self._annealed())
 
     @property
     def rows_of_gaps(self) -> Tensor:
-        """Positions of the data of :attr:`gaps`."""
+        """Positions of the examples in :attr:`gaps`."""
         rows, known = self.measured["gaps"].rows, ~self._annealed()[0].isnan()
-        return rows[known] if known.any() else rows  # an example that annealing has not come to yet waits
+        return rows[known] if known.any() else rows  # examples that annealing has not reached yet wait
 
     def numbers(self, *, num_elements: Tensor | int | None = None) -> tuple[Number, ...]:
         """All lines of the table that are known.
 
         Args:
-            num_elements: Elements of each measured example, for bits per dimension; None for a density, whose bits
-                count nothing.
+            num_elements: Elements of each measured example, for bits per dimension; None for a density, whose bits have
+                no meaning.
         """
         records = {name: stage.record for name, stage in self.measured.items()}
         records |= {"usage": self.usage, "gaps": self.gaps}
@@ -124,7 +124,7 @@ class Findings(Result):
         return tuple(sorted(lines, key=lambda line: (*SECTIONS, line.section).index(line.section)))
 
     def beside(self, stage: str, num_elements: Tensor | int | None = None) -> Beside:
-        """What the numbers of a stage stand beside: importance sampling's log p(x), of the same data and in all."""
+        """What a stage's numbers are compared with: log p(x) by importance sampling, on the same data and on all."""
         known = self.measured.get("importance")
         if known is None or known.record is None or stage not in self.measured:
             return Beside(num_elements=num_elements)
@@ -133,12 +133,12 @@ class Findings(Result):
         return Beside(len(known.rows), num_elements, self.column("importance", "log_px", length)[rows])
 
     def evaluation(self, *, split: Split, name: str, at_floor: float | None = None) -> Evaluation | None:
-        """The summary of what is known by importance sampling; None before there is any, or a vector of latents.
+        """The summary of the importance-sampling results; None if there are none yet, or z is not a vector.
 
         Args:
             split: The data.
-            name: What they are called.
-            at_floor: Share of the likelihood's scales that lie at their floor.
+            name: Name of the split.
+            at_floor: Fraction of the likelihood's scales at their minimum.
         """
         stage = self.measured["importance"]
         if stage.record is None or self.usage is None:
@@ -148,7 +148,7 @@ class Findings(Result):
         return Evaluation.from_scores(stage.record, self.usage, split=name, **known)
 
     def table(self) -> Table:
-        """All numbers under the question that they answer, and what was left out."""
+        """All numbers, grouped by the question that they answer, and what was left out."""
         importance = self.measured.get("importance")
         count = 0 if importance is None else len(importance.rows)
         left_out = tuple(f"Left out, {name}: {s.refused}" for name, s in self.measured.items() if s.refused)
@@ -157,11 +157,11 @@ class Findings(Result):
         return Table(title, columns, rows_of(self.numbers(), sections=True), left_out)
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each number."""
+        """One row per number."""
         return [asdict(line) for line in self.numbers()]
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers of the table, what was left out, and how much work it was; see :meth:`Result.to_dict`."""
+        """The numbers of the table, what was left out, and the depth of the evaluation; see :meth:`Result.to_dict`."""
         refused = {name: stage.refused for name, stage in self.measured.items() if stage.refused}
         about = {"complete": self.complete, "depth": asdict(self.depth), "left_out": refused}
         return encoded(about | {"numbers": self.records()})

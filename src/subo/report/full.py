@@ -1,4 +1,4 @@
-"""All that can be measured of a model on held-out data, in pieces that are kept while others are made."""
+"""The full evaluation of a model on held-out data, in pieces that are stored as they are finished."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,8 +34,8 @@ from subo.runtime.randomness import forked, stream
 
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
-_TRIED = 8  # samples of an example's bound, to see whether it is finite
-_INFORMED = 1000  # data of the aggregate posterior; the time grows with their square
+_TRIED = 8  # samples for checking whether an example's bound is finite
+_INFORMED = 1000  # examples in the aggregate posterior; the time grows with their square
 
 
 @takes_data
@@ -53,26 +53,27 @@ def evaluate_fully(
     start: Callable[[str, int], Any] | None = None,
     notice: Callable[[str], Any] | None = None,
 ) -> Findings:
-    """Measures all that there is to measure of a model on held-out data.
+    """Runs every available measurement of a model on held-out data.
 
     A measurement that does not apply to the model (annealing of discrete latents, gaps of a model without an encoder)
-    is left out, with the reason. With a `folder`, what is done is kept there, and a second call goes on.
+    is left out, with the reason. With a `folder`, finished pieces are stored there, and a second call continues.
 
     Args:
         model: Any model; the gaps need a :class:`~subo.VAE`.
         split: The data.
-        train: Training data with labels, from which probes learn.
-        depth: How much work.
-        minutes: How long at the most; what has begun is finished.
-        folder: Where finished pieces are kept.
-        identity: What the pieces belong to, such as a fingerprint of the weights: of another one they are thrown away.
-        seed: Of all random numbers.
-        advance: Called with a measurement's title and the number of data done, as they are.
-        start: Called with each measurement's title and its number of data, before the first.
-        notice: Called with what should be known of the pieces that are there.
+        train: Training data with labels, to which probes are fitted.
+        depth: Amount of work.
+        minutes: Time limit; a piece that has begun is finished.
+        folder: Folder for finished pieces.
+        identity: What the pieces belong to, such as a fingerprint of the weights: pieces of another identity are
+            deleted.
+        seed: Seed for all random numbers.
+        advance: Called with a measurement's title and the number of examples done, after each piece.
+        start: Called with each measurement's title and its number of examples, before the first.
+        notice: Called with a message about existing pieces that cannot be used.
 
     Raises:
-        InputError: There are fewer than two data, or the model does not describe them.
+        InputError: There are fewer than two examples, or they do not match the model.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -82,10 +83,10 @@ def evaluate_fully(
         torch.Size([4])
     """
     if not isinstance(split, Split):
-        raise InputError(f"data to evaluate on are a Split, such as Split(x), and not a {type(split).__name__}")
+        raise InputError(f"data to evaluate on must be a Split, such as Split(x), not a {type(split).__name__}")
     if len(split) < 2:
         raise InputError("one example gives no standard error: evaluate on at least two")
-    if split.resample:  # what is drawn at every read is drawn once, for all measurements
+    if split.resample:  # random bits and noise are drawn once, for all measurements
         split = split.drawn(stream("evaluation bits", seed))
     depth = depth or Depth()
     plan = _Plan(model, split, train, depth, seed)
@@ -102,7 +103,7 @@ def evaluate_fully(
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """The stages of a full evaluation; each gives a record, which knows its lines of the table."""
+    """The stages of a full evaluation; each returns a record, which knows its lines of the table."""
 
     model: Any
     split: Split
@@ -111,11 +112,11 @@ class _Plan:
     seed: int
 
     def stages(self) -> list[Stage]:
-        """In the order of what they tell for their time."""
+        """The stages, most informative for their time first."""
         whole, depth, intensive = [torch.arange(1)], self.depth, self.intensive
         simulated = _merged(torch.arange(depth.calibration_data).split(100), least=100)
         annealing, samples = (depth.temperatures, depth.chains), (depth.num_samples,)
-        measured = self.rows.split(min(100, math.ceil(len(self.rows) / 10)))  # of few data, too, progress is seen
+        measured = self.rows.split(min(100, math.ceil(len(self.rows) / 10)))  # so that progress is visible
         size = (len(self.rows),)
         sandwich = samples if self.bracket == "importance" else annealing
         tens, hundreds = intensive.split(10), intensive.split(100)
@@ -136,36 +137,36 @@ class _Plan:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether there are labels to learn and to tell from latents: one per example, as its latents are."""
+        """Whether there are labels to learn and to predict from latents: one per example, as are the latents."""
         known = self.train is not None and self.train.labels is not None and self.split.labels is not None
         return known and self.split.lengths is None and not self.own_data_alone
 
     @cached_property
     def rows(self) -> Tensor:
-        """The data that are measured, in their order."""
+        """Positions of the measured examples, in order."""
         order = torch.randperm(len(self.split), generator=stream("evaluation data", self.seed))
         return order[: self.depth.max_data].sort().values
 
     @cached_property
     def intensive(self) -> Tensor:
-        """Those of them that much work goes into."""
+        """Positions of the examples for costly measurements."""
         order = torch.randperm(len(self.rows), generator=stream("intensive data", self.seed))
         return self.rows[order[: self.depth.intensive_data].sort().values]
 
     @property
     def num_learned(self) -> int:
-        """How many training data a probe learns from."""
+        """Number of training examples for a probe."""
         whole = 0 if self.train is None else len(self.train)
         return min(whole, self.depth.max_data or whole)
 
     @property
     def own_data_alone(self) -> bool:
-        """Whether q is known of these very data, by their positions in the split."""
+        """Whether q is only known for these particular examples, by their positions in the split."""
         return isinstance(getattr(self.model, "posterior", None), Local | Given)
 
     @cached_property
     def bracket(self) -> str:
-        """How the bracket is made."""
+        """The estimator of the bracket."""
         with torch.no_grad(), forked(self.seed):
             x, context = self.read(self.rows[:1])
             discrete = has_discrete_latents(self.model.draw(x, context, path=False))
@@ -173,16 +174,16 @@ class _Plan:
 
     @property
     def annealing(self) -> Annealing:
-        """How annealing is made."""
+        """The settings of annealing."""
         return Annealing(self.depth.temperatures, self.depth.chains)
 
     @cached_property
     def max_rows(self) -> int:
-        """Latents decoded at a time."""
+        """Number of latents decoded at a time."""
         return rows_at_a_time(self.model, self.split)
 
     def read(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Data where the model is."""
+        """Data on the model's device."""
         return place(self.model, *self.split.read(rows))
 
     def importance(self, rows: Tensor, seed: int) -> Scores:
@@ -193,7 +194,7 @@ class _Plan:
             return Scores.of([log_marginal(self.model, x, context, num_samples=count, max_rows=at_once, pareto=True)])
 
     def prior(self, rows: Tensor, seed: int) -> PriorEstimate:
-        x, context = self.read(rows)  # with a context, if only of indices, every example has samples of its own
+        x, context = self.read(rows)  # with a context, even just indices, every example has its own samples
         count, at_once = self.depth.num_samples, self.max_rows
         with forked(seed):
             return log_marginal_from_prior(self.model, x, context, num_samples=count, max_rows=at_once)
@@ -208,7 +209,7 @@ class _Plan:
         return bdmc(self.model, len(rows), self.read(rows)[1], **options)
 
     def gaps(self, rows: Tensor, seed: int) -> Gaps:
-        """NaN where an example's bound is not finite: there is nothing to search, and it does not stop the others."""
+        """NaN where an example's bound is not finite: there is nothing to search, and the others are unaffected."""
         x, context = self.read(rows)
         with forked(seed):
             bound, _ = mean_log_weight(self.model, x, context, num_samples=_TRIED, max_rows=self.max_rows)
@@ -247,20 +248,20 @@ class _Plan:
         return probe(*parts, seed=seed)
 
     def usage(self) -> LatentUsage | None:
-        """Of all data that are measured, which takes no more than a pass of the encoder."""
+        """Latent usage on all measured data, which takes just one pass of the encoder."""
         try:
             return latent_usage(self.model, self.split if self.own_data_alone else _some(self.split, self.rows))
-        except (InputError, AttributeError):  # latents that are no single tensor
+        except (InputError, AttributeError):  # latents that are not a single tensor
             return None
 
 
 def _some(split: Split, rows: Tensor) -> Split:
-    """These data; of all of them no copy is made."""
+    """The examples at these positions, without a copy if these are all."""
     return split if len(rows) == len(split) else split.take(rows)
 
 
 def _merged(pieces: Sequence[Tensor], *, least: int) -> list[Tensor]:
-    """The same pieces, a last one that is too short joined with that before it."""
+    """The same pieces, with a last one that is too short joined to the previous one."""
     kept = list(pieces)
     if len(kept) > 1 and len(kept[-1]) < least:
         last = kept.pop()

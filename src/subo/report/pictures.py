@@ -1,4 +1,4 @@
-"""A run's figures: what is computed of a model for each picture, and under which name the picture goes."""
+"""A run's figures: what is computed from a model for each picture, and the picture's file name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,12 +33,12 @@ Units = tuple[np.ndarray, np.ndarray]
 Curves = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray] | None, int | None]
 
 _SHOWN, _SAMPLES, _GRID, _LIMIT, _FRAMES = 16, 64, 12, 3.0, 60
-_HELD, _ANEW = 6, 8  # samples of a ladder's upper layers, and of the lower ones for each of them
-_GRIDS = 10  # classes of which the decoder's plane is drawn
+_HELD, _ANEW = 6, 8  # samples of a ladder's upper layers, and of the lower layers for each of them
+_GRIDS = 10  # classes for which the decoder's plane is drawn
 _FOLLOWED = ("bound", "elbo", "rate", "distortion")
-_LISTED = 20  # features without names, which may be a table's; more are rather a curve
+_LISTED = 20  # unnamed features up to which they may be a table's; more are probably a curve
 _PRIOR_DRAWS, _PRIOR_MASS = 10_000, 0.99
-_MIXED = 100  # data whose p(z|c) make up p(z), where c is more than a class
+_MIXED = 100  # examples whose p(z|c) make up p(z), if c is more than a class
 _COMPONENTS = ("first principal component of z", "second principal component of z")
 
 
@@ -46,13 +46,13 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     """Draws all pictures of a fitted run into its ``figures/``.
 
     Bound, rate and distortion over training; originals beside reconstructions; samples from the prior; KL by latent
-    dimension; the latent plane; with two latents the decoder's mean over it; of a ladder what each layer decides; and
-    the plane during training.
+    dimension; the latent plane; with two latents, the decoder's mean over it; for a ladder, what each layer decides;
+    and the plane during training.
 
     Args:
-        run: Where metrics and snapshots are, and the pictures go.
+        run: Run with metrics and snapshots, to which the pictures are written.
         model: The fitted model.
-        data: Its data; pictures show the test data, and the moving one the validation data.
+        data: Its data; pictures show the test data, the animation the validation data.
     """
     held_out = data.test
     if data.sequential:
@@ -89,7 +89,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
 def draw_reconstructions(
     model: VAE, split: Split, *, feature_names: Sequence[str] | None = None, units: Units | None = None
 ) -> Figure:
-    """The first 16 of some data, beside their reconstructions; options as of :func:`subo.figures.reconstructions`."""
+    """The first 16 examples beside their reconstructions; options as in :func:`subo.figures.reconstructions`."""
     originals, shown = _first(split), split.take(torch.arange(min(len(split), _SHOWN)))
     shade = shading(originals, levels=_levels(split))
     return figures.reconstructions(
@@ -106,15 +106,15 @@ def draw_latent_plane(
     classes: Sequence[str] | None = None,
     panel: Axes | None = None,
 ) -> Figure:
-    """The posterior means of data: as they are in one or two dimensions, else by their two principal components.
+    """The posterior means of data: unchanged in one or two dimensions, else by their first two principal components.
 
     Args:
         model: The model.
-        usage: Its latents on these data.
+        usage: Latent usage on these data.
         split: The data.
-        name: What they are called in the title.
-        classes: The names that the labels 0, 1, ... stand for; by default the data's own.
-        panel: Where to draw; in a new figure by default.
+        name: Name of the data in the title.
+        classes: Names of the labels 0, 1, ...; by default the data's own.
+        panel: Axes to draw on; a new figure by default.
     """
     means, labels = usage.means.numpy(), _labels(split, classes)
     if means.shape[1] == 1:
@@ -136,7 +136,7 @@ def draw_latent_plane(
 
 
 def draw_latent_usage(usage: LatentUsage, *, panel: Axes | None = None) -> Figure:
-    """KL of each dimension; where it is not known, how much the posterior means vary; `panel` as of figures."""
+    """KL of each dimension or, if unknown, the variance of the posterior means; `panel` as in the other figures."""
     names = usage.names if len(usage.layers) > 1 else None
     options: dict[str, Any] = {"active": usage.active.numpy(), "names": names, "panel": panel}
     if usage.kl is None:
@@ -145,7 +145,7 @@ def draw_latent_usage(usage: LatentUsage, *, panel: Axes | None = None) -> Figur
 
 
 def feature_units(data: Data) -> Units | None:
-    """Center and unit of a table's columns over the training data, those of :func:`subo.data.spread.center_and_units`.
+    """Center and unit of a table's columns over the training data, by :func:`subo.data.spread.center_and_units`.
 
     Returns:
         Two arrays ``(D,)``; None for images, for curves (many features without names) and for values in [0, 1], which
@@ -159,7 +159,7 @@ def feature_units(data: Data) -> Units | None:
 
 
 def _labels(split: Split, classes: Sequence[str] | None) -> np.ndarray | None:
-    """Labels by the names of their classes, where these are no numbers themselves."""
+    """Labels, replaced by the names of their classes unless these are numbers themselves."""
     if split.labels is None:
         return None
     names = classes or split.class_names
@@ -177,10 +177,10 @@ def _draw_training(run: Run) -> None:
 
 
 def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
-    """Numbers of the epochs, curves of training and validation, and the epoch of the best validation bound.
+    """Epoch numbers, training and validation curves, and the epoch of the best validation bound.
 
     Args:
-        records: Of the epochs, as ``metrics.jsonl`` has them; there is at least one.
+        records: Records of the epochs, as in ``metrics.jsonl``; at least one.
     """
 
     def curves(part: str) -> dict[str, np.ndarray]:
@@ -196,7 +196,7 @@ def curves_of(records: Sequence[Mapping[str, Any]]) -> Curves:
 def _prior_density(
     model: VAE, labels: Tensor | None = None, context: Context | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """log p(z) over a grid with room for the contours, around the densest 99% of draws; of data with these labels."""
+    """log p(z), for data with these labels, over a grid that covers the densest 99% of draws and the contours."""
     prior = prior_of(model, labels, context)
     with forked(0):
         z = prior.sample(torch.Size([_PRIOR_DRAWS]))
@@ -211,7 +211,7 @@ def _prior_density(
 
 
 def grid_means(model: VAE, label: int = 0) -> Tensor:
-    """``E[x|z]`` over a square of the latent plane, of a model that is told the class in this one."""
+    """``E[x|z]`` over a square of the latent plane, for this class if the model is conditional."""
     axis = torch.linspace(-_LIMIT, _LIMIT, _GRID)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([z1, z2], dim=-1).reshape(-1, 2)
@@ -230,7 +230,7 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
     plane = frames.shape[2] == 2
     prior = _prior_density(model, data.validation.labels) if plane and not has_discrete_prior(model) else None
     axes = ("z1", "z2") if plane else _COMPONENTS
-    if frames.shape[2] > 2:  # one pair of axes for all frames: the last one's principal components
+    if frames.shape[2] > 2:  # the same axes for all frames: the last one's principal components
         pca = PCA(2).fit(frames[-1])
         frames = np.stack([pca.transform(frame) for frame in frames])
     bounds = {record["epoch"]: record["validation"] for record in run.read_metrics()}
@@ -252,17 +252,17 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
 
 
 def _first(split: Split) -> Tensor:
-    """The data that are shown, as numbers."""
+    """The examples that are shown, as numbers."""
     return split.read(torch.arange(min(len(split), _SHOWN)))[0]
 
 
 def shading(originals: Tensor, *, levels: int | None = None) -> Callable[[Tensor], np.ndarray]:
-    """Brings pictures whose values are not in [0, 1] into it; vectors stay as they are.
+    """Makes a function that scales pictures with values outside [0, 1] into it; vectors are left unchanged.
 
     Args:
-        originals: Those whose range is taken for black and white, unless there are levels.
+        originals: Data whose range defines black and white, unless there are levels.
         levels: The largest integer that was dequantized: pictures show the level in whose cell a value lies, so that
-            data look as they did before, and a mean ``E[y + u]`` like the level next to ``E[y]``.
+            data look as they did originally, and a mean ``E[y + u]`` like the level nearest to ``E[y]``.
     """
     low, high = (value.item() for value in originals.aminmax())
     if originals.ndim < 3 or (levels is None and low >= 0 and high <= 1):

@@ -1,4 +1,4 @@
-"""Records as files: any record of tensors and plain values is kept, read back, and joined to those of other data."""
+"""Records as files: any record of tensors and plain values can be stored, read back, and joined with others."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ __all__ = ["Joinable", "Parts", "joined", "read_record", "write_record"]
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What a record consists of, by the names of its fields; those of a record in it are ``field.name``.
+    """The contents of a record by field name; fields of a nested record are named ``field.name``.
 
     Attributes:
-        tensors: Its tensors.
-        values: Its numbers, texts, flags and tuples of these, and None.
+        tensors: Tensors of the record.
+        values: Numbers, strings, flags, tuples of these, and None.
     """
 
     tensors: Mapping[str, Tensor]
@@ -57,7 +57,7 @@ class Parts:
         """Puts a record together again; the inverse of :meth:`of`.
 
         Args:
-            kind: Its dataclass.
+            kind: Dataclass of the record.
 
         Raises:
             LookupError: A field without a default is missing.
@@ -82,16 +82,16 @@ class Parts:
 
 
 def write_record(file: Path, record: Any) -> None:
-    """Writes a record, whole or not at all, with a digest of what it holds and of the file that it is kept in."""
+    """Writes a record, whole or not at all, with a digest of its contents and of its file name."""
     parts = Parts.of(record)
     noted = {"values": dict(parts.values), "sha256": _digest(file, parts)}
-    with replacing(file) as temporary:  # under one name: of several the order in the file is by chance
+    with replacing(file) as temporary:  # under one name: with several, their order in the file is random
         own = {name: tensor.clone() for name, tensor in parts.tensors.items()}  # tensors that share memory are refused
         save_file(own, temporary, metadata={"record": json.dumps(noted)})
 
 
 def read_record(file: Path, kind: type) -> Any:
-    """Reads what :func:`write_record` wrote; None where the file is not what was written under its name."""
+    """Reads what :func:`write_record` wrote; None if the file is not what was written under its name."""
     try:
         tensors, metadata = read_tensors(file)
         noted = json.loads(metadata["record"])
@@ -107,7 +107,7 @@ def _digest(file: Path, parts: Parts) -> str:
 
 @runtime_checkable
 class Joinable(Protocol):
-    """A record that knows how those of several sets of data become one."""
+    """A record that can be joined with records of other data."""
 
     @classmethod
     def joined(cls, parts: Sequence[Any]) -> Any:
@@ -116,7 +116,7 @@ class Joinable(Protocol):
 
 
 def joined(records: Sequence[Any]) -> Any:
-    """The record of the data of several: tensors one after the other along their last axis, that of the data."""
+    """Joins the records of several sets of data: tensors are concatenated along their last axis, that of the data."""
     first, *others = records
     if not others:
         return first

@@ -16,16 +16,16 @@ from subo.runtime.digits import in_digits
 __all__ = ["sentences"]
 
 
-_TELLING = 1.0  # nats of standard error, above which a difference that may be 0 is no agreement
+_TELLING = 1.0  # nats of standard error above which a difference compatible with 0 does not mean agreement
 
 
 def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """What the numbers mean, and what they do not tell; advice goes by the training's `settings`, where known."""
+    """What the numbers mean, and what they do not show; advice is based on the training's `settings`, if known."""
     said = []
     log_px = findings.values("importance", "log_px")
     if log_px is not None and (found := Estimate.of(log_px)).num_not_finite:
         others = found.others and in_digits(found.others.mean, found.others.standard_error)
-        said.append(in_words(found.num_not_finite, len(log_px), others) + " Differences and gaps are of these alone.")
+        said.append(in_words(found.num_not_finite, len(log_px), others) + " Differences and gaps refer to these only.")
     k_hat = findings.values("importance", "pareto_k")
     highest = highest_pareto_k(findings.depth.num_samples)
     if k_hat is not None and (concerned := int((k_hat > highest).sum())):
@@ -38,9 +38,9 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
     chains = findings.values("annealed", "effective_sample_size")
     if chains is not None and (concerned := int(few_chains(chains).sum())):
         said.append(
-            f"Annealing: on {concerned:,} of {len(chains):,} examples fewer than four of the {findings.depth.chains} "
-            "chains count (effective sample size). Their log p(x) by annealing may be far too low, and its error is "
-            "rough. More `temperatures` improve the estimate, and more `chains` its error."
+            f"Annealing: for {concerned:,} of {len(chains):,} examples the effective sample size is below four of "
+            f"{findings.depth.chains} chains. Their log p(x) by annealing may be far too low, and its error is rough. "
+            "More `temperatures` improve the estimate, more `chains` its error."
         )
     said.extend(_on_estimates(findings))
     rate, calibration = findings.values("importance", "rate"), findings.record("calibration")
@@ -55,7 +55,7 @@ def sentences(findings: Findings, *, settings: Mapping[str, Any] | None = None) 
 
 
 def _on_estimates(findings: Findings) -> Iterator[str]:
-    """What annealing and the bracket say of importance sampling, and whose the gap is."""
+    """What annealing and the bracket say about importance sampling, and what causes the gap."""
     annealed = findings.values("annealed", "log_px")
     difference = () if annealed is None else findings.beside("annealed").difference(annealed)
     if len(difference) > 1:
@@ -81,7 +81,7 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
         if closed != "open" and error > _TELLING:
             closed = "too uncertain to be called closed or open"
         yield (
-            f"On {line.num_data} examples that the model draws, the bracket around log p(x) is {closed}: "
+            f"On {line.num_data} examples drawn from the model, the bracket around log p(x) is {closed}: "
             f"{line.value:.3g} +- {error:.2g} nats wide. This is the largest error to expect of these estimators on "
             "similar data."
         )
@@ -91,26 +91,26 @@ def _on_estimates(findings: Findings) -> Iterator[str]:
         (whole, _), (family, _), (encoder, _) = (means[n] for n in ("inference", "approximation", "amortization"))
         if whole <= 0:
             yield (
-                f"log p(x) and the ELBO differ by {whole:.3g} nats, which is noise: log p(x) is never below it. "
-                "Nothing is left to tell apart, or more samples are needed (`num_samples`)."
+                f"log p(x) and the ELBO differ by {whole:.3g} nats, which is noise: log p(x) is never below the ELBO. "
+                "Either there is no gap to attribute, or more samples are needed (`num_samples`)."
             )
         else:
             yield (
-                f"Of the {whole:.3g} nats between log p(x) and the ELBO, {family:.3g} are the family's and "
-                f"{encoder:.3g} the encoder's."
+                f"Of the {whole:.3g} nats between log p(x) and the ELBO, {family:.3g} are due to the family and "
+                f"{encoder:.3g} to the encoder."
             )
 
 
 def _on_calibration(calibration: Calibration) -> Iterator[str]:
     if calibration.is_calibrated:
-        yield "On data that the model itself makes, q's ranks are uniform: nothing was found against its calibration."
+        yield "On data drawn from the model itself, q's ranks are uniform: there is no evidence of miscalibration."
         return
     kinds: dict[str, list[str]] = {}
     for name, reading in zip(calibration.names, calibration.readings, strict=True):
         if reading != "calibrated":
             kinds.setdefault(reading, []).append(name)
     found = "; ".join(f"{reading} in {_some(names)}" for reading, names in kinds.items())
-    yield f"On data that the model itself makes, q is not the posterior: {found}."
+    yield f"On data drawn from the model itself, q is not the posterior: {found}."
 
 
 def _some(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A run's figures where its data are sequences: what is computed of a model for each picture."""
+"""A run's figures for sequences: what is computed from a model for each picture."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def draw_sequence_reconstructions(model: Any, split: Split) -> Any:
 
 
 def draw_sequence_samples(model: Any, *, length: int, num: int = SHOWN, drawn: bool = True, seed: int = 0) -> Any:
-    """Sequences from the model: draws of x beside the probabilities or means that they are drawn from."""
+    """Sequences from the model: draws of x beside the probabilities or means of their distributions."""
     mask = torch.ones(num, length, dtype=torch.bool)
     with forked(seed), torch.no_grad():
         _, p = model.sample(num, {"mask": mask})

@@ -1,7 +1,7 @@
-"""Long measurements in pieces: each is kept on disk when it is done, so that the whole can be stopped and continued.
+"""Long measurements in pieces, each stored on disk once it is done, so that the whole can be stopped and continued.
 
-A piece's random numbers depend on the seed, its stage and its place, and on nothing that ran before it: a measurement
-that was stopped ten times ends with the numbers of one that never was.
+A piece's random numbers depend only on the seed, its stage and its position: a measurement that was stopped ten times
+ends with the same numbers as one that never stopped.
 """
 
 import hashlib
@@ -22,22 +22,22 @@ from subo.runtime.randomness import stream
 
 __all__ = ["Measured", "Stage", "measure_in_stages"]
 
-_LAYOUT = 2  # of the files of pieces: those of another layout are measured again
+_LAYOUT = 2  # of the pieces' files: those with another layout are measured again
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A measurement that is made piece by piece.
+    """A measurement made piece by piece.
 
     Attributes:
-        name: A word; pieces are kept under it.
-        title: What a progress bar calls it.
-        kind: The dataclass of its record.
-        pieces: The data of each, positions in the split; for a measurement of the whole, one piece.
-        work: From positions and a seed to a record of these data; those of several pieces are
+        name: One word; used in the pieces' file names.
+        title: Name in the progress bar.
+        kind: Dataclass of its record.
+        pieces: Examples of each piece, as positions in the split; a single piece if the whole is measured at once.
+        work: Maps positions and a seed to a record of these examples; records of several pieces are
             :func:`~subo.report.pieces.joined`.
-        settings: Numbers that its results depend on: what was measured with others is not taken for it.
-        optional: Whether the others are made though this one refuses the model.
+        settings: Numbers that its results depend on: pieces measured with others are not used.
+        optional: Whether the other stages run even if this one refuses the model.
     """
 
     name: str
@@ -51,13 +51,13 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What is known of a stage.
+    """The results of a stage so far.
 
     Attributes:
-        rows: Positions of the data that were measured.
-        record: Of all these data; None where nothing is known yet.
-        complete: Whether there is nothing left to do.
-        refused: Why it cannot be measured of this model; empty where it can.
+        rows: Positions of the measured examples.
+        record: Record of all these examples; None if nothing is known yet.
+        complete: Whether all pieces are done.
+        refused: Why the model cannot be measured this way; empty if it can.
     """
 
     rows: Tensor
@@ -76,19 +76,19 @@ def measure_in_stages(
     advance: Callable[[str, int], Any] | None = None,
     notice: Callable[[str], Any] | None = None,
 ) -> dict[str, Measured]:
-    """Makes all measurements that are not there yet, in their order, until time is up.
+    """Makes all missing measurements, in order, until time is up.
 
     Args:
-        stages: What to measure.
-        folder: Where pieces are kept; nowhere by default.
-        identity: Of the model and the data: pieces of others are thrown away.
-        minutes: How long at the most; a piece that has begun is finished, and at least one is made.
-        seed: Of all random numbers.
-        advance: Called with a stage's title and the number of data done, as they are.
-        notice: Called with a sentence for each piece that is damaged, or has no digest, and is measured again.
+        stages: Measurements to make.
+        folder: Folder for the pieces; none by default.
+        identity: Identity of the model and the data: pieces of another identity are deleted.
+        minutes: Time limit; a piece that has begun is finished, and at least one is made.
+        seed: Seed for all random numbers.
+        advance: Called with a stage's title and the number of examples done, after each piece.
+        notice: Called with a sentence for each piece that is damaged or has no digest, and is measured again.
 
     Returns:
-        What is known of each stage, by name.
+        The results of each stage, by name.
 
     Raises:
         InputError: A stage that is not optional refuses the model or the data.
@@ -105,7 +105,7 @@ def measure_in_stages(
             record = _kept(file, stage, notice)
             if record is None:
                 if made and minutes is not None and time.monotonic() - started >= 60 * minutes:
-                    continue  # pieces further on may be there from an earlier time
+                    continue  # later pieces may exist from an earlier call
                 record, refused = _made(stage, number, seed)
                 if refused:
                     break
@@ -121,7 +121,7 @@ def measure_in_stages(
 
 
 def _kept(file: Path | None, stage: Stage, notice: Callable[[str], Any] | None) -> Any:
-    """A piece's record from its file; None where there is none that can be used."""
+    """A piece's record from its file; None if there is no usable one."""
     if file is None or not file.exists():
         return None
     record = read_record(file, stage.kind)
@@ -131,7 +131,7 @@ def _kept(file: Path | None, stage: Stage, notice: Callable[[str], Any] | None) 
 
 
 def _made(stage: Stage, number: int, seed: int) -> tuple[Any, str]:
-    """A piece's record, or why there is none."""
+    """A piece's record, or the reason why there is none."""
     try:
         return stage.work(stage.pieces[number], _seed(stage, number, seed)), ""
     except InputError as error:
@@ -139,13 +139,13 @@ def _made(stage: Stage, number: int, seed: int) -> tuple[Any, str]:
             raise
         return None, str(error)
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        if not stage.optional:  # one measurement that fails does not cost the others
+        if not stage.optional:  # a failed measurement does not affect the others
             raise
         return None, f"it failed ({type(error).__name__}: {error}). This should not happen: please report it."
 
 
 def _prepare(folder: Path, identity: str) -> None:
-    """An empty folder of this identity, or the one that has it already."""
+    """Empties the folder, unless it already has this identity."""
     kept = folder / "identity.txt"
     if not kept.is_file() or kept.read_bytes() != identity.encode():
         shutil.rmtree(folder, ignore_errors=True)
@@ -154,7 +154,7 @@ def _prepare(folder: Path, identity: str) -> None:
 
 
 def _name(stage: Stage, rows: Tensor, seed: int) -> str:
-    """The file of a piece: by all that its results depend on."""
+    """The file name of a piece, from everything that its results depend on."""
     key = repr((_LAYOUT, stage.settings, rows.tolist(), seed))
     return f"{stage.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
 
@@ -167,5 +167,5 @@ def _measured(done: list[tuple[Tensor, Any]], complete: bool, refused: str) -> M
 
 
 def _seed(stage: Stage, number: int, seed: int) -> int:
-    """Of one piece."""
+    """The seed of one piece."""
     return int(torch.randint(2**31, (), generator=stream(stage.name, number, seed)))

@@ -1,4 +1,4 @@
-"""Files of checkpoints: tensors and plain values, with the settings that they belong to and a digest of both."""
+"""Checkpoint files: tensors and plain values, with the settings that they belong to and a digest of both."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,9 +15,9 @@ __all__ = ["accept_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(state: Mapping[str, Any], path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes all that training needs to go on."""
+    """Writes everything that training needs to resume."""
     noted = {**state, "run": settings}
-    with replacing(path) as temporary, temporary.open("wb") as file:  # whose errors say what went wrong
+    with replacing(path) as temporary, temporary.open("wb") as file:  # its errors say what went wrong
         torch.save({**noted, "sha256": digest_of(noted)}, file)
 
 
@@ -25,14 +25,14 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Reads what :func:`save_checkpoint` wrote.
 
     Args:
-        path: Where it is.
-        settings: Of the run, now.
+        path: Path of the checkpoint.
+        settings: Current settings of the run.
 
     Raises:
-        InputError: There is none, or it cannot be read, or was changed, or belongs to other settings.
+        InputError: The checkpoint is missing or unreadable, was changed, or belongs to other settings.
     """
     state = _read(path)
-    noted = state.pop("sha256", None)  # which version 0.1 did not write
+    noted = state.pop("sha256", None)  # version 0.1 did not write it
     if noted is None and notes_digests(settings):
         raise undigested(path)
     if noted is not None:
@@ -43,10 +43,10 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def accept_checkpoint(path: Path, settings: Mapping[str, Any]) -> None:
-    """Writes it anew, as it is, with these settings.
+    """Rewrites the checkpoint with these settings and leaves its state unchanged.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The checkpoint cannot be read.
     """
     state = _read(path)
     save_checkpoint({name: value for name, value in state.items() if name not in ("run", "sha256")}, path, settings)
@@ -55,7 +55,7 @@ def accept_checkpoint(path: Path, settings: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError(
-            f"{path.parent} has no checkpoint to go on from. Start again with `overwrite`; checkpoints are written "
+            f"{path.parent} has no checkpoint to resume from. Start again with `overwrite`; checkpoints are written "
             "every `checkpoint_minutes` and when training is stopped."
         )
     check_readable(path)

@@ -21,33 +21,33 @@ __all__ = ["FORMAT", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig"
 UpdatesName = Literal["joint", "alternating", "aggressive"]
 
 FORMAT = 1
-"""Counts up when a config of before would be misread; 0 is version 0.1, whose configs do not say."""
+"""Increases when an earlier config would be misread; 0 is version 0.1, whose configs have no format number."""
 
-_REMEDY = "It is not the config of a run of subo, or was damaged: restore it from a copy, or fit again."
+_REMEDY = "It is not the config of a subo run, or it was damaged: restore it from a copy, or fit again."
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Of which data a run is, and how they were made.
+    """The data of a run and how they were prepared.
 
     Attributes:
-        source: A named data set or an absolute path; of data that came in Python, their name.
-        data_dir: Where named sets were looked for.
+        source: A named data set or an absolute path; for data passed in Python, their name.
+        data_dir: Folder in which named data sets were looked for.
         name: What the data are called in messages.
-        division: How they were split; None of older runs, which do not say.
-        event_shape: Shape of one example, of sequences of one step.
-        sizes: Examples in ``train``, ``validation`` and ``test``.
-        steps: Steps in each, of sequences; else None.
+        division: How the data were split; None for older runs, which did not record it.
+        event_shape: Shape of one example; for sequences, of one step.
+        sizes: Number of examples in ``train``, ``validation`` and ``test``.
+        steps: Number of time steps in each, for sequences; otherwise None.
         kind: What the values are, as the model sees them.
         levels: The stored value that means 1.0.
-        constant: Elements with one value in all training data; None of older runs.
+        constant: Number of elements with the same value in all training data; None for older runs.
         binarize: The binarization policy.
-        binarization: The same in words.
+        binarization: The binarization policy in words.
         dequantize: Whether uniform noise is added to integers.
-        noise: The same in words.
-        seed: Of split, bits and noise.
-        fingerprint: Of all values.
-        meaning: What values mean, by which all later data are read.
+        noise: The noise in words.
+        seed: Seed for split, bits and noise.
+        fingerprint: Fingerprint of all values.
+        meaning: What the values mean; all later data are read accordingly.
     """
 
     source: str
@@ -70,13 +70,13 @@ class DataConfig:
 
     @classmethod
     def of(cls, data: Data, source: str, *, data_dir: Path | None = None) -> "DataConfig":
-        """What is kept of data that came from a source."""
+        """The record of data that came from a source."""
         return cls(source=source, data_dir=None if data_dir is None else str(data_dir.resolve()), **data.describe())
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingConfig:
-    """The settings of a training, as :func:`subo.fit` documents them."""
+    """Training settings, as :func:`subo.fit` documents them."""
 
     epochs: int | None
     minutes: float | None
@@ -97,29 +97,29 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> "TrainingConfig":
-        """The settings among arguments by name."""
+        """Picks the settings out of named arguments."""
         return cls(**{field.name: given[field.name] for field in fields(cls)})
 
     @property
     def limit(self) -> int | None:
-        """Epochs at the most; None where the clock decides."""
+        """Maximum number of epochs; None if the clock decides."""
         return self.epochs if self.epochs or self.minutes else 100
 
     def out_of_time(self, seconds: float) -> bool:
-        """Whether the clock ends training."""
+        """Whether training has used up its time."""
         return self.minutes is not None and seconds >= 60 * self.minutes
 
     def share_done(self, step: int, seconds: float, *, steps_per_epoch: int) -> float:
-        """The share of the whole training that is over, by steps or by the clock."""
+        """The fraction of training that is done, by steps or by the clock."""
         by_steps = step / (self.limit * steps_per_epoch) if self.limit else 0.0
         return max(by_steps, seconds / (60 * self.minutes) if self.minutes else 0.0)
 
 
 @dataclass(frozen=True)
 class DeviceConfig:
-    """Where a run is trained, as :func:`subo.runtime.devices.make_fabric` documents it.
+    """The device a run is trained on, as :func:`subo.runtime.devices.make_fabric` documents it.
 
-    A device ``auto`` stays: a run may go on on another machine, by whatever is there.
+    A device of ``auto`` is kept as such: a run may resume on another machine, with the device found there.
     """
 
     device: str = "auto"
@@ -130,17 +130,16 @@ class DeviceConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is; its files hold all else.
+    """What a run is; everything else is in its files.
 
     Attributes:
-        recipe: The recipe's name; None of a model that was made in Python, which no file can build.
-        options: The recipe's options, all of them, settled: no ``auto`` among them. The recipe's signature is their
-            schema.
-        data: Of which data.
-        training: How it was trained.
-        device: Where.
-        objective: In words, the model and how it was trained, where there is no recipe.
-        subo: The version that began the run.
+        recipe: The recipe's name; None for a model made in Python, which no file can rebuild.
+        options: All options of the recipe, with ``auto`` resolved. The recipe's signature is their schema.
+        data: The data it was fitted to.
+        training: Training settings.
+        device: The device it was trained on.
+        objective: Description of the model and how it was trained, if there is no recipe.
+        subo: The version of subo that started the run.
     """
 
     recipe: str | None
@@ -163,16 +162,16 @@ class RunConfig:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether log p(x) is in truth log p(x|c), of data whose class the model is told."""
+        """Whether log p(x) is really log p(x|c), because the model is conditioned on the class."""
         return self.options.get("condition") == "labels"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Options and settings of training by name."""
+        """Recipe options and training settings by name."""
         return {**self.options, **vars(self.training)}
 
     def as_json(self) -> dict[str, Any]:
-        """In JSON's types, as ``config.json`` has it."""
+        """The config in JSON types, as in ``config.json``."""
         made = {"recipe": self.recipe, "options": self.options}
         if self.recipe is None:
             made["objective"] = self.objective
@@ -181,14 +180,14 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, stored: Any, *, where: str) -> "RunConfig":
-        """Reads what :meth:`as_json` gave, of this version or of one before.
+        """Reads what :meth:`as_json` returned, in this version or an earlier one.
 
         Args:
-            stored: What the file holds.
-            where: Which file, for a message.
+            stored: Contents of the file.
+            where: Name of the file, for error messages.
 
         Raises:
-            InputError: It is no run's config, or it has something that this version does not know.
+            InputError: The file is not the config of a run, or contains something that this version does not know.
         """
         check_record(stored, dict.fromkeys(SECTIONS, "a group of settings"), where=where, remedy=_REMEDY)
         if stored.get("format", 0) not in range(FORMAT + 1):
@@ -222,7 +221,7 @@ _KINDS: Mapping[str, type[Any]] = {"data": DataConfig, "training": TrainingConfi
 
 
 def _check_known(stored: Mapping[str, Any], known: Mapping[str, set[str]], where: str) -> None:
-    """Refuses settings of other names: of a setting that it does not know, a version cannot keep to it."""
+    """Refuses unknown settings: a version cannot honor a setting that it does not know."""
     for section, names in known.items():
         holds = stored[section] if section else stored
         if others := sorted(set(holds) - names):
@@ -234,7 +233,7 @@ def _check_known(stored: Mapping[str, Any], known: Mapping[str, set[str]], where
 
 
 def _plain(value: Any) -> Any:
-    """A setting in JSON's types."""
+    """A setting in JSON types."""
     if isinstance(value, Meaning):
         return value.as_json()
     if isinstance(value, Mapping):
@@ -243,9 +242,9 @@ def _plain(value: Any) -> Any:
         return [_plain(part) for part in value]
     if isinstance(value, Optimizer):
         return type(value).__name__
-    return value.item() if hasattr(value, "item") else value  # a number of NumPy's
+    return value.item() if hasattr(value, "item") else value  # a NumPy number
 
 
 def _tuples(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they are in Python, where JSON knows lists alone."""
+    """Settings as in Python: tuples where JSON only has lists."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}

@@ -1,4 +1,4 @@
-"""The epochs' records in ``metrics.jsonl``, a line each: read, written, and added whole or not at all."""
+"""The epochs' records in ``metrics.jsonl``, one per line: read, written, and appended atomically."""
 
 import errno
 import json
@@ -13,13 +13,11 @@ from subo.files.whole import write_text
 
 __all__ = ["append_line", "read_lines", "write_lines"]
 
-_REMEDY = (
-    "The file may be cut off or damaged: `resume` writes it again from the checkpoint; without one, remove the line."
-)
+_REMEDY = "The file may be cut off or damaged: `resume` rewrites it from the checkpoint; without one, remove the line."
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The epochs' records; none where there is no file.
+    """The epochs' records; empty if there is no file.
 
     Raises:
         InputError: The file is damaged.
@@ -29,7 +27,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     records = []
     try:
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            where = f"{path}, line {number}, is no record of an epoch"
+            where = f"{path}, line {number}, is not the record of an epoch"
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError) as error:
@@ -47,10 +45,10 @@ def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Adds an epoch's record, whole or not at all.
+    """Appends an epoch's record, whole or not at all.
 
     Raises:
-        InputError: The file cannot be written to, and is as it was.
+        InputError: The file cannot be written to; it is left unchanged.
     """
     line = (json.dumps(record, allow_nan=False) + "\n").encode()
     with path.open("ab", buffering=0) as file:

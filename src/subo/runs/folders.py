@@ -1,7 +1,7 @@
-"""What a folder holds that is a run, or may become one, and how an older run in it gives way to a new one.
+"""What a folder that is a run, or may become one, contains, and how a new run replaces an older one in it.
 
-What was there is whole until the new config takes the old one's place, in one step; from then on the old run's other
-files count nothing, whether they are removed yet or a crash came before.
+The old run stays intact until the new config replaces its config in one step; from then on its other files no longer
+count, whether they have been removed yet or a crash came first.
 """
 
 from pathlib import Path
@@ -15,14 +15,14 @@ from subo.runs.paths import RunPaths
 
 __all__ = ["check_free", "check_run", "make_folder", "make_run"]
 
-_REPLACING = "replacing"  # in a config: files of an older run may lie beside it still
+_REPLACING = "replacing"  # in a config: files of an older run may still lie beside it
 
 
 def check_run(run: RunPaths, *, finished: bool) -> None:
-    """Refuses a folder that holds no run.
+    """Refuses a folder that does not contain a run.
 
     Args:
-        run: Its paths.
+        run: Paths of the run.
         finished: Whether the run's weights must be there.
 
     Raises:
@@ -32,11 +32,11 @@ def check_run(run: RunPaths, *, finished: bool) -> None:
     if path.is_file() or (str(path) in NAMES and not run.config.exists()):
         what = "a file" if path.is_file() else "a data set"
         raise InputError(
-            f"{path} is {what}, and the folder of a run is expected, as given to `run_dir`. Where a command takes "
-            "both, the run comes first, then the data."
+            f"{path} is {what}, but a run folder was expected, as given to `run_dir`. Where a command takes both, the "
+            "run comes first, then the data."
         )
     if not path.is_dir():
-        raise InputError(f"there is no run folder {path}. Fitting with `run_dir={path}` makes one.")
+        raise InputError(f"there is no run folder {path}. Fitting with `run_dir={path}` creates it.")
     if not run.config.exists():
         raise InputError(
             f"{path} is not a run folder: it has no config.json. Name the folder given to `run_dir`; where a command "
@@ -44,42 +44,42 @@ def check_run(run: RunPaths, *, finished: bool) -> None:
         )
     if _is_half_replaced(run):
         raise InputError(
-            f"the run in {path} was stopped while it took the place of an older one, and holds nothing yet. "
-            f"Start it again with `run_dir={path}`."
+            f"the run in {path} was stopped while it was replacing an older one, and is still empty. Start it again "
+            f"with `run_dir={path}`."
         )
     if finished and not run.model.exists():
         raise InputError(
-            f"the run in {path} is not finished: it has no model.safetensors yet. Go on with it by "
-            f"`resume` and `run_dir={path}`."
+            f"the run in {path} is not finished: it has no model.safetensors yet. Continue it with `resume` and "
+            f"`run_dir={path}`."
         )
 
 
 def check_free(run: RunPaths, *, overwrite: bool) -> None:
-    """Refuses to make a run where there is one, unless it is to be replaced, and among files that are no run's.
+    """Refuses to make a run where there is one, unless it is to be replaced, or among foreign files.
 
     Raises:
-        InputError: Says what is there.
+        InputError: Something is there; the message says what.
     """
     if run.config.exists():
         if not overwrite and not _is_half_replaced(run):
             raise InputError(
-                f"{run.path} holds a run already. Add `resume` to go on with it, `overwrite` to replace it, or "
-                "give another `run_dir`."
+                f"{run.path} already contains a run. Add `resume` to continue it, `overwrite` to replace it, or give "
+                "another `run_dir`."
             )
     elif foreign_files(run.path):
-        raise InputError(f"{run.path} is not empty, and what it holds is not a run of subo. Give another `run_dir`.")
+        raise InputError(f"{run.path} is not empty, and its contents are not a subo run. Give another `run_dir`.")
     elif not overwrite and not all(map(is_left_by_a_crash, own_files(run.path))):
         raise InputError(
-            f"{run.path} holds files of a run, and no config.json that would make it one. Add `overwrite` to "
-            "replace them, or give another `run_dir`."
+            f"{run.path} contains files of a run but no config.json. Add `overwrite` to replace them, or give another "
+            "`run_dir`."
         )
 
 
 def make_folder(path: Path) -> None:
-    """Makes a run's folder, where there is none.
+    """Makes a run's folder if there is none.
 
     Raises:
-        InputError: The place cannot be written to.
+        InputError: The location is not writable.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -88,15 +88,15 @@ def make_folder(path: Path) -> None:
 
 
 def make_run(run: RunPaths, config: dict[str, Any] | None, *, overwrite: bool) -> None:
-    """Makes a run with a config alone, or none, in its folder, which is there.
+    """Makes a run, with its config or none and nothing else, in its existing folder.
 
     Args:
-        run: Its paths; whoever calls is their one writer.
-        config: What is asked for.
-        overwrite: Whether a run that is there already is removed; only files of a run ever are.
+        run: Paths of the run; the caller must be their only writer.
+        config: The requested config.
+        overwrite: Whether to remove an existing run; only files of a run are ever removed.
 
     Raises:
-        InputError: Something is there, or the place cannot be written to.
+        InputError: Something is there, or the location is not writable.
     """
     check_free(run, overwrite=overwrite)
     try:
@@ -116,7 +116,7 @@ def make_run(run: RunPaths, config: dict[str, Any] | None, *, overwrite: bool) -
 
 
 def _is_half_replaced(run: RunPaths) -> bool:
-    """Whether a crash came while this run took another one's place."""
+    """Whether a crash interrupted this run while it was replacing another one."""
     try:
         config = read_json(run.config)
     except InputError:

@@ -8,7 +8,7 @@ __all__ = ["completed"]
 _SINCE: dict[str, dict[str, Any]] = {
     "data": {"dequantize": False, "noise": "none was added", "levels": 1, "constant": None, "division": None},
 }
-"""By section of the config, the settings that came later, with the value that says what was done before."""
+"""By section of the config, settings added later, with the value that describes what was done before."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,23 +19,23 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         False
     """
     filled = {section: {**since, **config.get(section, {})} for section, since in _SINCE.items()}
-    filled["data"].pop("feature_names", None)  # which the meaning has now
+    filled["data"].pop("feature_names", None)  # part of the meaning now
     options = config.get("options", {})
     if options.get("likelihood") == "continuous-bernoulli" and "constant" not in config.get("data", {}):
         filled["options"] = {**options, "min_scale": None}  # the floor is as old as the count of constant elements
-    if filled["data"].get("kind") == "counts":  # as whole numbers were called, from which a Poisson was taken
+    if filled["data"].get("kind") == "counts":  # the former name for whole numbers, for which a Poisson was chosen
         filled["data"]["kind"] = "whole"
-    if filled["data"].get("binarize") == "none":  # it was said of parts that were divided at random, too
+    if filled["data"].get("binarize") == "none":  # was also said when the split was random
         filled["data"]["binarization"] = "nothing was binarized"
     filled["data"].setdefault("meaning", _meaning(config["data"] | filled["data"], options))
     return {**config, **filled}
 
 
 def _meaning(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What the values of a run's data mean, as far as its config tells, which names no classes.
+    """What the values of a run's data mean, as far as its config shows; it does not name classes.
 
-    Levels are those of what the model sees, 1 where bits were drawn once or levels taken for classes: the data had
-    then 255 of them, or digits' 16.
+    Levels are those the model sees: 1 if bits were drawn once or levels were used as classes; the data then had 255
+    levels, or 16 for digits.
     """
     shape, levels = data.get("event_shape", []), data["levels"]
     categorical = options.get("likelihood") == "categorical"

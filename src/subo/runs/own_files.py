@@ -1,4 +1,4 @@
-"""Which files in a folder are a run's, and which somebody else's: only a run's are ever removed."""
+"""Which files in a folder belong to the run; only those are ever removed."""
 
 import csv
 from collections.abc import Iterator
@@ -25,23 +25,23 @@ _OWN = (
 
 
 def own_files(folder: Path) -> list[Path]:
-    """Files of a run, what a crash left of them, and folders that hold nothing else."""
+    """Files of a run, what a crash left behind of them, and folders that contain nothing else."""
     return [path for path in _entries(folder) if _is_any(path, folder, _OWN) or is_left_by_a_crash(path)]
 
 
 def results(folder: Path) -> list[Path]:
-    """Those of them that tell of the fitted weights."""
+    """The run's files with results of the fitted weights."""
     return [path for path in _entries(folder) if _is_any(path, folder, _RESULTS)]
 
 
 def foreign_files(folder: Path) -> list[Path]:
-    """What lies in a folder and is no part of a run."""
+    """What lies in a folder and is not part of a run."""
     own = set(own_files(folder))
     return [path for path in _entries(folder) if path not in own]
 
 
 def is_own(path: Path) -> bool:
-    """Whether a path, given from a run's folder on, is the run's own or lies in a folder of its own; else a guest's.
+    """Whether a path, relative to the run's folder, belongs to the run or lies in a folder of its own.
 
     Example:
         >>> is_own(Path("figures/kl.png")), is_own(Path("notes.txt"))
@@ -51,15 +51,15 @@ def is_own(path: Path) -> bool:
 
 
 def is_left_by_a_crash(path: Path) -> bool:
-    """Whether a file is one that was not finished."""
+    """Whether a file is the remainder of an unfinished write."""
     return any(fnmatch(path.name, pattern) for pattern in _TEMPORARY)
 
 
 def noted_digest(path: Path) -> str | None:
-    """The digest of the weights that a result, .json or .csv, is of; None where it says nothing.
+    """The digest of the weights that a result file, .json or .csv, belongs to; None if it does not say.
 
     Raises:
-        InputError: It is .json and cannot be read.
+        InputError: A .json file cannot be read.
     """
     if path.suffix == ".json":
         result = read_json(path)
@@ -69,7 +69,7 @@ def noted_digest(path: Path) -> str | None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What lies in a folder; of ``snapshots/`` and ``figures/``, where others may put files, what lies in them."""
+    """Entries of a folder; for ``snapshots/`` and ``figures/``, where users may put files too, their contents."""
     for path in sorted(folder.iterdir()):
         shared = path.name in FOLDERS[:2] and path.is_dir() and not path.is_symlink()
         yield from sorted(path.iterdir()) if shared else (path,)

@@ -14,12 +14,12 @@ PICTURES = (
     *("latent_plane.png", "latent_plane.gif", "decoder_grid.png", "decoder_grid-[0-9].png"),
     *(f"{name}{of}.png" for name in _MEASURED for of in ("", *(f"-{split}" for split in SPLITS[1:]))),
 )
-"""Which pictures are a run's own in ``figures/``, as patterns of names: they go with its weights, any other stays."""
+"""Name patterns of a run's own pictures in ``figures/``: they are removed with its weights, all others stay."""
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The paths of a run's files, there or not.
+    """The paths of a run's files, existing or not.
 
     Args:
         path: The run's folder.
@@ -58,7 +58,7 @@ class RunPaths:
         return self.evaluation_of("test")
 
     def evaluation_of(self, split: str) -> Path:
-        """``evaluation.json`` of the test data, ``evaluation-SPLIT.json`` of others."""
+        """``evaluation.json`` for the test data, ``evaluation-SPLIT.json`` for other splits."""
         return self.path / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
     def pieces(self, split: str) -> Path:
@@ -66,7 +66,7 @@ class RunPaths:
         return self.path / "evaluation-pieces" / split
 
     def per_datum(self, split: str) -> Path:
-        """``evaluation.csv`` of the test data, ``evaluation-SPLIT.csv`` of others."""
+        """``evaluation.csv`` for the test data, ``evaluation-SPLIT.csv`` for other splits."""
         return self.evaluation_of(split).with_suffix(".csv")
 
     @property
@@ -80,7 +80,7 @@ class RunPaths:
         return self.path / "figures"
 
     def picture(self, name: str) -> Path:
-        """``figures/NAME``, of one of PICTURES."""
+        """``figures/NAME``, for a name that matches PICTURES."""
         assert any(fnmatchcase(name, pattern) for pattern in PICTURES), f"{name} is not among PICTURES"
         return self.figures / name
 
@@ -89,6 +89,6 @@ class RunPaths:
         return self.snapshots / f"weights-{epoch:06d}.safetensors"
 
     def kept_epochs(self) -> list[int]:
-        """Epochs after which weights were kept, in order."""
+        """Epochs whose weights were kept, in order."""
         files = self.snapshots.glob(f"weights-{'[0-9]' * 6}.safetensors")
         return sorted(int(file.stem.removeprefix("weights-")) for file in files)

@@ -1,22 +1,22 @@
-"""The run directory, and its one reader and writer.
+"""The run directory, and the only code that reads and writes it.
 
 ===================== ==================================================================================
 ``config.json``       the :class:`~subo.runs.config.RunConfig`: enough to build the model again
-``metrics.jsonl``     one line an epoch
-``checkpoint.pt``     all that training needs to go on
-``model.safetensors`` the fitted weights; there when the run is finished
+``metrics.jsonl``     one line per epoch
+``checkpoint.pt``     everything that training needs to resume
+``model.safetensors`` the fitted weights, once the run is finished
 ``evaluation.json``   what was measured on the test data; ``evaluation-train.json`` and
-                      ``evaluation-validation.json``: on those, where they were asked for
-``evaluation.csv``    what a full evaluation measured of each example, ``evaluation-pieces/`` what it has done so far
+                      ``evaluation-validation.json``: on those splits, if asked for
+``evaluation.csv``    what a full evaluation measured for each example; ``evaluation-pieces/``: what it has done so far
 ``gradients.csv``     what ``subo gradients`` measured
 ``snapshots/``        posterior means of some held-out data during training, and the weights after some epochs
 ``figures/``          pictures
 ===================== ==================================================================================
 
-No file holds code: weights are safetensors, settings JSON, and the checkpoint is read with ``weights_only=True``.
+No file contains code: weights are safetensors, settings JSON, and the checkpoint is read with ``weights_only=True``.
 
-Weights and checkpoint hold the settings that they belong to and a SHA-256 digest of both, by which they are checked
-when they are read; the weights' digest stands in every result that is of them.
+Weights and checkpoint contain the settings that they belong to and a SHA-256 digest of both, which is checked on
+reading. Every result contains the digest of the weights it was measured with.
 """
 
 import os
@@ -47,8 +47,8 @@ from subo.runs.paths import RunPaths
 __all__ = ["Run", "run_of"]
 
 _BUSY = (
-    "another process trains in {path} at this moment, and a run folder has one writer. Wait until it is done or stop "
-    "it, or give another `run_dir`."
+    "another process is training in {path}, and a run folder has only one writer. Wait until it is done, stop it, or "
+    "give another `run_dir`."
 )
 
 
@@ -57,20 +57,20 @@ class Run(RunPaths):
     """A run directory.
 
     Args:
-        path: The directory. :meth:`create` makes one, :meth:`open` checks that it is one.
+        path: The directory. :meth:`create` makes one, :meth:`open` checks that it contains a run.
     """
 
     @cached_property
     def lock(self) -> FolderLock:
-        """The folder's lock, which a process that trains there holds."""
+        """The folder's lock, held by the process that trains there."""
         return FolderLock(self.path)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Inside, this object is the folder's one writer; readers need not wait, since files change whole.
+        """Makes this object the folder's only writer in the context; readers need not wait: files change atomically.
 
         Raises:
-            InputError: Another process trains there.
+            InputError: Another process is training there.
         """
         if self.lock.is_held():
             yield
@@ -80,44 +80,44 @@ class Run(RunPaths):
         except BlockingIOError:
             raise InputError(_BUSY.format(path=self.path)) from None
         except OSError as error:
-            raise InputError(f"cannot go on with the run in {self.path}: {error.strerror}.") from error
+            raise InputError(f"cannot continue the run in {self.path}: {error.strerror}.") from error
         try:
             yield
         finally:
             self.lock.release()
 
     def _check_there(self) -> None:
-        """Refuses to write where another folder is by now: what lies there is not this run's."""
+        """Refuses to write if another folder has taken this one's place: its contents do not belong to this run."""
         if self.lock.is_lost():
             raise InputError(
-                f"the folder {self.path} is not the one any more in which training began: it was moved, removed or "
-                "replaced. What was written of the run is where its folder is now; from the last checkpoint there it "
-                "goes on by `resume` and `run_dir=FOLDER`."
+                f"{self.path} is no longer the folder in which training began: it was moved, removed or replaced. What "
+                "was written so far is wherever that folder is now; continue from the last checkpoint there with "
+                "`resume` and `run_dir=FOLDER`."
             )
 
     def check_links(self) -> None:
-        """Refuses a run of which a part lies elsewhere: what is written and deleted is inside of its folder alone."""
+        """Refuses a run with parts outside its folder: nothing is written or deleted elsewhere."""
         for folder in map(self.path.joinpath, FOLDERS):
             if folder.is_symlink():
                 raise InputError(
-                    f"{folder} is a symbolic link, and a run writes and deletes in folders of its own alone. Put a "
-                    f"folder in its place, with a copy of what {os.path.realpath(folder)} holds."
+                    f"{folder} is a symbolic link, but a run writes and deletes only in its own folders. Replace the "
+                    f"link with a folder that contains a copy of {os.path.realpath(folder)}."
                 )
 
     @classmethod
     def place(cls, path: str | Path, *, overwrite: bool = False) -> "Run":
-        """The run that could be made at a path; nothing is made or removed yet.
+        """The run that could be made at a path; does not make or remove anything yet.
 
         Args:
-            path: Where. A folder in which a run was begun, and no more, is as good as none.
-            overwrite: Whether a run may be there already.
+            path: Path of the run folder. A folder in which a run was started but has no config yet counts as free.
+            overwrite: Whether a run may already exist there.
 
         Raises:
-            InputError: Something is there, or a process that trains.
+            InputError: Something is there, or a process is training there.
         """
         run = cls(Path(path))
         if run.path.is_file():
-            raise InputError(f"{path} is a file, and a run needs a folder of its own. Give another `run_dir`.")
+            raise InputError(f"{path} is a file, but a run needs its own folder. Give another `run_dir`.")
         if run.path.is_dir():
             if not run.lock.is_free():
                 raise InputError(_BUSY.format(path=path))
@@ -126,15 +126,15 @@ class Run(RunPaths):
 
     @classmethod
     def create(cls, path: str | Path, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> "Run":
-        """Makes a run directory with a config alone.
+        """Makes a run directory that contains only a config.
 
         Args:
-            path: Where.
-            config: What is asked for; none for an empty directory.
-            overwrite: Whether a run that is there already is removed; only files of a run ever are.
+            path: Path of the run folder.
+            config: The requested config; None for an empty directory.
+            overwrite: Whether to remove an existing run; only files of a run are ever removed.
 
         Raises:
-            InputError: Something is there, or the place cannot be written to.
+            InputError: Something is there, or the location is not writable.
         """
         run = cls.place(path, overwrite=overwrite)
         run.make_folder()
@@ -143,11 +143,11 @@ class Run(RunPaths):
         return run
 
     def make_folder(self) -> None:
-        """Makes the run's folder, where there is none."""
+        """Makes the run's folder if there is none."""
         make_folder(self.path)
 
     def begin(self, config: dict[str, Any] | None = None, *, overwrite: bool = False) -> None:
-        """Makes this run in its folder, which is there, as :meth:`create` does; for its one writer."""
+        """Makes this run in its existing folder, as :meth:`create` does; only for the folder's writer."""
         make_run(self, config, overwrite=overwrite)
         self.__dict__["settings"] = counting_settings(config or {})
 
@@ -156,8 +156,8 @@ class Run(RunPaths):
         """Opens a run directory.
 
         Args:
-            path: Where it is.
-            finished: Whether its weights must be there.
+            path: Path of the run folder.
+            finished: Whether the fitted weights must exist.
 
         Raises:
             InputError: There is no run, or it is not finished.
@@ -167,7 +167,7 @@ class Run(RunPaths):
         return run
 
     def clear_evaluations(self) -> None:
-        """Removes all that was measured and drawn of the weights, which are about to be replaced."""
+        """Removes all results and pictures of the weights, which are about to be replaced."""
         for file in results(self.path):
             remove(file)
 
@@ -175,7 +175,7 @@ class Run(RunPaths):
         """What the run is.
 
         Raises:
-            InputError: The file is no run's config, or one of a later version.
+            InputError: The file is not the config of a run, or was written by a later version.
         """
         stored = self._stored()
         config = RunConfig.from_json(stored, where=str(self.config))
@@ -183,12 +183,12 @@ class Run(RunPaths):
         return config
 
     def write_config(self, config: dict[str, Any]) -> None:
-        """Writes what the run is, as :meth:`RunConfig.as_json` says it."""
+        """Writes what the run is, as returned by :meth:`RunConfig.as_json`."""
         write_json(self.config, config)
         self.__dict__["settings"] = counting_settings(config)
 
     def change_training(self, changes: Mapping[str, Any]) -> None:
-        """Writes other settings of training into the config, and leaves the rest as it stands there."""
+        """Changes training settings in the config and leaves the rest unchanged."""
         config = self._stored()
         self.write_config({**config, "training": {**config["training"], **changes}})
 
@@ -197,18 +197,18 @@ class Run(RunPaths):
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The settings on which numbers depend, as this object last read or wrote them; empty without a config."""
+        """The settings that affect results, as this object last read or wrote them; empty without a config."""
         config = self._stored() if self.config.exists() else {}
         return counting_settings(config if isinstance(config, dict) else {})
 
     @property
     def digest(self) -> str | None:
-        """The digest that the weights note, of themselves and their settings; None where none is noted."""
+        """The digest of weights and settings that is stored with the weights; None if there is none."""
         return noted_in(self.model, "sha256")
 
     @property
     def caution(self) -> str | None:
-        """What should be known of the training that the weights come from, such as that it diverged."""
+        """A caution about the training that produced the weights, such as that it diverged."""
         return noted_in(self.model, "caution")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -224,7 +224,7 @@ class Run(RunPaths):
         write_lines(self.metrics, records)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """Adds an epoch's record, whole or not at all."""
+        """Appends an epoch's record, whole or not at all."""
         self._check_there()
         append_line(self.metrics, record)
 
@@ -235,7 +235,7 @@ class Run(RunPaths):
             InputError: The file is damaged.
         """
         path = self.evaluation_of(split)
-        remedy = f"It is damaged: evaluate the run again with `split={split}`, which writes it anew."
+        remedy = f"It is damaged: evaluate the run again with `split={split}`, which rewrites it."
         try:
             record = read_json(path)
         except InputError as error:
@@ -244,18 +244,18 @@ class Run(RunPaths):
         return record
 
     def save_means(self, epoch: int, means: np.ndarray) -> None:
-        """Writes posterior means of some held-out data after an epoch, for the moving picture."""
+        """Writes posterior means of some held-out data after an epoch, for the animation."""
         self._check_there()
         with replacing(self.snapshots / f"means-{epoch:06d}.npy") as temporary:
             np.save(temporary, means)
 
     def save_weights(self, module: nn.Module, *, epoch: int | None = None, caution: str | None = None) -> None:
-        """Writes the fitted weights, or those after an epoch; what was measured of other ones goes first.
+        """Writes the fitted weights, or those after an epoch; removes results of other fitted weights first.
 
         Args:
-            module: Whose.
-            epoch: After which; None for the fitted ones.
-            caution: What should be known of the training that the fitted ones come from.
+            module: Module whose weights are written.
+            epoch: Epoch after which these are the weights; None for the fitted ones.
+            caution: Caution about the training that produced the fitted weights.
         """
         self._check_there()
         digest = digest_of_weights(module.state_dict(), self.settings)
@@ -274,15 +274,15 @@ class Run(RunPaths):
             Their digest.
 
         Raises:
-            InputError: The file is truncated, changed, foreign, or of another model or other settings; or none was kept
-                after that epoch.
+            InputError: The file is truncated, was changed, is foreign, or belongs to another model or other settings;
+                or no weights were kept after that epoch.
         """
         file = self.model if epoch is None else self.weights_after(epoch)
         if epoch is not None and not file.exists():
             raise InputError(
-                f"{self.path} holds no weights after epoch {epoch}; there are some after "
-                f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with keep_weights, and by "
-                "itself where a model is small."
+                f"{self.path} has no weights after epoch {epoch}; available: "
+                f"{', '.join(map(str, self.kept_epochs())) or 'none'}. Training keeps them with `keep_weights`, and by "
+                "default if the model is small."
             )
         found = WeightsFile.read(file)
         digest = found.checked(self.settings, module)
@@ -291,13 +291,13 @@ class Run(RunPaths):
         except RuntimeError as error:
             problem = str(error).splitlines()[-1].strip()
             raise InputError(
-                f"{file} holds the weights of another model than {self.config} describes ({problem}). "
-                "Restore the two files that belong together, or fit again."
+                f"{file} contains the weights of a different model than {self.config} describes ({problem}). Restore "
+                "the two files that belong together, or fit again."
             ) from error
         return digest
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Writes all that training needs to go on."""
+        """Writes everything that training needs to resume."""
         self._check_there()
         save_checkpoint(state, self.checkpoint, self.settings)
 
@@ -305,15 +305,15 @@ class Run(RunPaths):
         """Reads what :meth:`save_checkpoint` wrote.
 
         Raises:
-            InputError: There is none, or it cannot be read, or was changed, or belongs to other settings.
+            InputError: The checkpoint is missing or unreadable, was changed, or belongs to other settings.
         """
         return load_checkpoint(self.checkpoint, self.settings)
 
     def accept_changes(self) -> None:
-        """Takes weights, checkpoint and settings as they stand for what is meant, and notes their digests.
+        """Accepts weights, checkpoint and settings as they are now, and stores their digests.
 
         Raises:
-            InputError: Another process trains there, or a file cannot be read.
+            InputError: Another process is training there, or a file cannot be read.
         """
         with self.writing():
             self.read_config()
@@ -324,8 +324,8 @@ class Run(RunPaths):
                 accept_checkpoint(self.checkpoint, self.settings)
 
     def source(self) -> Path | None:
-        """The file or folder that the run was fitted to, as far as it can be told."""
-        try:  # of a damaged config, too
+        """The file or folder that the run was fitted to, if known."""
+        try:  # also for a damaged config
             source = self._stored()["data"]["source"] if self.config.exists() else None
         except (InputError, LookupError, TypeError):
             return None
@@ -333,7 +333,7 @@ class Run(RunPaths):
 
 
 def run_of(path: Path) -> Run | None:
-    """The run of which a file, there or not, is a part; links are seen through. None of a guest in its folder."""
+    """The run that a file, existing or not, belongs to, links resolved; None for a foreign file in a run's folder."""
     for place in {path.resolve(), path.parent.resolve() / path.name}:
         for run in map(Run, place.parents):
             if run.config.exists() and is_own(place.relative_to(run.path)):

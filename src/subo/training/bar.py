@@ -25,16 +25,16 @@ __all__ = ["TrainingBar"]
 _REFRESH = 0.2  # seconds: reading the numbers of every step would cost more than some steps do
 
 
-_LINES = 10  # where there is no terminal
+_LINES = 10  # without a terminal
 
 
 class TrainingBar:
-    """Bound, rate, distortion, data per second and time left.
+    """Bound, rate, distortion, examples per second and time left.
 
     Args:
-        epochs: How many there will be, or None where the clock decides.
-        steps_per_epoch: Steps in each.
-        minutes: The clock's limit.
+        epochs: Total number of epochs, or None if the clock decides.
+        steps_per_epoch: Number of steps per epoch.
+        minutes: Time limit.
         show: Whether anything is shown.
     """
 
@@ -44,7 +44,7 @@ class TrainingBar:
         self._console = Console(stderr=True)
         self._updates = ""
         self._data, self._since, self._shown = 0, time.monotonic(), 0.0
-        self._printed = -1  # tenths of training that were over at the last line
+        self._printed = -1  # tenths of training done at the last line
         self._progress = Progress(
             SpinnerColumn("dots" if self._console.encoding.startswith("utf") else "line"),
             TextColumn("{task.description}"),
@@ -70,7 +70,7 @@ class TrainingBar:
         self._progress.stop()
 
     def step(self, step: Step, epoch: int, num_data: int) -> None:
-        """Shows a step, if it is time to."""
+        """Shows a step if an update is due."""
         self._data += num_data
         now = time.monotonic()
         if not self._show or now - self._shown < _REFRESH:
@@ -90,7 +90,7 @@ class TrainingBar:
     def epoch(self, epoch: "Epoch") -> None:
         """Says when aggressive updates end; without a terminal, also a line for every tenth of the training."""
         if self._show and self._updates == "aggressive" != epoch.updates:
-            self._console.print(f"from epoch {epoch.epoch} on theta and phi are moved jointly", highlight=False)
+            self._console.print(f"from epoch {epoch.epoch} on, theta and phi are updated jointly", highlight=False)
         self._updates = epoch.updates
         if not self._show or self._console.is_terminal:
             return

@@ -1,6 +1,6 @@
-"""Checkpoints: all that training needs to go on as if it had never stopped, in plain values and tensors.
+"""Checkpoints: everything that training needs to resume as if it had never stopped, in plain values and tensors.
 
-And the weights after some epochs, by which training is looked at afterwards.
+Also the weights after some epochs, kept to study training afterwards.
 """
 
 import math
@@ -25,41 +25,39 @@ if TYPE_CHECKING:
 
 __all__ = ["KeptWeights", "TrainingState", "check_finite", "content", "restore"]
 
-_SMALL = 20_000_000  # bytes of weights that are kept without being asked for
+_SMALL = 20_000_000  # bytes: weights up to this size are kept by default
 
 
 @dataclass
 class TrainingState:
-    """Where training is: with the weights, the optimizer and the random state, all that a checkpoint holds."""
+    """Where training is: together with weights, optimizer and random state, everything in a checkpoint."""
 
     step: int = 0
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
-    totals: Tensor | None = None  # sums over the running epoch's data, see subo.training.metrics.sums
-    unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed when somebody asks
+    totals: Tensor | None = None  # sums over the current epoch's data, see subo.training.metrics.sums
+    unsummed: list[Loss] = field(default_factory=list)  # of the latest steps: summed on demand
     records: list[dict[str, Any]] = field(default_factory=list)
     best_objective: float = -math.inf
     best_epoch: int | None = None
     best_weights: dict[str, Tensor] | None = None
-    before: Tensor | None = (
-        None  # what is maximized of each example, before the first step; see subo.training.divergence
-    )
+    before: Tensor | None = None  # the objective of each example before the first step; see subo.training.divergence
 
     def count(self, step: Step) -> None:
-        """Takes note of a step."""
+        """Counts a step and collects its loss."""
         self.step = step.number
         self.batch += 1
         if step.weight:  # a share of weight 0 stands for no data
             self.unsummed.append(step.loss)
 
     def sum_up(self, step: Step) -> None:
-        """Brings the running sums up to date: rarely, since every little operation costs at every step."""
+        """Updates the running sums; called rarely, since even small operations add up over the steps."""
         self.totals = sums(self.unsummed, self.totals, layers=len(step.loss.rate))
         self.unsummed = []
 
     def close_epoch(self, objective: Objective, on_validation: float | None) -> None:
-        """Counts an epoch, and keeps its weights if what is maximized was never larger on the validation data."""
+        """Counts an epoch, and keeps its weights if the validation objective is the best so far."""
         self.epoch += 1
         self.batch = 0
         if on_validation is not None and on_validation > self.best_objective:
@@ -71,13 +69,13 @@ class TrainingState:
 class KeptWeights:
     """The model's weights after the epochs 1, 2, 3, 5, 8, 13, ... and the last one, in the run's ``snapshots/``.
 
-    Which they are goes by the epoch's number alone, so that a run that is stopped and resumed keeps the same; of E
-    epochs there are ``log(E) / log(1.618) + 2``, 11 for 100 and 16 for 1,000.
+    The choice depends only on the epoch's number, so that a run that is stopped and resumed keeps the same ones; for E
+    epochs there are ``log(E) / log(1.618) + 2`` of them, 11 for 100 and 16 for 1,000.
 
     Args:
-        run: Where.
-        model: Of which.
-        wanted: Whether they are kept; by default those of a model of at most 20 MB.
+        run: Run folder to write to.
+        model: Model whose weights are kept.
+        wanted: Whether to keep them; by default for models of at most 20 MB.
     """
 
     run: Run
@@ -85,13 +83,13 @@ class KeptWeights:
     wanted: bool | None = None
 
     def begin(self, epoch: int) -> None:
-        """Removes what training from after this epoch on is to write, and the last of a run that now goes on."""
+        """Removes weights that training after this epoch will rewrite, and the last ones of a run that now resumes."""
         for kept in self.run.kept_epochs():
             if kept > epoch or not _is_kept(kept):
                 self.run.weights_after(kept).unlink(missing_ok=True)
 
     def keep(self, epoch: int, *, last: bool = False) -> None:
-        """Writes the weights after an epoch, if it is one of them."""
+        """Writes the weights after an epoch, if it is one of those kept."""
         if (last or _is_kept(epoch)) and self._is_wanted() and not self.run.weights_after(epoch).exists():
             self.run.save_weights(self.model, epoch=epoch)
 
@@ -102,7 +100,7 @@ class KeptWeights:
 
 
 def _is_kept(epoch: int) -> bool:
-    """Whether an epoch's number is one of Fibonacci's."""
+    """Whether an epoch's number is a Fibonacci number."""
     a, b = 1, 2
     while a < epoch:
         a, b = b, a + b
@@ -112,10 +110,10 @@ def _is_kept(epoch: int) -> bool:
 def check_finite(objective: Objective, step: int) -> None:
     """Keeps a checkpoint from being replaced by a broken one."""
     for name, parameter in objective.named_parameters():
-        if not torch.stack(parameter.detach().aminmax()).isfinite().all():  # without a copy of a local posterior's rows
+        if not torch.stack(parameter.detach().aminmax()).isfinite().all():  # without copying a local posterior's rows
             raise DivergedError(
-                f"step {step}: the parameter {name} is not finite any more: its gradient was not, at a finite loss. "
-                "The last checkpoint is from before. Try a smaller `learning_rate`, or `clip=10`."
+                f"step {step}: the parameter {name} is no longer finite: its gradient was not finite, although the "
+                "loss was. The last checkpoint is from before that. Try a smaller `learning_rate`, or `clip=10`."
             )
 
 
@@ -127,7 +125,7 @@ def content(
     settings: dict[str, Any],
     fabric: "Fabric",
 ) -> dict[str, Any]:
-    """A checkpoint: plain values and tensors only."""
+    """The contents of a checkpoint: plain values and tensors only."""
     random = [torch.get_rng_state(), *([torch.cuda.get_rng_state(fabric.device)] if _on_cuda(fabric) else [])]
     return {
         **vars(state),
@@ -149,23 +147,23 @@ def restore(
     settings: dict[str, Any],
     fabric: "Fabric",
 ) -> TrainingState:
-    """Puts objective, optimizer, updates and random state back to where a checkpoint was made.
+    """Restores objective, optimizer, updates and random state from a checkpoint.
 
     Raises:
-        InputError: It was made with other settings or of another model, or is damaged.
+        InputError: The checkpoint was made with other settings or of another model, or is damaged.
     """
     _check(saved)
     for name, value in settings.items():
-        made_with = saved["settings"].get(name, value)  # nothing: before there was that setting
+        made_with = saved["settings"].get(name, value)  # missing if the setting is newer
         if made_with != value:
             raise InputError(
-                f"the checkpoint was made with {name} = {made_with}, and going on with {value} would "
-                "be another run. Resume with the same, or start again with `overwrite`."
+                f"the checkpoint was made with {name} = {made_with}, and continuing with {value} would be a different "
+                "run. Resume with the same value, or start again with `overwrite`."
             )
     try:
         objective.load_state_dict(saved.pop("objective"))
     except RuntimeError as error:
-        raise InputError(f"the checkpoint is of another model: {str(error).splitlines()[-1].strip()}") from error
+        raise InputError(f"the checkpoint is of a different model:  {str(error).splitlines()[-1].strip()}") from error
     try:
         optimizer.load_state_dict(saved.pop("optimizer"))
         updates.load_state_dict(saved.pop("updates", {}))
@@ -192,10 +190,10 @@ _HELD = {
 
 
 def _check(saved: Any) -> None:
-    """Refuses what lacks a part, since a default in its place would be another training."""
+    """Refuses a checkpoint with missing parts, since defaults would make training a different one."""
     missing = [name for name in (*_HELD, "totals", "best_epoch", "best_weights") if name not in saved]
     if missing:
-        raise InputError(f"{_DAMAGED}: it holds no {', '.join(missing)}. {_REMEDY}")
+        raise InputError(f"{_DAMAGED}: it lacks {', '.join(missing)}. {_REMEDY}")
     for name, kind in _HELD.items():
         if not isinstance(saved[name], kind):
             raise InputError(f"{_DAMAGED}: {name} is {type(saved[name]).__name__}, not {kind.__name__}. {_REMEDY}")
@@ -203,9 +201,9 @@ def _check(saved: Any) -> None:
         check_record(record, EPOCH, where=f"{_DAMAGED}: the record of an epoch", remedy=_REMEDY)
     best = saved["best_weights"]
     if (best is None) != (saved["best_epoch"] is None):
-        raise InputError(f"{_DAMAGED}: of best_epoch and best_weights one is there alone. {_REMEDY}")
+        raise InputError(f"{_DAMAGED}: it has only one of best_epoch and best_weights. {_REMEDY}")
     if best is not None and _shapes(best) != _shapes(saved["objective"]):
-        raise InputError(f"{_DAMAGED}: its best weights are those of another model. {_REMEDY}")
+        raise InputError(f"{_DAMAGED}: its best weights are those of a different model. {_REMEDY}")
 
 
 def _shapes(state: Any) -> dict[str, Any] | None:
@@ -216,7 +214,7 @@ def _shapes(state: Any) -> dict[str, Any] | None:
 
 
 def _of_each(own: Shaped[Tensor, " N"], fabric: "Fabric") -> Shaped[Tensor, "P N"]:
-    """What each of P processes has as its own, in all of them."""
+    """The tensors of all P processes, gathered in each of them."""
     if fabric.world_size == 1:
         return own[None]
     own = own.to(fabric.device)
@@ -228,7 +226,7 @@ def _of_each(own: Shaped[Tensor, " N"], fabric: "Fabric") -> Shaped[Tensor, "P N
 def _own(of_each: Shaped[Tensor, "*P N"], fabric: "Fabric") -> Shaped[Tensor, " N"]:
     """This process's part; a copy, since torch reads a random state from the start of its storage.
 
-    The sums of a checkpoint of 0.1 have no axis for its one process.
+    The sums in a checkpoint of version 0.1 have no process axis.
     """
     return of_each.reshape(fabric.world_size, -1)[fabric.global_rank].clone()
 

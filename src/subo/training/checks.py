@@ -1,4 +1,4 @@
-"""Checks before training: data and settings go together, a step fits into memory, and the estimator has a gradient."""
+"""Checks before training: data and settings match, a step fits into memory, and the estimator has a gradient."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -24,29 +24,29 @@ __all__ = ["check_draws", "check_fit"]
 def check_fit(
     objective: Objective, training: Split | None, held_out: Mapping[str, Split], config: TrainingConfig
 ) -> None:
-    """Refuses what training could not go through with, before it touches anything.
+    """Refuses what training could not complete, before anything is changed.
 
     Args:
-        objective: What is to be trained, on the CPU.
-        training: The training data; None where they come in batches, the first of which is checked when it comes.
-        held_out: Validation and test data, where there are some, by these names.
-        config: The settings.
+        objective: Objective to train, on the CPU.
+        training: Training data; None if they come in batches, the first of which is checked when it arrives.
+        held_out: Validation and test data, if any, by these names.
+        config: Training settings.
 
     Raises:
-        InputError: The data are not what the model describes, or an option makes no sense.
+        InputError: The data do not match the model, or an option makes no sense.
     """
     if config.patience is not None and "validation" not in held_out:
         raise InputError(
-            "patience counts epochs without a better validation bound, and there are no validation data"
-            " (local inference has none: its rows are those of the training data)"
+            "patience counts epochs without a better validation bound, but there are no validation data (local "
+            "inference has none: its rows are those of the training data)"
         )
     if training is None and config.updates == "aggressive" and "validation" not in held_out:
         raise InputError(
-            "aggressive updates go by the mutual information of data and latents, and batches that are not in memory "
-            "have none to measure it on: give `validation`, or use joint updates"
+            "aggressive updates depend on the mutual information of data and latents, which cannot be measured on "
+            "batches that are not in memory: give `validation`, or use joint updates"
         )
     known = {**({} if training is None else {"training": training}), **held_out}
-    for name, split in known.items():  # test data, too: what is measured after training should not be refused then
+    for name, split in known.items():  # also test data, which should not be refused only after training
         check_support(objective.model, split, where=f"the {name} data")
     if not isinstance(config.optimizer, str):
         check_over(config.optimizer, objective)
@@ -58,18 +58,18 @@ def check_fit(
 
 
 def check_step(objective: Objective, split: Split, batch_size: int) -> None:
-    """Refuses a step of training that memory could not hold, by what autograd keeps of one with an example or two.
+    """Refuses a training step that does not fit into memory, judged by what autograd keeps for one or two examples.
 
-    Of B data with K samples it keeps ``c + B (a + b K)``, which three small steps tell. Of sequences the longest is
-    taken.
+    For B examples with K samples it keeps ``c + B (a + b K)``, which three small steps determine. For sequences the
+    longest is used.
 
     Args:
-        objective: What is trained, on the CPU.
-        split: The training data.
-        batch_size: B, at the most.
+        objective: Objective to train, on the CPU.
+        split: Training data.
+        batch_size: The largest B.
 
     Raises:
-        InputError: There is no room; says how much it would take, and how much is free.
+        InputError: There is not enough memory; the message says how much is needed and how much is free.
     """
     longest = torch.zeros(1, dtype=torch.long) if split.lengths is None else split.lengths.argmax()[None]
 
@@ -82,24 +82,25 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
 
     size, samples = min(batch_size, len(split)), objective.num_samples
     with evaluating(objective), forked(0), torch.enable_grad():
-        few = min(2, samples)  # a lone sample is drawn in another way
+        few = min(2, samples)  # a single sample is drawn differently
         least = kept(1, few)
         needed = least + (size - 1) * (kept(2, few) - least)
         if samples > few:
             needed += size * (samples - few) * (kept(1, few + 1) - least)
-    check_room(needed, f"a step of training, with {samples:,} samples of each of {size:,} examples,", _FEWER)
+    check_room(needed, f"a training step, with {samples:,} samples of each of {size:,} examples,", _FEWER)
 
 
 _FEWER = "Lower `batch_size`, `num_samples` or the widths of the networks."
 
 
 def check_draws(objective: Objective, split: Split) -> None:
-    """Draws z for the first two data, as training will, and asks the estimator whether it has a gradient there.
+    """Draws z for the first two examples, as training will, and checks that the estimator has a gradient there.
 
-    A posterior without them, a path that is cut, or an estimator that is not for this model are found here.
+    This finds a posterior without parameters for them, a broken path, or an estimator that does not suit the model.
 
     Raises:
-        InputError: The posterior has no parameters for them, or the gradient estimator's path does not reach z.
+        InputError: The posterior has no parameters for these examples, or the gradient estimator's path does not reach
+            z.
     """
     index = torch.arange(min(2, len(split)))
     x, context = replace(split, resample=False).read(index)
@@ -111,4 +112,4 @@ def check_draws(objective: Objective, split: Split) -> None:
         )
         draw, estimator = objective.model.draw(place_x, place_context, **options), deepcopy(objective.gradient)
         estimator.check(draw.q, objective.bound, num_samples=objective.num_samples)
-        estimator.surrogate(draw, objective.bound, place_x, place_context)  # of a copy, since it may remember
+        estimator.surrogate(draw, objective.bound, place_x, place_context)  # on a copy, since it may keep state

@@ -1,4 +1,4 @@
-"""Training that went wrong: whether the model is worse than before, and what is kept when it cannot go on."""
+"""Training that went wrong: whether the model is worse than before, and what is kept when training cannot continue."""
 
 import math
 from collections.abc import Callable
@@ -19,27 +19,28 @@ from subo.training.metrics import of_each
 
 __all__ = ["default_clip", "keep_best", "level", "noise_of_change", "unwritten", "watched"]
 
-_TRAINING_DATA = 1000  # measured before and after training where there are no validation data
-_CLIP = 100.0  # where there are far values; other gradients are rarely as large
+_TRAINING_DATA = 1000  # measured before and after training without validation data
+_CLIP = 100.0  # if there are outliers; other gradients are rarely as large
 
 
 def default_clip(training: Split) -> float | None:
-    """The largest norm of a gradient, where nobody asks for one: None unless a value lies far from the others."""
+    """The default largest norm of a gradient: None unless a value lies far from the others."""
     real = training.levels == 1 and training.x.is_floating_point()
     return _CLIP if real and bool(far_rows(training.x).any()) else None
 
 
 def watched(training: Split | None, validation: Split | None) -> Split | None:
-    """The data by which the model is held against what it was before training; None where none are in memory."""
+    """The data on which the model is compared before and after training; None if none are in memory."""
     if validation is not None or training is None:
         return validation
     return training.take(torch.arange(min(len(training), _TRAINING_DATA)))  # the first: local inference has their rows
 
 
 def level(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
-    """What is maximized of each example; minus infinity where it is not finite.
+    """The objective of each example; minus infinity where it is not finite.
 
-    The noise is that of every validation, so that differences are those of the weights. All processes measure all.
+    The noise is the same in every validation, so that differences come from the weights. Every process measures all
+    examples.
     """
     return of_each(objective, split, batch_size=batch_size, seed=seed).nan_to_num(
         nan=-math.inf, posinf=-math.inf, neginf=-math.inf
@@ -47,10 +48,10 @@ def level(objective: Objective, split: Split, *, batch_size: int, seed: int) -> 
 
 
 def noise_of_change(before: Float64[Tensor, " N"], after: Float64[Tensor, " N"]) -> float:
-    """How far the mean of the differences may be from 0 by chance: in 1 of 1,000 cases it is lower, by Student's t.
+    """How far the mean difference may fall below 0 by chance: it is lower in 1 of 1,000 cases, by Student's t.
 
-    Data and noise are the same on both sides. Infinite for one example; 0 where a value is not finite, as none is by
-    chance.
+    Data and noise are the same on both sides. Infinite for one example; 0 if a value is not finite, which never happens
+    by chance.
     """
     from scipy.special import stdtrit
 
@@ -65,17 +66,17 @@ def noise_of_change(before: Float64[Tensor, " N"], after: Float64[Tensor, " N"])
 def keep_best(
     state: TrainingState, last: Step | None, objective: Objective, run: Run | None, *, save: Callable[[], None] | None
 ) -> str:
-    """Keeps what is good of a training that diverged: the checkpoint of before, and the weights of the best epoch.
+    """Saves what is usable after training diverged: the checkpoint from before, and the weights of the best epoch.
 
     Args:
-        state: Where training was.
-        last: The last step that was made.
-        objective: Is given the weights of the best epoch in validation, where there is one.
-        run: Where these are written, too.
-        save: Writes a checkpoint, unless a parameter is not finite; None where training is at no place to go on from.
+        state: State of training.
+        last: Last step made.
+        objective: Receives the weights of the best validation epoch, if there is one.
+        run: Run to which they are also written.
+        save: Writes a checkpoint, unless a parameter is not finite; None if training cannot resume from this point.
 
     Returns:
-        What is kept, in words.
+        A sentence that says what was kept.
     """
     saved = False
     if save is not None and last is not None:
@@ -97,13 +98,13 @@ def keep_best(
 def unwritten(
     error: InputError | OSError, state: TrainingState, last: Step, run: Run, *, save: Callable[[], None]
 ) -> InputError:
-    """What is said when a file of the run could not be written, and the checkpoint, which is tried once more.
+    """The error for a file of the run that could not be written; tries once more to write the checkpoint.
 
     Args:
-        error: Why.
-        state: Where training was.
-        last: The last step that was made.
-        run: Where it wrote.
+        error: The cause.
+        state: State of training.
+        last: Last step made.
+        run: Run that was being written.
         save: Writes a checkpoint.
     """
     words = in_words(error) if isinstance(error, OSError) else str(error)
@@ -111,9 +112,9 @@ def unwritten(
         if state.unsummed:
             state.sum_up(last)
         save()
-        kept = f"The checkpoint is written, of step {state.step}"
+        kept = f"The checkpoint of step {state.step} is written"
     except (InputError, OSError, DivergedError):
         if not run.checkpoint.exists():
             return InputError(f"stopped after {state.step} steps: {words}")
         kept = "The last checkpoint that could be written is whole"
-    return InputError(f"stopped after {state.step} steps: {words} {kept}: when that is mended, resume the run.")
+    return InputError(f"stopped after {state.step} steps: {words} {kept}: once that is fixed, resume the run.")

@@ -1,4 +1,4 @@
-"""Epochs of training: their batches, and what all processes agree on."""
+"""Training epochs: their batches, and what all processes agree on."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -17,7 +17,7 @@ __all__ = ["agreed", "stream_of"]
 
 
 def stream_of(split: Split, batch_size: int, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
-    """All batches from where the state is, for ever."""
+    """An endless stream of batches from the state's position."""
     first = state.batch
     for epoch in count(state.epoch):
         rank, world_size = fabric.global_rank, fabric.world_size
@@ -26,7 +26,7 @@ def stream_of(split: Split, batch_size: int, seed: int, state: TrainingState, fa
 
 
 def agreed(fabric: "Fabric", seconds: float, signal: int, due: bool) -> tuple[float, int, bool]:
-    """What all processes take as the time, the signal that came and whether to save: the largest of each one's."""
+    """The time, the signal received and whether to save, agreed between all processes: the largest of each."""
     if fabric.world_size == 1:
         return seconds, signal, due
     values = torch.tensor([seconds, float(signal), float(due)], dtype=torch.float64, device=fabric.device)

@@ -1,4 +1,4 @@
-"""Fitting: epochs, validation, early stopping, checkpoints, and going on as if nothing had happened."""
+"""Fitting: epochs, validation, early stopping, checkpoints, and exact resumption."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -69,54 +69,57 @@ def fit(
 ) -> History:
     """Fits an objective to data, in place.
 
-    All randomness comes from `seed`, in streams of its own; the caller's generators are left as they were. With
-    validation data the weights of the epoch with the best objective on them are kept: the bound, or what beta and free
-    bits make of it. A model that is worse after training than before is warned of. On the CPU, a run that was stopped
-    and resumed, even by ``kill -9``, ends with the same weights, bit for bit, as one that never stopped.
+    All randomness comes from `seed`, in separate streams; the caller's generators are not touched. With validation
+    data, the weights of the epoch with the best validation objective are kept: the bound, as shaped by beta and free
+    bits. A warning is issued if the model is worse after training than before. On the CPU, a run that was stopped, even
+    by ``kill -9``, and resumed ends with the same weights, bit for bit, as one that never stopped.
 
     Args:
-        objective: What is trained.
-        data: Data in splits; or training data alone: a tensor, a Split, or what gives batches again and again, such as
-            a ``DataLoader``. A batch is ``x``, ``(x, label)`` with the classes' numbers, ``(x, context)`` with tensors
-            by name, or a :class:`~subo.data.Batch`. Such batches come as they are: `batch_size` is then that of
-            validation alone, only the first is checked before it is trained on, and their order is their own. A
-            resumed run begins a new pass over them, and so ends with other weights than one that never stopped. Local
-            inference, which keeps parameters for each example, needs a tensor or a Split.
-        validation: Validation data, beside training data alone: a Split, a tensor, ``(x, label)`` or ``(x, context)``.
-        steps_per_epoch: How many batches of a ``DataLoader`` make an epoch; by default its length. Needed where it has
+        objective: Objective to train.
+        data: Data in splits; or training data only: a tensor, a Split, or a re-iterable source of batches, such as a
+            ``DataLoader``. A batch is ``x``, ``(x, label)`` with the numbers of the classes, ``(x, context)`` with
+            tensors by name, or a :class:`~subo.data.Batch`. Such batches are used as they come: `batch_size` then
+            applies to validation only, only the first batch is checked before it is trained on, and the source decides
+            their order. A resumed run begins a new pass over them, and so ends with different weights than one that
+            never stopped. Local inference, which keeps parameters for each example, needs a tensor or a Split.
+        validation: Validation data, if `data` is only training data: a Split, a tensor, ``(x, label)`` or ``(x,
+            context)``.
+        steps_per_epoch: Number of batches of a ``DataLoader`` per epoch; by default its length. Required if it has
             none.
-        epochs: How often the data are gone through; 100 where neither epochs nor minutes are given.
-        minutes: How long to train at the most; learning-rate decay then follows the clock.
-        batch_size: Data in a batch, over all processes.
+        epochs: Number of passes over the data; 100 if neither epochs nor minutes are given.
+        minutes: Maximum training time; learning-rate decay then follows the clock.
+        batch_size: Number of examples in a batch, over all processes.
         optimizer: Any class of ``torch.optim`` by name (or, in Python, an optimizer over the objective's parameters).
         learning_rate: The optimizer's step size.
-        rows_learning_rate: Learning rate of the parameters that local inference keeps for each example.
+        rows_learning_rate: Learning rate for the parameters that local inference keeps for each example.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
         clip: Largest norm of the gradient. By default gradients are clipped only if a value lies more than 1,000
-            standard deviations from the others, at 100, so that it does not drown out all other gradients.
-        updates: What a batch moves: posterior and model together (joint); some steps of the posterior, then one of
-            the model (alternating); or the posterior alone until that helps no more, then the model once, as long as
-            the mutual information of data and latents rises (aggressive), and joint after: against posterior collapse,
-            and slow, since few batches move the model.
-        posterior_steps: Steps of the posterior before each of the model, in alternating updates.
+            standard deviations from the others: then at 100, so that it does not drown out all other gradients.
+        updates: What a batch updates: posterior and model together (joint); the posterior for some steps, then the
+            model for one (alternating); or the posterior alone until that no longer helps, then the model once, as long
+            as the mutual information of data and latents rises, and both jointly afterwards (aggressive). The last
+            counters posterior collapse, but is slow, since few batches update the model.
+        posterior_steps: Posterior steps before each model step, in alternating updates.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
-        seed: Of order and samples, and of the bits and noise that are drawn again at every visit.
-        run_dir: The folder of a run, in which settings, metrics, checkpoints and at the end the weights are kept;
-            nowhere by default. :func:`subo.load_weights` reads the weights into a model made as this one was.
-        checkpoint_minutes: How often a checkpoint is written.
-        keep_weights: Whether the weights after epochs 1, 2, 3, 5, 8, 13, ... and the last are kept in the run folder,
-            to see later how training went; by default if they take at most 20 MB each.
-        resume: Whether to go on from the checkpoint in `run_dir`: by the same call, with more epochs or minutes maybe.
-        overwrite: Whether a run that is in `run_dir` already is replaced, once the first step is made.
-        device: Where to train: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default: whatever is there.
-        precision: Of the numbers: ``32-true``, the default, ``64-true``, ``16-mixed`` (on a GPU) or ``bf16-mixed``.
-        fabric: In place of `device` and `precision`, a Lightning Fabric, launched already where it has several
-            processes.
-        on_start: Called once, when data and settings have been accepted and before the first step.
-        on_begin: Called once, after the first step of a new run and before anything is written to `run_dir`: what was
-            there is only then known to give way to a run that trains. It makes the run; by default `fit` does.
+        seed: Seed for order and samples, and for bits and noise that are redrawn at every visit.
+        run_dir: Run folder in which settings, metrics, checkpoints and finally the weights are kept; none by default.
+            :func:`subo.load_weights` reads the weights into a model built the same way.
+        checkpoint_minutes: Minutes between checkpoints.
+        keep_weights: Whether to keep the weights after epochs 1, 2, 3, 5, 8, 13, ... and the last in the run folder, to
+            study training later; by default if they take at most 20 MB each.
+        resume: Whether to continue from the checkpoint in `run_dir`: with the same call, possibly with more epochs or
+            minutes.
+        overwrite: Whether to replace an existing run in `run_dir`, once the first step is made.
+        device: Device for training: ``cpu``, ``cuda`` (or ``gpu``), ``mps``, or ``auto``, the default: whatever is
+            available.
+        precision: Floating-point precision: ``32-true``, the default, ``64-true``, ``16-mixed`` (on a GPU) or
+            ``bf16-mixed``.
+        fabric: A Lightning Fabric in place of `device` and `precision`; already launched if it has several processes.
+        on_start: Called once, after data and settings have been accepted and before the first step.
+        on_begin: Called once, after the first step of a new run and before anything is written to `run_dir`: only then
+            is it certain that what was there is replaced by a run that trains. It makes the run; by default `fit` does.
         on_epoch: Called with each epoch's record.
         progress: Whether to show progress in the terminal.
 
@@ -124,9 +127,9 @@ def fit(
         The epochs' records.
 
     Raises:
-        InputError: The data are not what the model describes, or an option makes no sense.
-        DivergedError: A number is not finite. The model has the weights of the best epoch before, where there was one.
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP; the checkpoint is written first, where there is a `run_dir`.
+        InputError: The data do not match the model, or an option makes no sense.
+        DivergedError: A number is not finite. The model has the weights of the best epoch so far, if there was one.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP; with a `run_dir`, the checkpoint is written first.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -138,7 +141,7 @@ def fit(
     known = data_of(data, validation)
     held_out = held_out_of(known)
     if resume and run_dir is None:
-        raise InputError("resume goes on from the checkpoint in run_dir, and none was given")
+        raise InputError("resume continues from the checkpoint in run_dir, but none was given")
     fabric = as_fabric(fabric, device=device, precision=precision)
     training = data.train if isinstance(data, Data) else data
     source = source_of(

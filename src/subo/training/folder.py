@@ -1,4 +1,4 @@
-"""What a training writes into its run folder, and when; nothing where there is none."""
+"""What training writes into its run folder, and when; nothing if there is none."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,11 +22,11 @@ Config = Callable[[], RunConfig]
 
 
 class Reader:
-    """Writes nothing: of a training without a run folder, or in a process beside the first.
+    """Writes nothing: for training without a run folder, or in a process other than the first.
 
     Args:
         run: The run folder, or None.
-        config: Makes the run's config; None where whoever calls makes the run.
+        config: Makes the run's config; None if the caller makes the run.
     """
 
     def __init__(self, run: Run | None, config: Config | None):
@@ -42,11 +42,11 @@ class Reader:
 
     @property
     def written(self) -> Run | None:
-        """The run that this process writes, if any."""
+        """The run that this process writes to, if any."""
         return None
 
     def place(self, *, overwrite: bool) -> None:
-        """Refuses a place where no run can be made; makes nothing yet."""
+        """Refuses a location where no run can be made; makes nothing yet."""
 
     def load(self) -> dict[str, Any]:
         """The checkpoint."""
@@ -54,7 +54,7 @@ class Reader:
         return self.run.load_checkpoint()
 
     def resume(self, state: TrainingState) -> None:
-        """Brings the folder back to where the checkpoint was made."""
+        """Restores the folder to its state when the checkpoint was made."""
 
     def begin(self, *, overwrite: bool) -> None:
         """Makes the run."""
@@ -72,22 +72,22 @@ class Reader:
         """Writes the fitted weights."""
 
     def farewell(self, state: TrainingState) -> str:
-        """Where training was stopped, and how it goes on."""
+        """Where training was stopped, and how to continue."""
         where = f"stopped in epoch {state.epoch + 1} after {state.step} steps"
         if self.run is None:
-            return f"{where}; the model has the weights that it had then."
+            return f"{where}; the model has the weights it had then."
         if self.config is not None:
-            return f"{where}; the checkpoint is written. Go on by the same call of subo.fit with `resume=True`."
-        return f"{where}; the checkpoint is written. Go on with `resume` and `run_dir={self.run.path}`."
+            return f"{where}; the checkpoint is written. Continue with the same call of subo.fit and `resume=True`."
+        return f"{where}; the checkpoint is written. Continue with `resume` and `run_dir={self.run.path}`."
 
 
 class Writer(Reader):
-    """Writes a run folder, as its one writer until the context ends.
+    """Writes a run folder, as its only writer until the context ends.
 
     Args:
         run: The run folder.
-        config: Makes the run's config; None where whoever calls makes the run.
-        kept: Which weights are kept.
+        config: Makes the run's config; None if the caller makes the run.
+        kept: Decides which weights are kept.
     """
 
     def __init__(self, run: Run, config: Config | None, kept: KeptWeights):
@@ -123,7 +123,7 @@ class Writer(Reader):
         self._owned.enter_context(self.run.writing())
         if self.config is not None:
             self.run.begin(self.config().as_json(), overwrite=overwrite)
-        self.run.checkpoint.unlink(missing_ok=True)  # of another run, which must never be taken for this one's
+        self.run.checkpoint.unlink(missing_ok=True)  # another run's, which must never be mistaken for this one's
         self._restart(TrainingState())
 
     def _restart(self, state: TrainingState) -> None:
@@ -153,14 +153,14 @@ def make_writer(
     config: Config | None,
     keep_weights: bool | None,
 ) -> Reader:
-    """What writes a training's run folder: in the first process alone.
+    """Makes the writer of the run folder, which writes only in the first process.
 
     Args:
-        run_dir: The folder, or None.
-        model: Of which weights are kept.
-        fabric: Whether this is the first process.
-        config: Makes the run's config; None where whoever calls makes the run.
-        keep_weights: Whether weights after some epochs are kept; by default those of a small model.
+        run_dir: Run folder, or None.
+        model: Model whose weights are kept.
+        fabric: Knows whether this is the first process.
+        config: Makes the run's config; None if the caller makes the run.
+        keep_weights: Whether to keep the weights after some epochs; by default for small models.
     """
     run = Run(Path(run_dir)) if isinstance(run_dir, str | Path) else run_dir
     if run is None or not fabric.is_global_zero:

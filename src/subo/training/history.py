@@ -1,4 +1,4 @@
-"""What training did: a record an epoch."""
+"""What training did: one record per epoch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from subo.training.updates import UpdatesName
 
 __all__ = ["Epoch", "History", "WorseWarning", "epoch_of"]
 
-_SHOWN = 10  # epochs, about
+_SHOWN = 10  # epochs, approximately
 _CURVES = ("bound", "rate", "distortion")
 
 
@@ -20,19 +20,19 @@ class WorseWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of training; the last may be a part of one.
+    """One epoch of training; the last may be incomplete.
 
     Attributes:
-        epoch: Counts from 1.
-        step: Steps made until its end.
-        seconds: Of training until its end, over all sittings.
-        learning_rate: At its end.
-        kl_weight: At its end.
-        train: Means over its batches, each before its step.
-        validation: At its end; None without validation data.
-        updates: What was done in it: aggressive updates become joint ones for good after the epoch that ends them.
-        mutual_information: Of x and z under q at its end, on validation data, or training data where there are none;
-            None unless updates were aggressive.
+        epoch: Number of the epoch, from 1.
+        step: Steps made by its end.
+        seconds: Training time until its end, over all sittings.
+        learning_rate: Learning rate at its end.
+        kl_weight: Weight of the KL at its end.
+        train: Means over its batches, each measured before its step.
+        validation: Means over the validation data at its end; None without validation data.
+        updates: Kind of updates in it: aggressive updates become joint for good after the epoch that ends them.
+        mutual_information: Mutual information of x and z under q at its end, on validation data, or on training data if
+            there are none; None unless updates were aggressive.
     """
 
     epoch: int
@@ -51,14 +51,14 @@ class History(Result):
     """What training did.
 
     Attributes:
-        epochs: One record an epoch.
+        epochs: One record per epoch.
         best_epoch: The epoch of the best validation objective (the bound, unless beta or free bits shape it), whose
             weights the model has; None without validation.
-        stopped_by: What ended it.
-        before: What training maximizes, in nats per data point, before the first step: on the validation data, or on
-            the first 1,000 of the training data where there are none. None where it was not measured, minus infinity
-            where it was not finite. A beta or free bits shape it.
-        after: The same of the weights that the model has now.
+        stopped_by: What ended training.
+        before: The objective, in nats per data point, before the first step: on the validation data, or on the first
+            1,000 training examples if there are none. None if it was not measured, minus infinity if it was not finite.
+            It includes beta and free bits.
+        after: The objective with the model's final weights.
         noise: How much lower `after` may be than `before` by chance; see
             :func:`subo.training.divergence.noise_of_change`.
     """
@@ -72,21 +72,21 @@ class History(Result):
 
     @property
     def worse(self) -> str | None:
-        """That the model is worse than before training, and what to do about it; None where it is not.
+        """A warning that the model is worse than before training, and what to do about it; None if it is not.
 
-        A difference that may be chance says nothing: of few data, of two epochs, either sign is to be expected.
+        A difference that may be due to chance is ignored: with few data or few epochs, either sign is to be expected.
         """
         if self.before is None or self.after is None or not self.after < self.before - self.noise:
             return None
         data = "validation" if self.best_epoch is not None else "some training"
         return (
-            f"the model is worse than before training: what training maximizes is {self.after:.4g} nats per data point "
-            f"on {data} data, and it was {self.before:.4g} before the first step. Training diverged, usually since "
-            "the learning rate is too high: fit again with a tenth of `learning_rate`, `clip=10`, or a warm-up."
+            f"the model is worse than before training: the objective is {self.after:.4g} nats per data point on {data} "
+            f"data, and was {self.before:.4g} before the first step. Training diverged, usually because the learning "
+            "rate is too high: fit again with a tenth of `learning_rate`, `clip=10`, or a warm-up."
         )
 
     def table(self) -> Table:
-        """The first and last epochs, the best, and some between, in nats per example."""
+        """The first, last and best epochs and some in between, in nats per example."""
         count, last = len(self.epochs), self.epochs[-1:]
         shown = {*range(0, count, max(1, -(-count // _SHOWN))), count - 1}
         kept = "" if self.best_epoch is None else f", best epoch {self.best_epoch}"
@@ -103,7 +103,7 @@ class History(Result):
         return Table(title, columns, tuple(rows), () if self.worse is None else (f"Careful: {self.worse}",))
 
     def records(self) -> list[dict[str, Any]]:
-        """A row for each epoch; what is of the training or the validation data says so in front."""
+        """One row per epoch; columns are prefixed with the data they refer to, training or validation."""
         rows = [flat(asdict(epoch)) for epoch in self.epochs]
         return [{name: value for name, value in row.items() if not isinstance(value, tuple)} for row in rows]
 
@@ -113,7 +113,7 @@ class History(Result):
 
 
 def epoch_of(record: dict[str, Any]) -> Epoch:
-    """The record of an epoch from its plain values, as ``metrics.jsonl`` and checkpoints hold them."""
+    """The record of an epoch from its plain values, as stored in ``metrics.jsonl`` and checkpoints."""
 
     def metrics(values: dict[str, Any] | None) -> Metrics | None:
         return None if values is None else Metrics(**{**values, "rates": tuple(values["rates"])})

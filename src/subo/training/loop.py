@@ -1,4 +1,4 @@
-"""The training loop: a generator of steps, which whoever trains consumes."""
+"""The training loop: a generator that yields one record per step."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +27,7 @@ __all__ = ["REMEDY", "Schedule", "Step", "train"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate and the KL's weight go over the steps.
+    """How the learning rate and the KL's weight change over the steps.
 
     Args:
         warmup: Steps over which the learning rate rises linearly from 0.
@@ -43,7 +43,7 @@ class Schedule:
         check_fields(self)
 
     def learning_rate(self, step: int, progress: float) -> float:
-        """The factor on the learning rate at a step (from 0), at a share `progress` of the whole."""
+        """The factor on the learning rate at a step (from 0), when a fraction `progress` of training is done."""
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return rise * (0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if self.decay == "cosine" else 1.0)
 
@@ -57,12 +57,12 @@ class Step:
     """What one step of training did.
 
     Attributes:
-        number: Counts from 1.
-        loss: The numbers of this process's share of the batch, before the step was made; detached.
-        weight: As of the batch: 0 for a share that only keeps processes in step.
-        learning_rate: Of the first parameter group.
+        number: Number of the step, from 1.
+        loss: Loss of this process's share of the batch, before the step was made; detached.
+        weight: Weight of the batch: 0 for a share that only keeps processes synchronized.
+        learning_rate: Learning rate of the first parameter group.
         kl_weight: The factor on the KL's weight.
-        gradient_norm: Before clipping; None where nothing is clipped.
+        gradient_norm: Norm of the gradient before clipping; None if gradients are not clipped.
     """
 
     number: int
@@ -92,26 +92,26 @@ def train(
     The caller decides what to do with the steps: show them, keep them, or stop asking for more.
 
     Args:
-        objective: What is trained, in place.
-        batches: A ``DataLoader``, or anything else that gives batches: ``x``, ``(x, label)`` with the classes' numbers,
-            ``(x, context)`` with tensors by name, or :class:`~subo.data.Batch`. Gone through again and again until
-            `steps` are done, or once without them.
-        steps: The number of the last step.
-        fabric: Where to train; this process's CPU or accelerator by default.
-        optimizer: Over the objective's parameters; Adam at 1e-3 by default.
-        schedule: Of learning rate and KL weight; constant by default.
-        updates: Which parameters a batch moves; all of them at once by default.
-        progress: The share of the whole training that is over, from the number of steps made; by default that of
+        objective: Objective to train, in place.
+        batches: A ``DataLoader``, or any other iterable of batches: ``x``, ``(x, label)`` with the numbers of the
+            classes, ``(x, context)`` with tensors by name, or :class:`~subo.data.Batch`. Repeated until `steps` are
+            done, or used once without `steps`.
+        steps: Number of the last step.
+        fabric: Lightning Fabric to train with; this process's CPU or accelerator by default.
+        optimizer: Optimizer over the objective's parameters; Adam at 1e-3 by default.
+        schedule: Schedule of learning rate and KL weight; constant by default.
+        updates: Which parameters a batch updates; all of them at once by default.
+        progress: Maps the number of steps made to the fraction of training that is done; by default relative to
             `steps`.
-        clip: Largest norm of the gradient; longer ones are shortened to it.
-        first: Number of steps made before, when training goes on.
+        clip: Largest norm of the gradient; longer ones are scaled down to it.
+        first: Number of steps already made, when training resumes.
 
     Yields:
-        One record a step.
+        One record per step.
 
     Raises:
-        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are as before it was followed.
-        InputError: `updates` move theta and phi in turns, and the model does not tell them apart.
+        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are those before that step.
+        InputError: `updates` alternate between theta and phi, but the model does not separate them.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -155,7 +155,7 @@ def train(
 
 
 def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """A batch where a parameter is, real numbers in its precision."""
+    """A batch on a parameter's device, with real numbers in its precision."""
     context = {
         name: tensor.to(like if tensor.is_floating_point() else like.device, non_blocking=True)
         for name, tensor in batch.context.items()
@@ -166,7 +166,7 @@ def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 def _follower(
     objective: Objective, optimizer: Optimizer, fabric: "Fabric", clip: float | None
 ) -> Callable[..., tuple[Loss, float | None]]:
-    """Makes the function that takes one step of the optimizer, with fresh noise; gives loss and norm."""
+    """Makes the function that takes one optimizer step with fresh noise and returns loss and norm."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     module, stepper, make_step, backward = _prepared(objective, optimizer, fabric)
     scaled = fabric.strategy.precision.precision == "16-mixed"
@@ -190,7 +190,7 @@ def _follower(
         for parameter in parameters:
             parameter.grad = None
         backward(loss.loss if weight == 1 else weight * loss.loss)
-        for parameter in resting:  # what has no gradient is left alone, by its moments and its decay, too
+        for parameter in resting:  # without a gradient, moments and weight decay leave them alone, too
             parameter.grad = None
         norm = None
         if clip is not None:
@@ -204,7 +204,7 @@ def _follower(
 
 
 def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:
-    """Whether all processes' losses are finite: they stop together, since each would wait for the others for ever."""
+    """Whether all processes' losses are finite: they stop together, since each would wait forever for the others."""
     if fabric.world_size == 1:
         return math.isfinite(loss)
     broken = torch.tensor(float(not math.isfinite(loss)), device=fabric.device)
@@ -212,7 +212,7 @@ def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:
 
 
 def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable, Callable]:
-    """The module, optimizer, step and backward pass that Fabric makes of these; ours where it would only wrap them.
+    """The module, optimizer, step and backward pass as set up by Fabric; the plain ones if it would only wrap them.
 
     On one device in full precision Fabric's wrappers change nothing and cost 80 microseconds a step.
     """
@@ -229,7 +229,7 @@ def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
         for item in batches:
             came = True
             yield item
-        if not came:  # an iterator that is used up, or an empty collection
+        if not came:  # an exhausted iterator, or an empty collection
             return
 
 

@@ -1,4 +1,4 @@
-"""Means of an objective's numbers over data, every example counting the same."""
+"""Means of an objective's numbers over data, with equal weight for every example."""
 
 import math
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ class Metrics:
     """Means over data, in nats per example.
 
     Attributes:
-        bound: The bound on log p(x), whatever shaped the gradient.
-        objective: What is maximized, at the KL's full weight: the bound, unless beta or free bits shape it.
+        bound: Bound on log p(x), regardless of what shaped the gradient.
+        objective: The maximized quantity at the KL's full weight: the bound, unless beta or free bits shape it.
         elbo: ``-(rate + distortion)``.
         rate: ``KL(q || p)``, all layers.
         distortion: ``-E_q[log p(x|z)]``.
@@ -47,14 +47,14 @@ class Metrics:
 def measure(
     objective: Objective, split: Split, *, batch_size: int = 100, seed: int = 0, fabric: "Fabric | None" = None
 ) -> Metrics:
-    """Means of an objective's numbers over data, every example counting the same; always with the same noise.
+    """Means of an objective's numbers over data, with equal weight for every example; always with the same noise.
 
     Args:
-        objective: The model, bound and number of samples.
+        objective: Model, bound and number of samples.
         split: The data.
-        batch_size: Data at a time; the result does not depend on it but through the noise.
-        seed: Of the noise.
-        fabric: Shares the data between its processes; one process by default.
+        batch_size: Number of examples at a time; the result depends on it only through the noise.
+        seed: Seed for the noise.
+        fabric: Lightning Fabric whose processes share the data; one process by default.
 
     Raises:
         DivergedError: A number is not finite.
@@ -68,14 +68,14 @@ def measure(
             losses += [loss] * (batch.weight > 0)
     result = means(sums(losses, None, layers=len(loss.rate)), fabric)
     finite = all(map(math.isfinite, (result.bound, result.objective, result.elbo)))
-    if problem or not finite:  # in all processes alike: one that went on would wait for the others for ever
+    if problem or not finite:  # in all processes: one that continued would wait forever for the others
         raise DivergedError(f"held-out data: {problem or 'a term is not finite'}. {REMEDY}")
     return result
 
 
 @torch.no_grad()
 def of_each(objective: Objective, split: Split, *, batch_size: int, seed: int) -> Float64[Tensor, " N"]:
-    """What is maximized of each example, with the noise of :func:`measure` in one process."""
+    """The objective of each example, with the noise of :func:`measure` in one process."""
     with evaluating(objective), forked(seed):
         parts = batches(split, batch_size, seed=seed, epoch=0, shuffle=False)
         losses = [objective(*place(objective, batch.x, batch.context)) for batch in parts]
@@ -97,7 +97,7 @@ def sums(losses: list[Loss], totals: Tensor | None, *, layers: int) -> Tensor:
 
 
 def means(totals: Tensor, fabric: "Fabric | None") -> Metrics:
-    """The means that running sums stand for, over all processes."""
+    """The means of running sums, over all processes."""
     if fabric is not None and fabric.world_size > 1:
         totals = fabric.all_reduce(totals, reduce_op="sum")  # pyright: ignore[reportAssignmentType]
     number, bound, objective, distortion, *rates = totals.tolist()

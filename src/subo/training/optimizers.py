@@ -1,4 +1,4 @@
-"""Optimizers: any of torch's by name, Adam for rows of which a batch touches a few, and both as one."""
+"""Optimizers: any of torch's by name, Adam for rows that batches touch only in part, and both as one."""
 
 import inspect
 import math
@@ -29,24 +29,24 @@ def make_optimizer(
     """Makes any of torch's optimizers by name, fused where it can be; rows of local parameters get :class:`RowAdam`.
 
     Args:
-        module: Whose parameters.
-        name: A class of ``torch.optim``, in any case.
-        learning_rate: Its step size.
-        rows_learning_rate: That of parameters whose gradient is sparse over rows, such as a local posterior's. It
-            is larger, since a row is moved only when its example is in the batch.
-        **options: Other arguments of the optimizer that has a name.
+        module: Module whose parameters are optimized.
+        name: Name of a class of ``torch.optim``, case-insensitive.
+        learning_rate: Step size.
+        rows_learning_rate: Step size for parameters with gradients sparse over rows, such as a local posterior's. It is
+            larger, since a row is updated only when its example is in the batch.
+        **options: Other arguments of the named optimizer.
 
     Raises:
-        InputError: There is no such optimizer, or it does not take such arguments.
+        InputError: There is no such optimizer, or it does not accept these arguments.
     """
     known = {
         key.lower(): kind
         for key, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
-    unfit = {"lbfgs": "it asks for the loss again and again", "sparseadam": "it needs sparse gradients"}
+    unfit = {"lbfgs": "it evaluates the loss several times per step", "sparseadam": "it needs sparse gradients"}
     if name.lower() in unfit:
-        raise InputError(f"{name} cannot train here, since {unfit[name.lower()]}: use Adam or AdamW")
+        raise InputError(f"{name} cannot be used here, since {unfit[name.lower()]}: use Adam or AdamW")
     if name.lower() not in known:
         names = ", ".join(sorted(kind.__name__ for kind in known.values()))
         raise InputError(f"torch has no optimizer '{name}'; it has {names}")
@@ -68,35 +68,35 @@ def make_optimizer(
 
 
 def check_over(optimizer: Optimizer, module: nn.Module) -> None:
-    """Refuses an optimizer that moves other parameters than a module's: training would change nothing.
+    """Refuses an optimizer over parameters other than a module's: training would change nothing.
 
     Raises:
-        InputError: Says how many there are.
+        InputError: There are such parameters; the message says how many.
     """
     own = {id(parameter) for parameter in module.parameters()}
     given = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     foreign = sum(id(parameter) not in own for parameter in given)
     if foreign:
         raise InputError(
-            f"the optimizer moves {foreign} of {len(given)} tensors that are no parameters of this objective. Usually "
-            "it was made of another model, or before this one was: make it of objective.parameters()"
+            f"{foreign} of the optimizer's {len(given)} tensors are not parameters of this objective. Usually it was "
+            "made for another model, or before this one was built: make it from objective.parameters()"
         )
 
 
 def row_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Parameters whose gradient holds a batch's rows alone: those of torch's Embedding where it is ``sparse``.
+    """Parameters whose gradient contains only a batch's rows: those of torch's Embedding if it is ``sparse``.
 
     Args:
-        module: Where to look, at any depth.
+        module: Module to search, at any depth.
     """
     sparse = [part for part in module.modules() if isinstance(part, (nn.Embedding, nn.EmbeddingBag)) and part.sparse]
     return [parameter for part in sparse for parameter in part.parameters(recurse=False)]
 
 
 class Combined(Optimizer):
-    """Several optimizers, each over parameters of its own, as one.
+    """Several optimizers, each over its own parameters, as one.
 
-    Its parameter groups are theirs, the same objects: a schedule that sets ``lr`` here sets it there.
+    It shares their parameter groups: a schedule that sets ``lr`` here sets it there.
 
     Args:
         *parts: The optimizers.
@@ -121,23 +121,23 @@ class Combined(Optimizer):
         return {"parts": [part.state_dict() for part in self.parts]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Puts every part back to where it was."""
+        """Restores the state of every part."""
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
-        self.param_groups = [group for part in self.parts for group in part.param_groups]  # which loading makes anew
+        self.param_groups = [group for part in self.parts for group in part.param_groups]  # loading replaces them
 
 
 def clip_gradients(fabric: "Fabric", module: nn.Module, optimizer: Optimizer, max_norm: float) -> float:
-    """Shortens the gradient of all parameters to a norm, where it is longer; a part may be sparse over rows.
+    """Scales the gradient of all parameters down to a norm, if it is longer; parts may be sparse over rows.
 
     Args:
-        fabric: Who knows whether the gradients are scaled.
-        module: Whose gradients.
-        optimizer: Over its parameters.
-        max_norm: The norm.
+        fabric: Lightning Fabric, which knows whether the gradients are scaled.
+        module: Module whose gradients are clipped.
+        optimizer: Optimizer over its parameters.
+        max_norm: Largest norm.
 
     Returns:
-        The norm before.
+        The norm before clipping.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     sparse = [parameter for parameter in parameters if parameter.grad is not None and parameter.grad.is_sparse]

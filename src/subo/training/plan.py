@@ -1,4 +1,4 @@
-"""How a training goes by its settings: when it ends, how its rates go, which optimizer."""
+"""What the settings imply for training: when it ends, how its rates change, which optimizer it uses."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -27,16 +27,16 @@ def reason_to_end(config: TrainingConfig, state: TrainingState) -> Literal["epoc
 
 
 def schedule_of(config: TrainingConfig, steps_per_epoch: int) -> Schedule:
-    """How learning rate and KL weight go over the steps."""
+    """How learning rate and KL weight change over the steps."""
     warmup, kl_warmup = (round(epochs * steps_per_epoch) for epochs in (config.warmup_epochs, config.kl_warmup_epochs))
     return Schedule(warmup, config.decay, kl_warmup)
 
 
 def optimizer_of(config: TrainingConfig, objective: Objective, fabric: "Fabric", *, clip: float | None) -> Optimizer:
-    """The optimizer, made where it is only named; of the objective as it is by now on its device."""
+    """The optimizer, made here if only named; over the objective's parameters once they are on their device."""
     if not isinstance(config.optimizer, str):
         return config.optimizer
-    scaled = fabric.strategy.precision.precision == "16-mixed"  # whose gradients Fabric cannot clip when fused
+    scaled = fabric.strategy.precision.precision == "16-mixed"  # Fabric cannot clip these if fused
     options = {"fused": False} if scaled and clip else {}
     rates = {"learning_rate": config.learning_rate, "rows_learning_rate": config.rows_learning_rate}
     return make_optimizer(objective, config.optimizer, **rates, **options)

@@ -1,7 +1,7 @@
-"""Runs that :func:`subo.fit` makes in Python: their model is known by its code alone, which no file of a run holds.
+"""Runs that :func:`subo.fit` makes in Python: their model exists only as code, which no file of a run contains.
 
-Their ``config.json`` names no recipe. It says of which data, objective and training they are, so that they go on with
-the same; whoever needs the model is told how to load it.
+Their ``config.json`` names no recipe. It records data, objective and training, so that they resume with the same ones;
+errors explain how to load the model.
 """
 
 from dataclasses import is_dataclass
@@ -28,15 +28,15 @@ __all__ = ["check_recipe", "config_in_python", "load_weights", "resume_in_python
 def config_in_python(
     objective: Objective, data: Data | Split | None, training: TrainingConfig, device: DeviceConfig
 ) -> RunConfig:
-    """The config of a run that is made in Python.
+    """The config of a run made in Python.
 
     Args:
-        objective: What is trained.
-        data: On what, as far as it is in memory.
-        training: The settings of :func:`subo.fit`.
-        device: Where it is trained.
+        objective: Objective to train.
+        data: Data to train on, as far as they are in memory.
+        training: Settings of :func:`subo.fit`.
+        device: Device to train on.
     """
-    if data is None:  # which came in batches
+    if data is None:  # they came in batches
         data = Split(torch.zeros(0, 0))
     if isinstance(data, Split):
         none = data.take(torch.arange(0))
@@ -58,25 +58,25 @@ def check_recipe(run: Run, config: RunConfig) -> None:
     """Refuses to build the model of a run that was made in Python.
 
     Raises:
-        InputError: Says how its weights are loaded, and how it goes on.
+        InputError: The run was made in Python; the message says how to load its weights and how to continue.
     """
     if config.recipe is None:
         made = config.objective.get("model", "model")
         raise InputError(
-            f"the {made} of the run in {run.path} was made in Python, and no file can build it again. In Python: make "
-            f"the model as it was made then, and subo.load_weights(model, '{run.path}') gives it its weights; training "
-            f"goes on by the same call of subo.fit with resume=True."
+            f"the {made} of the run in {run.path} was made in Python, and no file can rebuild it. In Python: build the "
+            f"model the same way and load its weights with subo.load_weights(model, '{run.path}'); to continue "
+            "training, repeat the call of subo.fit with resume=True."
         )
 
 
 def resume_in_python(run: Run, config: RunConfig) -> None:
-    """Brings the config of a run up to date, with which training goes on by a call of :func:`subo.fit`.
+    """Updates the config of a run that a call of :func:`subo.fit` resumes.
 
-    Only how long training takes, and what is kept of it, may change. A recipe's config stays as it is. Runs that
-    version 0.1 made in Python have none, and get one.
+    Only how long to train and what to keep may change. A recipe's config stays as it is. Runs that version 0.1 made in
+    Python have no config, and get one.
 
     Raises:
-        InputError: Data, objective or settings of training are not those of before.
+        InputError: Data, objective or training settings differ from before.
     """
     if not run.config.exists():
         run.write_config(config.as_json())
@@ -85,9 +85,9 @@ def resume_in_python(run: Run, config: RunConfig) -> None:
     then, now = stored.data.fingerprint, config.data.fingerprint
     if then != now:
         raise InputError(
-            f"the run in {run.path} was begun with other data (fingerprint {then}, now {now}), and going on with these "
-            "would be another run. Give it the same data, in the same order and split, or start another with another "
-            "run_dir."
+            f"the run in {run.path} was started with different data (fingerprint {then}, now {now}), and continuing "
+            "with these would be a different run. Give the same data, in the same order and split, or start another "
+            "run with another run_dir."
         )
     if stored.recipe is not None:
         return
@@ -97,23 +97,23 @@ def resume_in_python(run: Run, config: RunConfig) -> None:
     )
     if found := list(changes(then, now)):
         raise InputError(
-            f"the run in {run.path} was begun with other settings ({'; '.join(found)}), and going on with these would "
-            "be another run. Give the same, or start another run with another run_dir."
+            f"the run in {run.path} was started with other settings ({'; '.join(found)}), and continuing with these "
+            "would be a different run. Give the same settings, or start another run with another run_dir."
         )
     run.change_training(config.as_json()["training"])
 
 
 @checked_arguments
 def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = None) -> None:
-    """Reads the weights of a run, or of a file that :func:`subo.save` wrote, into a model that is built as it was.
+    """Reads the weights of a run, or of a file that :func:`subo.save` wrote, into a model built the same way.
 
     Args:
-        model: The model, in place; that of ``Objective(model)``.
-        run_dir: Folder of the run, or the file.
-        epoch: Weights after that epoch, where they were kept; the fitted ones by default.
+        model: Model to load into, in place; that of ``Objective(model)``.
+        run_dir: Run folder, or the file.
+        epoch: Epoch after which to take the weights, if they were kept; the fitted ones by default.
 
     Raises:
-        InputError: There is no such run, it is not finished, or its weights are of another model.
+        InputError: There is no such run, it is not finished, or its weights belong to another model.
 
     Example:
         >>> import tempfile
@@ -127,7 +127,7 @@ def load_weights(model: nn.Module, run_dir: str | Path, *, epoch: int | None = N
         True
     """
     if isinstance(model, Objective):
-        raise InputError("load_weights fills a model, and an Objective came: load_weights(objective.model, run_dir)")
+        raise InputError("load_weights expects a model, not an Objective: use load_weights(objective.model, run_dir)")
     if Path(run_dir).is_file():
         read_weights(model, Path(run_dir))
         return

@@ -1,4 +1,4 @@
-"""A sitting: training from where it is to its end, or until somebody stops it."""
+"""A sitting: training from its current state to the end, or until it is stopped."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -34,18 +34,18 @@ __all__ = ["Sitting"]
 
 
 class Sitting:
-    """Training from where it is to its end, or until somebody stops it.
+    """Training from its current state to the end, or until it is stopped.
 
     Args:
-        objective: What is trained; it is moved to its device.
-        source: Of the batches that it is fitted to.
-        validation: The data by which the best epoch is told, if any.
-        plan: The settings.
-        fabric: Where to train.
-        writer: Of the run folder.
+        objective: Objective to train; it is moved to its device.
+        source: Source of the training batches.
+        validation: Data that determine the best epoch, if any.
+        plan: Training settings.
+        fabric: Lightning Fabric to train with.
+        writer: Writer of the run folder.
         on_begin: Called in the first process after the first step of a new run, and before anything is written.
         on_epoch: Called with each epoch's record.
-        overwrite: Whether a run that is in the folder gives way.
+        overwrite: Whether to replace an existing run in the folder.
 
     Raises:
         InputError: A setting makes no sense for this model.
@@ -70,11 +70,11 @@ class Sitting:
         self.steps_per_epoch = source.steps_per_epoch
         self.clip = default_clip(source.split) if plan.clip is None and source.split is not None else plan.clip
         self.updates = make_updates(plan.updates, posterior_steps=plan.posterior_steps)
-        at_rest(objective, self.updates)  # refuses a model whose theta and phi cannot be told apart
+        at_rest(objective, self.updates)  # refuses a model that does not separate theta and phi
         objective.to(fabric.device)
         fabric.strategy.precision.convert_module(objective)
         if plan.kl_warmup_epochs:
-            objective.followed(0.5)  # refuses a bound that has no KL to warm up
+            objective.followed(0.5)  # refuses a bound without a KL to warm up
         self.optimizer = optimizer_of(plan, objective, fabric, clip=self.clip)
         self.state, self.last = TrainingState(), None
         self.stopped_by: Literal["epochs", "minutes", "patience"] | None = None
@@ -82,13 +82,13 @@ class Sitting:
         self._started = self._saved = 0.0
 
     def bar(self, *, show: bool) -> "TrainingBar":
-        """A bar of all steps."""
+        """A progress bar over all steps."""
         from subo.training.bar import TrainingBar
 
         return TrainingBar(self.plan.limit, self.steps_per_epoch, self.plan.minutes, show=show)
 
     def prepare(self, *, resume: bool) -> None:
-        """Goes back to the checkpoint, if asked to; measures what training is to make better."""
+        """Restores the checkpoint, if asked to; measures the objective that training is to improve."""
         torch.manual_seed(self.plan.seed + 7919 * self.fabric.global_rank)
         if resume:
             saved = self.writer.load()
@@ -100,16 +100,16 @@ class Sitting:
         self.stopped_by = reason_to_end(self.plan, self.state)
 
     def train(self, signal: Callable[[], int], bar: "TrainingBar") -> None:
-        """Makes the steps that are left.
+        """Makes the remaining steps.
 
         Args:
-            signal: Gives the number of the signal that came, or 0.
-            bar: Is shown the steps.
+            signal: Returns the number of the signal received, or 0.
+            bar: Progress bar that shows the steps.
 
         Raises:
-            DivergedError: A number is not finite; the best weights of before are kept.
-            InputError: A file of the run could not be written, or a batch is none.
-            Interrupted: A signal came; the checkpoint is written.
+            DivergedError: A number is not finite; the best weights so far are kept.
+            InputError: A file of the run could not be written, or a batch is invalid.
+            Interrupted: A signal was received; the checkpoint is written.
         """
         self._started, self._saved = time.monotonic() - self.state.seconds, time.monotonic()
         steps = self._steps()
@@ -129,7 +129,7 @@ class Sitting:
             raise Interrupted(self.writer.farewell(self.state), signal=asked)
 
     def finish(self) -> History:
-        """Gives the objective the best weights, and compares it with what it was."""
+        """Loads the best weights into the objective, and compares it with its initial state."""
         state = self.state
         if state.best_weights is not None:
             self.objective.load_state_dict(state.best_weights)
@@ -157,10 +157,10 @@ class Sitting:
         )
 
     def _take(self, step: Step, signal: Callable[[], int], bar: "TrainingBar") -> None:
-        """Takes note of a step, and does what is due after it."""
+        """Records a step, and does what is due after it."""
         self.last, state = step, self.state
         state.count(step)
-        if state.step == 1:  # data, settings and step size have proved to go together
+        if state.step == 1:  # data, settings and step size have proved to work together
             self._begin()
         now = time.monotonic()
         due = now - self._saved >= 60 * self.plan.checkpoint_minutes
@@ -185,7 +185,7 @@ class Sitting:
         self._begun = True
 
     def _close_epoch(self, step: Step, bar: "TrainingBar") -> None:
-        """Ends an epoch: validation, best weights, mutual information and record; shows and keeps them."""
+        """Ends an epoch: validation, best weights, mutual information and record; shows and stores them."""
         state = self.state
         validation = self._validated()
         state.close_epoch(self.objective, None if validation is None else validation.objective)
@@ -221,12 +221,12 @@ class Sitting:
             raise DivergedError(f"step {self.state.step}, {error}") from error
 
     def _informed(self) -> float | None:
-        """The mutual information, which decides whether aggressive updates go on; None for other updates."""
+        """The mutual information, which decides whether aggressive updates continue; None for other updates."""
         split = self.validation or self.source.split
         if self.updates.now != "aggressive" or split is None:
             return None
         information = mutual_information(self.objective.model, split, num_samples=1, seed=self.plan.seed).value
-        information = self.fabric.broadcast(information)  # all processes have the same, but for rounding
+        information = self.fabric.broadcast(information)  # the same in all processes, up to rounding
         self.updates.inform(information)
         return information
 
@@ -235,24 +235,24 @@ class Sitting:
         self.writer.save(
             content(self.state, self.objective, self.optimizer, self.updates, self._settings(), self.fabric)
         )
-        self.fabric.barrier()  # a process that ends now would take the one that writes with it
+        self.fabric.barrier()  # a process that ends now would take down the one that writes
 
     def _keep_best(self) -> str:
-        """Keeps what is good of a training that diverged; says what."""
+        """Saves what is usable after training diverged; returns a sentence that says what."""
         save = self._save if self.state.batch < self.steps_per_epoch else None
         left = keep_best(self.state, self.last, self.objective, self.writer.written, save=save)
         self.fabric.barrier()
         return left
 
     def _level(self) -> Float64[Tensor, " N"] | None:
-        """What is maximized of each example by which the model is judged; None where no data are in memory."""
+        """The objective of each example that the model is judged by; None if no data are in memory."""
         held = watched(self.source.split, self.validation)
         if held is None:
             return None
         return level(self.objective, held, batch_size=self.plan.batch_size, seed=self.plan.seed)
 
     def _settings(self) -> dict[str, Any]:
-        """What a checkpoint goes on with alone."""
+        """The settings without which a checkpoint cannot be resumed."""
         return {
             "seed": self.plan.seed,
             "batch_size": self.plan.batch_size,

@@ -1,4 +1,4 @@
-"""Where batches come from: data in memory, or whatever gives batches, such as a ``DataLoader``."""
+"""Sources of batches: data in memory, or any iterable of batches, such as a ``DataLoader``."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -29,11 +29,11 @@ __all__ = ["Loader", "Rows", "data_of", "held_out_of", "source_of"]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Training data in memory: an epoch goes through them once, in an order of its own.
+    """Training data in memory: each epoch is one pass over them, in its own order.
 
     Attributes:
         split: The data.
-        batch_size: Examples in a batch.
+        batch_size: Number of examples in a batch.
     """
 
     split: Split
@@ -41,29 +41,29 @@ class Rows:
 
     @property
     def num_data(self) -> int:
-        """How many examples there are."""
+        """Number of examples."""
         return len(self.split)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return num_batches(self.split, self.batch_size)
 
     def batches(self, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
-        """All batches from where the state is, for ever."""
+        """An endless stream of batches from the state's position."""
         return stream_of(self.split, self.batch_size, seed, state, fabric)
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """Batches that come ready made, again and again: an epoch is a number of them.
+    """A re-iterable source of ready-made batches, of which an epoch is a fixed number.
 
     Attributes:
-        loader: Gives batches.
+        loader: Iterable of batches.
         steps_per_epoch: Batches in an epoch.
-        objective: For which the first batch is checked.
+        objective: Objective that the first batch is checked against.
         split: None: the data are not in memory.
-        num_data: None: nobody knows how many there are.
+        num_data: None: the number of examples is unknown.
     """
 
     loader: Iterable[Any]
@@ -73,15 +73,15 @@ class Loader:
     num_data: None = None
 
     def batches(self, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
-        """All batches, pass after pass, for ever; a new pass where training goes on."""
+        """An endless stream of batches, pass after pass; a resumed training begins a new pass."""
         checked = False
         while True:
             items = iter(self.loader)
             first = next(items, None)
             if first is None:
                 raise InputError(
-                    "the training data have no batch left: a pass over them gave none. An iterator can be gone through "
-                    "once; give what can be gone through again, such as a DataLoader or a list of batches"
+                    "the training data have no batch left: a pass over them gave none. An iterator can only be used "
+                    "once; give something that can be iterated again, such as a DataLoader or a list of batches"
                 )
             for batch in map(batch_of, chain([first], items)):
                 if not checked:
@@ -90,13 +90,14 @@ class Loader:
                 yield batch
 
     def _check(self, batch: Batch) -> None:
-        """Refuses a batch that the model does not describe; on the CPU, where it is."""
+        """Refuses a batch that does not match the model; on the CPU, where the batch is."""
         check_batch(batch)
         posterior = getattr(self.objective.model, "posterior", None)
         if callable(posterior) and "index" in receives(posterior)[0] and "index" not in batch.context:
             raise InputError(
                 "the posterior needs `index`, the number of each example: local inference keeps parameters for each, "
-                "and these batches do not say which examples they hold. Give the training data as a tensor or a Split"
+                "but these batches do not say which examples they contain. Give the training data as a tensor or a "
+                "Split"
             )
         objective = deepcopy(self.objective).cpu()
         split = split_of(batch.x, batch.context)
@@ -108,40 +109,40 @@ class Loader:
 def source_of(
     data: Any, objective: Objective, *, batch_size: int, steps_per_epoch: int | None, processes: int
 ) -> Rows | Loader:
-    """Where batches come from.
+    """Makes the source of batches.
 
     Args:
-        data: Training data: a Split, a tensor, or whatever gives batches.
-        objective: What is trained.
-        batch_size: Examples in a batch of data in memory.
-        steps_per_epoch: Batches in an epoch of those that come ready made; by default, as many as there are.
-        processes: How many share the training.
+        data: Training data: a Split, a tensor, or an iterable of batches.
+        objective: Objective to train.
+        batch_size: Number of examples in a batch, for data in memory.
+        steps_per_epoch: Number of batches in an epoch, for ready-made batches; by default all of them.
+        processes: Number of processes that share the training.
 
     Raises:
-        InputError: They are no data, or nobody knows how many batches an epoch has.
+        InputError: These are not data, or the number of batches in an epoch is unknown.
     """
     if not _gives_batches(data):
         if steps_per_epoch is not None:
             raise InputError(
-                "`steps_per_epoch` counts the batches of a DataLoader, and these are data in memory, of which an epoch "
-                "is one pass: leave it out"
+                "`steps_per_epoch` counts the batches of a DataLoader, but these are data in memory, and an epoch is "
+                "one pass over them: leave it out"
             )
         return Rows(as_split(data), batch_size)
     if processes > 1:
         raise InputError(
-            f"{processes} processes share the training, and a {type(data).__name__} would give all of them the same "
-            "batches: give the data as a tensor or a Split, which is shared out, or train in one process"
+            f"{processes} processes share the training, but a {type(data).__name__} would give all of them the same "
+            "batches: give the data as a tensor or a Split, which is divided between them, or train in one process"
         )
     if steps_per_epoch is None:
         try:
             steps_per_epoch = len(data)
         except TypeError:
             raise InputError(
-                f"a {type(data).__name__} has no length, and an epoch needs one: give `steps_per_epoch`, the number of "
-                "batches in an epoch"
+                f"a {type(data).__name__} has no length, so an epoch is undefined: give `steps_per_epoch`, the number "
+                "of batches in an epoch"
             ) from None
     if steps_per_epoch == 0:
-        raise InputError(f"the {type(data).__name__} has no batches. Usually `drop_last` drops the only one")
+        raise InputError(f"the {type(data).__name__} has no batches. Usually `drop_last` dropped the only one")
     return Loader(data, steps_per_epoch, objective)
 
 
@@ -151,18 +152,18 @@ def _gives_batches(data: Any) -> bool:
 
 
 def data_of(data: Any, validation: Any) -> Data | Split | None:
-    """The data in memory, training and validation; None where there are none.
+    """The training and validation data in memory; None if there are none.
 
     Args:
-        data: Data in splits, or training data alone.
+        data: Data in splits, or training data only.
         validation: Validation data: a Split, a tensor, ``(x, label)`` or ``(x, context)``; or None.
 
     Raises:
-        InputError: Validation data were given twice, or are none.
+        InputError: Validation data were given twice, or are not data.
     """
     if isinstance(data, Data):
         if validation is not None:
-            raise InputError("the data have validation data of their own: leave `validation` out, or give `data.train`")
+            raise InputError("the data already contain validation data: leave `validation` out, or give `data.train`")
         return data
     training = None if _gives_batches(data) else as_split(data)
     if validation is None:
@@ -176,7 +177,7 @@ def data_of(data: Any, validation: Any) -> Data | Split | None:
 
 
 def held_out_of(data: Data | Split | None) -> dict[str, Split]:
-    """Validation and test data by name, those that there are."""
+    """Validation and test data by name, if they are not empty."""
     if not isinstance(data, Data):
         return {}
     return {name: split for name in ("validation", "test") if len(split := getattr(data, name))}

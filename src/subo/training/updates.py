@@ -1,7 +1,7 @@
-"""Which parameters a step of training moves: phi of the posterior, theta of the model, or both.
+"""Which parameters a training step updates: phi of the posterior, theta of the model, or both.
 
-Phi are the parameters of the objective's ``model.posterior`` and what its gradient estimator learns; theta are all the
-others, of prior and likelihood. What both share, as a VampPrior shares the posterior, is phi.
+Phi comprises the parameters of the objective's ``model.posterior`` and those that its gradient estimator learns; theta
+comprises all others, of prior and likelihood. Shared parameters, as when a VampPrior uses the posterior, belong to phi.
 """
 
 import math
@@ -25,38 +25,38 @@ Part = Literal["both", "posterior", "model"]
 
 
 class Updates(ABC):
-    """A schedule of theta and phi. It may have a state, which goes into checkpoints."""
+    """A schedule of updates of theta and phi. It may have a state, which is stored in checkpoints."""
 
     name: ClassVar[UpdatesName]
 
     @property
     def now(self) -> UpdatesName:
-        """What it does at present."""
+        """The kind of updates it currently makes."""
         return self.name
 
     @abstractmethod
     def turns(self) -> tuple[Part, ...]:
-        """What the next batch moves, one after the other, each with noise of its own; at least one."""
+        """The parts that the next batch updates, one after the other, each with its own noise; at least one."""
 
     def watch(self, loss: Loss, weight: float, fabric: "Fabric") -> None:
-        """Sees the loss of a batch's last turn, and the weight of this process's share."""
+        """Receives the loss of a batch's last turn, and the weight of this process's share."""
         return
 
     def inform(self, mutual_information: float) -> None:
-        """Sees the mutual information of x and z at an epoch's end; asked for while :attr:`now` is ``aggressive``."""
+        """Receives the mutual information of x and z at an epoch's end; called while :attr:`now` is ``aggressive``."""
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values, with which it goes on where it was."""
+        """The state as plain values."""
         return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where the other was."""
+        """Restores a state."""
         vars(self).update(state)
 
 
 class Joint(Updates):
-    """Every step moves all parameters."""
+    """Every step updates all parameters."""
 
     name = "joint"
 
@@ -65,10 +65,10 @@ class Joint(Updates):
 
 
 class Alternating(Updates):
-    """On every batch some steps move phi at a fixed theta, then one moves theta at a fixed phi.
+    """On every batch, some steps update phi at a fixed theta, then one updates theta at a fixed phi.
 
-    Coordinate ascent on the bound: with ever more posterior steps it tends to variational EM, whose E-step the
-    encoder makes (Neal and Hinton, 1998, section 2).
+    Coordinate ascent on the bound: with more and more posterior steps it approaches variational EM with the encoder as
+    E-step (Neal and Hinton, 1998, section 2).
 
     Args:
         posterior_steps: Steps on phi before each on theta.
@@ -87,22 +87,23 @@ class Alternating(Updates):
 
 
 class Aggressive(Updates):
-    """Batches move phi until that helps no more, then one moves theta; in the end, all move both.
+    """Updates phi until that no longer helps, then theta once; in the end, every batch updates both.
 
-    Early in training the posterior lags behind p(z|x), which theta moves, and theta learns to do without z. Here phi
-    catches up before every step of theta (He et al., 2019, algorithm 1): the mean loss over each `window` of posterior
-    steps is held against the last window's, and where it is not less, or after `max_steps`, the next batch moves theta.
-    Once the mutual information of x and z under q does not rise any more, training is joint for good.
+    Early in training the posterior lags behind p(z|x), which moves with theta, and theta learns to do without z. Here
+    phi catches up before every step of theta (He et al., 2019, algorithm 1): the mean loss over each `window` of
+    posterior steps is compared with the last window's, and if it is not lower, or after `max_steps`, the next batch
+    updates theta. Once the mutual information of x and z under q stops rising, training is joint for good.
 
-    In the paper every step of theta has an epoch's next batch, phi has random ones, and the information is compared
-    once an epoch. Here all batches come from one stream, and an epoch is one pass over the data, so that a small set
-    has not even one step of theta an epoch: the information is compared at the end of an epoch by which theta has made
-    `model_steps` since the last comparison. The loss is minus what is maximized, at the KL's full weight.
+    In the paper every step of theta uses an epoch's next batch, phi uses random ones, and the information is compared
+    once per epoch. Here all batches come from one stream, and an epoch is one pass over the data, so that a small data
+    set may have less than one step of theta per epoch: the information is compared at the end of the first epoch by
+    which theta has made `model_steps` steps since the last comparison. The loss is minus the objective, at the KL's
+    full weight.
 
     Args:
-        window: Posterior steps whose losses are averaged.
-        max_steps: Posterior steps after which theta is moved in any case.
-        model_steps: Steps of theta between comparisons of the information, at least.
+        window: Number of posterior steps over which losses are averaged.
+        max_steps: Number of posterior steps after which theta is updated in any case.
+        model_steps: Minimum number of steps of theta between comparisons of the information.
     """
 
     name = "aggressive"
@@ -117,8 +118,8 @@ class Aggressive(Updates):
         self.window, self.max_steps, self.model_steps = window, max_steps, model_steps
         self._ended = False
         self._moves: Part = "posterior"
-        self._posterior_steps = 0  # since theta was moved
-        self._total, self._num_data = 0.0, 0.0  # of the running window
+        self._posterior_steps = 0  # since theta was updated
+        self._total, self._num_data = 0.0, 0.0  # of the current window
         self._last_mean = math.inf  # of the window before
         self._model_steps = 0  # since the information was compared
         self._information = -math.inf  # as it was then
@@ -159,10 +160,10 @@ def make_updates(name: str, *, posterior_steps: int = 1) -> Updates:
 
     Args:
         name: ``joint``, ``alternating`` or ``aggressive``.
-        posterior_steps: Of alternating updates.
+        posterior_steps: Posterior steps of alternating updates.
 
     Raises:
-        InputError: There is no such schedule, or it has no posterior steps to be counted.
+        InputError: There is no such schedule, or it does not count posterior steps.
     """
     if name not in get_args(UpdatesName):
         raise InputError(f"updates must be one of {', '.join(get_args(UpdatesName))}, not '{name}'")
@@ -170,26 +171,26 @@ def make_updates(name: str, *, posterior_steps: int = 1) -> Updates:
         return Alternating(posterior_steps)
     if posterior_steps != 1:
         raise InputError(
-            f"posterior_steps counts the steps of alternating updates, and with {name} ones {posterior_steps} means "
-            "nothing: leave it out, or use updates alternating"
+            f"posterior_steps counts the steps of alternating updates, so {posterior_steps} has no meaning with {name} "
+            "updates: leave it out, or use updates alternating"
         )
     return Joint() if name == "joint" else Aggressive()
 
 
 def at_rest(objective: Objective, updates: Updates) -> dict[Part, list[nn.Parameter]]:
-    """The parameters that stay as they are when a part moves.
+    """The parameters that stay fixed while a part is updated.
 
     Raises:
-        InputError: Theta and phi are to be moved in turns, and the model does not tell them apart, or has only one.
+        InputError: Theta and phi are to be updated in turns, but the model does not separate them, or has only one.
     """
     if isinstance(updates, Joint):
         return {"both": []}
     posterior = getattr(objective.model, "posterior", None)
     if not isinstance(posterior, nn.Module):
         raise InputError(
-            f"{updates.name} updates move the posterior and the rest of the model in turns, and "
-            f"{type(objective.model).__name__} has no module 'posterior' that tells which parameters are which. Use "
-            "joint updates, or a VAE."
+            f"{updates.name} updates alternate between the posterior and the rest of the model, but "
+            f"{type(objective.model).__name__} has no module 'posterior' to separate their parameters. Use joint "
+            "updates, or a VAE."
         )
     phi = [*posterior.parameters(), *objective.gradient.parameters()]
     known = {id(parameter) for parameter in phi}
@@ -197,14 +198,14 @@ def at_rest(objective: Objective, updates: Updates) -> dict[Part, list[nn.Parame
     for part, parameters in (("posterior", phi), ("prior and likelihood", theta)):
         if not any(parameter.requires_grad for parameter in parameters):
             raise InputError(
-                f"{updates.name} updates move the posterior and the rest of the model in turns, and the {part} of this "
-                "model has no parameters of its own to move: use joint updates"
+                f"{updates.name} updates alternate between the posterior and the rest of the model, but the {part} of "
+                "this model has no parameters of its own: use joint updates"
             )
     return {"both": [], "posterior": theta, "model": phi}
 
 
 def _sums(loss: Loss, weight: float, fabric: "Fabric") -> tuple[float, float]:
-    """Minus the sum of what is maximized over a batch, and the number of its data, over all processes."""
+    """Minus the sum of the objective over a batch, and its number of examples, over all processes."""
     total, num_data = (-loss.objective.sum().item(), float(len(loss.objective))) if weight else (0.0, 0.0)
     if fabric.world_size == 1:
         return total, num_data

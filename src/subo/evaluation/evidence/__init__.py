@@ -1,1 +1,1 @@
-"""How likely data are: log p(x) by importance sampling and by annealing, with errors and brackets."""
+"""How likely the data are: log p(x) by importance sampling and by annealing, with errors and brackets."""

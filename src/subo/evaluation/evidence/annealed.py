@@ -1,4 +1,4 @@
-"""log p(x) by annealed importance sampling: from a start that is known, through a bridge of densities, to p(x, z)."""
+"""log p(x) by annealed importance sampling: from a known start, through a bridge of densities, to p(x, z)."""
 
 import math
 from collections.abc import Iterator
@@ -39,9 +39,9 @@ __all__ = [
 Start = Literal["prior", "posterior"]
 TemperatureSchedule = Literal["sigmoid", "linear"]
 
-_SIGMOID = 4.0  # how far out the sigmoid is cut: at sigma(-4) and sigma(4)
+_SIGMOID = 4.0  # where the sigmoid is cut: at sigma(-4) and sigma(4)
 _FEW = 4
-_PILOT = (50, 200)  # temperatures of the run that adapts the steps, a tenth of the whole within these
+_PILOT = (50, 200)  # temperatures of the run that adapts the steps: a tenth of all, within these limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +49,16 @@ class AnnealedEstimate:
     """Per-example estimates from C chains, in nats, float64 and on the CPU.
 
     Attributes:
-        log_px: ``log 1/C sum_c w_c``. In expectation a lower bound on log p(x), which temperatures make tight.
-        standard_error: Of `log_px`, from the spread of the chains' weights, see :func:`chains_error`; infinite for one
-            chain.
-        effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and C. Where it is small one chain carries the
+        log_px: ``log 1/C sum_c w_c``. In expectation a lower bound on log p(x), which is tight for many temperatures.
+        standard_error: Standard error of `log_px`, from the spread of the chains' weights, see :func:`chains_error`;
+            infinite for one chain.
+        effective_sample_size: ``(sum w)^2 / sum w^2``, between 1 and C. If it is small, one chain dominates the
             estimate, see :func:`few_chains`.
-        log_weight: Of each chain.
-        acceptance: Mean share of the trajectories that were accepted; far from 0.65 the steps do not fit.
+        log_weight: Log-weight of each chain.
+        acceptance: Mean fraction of accepted trajectories; far from 0.65, the step sizes are unsuitable.
         chains: C.
         temperatures: T.
-        leapfrog_steps: Of each transition.
+        leapfrog_steps: Leapfrog steps of each transition.
     """
 
     log_px: Float[Tensor, " B"]
@@ -72,7 +72,7 @@ class AnnealedEstimate:
 
     @classmethod
     def of(cls, log_weight: Tensor, acceptance: Tensor, annealing: "Annealing") -> "AnnealedEstimate":
-        """From the weights of the chains."""
+        """The estimate from the weights of the chains."""
         sums = WeightSums(log_weight.shape[1])
         sums.add(log_weight)
         error = torch.maximum(sums.standard_error, chains_error(log_weight))
@@ -89,23 +89,23 @@ class AnnealedEstimate:
 
 
 def chains_error(log_weight: Float[Tensor, "C B"]) -> Float[Tensor, " B"]:
-    r"""A standard error of ``log 1/C sum_c w_c`` that allows for the better chains that there might have been.
+    r"""A standard error of ``log 1/C sum_c w_c`` that allows for better chains that were not drawn.
 
-    The delta method's is at most 1, whatever the chains say: ``sqrt((C / ess - 1) / (C - 1))`` with ``ess >= 1``. Where
-    one chain stands out by many nats, the next that does would lift the estimate by many. The sum of many small steps
-    makes log-weights about normal (Neal, 2001, section 4), of median m and variance v, and ``log E[w] = m + v / 2``.
-    With v of the C / 2 chains above m alone, since those that were left behind say nothing of those ahead, and the
+    That of the delta method is at most 1 for any weights: ``sqrt((C / ess - 1) / (C - 1))`` with ``ess >= 1``. If one
+    chain stands out by many nats, the next such chain would raise the estimate by many. The sum of many small steps
+    makes log-weights approximately normal (Neal, 2001, section 4), with median m and variance v, and ``log E[w] = m + v
+    / 2``. With v from only the C / 2 chains above m, since those left behind say nothing about those ahead, and the
     variance of m + v / 2,
 
     .. math:: \max(m + \tfrac v2 - \log \tfrac1C \sum_c w_c, 0) / 1.96 + \sqrt{(v + v^2) / C}
 
-    covers what the average lacks as well. `benchmarks/coverage.txt` has how well.
+    also covers what the average lacks. `benchmarks/coverage.txt` shows how well.
 
     Args:
-        log_weight: Of each chain.
+        log_weight: Log-weight of each chain.
 
     Returns:
-        In nats; infinite for one chain, and where no weight is above 0.
+        The error in nats; infinite for one chain, and if no weight is above 0.
     """
     chains = len(log_weight)
     if chains < 2:
@@ -118,7 +118,7 @@ def chains_error(log_weight: Float[Tensor, "C B"]) -> Float[Tensor, " B"]:
 
 
 def few_chains(effective_sample_size: Float[Tensor, " B"]) -> Bool[Tensor, " B"]:
-    """Where fewer than four chains count: one or two carry the estimate, and even its error is that of a few."""
+    """Where fewer than four chains count: one or two dominate the estimate, and even its error rests on a few."""
     return effective_sample_size < _FEW
 
 
@@ -128,10 +128,10 @@ class Annealing:
 
     Args:
         temperatures: T, the number of steps of the bridge.
-        chains: C, of each example.
-        leapfrog_steps: Of the one Hamiltonian transition at each temperature.
-        start: Where chains begin: the prior, or the posterior q, from which the way is shorter where q is good and
-            which costs its density at every step.
+        chains: C, for each example.
+        leapfrog_steps: Leapfrog steps of the one Hamiltonian transition at each temperature.
+        start: Where chains begin: the prior, or the posterior q, from which the path is shorter if q is good, at the
+            cost of evaluating its density at every step.
         schedule: Temperatures ``beta_t``: ``linear``, t / T; or ``sigmoid``, close together at both ends (Wu et al.,
             2017, appendix).
 
@@ -157,9 +157,9 @@ class Annealing:
         return places[1:].tolist()
 
     def steps(self, bridge: Bridge, state: State) -> list[Tensor]:
-        """A length of leapfrog step for each temperature and example, adapted by a run of its own.
+        """A leapfrog step size for each temperature and example, adapted in a separate run.
 
-        Steps that adapted while an estimate is made would depend on its chains, and bias it.
+        Step sizes adapted during the estimate would depend on its chains, and bias it.
         """
         fewest, most = _PILOT
         count = min(max(self.temperatures // 10, fewest), most)
@@ -169,7 +169,7 @@ class Annealing:
     def upwards(self, bridge: Bridge, state: State, steps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Log-weights ``(C, B)`` of chains from the start, and the mean acceptance ``(B,)``.
 
-        ``log w = sum_t (beta_t - beta_{t-1}) [log p(x, z_{t-1}) - log f_0(z_{t-1})]``, where ``z_t`` is made of
+        ``log w = sum_t (beta_t - beta_{t-1}) [log p(x, z_{t-1}) - log f_0(z_{t-1})]``, where ``z_t`` follows from
         ``z_{t-1}`` by a transition that leaves ``f_{beta_t}`` invariant (Neal, 2001, equation 11).
         """
         log_weight = torch.zeros_like(state.log_joint, dtype=torch.float64, device="cpu")
@@ -177,13 +177,13 @@ class Annealing:
         for t, beta in enumerate(betas):
             log_weight += (beta - previous) * (state.log_joint - state.log_start).cpu().double()
             previous = beta
-            if t < self.temperatures - 1:  # after the last weight nothing depends on z any more
+            if t < self.temperatures - 1:  # nothing depends on z after the last weight
                 state, probability = transition(bridge, state, beta, steps[t], leapfrog_steps=self.leapfrog_steps)
                 accepted += probability.mean(0)
         return log_weight, _mean(accepted, self.temperatures)
 
     def downwards(self, bridge: Bridge, state: State, steps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The same of chains that go back, from samples of p(z|x) to the start: of the reverse of :meth:`upwards`.
+        """The same for chains that go back, from samples of p(z|x) to the start: the reverse of :meth:`upwards`.
 
         A transition is its own reverse, so the chain that went up by ``T_1 .. T_{T-1}`` comes down by
         ``T_{T-1} .. T_1``, and the log-weight, the same sum over its positions, estimates ``log p(x)`` from above:
@@ -219,18 +219,18 @@ def ais(
               w = \prod_t \frac{f_{\beta_t}(z_{t-1})}{f_{\beta_{t-1}}(z_{t-1})}, \qquad
               f_\beta(z) = f_0(z)^{1 - \beta} p(x, z)^\beta
 
-    is unbiased for p(x), whatever the number of temperatures: a sequence of Hamiltonian transitions and weights is
-    importance sampling over whole paths. It does not depend on how good q is, unlike
-    :func:`~subo.log_marginal`, and costs ``T * leapfrog_steps`` gradients of log p(x, z) a
-    chain, and for adapting the steps before 30 transitions and a tenth of the temperatures (50 to 200) more.
+    is unbiased for p(x) for any number of temperatures: a sequence of Hamiltonian transitions and weights is importance
+    sampling over whole paths. Unlike :func:`~subo.log_marginal`, it does not depend on the quality of q. It costs ``T *
+    leapfrog_steps`` gradients of log p(x, z) per chain, and another 30 transitions and a tenth of the temperatures (50
+    to 200) for adapting the step sizes beforehand.
 
     Args:
-        model: The model; its latents are continuous.
+        model: A model with continuous latents.
         x: Data.
-        context: What is known beside x, by name.
+        context: Named context tensors, one row per example.
         annealing: Temperatures, chains and transitions.
         seed: Seed for the chains.
-        max_rows: Latents decoded at a time; bounds memory.
+        max_rows: Number of latents decoded at a time; bounds memory.
         progress: Whether to show progress.
 
     Raises:
@@ -259,14 +259,15 @@ def ais(
 
 
 def begin(model: Any, x: Tensor, context: Context, annealing: Annealing) -> tuple[Bridge, State]:
-    """The bridge of a batch, and C samples per example of its start."""
+    """The bridge of a batch, and C samples of its start per example."""
     chains = annealing.chains
     with torch.no_grad():
         draw = model.draw(x, context, num_samples=chains if annealing.start == "posterior" else 1, path=False)
         if has_discrete_latents(draw):
             raise InputError(
-                "annealing moves latents by Hamiltonian transitions, which need continuous ones, and this model's are "
-                "discrete. Use importance sampling (log_marginal), and bdmc(..., estimator='importance') for a bracket."
+                "annealing moves latents by Hamiltonian transitions, which need continuous latents, but this model's "
+                "are discrete. Use importance sampling (log_marginal), and bdmc(..., estimator='importance') for a "
+                "bracket."
             )
         if annealing.start == "posterior":
             z, log_start = draw.z, draw.q.log_prob
@@ -288,14 +289,14 @@ def _log_prior(model: Any, draw: Draw, context: Context) -> Any:
     only, *others = draw.factors
     if others:
         raise InputError(
-            f"{type(model).__name__} has {len(draw.factors)} stochastic layers and no method log_prior(z, context), "
-            "which annealing from the prior needs. Add it, or take start='posterior'."
+            f"{type(model).__name__} has {len(draw.factors)} stochastic layers but no method log_prior(z, context), "
+            "which annealing from the prior needs. Add it, or use start='posterior'."
         )
     return only.p.log_prob
 
 
 def _inside(draw: Draw, start: Start) -> Any:
-    """Which latents the prior, and a posterior that chains start from, have a density at: in every layer."""
+    """Where the prior, and a posterior that chains start from, have a density, in every layer."""
     names = None if isinstance(draw.z, Tensor) else {id(leaf): name for name, leaf in draw.z.items()}
     supports = [
         (None if names is None else names[id(factor.z)], support)
@@ -317,7 +318,7 @@ def _inside(draw: Draw, start: Start) -> Any:
 
 
 def _is_fixed(p: Distribution, support: Any) -> bool:
-    """Whether its bounds stay where they are: below other nodes, tensors of them may move with these."""
+    """Whether its bounds are fixed: below other nodes, tensors of bounds may change with these."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     moving = any(isinstance(bound, Tensor) and bound.ndim > 0 for bound in vars(support).values())
@@ -325,11 +326,11 @@ def _is_fixed(p: Distribution, support: Any) -> bool:
 
 
 def has_discrete_latents(draw: Draw) -> bool:
-    """Whether any layer's posterior or prior is over values that one cannot move between."""
+    """Whether any layer's posterior or prior is over discrete values."""
     distributions = [distribution for factor in draw.factors for distribution in (factor.q, factor.p)]
     return any(getattr(support_of(distribution), "is_discrete", False) for distribution in distributions)
 
 
 def _mean(accepted: Tensor, temperatures: int) -> Tensor:
-    """Over the transitions; of none, all."""
+    """The mean over the transitions; 1 if there are none."""
     return (accepted / (temperatures - 1) if temperatures > 1 else torch.ones_like(accepted)).cpu().double()

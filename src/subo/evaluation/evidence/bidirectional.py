@@ -1,4 +1,4 @@
-"""A bracket for log p(x): a stochastic lower and a stochastic upper bound, on data that the model itself draws."""
+"""A bracket for log p(x): a stochastic lower and a stochastic upper bound, on data drawn from the model itself."""
 
 import math
 from collections.abc import Iterator
@@ -27,17 +27,17 @@ __all__ = ["Sandwich", "bdmc"]
 
 @dataclass(frozen=True, eq=False)
 class Sandwich:
-    """Bounds on log p(x) of N simulated data, in nats, float64 and on the CPU.
+    """Bounds on log p(x) of N simulated examples, in nats, float64 and on the CPU.
 
-    Each bound holds in expectation over its samples: ``E[lower] <= log p(x) <= E[upper]``. One example's two numbers
-    may stand the wrong way round, by chance and by little; the means of many do not.
+    Each bound holds in expectation over its samples: ``E[lower] <= log p(x) <= E[upper]``. The two numbers of a single
+    example may be slightly in the wrong order by chance; the means of many are not.
 
     Attributes:
         lower: ``log 1/K sum_k w_k`` of chains, or samples, that start without knowing z.
-        upper: The same of one or more that start at the z which drew x.
-        acceptance: Mean share of accepted trajectories, upwards and downwards; None by importance sampling.
+        upper: The same for one or more that start at the z from which x was drawn.
+        acceptance: Mean fraction of accepted trajectories, upwards and downwards; None with importance sampling.
         estimator: ``annealed`` or ``importance``.
-        num_samples: Chains or samples per example.
+        num_samples: Number of chains or samples per example.
     """
 
     lower: Float[Tensor, " N"]
@@ -52,7 +52,7 @@ class Sandwich:
         return self.upper - self.lower
 
     def means(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard error over the data of ``lower``, ``upper`` and ``width``; the last is paired."""
+        """Mean and standard error over the data for ``lower``, ``upper`` and ``width``; the last is paired."""
         root = math.sqrt(len(self.lower))
         values = {"lower": self.lower, "upper": self.upper, "width": self.width}
         return {name: (v.mean().item(), v.std().item() / root) for name, v in values.items()}
@@ -86,27 +86,27 @@ def bdmc(
 
     .. math:: E\Big[\log \frac1C \sum_c w_c\Big] \le \log p(x) \le E\Big[-\log \frac1C \sum_c \frac1{w'_c}\Big].
 
-    What lies between says how far the lower one, which is :func:`~subo.evaluation.ais`, can be trusted on data
-    such as the model draws; of real data, on which the model may be at a loss, it is no proof.
+    The width says how reliable the lower bound, which is :func:`~subo.evaluation.ais`, is on data drawn from the model;
+    for real data, which the model may describe badly, it is no proof.
 
-    With ``estimator="importance"`` there is no annealing, and nothing is asked of the latents (they may be discrete):
-    the lower bound has K samples of q(z|x), the upper one z* in the place of one of them, for which
-    ``E[(1/K sum_k w_k)^{-1}] = 1 / p(x)`` holds likewise. Where q is poor both are wide.
+    With ``estimator="importance"`` there is no annealing and no requirement on the latents (they may be discrete): the
+    lower bound has K samples of q(z|x), the upper one z* in place of one of them, for which ``E[(1/K sum_k w_k)^{-1}] =
+    1 / p(x)`` holds as well. If q is poor, both are loose.
 
     Args:
         model: The model.
-        num_data: How many data are simulated; at least two.
-        context: One row for each of them, where the model needs any.
+        num_data: Number of simulated examples; at least two.
+        context: Named context tensors with one row per example, if the model needs any.
         estimator: ``annealed`` or ``importance``.
         annealing: Temperatures, chains and transitions of annealing.
         num_samples: K of importance sampling; at least two.
         seed: Seed for data and samples.
-        max_rows: Latents decoded at a time; bounds memory.
+        max_rows: Number of latents decoded at a time; bounds memory.
         progress: Whether to show progress.
 
     Raises:
-        InputError: A number makes no sense, the context has not a row per example, or the latents are discrete and
-            annealing is asked for.
+        InputError: A number makes no sense, the context does not have one row per example, or annealing is requested
+            for discrete latents.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -117,7 +117,7 @@ def bdmc(
     """
     asks_q = estimator == "importance" or annealing.start == "posterior"
     if asks_q and isinstance(getattr(model, "posterior", None), Local | Given):
-        raise InputError("the posterior has parameters of its own for each example that it knows, and these are new")
+        raise InputError("the posterior has separate parameters for each known example, but these examples are new")
     check_rows(context, num_data)
     shown = bar(f"a bracket for log p(x) of {num_data} simulated examples", num_data, show=progress)
     lower, upper, acceptance = [], [], []
@@ -150,7 +150,7 @@ def bdmc(
 def _annealed(
     model: Any, x: Tensor, exact: Latent, context: Context, annealing: Annealing
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both bounds of a batch, by the same steps, which were adapted without z*."""
+    """Both bounds of a batch, with the same step sizes, which were adapted without z*."""
     bridge, state = begin(model, x, context, annealing)
     steps = annealing.steps(bridge, state)
     up, accepted_up = annealing.upwards(bridge, begin(model, x, context, annealing)[1], steps)
@@ -165,7 +165,7 @@ def _annealed(
 def _importance(
     model: Any, x: Tensor, exact: Latent, context: Context, num_samples: int, max_rows: int
 ) -> tuple[Tensor, Tensor]:
-    """Both bounds of a batch; all but one sample of q are the same in both."""
+    """Both bounds of a batch; all samples of q but one are shared by both."""
     draw = model.draw(x, context, num_samples=1, path=False)
     log_q = draw.q.log_prob(exact)
     own = (model.log_joint(x, exact, context) - log_q).cpu().double()

@@ -1,7 +1,7 @@
-"""Hamiltonian transitions for many chains at once: C chains for each of B examples, with steps of their own.
+"""Hamiltonian transitions for many chains at once: C chains for each of B examples, with separate step sizes.
 
-What they leave invariant is a point of the bridge from a start ``f_0``, of which samples are known, to the joint
-density: ``log f_beta(z) = (1 - beta) log f_0(z) + beta log p(x, z)``.
+They leave invariant a density on the bridge from a start ``f_0``, from which samples are known, to the joint density:
+``log f_beta(z) = (1 - beta) log f_0(z) + beta log p(x, z)``.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ __all__ = ["TARGET_ACCEPTANCE", "Bridge", "State", "adapted", "pack", "transitio
 
 TARGET_ACCEPTANCE = 0.65
 """Optimal for Hamiltonian transitions in many dimensions (Beskos et al., 2013)."""
-_GAIN = 0.3  # of the step's logarithm, for each unit of acceptance above the target
+_GAIN = 0.3  # change of the log step size per unit of acceptance above the target
 _FIRST_STEP = 0.3
-_JITTER = 0.2  # relative, of every trajectory's step: none is tuned to a period of the density
+_JITTER = 0.2  # relative, in every trajectory's step size: none is tuned to a period of the density
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where the chains are, with what the next transition needs to know of it.
+    """The positions of the chains, with what the next transition needs to know about them.
 
     Attributes:
         z: Positions, all latents of a chain in one row.
@@ -51,7 +51,7 @@ class State:
         return torch.lerp(self.slope_start, self.slope_joint, beta)
 
     def where(self, chosen: Tensor, other: "State") -> "State":
-        """This state where `chosen`, ``(C, B)``, else the other."""
+        """This state where `chosen`, ``(C, B)``, is true, else the other."""
         wide = chosen.unsqueeze(-1)
         return State(
             torch.where(wide, self.z, other.z),
@@ -64,15 +64,15 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Bridge:
-    """The densities between a start and the joint density of B data and their latents.
+    """The densities between a start and the joint density of B examples and their latents.
 
     Args:
-        log_start: Of latents ``(C, B, *event)``, ``(C, B)``; may be flat.
-        log_joint: Likewise, and not flat.
-        unpack: From rows ``(C, B, D)`` to latents.
-        inside: Which latents lie in the support of the distributions, ``(C, B)``.
-        safe: Rows ``(1, B, D)`` that do. Where a trajectory has left it, the densities are asked there instead, since
-            some distributions refuse to be asked outside.
+        log_start: Maps latents ``(C, B, *event)`` to ``log f_0(z)``, ``(C, B)``; may be flat.
+        log_joint: Likewise for ``log p(x, z)``; not flat.
+        unpack: Maps rows ``(C, B, D)`` to latents.
+        inside: Says which latents lie in the support of the distributions, ``(C, B)``.
+        safe: Rows ``(1, B, D)`` in the support. Where a trajectory has left it, the densities are evaluated there
+            instead, since some distributions refuse values outside.
     """
 
     log_start: Callable[[Latent], Tensor]
@@ -85,7 +85,7 @@ class Bridge:
     def at(self, z: Float[Tensor, "C B D"]) -> State:
         """The densities and their slopes at these positions: one pass through the model, and one back.
 
-        Outside of the support, and where z is no number, the log-densities are minus infinity and the slopes 0.
+        Outside the support, and where z is NaN, the log-densities are minus infinity and the slopes 0.
 
         Raises:
             InputError: The joint density has no gradient in z.
@@ -97,8 +97,8 @@ class Bridge:
         log_start, log_joint = self.log_start(latent), self.log_joint(latent)
         if not log_joint.requires_grad:
             raise InputError(
-                "log p(x, z) has no gradient in z, and Hamiltonian transitions follow it. Usually the likelihood "
-                "leaves torch (numpy, detach, rounding). Use importance sampling."
+                "log p(x, z) has no gradient in z, but Hamiltonian transitions need one. Usually the likelihood leaves "
+                "torch (numpy, detach, rounding). Use importance sampling."
             )
         values = [torch.where(good, log_density.detach(), -torch.inf) for log_density in (log_start, log_joint)]
         slopes = [
@@ -108,7 +108,7 @@ class Bridge:
 
 
 def _slope(log_density: Tensor, z: Tensor) -> Tensor:
-    """``grad_z``, 0 of a density that is flat."""
+    """``grad_z``; 0 for a flat density."""
     if not log_density.requires_grad:
         return torch.zeros_like(z)
     (slope,) = torch.autograd.grad(log_density.sum(), z, retain_graph=True, allow_unused=True)
@@ -120,18 +120,18 @@ def transition(
 ) -> tuple[State, Float[Tensor, "C B"]]:
     """One Hamiltonian transition, which leaves ``f_beta`` invariant (Neal, 2011, section 3.2), with unit masses.
 
-    A fresh momentum, `leapfrog_steps` leapfrog steps, and the end accepted with probability
-    ``min(1, exp(H(begin) - H(end)))``. A trajectory that ends where the density is 0 or no number is rejected.
+    A fresh momentum, `leapfrog_steps` leapfrog steps, and the end accepted with probability ``min(1, exp(H(begin) -
+    H(end)))``. A trajectory that ends where the density is 0 or NaN is rejected.
 
     Args:
         bridge: The densities.
-        state: Where the chains are.
-        beta: Which density.
-        step: Length of a leapfrog step, for each example.
-        leapfrog_steps: How many.
+        state: State of the chains.
+        beta: Temperature of the density.
+        step: Leapfrog step size for each example.
+        leapfrog_steps: Number of leapfrog steps.
 
     Returns:
-        Where the chains are then, and the probability with which each end was accepted.
+        The new state of the chains, and the acceptance probability of each end point.
     """
     momentum = torch.randn_like(state.z)
     jitter = 1 + _JITTER * (2 * torch.rand_like(state.log_joint) - 1)
@@ -152,17 +152,17 @@ def transition(
 def adapted(
     bridge: Bridge, state: State, betas: list[float], *, leapfrog_steps: int, settle: int = 30
 ) -> Float[Tensor, "P B"]:
-    """Lengths of step along the bridge for which about 0.65 of the ends are accepted: from a run made for them alone.
+    """Step sizes along the bridge for which about 0.65 of the end points are accepted, found in a separate run.
 
-    At each of P temperatures one transition, and then ``log step += 0.3 (accepted - 0.65)`` for each example, by the
-    mean over its chains; `settle` transitions come before, at the first of them.
+    At each of P temperatures, one transition is made, and then ``log step += 0.3 (accepted - 0.65)`` for each example,
+    with the mean over its chains; `settle` transitions precede, at the first temperature.
 
     Args:
         bridge: The densities.
-        state: Where the chains start; samples of ``f_0``.
+        state: Initial state of the chains; samples of ``f_0``.
         betas: The P temperatures, upwards.
-        leapfrog_steps: Of each transition.
-        settle: Transitions before.
+        leapfrog_steps: Leapfrog steps of each transition.
+        settle: Number of preceding transitions.
     """
     log_step = torch.full_like(state.log_joint[0], _FIRST_STEP).log()
     found = []
@@ -175,7 +175,7 @@ def adapted(
 
 
 def pack(z: Latent) -> tuple[Float[Tensor, "C B D"], Callable[[Tensor], Any]]:
-    """All latents of a chain in one row, and the way back.
+    """All latents of a chain in one row, and the inverse function.
 
     Args:
         z: Leaves ``(C, B, *event)``.

@@ -1,4 +1,4 @@
-"""Pareto k-hat: whether importance weights have a mean that samples find, told by the shape of their upper tail."""
+"""Pareto k-hat: the shape of the upper tail of importance weights, which shows whether samples find their mean."""
 
 import math
 
@@ -10,9 +10,9 @@ __all__ = ["WeightTail", "highest_pareto_k", "pareto_k", "tail_length", "theta_a
 
 
 def highest_pareto_k(num_samples: int) -> float:
-    """The k-hat up to which K samples do: ``min(1 - 1 / log10(K), 0.7)`` (Vehtari et al., 2024, equation 13).
+    """The k-hat up to which K samples suffice: ``min(1 - 1 / log10(K), 0.7)`` (Vehtari et al., 2024, equation 13).
 
-    So many samples as a k needs, about ``10^(1 / (1 - k))``, are there; above 0.7 no practicable number is.
+    A k needs about ``10^(1 / (1 - k))`` samples; above 0.7 no practical number is enough.
 
     Args:
         num_samples: K.
@@ -25,11 +25,11 @@ def highest_pareto_k(num_samples: int) -> float:
 
 
 class WeightTail:
-    """The largest log-weights of each example, all that k-hat and the error need of them: memory does not grow with K.
+    """The largest log-weights of each example, all that k-hat and the error need: memory does not grow with K.
 
     Args:
         num_data: B.
-        num_samples: K, of all the weights that will be added.
+        num_samples: K, the number of all weights that will be added.
     """
 
     def __init__(self, num_data: int, num_samples: int):
@@ -38,23 +38,23 @@ class WeightTail:
         self._parts = [torch.empty(0, num_data, dtype=torch.float64)]
 
     def add(self, log_weight: Float[Tensor, "k B"]) -> None:
-        """Takes note of some more weights, on the CPU."""
+        """Adds more weights, on the CPU."""
         self._parts.append(log_weight)
-        if sum(len(part) for part in self._parts) > 4 * self._size:  # seldom, as each time sorts
+        if sum(len(part) for part in self._parts) > 4 * self._size:  # rarely, since this sorts
             self._parts = [self.largest()]
 
     def pareto_k(self) -> Float[Tensor, " B"]:
-        """:func:`pareto_k` of all the weights that were added."""
+        """:func:`pareto_k` of all weights added so far."""
         return pareto_k(self.largest(), self.num_samples)
 
     def largest(self) -> Float[Tensor, "M B"]:
-        """The tail, and the cutoff below it, of all the weights that were added."""
+        """The tail, and the cutoff below it, of all weights added so far."""
         weights = torch.cat(self._parts)
         return weights.topk(min(self._size, len(weights)), dim=0).values
 
 
 def tail_length(num_samples: int) -> int:
-    """How many of K independent weights make the tail: ``min(K / 5, 3 sqrt(K))`` (Vehtari et al., 2024, section 3)."""
+    """How many of K independent weights form the tail: ``min(K / 5, 3 sqrt(K))`` (Vehtari et al., 2024, section 3)."""
     return num_samples // 5 if num_samples <= 225 else math.floor(3 * math.sqrt(num_samples))
 
 
@@ -63,17 +63,16 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
 
     Weights with such a tail have ``1 / k`` moments: above 1/2 their variance is infinite, above 1 their mean; above
     :func:`highest_pareto_k` there are fewer samples than an estimate needs (Vehtari et al., 2024, section 3). Small
-    values tell nothing of regions that q never visits. The fit is that of Zhang and
-    Stephens (2009), with the prior of Vehtari et al.
+    values say nothing about regions that q never visits. The fit follows Zhang and Stephens (2009), with the prior of
+    Vehtari et al.
 
     Args:
-        largest: For each of B data its :func:`tail_length` + 1 largest log-weights, or more of them, in any order.
+        largest: For each of B examples, the :func:`tail_length` + 1 largest log-weights, or more, in any order.
         num_samples: K.
 
     Returns:
-        k-hat of each example. NaN where there is no tail to fit: K is below 25, or the largest weights are all the
-        same, or a quarter of them. Infinite where a quarter of the tail vanishes beside the largest weight, even in
-        float64.
+        k-hat of each example. NaN if there is no tail to fit: K is below 25, or the largest weights, or a quarter of
+        them, are all the same. Infinite if a quarter of the tail vanishes beside the largest weight, even in float64.
 
     Example:
         >>> log_weight = -0.4 * torch.rand(100_000, 1, dtype=torch.float64).log()  # Pareto, k = 0.4
@@ -88,21 +87,21 @@ def pareto_k(largest: Float[Tensor, "M B"], num_samples: int) -> Float[Tensor, "
     exceedances = (weights[1:] - weights[0]).mT.contiguous()
     at_once = max(1, _NUMBERS // ((30 + math.isqrt(length)) * length))
     found = torch.cat([_shape(part) for part in exceedances.split(at_once)])
-    vanishing = tail[int(length / 4 + 0.5)] < tail[-1] - _LARGEST_SPREAD  # of the quarter by which the fit measures
+    vanishing = tail[int(length / 4 + 0.5)] < tail[-1] - _LARGEST_SPREAD  # of the quartile that scales the fit
     return found.where(~vanishing, torch.inf)
 
 
 def theta_at(places: Tensor, x: Float[Tensor, "B M"], points: int) -> Float[Tensor, "B P"]:
-    """Values of ``theta = k / sigma``, for places among so many points; x ascending (Zhang and Stephens, 2009).
+    """Values of ``theta = k / sigma`` at places among `points` points; x ascending (Zhang and Stephens, 2009).
 
-    Where the likelihood of a generalized Pareto distribution is not negligible, and above ``-1 / max x``.
+    They cover where the likelihood of a generalized Pareto distribution is not negligible, above ``-1 / max x``.
     """
     quarter, largest = x[:, int(x.shape[1] / 4 + 0.5) - 1, None], x[:, -1:]
     return ((points / places).sqrt() - 1) / (3 * quarter) - 1 / largest
 
 
 def _shape(x: Float[Tensor, "B M"]) -> Float[Tensor, " B"]:
-    r"""Shape k of the generalized Pareto distribution of each row, ascending, by its likelihood's mean of theta.
+    r"""Shape k of the generalized Pareto distribution of each row, ascending, from its likelihood's mean of theta.
 
     With ``k(theta) = 1/M sum log(1 + theta x)`` the profile log-likelihood is ``M (log(theta / k) - k - 1)``. The prior
     of Vehtari et al. (2024) counts as 10 exceedances of shape 1/2.
@@ -120,7 +119,7 @@ def _shape(x: Float[Tensor, "B M"]) -> Float[Tensor, " B"]:
     return found.where((quarter > 0) & (x[:, -1] - x[:, 0] >= tiny), torch.nan)
 
 
-_NUMBERS = 2_000_000  # of a grid at a time
+_NUMBERS = 2_000_000  # in a grid at a time
 _NEGLIGIBLE = 10 * torch.finfo(torch.float64).eps
 _LARGEST_SPREAD = -math.log(torch.finfo(torch.float64).tiny)
 """Log-weights further apart than this have a quotient of 0."""

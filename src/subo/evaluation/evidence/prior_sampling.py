@@ -1,4 +1,4 @@
-"""log p(x) by samples of the prior: the estimator that needs no posterior, and what that costs."""
+"""log p(x) from samples of the prior: the estimator that needs no posterior, and what that costs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from subo.typing import Context
 __all__ = ["PriorEstimate", "log_marginal_from_prior"]
 
 Weights = tuple[WeightSums, WeightTail]
-"""What is kept of the weights of some data."""
+"""What is kept of the weights of some examples."""
 
-_PAIRED = 16  # data that a pass of decodes is held against at a time
+_PAIRED = 16  # examples that a pass of decodes is compared with at a time
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class PriorEstimate:
     """Per-example estimates from K samples of the prior, in nats, float64 and on the CPU.
 
     Attributes:
-        log_px: ``log 1/K sum_k p(x|z_k)``. In expectation a lower bound on log p(x), and mostly a very loose one.
-        standard_error: Of `log_px`, by the tail of p(x|z), as that of importance sampling; infinite for K = 1. Too
-            small where no sample came near the posterior: k-hat and the effective sample size give it away.
+        log_px: ``log 1/K sum_k p(x|z_k)``. In expectation a lower bound on log p(x), usually a very loose one.
+        standard_error: Standard error of `log_px`, from the tail of p(x|z), as for importance sampling; infinite for K
+            = 1. Too small if no sample came near the posterior, which k-hat and the effective sample size reveal.
         effective_sample_size: ``(sum w)^2 / sum w^2`` with ``w = p(x|z)``, between 1 and K.
-        pareto_k: Shape of the tail of w; above :func:`~subo.evaluation.evidence.pareto.highest_pareto_k` of K neither
-            the estimate nor its error can be relied on.
+        pareto_k: Shape of the tail of w; above :func:`~subo.evaluation.evidence.pareto.highest_pareto_k` of K, neither
+            the estimate nor its error is reliable.
         num_samples: K.
     """
 
@@ -68,28 +68,29 @@ def log_marginal_from_prior(
 
     .. math:: \hat p(x) = \frac1K \sum_k p(x | z_k), \qquad z_k \sim p(z)
 
-    is unbiased for p(x) and hopeless in practice: a sample counts only if it falls where the posterior is, which of
-    the prior's samples about one in ``exp(KL(p(z|x) || p(z)))`` does. At a rate of 25 nats, that of a good model of
-    MNIST, K would have to be beyond 10^10; short of it one sample carries the mean (an effective sample size near 1),
-    which lies many nats below log p(x). It is here to show what importance sampling from q is worth, and as a check
-    of models with very few latents.
+    is unbiased for p(x) and hopeless in practice: a sample counts only if it falls where the posterior is, as does
+    about one in ``exp(KL(p(z|x) || p(z)))`` of the prior's samples. At a rate of 25 nats, that of a good model of
+    MNIST, K would have to exceed 10^10; below that, one sample dominates the mean (an effective sample size near 1),
+    which lies many nats below log p(x). It is here to show the value of importance sampling from q, and as a check for
+    models with very few latents.
 
-    Without a context the K decodes are shared by all data, so that the estimates of different data are of the same
-    samples, and their errors are not independent. Given a context, every example has K samples and decodes of its own.
+    Without a context, the K decodes are shared by all examples, so that the estimates of different examples use the
+    same samples, and their errors are not independent. With a context, every example has its own K samples and decodes.
 
     Args:
         model: The model.
         x: Data.
-        context: What is known beside x, by name.
+        context: Named context tensors, one row per example.
         num_samples: K.
-        max_rows: Distributions p(x|z), or pairs of one with an example, at a time; bounds memory and does not change
-            the estimator.
+        max_rows: Number of distributions p(x|z), or pairs of one with an example, at a time; bounds memory and does not
+            change the estimator.
 
     Returns:
         Per-example estimates.
 
     Raises:
-        InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context has not a row for each.
+        InputError: `num_samples` or `max_rows` is below 1, there are no data, or the context does not have one row per
+            example.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -115,7 +116,7 @@ def log_marginal_from_prior(
 
 
 def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, max_rows: int) -> list[Weights]:
-    """Those of consecutive parts of the data, all by the same K samples."""
+    """The weights of consecutive parts of the data, all from the same K samples."""
     parts = x.split(min(_PAIRED, max_rows))
     weights = [(WeightSums(len(part)), WeightTail(len(part), num_samples)) for part in parts]
     drawn = 0
@@ -134,7 +135,7 @@ def _by_shared_decodes(model: LatentVariableModel, x: Tensor, num_samples: int, 
 def _by_own_decodes(
     model: LatentVariableModel, x: Tensor, context: Context, num_samples: int, max_rows: int
 ) -> Weights:
-    """Those of data each of which has samples of its own, drawn given its context."""
+    """The weights of data with separate samples for each example, drawn given its context."""
     sums, tail = WeightSums(len(x)), WeightTail(len(x), num_samples)
     while sums.count < num_samples:
         count = min(max_rows // len(x), num_samples - sums.count)

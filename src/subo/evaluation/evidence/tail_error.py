@@ -1,4 +1,4 @@
-"""The error of an average of importance weights, by the tail that is fitted to the largest of them."""
+"""The error of an average of importance weights, from the tail fitted to the largest of them."""
 
 import math
 
@@ -10,9 +10,9 @@ from subo.evaluation.evidence.pareto import tail_length, theta_at
 
 __all__ = ["tail_error"]
 
-_UPPER, _TWO_SIDED = 0.975, 1.96  # a 95% interval, and the errors that it is wide to either side
-_SHARES = 25  # of the posterior of k at a point of the other axis
-_NUMBERS = 2_000_000  # of the grid at a time
+_UPPER, _TWO_SIDED = 0.975, 1.96  # a 95% interval, and its half-width in standard errors
+_SHARES = 25  # points for the posterior of k at each point of the other axis
+_NUMBERS = 2_000_000  # in the grid at a time
 
 
 def tail_error(
@@ -24,38 +24,38 @@ def tail_error(
 ) -> Float[Tensor, " B"]:
     r"""A standard error of ``log 1/K sum_k w_k`` that allows for the weights that were not drawn.
 
-    The delta method's error, ``sd(w) / (sqrt(K) mean(w))``, is that of a mean whose samples show how it varies. Where
-    the tail is heavy most samples do not: the mean is mostly too low, and its error with it. Split at the cutoff u, the
+    The delta method's error, ``sd(w) / (sqrt(K) mean(w))``, is valid if the samples show how their mean varies. With a
+    heavy tail, most samples do not: the mean is usually too low, and so is its error. Split at the cutoff u, the
     largest weight below the tail's M,
 
     .. math:: E[w] = E[\min(w, u)] + \tfrac MK E[w - u \mid w > u],
 
-    where exceedances of a high cutoff are generalized Pareto, of shape k, scale sigma and mean
-    ``sigma / (1 - k)`` (Vehtari et al., 2024, sections 2.2 and 3). Since ``E[w] = p(x)`` is finite, k < 1. Their
-    posterior under a flat prior on k and log sigma, by ``theta = k / sigma`` and ``a = 1/M sum log(1 + theta x)``, is
-    that of two factors,
+    where exceedances of a high cutoff are generalized Pareto, with shape k, scale sigma and mean ``sigma / (1 - k)``
+    (Vehtari et al., 2024, sections 2.2 and 3). Since ``E[w] = p(x)`` is finite, k < 1. Their posterior under a flat
+    prior on k and log sigma, by ``theta = k / sigma`` and ``a = 1/M sum log(1 + theta x)``, is the product of two
+    factors,
 
     .. math:: \log L = -M (\log \tfrac a\theta + a) - M (\log \tfrac ka + \tfrac ak),
 
-    so that a grid costs a pass over the tail for each theta. With the mean's upper end (97.5%) ``T_+``, its median T
-    and the error s of T by the sampled weights, whose exceedances are set to their mean, the result is
+    so that a grid costs one pass over the tail per theta. With the mean's upper end (97.5%) ``T_+``, its median T and
+    the error s of T from the sampled weights, with exceedances set to their mean, the result is
 
     .. math:: \sqrt{\big(\log \tfrac{T_+}{T} / 1.96\big)^2 + s^2},
 
-    and that of the delta method where it is larger. It allows for the drawn tail, and not for a mode of p(z|x) that q
-    never visits, which is in no weight. `benchmarks/coverage.txt` has how often log p(x) lies within 1.96 errors.
+    or that of the delta method if it is larger. It allows for the drawn tail, but not for a mode of p(z|x) that q never
+    visits, which affects no weight. `benchmarks/coverage.txt` shows how often log p(x) lies within 1.96 errors.
 
     Args:
-        largest: For each of B data its :func:`~subo.evaluation.evidence.pareto.tail_length` + 1 largest log-weights, or
-            more.
+        largest: For each of B examples, the :func:`~subo.evaluation.evidence.pareto.tail_length` + 1 largest
+            log-weights, or more.
         num_samples: K.
         log_sum: ``log sum_k w_k``.
         log_sum_squares: ``log sum_k w_k^2``.
-        delta: The delta method's error.
+        delta: Error of the delta method.
 
     Returns:
-        In nats, float64; the delta method's where there is no tail to fit, infinite where the tail vanishes beside the
-        largest weight.
+        The error in nats, float64; that of the delta method if there is no tail to fit, infinite if the tail vanishes
+        beside the largest weight.
 
     Example:
         >>> log_weight = -0.6 * torch.rand(1000, 1, dtype=torch.float64).log()  # Pareto: the variance is infinite
@@ -76,14 +76,14 @@ def tail_error(
 
 
 def _by_posterior(tail: Tensor, log_sum: Tensor, log_sum_squares: Tensor, *, num_samples: int, points: int) -> Tensor:
-    """Of some data; `tail` is sorted, the largest first and the cutoff last. NaN where no tail can be fitted."""
+    """The error for some examples; `tail` is sorted, largest first, the cutoff last. NaN if no tail can be fitted."""
     length, top = len(tail) - 1, tail[0]
     weights = (tail - top).exp()  # in units of the largest
     cutoff, exceedances = weights[-1], weights[:-1] - weights[-1]
     log_posterior, k, mean = _grid(exceedances.flip(0).mT, points)
     upper, middle = _quantiles(mean, log_posterior.where(k < 1, -torch.inf), (_UPPER, 0.5))
     total, squares = (log_sum - top).exp(), (log_sum_squares - 2 * top).exp()
-    below = (total - weights[:-1].sum(0)).clamp(min=0)  # the sum of the weights that are in no tail
+    below = (total - weights[:-1].sum(0)).clamp(min=0)  # the sum of the weights that are not in the tail
     squares_below = (squares - weights[:-1].square().sum(0)).clamp(min=0)
     mean_of = [(below + length * (cutoff + exceedance)) / num_samples for exceedance in (middle, upper)]
     square = (squares_below + length * (cutoff + middle).square()) / num_samples
@@ -114,7 +114,7 @@ def _grid(x: Float[Tensor, "B M"], points: int) -> tuple[Tensor, Tensor, Tensor]
 
 
 def _quantiles(values: Tensor, log_weight: Tensor, at: tuple[float, ...]) -> list[Tensor]:
-    """Of weighted values in rows."""
+    """Quantiles of weighted values in rows."""
     order = values.argsort(1)
     shares = log_weight.gather(1, order).softmax(1).cumsum(1)
     last = values.shape[1] - 1

@@ -1,1 +1,1 @@
-"""What latents carry: use, collapse, information, labels, and whether q is the posterior."""
+"""What the latents carry: usage, collapse, information, labels, and whether q is the posterior."""

@@ -1,4 +1,4 @@
-"""Classes of data: those of which a prior p(z|c) is told the same, and within which q can be held against it."""
+"""Classes of data: examples with the same prior p(z|c), within which q can be compared with it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ __all__ = ["Classes", "prior_classes", "told"]
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Which data share a prior.
+    """Which examples share a prior.
 
     Attributes:
-        names: What the prior is told, by name: ``label``, or any other context.
-        of_data: The class of each example, numbered from 0.
+        names: Names of the context that the prior receives: ``label``, or any other.
+        of_data: Class of each example, numbered from 0.
     """
 
     names: tuple[str, ...]
@@ -29,21 +29,21 @@ class Classes:
 
     @property
     def sizes(self) -> Integer[Tensor, " N"]:
-        """How many examples are in the class of each."""
+        """The size of each example's class."""
         return torch.bincount(self.of_data)[self.of_data]
 
 
 def prior_classes(model: Any, split: Split, index: Integer[Tensor, " N"] | None = None) -> Classes | None:
-    """Groups examples by what the model's prior is told of them.
+    """Groups examples by the context that the model's prior receives.
 
     Args:
         model: A model with a `prior`.
         split: The data.
-        index: Which of them, by position; all by default.
+        index: Positions of the examples; all by default.
 
     Returns:
-        None where the prior is told nothing, or something that few examples have in common, such as a real number: with
-        most of them alone in their class, there are no classes.
+        None if the prior receives no context, or one that few examples share, such as a real number: with most of them
+        alone in their class, there are no classes.
 
     Example:
         >>> from subo import VAE, Conditional, Gaussian, mlp
@@ -65,7 +65,7 @@ def prior_classes(model: Any, split: Split, index: Integer[Tensor, " N"] | None 
 
 
 def told(model: Any, split: Split) -> tuple[str, ...]:
-    """What any part of a model is told of the data beside x, by name."""
+    """Names of the context that any part of a model receives."""
     return _read(model, _known(split))
 
 
@@ -74,12 +74,12 @@ def _known(split: Split) -> dict[str, Tensor]:
 
 
 def _read(module: Any, known: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """Those names that the module, or one within it, declares."""
+    """The names that the module, or one within it, declares."""
     declared: set[str] = set()
     for part in module.modules() if isinstance(module, nn.Module) else [module] if callable(module) else []:
         declared.update(contexts.receives(part)[0])
         if isinstance(part, Child):
             declared.update(part.parents)
-        if isinstance(part, Joint):  # whose nodes may be functions
+        if isinstance(part, Joint):  # its nodes may be functions
             declared.update(*part.parents.values())
     return tuple(name for name in known if name in declared)

@@ -11,8 +11,8 @@ __all__ = ["Verdict", "remedies", "verdict"]
 
 Layers = Sequence[tuple[str, int]]
 
-_SLIGHT = 0.1  # nats of rate below which little has been said, whatever the dimensions
-_DELTA = 0.01  # share of the data that a collapsed dimension may still tell something of
+_SLIGHT = 0.1  # nats of rate below which little information is carried, regardless of the dimensions
+_DELTA = 0.01  # fraction of the data for which a collapsed dimension may still carry something
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Verdict:
         kind: ``none``: no dimension is known to carry nothing; ``partial``: some dimensions carry nothing, which is how
             a model prunes what it does not need; ``full``: all carry nothing, which is posterior collapse.
         collapsed: The dimensions that carry nothing, counted from 0.
-        text: The same in plain words, dimensions counted from 1 as in the figures, and what to try.
+        text: The verdict in words, with dimensions counted from 1 as in the figures, and what to try.
     """
 
     kind: Literal["none", "partial", "full"]
@@ -32,22 +32,22 @@ class Verdict:
 
 
 def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[str, Any] | None = None) -> Verdict:
-    r"""Judges from the use of each dimension whether the posterior has collapsed.
+    r"""Judges from the usage of each dimension whether the posterior has collapsed.
 
-    Dimension d has collapsed where its posterior is the prior for nearly all data,
+    Dimension d has collapsed if its posterior is the prior for nearly all data,
 
     .. math:: \Pr\nolimits_x \left[ \mathrm{KL}(q(z_d|x) \,\|\, p(z_d)) < \varepsilon \right] \ge 1 - \delta,
               \qquad \varepsilon = 0.01 \text{ nats}, \quad \delta = 0.01
 
-    (Lucas et al., 2019, definition 1). Where the KL of a dimension is not known, below a flow or a prior that does
-    not factorize, it is inactive instead: the variance of its posterior means is not above 0.01 (Burda et al., 2016,
-    section 5). A collapse is full where all dimensions have collapsed or the rate is below epsilon; but none where
-    all are only known to be inactive, and the rate is not slight (0.1 nats): then z does tell something.
+    (Lucas et al., 2019, definition 1). If the KL of a dimension is not known, with a flow or a prior that does not
+    factorize, inactivity is used instead: the variance of its posterior means is at most 0.01 (Burda et al., 2016,
+    section 5). The collapse is full if all dimensions have collapsed or the rate is below epsilon; but there is none if
+    all are only known to be inactive and the rate is not slight (0.1 nats): then z does carry information.
 
     Args:
-        usage: Of :func:`~subo.evaluation.latent_usage`.
-        rate: ``KL(q || p)`` of all of z, in nats per example, where it is known.
-        settings: Of the training, as of :func:`remedies`.
+        usage: Result of :func:`~subo.evaluation.latent_usage`.
+        rate: ``KL(q || p)`` of all of z, in nats per example, if known.
+        settings: Training settings, as for :func:`remedies`.
 
     Raises:
         InputError: There are no data.
@@ -61,7 +61,7 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
     """
     num_data = len(usage.means)
     if num_data == 0:
-        raise InputError("whether a posterior has collapsed is judged from data, and there are none")
+        raise InputError("whether a posterior has collapsed is judged from data, but there are none")
     by_kl = usage.share_collapsed is not None
     gone = usage.share_collapsed >= 1 - _DELTA if usage.share_collapsed is not None else ~usage.active
     collapsed, size = tuple(gone.nonzero()[:, 0].tolist()), len(gone)
@@ -69,7 +69,7 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
     everything = len(collapsed) == size
     known = [] if rate is None else [f"The rate is {rate:.3g} nats per example."]
     kind: Literal["none", "partial", "full"]
-    if everything and not by_kl and rate is not None and rate >= _SLIGHT:  # idle means, yet z does tell something
+    if everything and not by_kl and rate is not None and rate >= _SLIGHT:  # yet z carries information
         kind, collapsed, sentences = "none", (), [_quiet(size, rate)]
     elif everything or empty:
         kind, sentences = "full", [_full(size), *known, _to_try(settings)]
@@ -79,7 +79,8 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
         kind, sentences = "none", [_none(size)]
     if kind != "full" and rate is not None and rate < _SLIGHT:
         sentences.append(
-            f"But the rate is only {rate:.3g} nats per example: z tells next to nothing of x. {_to_try(settings)}"
+            f"But the rate is only {rate:.3g} nats per example: z carries almost no information about x. "
+            f"{_to_try(settings)}"
         )
     idle = (~usage.active & ~gone).nonzero()[:, 0].tolist() if by_kl and kind != "full" else []
     if idle:
@@ -89,14 +90,14 @@ def verdict(usage: LatentUsage, rate: float | None = None, *, settings: Mapping[
 
 
 def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """What brings more into z than a training with these settings did, the first thing first.
+    """What would put more information into z than training with these settings did, most important first.
 
     Args:
-        settings: `bound`, `beta`, `free_bits`, `kl_warmup_epochs` and `updates` of the training, where they are known;
-            what is not there is taken to be as it is by default.
+        settings: `bound`, `beta`, `free_bits`, `kl_warmup_epochs` and `updates` of the training, as far as known;
+            defaults are assumed for missing ones.
 
     Returns:
-        Clauses, each an advice: a beta above 1 is the first thing to lower, and of what was tried, more.
+        Clauses, one per remedy: a beta above 1 should be lowered first, and settings already in use are increased.
 
     Example:
         >>> remedies({"beta": 200.0})[0]
@@ -110,7 +111,7 @@ def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     aggressive = (
         () if known["updates"] == "aggressive" else ("train the encoder ahead of the decoder (`updates=aggressive`)",)
     )
-    if known["bound"] != "elbo":  # whose KL can be weighed
+    if known["bound"] != "elbo":  # other bounds have no weight on the KL
         return ("weigh the KL, which `bound=elbo` can: `kl_warmup_epochs=50`, or `free_bits=1`", *aggressive)
     lower = (
         f"lower `beta` to 1 (at {beta:g} the KL weighs {beta:g} times what it does in the bound, which can empty z by "
@@ -128,8 +129,8 @@ def remedies(settings: Mapping[str, Any] | None = None) -> tuple[str, ...]:
 
 def _to_try(settings: Mapping[str, Any] | None) -> str:
     return (
-        f"What to try: {', '.join(remedies(settings))}, or take a weaker decoder, which can do less without z (smaller "
-        "`hidden`). If nothing helps, the data's elements may have nothing in common that z could tell."
+        f"What to try: {', '.join(remedies(settings))}, or use a weaker decoder, which can do less without z (smaller "
+        "`hidden`). If nothing helps, the data's elements may have nothing in common for z to explain."
     )
 
 
@@ -141,8 +142,8 @@ def _none(size: int) -> str:
 def _quiet(size: int, rate: float) -> str:
     where = "of the only latent dimension" if size == 1 else f"in all {size} latent dimensions"
     return (
-        f"The posterior has not collapsed: the rate is {rate:.3g} nats per example. Yet the posterior means hardly "
-        f"move over the data {where}: what z tells of x is spread thinly, or lies in the posterior's width."
+        f"The posterior has not collapsed: the rate is {rate:.3g} nats per example. Yet the posterior means barely "
+        f"vary across the data {where}: the information in z is spread thinly or encoded in the posterior's width."
     )
 
 
@@ -150,31 +151,31 @@ def _partial(
     collapsed: Sequence[int], size: int, layers: Layers, settings: Mapping[str, Any] | None, *, by_kl: bool
 ) -> str:
     one, left = len(collapsed) == 1, size - len(collapsed)
-    why = "posterior is the prior for nearly every example" if by_kl else "posterior means hardly move over the data"
+    why = "posterior is the prior for nearly every example" if by_kl else "posterior means barely vary across the data"
     return (
         f"{_named(collapsed, layers)} ({len(collapsed)} of {size}) {'carries' if one else 'carry'} nothing: "
         f"{'its' if one else 'their'} {why}. The other {left} {'does' if left == 1 else 'do'} carry something, so this "
-        "is no posterior collapse: a model prunes dimensions that it does not need, which costs nothing (of 50 latents "
-        "for MNIST, Burda et al. found 19 active). To see whether more would be of use, compare log p(x) with that of "
-        f"another run: {' or '.join(remedies(settings)[:2])}."
+        "is not posterior collapse: a model prunes dimensions that it does not need, which costs nothing (of 50 "
+        "latents for MNIST, Burda et al. found 19 active). To see whether more would be useful, compare log p(x) with "
+        f"that of another run: {' or '.join(remedies(settings)[:2])}."
     )
 
 
 def _full(size: int) -> str:
     which = "The only latent dimension carries" if size == 1 else f"All {size} latent dimensions carry"
     return (
-        f"{which} nothing: the posterior has collapsed to the prior. z tells nothing of x, and the decoder says the "
-        "same of every example."
+        f"{which} nothing: the posterior has collapsed to the prior. z carries no information about x, and the "
+        "decoder's output is the same for every example."
     )
 
 
 def _idle(dimensions: Sequence[int], layers: Layers, *, is_all: bool) -> str:
-    which = "is a border case" if len(dimensions) == 1 else "are border cases"
+    which = "is a borderline case" if len(dimensions) == 1 else "are borderline cases"
     last = " No other dimension carries more: see whether the mutual information of x and z is 0." if is_all else ""
     return (
-        f"{_named(dimensions, layers)} {which}: the KL is not 0, yet the posterior means hardly move over the data "
-        f"(variance at most {ACTIVE_VARIANCE}), so what is carried is little, or lies in the posterior's width "
-        f"alone.{last}"
+        f"{_named(dimensions, layers)} {which}: the KL is not 0, yet the posterior means barely vary across the data "
+        f"(variance at most {ACTIVE_VARIANCE}), so little information is carried, or it is encoded in the posterior's "
+        f"width alone.{last}"
     )
 
 
@@ -182,10 +183,10 @@ def _how_sure(num_data: int, *, by_kl: bool) -> str:
     if not by_kl:
         return (
             f"Judged on {num_data:,} examples by the variance of the posterior means (carrying nothing: at most "
-            f"{ACTIVE_VARIANCE}), since the KL of each dimension is not known here; what a posterior tells by its "
-            "width alone is overlooked."
+            f"{ACTIVE_VARIANCE}), since the KL of each dimension is not known here; information encoded only in the "
+            "posterior's width is overlooked."
         )
-    # Of a share that was seen in none of N data, 3/N is the upper end of a 95% interval.
+    # For a fraction with no case in N examples, 3/N is the upper end of a 95% interval.
     unseen = (
         f"; {num_data:,} examples bound that share to {min(1.0, 3 / num_data):.0%} only"
         if num_data * _DELTA < 3
@@ -197,7 +198,7 @@ def _how_sure(num_data: int, *, by_kl: bool) -> str:
 
 
 def _named(dimensions: Sequence[int], layers: Layers) -> str:
-    """``Dimensions 3-7, 12``, counted from 1; of several layers ``Dimensions 1-3 of z1, 2 of z2``."""
+    """``Dimensions 3-7, 12``, counted from 1; for several layers ``Dimensions 1-3 of z1, 2 of z2``."""
     parts, first = [], 0
     for name, size in layers if len(layers) > 1 else [("", 1 + max(dimensions, default=0))]:
         inside = [d - first + 1 for d in dimensions if first <= d < first + size]

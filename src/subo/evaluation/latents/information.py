@@ -1,4 +1,4 @@
-"""What z tells of x: the mutual information under q, and the aggregate posterior that it is measured against."""
+"""The information in z about x: the mutual information under q, and the aggregate posterior it is measured against."""
 
 import math
 from collections.abc import Iterator
@@ -19,33 +19,35 @@ from subo.runtime.randomness import forked, stream
 
 __all__ = ["Encoded", "MutualInformation", "encode", "log_densities", "mutual_information", "standard_error"]
 
-_ENCODED = 1000  # data a pass
-_NUMBERS = 200_000  # in one tensor of latents against data: it stays in the cache
+_ENCODED = 1000  # examples per pass
+_NUMBERS = 200_000  # in one tensor of latents against examples: it stays in the cache
 
 
 @dataclass(frozen=True)
 class MutualInformation:
-    """The rate, cut in two: ``rate = mutual information + KL(q(z) || p(z))``, in nats per example.
+    """The rate, split in two: ``rate = mutual information + KL(q(z) || p(z))``, in nats per example.
 
-    All three are means over the same samples, so that the identity holds of the estimates, too. Standard errors are
-    those of the samples, for these data; infinite for one sample an example, which tells nothing of it.
+    All three are means over the same samples, so that the identity also holds for the estimates. Standard errors are
+    those over samples, for these data; infinite with one sample per example, where they are unknown.
 
     Attributes:
-        value: ``I(x; z)`` under q; ``I(x; z | c)`` where the prior is told a class c (see `given`), and
-            ``I((x, c); z)`` where only other parts are told something (see `told`). It cannot exceed `ceiling`: where
-            it is near, q tells all of these data apart, and of more data it would be larger.
-        standard_error: Of `value`.
-        marginal_kl: ``KL(q(z) || p(z))``: how far the aggregate posterior is from the prior; within classes the mean of
-            ``KL(q(z|c) || p(z|c))``. None where the prior is another one for nearly every example: then there is no
-            aggregate posterior that it could be compared with.
-        marginal_kl_se: Its standard error.
-        rate: ``E_q[log q(z|x) - log p(z)]``, all by samples.
-        rate_se: Its standard error.
+        value: ``I(x; z)`` under q; ``I(x; z | c)`` if the prior receives a class c (see `given`), and ``I((x, c); z)``
+            if only other parts receive context (see `told`). It cannot exceed `ceiling`: near it, q distinguishes all
+            of these examples, and with more data it would be larger.
+        standard_error: Standard error of `value`.
+        marginal_kl: ``KL(q(z) || p(z))``: how far the aggregate posterior is from the prior; within classes, the mean
+            of ``KL(q(z|c) || p(z|c))``. None if nearly every example has a different prior: then there is no aggregate
+            posterior to compare it with.
+        marginal_kl_se: Standard error of `marginal_kl`.
+        rate: ``E_q[log q(z|x) - log p(z)]``, from samples.
+        rate_se: Standard error of `rate`.
         num_data: N.
         num_samples: K, for each example.
-        ceiling: ``log N``: to tell N data apart takes no more; within classes the mean of ``log N_c`` over the data.
-        given: What the prior is told, by name, and all terms are within classes of; empty where it is told nothing.
-        told: What any part of the model is told beside x.
+        ceiling: ``log N``: distinguishing N examples takes no more; within classes, the mean of ``log N_c`` over the
+            data.
+        given: Names of the context that the prior receives, which defines the classes for all terms; empty if it
+            receives none.
+        told: Names of the context that any part of the model receives.
     """
 
     value: float
@@ -61,7 +63,7 @@ class MutualInformation:
     told: tuple[str, ...] = ()
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """The rate in its parts; where the prior is told the class c, within classes and by their names there."""
+        """The rate in its parts; if the prior receives the class c, within classes and named accordingly."""
         information, marginal = "mutual information I(x; z)", "marginal KL(q(z) || p(z))"
         if self.told:
             information = "mutual information I((x, c); z)"
@@ -87,32 +89,33 @@ def mutual_information(
     .. math:: I(x; z) = \frac1N \sum_i E_{q(z|x_i)} \left[ \log \frac{q(z|x_i)}{q(z)} \right],
               \qquad q(z) = \frac1N \sum_j q(z|x_j)
 
-    where the aggregate posterior is the mixture over the same N data, so that nothing but the samples of z is random.
-    With the prior in its place the mean is the rate, hence ``rate = I + KL(q(z) || p(z))`` (Hoffman and Johnson,
-    2016). Each of the N K samples is held against all N posteriors, some samples at a time: the time grows with N^2 K,
-    memory does not. With `max_data` as large as the split, q(z) is the aggregate posterior of all its data.
+    where the aggregate posterior is the mixture over the same N examples, so that only the samples of z are random.
+    With the prior in its place the mean is the rate, so ``rate = I + KL(q(z) || p(z))`` (Hoffman and Johnson, 2016).
+    Each of the N K samples is compared with all N posteriors, some samples at a time: the time grows with N^2 K, memory
+    does not. With `max_data` as large as the split, q(z) is the aggregate posterior of all its data.
 
-    A prior that is told the class c of an example, p(z|c), is no density to hold q(z) of all classes against: the mean
-    of ``log q(z) - log p(z|c)`` is no divergence, and falls below 0. The same step within each class is right,
+    A prior that receives the class c of an example, p(z|c), cannot be compared with q(z) of all classes: the mean of
+    ``log q(z) - log p(z|c)`` is not a divergence, and can be negative. The same step within each class is valid,
 
     .. math:: E_c E_{x|c} \mathrm{KL}\big(q(z|x, c) \,\|\, p(z|c)\big)
               = I(x; z | c) + E_c \mathrm{KL}\big(q(z|c) \,\|\, p(z|c)\big),
               \qquad q(z|c) = \frac{1}{N_c} \sum_{j : c_j = c} q(z|x_j, c)
 
     since within a class ``log q(z|x, c) - log p(z|c)`` is the sum of ``log q(z|x, c) - log q(z|c)``, whose mean over
-    the class is the information there, and ``log q(z|c) - log p(z|c)``, whose mean is a divergence. Classes are data
-    of which the prior is told the same. Where most data are
-    told something of their own (a real number), I((x, c); z) over all data is reported, and no divergence.
+    the class is the information there, and ``log q(z|c) - log p(z|c)``, whose mean is a divergence. A class is a set of
+    examples with the same context for the prior. If most examples have a context of their own (a real number), I((x,
+    c); z) over all data is reported, and no divergence.
 
     Args:
-        model: The model; its latent is one tensor, and the ``log_prob`` of its posterior broadcasts.
+        model: A model with a single tensor as latent and a posterior whose ``log_prob`` broadcasts.
         split: The data.
-        max_data: Largest N; of more data as many are taken at random, the same at every call with the same seed.
+        max_data: Largest N; if there are more examples, N are chosen at random, the same at every call with the same
+            seed.
         num_samples: K.
-        seed: Of the data that are taken, their bits and the samples.
+        seed: Seed for the choice of examples, their bits and the samples.
 
     Raises:
-        InputError: There are no data, `max_data` or `num_samples` is below 1, or the latent is no single tensor.
+        InputError: There are no data, `max_data` or `num_samples` is below 1, or the latent is not a single tensor.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -142,15 +145,15 @@ def mutual_information(
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """Draws of some data, and all their latents.
+    """Draws for some examples, and all their latents.
 
     Attributes:
-        draws: Of consecutive data.
-        z: Of all of them.
+        draws: Draws for consecutive examples.
+        z: Latents of all of them.
         log_prior: ``log p(z)`` of each latent under its own example's prior; float64, on the CPU.
-        classes: Of the data, where each class has a prior of its own; None where one prior is that of all data, or
-            there are no classes.
-        comparable: Whether all data of a class have the same prior.
+        classes: Classes of the data, if each class has its own prior; None if all data share one prior, or there are no
+            classes.
+        comparable: Whether all examples of a class have the same prior.
     """
 
     draws: list[Draw]
@@ -161,17 +164,17 @@ class Encoded:
 
 
 def encode(model: Any, split: Split, *, max_data: int, num_samples: int, seed: int) -> Encoded:
-    """Draws of some data; they keep their index: a posterior may hold a row for each.
+    """Draws for some examples; they keep their index, since a posterior may have one row per example.
 
     Args:
-        model: The model, in the mode and with the random state that it is to have.
+        model: The model, already in the desired mode and random state.
         split: The data.
         max_data: Largest N.
         num_samples: K.
-        seed: Of the data that are taken and of their bits.
+        seed: Seed for the choice of examples and their bits.
 
     Raises:
-        InputError: There are no data, a number is below 1, or the latent is no single tensor.
+        InputError: There are no data, a number is below 1, or the latent is not a single tensor.
     """
     if max_data < 1 or num_samples < 1:
         raise InputError(f"max_data and num_samples must be at least 1: got {max_data} and {num_samples}")
@@ -187,13 +190,13 @@ def encode(model: Any, split: Split, *, max_data: int, num_samples: int, seed: i
         draw = model.draw(*place(model, x, context), num_samples=num_samples, path=False)
         if not isinstance(draw.z, Tensor) or len(draw.factors) > 1:
             raise InputError(
-                f"information is measured of one tensor of latents, and this model has {len(draw.factors)} "
-                "stochastic layers: there is no density of q for all of z at once. Use the rate of each layer."
+                f"information is measured for one tensor of latents, but this model has {len(draw.factors)} stochastic "
+                "layers: there is no density of q for all of z at once. Use the rate of each layer."
             )
         if "mask" in context:
             raise InputError(
-                "information compares each example's q with the others', and sequences of different lengths have "
-                "latents of different shapes. Use the rate, per sequence or per step."
+                "information compares each example's q with those of the others, but sequences of different lengths "
+                "have latents of different shapes. Use the rate, per sequence or per step."
             )
         draws.append(draw)
     shared = all(len(draw.factors[0].p.batch_shape) == 0 for draw in draws)
@@ -206,15 +209,15 @@ def encode(model: Any, split: Split, *, max_data: int, num_samples: int, seed: i
 def log_densities(
     posteriors: list[Any], z: Float[Tensor, "K N *event"], classes: Classes | None = None
 ) -> tuple[Float[Tensor, "K N *D"], Float[Tensor, "K N *D"]]:
-    """``log q(z | x)`` of each latent's own example, and ``log q(z)``, the mean of q over all data.
+    """``log q(z | x)`` for each latent's own example, and ``log q(z)``, the mean of q over all data.
 
-    In float64, on the CPU. Both are of the same densities, so that their difference never exceeds log N.
+    In float64, on the CPU. Both use the same densities, so that their difference never exceeds log N.
 
     Args:
-        posteriors: Of consecutive data, batch shape ``(B,)``; with ``(B, *D)`` they are D densities of parts of z,
-            each of which has an aggregate of its own.
+        posteriors: Posteriors of consecutive examples, batch shape ``(B,)``; with ``(B, *D)`` they are D densities of
+            parts of z, each with its own aggregate.
         z: Latents.
-        classes: Whose data the mean is over, for a latent of theirs, in place of all data.
+        classes: Classes; the mean is then over the examples of the latent's class instead of all data.
     """
     num_samples, num_data = z.shape[:2]
     rows = z.flatten(0, 1)
@@ -222,7 +225,7 @@ def log_densities(
     counts = torch.full((num_data,), num_data) if classes is None else classes.sizes
     own, aggregate = [], []
     for part, example in zip(rows.split(at_a_time), _data_of(num_samples, num_data).split(at_a_time), strict=True):
-        # Every row against every example, (rows, data, *event): expanded, since not every density broadcasts by itself.
+        # Every row against every example, (rows, data, *event): expanded, since not every density broadcasts.
         densities = [q.log_prob(part.unsqueeze(1).expand(-1, q.batch_shape[0], *part.shape[1:])) for q in posteriors]
         table = torch.cat(densities, dim=1).cpu().double()
         own.append(table[torch.arange(len(part)), example])
@@ -236,12 +239,12 @@ def log_densities(
 
 
 def _data_of(num_samples: int, num_data: int) -> Tensor:
-    """Which example each latent is of, sample-major."""
+    """Which example each latent belongs to, sample-major."""
     return torch.arange(num_data).repeat(num_samples)
 
 
 def standard_error(values: Float[Tensor, "K N"]) -> float:
-    """Of the mean over samples and data, by the spread over the samples of each example: the data are as they are."""
+    """The error of the mean over samples and data, from the spread over each example's samples: the data are fixed."""
     num_samples, num_data = values.shape
     if num_samples == 1:
         return math.inf

@@ -1,4 +1,4 @@
-"""What posterior means tell of labels: a linear probe, nearest neighbors and clusters."""
+"""How much posterior means reveal about labels: a linear probe, nearest neighbors and clusters."""
 
 import math
 import warnings
@@ -21,26 +21,27 @@ _ITERATIONS = 1000
 
 @dataclass(frozen=True)
 class Probe:
-    """How well labels can be told from latents.
+    """How well labels can be predicted from latents.
 
-    Accuracies are shares of the test data, with standard errors ``sqrt(p (1 - p) / N)``: of these test data, for the
-    classifier as it was fitted.
+    Accuracies are fractions of the test data, with standard errors ``sqrt(p (1 - p) / N)`` over the test data, for the
+    classifier as fitted.
 
     Attributes:
-        linear_accuracy: Of logistic regression on standardized means.
-        linear_se: Its standard error.
-        knn_accuracy: Of the nearest neighbors' vote, by Euclidean distance in the latents' own units.
-        knn_se: Its standard error.
-        majority_accuracy: Of always answering with the training data's most frequent class: what both have to beat.
+        linear_accuracy: Accuracy of logistic regression on standardized means.
+        linear_se: Standard error of `linear_accuracy`.
+        knn_accuracy: Accuracy of the nearest neighbors' vote, by Euclidean distance in the latents' own units.
+        knn_se: Standard error of `knn_accuracy`.
+        majority_accuracy: Accuracy of always predicting the most frequent class of the training data: what both have to
+            beat.
         adjusted_rand: Agreement of k-means clusters of the test means with the classes, 0 by chance and 1 at best
             (Hubert and Arabie, 1985).
-        normalized_mutual_information: Of clusters and classes, over the mean of their entropies; 0 to 1, and above 0
-            by chance.
-        num_classes: Of the training data, and as many clusters.
-        neighbors: How many vote.
-        num_train: Training data.
-        num_test: Test data.
-        converged: Whether the logistic regression's solver has; if not, `linear_accuracy` may be too low.
+        normalized_mutual_information: Mutual information of clusters and classes over the mean of their entropies; 0 to
+            1, and above 0 by chance.
+        num_classes: Number of classes in the training data, and of clusters.
+        neighbors: Number of neighbors that vote.
+        num_train: Number of training examples.
+        num_test: Number of test examples.
+        converged: Whether the logistic regression's solver converged; if not, `linear_accuracy` may be too low.
     """
 
     linear_accuracy: float
@@ -57,7 +58,7 @@ class Probe:
     converged: bool
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """Accuracies with their errors, and how well clusters agree with the classes."""
+        """Accuracies with their errors, and the agreement of clusters with classes."""
         for name, value, error, how in (
             ("accuracy of a linear probe", self.linear_accuracy, self.linear_se, "logistic regression"),
             ("accuracy of neighbors", self.knn_accuracy, self.knn_se, f"{self.neighbors} nearest means"),
@@ -77,24 +78,26 @@ def probe(
     max_data: int = 10_000,
     seed: int = 0,
 ) -> Probe:
-    """Measures how much of the labels, which the model never saw, its latents hold.
+    """Measures how much information the latents contain about labels that the model never saw.
 
-    A linear probe says whether classes lie on two sides of a plane, neighbors whether they lie together, clusters
-    whether they would be found without labels. The three see latents in different units: the probe standardizes
-    each dimension; distances are left as they are, since standardized they would be those of dimensions that tell
-    nothing. Labels that the training data do not have count as errors.
+    A linear probe shows whether classes are linearly separable, neighbors whether they lie together, clusters whether
+    they would be found without labels. The three see latents in different units: the probe standardizes each dimension;
+    distances are left unchanged, since after standardization they would be dominated by uninformative dimensions.
+    Labels that do not occur in the training data count as errors.
 
     Args:
-        train_means: Of :func:`~subo.evaluation.posterior_means`; each example's are taken as one vector.
-        train_labels: Their classes.
-        test_means: Of data that the classifiers are not fitted to.
-        test_labels: Their classes.
-        neighbors: How many vote.
-        max_data: Of more data as many are taken at random, of either set, the same at every call with the same seed.
-        seed: Of the data that are taken and the clusters' start.
+        train_means: Means from :func:`~subo.evaluation.posterior_means`; those of each example are used as one vector.
+        train_labels: Classes of `train_means`.
+        test_means: Means of data that the classifiers are not fitted to.
+        test_labels: Classes of `test_means`.
+        neighbors: Number of neighbors that vote.
+        max_data: Largest number of examples in either set; of more, as many are chosen at random, the same at every
+            call with the same seed.
+        seed: Seed for the choice of examples and the initial clusters.
 
     Raises:
-        InputError: Labels are no classes, there is one class only, there are too few data, or means are not finite.
+        InputError: Labels are not classes, there is only one class, there are too few examples, or means are not
+            finite.
 
     Example:
         >>> labels = torch.arange(100) % 2
@@ -103,7 +106,7 @@ def probe(
         >>> found.linear_accuracy, found.knn_accuracy, found.adjusted_rand
         (1.0, 1.0, 1.0)
     """
-    # here, since scikit-learn takes a second that importing subo should not
+    # here, since scikit-learn takes a second to import
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -124,7 +127,7 @@ def probe(
     knn = KNeighborsClassifier(neighbors)
     clusters = KMeans(num_classes, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # told in the record; of clusters: fewer points than k
+        warnings.simplefilter("ignore", ConvergenceWarning)  # recorded in `converged`; of clusters: fewer points than k
         linear.fit(x, y)
         found = clusters.fit_predict(x_test)
     linear_accuracy = _accuracy(linear.predict(x_test), y_test)
@@ -146,13 +149,13 @@ def probe(
 
 
 def _subset(means: Tensor, labels: Tensor, max_data: int, seed: int, *, name: str) -> tuple[Tensor, Tensor]:
-    """At most so many vectors of means in float64, and their classes."""
+    """At most `max_data` vectors of means in float64, and their classes."""
     if len(means) != len(labels):
-        raise InputError(f"there are {len(means)} {name} means and {len(labels)} {name} labels: one each is needed")
+        raise InputError(f"there are {len(means)} {name} means but {len(labels)} {name} labels: one each is needed")
     if labels.is_floating_point() and not (labels == labels.round()).all():
         raise InputError(
-            f"the {name} labels are no classes: some are not whole numbers. Probes tell classes apart; cut a quantity "
-            "into ranges first, such as torch.bucketize does."
+            f"the {name} labels are not classes: some are not whole numbers. Probes predict classes; cut a quantity "
+            "into ranges first, for example with torch.bucketize."
         )
     if not means.isfinite().all():
         raise InputError(f"the {name} means are not all finite numbers: the model has diverged, or its data are not")
@@ -164,16 +167,16 @@ def _subset(means: Tensor, labels: Tensor, max_data: int, seed: int, *, name: st
 
 def _check_classes(num_classes: int, *, train: int, test: int, neighbors: int) -> None:
     if num_classes < 2:
-        raise InputError(f"probes tell classes apart, and the {train} training labels have {num_classes}")
+        raise InputError(f"probes distinguish classes, but the {train} training labels have {num_classes}")
     if num_classes > train / 2:
         raise InputError(
-            f"the {train} training labels have {num_classes} different values: fewer than two data a class. Usually "
-            "they are a quantity or an index; probes tell classes apart."
+            f"the {train} training labels have {num_classes} different values: fewer than two examples per class. "
+            "Usually they are a quantity or an index; probes predict classes."
         )
     if test < num_classes:
-        raise InputError(f"{num_classes} clusters need at least as many test data, not {test}")
+        raise InputError(f"{num_classes} clusters need at least as many test examples, not {test}")
     if not 1 <= neighbors <= train:
-        raise InputError(f"neighbors must be between 1 and the {train} training data, not {neighbors}")
+        raise InputError(f"neighbors must be between 1 and the number of training examples, {train}, not {neighbors}")
 
 
 def _accuracy(predicted: ndarray, labels: ndarray) -> float:

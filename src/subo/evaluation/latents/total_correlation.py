@@ -1,4 +1,4 @@
-"""How far the aggregate posterior is from independent latents: the marginal KL, cut in two."""
+"""How far the aggregate posterior is from independent latents: the marginal KL, split in two."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,23 +21,24 @@ __all__ = ["Information", "TotalCorrelation", "total_correlation"]
 
 @dataclass(frozen=True)
 class TotalCorrelation:
-    """The marginal KL, cut in two: ``KL(q(z) || p(z)) = total correlation + dimension-wise KL``, in nats.
+    """The marginal KL, split in two: ``KL(q(z) || p(z)) = total correlation + dimension-wise KL``, in nats.
 
-    All three are means over the same samples, so that the identity holds of the estimates, too. Standard errors are
-    those of the samples, for these data; infinite for one sample an example, which tells nothing of it. Where the prior
-    is told a class c, q(z), q(z_d), p(z) and p(z_d) are given c, and all three are means over the classes.
+    All three are means over the same samples, so that the identity also holds for the estimates. Standard errors are
+    those over samples, for these data; infinite with one sample per example, where they are unknown. If the prior
+    receives a class c, q(z), q(z_d), p(z) and p(z_d) are given c, and all three are means over the classes.
 
     Attributes:
-        value: ``KL(q(z) || prod_d q(z_d))``: 0 where the dimensions of the aggregate posterior are independent.
-        standard_error: Of `value`.
-        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None where the prior does not factorize, or is another one for
-            nearly every example.
-        dimension_kl_se: Its standard error.
-        marginal_kl: ``KL(q(z) || p(z))``; None where the prior is another one for nearly every example.
-        marginal_kl_se: Its standard error.
+        value: ``KL(q(z) || prod_d q(z_d))``: 0 if the dimensions of the aggregate posterior are independent.
+        standard_error: Standard error of `value`.
+        dimension_kl: ``sum_d KL(q(z_d) || p(z_d))``; None if the prior does not factorize, or differs for nearly every
+            example.
+        dimension_kl_se: Standard error of `dimension_kl`.
+        marginal_kl: ``KL(q(z) || p(z))``; None if the prior differs for nearly every example.
+        marginal_kl_se: Standard error of `marginal_kl`.
         num_data: N.
         num_samples: K, for each example.
-        given: What the prior is told, by name, and all terms are within classes of; empty where it is told nothing.
+        given: Names of the context that the prior receives, which defines the classes for all terms; empty if it
+            receives none.
     """
 
     value: float
@@ -51,7 +52,7 @@ class TotalCorrelation:
     given: tuple[str, ...] = ()
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """The total correlation, and the KL of the dimensions where the prior factorizes."""
+        """The total correlation, and the KL of the dimensions if the prior factorizes."""
         within = " within classes" if self.given else ""
         how, counts = "the same samples", (self.num_samples, self.num_data)
         name = f"total correlation{within}"
@@ -63,11 +64,11 @@ class TotalCorrelation:
 
 @dataclass(frozen=True)
 class Information:
-    """The rate cut in two, and the second part, the marginal KL, again; all by the same samples.
+    """The rate split in two, and its second part, the marginal KL, split again; all from the same samples.
 
     Attributes:
         mutual: The mutual information and the marginal KL.
-        total: The total correlation; None where the marginals of q are not known.
+        total: The total correlation; None if the marginals of q are not known.
     """
 
     mutual: MutualInformation
@@ -91,26 +92,27 @@ def total_correlation(
               = E_{q(z)} \Big[ \log q(z) - \sum_d \log q(z_d) \Big],
               \qquad q(z_d) = \frac1N \sum_j q(z_d | x_j)
 
-    (Chen et al., 2018, equation 2). Both mixtures are over all N data, so that nothing but the samples of z is random
-    and the estimate is unbiased; the weights of a minibatch, by which beta-TCVAE trains, are not. The samples are those
-    of :func:`~subo.evaluation.mutual_information` with the same arguments. Each of the N K samples is held
-    against all N posteriors, once whole and once dimension by dimension: the time grows with N^2 K D, memory does not.
-    With `max_data` as large as the split, q(z) is the aggregate posterior of all its data. Where the prior is told a
-    class, the mixtures are over the data of that class, as there.
+    (Chen et al., 2018, equation 2). Both mixtures are over all N examples, so that only the samples of z are random and
+    the estimate is unbiased; the minibatch weights used to train beta-TCVAE are not. The samples are those of
+    :func:`~subo.evaluation.mutual_information` with the same arguments. Each of the N K samples is compared with all N
+    posteriors, once as a whole and once dimension by dimension: the time grows with N^2 K D, memory does not. With
+    `max_data` as large as the split, q(z) is the aggregate posterior of all its data. If the prior receives a class,
+    the mixtures are over the examples of that class, as there.
 
     Args:
-        model: The model; its latent is one tensor, and the ``log_prob`` of its posterior broadcasts.
+        model: A model with a single tensor as latent and a posterior whose ``log_prob`` broadcasts.
         split: The data.
-        max_data: Largest N; of more data as many are taken at random, the same at every call with the same seed.
+        max_data: Largest N; if there are more examples, N are chosen at random, the same at every call with the same
+            seed.
         num_samples: K.
-        seed: Of the data that are taken, their bits and the samples.
+        seed: Seed for the choice of examples, their bits and the samples.
 
     Returns:
-        None where q(z_d | x) is not known: it is of distributions that factorize over dimensions and of Gaussians,
-        and is not of flows. A one-hot category is one dimension, whatever its classes.
+        The record, or None if q(z_d | x) is not known: it is for distributions that factorize over dimensions and for
+        Gaussians, but not for flows. A one-hot category is one dimension, for any number of classes.
 
     Raises:
-        InputError: There are no data, `max_data` or `num_samples` is below 1, or the latent is no single tensor.
+        InputError: There are no data, `max_data` or `num_samples` is below 1, or the latent is not a single tensor.
 
     Example:
         >>> from subo import probabilistic_pca

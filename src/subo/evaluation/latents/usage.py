@@ -34,26 +34,26 @@ __all__ = [
 ACTIVE_VARIANCE = 0.01
 COLLAPSED_KL = 0.01  # nats
 _MEAN_SAMPLES = 1000
-_LAYER_SAMPLES = 50  # of z, where the posterior of a part depends on other parts
-_LAYERED_DATA = 100  # at a time, each with that many samples
-_NUMBERS = 20_000_000  # decoded at a time, at the most
+_LAYER_SAMPLES = 50  # of z, if the posterior of a part depends on other parts
+_LAYERED_DATA = 100  # examples at a time, each with that many samples
+_NUMBERS = 20_000_000  # decoded at a time, at most
 
 
 @dataclass(frozen=True)
 class LatentUsage:
-    """How the D dimensions of z are used on N data; those of several layers stand side by side.
+    """How the D dimensions of z are used on N examples; those of several layers stand side by side.
 
-    Of sequences every time step is an example; of integer states the "dimensions" are their probabilities.
+    For sequences, every time step is an example; for integer states, the "dimensions" are their probabilities.
 
     Attributes:
-        means: Posterior means of the E elements of z: D, or of one-hot categories D times the number of classes.
-        variance: Variance of the posterior means over the data; where the prior is told a class within classes, and of
-            chains over the sequences at each time step, and the mean of that.
-        active: Which exceed 0.01: the active units of Burda et al., 2016, section 5.
-        kl: Mean KL of each dimension's marginal in nats, or None where these are not known. They sum to the rate where
-            prior and posterior factorize over dimensions, and to less below a full-rank posterior.
-        share_collapsed: Share of the data whose KL in a dimension is below 0.01 nats, so that their posterior is the
-            prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None where `kl` is, or is an estimate.
+        means: Posterior means of the E elements of z: E is D, or for one-hot categories D times the number of classes.
+        variance: Variance of the posterior means over the data; if the prior receives a class, the mean of the
+            variances within classes, and for chains, of those over the sequences at each time step.
+        active: Which variances exceed 0.01: the active units of Burda et al., 2016, section 5.
+        kl: Mean KL of each dimension's marginal in nats, or None if unknown. They sum to the rate if prior and
+            posterior factorize over dimensions, and to less for a full-rank posterior.
+        share_collapsed: Fraction of the examples whose KL in a dimension is below 0.01 nats, so that their posterior is
+            the prior (Lucas et al., 2019, definition 1, with epsilon = 0.01); None if `kl` is None or an estimate.
         layers: Name and number of dimensions of each stochastic layer, in the order of drawing and of the columns.
     """
 
@@ -66,25 +66,25 @@ class LatentUsage:
 
     @property
     def names(self) -> list[str]:
-        """The columns of `means`: z1, z2, ... of one layer, z1_1, z1_2, ... of a layer z1."""
+        """The columns of `means`: z1, z2, ... for one layer, z1_1, z1_2, ... for a layer z1."""
         if len(self.layers) < 2:
             return [f"z{i + 1}" for i in range(self.means.shape[1])]
         return [f"{name}_{i + 1}" for name, size in self.layers for i in range(size)]
 
     @property
     def active_by_layer(self) -> dict[str, int]:
-        """How many dimensions of each layer are active."""
+        """The number of active dimensions in each layer."""
         parts = self.active.split([size for _, size in self.layers])
         return {name: int(part.sum()) for (name, _), part in zip(self.layers, parts, strict=True)}
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
-        """How many dimensions are active."""
+        """The number of active dimensions."""
         how = f"of {len(self.active)}, variance of means > {ACTIVE_VARIANCE}"
         yield Number(CARRIED, "active units", float(self.active.sum()), None, "", how, None, len(self.means))
 
 
 def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
-    """``E_q[z]``: exact where the distribution knows it, else the mean of 1,000 samples by a fixed seed."""
+    """``E_q[z]``: exact if the distribution knows it, else the mean of 1,000 samples with a fixed seed."""
     try:
         return q.mean
     except NotImplementedError:
@@ -93,10 +93,10 @@ def posterior_mean(q: Distribution) -> Float[Tensor, "B ..."]:
 
 
 def layer_means(draw: Draw) -> dict[str, Float[Tensor, "B ..."]]:
-    """``E_q[z_l | x]`` of every layer, by name.
+    """``E_q[z_l | x]`` for every layer, by name.
 
-    Exact where a layer's posterior depends on x alone. Else ``E[z_l | x] = E[ E[z_l | x, others] | x ]``: the mean over
-    the draw's K samples of the others.
+    Exact if a layer's posterior depends only on x. Otherwise ``E[z_l | x] = E[ E[z_l | x, others] | x ]``: the mean
+    over the draw's K samples of the others.
     """
     return {name: _means(factor).mean(0) for name, factor in _named(draw)}
 
@@ -109,10 +109,10 @@ def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int
     Args:
         model: The model.
         split: The data.
-        batch_size: Data at a time.
+        batch_size: Number of examples at a time.
 
     Returns:
-        Means on the CPU; of sequences ``(all their steps, D)``.
+        Means on the CPU; for sequences ``(all their steps, D)``.
     """
     parts: list[Tensor] = []
     for draw, _ in draws(model, split, batch_size=batch_size):
@@ -126,16 +126,16 @@ def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int
 def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
     """How each dimension of the latents is used.
 
-    Where means are those of samples, their variance holds their own error, by which a dimension that carries nothing
-    could seem active. The covariance of the means by either half of the samples does not: the halves are independent
-    given the data. Of chains it is taken over the sequences at each time step, and averaged: a prior that moves in time
-    moves its states, and tells nothing of x. Neither does a prior that is told a class, which moves the means of that
-    class: there the variance is taken within classes, and averaged over them.
+    If means are averages of samples, their variance includes their own error, so that a dimension that carries nothing
+    could seem active. The covariance between the means of the two halves of the samples does not: the halves are
+    independent given the data. For chains it is computed over the sequences at each time step, and averaged: a prior
+    that changes over time moves its states, which says nothing about x. Neither does a prior that receives a class,
+    which moves the means of that class: there the variance is computed within classes, and averaged over them.
 
     Args:
         model: The model.
         split: The data.
-        batch_size: Data at a time.
+        batch_size: Number of examples at a time.
     """
     layers: dict[str, list[_Part]] = {}
     classes, first = prior_classes(model, split), 0
@@ -159,9 +159,9 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
 
 
 def marginals(q: Distribution) -> Distribution | None:
-    """``q(z_d)`` of each dimension, batch shape ``(B, *D)``, where they are known, else None.
+    """``q(z_d)`` of each dimension, batch shape ``(B, *D)``, if known, else None.
 
-    They are where q factorizes, and of a Gaussian. A one-hot category is one dimension, whatever its classes.
+    They are known if q factorizes, and for Gaussians. A one-hot category is one dimension, for any number of classes.
     """
     if isinstance(q, MultivariateNormal):
         return Normal(q.mean, q.variance.sqrt(), validate_args=False)
@@ -169,7 +169,7 @@ def marginals(q: Distribution) -> Distribution | None:
 
 
 class _Part(NamedTuple):
-    """A layer's posterior means of some data, by all samples and by either half of them, and each dimension's KL."""
+    """A layer's posterior means for some data, from all samples and from either half, and each dimension's KL."""
 
     means: Float[Tensor, "N E"]
     halves: tuple[Float[Tensor, "N E"], Float[Tensor, "N E"]]
@@ -187,14 +187,14 @@ def _part(factor: Factor, classes: Integer[Tensor, " B"] | None) -> _Part:
 
 
 def _usage(name: str, parts: list[_Part]) -> LatentUsage:
-    """That of one layer, from its parts."""
+    """The usage of one layer, from its parts."""
     z = torch.cat([part.means for part in parts])
     first, second = (torch.cat(halves) for halves in zip(*(part.halves for part in parts), strict=True))
     groups = [part.groups for part in parts if part.groups is not None]
     variance = _covariance(first, second, torch.cat(groups) if groups else None).clamp(min=0)
     kls = [part.kl for part in parts if part.kl is not None]
     kl = torch.cat(kls) if kls else None
-    if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each are one latent
+    if kl is not None and kl.shape[1] < z.shape[1]:  # categories: the C numbers of each form one latent
         variance = variance.unflatten(0, (kl.shape[1], -1)).sum(1)
     share = (kl < COLLAPSED_KL).double().mean(0) if kl is not None and parts[0].exact else None
     active = variance > ACTIVE_VARIANCE
@@ -204,7 +204,7 @@ def _usage(name: str, parts: list[_Part]) -> LatentUsage:
 def _covariance(
     a: Float[Tensor, "N E"], b: Float[Tensor, "N E"], groups: Integer[Tensor, " N"] | None
 ) -> Float[Tensor, " E"]:
-    """Over the data, of each column; where they are in groups over those of each group, and the mean."""
+    """The covariance of each column over the data; with groups, the mean of the covariances within each group."""
     if groups is None:
         return ((a - a.mean(0)) * (b - b.mean(0))).mean(0)
     counts = torch.bincount(groups).to(a)
@@ -234,17 +234,17 @@ def _named(draw: Draw) -> list[tuple[str, Factor]]:
 
 
 def _means(factor: Factor) -> Float[Tensor, "k B ..."]:
-    """Means of a layer's posterior at k samples of what it depends on, one if that is nothing; of a chain samples."""
+    """Means of a layer's posterior at k samples of what it depends on, one if that is nothing; for a chain, samples."""
     if isinstance(factor.q, MarkovDistribution):
         if factor.z.is_floating_point():
             return factor.z
-        states = factor.q.first.enumerate_support(expand=False)  # of integers, the probability of each
+        states = factor.q.first.enumerate_support(expand=False)  # for integers, the probability of each
         return one_hot(factor.z, len(states)).to(torch.get_default_dtype())
     return factor.q.mean if len(factor.q.batch_shape) > 1 else posterior_mean(factor.q).unsqueeze(0)
 
 
 def _of_data(means: Float[Tensor, "k B ..."], factor: Factor) -> Float[Tensor, "k N ..."]:
-    """The same, with the real steps of sequences as data."""
+    """The same, with the real steps of sequences as examples."""
     if not isinstance(factor.q, MarkovDistribution):
         return means
     mask = factor.q.mask
@@ -252,9 +252,9 @@ def _of_data(means: Float[Tensor, "k B ..."], factor: Factor) -> Float[Tensor, "
 
 
 def _kl_by_dimension(factor: Factor) -> Tensor | None:
-    """``(B, D)`` marginal divergences, where the prior factorizes and q's marginals are known.
+    """``(B, D)`` marginal divergences, if the prior factorizes and q's marginals are known.
 
-    Of a layer that depends on others, the mean over their samples of its ``log q - log p``.
+    For a layer that depends on others, the mean over their samples of its ``log q - log p``.
     """
     q, p = marginals(factor.q), factor.p
     if q is None or not isinstance(p, Independent):
@@ -266,22 +266,22 @@ def _kl_by_dimension(factor: Factor) -> Tensor | None:
 
 
 def is_compound(draw: Draw) -> bool:
-    """Whether z is a dict of layers, or a chain: parts whose posteriors depend on each other."""
+    """Whether z is a dict of layers, or a chain: its parts' posteriors depend on each other."""
     return isinstance(draw.z, dict) or isinstance(draw.q, MarkovDistribution)
 
 
 def draws(
     model: LatentVariableModel, split: Split, *, batch_size: int = 1000
 ) -> Iterator[tuple[Draw, dict[str, Tensor]]]:
-    """A draw of every batch, in the data's order, and its context: how any model tells its posterior and prior.
+    """A draw for every batch, in the data's order, and its context: the way to any model's posterior and prior.
 
-    The same at every call; one sample of a flat posterior, many of a compound one, whose means are those of samples.
+    The same at every call; one sample of a flat posterior, many of a compound one, where means are averages of samples.
 
     Raises:
         InputError: There are no data.
     """
     if len(split) == 0:
-        raise InputError("there are no data to tell of latents")
+        raise InputError("cannot measure latent usage: there are no data")
     with evaluating(model), forked(0):
         first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
         if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
