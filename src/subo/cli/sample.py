@@ -71,7 +71,7 @@ def sample(
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
     bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
     bytes_each += 4 + 1 if data.dequantize else 0  # rounded down, and as bytes
-    check_samples(num or 64, elements, bytes_each * elements, mend="Lower --num.")
+    check_samples(num or 64, elements, bytes_each * elements, remedy="Lower --num.")
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
