@@ -142,7 +142,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
             DivergedError: A number became non-finite during training.
         """
         settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
-        wide = torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2)))
+        wide = torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2)))  # pyright: ignore[reportArgumentType]
         check_resolution(wide, where="X", names=_names(self))
         x = wide.float()
         check_values(x, where="X", names=_names(self))
@@ -272,7 +272,7 @@ class VariationalAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     def _checked(self, X: ArrayLike) -> Split:
         """Rows, checked against the fitted model."""
         check_is_fitted(self)
-        return Split(torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float32, reset=False))))
+        return Split(torch.tensor(np.ascontiguousarray(validate_data(self, X, dtype=np.float32, reset=False))))  # pyright: ignore[reportArgumentType]
 
     def _split(self, x: torch.Tensor, seed: int) -> tuple[Split, Split | None]:
         """Rows for training, and held-out rows, if any."""

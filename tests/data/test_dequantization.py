@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, Uniform
 
 from assertions import assert_refused
+from run_configs import run_config
 from subo import VAE, Conditional, Gaussian, Laplace, Objective, StandardNormal, fit, mlp
 from subo.data.batches import batches
 from subo.data.dataset import Data, split
@@ -177,7 +178,7 @@ def test_the_mean_over_the_noise_is_a_lower_bound_on_the_log_probability(family:
 
 def test_what_log_px_is_said_to_be():
     def said(likelihood: str, **data: Any) -> str:
-        return describe_log_px({"options": {"likelihood": likelihood}, "data": {"dequantize": False, **data}})
+        return describe_log_px(run_config(likelihood, **{"dequantize": False, **data}))
 
     assert said("gaussian", levels=255, dequantize=True) == (
         "lower bound on the log-probability of the 8-bit values, by uniform dequantization"

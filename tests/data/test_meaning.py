@@ -268,7 +268,7 @@ def test_a_class_is_told_by_its_name(tmp_path, capsys):
     small = ["--hidden", 8, "--latent-dim", 1, "--epochs", 2, "--evaluation-samples", 2, "--quiet"]
     fitted, both = tmp_path / "run", pictures(tmp_path / "both", PIXELS, range(30), ["cat", "dog"])
     assert run("fit", both, "--condition", "labels", "--out", fitted, *small) == 0
-    assert open_run(fitted).meaning.class_names == ("cat", "dog")
+    assert open_run(fitted).config.data.meaning.class_names == ("cat", "dog")
     assert run("encode", fitted, both, "--out", tmp_path / "both.csv") == 0
     dogs = pictures(tmp_path / "dogs", PIXELS, range(1, 30, 2), ["dog"])
     assert run("encode", fitted, dogs, "--out", tmp_path / "dogs.csv") == 0

@@ -301,7 +301,7 @@ def test_circles_and_unknown_parents_are_refused_by_name():
     with pytest.raises(InputError, match="at least one node"):
         Joint()
     with pytest.raises(InputError, match="node 'a' is 3, but a node is a module"):
-        Joint(a=3)
+        Joint(a=3)  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="node 'a' names no parent"):
         Joint(a=lambda **anything: anything)
 

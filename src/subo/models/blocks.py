@@ -1,5 +1,7 @@
 """Parts of a ladder: blocks, which are stochastic layers; how they merge q with p; and the bottom-up pass."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -21,9 +23,9 @@ class Block(nn.Module):
         update: ``(h, z_l) -> h``, the state for the next block and, after the last block, for the likelihood.
     """
 
-    prior: nn.Module
-    posterior: nn.Module
-    update: nn.Module
+    prior: Any  # as a VAE's parts
+    posterior: Any
+    update: Any
 
     @checked_arguments
     def __init__(self, prior: nn.Module, posterior: nn.Module, update: nn.Module):

@@ -65,8 +65,8 @@ class Ladder(nn.Module):
         (torch.Size([3, 5]), {'z2': (3, 5, 2), 'z1': (3, 5, 4)})
     """
 
-    bottom_up: nn.Module
-    likelihood: nn.Module
+    bottom_up: Any  # as a VAE's parts
+    likelihood: Any
 
     @checked_arguments
     def __init__(

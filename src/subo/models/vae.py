@@ -40,9 +40,9 @@ class VAE(nn.Module):
         torch.Size([3, 5])
     """
 
-    prior: nn.Module
-    likelihood: nn.Module
-    posterior: nn.Module
+    prior: Any  # modules of any attributes, which a type of theirs would hide
+    likelihood: Any
+    posterior: Any
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module):
         super().__init__()

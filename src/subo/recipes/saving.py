@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from subo.core.draw import LatentVariableModel
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.files.weights import WeightsFile, digest_of_weights, save_weights
+from subo.models.ladder import Ladder
+from subo.models.vae import VAE
 from subo.recipes import RECIPES
 from subo.runtime.arguments import checked_arguments
 
@@ -44,7 +45,7 @@ def save(model: nn.Module, path: str | Path) -> None:
 
 
 @checked_arguments
-def load_model(path: str | Path) -> LatentVariableModel:
+def load_model(path: str | Path) -> VAE | Ladder:
     """Rebuilds a model from a file that :func:`save` wrote and reads its weights.
 
     The model of a run folder is ``subo.open_run(folder).model``. To read weights of a model without a recipe, build the

@@ -205,7 +205,7 @@ class RunConfig:
             filled["options"] = settled(RECIPES[filled["recipe"]], _tuples(filled["options"]))
             known["options"] = set(settled(RECIPES[filled["recipe"]], {}))
         _check_known(filled, known, where)
-        data = _tuples(filled["data"]) | {"meaning": Meaning.from_json(filled["data"]["meaning"])}
+        data: dict[str, Any] = {**_tuples(filled["data"]), "meaning": Meaning.from_json(filled["data"]["meaning"])}
         return cls(
             recipe=filled["recipe"],
             options=filled["options"],
