@@ -57,8 +57,8 @@ def forecast(
 
     .. math:: p(x_{T+1:T+S} | x_{1:T}) = \int p(z_T | x_{1:T}) \, p(z_{T+1:T+S} | z_T) \, p(x_{T+1:T+S} | z_{T+1:T+S})
 
-    States z_T come from q(z|x), K per sequence, resampled in proportion to their importance weights ``p(x, z) /
-    q(z|x)``, so that they follow the model's own posterior as K grows.
+    States z_T come from q(z|x), K per sequence, resampled in proportion to their importance weights
+    ``p(x, z) / q(z|x)``, so that they follow the model's own posterior as K grows.
 
     Args:
         model: A model with a chain as prior that decodes given states.

@@ -82,8 +82,8 @@ def fit(
             applies to validation only, only the first batch is checked before it is trained on, and the source decides
             their order. A resumed run begins a new pass over them, and so ends with different weights than one that
             never stopped. Local inference, which keeps parameters for each example, needs a tensor or a Split.
-        validation: Validation data, if `data` is only training data: a Split, a tensor, ``(x, label)`` or ``(x,
-            context)``.
+        validation: Validation data, if `data` is only training data: a Split, a tensor, ``(x, label)`` or
+            ``(x, context)``.
         steps_per_epoch: Number of batches of a ``DataLoader`` per epoch; by default its length. Required if it has
             none.
         epochs: Number of passes over the data; 100 if neither epochs nor minutes are given.

@@ -93,9 +93,9 @@ def chains_error(log_weight: Float[Tensor, "C B"]) -> Float[Tensor, " B"]:
 
     That of the delta method is at most 1 for any weights: ``sqrt((C / ess - 1) / (C - 1))`` with ``ess >= 1``. If one
     chain stands out by many nats, the next such chain would raise the estimate by many. The sum of many small steps
-    makes log-weights approximately normal (Neal, 2001, section 4), with median m and variance v, and ``log E[w] = m + v
-    / 2``. With v from only the C / 2 chains above m, since those left behind say nothing about those ahead, and the
-    variance of m + v / 2,
+    makes log-weights approximately normal (Neal, 2001, section 4), with median m and variance v, and
+    ``log E[w] = m + v / 2``. With v from only the C / 2 chains above m, since those left behind say nothing about those
+    ahead, and the variance of m + v / 2,
 
     .. math:: \max(m + \tfrac v2 - \log \tfrac1C \sum_c w_c, 0) / 1.96 + \sqrt{(v + v^2) / C}
 
@@ -220,9 +220,9 @@ def ais(
               f_\beta(z) = f_0(z)^{1 - \beta} p(x, z)^\beta
 
     is unbiased for p(x) for any number of temperatures: a sequence of Hamiltonian transitions and weights is importance
-    sampling over whole paths. Unlike :func:`~subo.log_marginal`, it does not depend on the quality of q. It costs ``T *
-    leapfrog_steps`` gradients of log p(x, z) per chain, and another 30 transitions and a tenth of the temperatures (50
-    to 200) for adapting the step sizes beforehand.
+    sampling over whole paths. Unlike :func:`~subo.log_marginal`, it does not depend on the quality of q. It costs
+    ``T * leapfrog_steps`` gradients of log p(x, z) per chain, and another 30 transitions and a tenth of the
+    temperatures (50 to 200) for adapting the step sizes beforehand.
 
     Args:
         model: A model with continuous latents.

@@ -90,8 +90,8 @@ def bdmc(
     for real data, which the model may describe badly, it is no proof.
 
     With ``estimator="importance"`` there is no annealing and no requirement on the latents (they may be discrete): the
-    lower bound has K samples of q(z|x), the upper one z* in place of one of them, for which ``E[(1/K sum_k w_k)^{-1}] =
-    1 / p(x)`` holds as well. If q is poor, both are loose.
+    lower bound has K samples of q(z|x), the upper one z* in place of one of them, for which
+    ``E[(1/K sum_k w_k)^{-1}] = 1 / p(x)`` holds as well. If q is poor, both are loose.
 
     Args:
         model: The model.

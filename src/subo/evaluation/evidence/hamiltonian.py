@@ -120,8 +120,8 @@ def transition(
 ) -> tuple[State, Float[Tensor, "C B"]]:
     """One Hamiltonian transition, which leaves ``f_beta`` invariant (Neal, 2011, section 3.2), with unit masses.
 
-    A fresh momentum, `leapfrog_steps` leapfrog steps, and the end accepted with probability ``min(1, exp(H(begin) -
-    H(end)))``. A trajectory that ends where the density is 0 or NaN is rejected.
+    A fresh momentum, `leapfrog_steps` leapfrog steps, and the end accepted with probability
+    ``min(1, exp(H(begin) - H(end)))``. A trajectory that ends where the density is 0 or NaN is rejected.
 
     Args:
         bridge: The densities.
