@@ -116,7 +116,7 @@ def test_what_leaves_a_run_is_in_levels(runs: Path, tmp_path: Path):
     "options, words",
     [
         (["--binarize", "static"], ["binarize static", "one of the two"]),
-        (["--likelihood", "continuous-bernoulli"], ["[0, 17)", "not in [0, 1]", "such as gaussian"]),
+        (["--likelihood", "continuous-bernoulli"], ["[0, 17)", "outside the support [0, 1]", "such as gaussian"]),
         (["--likelihood", "categorical"], ["gives probabilities to integers", "leave --dequantize out"]),
         (["--likelihood", "poisson"], ["gives probabilities to integers"]),
         (["--likelihood", "bernoulli"], ["gives probabilities to bits", "such as gaussian"]),

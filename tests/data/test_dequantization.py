@@ -1,6 +1,5 @@
 """Uniform dequantization: the noise, what log p(x) of noisy data is, and that it never stands for a probability."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +127,6 @@ def test_data_say_that_they_are_dequantized():
     assert repr(noisy.train).endswith("uint8, levels 255, dequantized, noise drawn at every read)")
     assert repr(noisy.test).endswith("float32, levels 255, dequantized)")
     about = noisy.describe()
-    assert json.loads(json.dumps(about)) == about
     assert (about["dequantize"], about["levels"], about["kind"]) == (True, 255, "real")
     for words in ("0 .. 255", "train", "every read", "validation and test", "seed 4"):
         assert words in about["noise"]

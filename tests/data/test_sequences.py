@@ -296,5 +296,5 @@ def test_a_split_is_made_of_a_list_of_sequences():
     assert split.lengths.tolist() == [3, 2]
     with pytest.raises(InputError, match="no sequences"):
         Split.from_sequences([])
-    with pytest.raises(InputError, match="sequence 0 has 2 numbers a step and sequence 1 has 3"):
+    with pytest.raises(InputError, match="sequence 0 has 2 numbers per step and sequence 1 has 3"):
         Split.from_sequences([np.zeros((4, 2)), np.zeros((4, 3))])

@@ -1,6 +1,7 @@
 """The run directory: whole files or none, and clear words for what is wrong."""
 
 import errno
+import json
 import resource
 import signal
 from pathlib import Path
@@ -11,7 +12,10 @@ from torch import nn
 
 from subo import InputError
 from subo.files.whole import read_json, replacing, write_json
+from subo.runs.config import RunConfig
 from subo.runs.run import Run
+
+OLD_RUNS = Path(__file__).parents[1] / "runs-of-0.1"
 
 
 def test_a_crash_while_writing_leaves_the_old_file_and_no_other(tmp_path: Path):
@@ -161,3 +165,17 @@ def test_an_epoch_that_a_full_disk_refuses_is_told_with_the_file(tmp_path: Path,
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert run.metrics.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("old", sorted(OLD_RUNS.iterdir()), ids=lambda path: path.name)
+def test_a_config_is_written_as_it_is_read(old: Path):
+    config = RunConfig.from_json(read_json(old / "config.json"), where=old.name)
+    written = json.loads(json.dumps(config.as_json()))
+    again = RunConfig.from_json(written, where=old.name)
+    assert again.as_json() == config.as_json()
+    assert (again.data, again.options, again.device) == (config.data, config.options, config.device)
+    assert "auto" not in config.options.values()
+    for section in ("data", "training", "options"):
+        broken = {**written, section: {**written[section], "of_tomorrow": 1}}
+        with pytest.raises(InputError, match=rf"{section}\.of_tomorrow, which this version"):
+            RunConfig.from_json(broken, where="config.json")

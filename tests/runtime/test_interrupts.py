@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_a_full_evaluation_tells_of_the_signal_that_stopped_it(monkeypatch, tmp_
     monkeypatch.setattr("subo.experiments.full_evaluation.evaluate_run_fully", stopped)
 
     class Experiment:
-        is_local = True
+        config = SimpleNamespace(is_local=True)
 
         def data(self) -> None: ...
 
