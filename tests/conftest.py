@@ -1,4 +1,5 @@
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -45,6 +46,14 @@ def shapes_checked_where_they_are_made(request: pytest.FixtureRequest) -> Iterat
 def fixed_seed() -> None:
     """Every test starts from the same random state, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def figures_closed() -> Iterator[None]:
+    """Closes the figures that a test leaves for a notebook to show."""
+    yield
+    if (pyplot := sys.modules.get("matplotlib.pyplot")) is not None:
+        pyplot.close("all")
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ import importlib
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -16,15 +14,6 @@ import subo
 from shapes import unchecked_shapes
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(autouse=True)
-def figures_closed() -> Iterator[None]:
-    """Closes what an example drew and a notebook would show."""
-    yield
-    plt.close("all")
-
-
 MODULES = ["subo", *(m.name for m in pkgutil.walk_packages(subo.__path__, "subo.") if m.name != "subo.__main__")]
 
 
