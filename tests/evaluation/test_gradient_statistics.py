@@ -340,7 +340,7 @@ def test_a_part_without_parameters_has_no_record():
     found = gradient_statistics(model, example(1.0), estimators={"p": Pathwise()}, draws=10)
     assert [record.part for record in found] == ["phi"]
     model.requires_grad_(False)
-    with pytest.raises(InputError, match="no parameters"):
+    with pytest.raises(InputError, match="no trainable parameters"):
         gradient_statistics(model, example(1.0), draws=10)
 
 
@@ -387,7 +387,7 @@ def test_refusals_say_why_by_name_and_number_of_samples():
         ({"draws": 9}, "at least 10"),
         ({"num_samples": (0, 2)}, "at least 1"),
         ({"num_samples": ()}, "none"),
-        ({"reference": "dreg", "estimators": {"p": Pathwise()}}, "'dreg' is none of the estimators: p"),
+        ({"reference": "dreg", "estimators": {"p": Pathwise()}}, "'dreg' is not one of the estimators: p"),
         ({"estimators": {"p": Pathwise(), "d": DReG()}}, "d: DReG is the gradient of IWAE"),
     ],
 )

@@ -90,7 +90,7 @@ def test_models_are_compared_on_the_others(with_a_bad_row: Split, capsys: pytest
     print_comparison(comparison, run_config("gaussian", levels=1))
     printed = " ".join(capsys.readouterr().out.split())
     assert "log p(x) of 1 of 20 examples is not finite" in printed
-    assert "not finite for 1 of the data; over the others two is" in printed
+    assert "not finite for 1 of the examples; over the others two is" in printed
     assert "nan" not in printed
 
 

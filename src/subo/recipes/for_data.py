@@ -28,7 +28,7 @@ _EXAMPLES = 10_000  # training examples that set units, mean and pseudo-inputs
 
 @checked_arguments
 def make(
-    recipe: str, data: Data | Split | Tensor | np.ndarray | tuple[object, object], *, seed: int = 0, **options: object
+    recipe: str, data: Data | Split | Tensor | np.ndarray | tuple[object, object], *, seed: int = 0, **options: Any
 ) -> Objective:
     """A recipe's model of some data, ready to be fitted, with shape, units and everything ``auto`` set by the data.
 
