@@ -100,7 +100,11 @@ def test_a_picture_is_drawn_on_the_axes_given_or_on_new_ones(name: str):
 
 def test_panels_of_a_figure_within_a_figure_are_drawn_on():
     inner: Any = plt.figure(layout="constrained").subfigures(1, 2)
-    rendered(plot.latent_plane(model(), (X, torch.arange(12)), ax=inner[0].add_subplot()))
+    ax = plot.latent_plane(model(), (X, torch.arange(12)), ax=inner[0].add_subplot())
+    rendered(ax)
+    assert inner[0].axes[0] is ax
+    assert any(isinstance(mark, PathCollection) for mark in ax.collections)
+    assert [len(panel.axes) for panel in inner] == [2, 0]  # the plane and the bar of its colors
 
 
 def test_the_plane_has_the_posterior_means_and_the_classes():

@@ -96,7 +96,7 @@ def test_an_example_is_read_alike_alone_and_in_any_company(form, policy, tmp_pat
         return load_rows(FORMATS[form](folder, rows), meaning=meaning, **drawn)
 
     fitted = load_data(FORMATS[form](tmp_path, list(ROWS)), **policy)
-    meaning = Meaning.from_json(fitted.meaning.as_json())  # as a run has stored it
+    meaning = fitted.meaning
     whole = read(list(ROWS))
     assert whole.event_shape == fitted.train.event_shape
     places = list(ROWS) if whole.names is None else [int("".join(filter(str.isdigit, name))) for name in whole.names]

@@ -345,7 +345,7 @@ def test_settings_that_are_yet_to_come_are_refused_by_name(runs: Path, tmp_path:
     config["data"]["dequantization"] = "uniform"
     (other / "config.json").write_text(json.dumps(config))
     message = assert_comparison_refused(capsys, runs / "a", other)
-    assert "data.dequantization, which this version of subo" in message
+    assert "data has dequantization, which this version of subo" in message
     (other / "config.json").write_text(json.dumps({**config, "format": 2}))
     assert "has format 2, and this version" in assert_comparison_refused(capsys, runs / "a", other)
 

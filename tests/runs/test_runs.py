@@ -5,14 +5,17 @@ import json
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import subo
 from subo import InputError
 from subo.files.whole import read_json, replacing, write_json
 from subo.runs.config import RunConfig
+from subo.runs.older import SINCE
 from subo.runs.run import Run
 
 OLD_RUNS = Path(__file__).parents[1] / "runs-of-0.1"
@@ -175,7 +178,45 @@ def test_a_config_is_written_as_it_is_read(old: Path):
     assert again.as_json() == config.as_json()
     assert (again.data, again.options, again.device) == (config.data, config.options, config.device)
     assert "auto" not in config.options.values()
-    for section in ("data", "training", "options"):
+    for section in ("data", "training", "options", "device"):
         broken = {**written, section: {**written[section], "of_tomorrow": 1}}
-        with pytest.raises(InputError, match=rf"{section}\.of_tomorrow, which this version"):
+        with pytest.raises(InputError, match=rf"config.json: {section} has of_tomorrow, which this version"):
             RunConfig.from_json(broken, where="config.json")
+
+
+CONFIG = RunConfig.from_json(read_json(OLD_RUNS / "grey" / "config.json"), where="config.json").as_json()
+
+
+def refused(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"^config\.json"):
+        RunConfig.from_json(config, where="config.json")
+
+
+@pytest.mark.parametrize("name", [*CONFIG["data"], *CONFIG["training"]])
+def test_a_config_without_a_name_that_it_needs_is_refused(name: str):
+    section = "data" if name in CONFIG["data"] else "training"
+    rest = {known: value for known, value in CONFIG[section].items() if known != name}
+    if name in (*SINCE["data"], "meaning", "binarization"):  # which older runs do not say, or in other words
+        assert RunConfig.from_json({**CONFIG, section: rest}, where="config.json")
+    else:
+        refused({**CONFIG, section: rest})
+
+
+@pytest.mark.parametrize(
+    "options", [{"gradient": "nope"}, {"posterior": ["gaussian"]}, {"prior": {}}, {"latent_dim": "five"}]
+)
+def test_a_config_of_options_that_cannot_be_is_refused(options: dict[str, Any]):
+    refused({**CONFIG, "options": options})
+    with pytest.raises(InputError, match=f"{next(iter(options))} must be"):
+        subo.make("vae", torch.rand(9, 3), **options)
+
+
+@pytest.mark.parametrize("meaning", ["grey", [], {}, {"kind": "grey"}, {**CONFIG["data"]["meaning"], "more": 1}])
+def test_a_config_whose_data_mean_nothing_is_refused(meaning: Any):
+    refused({**CONFIG, "data": {**CONFIG["data"], "meaning": meaning}})
+
+
+@pytest.mark.parametrize("levels", ["x", None, []])
+def test_a_config_of_levels_that_are_no_number_is_refused(levels: Any):
+    data = {name: value for name, value in CONFIG["data"].items() if name != "meaning"}
+    refused({**CONFIG, "data": {**data, "levels": levels}})

@@ -1,8 +1,6 @@
 """The meaning of a data set's values: decided once, from all data that a model is fitted to, and kept with the run."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from subo.data.values import Kind
 
@@ -28,10 +26,6 @@ class Meaning:
         feature_names: Names of a table's columns.
         class_names: Names of the classes numbered 0, 1, ...; None for data without labels.
 
-    Example:
-        >>> meaning = Meaning("grey", (1, 8, 8), levels=16, pixels=True)
-        >>> Meaning.from_json(meaning.as_json()) == meaning
-        True
     """
 
     kind: Kind
@@ -43,13 +37,3 @@ class Meaning:
     image_size: int | None = None
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """The meaning in JSON types, as in ``config.json``."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Meaning":
-        """Reads what :meth:`as_json` returned."""
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
-        return cls(**plain)

@@ -130,6 +130,7 @@ def start_run(
         The fitted run; None in all processes but the first.
     """
     options, trained = _settings(recipe, options or {}, training or {})
+    data = data or {}
     placed = DeviceConfig(**(device or {}))
     fabric = make_fabric(**asdict(placed))
     fabric.launch()
@@ -137,15 +138,15 @@ def start_run(
     if first:
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
-    read, noisy = _read(source, data or {}, likelihood=options.get("likelihood", "auto"), note=note if first else None)
+    read, noisy = _read(source, data, likelihood=options.get("likelihood", "auto"), note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)
     check_effects(RECIPES[recipe], options, settled)
     config = RunConfig(
         recipe,
         settled,
-        DataConfig.of(read, source if source in NAMES else str(Path(source).resolve()), **_directory(data)),
-        TrainingConfig.of({**_DEFAULTS, **trained, "seed": seed}),
+        DataConfig.of(read, source if source in NAMES else str(Path(source).resolve()), data_dir=data.get("data_dir")),
+        _training(trained, seed=seed),
         placed,
     )
     objective = built(config, read)
@@ -157,13 +158,6 @@ def start_run(
     return _fitted(
         Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
     )
-
-
-_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
-
-
-def _directory(data: Mapping[str, Any] | None) -> dict[str, Path | None]:
-    return {"data_dir": (data or {}).get("data_dir")}
 
 
 def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: Note | None) -> tuple[Data, bool]:
@@ -236,6 +230,12 @@ def _settings(
         raise InputError(f"there is no recipe '{recipe}'; available: {', '.join(RECIPES)}")
     of_recipe, of_fit = (inspect.signature(function).parameters for function in (RECIPES[recipe], fit))
     return checked_settings(of_recipe, options), checked_settings(of_fit, training)
+
+
+def _training(given: Mapping[str, Any], *, seed: int) -> TrainingConfig:
+    """All settings of a training: those that were given, and the defaults of :func:`subo.fit`."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
+    return TrainingConfig.of({**defaults, **given, "seed": seed})
 
 
 def _check_apart(out: Path, source: str | Path) -> None:

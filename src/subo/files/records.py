@@ -48,7 +48,6 @@ CONFIG: Expected = {
         "binarize": "text",
         "seed": "a whole number",
         "fingerprint": "text",
-        "meaning": "a group of settings",
     },
     "training": {
         **dict.fromkeys(("epochs", "minutes", "patience", "clip"), "a number"),

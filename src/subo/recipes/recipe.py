@@ -10,7 +10,7 @@ from typing import Any
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.parts.registry import options_of
-from subo.runtime.arguments import checked_arguments
+from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.room import fits_memory
 
 __all__ = [
@@ -110,13 +110,16 @@ def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[st
         make: The recipe.
         given: Some of its options.
 
+    Raises:
+        InputError: An option makes no sense.
+
     Example:
         >>> from subo.recipes import vae
         >>> options = settled(vae, {"posterior": "bernoulli", "bound": "iwae", "num_samples": 5})
         >>> options["prior"], options["gradient"], options["baseline"]
         ('bernoulli', 'vimco', 'none')
     """
-    options = defaults_of(make) | dict(given)
+    options = defaults_of(make) | checked_settings(inspect.signature(make).parameters, given)
     for group in groups_of(make):
         for option, rule in getattr(group, "AUTO", {}).items():
             if options[option] == "auto":

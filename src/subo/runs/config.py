@@ -1,10 +1,10 @@
 """What a run is: the one record of its recipe, data, training and device, kept as ``config.json``."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch.optim import Optimizer
 
@@ -13,12 +13,14 @@ from subo.data.meaning import Meaning
 from subo.errors import InputError
 from subo.files.records import CONFIG, SECTIONS, check_record
 from subo.recipes import RECIPES
-from subo.recipes.recipe import settled
-from subo.runs.older import completed
+from subo.recipes.recipe import defaults_of, settled
+from subo.runs.older import completed, meaning_of
 
 __all__ = ["FORMAT", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig", "UpdatesName"]
 
 UpdatesName = Literal["joint", "alternating", "aggressive"]
+
+R = TypeVar("R")
 
 FORMAT = 1
 """Increases when an earlier config would be misread; 0 is version 0.1, whose configs have no format number."""
@@ -172,11 +174,9 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         """The config in JSON types, as in ``config.json``."""
-        made = {"recipe": self.recipe, "options": self.options}
-        if self.recipe is None:
-            made["objective"] = self.objective
-        sections = {"data": vars(self.data), "training": vars(self.training), "device": asdict(self.device)}
-        return _plain({"format": FORMAT, "subo": self.subo, **made, **sections})
+        made = {} if self.recipe is not None else {"objective": self.objective}
+        sections = {name: getattr(self, name) for name in SECTIONS}
+        return _plain({"format": FORMAT, "subo": self.subo, "recipe": self.recipe, **made, **sections})
 
     @classmethod
     def from_json(cls, stored: Any, *, where: str) -> "RunConfig":
@@ -197,45 +197,57 @@ class RunConfig:
             )
         filled = completed(stored)
         check_record(filled, CONFIG, where=where, remedy=_REMEDY)
-        known = {
-            "": {"format", "recipe", "objective", "subo", "replacing", *SECTIONS},
-            **{name: {field.name for field in fields(kind)} for name, kind in _KINDS.items()},
-        }
-        if filled["recipe"] in RECIPES:
-            filled["options"] = settled(RECIPES[filled["recipe"]], _tuples(filled["options"]))
-            known["options"] = set(settled(RECIPES[filled["recipe"]], {}))
-        _check_known(filled, known, where)
-        data: dict[str, Any] = {**_tuples(filled["data"]), "meaning": Meaning.from_json(filled["data"]["meaning"])}
+        _check_known(filled, {"format", "recipe", "objective", "subo", "replacing", *SECTIONS}, where)
+        data = dict(filled["data"])
+        meaning = data["meaning"] if "meaning" in data else meaning_of(data, filled["options"])
+        data.pop("feature_names", None)  # in configs of before, and part of the meaning
+        data["meaning"] = _record(Meaning, meaning, f"{where}: data.meaning")
         return cls(
             recipe=filled["recipe"],
-            options=filled["options"],
-            data=DataConfig(**data),
-            training=TrainingConfig(**filled["training"]),
-            device=DeviceConfig(**filled["device"]),
+            options=_options(filled["recipe"], filled["options"], where),
+            data=_record(DataConfig, data, f"{where}: data"),
+            training=_record(TrainingConfig, filled["training"], f"{where}: training"),
+            device=_record(DeviceConfig, filled["device"], f"{where}: device"),
             objective=filled.get("objective", {}),
             subo=filled.get("subo", "an unknown version"),
         )
 
 
-_KINDS: Mapping[str, type[Any]] = {"data": DataConfig, "training": TrainingConfig, "device": DeviceConfig}
+def _options(recipe: str | None, stored: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A recipe's options, settled; as they are where no recipe of this version has them."""
+    if recipe not in RECIPES:
+        return _tuples(stored)
+    _check_known(stored, set(defaults_of(RECIPES[recipe])), f"{where}: options")
+    try:
+        return settled(RECIPES[recipe], _tuples(stored))
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
-def _check_known(stored: Mapping[str, Any], known: Mapping[str, set[str]], where: str) -> None:
+def _record(kind: type[R], stored: Any, where: str) -> R:
+    """A record of the names in a section, which are all that it needs and no others."""
+    check_record(stored, {}, where=where, remedy=_REMEDY)
+    known = {field.name: field for field in fields(kind)}
+    _check_known(stored, set(known), where)
+    needed = [name for name, field in known.items() if field.default is field.default_factory is MISSING]
+    if missing := [name for name in needed if name not in stored]:
+        raise InputError(f"{where} has no {missing[0]}. {_REMEDY}")
+    return kind(**_tuples(stored))
+
+
+def _check_known(stored: Mapping[str, Any], known: set[str], where: str) -> None:
     """Refuses unknown settings: a version cannot honor a setting that it does not know."""
-    for section, names in known.items():
-        holds = stored[section] if section else stored
-        if others := sorted(set(holds) - names):
-            raise InputError(
-                f"{where} has {', '.join(f'{section}.{name}' if section else name for name in others)}, which this "
-                f"version of subo ({version('subo')}) does not know: the run was made by version {stored.get('subo')}, "
-                "or the file was changed. Use that version, or restore the file from a copy."
-            )
+    if others := sorted(set(stored) - known):
+        raise InputError(
+            f"{where} has {', '.join(others)}, which this version of subo ({version('subo')}) does not know: the run "
+            "was made by another version, or the file was changed. Use that version, or restore the file from a copy."
+        )
 
 
 def _plain(value: Any) -> Any:
     """A setting in JSON types."""
-    if isinstance(value, Meaning):
-        return value.as_json()
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, Mapping):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, tuple | list):

@@ -3,23 +3,22 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["completed"]
+__all__ = ["SINCE", "completed", "meaning_of"]
 
-_SINCE: dict[str, dict[str, Any]] = {
+SINCE: dict[str, dict[str, Any]] = {
     "data": {"dequantize": False, "noise": "none was added", "levels": 1, "constant": None, "division": None},
 }
 """By section of the config, settings added later, with the value that describes what was done before."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config with every setting that this version knows.
+    """A run's config with every setting that this version knows; only its data's meaning may still be missing.
 
     Example:
         >>> completed({"data": {"levels": 255}})["data"]["dequantize"]
         False
     """
-    filled = {section: {**since, **config.get(section, {})} for section, since in _SINCE.items()}
-    filled["data"].pop("feature_names", None)  # part of the meaning now
+    filled = {section: {**since, **config.get(section, {})} for section, since in SINCE.items()}
     options = config.get("options", {})
     if options.get("likelihood") == "continuous-bernoulli" and "constant" not in config.get("data", {}):
         filled["options"] = {**options, "min_scale": None}  # the floor is as old as the count of constant elements
@@ -27,11 +26,10 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         filled["data"]["kind"] = "whole"
     if filled["data"].get("binarize") == "none":  # was also said when the split was random
         filled["data"]["binarization"] = "nothing was binarized"
-    filled["data"].setdefault("meaning", _meaning(config["data"] | filled["data"], options))
     return {**config, **filled}
 
 
-def _meaning(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def meaning_of(data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """What the values of a run's data mean, as far as its config shows; it does not name classes.
 
     Levels are those the model sees: 1 if bits were drawn once or levels were used as classes; the data then had 255
