@@ -81,5 +81,5 @@ def forecast(
     if few:
         say(
             f"Careful: for {few} of {len(split)} sequences the effective sample size is below {_FEW} of {num_samples}: "
-            "their forecasts rest on very few states. Use more samples:  --num-samples"
+            "their forecasts rest on very few states. Use more samples: --num-samples"
         )

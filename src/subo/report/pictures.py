@@ -72,7 +72,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
     figures.save(picture, run.picture("samples.png"))
     figures.save(draw_latent_usage(usage), run.picture("activity.png" if usage.kl is None else "kl.png"))
-    picture = draw_latent_plane(model, usage, held_out, name="test data", classes=data.class_names)
+    picture = draw_latent_plane(model, usage, held_out, name="test examples", classes=data.class_names)
     figures.save(picture, run.picture("latent_plane.png"))
     if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
         for label, name in enumerate((classes or ("",))[:_GRIDS]):
@@ -247,7 +247,7 @@ def _animate(run: Run, model: VAE, data: Data) -> None:
         run.picture("latent_plane.gif"),
         prior=prior,
         axes=axes,
-        name="validation data",
+        name="validation examples",
     )
 
 

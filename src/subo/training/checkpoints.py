@@ -163,7 +163,7 @@ def restore(
     try:
         objective.load_state_dict(saved.pop("objective"))
     except RuntimeError as error:
-        raise InputError(f"the checkpoint is of a different model:  {str(error).splitlines()[-1].strip()}") from error
+        raise InputError(f"the checkpoint is of a different model: {str(error).splitlines()[-1].strip()}") from error
     try:
         optimizer.load_state_dict(saved.pop("optimizer"))
         updates.load_state_dict(saved.pop("updates", {}))
