@@ -21,6 +21,7 @@ from subo.evaluation.evidence.bidirectional import bdmc
 from subo.evaluation.evidence.hamiltonian import Bridge, adapted, pack, transition
 from subo.evaluation.evidence.importance import WeightSums
 from subo.models.probabilistic_pca import ExactPosterior, LinearGaussian
+from subo.parts.conditionals import Local
 from subo.runtime.randomness import forked
 
 
@@ -450,3 +451,12 @@ def test_the_sigmoid_ends_at_one_and_is_symmetric():
     assert all(b > a for a, b in pairwise(betas))
     assert_close(torch.tensor(betas) + torch.tensor(betas).flip(0), torch.ones(11))
     assert betas[1] < Annealing(10, schedule="linear").betas()[0]
+
+
+@pytest.mark.parametrize("options", [{"estimator": "importance"}, {"annealing": Annealing(2, 2, start="posterior")}])
+def test_simulated_examples_have_no_parameters_of_their_own(options: dict[str, Any]):
+    family = Gaussian((2,))
+    model, rows = VAE(StandardNormal(2), LinearGaussian(3, 2), Local(family, 5)), {"index": torch.arange(5)}
+    with pytest.raises(InputError, match="separate parameters for each known example"):
+        bdmc(model, 5, rows, **options)
+    assert bdmc(model, 5, rows, annealing=Annealing(2, 2, start="prior")).lower.isfinite().all()  # not from q
