@@ -20,8 +20,6 @@ __all__ = ["FORMAT", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig"
 
 UpdatesName = Literal["joint", "alternating", "aggressive"]
 
-R = TypeVar("R")
-
 FORMAT = 1
 """Increases when an earlier config would be misread; 0 is version 0.1, whose configs have no format number."""
 
@@ -128,6 +126,9 @@ class DeviceConfig:
     precision: str = "32-true"
     processes: int = 1
     strategy: str = "auto"
+
+
+R = TypeVar("R", Meaning, DataConfig, TrainingConfig, DeviceConfig)
 
 
 @dataclass(frozen=True)
