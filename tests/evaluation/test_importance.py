@@ -330,7 +330,7 @@ def test_progress_adds_up_to_the_data_exactly_and_moves_within_a_datum(num_sampl
 
 def test_progress_is_seen_of_few_data_that_a_pass_could_hold():
     steps: list[float] = []
-    score(pca()[0], Split(torch.randn(50, 5)), num_samples=40, advance=steps.append)
+    score(pca()[0], Split(torch.randn(50, 5)), num_samples=1000, advance=steps.append)
     assert len(steps) >= 20
     assert max(steps) <= 3
 

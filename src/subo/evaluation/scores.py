@@ -24,7 +24,8 @@ from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
-_PASSES = 20  # at least, so that progress is also visible with few data
+_PASSES = 20  # at least, so that progress is also visible with few data,
+_AT_ONCE = 1000  # unless there are few latents, which take one pass
 _DATA = 100  # examples at a time: small results between large tensors, one by one, would keep fragmenting the heap
 
 __all__ = ["Scores", "latents_at_a_time", "rows_at_a_time", "score"]
@@ -131,7 +132,7 @@ def score(
     split = stand_ins(split, inside)
     parts = []
     max_rows = max_rows or latents_at_a_time(model, split)
-    max_rows = min(max_rows, math.ceil(len(split) * num_samples / _PASSES))
+    max_rows = min(max_rows, max(_AT_ONCE, math.ceil(len(split) * num_samples / _PASSES)))
     size = max(1, min(len(split), max_rows, _DATA))
     with evaluating(model), forked(seed):
         for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
