@@ -1,4 +1,4 @@
-"""Which calls have their shapes checked: a function's first two in every test, as checks take half of the time."""
+"""Which calls have their shapes checked: the first two in every test function, as checks take half of the time."""
 
 import sys
 from collections import Counter
@@ -17,6 +17,13 @@ class FirstCalls:
 
     def __init__(self):
         self.calls: Counter[int] = Counter()
+        self.test = ""
+
+    def begin(self, test: str) -> None:
+        """Calls are first ones again where another test begins."""
+        if test != self.test:
+            self.calls.clear()
+        self.test = test
 
     @property
     def jaxtyping_disable(self) -> bool:
