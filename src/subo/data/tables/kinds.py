@@ -1,0 +1,185 @@
+"""What a column of a table is: inferred from its cells, with the reason, or held to what was asked for."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+from scipy import stats
+
+from subo.errors import InputError
+
+__all__ = ["Kind", "Reading", "hold_to", "kind_of_column"]
+
+Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
+"""A kind of column; ``drop`` is left out of the model."""
+
+_FEW = 20  # distinct whole numbers, up to which they have probabilities
+_MOST_LEVELS = 1000
+_ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
+_SPIKE = 0.2  # share of rows with one value, beside values that vary
+_SKEWED = 1.0
+_BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
+
+
+class Reading(NamedTuple):
+    """A kind and why."""
+
+    kind: Kind
+    why: str
+
+
+def kind_of_column(cells: pd.Series) -> Reading:
+    """The kind of a column, from its cells alone.
+
+    Args:
+        cells: The column; missing cells as pandas has them.
+
+    Example:
+        >>> kind_of_column(pd.Series(["red", "blue"] * 20))
+        Reading(kind='category', why='2 levels of text')
+        >>> kind_of_column(pd.Series(range(40))).why
+        'every row has a whole number of its own, in order: an identifier'
+    """
+    known = cells.dropna()
+    if len(known) == 0:
+        return Reading("drop", "no cell is observed")
+    distinct = known.nunique()
+    if distinct == 1:
+        return Reading("drop", f"constant: every observed cell is {known.iloc[0]}")
+    if types.is_bool_dtype(known) or set(map(type, known.unique())) <= {bool, np.bool_}:
+        return Reading("boolean", "true and false")
+    if types.is_datetime64_any_dtype(known):
+        return Reading("date", "dates")
+    if types.is_numeric_dtype(known):
+        return _of_numbers(known.astype("float64"), distinct)
+    return _of_text(known.astype(str), distinct)
+
+
+def _of_text(known: pd.Series, distinct: int) -> Reading:
+    levels = known.unique()
+    if {level.lower() for level in levels} in _BOOLEANS:
+        return Reading("boolean", f"{levels[0]} and {levels[1]}")
+    if _are_dates(pd.Series(levels)):
+        return Reading("date", "text in the form of dates")
+    if distinct == len(known) > 1:
+        return Reading("drop", "every row has a text of its own: an identifier or free text")
+    if distinct > _MOST_LEVELS or len(known) < _ROWS_PER_LEVEL * distinct:
+        return Reading("drop", f"{distinct:,} different texts in {len(known):,} cells: too many for a category")
+    return Reading("category", f"{distinct} levels of text")
+
+
+def _are_dates(levels: pd.Series) -> bool:
+    """Whether all texts begin as dates do and are read as such."""
+    if not levels.head(100).map(lambda text: _DATE.match(text) is not None).all():
+        return False
+    return bool(dates(levels).notna().all())
+
+
+def dates(texts: pd.Series) -> pd.Series:
+    """Texts as dates, NaT where one is none; of 03/04/2020 the day comes first only where a 13th month would follow."""
+    read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=False)
+    if read.notna().all():
+        return read
+    for day_first in (False, True):
+        read = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first)
+        if read.notna().all():
+            break
+    return read
+
+
+def _of_numbers(known: pd.Series, distinct: int) -> Reading:
+    whole = bool((known == known.round()).all())
+    if distinct == 2 and set(known.unique()) == {0.0, 1.0}:
+        return Reading("boolean", "0 and 1")
+    steps = known.diff().dropna()
+    if whole and distinct == len(known) > _FEW and len(steps.unique()) == 1:
+        return Reading("drop", "every row has a whole number of its own, in order: an identifier")
+    if whole and distinct <= _FEW:
+        return Reading("ordinal", f"{distinct} different whole numbers")
+    if (spike := spike_of(known)) is not None:
+        share = (known == spike).mean()
+        return Reading("spike", f"{spike:g} in {share:.0%} of the cells, and other values beside")
+    if whole and known.min() >= 0 and _is_count(known):
+        ratio = known.var() / known.mean()
+        return Reading("count", f"whole numbers from 0 upwards, whose variance is {ratio:.3g} times their mean")
+    return _of_densities(known)
+
+
+def spike_of(known: pd.Series) -> float | None:
+    """The value that a fifth of the cells have, or more, beside values that vary; None where there is none."""
+    counts = known.value_counts()
+    value, share = counts.index[0], counts.iloc[0] / len(known)
+    others = known[known != value]
+    return float(value) if share >= _SPIKE and others.nunique() > max(_FEW, 0.1 * len(others)) else None
+
+
+def _is_count(known: pd.Series) -> bool:
+    """Whether a negative binomial describes whole numbers better than a rounded normal and a rounded log-normal.
+
+    Each has the moments of the cells, and all three give probabilities to whole numbers, so that their likelihoods can
+    be set side by side. A count is of few events: cells far from 0 as against their mean are none.
+    """
+    mean, variance = known.mean(), known.var()
+    if known.min() > 0.5 * mean:
+        return False
+    size = mean**2 / max(variance - mean, 1e-3 * mean)
+    as_counts = stats.nbinom(size, size / (size + mean)).logpmf(known).sum()
+    return bool(as_counts > max(_rounded(stats.norm(mean, variance**0.5), known), _rounded(_log_normal(known), known)))
+
+
+def _log_normal(known: pd.Series) -> Any:
+    logs = np.log(known + 0.5)
+    return stats.lognorm(logs.std(), loc=-0.5, scale=np.exp(logs.mean()))
+
+
+def _rounded(distribution: Any, known: pd.Series) -> float:
+    """The log-likelihood of whole numbers as a density's mass within half a unit of each."""
+    mass = distribution.cdf(known + 0.5) - distribution.cdf(known - 0.5)
+    return float(np.log(np.maximum(mass, 1e-300)).sum())
+
+
+def _of_densities(known: pd.Series) -> Reading:
+    skew = known.skew()
+    if known.min() > 0 and skew > _SKEWED and abs(np.log(known).skew()) < skew / 2:
+        return Reading("positive", f"above 0, with a long tail that the logarithm does not have (skewness {skew:.1f})")
+    return Reading("real", "numbers")
+
+
+def hold_to(cells: pd.Series, kind: str) -> Reading:
+    """A column as the kind that was asked for.
+
+    Raises:
+        InputError: There is no such kind, or a cell cannot be of it; names the first.
+    """
+    if kind not in get_args(Kind):
+        raise InputError(f"column {cells.name!r}: there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
+    known = cells.dropna()
+    if kind in _NEEDS:
+        numbers = pd.to_numeric(known, errors="coerce")
+        needed, holds = _NEEDS[kind]
+        bad = known[~(numbers.notna() & holds(numbers))]
+        if len(bad):
+            raise InputError(
+                f"column {cells.name!r} cannot be of the kind {kind}, which has {needed}: row {bad.index[0] + 1} has "
+                f"{bad.iloc[0]!r}"
+            )
+    if kind == "date" and not types.is_datetime64_any_dtype(known) and dates(known.astype(str)).isna().any():
+        bad = known[dates(known.astype(str)).isna()]
+        raise InputError(f"column {cells.name!r} cannot be of the kind date: row {bad.index[0] + 1} has {bad.iloc[0]!r}")
+    if kind == "boolean" and known.nunique() > 2:
+        raise InputError(f"column {cells.name!r} cannot be of the kind boolean: it has {known.nunique()} different values")
+    return Reading(kind, "as asked for")  # pyright: ignore[reportArgumentType]
+
+
+_NEEDS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
+    "real": ("numbers", lambda x: x.abs() < math.inf),
+    "positive": ("numbers above 0", lambda x: (x > 0) & (x < math.inf)),
+    "count": ("whole numbers, 0 or more", lambda x: (x >= 0) & (x == x.round())),
+    "spike": ("numbers", lambda x: x.abs() < math.inf),
+    "ordinal": ("numbers", lambda x: x.abs() < math.inf),
+}

@@ -1,0 +1,231 @@
+"""Files of tables as frames: text with any separator and decimal mark, Parquet and Feather.
+
+pandas reads; what it would guess in silence is looked at before or checked after: the separator, the decimal mark,
+numbers with leading zeros, rows that are too short.
+"""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pandas.errors import ParserError, ParserWarning
+
+from subo.errors import InputError
+from subo.files.tables import name_in
+
+__all__ = ["MISSING", "TABLES", "FrameRead", "read_frame"]
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather")
+"""Endings of files that hold a table."""
+MISSING = ("", "NA", "NaN", "nan", "None", "NaT")
+"""Cells that hold no value."""
+
+_SEPARATORS = (",", ";", "\t", "|")
+_IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SAMPLE = 1 << 20  # bytes from which the layout is seen
+_LOOKED_AT = 1000  # rows of them
+_WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
+_LEADING_ZERO = re.compile(r"0\d+")
+
+
+@dataclass(frozen=True, eq=False)
+class FrameRead:
+    """A table as it was read.
+
+    Attributes:
+        frame: The columns in their order, missing cells as pandas has them.
+        notes: In words, what was decided that another reader might have decided otherwise.
+    """
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+def read_frame(
+    path: Path, *, separator: str | None = None, decimal: str | None = None, missing: Sequence[str] = ()
+) -> FrameRead:
+    """Reads a table.
+
+    Args:
+        path: A file with one of the endings `TABLES`.
+        separator: What stands between cells of text; by default whichever of comma, semicolon, tab and bar gives all
+            rows the same number of cells.
+        decimal: The decimal mark of text; by default a comma where cells are not separated by commas and numbers such
+            as 1,5 occur and none such as 1.5, else a point.
+        missing: Further words for a missing value, such as ``?`` or ``-999``.
+
+    Raises:
+        InputError: The file cannot be read, or is not a table with a name for each column; says in which row.
+    """
+    ending = path.suffix.lower()
+    if ending in (".parquet", ".feather"):
+        return FrameRead(_named(_of_arrow(path), path))
+    sample = _beginning(path)
+    rows = _cells(sample, separator or _separator_of(sample))
+    mark = separator or _separator_of(sample)
+    header = _header(rows, path)
+    point = decimal or _decimal_of(rows[1:], mark)
+    as_text = [name for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False) if _keeps_zeros(cells)]
+    frame = _parsed(path, header, mark, point, missing, as_text)
+    notes = []
+    if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
+        notes.append(f"cells are separated by {_IN_WORDS[mark]}")
+    if point == "," and decimal is None:
+        notes.append("numbers have a decimal comma")
+    notes += [f"{name} stays text, since its numbers begin with 0" for name in as_text]
+    return FrameRead(frame, tuple(notes))
+
+
+def _beginning(path: Path) -> str:
+    """The first megabyte of a file of text, up to the end of a line."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            raw = file.read(_SAMPLE)
+            whole = len(raw) < _SAMPLE
+        end = len(raw) if whole else raw.rfind(b"\n") + 1
+        return raw[:end].decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not text in UTF-8 ({error}): write it again as UTF-8") from error
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}): usually it is cut off or not what its name says") from error
+
+
+def _cells(sample: str, separator: str) -> list[list[str]]:
+    """The cells of the first rows, without blank lines; the last row of a sample may be half of one."""
+    rows: list[list[str]] = []
+    try:
+        for row in csv.reader(io.StringIO(sample, newline=""), delimiter=separator, strict=False):
+            if row:
+                rows.append([cell.strip() for cell in row])
+            if len(rows) > _LOOKED_AT:
+                break
+    except csv.Error:
+        return rows
+    return rows
+
+
+def _separator_of(sample: str) -> str:
+    """The separator by which most rows have the same number of cells, more than one; else a comma."""
+    found: dict[str, tuple[float, int]] = {}
+    for separator in _SEPARATORS:
+        widths = Counter(len(row) for row in _cells(sample, separator))
+        width, count = max(widths.items(), key=lambda item: item[1], default=(1, 0))
+        if width > 1 and len(_cells(sample, separator)[0]) == width:
+            found[separator] = count / widths.total(), width
+    return max(found, key=lambda separator: found[separator], default=",")
+
+
+def _decimal_of(rows: Iterable[Sequence[str]], separator: str) -> str:
+    """The decimal mark."""
+    if separator == ",":
+        return "."
+    cells = [cell for row in rows for cell in row]
+    with_comma = any(map(_WITH_COMMA.fullmatch, cells))
+    return "," if with_comma and not any(map(_WITH_POINT.fullmatch, cells)) else "."
+
+
+def _keeps_zeros(cells: Iterable[str]) -> bool:
+    """Whether numbers begin with a 0 that a number would lose, as zip codes do."""
+    return any(map(_LEADING_ZERO.fullmatch, cells))
+
+
+def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
+    """The names of the columns; data in their place would silently be lost."""
+    if not rows:
+        raise InputError(f"{path} is empty: expected a header with a name per column, and rows")
+    header = tuple(map(name_in, rows[0]))
+    if "" in header:
+        raise InputError(
+            f"{path}: column {header.index('') + 1} has no name in the header; pandas writes its index so: "
+            "use to_csv(..., index=False), or name the column"
+        )
+    if all(map(_is_number, header)) and header != tuple(map(str, range(len(header)))):
+        raise InputError(f"{path}: the first line holds numbers; a header with a name per column is expected: add one")
+    return _distinct(header, path)
+
+
+def _distinct(header: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    twice = next((name for name, count in Counter(header).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: two columns have the name {twice!r}: rename one; the header is {', '.join(header)}")
+    return header
+
+
+def _is_number(cell: str) -> bool:
+    return cell.isascii() and "_" not in cell and pd.notna(pd.to_numeric(cell, errors="coerce"))
+
+
+def _parsed(
+    path: Path, header: tuple[str, ...], separator: str, decimal: str, missing: Sequence[str], as_text: Sequence[str]
+) -> pd.DataFrame:
+    """The frame that pandas reads, every row with as many cells as the header."""
+    words = [*MISSING, *missing]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ParserWarning)  # of rows with more cells than the header
+            frame = pd.read_csv(
+                path,
+                sep=separator,
+                decimal=decimal,
+                encoding="utf-8-sig",
+                header=0,
+                index_col=False,
+                skipinitialspace=True,
+                keep_default_na=False,
+                na_values=words,
+                dtype=dict.fromkeys(as_text, str),
+                low_memory=False,
+            )
+    except (ParserError, ParserWarning, OSError, UnicodeDecodeError, EOFError, ValueError) as error:
+        _refuse_widths(path, separator, len(header))
+        raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
+    if len(frame) == 0:
+        raise InputError(f"{path} is empty: it has a header and no rows")
+    if frame.iloc[:, -1].isna().any():  # a row that is too short ends in missing cells, too
+        _refuse_widths(path, separator, len(header))
+    frame.columns = pd.Index(header)
+    return frame
+
+
+def _refuse_widths(path: Path, separator: str, width: int) -> None:
+    """Refuses the first row that has more or fewer cells than the header."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, delimiter=separator)
+            rows = -1
+            for cells in lines:
+                rows += bool(cells)
+                if cells and len(cells) != width:
+                    raise InputError(
+                        f"{path}, row {rows} (line {lines.line_num}): {len(cells)} cells under a header of {width}; "
+                        "usually a separator is missing, or stands in text without quotes or as a decimal mark"
+                    )
+    except (csv.Error, OSError, UnicodeDecodeError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as a table of text ({error}): write it again") from error
+
+
+def _of_arrow(path: Path) -> pd.DataFrame:
+    read = pd.read_parquet if path.suffix.lower() == ".parquet" else pd.read_feather
+    try:
+        return read(path)
+    except ImportError as error:
+        raise InputError(f"{path}: {path.suffix} files are read by pyarrow: pip install 'subo[parquet]'") from error
+    except Exception as error:  # of bytes that are no such file pyarrow raises nearly anything
+        raise InputError(f"{path} cannot be read as a {path.suffix} file ({str(error).splitlines()[0]})") from error
+
+
+def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A frame with names of text, each once, and with rows."""
+    if len(frame) == 0:
+        raise InputError(f"{path} is empty: it has no rows")
+    _distinct(tuple(map(str, frame.columns)), path)
+    return frame.set_axis(list(map(str, frame.columns)), axis=1)
