@@ -1,16 +1,14 @@
 """The columns of a table: what each is, why, and how its cells become the numbers that a model sees, and cells again."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api import types
 
-from subo.data.tables.kinds import Kind, dates, hold_to, kind_of_column, spike_of
+from subo.data.tables.kinds import Kind, hold_to, kind_of_column, spike_of
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
@@ -98,3 +96,49 @@ class Schema:
     def load(cls, path: Path) -> "Schema":
         """Reads a schema from JSON."""
         return cls.from_json(read_json(path), where=str(path))
+
+
+def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) -> Schema:
+    """The schema of a table: of each column the kind that was asked for, or that its cells suggest.
+
+    Args:
+        frame: The table.
+        asked: Kinds by the names of columns.
+
+    Raises:
+        InputError: A column that was asked for is not there, or its cells cannot be of that kind.
+    """
+    asked = asked or {}
+    if unknown := [name for name in asked if name not in frame.columns]:
+        raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
+    return Schema(tuple(_column(frame[name], asked.get(name)) for name in frame.columns))
+
+
+def _column(cells: pd.Series, kind: str | None) -> Column:
+    reading = kind_of_column(cells) if kind is None else hold_to(cells, kind)
+    known = cells.dropna()
+    column = Column(str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), str(cells.dtype))
+    if reading.kind in ("boolean", "category", "ordinal"):
+        return replace(column, levels=_levels(known))
+    if reading.kind == "spike":
+        numbers = known.astype("float64")
+        spike = spike_of(numbers)
+        return replace(column, spike=numbers.mode().iloc[0] if spike is None else spike, decimals=_decimals(numbers))
+    if reading.kind in ("real", "positive"):
+        return replace(column, decimals=_decimals(known.astype("float64")))
+    return column
+
+
+def _levels(known: pd.Series) -> tuple[Level, ...]:
+    """The distinct values in order, as plain values; false comes before true, and no before yes."""
+    values = [value.item() if hasattr(value, "item") else value for value in known.unique()]
+    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
+
+
+def _decimals(known: pd.Series) -> int | None:
+    """The decimal places that suffice for all numbers, up to 6."""
+    values = known.to_numpy()
+    for places in range(7):
+        if np.allclose(values, values.round(places), rtol=0, atol=1e-9):
+            return places
+    return None
