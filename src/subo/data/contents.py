@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from subo.data.splits import Split
+from subo.data.tables.schema import Schema
 
 __all__ = ["Contents"]
 
@@ -17,6 +18,7 @@ class Contents:
         classes: What the labels 0, 1, ... stand for; integers if labels are numbers.
         divided: Whether the parts were split at random rather than given by the source.
         notes: Descriptions of what was not read and how images were changed.
+        table: What the columns are, for a table of mixed columns.
     """
 
     parts: tuple[Split, ...]
@@ -24,3 +26,4 @@ class Contents:
     classes: tuple[int | str, ...] | None = None
     divided: bool = False
     notes: tuple[str, ...] = ()
+    table: Schema | None = None

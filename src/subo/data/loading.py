@@ -18,6 +18,7 @@ from subo.data.named_sets import NAMES, read_named
 from subo.data.quantization import binarized, check_policies, dequantized, drawn_rows
 from subo.data.readers import FORMATS, read_file
 from subo.data.splits import Binarize, Split
+from subo.data.tables.options import TableOptions
 from subo.data.values import kind_of
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
@@ -36,6 +37,7 @@ def load_data(
     dequantize: bool | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Data:
@@ -48,8 +50,9 @@ def load_data(
     - `.npy`: an array `(N, ...)`;
     - `.npz`: arrays `train`, `validation` (or `valid`), `test`, and no other is read; or one array of data
       (the only one, or `x`, or `data`), and optionally `labels` (or `y`), integers or names;
-    - `.csv`: numbers between commas, under a header. A column whose name is exactly `label` holds
-      labels, integers or names; no other name is special;
+    - a table: `.csv` or `.tsv`, also `.gz`, `.parquet` or `.feather`, with a name for each column. Columns may be
+      numbers, text, dates or truth values, and cells may be missing; `Data.meaning.table` says what each is taken for.
+      A column whose name is exactly `label` holds labels, integers or names; no other name is special;
     - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colors, all give
@@ -76,6 +79,7 @@ def load_data(
         image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle is cropped.
             Without it all images must have the same size.
         seed: Seed for the split, the bits and the noise.
+        table: How a table of mixed columns is read. None: all of its cells are numbers, which one likelihood describes.
         meaning: Meaning of the values, if it was decided before; None: it is decided here.
         note: Receives messages about what is not read or is changed.
 
@@ -88,7 +92,8 @@ def load_data(
     """
     check_policies(binarize, dequantize=bool(dequantize))
     _check_image_size(source, image_size)
-    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, note=note)
+    mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
+    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, table=mixed, note=note)
     data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
@@ -159,7 +164,10 @@ def _data(
 ) -> Data:
     """Makes three splits from what was read."""
     parts, classes = _understood(contents, meaning, name)
-    kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
+    if contents.table is not None:
+        kind = "mixed"
+    else:
+        kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
     if divide := len(parts) == 1:
         parts = divided(parts[0], seed=seed, where=name)
     at_random = f"at random by seed {seed}, 80% to train, 10% to validate and 10% to test on"
@@ -173,7 +181,8 @@ def _data(
         decided=meaning,
         division=at_random if divide or contents.divided else "the parts that the source has",
     )
-    return replace(data, decided=replace(data.meaning, image_size=image_size or data.meaning.image_size))
+    size = image_size or data.meaning.image_size
+    return replace(data, decided=replace(data.meaning, image_size=size, table=contents.table))
 
 
 def _understood(
@@ -185,7 +194,8 @@ def _understood(
     if meaning is not None:
         named = [numbered_alike(part, contents.classes, known) for part in parts]
         parts, names = tuple(part for part, _ in named), named[0][1]
-        parts = (in_order(part, contents.names, meaning.feature_names, where=where) for part in parts)
+        if meaning.table is None:
+            parts = (in_order(part, contents.names, meaning.feature_names, where=where) for part in parts)
         parts = (conform(part, meaning, where=where) for part in parts)
     return tuple(replace(part, class_names=names) for part in parts), names
 
@@ -220,6 +230,7 @@ def _read(
     *,
     meaning: Meaning | None = None,
     image_size: int | None = None,
+    table: TableOptions | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Contents:
     """Finds out what a source is, and reads it."""
@@ -235,7 +246,7 @@ def _read(
     if not there:
         _not_found(_short(source))
     try:
-        contents = read_file(path, meaning=meaning, image_size=image_size)
+        contents = read_file(path, meaning=meaning, image_size=image_size, table=table)
     except (OSError, MemoryError) as error:
         what = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
         raise InputError(f"{source} can't be read: {what}") from error

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from subo.data.tables.schema import Schema
 from subo.data.values import Kind
 
 __all__ = ["Meaning"]
@@ -25,7 +26,7 @@ class Meaning:
         image_size: Height and width to which the images of a folder were resized; None if they were not.
         feature_names: Names of a table's columns.
         class_names: Names of the classes numbered 0, 1, ...; None for data without labels.
-
+        table: What the columns of a table are, if it is of mixed columns; None if all cells are numbers of one kind.
     """
 
     kind: Kind
@@ -37,3 +38,4 @@ class Meaning:
     image_size: int | None = None
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
+    table: Schema | None = None

@@ -18,24 +18,32 @@ from subo.data.image_folders import IMAGES, holds_images, read_images
 from subo.data.meaning import Meaning
 from subo.data.sequences import lined_up
 from subo.data.splits import Split
+from subo.data.tables.options import TABLES, TableOptions
 from subo.data.values import check_resolution, check_values
 from subo.errors import InputError
 from subo.runtime.memory import check_room
 
 __all__ = ["FORMATS", "read_file", "read_numpy"]
 
-FORMATS = f".npy, .npz, .csv, or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
+FORMATS = f".npy, .npz, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
 _LABELS = ("labels", "y")
 _SPARSE = {"format", "shape", "data"}  # the arrays that SciPy writes for a sparse matrix
 
 
-def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
+def read_file(
+    path: Path,
+    *,
+    meaning: Meaning | None = None,
+    image_size: int | None = None,
+    table: TableOptions | None = None,
+) -> Contents:
     """Reads an existing file or folder; the formats are described at `subo.load_data`.
 
     Args:
         path: The file or folder.
         meaning: Meaning of the values, if a run has decided it; otherwise it is inferred from them.
         image_size: Size to which a folder's images are brought.
+        table: How a table of mixed columns is read; None: all of its cells are numbers.
 
     Raises:
         InputError: The format is unknown, or the content can't be used; says why.
@@ -47,16 +55,31 @@ def read_file(path: Path, *, meaning: Meaning | None = None, image_size: int | N
         if holds_images(path):
             raise InputError(f"{path} holds images and sequences (.npy), but a data set is of one kind: separate them")
         return _read_sequences({file.name: read_numpy(file) for file in files}, path)
-    if path.suffix.lower() not in (".npy", ".npz", ".csv"):
+    is_table = path.name.lower().endswith(TABLES)
+    if not (is_table or path.suffix.lower() in (".npy", ".npz")):
         raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
     if not path.is_file():
         raise InputError(f"{path} is not a file but a device or a pipe: write the data to a file first")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); usually writing it was interrupted: write it again")
-    if path.suffix.lower() == ".csv":
-        known = None if meaning is None else meaning.class_names
-        return read_table(path, later=meaning is not None, known=known or ())
+    if is_table:
+        return _read_table(path, meaning, table)
     return _read_arrays(path, meaning)
+
+
+def _read_table(path: Path, meaning: Meaning | None, table: TableOptions | None) -> Contents:
+    """Reads a table of mixed columns, or of numbers of one kind."""
+    schema = None if meaning is None else meaning.table
+    if schema is not None or (table is not None and meaning is None):
+        from subo.data.tables.mixed import read_mixed  # and with it pandas, which takes a second to import
+
+        return read_mixed(path, options=table or TableOptions(), schema=schema)
+    if path.suffix.lower() != ".csv":
+        raise InputError(
+            f"{path}: a likelihood of one kind of numbers reads them from .csv: write it so, or use the likelihood auto"
+        )
+    known = None if meaning is None else meaning.class_names
+    return read_table(path, later=meaning is not None, known=known or ())
 
 
 def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:

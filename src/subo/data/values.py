@@ -11,7 +11,7 @@ from subo.errors import InputError
 
 __all__ = ["Kind", "check_resolution", "check_values", "constant_elements", "kind_of", "num_classes_of"]
 
-Kind = Literal["binary", "grey", "whole", "real"]
+Kind = Literal["binary", "grey", "whole", "real", "mixed"]
 
 _EXACT = 2**24  # beyond it float32 holds whole numbers only, so that every number is one
 

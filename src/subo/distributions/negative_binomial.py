@@ -53,6 +53,11 @@ class NegativeBinomial(Distribution):
         """``m + a m^2``."""
         return self.mean + self.dispersion * self.mean.square()
 
+    @property
+    def mode(self) -> Tensor:
+        """``floor(m (1 - a))``, or 0 from a = 1 on: where p(x) / p(x - 1) falls below 1."""
+        return (self.mean * (1 - self.dispersion)).floor().clamp(min=0)
+
     @torch.no_grad()
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Poisson counts at rates from the Gamma distribution, of shape ``(*sample, *batch)``."""

@@ -1,7 +1,7 @@
 """What a run is: the one record of its recipe, data, training and device, kept as ``config.json``."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from subo.data.dataset import Data
 from subo.data.meaning import Meaning
+from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.files.records import CONFIG, SECTIONS, check_record
 from subo.recipes import RECIPES
@@ -202,7 +203,7 @@ class RunConfig:
         data = dict(filled["data"])
         meaning = data["meaning"] if "meaning" in data else meaning_of(data, filled["options"])
         data.pop("feature_names", None)  # in configs of before, and part of the meaning
-        data["meaning"] = _record(Meaning, meaning, f"{where}: data.meaning")
+        data["meaning"] = _meaning(meaning, f"{where}: data.meaning")
         return cls(
             recipe=filled["recipe"],
             options=_options(filled["recipe"], filled["options"], where),
@@ -223,6 +224,12 @@ def _options(recipe: str | None, stored: Mapping[str, Any], where: str) -> dict[
         return settled(RECIPES[recipe], _tuples(stored))
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _meaning(stored: Any, where: str) -> Meaning:
+    """What the data mean, with the columns of a table."""
+    meaning = _record(Meaning, stored, where)
+    return meaning if meaning.table is None else replace(meaning, table=Schema.from_json(meaning.table, where=where))
 
 
 def _record(kind: type[R], stored: Any, where: str) -> R:

@@ -3,19 +3,19 @@
 import math
 import re
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
+import torch
 from pandas.api import types
-from scipy import stats
+from torch import Tensor
 
+from subo.data.tables.schema import Kind
+from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 
-__all__ = ["Kind", "Reading", "hold_to", "kind_of_column"]
-
-Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
-"""A kind of column; ``drop`` is left out of the model."""
+__all__ = ["Reading", "dates", "hold_to", "kind_of_column", "spike_of"]
 
 _FEW = 20  # distinct whole numbers, up to which they have probabilities
 _MOST_LEVELS = 1000
@@ -124,23 +124,22 @@ def _is_count(known: pd.Series) -> bool:
     Each has the moments of the cells, and all three give probabilities to whole numbers, so that their likelihoods can
     be set side by side. A count is of few events: cells far from 0 as against their mean are none.
     """
-    mean, variance = known.mean(), known.var()
-    if known.min() > 0.5 * mean:
+    x = torch.from_numpy(known.to_numpy())
+    mean, variance = x.mean(), x.var()
+    if x.min() > 0.5 * mean:
         return False
-    size = mean**2 / max(variance - mean, 1e-3 * mean)
-    as_counts = stats.nbinom(size, size / (size + mean)).logpmf(known).sum()
-    return bool(as_counts > max(_rounded(stats.norm(mean, variance**0.5), known), _rounded(_log_normal(known), known)))
+    dispersion = (variance - mean).clamp(min=1e-3 * mean) / mean**2
+    as_counts = NegativeBinomial(mean.log(), dispersion).log_prob(x).sum()
+    lows, highs = x - 0.5, x + 0.5
+    logs = (x + 0.5).log()  # -infinity to the smallest cell below, which is 0
+    as_logs = _within((lows + 0.5).log(), (highs + 0.5).log(), logs.mean(), logs.std())
+    return bool(as_counts > torch.maximum(_within(lows, highs, mean, variance.sqrt()), as_logs))
 
 
-def _log_normal(known: pd.Series) -> Any:
-    logs = np.log(known + 0.5)
-    return stats.lognorm(logs.std(), loc=-0.5, scale=np.exp(logs.mean()))
-
-
-def _rounded(distribution: Any, known: pd.Series) -> float:
-    """The log-likelihood of whole numbers as a density's mass within half a unit of each."""
-    mass = distribution.cdf(known + 0.5) - distribution.cdf(known - 0.5)
-    return float(np.log(np.maximum(mass, 1e-300)).sum())
+def _within(low: Tensor, high: Tensor, center: Tensor, scale: Tensor) -> Tensor:
+    """The log-likelihood of a normal variable to lie between each low and high."""
+    mass = torch.special.ndtr((high - center) / scale) - torch.special.ndtr((low - center) / scale)
+    return mass.clamp(min=1e-300).log().sum()
 
 
 def _of_densities(known: pd.Series) -> Reading:

@@ -20,10 +20,8 @@ from pandas.errors import ParserError, ParserWarning
 from subo.errors import InputError
 from subo.files.tables import name_in
 
-__all__ = ["MISSING", "TABLES", "FrameRead", "read_frame"]
+__all__ = ["MISSING", "FrameRead", "read_frame"]
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather")
-"""Endings of files that hold a table."""
 MISSING = ("", "NA", "NaN", "nan", "None", "NaT")
 """Cells that hold no value."""
 
@@ -54,7 +52,7 @@ def read_frame(
     """Reads a table.
 
     Args:
-        path: A file with one of the endings `TABLES`.
+        path: A file with one of the endings :data:`subo.data.tables.options.TABLES`.
         separator: What stands between cells of text; by default whichever of comma, semicolon, tab and bar gives all
             rows the same number of cells.
         decimal: The decimal mark of text; by default a comma where cells are not separated by commas and numbers such

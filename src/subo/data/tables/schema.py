@@ -1,20 +1,28 @@
-"""The columns of a table: what each is, why, and how its cells become the numbers that a model sees, and cells again."""
+"""The columns of a table: what each is, why, and how its cells stand as numbers before a model. A record in JSON."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-import numpy as np
-import pandas as pd
+import torch
+from torch import Tensor
 
-from subo.data.tables.kinds import Kind, hold_to, kind_of_column, spike_of
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
-__all__ = ["Column", "Schema", "infer_schema"]
+__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Schema"]
 
-_DAY = 86_400e9  # nanoseconds
+Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
+"""A kind of column; ``drop`` is left out of the model."""
+
+LEVELED = ("boolean", "category", "ordinal")
+"""Kinds whose cells are one of some levels."""
+
+SCALED = ("real", "positive", "date", "spike")
+"""Kinds with a density."""
+
 Level = str | int | float | bool
 
 
@@ -26,26 +34,42 @@ class Column:
         name: Its name.
         kind: What its cells are; ``drop``: it is left out of the model.
         why: The reason, in words.
-        missing: How many cells are missing in the data that the schema was made of.
+        missing: How many cells were missing in the data that the schema was made of.
+        observed: How many were not.
         dtype: pandas' type of the cells, which is given back.
         levels: The values that a boolean, category or ordinal column has, in order.
         spike: The value that many cells of a ``spike`` column share.
         decimals: Decimal places that numbers are written with; None where they have many.
+        center: The cell, or its logarithm or day, that stands as 0.
+        unit: What stands as 1 from there.
     """
 
     name: str
     kind: Kind
-    why: str
-    missing: int
-    dtype: str
+    why: str = "as the schema says"
+    missing: int = 0
+    observed: int = 0
+    dtype: str = "float64"
     levels: tuple[Level, ...] = ()
     spike: float | None = None
     decimals: int | None = None
+    center: float = 0.0
+    unit: float = 1.0
 
     @property
     def is_modeled(self) -> bool:
         """Whether the model describes it."""
         return self.kind != "drop"
+
+    @property
+    def described(self) -> str:
+        """Kind and number of levels, as a model's settings have them.
+
+        Example:
+            >>> Column("zip", "category", levels=("01", "02")).described
+            'category 2'
+        """
+        return f"{self.kind} {len(self.levels)}" if self.levels else self.kind
 
 
 @dataclass(frozen=True)
@@ -54,39 +78,69 @@ class Schema:
 
     Attributes:
         columns: All of them, in the table's order.
-
-    Example:
-        >>> schema = infer_schema(pd.DataFrame({"age": [20.5, 31.0, None] * 9, "city": ["Rome", "Oslo", "Rome"] * 9}))
-        >>> [(column.name, column.kind, column.missing) for column in schema.columns]
-        [('age', 'ordinal', 9), ('city', 'category', 0)]
+        missing: Words in the file that stand for a missing cell, beside those that always do.
+        separator: What stands between cells of text; None: it is found out.
+        decimal: The decimal mark of text; None: it is found out.
     """
 
     columns: tuple[Column, ...]
+    missing: tuple[str, ...] = ()
+    separator: str | None = None
+    decimal: str | None = None
 
     @property
     def modeled(self) -> tuple[Column, ...]:
         """The columns that the model describes."""
         return tuple(column for column in self.columns if column.is_modeled)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        """In JSON's types, a record for each column."""
-        return [{**asdict(column), "levels": list(column.levels)} for column in self.columns]
+    @property
+    def dropped(self) -> tuple[Column, ...]:
+        """The columns that are left out."""
+        return tuple(column for column in self.columns if not column.is_modeled)
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """Kind and number of levels of each modeled column."""
+        return tuple(column.described for column in self.modeled)
+
+    def units(self) -> dict[str, Tensor]:
+        r"""What turns a density of the numbers into one of the cells, see :class:`subo.parts.columns.Columns`.
+
+        Returns:
+            ``shift`` and ``slope``, with :math:`\log |dx / dy| = -(shift + slope \cdot x)`: ``log unit`` and, since
+            ``log cell = center + unit * x``, ``center`` and ``unit`` of positive columns beside it; and ``unseen``,
+            the probability ``1 / (N + 1)`` of a new level after N cells.
+        """
+        columns = self.modeled
+        positive = [column.kind == "positive" for column in columns]
+        shift = [math.log(column.unit) + column.center * log for column, log in zip(columns, positive, strict=True)]
+        slope = [column.unit * log for column, log in zip(columns, positive, strict=True)]
+        unseen = [1 / (column.observed + 1) for column in columns]
+        return {"shift": torch.tensor(shift), "slope": torch.tensor(slope), "unseen": torch.tensor(unseen)}
+
+    def as_json(self) -> dict[str, Any]:
+        """In JSON's types."""
+        columns = [{**asdict(column), "levels": list(column.levels)} for column in self.columns]
+        return {"columns": columns, "missing": [*self.missing], "separator": self.separator, "decimal": self.decimal}
 
     @classmethod
     def from_json(cls, stored: Any, *, where: str = "the schema") -> "Schema":
-        """Reads what :meth:`as_json` gave.
+        """Reads what :meth:`as_json` gave; only the columns are needed, and of each its name and its kind.
 
         Raises:
-            InputError: It is not a schema.
+            InputError: It is not a schema; says which column is wrong and how.
         """
-        known = {field.name for field in fields(Column)}
-        if not isinstance(stored, list) or not all(isinstance(record, dict) for record in stored):
-            raise InputError(f"{where} is not a schema: a list with a record for each column")
-        for record in stored:
-            if others := {*record} - known or {"name", "kind"} - {*record}:
-                raise InputError(f"{where} is not a schema: a column has {', '.join(sorted(known))}; see {sorted(others)}")
-        plain = {"why": "as asked for", "missing": 0, "dtype": "float64"}
-        return cls(tuple(Column(**{**plain, **record, "levels": tuple(record.get("levels", ()))}) for record in stored))
+        known = [field.name for field in fields(cls)]
+        if not isinstance(stored, Mapping) or not {"columns"} <= {*stored} <= {*known}:
+            raise InputError(f"{where} is not a schema: expected a record of columns, and perhaps {', '.join(known[1:])}")
+        records, words = stored["columns"], stored.get("missing") or ()
+        if not isinstance(records, list | tuple) or not isinstance(words, list | tuple):
+            raise InputError(f"{where} is not a schema: columns and missing are lists")
+        marks = {name: stored.get(name) for name in ("separator", "decimal")}
+        if any(not isinstance(mark, str | None) for mark in marks.values()) or any(map(_is_no_word, words)):
+            raise InputError(f"{where} is not a schema: missing, separator and decimal are text")
+        columns = tuple(_column(record, f"{where}, column {number}") for number, record in enumerate(records, 1))
+        return cls(columns, missing=tuple(words), **marks)
 
     def save(self, path: Path) -> None:
         """Writes the schema as JSON, to be changed and given back."""
@@ -98,47 +152,31 @@ class Schema:
         return cls.from_json(read_json(path), where=str(path))
 
 
-def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) -> Schema:
-    """The schema of a table: of each column the kind that was asked for, or that its cells suggest.
-
-    Args:
-        frame: The table.
-        asked: Kinds by the names of columns.
-
-    Raises:
-        InputError: A column that was asked for is not there, or its cells cannot be of that kind.
-    """
-    asked = asked or {}
-    if unknown := [name for name in asked if name not in frame.columns]:
-        raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
-    return Schema(tuple(_column(frame[name], asked.get(name)) for name in frame.columns))
+def _is_no_word(value: Any) -> bool:
+    return not isinstance(value, str)
 
 
-def _column(cells: pd.Series, kind: str | None) -> Column:
-    reading = kind_of_column(cells) if kind is None else hold_to(cells, kind)
-    known = cells.dropna()
-    column = Column(str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), str(cells.dtype))
-    if reading.kind in ("boolean", "category", "ordinal"):
-        return replace(column, levels=_levels(known))
-    if reading.kind == "spike":
-        numbers = known.astype("float64")
-        spike = spike_of(numbers)
-        return replace(column, spike=numbers.mode().iloc[0] if spike is None else spike, decimals=_decimals(numbers))
-    if reading.kind in ("real", "positive"):
-        return replace(column, decimals=_decimals(known.astype("float64")))
-    return column
+_TYPES: dict[str, Any] = {
+    "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
+    "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
+}  # fmt: skip
 
 
-def _levels(known: pd.Series) -> tuple[Level, ...]:
-    """The distinct values in order, as plain values; false comes before true, and no before yes."""
-    values = [value.item() if hasattr(value, "item") else value for value in known.unique()]
-    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
-
-
-def _decimals(known: pd.Series) -> int | None:
-    """The decimal places that suffice for all numbers, up to 6."""
-    values = known.to_numpy()
-    for places in range(7):
-        if np.allclose(values, values.round(places), rtol=0, atol=1e-9):
-            return places
-    return None
+def _column(record: Any, where: str) -> Column:
+    """A column of a record that was read."""
+    known = [field.name for field in fields(Column)]
+    if not isinstance(record, dict) or not {"name", "kind"} <= {*record}:
+        raise InputError(f"{where}: expected a record with a name and a kind, such as {{'name': 'age', 'kind': 'real'}}")
+    if others := [name for name in record if name not in known]:
+        raise InputError(f"{where} has {others[0]!r}, which no column has; expected some of {', '.join(known)}")
+    if record["kind"] not in get_args(Kind):
+        raise InputError(f"{where}: the kind {record['kind']!r} does not exist: give one of {', '.join(get_args(Kind))}")
+    for name, kind in _TYPES.items():
+        if name in record and not (isinstance(record[name], kind) and not isinstance(record[name], bool)):
+            raise InputError(f"{where}: {name} cannot be {record[name]!r}")
+    levels = record.get("levels", ())
+    if not isinstance(levels, list | tuple) or not all(isinstance(level, Level) for level in levels):
+        raise InputError(f"{where}: levels are a list of values, not {levels!r}")
+    if not record.get("unit", 1) > 0:
+        raise InputError(f"{where}: the unit must be above 0, not {record['unit']}")
+    return Column(**{**record, "levels": tuple(levels)})

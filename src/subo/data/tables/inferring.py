@@ -1,0 +1,88 @@
+"""The schema of a table: of each column the kind that was asked for, or that its cells suggest, and its numbers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from subo.data.spread import center_and_units
+from subo.data.tables.coding import raw_numbers
+from subo.data.tables.kinds import hold_to, kind_of_column, spike_of
+from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Schema
+from subo.errors import InputError
+
+__all__ = ["infer_schema"]
+
+
+def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) -> Schema:
+    """The schema of a table.
+
+    Args:
+        frame: The table.
+        asked: Kinds by the names of columns.
+
+    Raises:
+        InputError: A column that was asked for is not there, its cells cannot be of that kind, or no column is left.
+
+    Example:
+        >>> schema = infer_schema(pd.DataFrame({"age": [20.5, 31.0, None] * 9, "city": ["Rome", "Oslo", "Rome"] * 9}))
+        >>> [(column.name, column.kind, column.missing) for column in schema.columns]
+        [('age', 'ordinal', 9), ('city', 'category', 0)]
+    """
+    asked = asked or {}
+    if unknown := [name for name in asked if name not in frame.columns]:
+        raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
+    schema = Schema(tuple(_column(frame[name], asked.get(name)) for name in frame.columns))
+    if not schema.modeled:
+        left_out = "; ".join(f"{column.name}: {column.why}" for column in schema.columns)
+        raise InputError(f"no column is left to be modeled ({left_out})")
+    return Schema(tuple(_in_units(column, frame) for column in schema.columns))
+
+
+def _column(cells: pd.Series, kind: str | None) -> Column:
+    """A column without its units."""
+    reading = kind_of_column(cells) if kind is None else hold_to(cells, kind)
+    known = cells.dropna()
+    column = Column(
+        str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
+    )
+    if reading.kind in LEVELED:
+        return replace(column, levels=_levels(known))
+    if reading.kind == "spike":
+        numbers = known.astype("float64")
+        spike = spike_of(numbers)
+        return replace(column, spike=numbers.mode().iloc[0] if spike is None else spike, decimals=_decimals(numbers))
+    if reading.kind in ("real", "positive"):
+        return replace(column, decimals=_decimals(known.astype("float64")))
+    return column
+
+
+def _in_units(column: Column, frame: pd.DataFrame) -> Column:
+    """A column with center and unit, whatever a few of its cells are."""
+    if column.kind not in SCALED:
+        return column
+    raw = raw_numbers(frame, column)
+    known = raw[np.isfinite(raw)]
+    if len(known) == 0:
+        return column
+    if column.kind == "date" and bool((known == known.round()).all()):
+        column = replace(column, decimals=0)  # whole days
+    center, _, unit = center_and_units(torch.from_numpy(known)[:, None], torch.Size([1]))
+    return replace(column, center=center.item(), unit=unit.item())
+
+
+def _levels(known: pd.Series) -> tuple[Level, ...]:
+    """The distinct values in order, as plain values; false comes before true, and no before yes."""
+    values = [value.item() if hasattr(value, "item") else value for value in known.unique()]
+    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
+
+
+def _decimals(known: pd.Series) -> int | None:
+    """The decimal places that suffice for all numbers, up to 6."""
+    values = known.to_numpy()
+    for places in range(7):
+        if np.allclose(values, values.round(places), rtol=0, atol=1e-9):
+            return places
+    return None

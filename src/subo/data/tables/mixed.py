@@ -1,0 +1,139 @@
+"""Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from subo.data.classes import numbered
+from subo.data.contents import Contents
+from subo.data.splits import Split
+from subo.data.tables.coding import encode
+from subo.data.tables.inferring import infer_schema
+from subo.data.tables.options import TableOptions
+from subo.data.tables.reading import read_frame
+from subo.data.tables.schema import LEVELED, Schema
+from subo.errors import InputError
+
+__all__ = ["contents_of", "read_mixed"]
+
+_LABEL = "label"
+_LISTED = 5
+
+
+def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = None) -> Contents:
+    """Reads a file that holds a table.
+
+    Args:
+        path: The file.
+        options: How it is read, and kinds of columns that were asked for.
+        schema: What the columns are, if a run has decided it; otherwise that is inferred from the cells.
+
+    Raises:
+        InputError: The file cannot be read, or does not fit the schema; says where.
+    """
+    asked = options.schema() if schema is None else schema
+    how = options if asked is None else replace(options, missing=asked.missing, separator=asked.separator)
+    decimal = options.decimal if asked is None else asked.decimal
+    read = read_frame(path, separator=how.separator, decimal=decimal, missing=how.missing)
+    try:
+        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    assert contents.table is not None
+    marks = {"missing": how.missing, "separator": how.separator, "decimal": decimal}
+    return replace(contents, notes=(*read.notes, *contents.notes), table=replace(contents.table, **marks))
+
+
+def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, schema: Schema | None = None) -> Contents:
+    """A frame as data.
+
+    A column whose name is exactly ``label`` holds labels, unless its kind is asked for.
+
+    Args:
+        frame: The table.
+        kinds: Kinds of columns that were asked for.
+        schema: What the columns are, if it is decided.
+
+    Raises:
+        InputError: The cells do not fit what was asked for or the schema; names the column and the row.
+    """
+    known = {*(kinds or {}), *(column.name for column in (() if schema is None else schema.columns))}
+    labels = frame[_LABEL] if _LABEL in frame.columns and _LABEL not in known else None
+    cells = frame if labels is None else frame.drop(columns=_LABEL)
+    if cells.shape[1] == 0:
+        raise InputError("there is no column of data beside 'label'")
+    notes: list[str] = []
+    if schema is None:
+        schema = infer_schema(cells, kinds)
+    else:
+        notes += _others(cells, schema)
+    x = encode(cells, schema)
+    notes += [*_unseen(cells, x, schema), *_empty(x)]
+    rows = Split(x)
+    names = tuple(column.name for column in schema.modeled)
+    if labels is None:
+        return Contents((rows,), names, notes=tuple(notes), table=schema)
+    if labels.isna().any():
+        raise InputError(f"row {int(np.argmax(labels.isna())) + 1}, column 'label': the label is missing: drop the row")
+    classes, numbers = numbered(_classes(labels))
+    return Contents((replace(rows, labels=numbers),), names, classes, notes=tuple(notes), table=schema)
+
+
+def _classes(labels: pd.Series) -> list[int | str]:
+    """Labels as whole numbers or names."""
+    if pd.api.types.is_numeric_dtype(labels) and bool((labels == labels.round()).all()):
+        return labels.astype("int64").tolist()
+    return labels.astype(str).tolist()
+
+
+def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
+    """What is said of columns that the schema does not know.
+
+    Raises:
+        InputError: Columns of the schema are not there.
+    """
+    names = [column.name for column in schema.columns]
+    others = [str(name) for name in frame.columns if name not in names]
+    missing = [column.name for column in schema.modeled if column.name not in frame.columns]
+    if missing:
+        renamed = f"; {_listed(others)} {_is(others)} not in the fit, perhaps renamed" if others else ""
+        raise InputError(
+            f"{_listed(missing)} of the fit {_is(missing)} missing{renamed}. Give it the fit's {len(schema.modeled)} "
+            "columns, in any order; one whose cells are all empty is integrated out"
+        )
+    return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []
+
+
+def _unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema) -> list[str]:
+    """What is said of levels that the schema does not know."""
+    notes = []
+    for number, column in enumerate(schema.modeled):
+        new = (x[:, number] == len(column.levels)) if column.kind in LEVELED else torch.zeros(0, dtype=torch.bool)
+        if bool(new.any()):
+            values = frame[column.name][new.numpy()].unique()
+            notes.append(
+                f"column {column.name!r}: {int(new.sum()):,} cell{'s' * (int(new.sum()) > 1)} hold"
+                f"{'s' * (int(new.sum()) == 1)} what the fit has never seen ({', '.join(map(repr, values[:_LISTED]))})"
+            )
+    return notes
+
+
+def _empty(x: torch.Tensor) -> list[str]:
+    """What is said of rows without any cell."""
+    empty = (x.isnan().all(1).nonzero()[:, 0] + 1).tolist()
+    if not empty:
+        return []
+    more = f" and {len(empty) - _LISTED:,} more" if len(empty) > _LISTED else ""
+    return [f"no cell of row{'s' * (len(empty) > 1)} {', '.join(map(str, empty[:_LISTED]))}{more} is observed"]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"column{'s' * (len(names) > 1)} {', '.join(map(repr, names[:_LISTED]))}{more}"
+
+
+def _is(names: list[str]) -> str:
+    return "are" if len(names) > 1 else "is"

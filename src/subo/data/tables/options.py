@@ -1,0 +1,60 @@
+"""How a table is read, as it was asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from subo.data.tables.schema import Schema
+from subo.errors import InputError
+
+__all__ = ["TABLES", "TableOptions"]
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather")
+"""Endings of files that hold a table."""
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """How a table is read, and which kinds of columns were asked for.
+
+    Args:
+        columns: Kinds of columns, such as age=count,income=positive,zip=category,id=drop, in place of those that their
+            cells suggest; or a schema file (.json), as a run writes it. Kinds: real, positive (log-normal), count,
+            boolean, category, ordinal, date, spike (one frequent value, numbers beside) and drop (left out).
+        missing: Words that stand for a missing cell, such as ?,-999; empty cells, NA, NaN, None and NaT always do.
+        separator: What stands between the cells of text; by default what gives all rows the same number of cells.
+        decimal: Decimal mark of text; by default a comma where numbers are seen to have one.
+
+    Example:
+        >>> TableOptions(columns="age=count, zip=category").kinds()
+        {'age': 'count', 'zip': 'category'}
+    """
+
+    columns: str | None = None
+    missing: tuple[str, ...] = ()
+    separator: str | None = None
+    decimal: str | None = None
+
+    def kinds(self) -> dict[str, str]:
+        """Kinds by the names of columns.
+
+        Raises:
+            InputError: A part is not a name and a kind.
+        """
+        if self.columns is None or self._is_file:
+            return {}
+        pairs = [part.strip().rpartition("=") for part in self.columns.split(",") if part.strip()]
+        wrong = next((kind for name, _, kind in pairs if not name.strip()), None)
+        if wrong is not None:
+            raise InputError(
+                f"`columns` are pairs such as age=count,zip=category; received {wrong!r}. Names with commas are given in "
+                "a schema file: a .json, as a run writes it"
+            )
+        return {name.strip(): kind.strip() for name, _, kind in pairs}
+
+    def schema(self) -> Schema | None:
+        """The schema of a file; None where no file was given."""
+        return Schema.load(Path(self.columns)) if self.columns is not None and self._is_file else None
+
+    @property
+    def _is_file(self) -> bool:
+        return self.columns is not None and self.columns.strip().lower().endswith(".json")

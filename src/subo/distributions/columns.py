@@ -1,0 +1,142 @@
+"""The rows of a table: independent columns of different kinds, and only the observed cells count."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution, constraints
+
+__all__ = ["Columns", "Group", "Jacobian", "Rows"]
+
+
+class Group(NamedTuple):
+    """Columns of one kind.
+
+    Attributes:
+        index: Their numbers.
+        params: The slice of the parameters that is theirs.
+        make: Parameters ``(..., P)`` to their distribution, of batch shape ``(..., n)``.
+    """
+
+    index: Tensor
+    params: slice
+    make: Callable[[Tensor], Distribution]
+
+
+class Jacobian(NamedTuple):
+    r""":math:`\log |dx / dy| = -(\mathrm{shift} + \mathrm{slope} \cdot x)` of numbers x that stand for cells y.
+
+    Attributes:
+        shift: ``(D,)``.
+        slope: ``(D,)``; not 0 where the cell is the exponential of a number.
+    """
+
+    shift: Tensor
+    slope: Tensor
+
+    def of(self, x: Tensor) -> Tensor:
+        """The sum over the cells that have a density, ``(...)``."""
+        return self.of_columns(x).sum(-1)
+
+    def of_columns(self, x: Tensor) -> Tensor:
+        """That of each cell, ``(..., D)``; 0 where it is missing or at a spike."""
+        finite = x.isfinite()
+        return -torch.where(finite, self.shift + self.slope * x.where(finite, 0), 0)
+
+
+class Rows(constraints.Constraint):
+    """Rows whose cells are numbers, infinity at a spike, or NaN where they are missing; and levels that exist."""
+
+    event_dim = 1
+    with_missing = True
+
+    def __init__(self, spiked: Tensor, whole: Tensor, highest: Tensor):
+        self.spiked, self.whole, self.highest = spiked, whole, highest
+        super().__init__()
+
+    def cells(self, value: Tensor) -> Tensor:
+        """Which cells are inside, ``(..., D)``."""
+        spiked, whole, highest = (tensor.to(value.device) for tensor in (self.spiked, self.whole, self.highest))
+        number = value.isfinite() | (spiked & (value == torch.inf))
+        return value.isnan() | (number & (~whole | ((value == value.round()) & (value >= 0) & (value <= highest))))
+
+    def check(self, value: Tensor) -> Tensor:
+        """Which rows are inside, ``(...)``."""
+        return self.cells(value).all(-1)
+
+
+class Columns(Distribution):
+    r"""Independent columns, :math:`\log p(y) = \sum_{d\ \text{observed}} \log p_d(x_d) + \log |dx_d / dy_d|`.
+
+    The numbers x are coded cells y; a missing cell is NaN. Integrating it out of a product leaves the other factors,
+    so that the sum over the observed cells is the exact log-density of those.
+
+    Args:
+        params: ``(..., P)``.
+        groups: The columns by kind; together all of them, each once.
+        jacobian: What turns the density of the numbers into one of the cells.
+        support: Of the rows.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's way)
+
+    def __init__(self, params: Tensor, groups: Sequence[Group], jacobian: Jacobian, support: Rows):
+        self.params, self.groups, self.jacobian, self._support = params, groups, jacobian, support
+        super().__init__(params.shape[:-1], jacobian.shift.shape, validate_args=False)
+
+    @property
+    def support(self) -> Rows:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Rows of such numbers."""
+        return self._support
+
+    def unflatten(self, sizes: tuple[int, ...]) -> "Columns":
+        """The same distribution with its first batch dimension split into `sizes`; a view."""
+        return Columns(self.params.unflatten(0, sizes), self.groups, self.jacobian, self.support)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "Columns":
+        """The same distribution with its parameters expanded to `batch_shape`."""
+        params = self.params.expand(*batch_shape, self.params.shape[-1])
+        return Columns(params, self.groups, self.jacobian, self.support)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The sum over the observed cells."""
+        total = self.jacobian.of(value)
+        for cells in self._of_groups(value):
+            total = total + cells.sum(-1)
+        return total
+
+    def log_prob_of_columns(self, value: Tensor) -> Tensor:
+        """That of each cell, ``(..., D)``; 0 where it is missing."""
+        cells = torch.cat(list(self._of_groups(value)), -1)
+        return cells[..., self._order] + self.jacobian.of_columns(value)
+
+    def _of_groups(self, value: Tensor) -> Iterator[Tensor]:
+        for group in self.groups:
+            x = value[..., group.index]
+            missing = x.isnan()
+            log_prob = group.make(self.params[..., group.params]).log_prob(x.where(~missing, 0))
+            yield log_prob.masked_fill(missing, 0)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Rows without missing cells, ``(*sample, *batch, D)``."""
+        return self._joined(lambda distribution: distribution.sample(Size(sample_shape)))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each number; for levels the median or the most probable one."""
+        return self._joined(lambda distribution: distribution.mean)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable number of each column."""
+        return self._joined(lambda distribution: distribution.mode)
+
+    def _joined(self, of: Callable[[Distribution], Tensor]) -> Tensor:
+        parts = [of(group.make(self.params[..., group.params])) for group in self.groups]
+        return torch.cat(parts, -1)[..., self._order]
+
+    @property
+    def _order(self) -> Tensor:
+        """Where each column is among the groups' columns."""
+        return torch.cat([group.index for group in self.groups]).argsort()

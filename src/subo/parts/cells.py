@@ -1,0 +1,81 @@
+"""The way of a mixed table's cells into a network: numbers of order one, levels one-hot, and which are observed."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from subo.parts.columns import kind_and_levels
+
+__all__ = ["Cells"]
+
+
+class Cells(nn.Module):
+    """Coded cells as inputs of a network, ``(N, D) -> (N, out_features)``: a missing cell is 0, and said to be missing.
+
+    The inputs are, one after the other: the numbers of columns that have any, counts as ``log(1 + x)``, all in units of
+    their standard deviation; a 1 among as many inputs as a column has levels; a 1 for each spike; and a 1 for each cell
+    that is observed. An unseen level is observed, without a level.
+
+    Args:
+        columns: The kind of each column and its number of levels, see :class:`subo.parts.columns.Columns`.
+        examples: Some training data, which set the units; without them these are placeholders, for weights to come.
+
+    Example:
+        >>> Cells(("real", "category 3"))(torch.tensor([[2.0, 1.0], [float("nan"), 2.0]]))
+        tensor([[2., 0., 1., 0., 1., 1.],
+                [0., 0., 0., 1., 0., 1.]])
+    """
+
+    numbers: Tensor
+    counts: Tensor
+    spikes: Tensor
+    column: Tensor
+    level: Tensor
+    center: Tensor
+    unit: Tensor
+
+    def __init__(self, columns: Sequence[str], examples: Float[Tensor, "N D"] | None = None):
+        super().__init__()
+        read = [kind_and_levels(column) for column in columns]
+        hot = [(i, level) for i, (kind, levels) in enumerate(read) if kind in _HOT for level in range(levels)]
+        numbers = [i for i, (kind, _) in enumerate(read) if kind not in _HOT]
+        places = {
+            "numbers": numbers,
+            "counts": [kind == "count" for kind, _ in read if kind not in _HOT],
+            "spikes": [i for i, (kind, _) in enumerate(read) if kind == "spike"],
+            "column": [i for i, _ in hot],
+            "level": [level for _, level in hot],
+        }
+        for name, values in places.items():
+            dtype = torch.bool if name == "counts" else torch.long
+            self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+        self.register_buffer("center", torch.zeros(len(numbers)))
+        self.register_buffer("unit", torch.ones(len(numbers)))
+        self.out_features = len(numbers) + len(hot) + len(places["spikes"]) + len(columns)
+        if examples is not None:
+            self._set_units(self._numbers(examples))
+
+    def _numbers(self, x: Tensor) -> Tensor:
+        """The numbers, before their units; NaN where there is none."""
+        numbers = x[:, self.numbers]
+        finite = numbers.where(numbers.isfinite(), torch.nan)
+        return torch.where(self.counts, finite.clamp(min=0).log1p(), finite)
+
+    def _set_units(self, numbers: Tensor) -> None:
+        known = ~numbers.isnan()
+        size = known.sum(0).clamp(min=1)
+        center = numbers.nan_to_num(0).sum(0) / size
+        spread = (((numbers - center).nan_to_num(0) ** 2).sum(0) / size).sqrt()
+        self.center.copy_(center)
+        self.unit.copy_(spread.where(spread > 0, 1))
+
+    def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
+        numbers = ((self._numbers(x) - self.center) / self.unit).nan_to_num(0)
+        hot = x[:, self.column] == self.level
+        spikes = x[:, self.spikes] == torch.inf
+        return torch.cat([numbers, hot.to(numbers), spikes.to(numbers), (~x.isnan()).to(numbers)], 1)
+
+
+_HOT = ("boolean", "category")
