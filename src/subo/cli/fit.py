@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from subo.cli.messages import print_evaluation, say
 from subo.cli.options import grouped
+from subo.cli.schema import say_schema
 from subo.data.dataset import describe_constants
 from subo.errors import InputError, Interrupted
 from subo.experiments.units import kind_of_log_px
@@ -62,6 +63,7 @@ def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
         recipe=recipe,
         options=groups["recipe"],
         data={"seed": given.get("data_seed", 0), **groups["data"]},
+        table=groups["table"],
         training=groups["training"],
         device=groups["device"],
         seed=given.get("seed", 0),
@@ -73,7 +75,8 @@ def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
 
 
 def _folder_of(source: str) -> Path:
-    return Path("runs") / (Path(source).stem or Path(source).resolve().stem)
+    name = Path(source).name or Path(source).resolve().name
+    return Path("runs") / (name[: -len("".join(Path(name).suffixes[-2:]))] if name.endswith(".gz") else Path(name).stem)
 
 
 def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
@@ -139,7 +142,13 @@ _BITS = {"none": "", "static": "; bits drawn once", "dynamic": "; bits redrawn a
 _NOISE = "; dequantized: y + u, with u redrawn at every visit in training"
 
 
-_VALUES = {"grey": "in [0, 1]", "whole": "whole numbers", "binary": "binary", "real": "real"}
+_VALUES = {
+    "mixed": "the columns of a table",
+    "grey": "in [0, 1]",
+    "whole": "whole numbers",
+    "binary": "binary",
+    "real": "real",
+}
 
 
 _ASKED = {
@@ -163,6 +172,8 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     if data.steps:
         what = f"sequences of {sum(data.steps.values()):,} steps of shape {shape}"
     say(f"{data.name}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
+    if data.meaning.table is not None:
+        say_schema(data.meaning.table)
     asked = _ASKED.get(kind, "")
     if kind == "whole" and len(shape) > 1:
         asked += "; pixels with levels are arrays of bytes, uint8"

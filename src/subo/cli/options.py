@@ -13,6 +13,7 @@ import docstring_parser
 from cyclopts import CoercionError, Parameter, Token, convert
 
 from subo.data.loading import load_data
+from subo.data.tables.options import TableOptions
 from subo.errors import InputError
 from subo.recipes import RECIPES
 from subo.recipes.recipe import OF_THE_DATA
@@ -26,7 +27,8 @@ __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_wi
 # Set by the program itself, or not expressible on a command line.
 _NOT_OPTIONS = {
     "recipe": set(OF_THE_DATA),
-    "data": {"source", "seed", "meaning", "note"},
+    "data": {"source", "seed", "table", "meaning", "note"},
+    "table": set[str](),
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
         *("validation", "steps_per_epoch"),
@@ -45,6 +47,7 @@ def _sources(recipe: str) -> dict[str, tuple[str, Callable[..., Any]]]:
     return {
         "recipe": (f"Model (recipe {recipe})", RECIPES[recipe]),
         "data": ("Data", load_data),
+        "table": ("Tables", TableOptions),
         "training": ("Training", fit),
         "device": ("Device", make_fabric),
     }
@@ -161,6 +164,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         extra: dict[str, Any] = {}
         if kind == int | tuple[int, ...] | None:
             extra = {"converter": _integer_or_integers, "n_tokens": 1, "negative": ()}
+        if kind == tuple[str, ...]:
+            extra = {"converter": _words, "n_tokens": 1, "negative": (), "show_default": False}
         if kind == tuple[int, ...]:
             shown = ",".join(map(str, parameter.default))
             extra = {
@@ -185,6 +190,11 @@ def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int,
     """Converts ``5`` to a number, ``5,3`` to several."""
     numbers = _integers(kind, tokens)
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Converts ``?,-999`` to words."""
+    return tuple(word.strip() for token in tokens for word in token.value.split(","))
 
 
 def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:

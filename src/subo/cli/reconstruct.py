@@ -7,7 +7,7 @@ import torch
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
-from subo.cli.rows import is_of_sequences, lengths_of, names_of, run_and_rows, units_of
+from subo.cli.rows import endings_of, is_of_sequences, lengths_of, names_of, run_and_rows, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.data.splits import Split
 
@@ -45,7 +45,7 @@ def reconstruct(
     if is_of_sequences(experiment):
         reconstruct_sequences(experiment, split, out)
         return
-    ending = check_ending(out, ".npy", ".csv", ".png")
+    ending = check_ending(out, *endings_of(experiment))
     names = experiment.config.data.meaning.feature_names
     if ending == ".png":
         split = split.take(torch.arange(min(16, len(split))))
@@ -53,6 +53,10 @@ def reconstruct(
         figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
     else:
         means = reconstructed(model_for(experiment, split, progress=True), split)
+        if (table := experiment.config.data.meaning.table) is not None:
+            save_rows(out, means, table)
+            say(f"{len(split)} reconstructions written to {out}")
+            return
         save_array(out, without_noise(means, experiment.config, drawn=False), names=names)
     say(f"{len(split)} reconstructions written to {out}")
 

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from subo.cli.messages import say
 from subo.data.loading import Part, load_rows
 from subo.data.splits import Split
 from subo.data.support import check_support, in_support
+from subo.data.tables.schema import Schema
 from subo.errors import InputError
 
 __all__ = ["is_of_sequences"]
@@ -58,6 +61,21 @@ def of_rows(split: Split) -> dict[str, Sequence[Any]]:
     rows = range(1, len(split) + 1) if split.rows is None else split.rows.tolist()
     known = {"row": rows, "name": split.names, "label": split.label_names()}
     return {name: values for name, values in known.items() if values is not None}
+
+
+def endings_of(experiment: Any) -> tuple[str, ...]:
+    """The endings of files that a run's rows are written to."""
+    if experiment.config.data.meaning.table is None:
+        return (".npy", ".csv", ".png")
+    return (".csv", ".tsv", ".parquet", ".feather")
+
+
+def save_rows(out: Path, x: Tensor, table: Schema) -> None:
+    """Writes coded rows as the table that they stand for."""
+    from subo.data.tables.coding import decode
+    from subo.data.tables.writing import save_frame
+
+    save_frame(out, decode(x, table), table)
 
 
 def units_of(experiment: Any) -> Any:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from subo.cli.arguments import RunPath, check_apart, check_ending
 from subo.cli.forecast import _ENTRY
 from subo.cli.messages import say
-from subo.cli.rows import is_of_sequences, units_of
+from subo.cli.rows import endings_of, is_of_sequences, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.errors import InputError
 from subo.models.folding import check_samples, draw_data
@@ -39,8 +39,8 @@ def sample(
 
     Args:
         run: Run folder.
-        out: Output file: .npy, .csv, or .png. A model of dequantized data gives whole levels: its draws are rounded
-            down.
+        out: Output file: .npy, .csv, or .png; for a table of mixed columns .csv, .tsv, .parquet or .feather. A model of
+            dequantized data gives whole levels: its draws are rounded down.
         num: Total number of samples; by default 64, or 8 of each class for a conditional model.
         label: Name of the only class to sample from.
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
@@ -64,7 +64,7 @@ def sample(
             raise InputError(f"--label {label} asks for one class, but models of sequences have none: leave it out")
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
-    ending = check_ending(out, ".npy", ".csv", ".png")
+    ending = check_ending(out, *endings_of(experiment))
     if steps is not None:
         raise InputError("--steps is the length of sequences, but this run's data are not sequences: leave it out")
     model = experiment.objective.model
@@ -83,6 +83,8 @@ def sample(
         shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
+    elif data.meaning.table is not None:
+        save_rows(out, x, data.meaning.table)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
     of_class, by_class = "" if label is None else f" of class {label}", ""

@@ -17,6 +17,7 @@ __all__ = [
     "Mixture",
     "OwnDensity",
     "Shaping",
+    "StartsAtExamples",
     "StartsAtMean",
     "Tempered",
     "Unflattens",
@@ -45,6 +46,15 @@ class StartsAtMean(Protocol):
 
     def params_of_mean(self, mean: Tensor) -> Tensor:
         """The parameters, num_params numbers in any shape, of a distribution with this mean, ``(*event)``."""
+        ...
+
+
+@runtime_checkable
+class StartsAtExamples(Protocol):
+    """A family with parameters that describe some examples: an untrained decoder starts there."""
+
+    def start(self, examples: Tensor) -> Tensor:
+        """The parameters, num_params numbers, for examples ``(N, *event)``; sets those of the family's own, too."""
         ...
 
 

@@ -25,7 +25,9 @@ from subo.runtime.memory import check_room
 
 __all__ = ["FORMATS", "read_file", "read_numpy"]
 
-FORMATS = f".npy, .npz, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
+FORMATS = (
+    f".npy, .npz, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
+)
 _LABELS = ("labels", "y")
 _SPARSE = {"format", "shape", "data"}  # the arrays that SciPy writes for a sparse matrix
 

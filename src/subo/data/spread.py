@@ -57,6 +57,9 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
 
 def far_rows(x: Float[Tensor, " N *event"]) -> Bool[Tensor, " N"]:
     """Which rows have a value more than 1,000 units from the center, which makes a gradient that much larger."""
+    if not bool(x.isfinite().all()):  # cells of a table that are missing, or at a spike
+        known = x.where(x.isfinite(), torch.nan)
+        x = torch.where(known.isnan(), known.nanmedian(0).values.nan_to_num(0), known)
     center, unit, _ = center_and_units(x, x.shape[1:])
     return ((x - center).abs() > _FAR * unit).flatten(1).any(1)
 

@@ -12,6 +12,7 @@ from torch.distributions import Distribution, constraints
 
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split, split_of
+from subo.distributions.columns import Rows
 from subo.errors import DivergedError, InputError
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
@@ -133,7 +134,7 @@ def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[
     for start in range(0, len(split), chunk):
         index = torch.arange(start, min(start + chunk, len(split)))
         x, _ = split.read(index)
-        finite = x.isfinite().flatten(1).all(1)
+        finite = x.isfinite().flatten(1).all(1) | isinstance(support, Rows)  # which allow missing cells
         if not finite.all():
             row = start + int((~finite).nonzero()[0, 0])
             raise InputError(
@@ -155,6 +156,13 @@ def _rows(split: Split) -> str:
 
 
 def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> str:
+    if isinstance(support, Rows):
+        column = int((~support.cells(x)).nonzero()[0, 0])
+        return (
+            f"{where}, column {column + 1} of those that are modeled, holds a value that its kind does not allow, such "
+            "as one not above 0 where it is positive, a fraction or a number below 0 where it is a count, or a grade "
+            "that the fit has never seen"
+        )
     elements: Any = support
     while hasattr(elements, "base_constraint"):
         elements = elements.base_constraint

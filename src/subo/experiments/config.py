@@ -4,10 +4,8 @@ from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.quantization import MOST_LEVELS
 from subo.parts.registry import is_over_reals
-from subo.recipes import RECIPES
-from subo.recipes.for_data import examples_of
+from subo.recipes.for_data import examples_of, model_of
 from subo.runs.config import RunConfig
-from subo.runtime.randomness import forked
 
 __all__ = ["built", "dequantizes"]
 
@@ -31,5 +29,5 @@ def built(config: RunConfig, data: Data | None) -> Objective:
     counted = {"num_data": config.data.sizes["train"]} if config.is_local else {}
     seed = config.training.seed
     examples = None if data is None else examples_of(data.train, seed=seed)
-    with forked(seed):
-        return RECIPES[config.recipe](config.data.event_shape, examples=examples, **counted, **config.options)
+    settings, table = {**counted, **config.options}, config.data.meaning.table
+    return model_of(config.recipe, settings, config.data.event_shape, examples=examples, table=table, seed=seed)

@@ -18,6 +18,7 @@ from subo.data.dataset import Data
 from subo.data.loading import load_data
 from subo.data.named_sets import NAMES
 from subo.data.quantization import dequantized
+from subo.data.tables.options import TableOptions
 from subo.errors import InputError
 from subo.evaluation.effort import caution_of_samples
 from subo.evaluation.latents.usage import posterior_means
@@ -101,6 +102,7 @@ def start_run(
     recipe: str = "vae",
     options: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    table: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -118,6 +120,7 @@ def start_run(
         options: Options of the recipe that were set explicitly, each of which must have an effect.
         data: Settings of :func:`subo.load_data`; its ``seed`` is for split, bits and noise. Without ``dequantize``,
             uniform noise is added according to :func:`subo.experiments.config.dequantizes`.
+        table: Settings of :class:`subo.data.tables.options.TableOptions`; only for tables of mixed columns.
         training: Settings of :func:`subo.fit`.
         device: Settings of :func:`subo.runtime.devices.make_fabric`.
         seed: Seed for training: initial weights, order, samples.
@@ -138,7 +141,8 @@ def start_run(
     if first:
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
-    read, noisy = _read(source, data, likelihood=options.get("likelihood", "auto"), note=note if first else None)
+    asked = {**data, "table": _of_tables(table or {}, options.get("likelihood", "auto"))}
+    read, noisy = _read(source, asked, likelihood=options.get("likelihood", "auto"), note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)
     check_effects(RECIPES[recipe], options, settled)
@@ -158,6 +162,18 @@ def start_run(
     return _fitted(
         Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
     )
+
+
+def _of_tables(given: Mapping[str, Any], likelihood: str) -> TableOptions | None:
+    """How tables are read; None where a likelihood describes all of their cells as numbers of one kind."""
+    if likelihood in ("auto", "columns"):
+        return TableOptions(**given)
+    if given:
+        raise InputError(
+            f"`{next(iter(given))}` has no effect with `likelihood={likelihood}`, which describes numbers of one kind: "
+            "leave it out, or use `likelihood=columns`"
+        )
+    return None
 
 
 def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: Note | None) -> tuple[Data, bool]:

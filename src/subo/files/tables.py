@@ -13,7 +13,7 @@ __all__ = ["name_in", "write_table"]
 _FORMULA = "=+-@\t\n＝＋－＠"  # including the full-width ones
 
 
-def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[Any]], *, tabs: bool = False) -> None:
     r"""Writes a ``.csv``, whole or not at all.
 
     A spreadsheet runs text that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. Such text gets an apostrophe in
@@ -24,6 +24,7 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable
         path: Path of the output file.
         header: Names of the columns.
         rows: Text, numbers, and None for unknown values, which become empty cells. NaN is a number here: `nan`.
+        tabs: Whether tabs separate the cells, in place of commas.
 
     Raises:
         InputError: The file cannot be written.
@@ -39,7 +40,7 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable
     """
     options: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
     with replacing(path) as unfinished, unfinished.open("w", **options) as file:
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv.writer(file, delimiter="\t" if tabs else ",", lineterminator="\n")
         writer.writerow(map(_cell, header))
         writer.writerows(map(_cell, row) for row in rows)
 

@@ -110,9 +110,17 @@ class _Count(_OfKind):
         return NegativeBinomial(log_mean, self.dispersion.of(*rest).expand(log_mean.shape))
 
     def start(self, x: Tensor) -> Tensor:
-        known = (~x.isnan()).sum(0)
-        mean = (x.nan_to_num(0).sum(0) + 1) / (known + 1)  # as if by one more example, so that it is not 0
-        return torch.cat([mean.log(), torch.zeros(self.num_params - self.size)])
+        """The moments' mean and, from the variance ``m + a m^2``, their dispersion a."""
+        known = ~x.isnan()
+        mean = (x.nan_to_num(0).sum(0) + 1) / (known.sum(0) + 1)  # as if by one more example, so that it is not 0
+        variance = ((x - mean).nan_to_num(0) ** 2).sum(0) / known.sum(0).clamp(min=1)
+        raw = self.dispersion.raw_of(((variance - mean) / mean**2).clamp(0.01, 10))
+        if self.dispersion.from_network:
+            return torch.cat([mean.log(), raw])
+        with torch.no_grad():
+            if self.dispersion.source == "per-dimension":
+                self.dispersion.raw.copy_(raw)
+        return mean.log()
 
 
 class _Category(_OfKind):

@@ -79,6 +79,11 @@ class Scale(nn.Module):
             raw = self.raw
         return F.softplus(raw.contiguous(), beta=self.beta) + self.floor  # three times as fast as on a strided half
 
+    def raw_of(self, scale: Tensor) -> Tensor:
+        """The network's output, or the free number, for a scale above the floor: the inverse of :meth:`of`."""
+        above = self.beta * (scale - self.floor)
+        return (above + torch.log(-torch.expm1(-above))) / self.beta
+
 
 class _Units(nn.Module):
     """Location and scale of independent real elements, in the data's own units. Held by a family, not inherited."""

@@ -8,16 +8,15 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.objective import Objective
-from subo.data.spread import center_and_units
 from subo.models.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.models.emission import Emission
 from subo.models.markov import Markov
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
-from subo.parts.networks import ACTIVATIONS, Standardize, mlp
+from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import made
-from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions, from_mean
+from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["deep_markov"]
@@ -118,13 +117,13 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = center_and_units(examples, event)
-    family = likelihood.build(event, center=center, unit=fine)
+    ends = likelihood.build(event, examples=examples)
+    family = ends.family
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
-    decoder = from_mean(network, family, examples)
-    posterior = reader.build(Standardize(center, unit), event.numel(), latent_dim)
+    decoder = ends.start(network)
+    posterior = reader.build(ends.entry(), ends.inputs.numel(), latent_dim)
     prior = Markov(Start((latent_dim,)), Conditional(Gaussian((latent_dim,)), transition.build(latent_dim)))
     followed, num_samples = bound.build(), bound.num_samples
-    estimator = gradient.build(event=event, center=center, unit=unit)
+    estimator = gradient.build(ends)
     model = VAE(prior, Emission(family, decoder), posterior)
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)

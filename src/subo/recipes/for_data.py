@@ -1,6 +1,6 @@
 """Recipes applied to data: what depends on the data is filled in, and the model starts at their location."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,16 +12,18 @@ from torch import Tensor
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.splits import Split, as_split
+from subo.data.tables.schema import Schema
 from subo.data.values import kind_of, num_classes_of
 from subo.errors import InputError
+from subo.parts.columns import Columns
 from subo.parts.labels import count_labels
-from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals
+from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals, options_of
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.recipes.recipe import settled
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
-__all__ = ["check_likelihood", "examples_of", "make", "resolved"]
+__all__ = ["check_likelihood", "examples_of", "make", "model_of", "resolved"]
 
 _EXAMPLES = 10_000  # training examples that set units, mean and pseudo-inputs
 
@@ -53,8 +55,36 @@ def make(
     settings = resolved(recipe, options, data)
     if settings.get("inference") == "local":
         settings["num_data"] = len(data.train)
+    examples = examples_of(data.train, seed=seed)
+    return model_of(recipe, settings, data.train.event_shape, examples=examples, table=data.meaning.table, seed=seed)
+
+
+def model_of(
+    recipe: str,
+    settings: Mapping[str, Any],
+    event_shape: Sequence[int],
+    *,
+    examples: Tensor | None,
+    table: Schema | None,
+    seed: int,
+) -> Objective:
+    """A recipe's model, in the units of a table if the data are one.
+
+    Args:
+        recipe: Name of the recipe.
+        settings: All of its options.
+        event_shape: Shape of one example.
+        examples: Some training data; None for placeholders.
+        table: What the columns are, for a table of mixed columns.
+        seed: Seed for the initial weights.
+    """
+    of_table = {} if table is None else {"columns": table.described}
     with forked(seed):
-        return RECIPES[recipe](data.train.event_shape, examples=examples_of(data.train, seed=seed), **settings)
+        objective = RECIPES[recipe](event_shape, examples=examples, **of_table, **settings)
+    for module in objective.modules():
+        if isinstance(module, Columns) and table is not None:
+            module.set_units(**table.units())
+    return objective
 
 
 def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, Any]:
@@ -94,8 +124,15 @@ def check_likelihood(likelihood: str, data: Data) -> None:
     """Refuses a likelihood that is not over real numbers for dequantized data.
 
     Raises:
-        InputError: Such a likelihood gives them no density.
+        InputError: Such a likelihood gives them no density, or the data are a table of mixed columns.
     """
+    if (data.kind == "mixed") != ("columns" in options_of(LIKELIHOODS[likelihood])):
+        raise InputError(
+            f"{data.name} is a table of mixed columns, which the likelihood {likelihood} does not describe: use auto, "
+            "or load it as numbers of one kind, with table=None"
+            if data.kind == "mixed"
+            else f"the likelihood {likelihood} describes a table of mixed columns, and {data.name} is none: use auto"
+        )
     if not data.dequantize or is_over_reals(likelihood):
         return
     family, top, without = LIKELIHOODS[likelihood], data.train.levels, f", or leave `dequantize` out for {likelihood}"

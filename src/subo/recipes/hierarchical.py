@@ -7,15 +7,14 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.objective import Objective
-from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.models.graph import Child, Joint
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
-from subo.parts.networks import ACTIVATIONS, Standardize, mlp
+from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.priors import StandardNormal
-from subo.recipes.options import BoundOptions, GradientOptions, LikelihoodOptions, NetworkOptions, from_mean
+from subo.recipes.options import BoundOptions, GradientOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["hierarchical"]
@@ -27,6 +26,7 @@ def hierarchical(
     *,
     examples: Float[Tensor, "N ..."] | None = None,
     num_data: int | None = None,
+    columns: tuple[str, ...] | None = None,
     likelihood: LikelihoodOptions,
     latent_dims: tuple[int, ...] = (100, 50),
     network: NetworkOptions,
@@ -43,6 +43,7 @@ def hierarchical(
         examples: Some training data, which set the units and the mean image; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training examples; not needed here.
+        columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 100,50.
         hidden_between: Widths of the hidden layers between two layers of latents in q; p mirrors them.
 
@@ -61,10 +62,10 @@ def hierarchical(
     event = Size(event_shape)
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 100,50, and not ()")
-    center, unit, fine = center_and_units(examples, event)
-    family = likelihood.build(event, center=center, unit=fine)
+    ends = likelihood.build(event, examples=examples, columns=columns)
+    family = ends.family
     bottom, top = latent_dims[0], latent_dims[-1]
-    decoder, encoder = network.decoder(Size([bottom]), family), network.encoder(event, 2 * bottom)
+    decoder, encoder = network.decoder(Size([bottom]), family), network.encoder(ends.inputs, 2 * bottom)
 
     def between(dim_in: int, dim_out: int, widths: tuple[int, ...], parent: str) -> Child:
         return Child(
@@ -75,13 +76,11 @@ def hierarchical(
 
     steps = list(enumerate(pairwise(latent_dims), start=1))  # (1, (dim of z1, dim of z2)), ...
     generative: dict[str, nn.Module] = {f"z{len(latent_dims)}": StandardNormal(top)}
-    inferred: dict[str, nn.Module] = {
-        "z1": Conditional(Gaussian((bottom,)), nn.Sequential(Standardize(center, unit), encoder))
-    }
+    inferred: dict[str, nn.Module] = {"z1": Conditional(Gaussian((bottom,)), nn.Sequential(ends.entry(), encoder))}
     for below, (dim_below, dim_above) in steps:
         inferred[f"z{below + 1}"] = between(dim_below, dim_above, hidden_between, f"z{below}")
         generative[f"z{below}"] = between(dim_above, dim_below, hidden_between[::-1], f"z{below + 1}")
     followed, num_samples = bound.build(), bound.num_samples
-    estimator = gradient.build(event=event, center=center, unit=unit)
-    model = VAE(Joint(**generative), Child(family, from_mean(decoder, family, examples), "z1"), Joint(**inferred))
+    estimator = gradient.build(ends)
+    model = VAE(Joint(**generative), Child(family, ends.start(decoder), "z1"), Joint(**inferred))
     return Objective(model, followed, gradient=estimator, num_samples=num_samples)

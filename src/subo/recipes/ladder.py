@@ -10,16 +10,15 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.objective import Objective
-from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.models.blocks import Block, BottomUp, Correction, PrecisionWeighted, Update
 from subo.models.ladder import Ladder
 from subo.parts.conditionals import Conditional
 from subo.parts.families import Family
 from subo.parts.location_scale import Gaussian
-from subo.parts.networks import ACTIVATIONS, Residual, Standardize, Upscale
+from subo.parts.networks import ACTIVATIONS, Residual, Upscale
 from subo.parts.registry import made
-from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions, from_mean
+from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["ladder"]
@@ -140,6 +139,7 @@ def ladder(
     *,
     examples: Float[Tensor, "N ..."] | None = None,
     num_data: int | None = None,
+    columns: tuple[str, ...] | None = None,
     likelihood: LikelihoodOptions,
     latent_dims: tuple[int, ...] = (32, 16, 8),
     merge: MergeName = "residual",
@@ -158,6 +158,7 @@ def ladder(
         examples: Some training data, which set the units and the mean image; without them these are
             placeholders, for weights that are loaded next.
         num_data: Number of training examples; not needed here.
+        columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
         latent_dims: Sizes of z1, z2, ..., from x upwards, such as 32,16,8; for conv, channels of their maps.
         merge: How q is made from p: shifted and rescaled depending on the state and x (residual), or multiplied by a
             Gaussian computed from x (precision).
@@ -176,10 +177,10 @@ def ladder(
     event = Size(event_shape)
     if not latent_dims:
         raise InputError("latent_dims are the sizes of z1, z2, ..., such as 32,16,8, and not ()")
-    center, unit, fine = center_and_units(examples, event)
-    family, followed, num_samples = likelihood.build(event, center=center, unit=fine), bound.build(), bound.num_samples
-    estimator = gradient.build(event=event, center=center, unit=unit)
-    make, depth = network.build(event, latent_dims), network.depth
+    ends = likelihood.build(event, examples=examples, columns=columns)
+    family, followed, num_samples = ends.family, bound.build(), bound.num_samples
+    estimator = gradient.build(ends)
+    make, depth = network.build(ends.inputs, latent_dims), network.depth
     act, count = ACTIVATIONS[network.activation], len(latent_dims)
 
     def branches(level: int) -> nn.Sequential:
@@ -198,8 +199,8 @@ def ladder(
 
     levels = range(count)
     up = [nn.Sequential(make.up(level), branches(level)) for level in levels]
-    up[0].insert(0, Standardize(center, unit))
-    decoder = from_mean(nn.Sequential(make.norm(make.widths[0]), act(), make.out(family)), family, examples)
+    up[0].insert(0, ends.entry())
+    decoder = ends.start(nn.Sequential(make.norm(make.widths[0]), act(), make.out(family)))
     start = torch.zeros(make.widths[-1], *make.sizes[-1])
     model = Ladder(
         [block(level) for level in reversed(levels)], BottomUp(*up), Conditional(family, decoder), start=start

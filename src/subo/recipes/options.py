@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
-import torch
 from torch import Size, Tensor, nn
 
 from subo.core.bounds import BOUNDS, Bound
-from subo.core.offers import StartsAtMean
 from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
 from subo.parts.counts import DispersionSource
 from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource, ScaleSource
-from subo.parts.networks import ACTIVATIONS, Offset, Standardize, mlp
+from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
+from subo.recipes.ends import Ends, ends_of_columns, ends_of_numbers
 
 if TYPE_CHECKING:  # for type checkers, names from tables are any text
     LikelihoodName: TypeAlias = str
@@ -46,7 +45,6 @@ __all__ = [
     "LatentOptions",
     "LikelihoodOptions",
     "NetworkOptions",
-    "from_mean",
     "likelihood_for",
 ]
 
@@ -59,21 +57,22 @@ class LikelihoodOptions:
     """The likelihood p(x|z).
 
     Args:
-        likelihood: p(x|z); auto selects bernoulli for bits and gaussian for all other numbers. poisson is for counts,
-            negative-binomial for overdispersed counts, categorical for classes, continuous-bernoulli for values that
-            are confined to [0, 1], student-t for real values with outliers.
-        scale: Scale of a gaussian, laplace or student-t likelihood, how far x lies from the mean of p(x|z): a fixed
-            number, or learned: one for all of x (shared), one for each number in x (per-dimension), or computed from z
-            by the decoder (network). 1 is the standard deviation of the data, for a table that of each column;
-            outliers do not count in it.
+        likelihood: p(x|z); auto selects columns for tables, which describes each column by its kind, bernoulli for
+            bits and gaussian for all other numbers. poisson is for counts, negative-binomial for overdispersed counts,
+            categorical for classes, continuous-bernoulli for values that are confined to [0, 1], student-t for real
+            values with outliers.
+        scale: Scale of a gaussian, laplace or student-t likelihood and of a table's numbers, how far x lies from the
+            mean of p(x|z): a fixed number, or learned: one for all of x (shared), one for each number in x
+            (per-dimension), or computed from z by the decoder (network). 1 is the standard deviation of the data, for
+            a table that of each column; outliers do not count in it.
         min_scale: Lower limit of this scale: at 0 the density would be infinite. For a
             continuous-bernoulli likelihood, roughly the smallest standard deviation of its values, which lie in [0, 1];
             in Python, None removes that limit.
         degrees_of_freedom: For a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
             one for each number in x (per-dimension). The fewer, the heavier the tails.
-        dispersion: Dispersion a of a negative-binomial likelihood, which has variance m + a m^2 for a mean m: a learned
-            number for all of x (shared), one for each number in x (per-dimension), or computed from z by the decoder
-            (network).
+        dispersion: Dispersion a of a negative-binomial likelihood and of a table's counts, which has variance
+            m + a m^2 for a mean m: a learned number for all of x (shared), one for each number in x (per-dimension), or
+            computed from z by the decoder (network).
         num_classes: Number of values 0 .. num_classes - 1 of a categorical likelihood, one number or one per column; by
             default that of the data.
     """
@@ -87,27 +86,31 @@ class LikelihoodOptions:
     dispersion: DispersionSource = "per-dimension"
     num_classes: int | tuple[int, ...] | None = None
 
-    def build(self, event: Size, *, center: Tensor, unit: Tensor) -> Family:
-        """The family of p(x|z), for data with this center and unit."""
+    def build(self, event: Size, *, examples: Tensor | None, columns: tuple[str, ...] | None = None) -> Ends:
+        """The family of p(x|z) and the way of x into networks, for data of which these are examples."""
         name = self.likelihood
         if name == "auto":
             raise InputError("likelihood auto depends on the data: use likelihood_for(kind)")
-        entry = LIKELIHOODS[name]
+        entry, own = LIKELIHOODS[name], asdict(self)
         if "num_classes" in options_of(entry) and self.num_classes is None:
             raise InputError(f"the likelihood {name} needs num_classes: one more than the largest value")
         if "scale" in options_of(entry) and self.min_scale is None:
             raise InputError(f"the likelihood {name} needs min_scale: without a floor its density is unbounded")
-        return made(entry, event, center=center, unit=unit, **asdict(self))
+        if "columns" not in options_of(entry):
+            return ends_of_numbers(event, lambda **units: made(entry, event, **{**own, **units}), examples)
+        if columns is None:
+            raise InputError(f"the likelihood {name} describes the columns of a table, which these data are not")
+        return ends_of_columns(columns, lambda **known: made(entry, event, **{**own, **known}), examples)
 
 
 def likelihood_for(kind: str) -> str:
-    """The likelihood that ``auto`` stands for: bernoulli for bits, gaussian for all other numbers.
+    """The likelihood that ``auto`` stands for: bernoulli for bits, columns for tables, gaussian for all other numbers.
 
     Values alone do not reveal their meaning. A year or an age is whole but not a count, and a Poisson would set its
     variance equal to its mean; a feature that was scaled to [0, 1] may leave it in the next row. Counts, classes and
     values that are confined to [0, 1] must be named.
     """
-    return "bernoulli" if kind == "binary" else "gaussian"
+    return {"binary": "bernoulli", "mixed": "columns"}.get(kind, "gaussian")
 
 
 def _fitting_prior(options: Mapping[str, Any]) -> str:
@@ -272,8 +275,8 @@ class GradientOptions:
     normalize_signal: bool = False
     temperature: float = 0.5
 
-    def build(self, *, event: Size, center: Tensor, unit: Tensor) -> GradientEstimator:
-        """The estimator, for data with this center and unit."""
+    def build(self, ends: Ends) -> GradientEstimator:
+        """The estimator, for such data."""
         takes_baseline = "baseline" in options_of(ESTIMATORS[self.gradient])
         if not takes_baseline and (self.baseline != "none" or self.normalize_signal):
             raise InputError(
@@ -281,16 +284,5 @@ class GradientOptions:
             )
         baseline: Any = self.baseline
         if baseline == "network":
-            baseline = nn.Sequential(Standardize(center, unit), mlp(event.numel(), 1, hidden=(100,)))
+            baseline = nn.Sequential(ends.entry(), mlp(ends.inputs.numel(), 1, hidden=(100,)))
         return made(ESTIMATORS[self.gradient], **{**asdict(self), "baseline": baseline})
-
-
-def from_mean(decoder: nn.Module, family: Family, examples: Tensor | None) -> nn.Module:
-    """The decoder, which starts at the data's mean if that determines the family's parameters."""
-    if not isinstance(family, StartsAtMean):
-        return decoder
-    plain: Any = family(torch.zeros(1, family.num_params))
-    mean = plain.mean[0]
-    if examples is not None:  # shrunk as if by one more example: what never varies would start at infinity
-        mean = (examples.sum(0) + mean) / (len(examples) + 1)
-    return Offset(decoder, family.params_of_mean(mean))

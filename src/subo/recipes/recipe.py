@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-OF_THE_DATA = ("event_shape", "examples", "num_data")
+OF_THE_DATA = ("event_shape", "examples", "num_data", "columns")
 """Arguments of a recipe that are not options: the data determine them."""
 
 

@@ -10,14 +10,12 @@ from torch import Size, Tensor, nn
 
 from subo.core.bounds import Bound
 from subo.core.objective import Objective
-from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import Stack, labelled
-from subo.parts.networks import Standardize
 from subo.parts.registry import made
 from subo.recipes.options import (
     BoundOptions,
@@ -25,7 +23,6 @@ from subo.recipes.options import (
     LatentOptions,
     LikelihoodOptions,
     NetworkOptions,
-    from_mean,
 )
 from subo.recipes.recipe import recipe
 
@@ -130,6 +127,7 @@ def vae(
     *,
     examples: Float[Tensor, "N ..."] | None = None,
     num_data: int | None = None,
+    columns: tuple[str, ...] | None = None,
     likelihood: LikelihoodOptions,
     condition: ConditionOptions,
     latents: LatentOptions,
@@ -145,6 +143,7 @@ def vae(
         examples: Some training data, which set the units, the mean image and pseudo-inputs; without them
             these are placeholders, for weights that are loaded next.
         num_data: Number of training examples; needed by local inference.
+        columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
 
     Returns:
         The objective, ready to be fitted.
@@ -158,8 +157,8 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    center, unit, fine = center_and_units(examples, event)
-    family, space = likelihood.build(event, center=center, unit=fine), latents.build_family()
+    ends, space = likelihood.build(event, examples=examples, columns=columns), latents.build_family()
+    family, entry = ends.family, ends.entry()
     labels = condition.build()
 
     def conditioned(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
@@ -167,19 +166,19 @@ def vae(
         return make(shape) if labels is None else labelled(make, shape, num_labels=labels, planes=planes)
 
     def decoder(shape: Size) -> nn.Module:
-        return from_mean(network.decoder(shape, family), family, examples)
+        return ends.start(network.decoder(shape, family))
 
     def encoder(outputs: int) -> nn.Module:
         chain = nn.Sequential if labels is None else Stack  # which passes the label on
-        body = conditioned(lambda shape: network.encoder(shape, outputs), event, planes=network.network == "conv")
-        return chain(Standardize(center, unit), body)
+        body = conditioned(lambda shape: network.encoder(shape, outputs), ends.inputs, planes=network.network == "conv")
+        return chain(entry, body)
 
     p_x = Conditional(family, conditioned(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
     _check_together(latents, inference, gradient, space, labels)
     p_z = latents.build_prior(space, posterior=q, likelihood=family, examples=examples, num_labels=labels)
     followed = bound.build()
-    estimator = gradient.build(event=event, center=center, unit=unit)
+    estimator = gradient.build(ends)
     estimator.check(space(torch.zeros(1, space.num_params)), followed, num_samples=bound.num_samples)
     model = inference.build(VAE(p_z, p_x, q), followed, bound.num_samples)
     return Objective(model, followed, gradient=estimator, num_samples=bound.num_samples)

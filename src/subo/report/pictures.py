@@ -22,6 +22,7 @@ from subo.models.ladder import Ladder
 from subo.models.vae import VAE
 from subo.report.class_pictures import class_names, first_rows, has_discrete_prior, prior_draws, prior_of
 from subo.report.sequence_pictures import draw_sequence_figures
+from subo.report.table_pictures import are_numbers, draw_columns
 from subo.runs.run import Run
 from subo.runtime.devices import place
 from subo.runtime.randomness import forked
@@ -62,15 +63,19 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     usage = latent_usage(model, held_out)
     names, units = data.feature_names, feature_units(data)
     _draw_training(run)
-    picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
-    figures.save(picture, run.picture("reconstructions.png"))
+    if (table := data.meaning.table) is not None:
+        figures.save(draw_columns(model, held_out, table), run.picture("columns.png"))
     shade = shading(_first(held_out), levels=_levels(held_out))
     classes = class_names(model, data.class_names)
-    with forked(0):
-        z, p = prior_draws(model, _SAMPLES)
-    means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
-    picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
-    figures.save(picture, run.picture("samples.png"))
+    z = None
+    if table is None or are_numbers(_first(held_out), table):
+        picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
+        figures.save(picture, run.picture("reconstructions.png"))
+        with forked(0):
+            z, p = prior_draws(model, _SAMPLES)
+        means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
+        picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
+        figures.save(picture, run.picture("samples.png"))
     figures.save(draw_latent_usage(usage), run.picture("activity.png" if usage.kl is None else "kl.png"))
     picture = draw_latent_plane(model, usage, held_out, name="test examples", classes=data.class_names)
     figures.save(picture, run.picture("latent_plane.png"))
@@ -152,6 +157,8 @@ def feature_units(data: Data) -> Units | None:
         share a unit.
     """
     x = data.train.x
+    if data.kind == "mixed":  # in units already
+        return np.zeros(x.shape[1]), np.ones(x.shape[1])
     if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
     center, unit, _ = center_and_units(x.double(), x.shape[1:])

@@ -93,7 +93,6 @@ LIMITS: dict[str, Limit] = {
     "dim": _SIZE,
     "dropout": _SHARE,
     "event_shape": _SIZE,
-    "examples": Limit(),
     "flow_hidden": _WIDTH,
     "flow_transforms": _LAYERS,
     "hidden": _WIDTH,

@@ -27,7 +27,7 @@ def forked(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices):
         if torch.accelerator.is_available():
             torch.manual_seed(seed)
-        else:  # without one, torch's own function takes a hundred times as long: it notes the stack for a device to come
+        else:  # torch's own function takes a hundred times as long: it notes the stack for a device to come
             torch.default_generator.manual_seed(seed)
         yield
 

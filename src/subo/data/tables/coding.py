@@ -6,7 +6,7 @@ kind           number                                           log |d number / 
 real           ``(cell - center) / unit``                       ``-log unit``
 positive       ``(log cell - center) / unit``                   ``-log unit - log cell``
 date           days since 1970, as real                         ``-log unit``, per day
-spike          infinity at the spike, else as real              ``-log unit``; 0 at the spike
+spike          infinity at the spike, else as real or positive  as real or positive; 0 at the spike
 count          itself                                           0
 boolean ...    the number of the level, from 0; unseen: last    0
 ============== ================================================ ==================================
@@ -37,7 +37,8 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
         InputError: A column is not there, or a cell cannot be of its kind; names the row.
 
     Example:
-        >>> schema = Schema((Column("age", "real", center=40.0, unit=10.0), Column("city", "category", levels=("a", "b"))))
+        >>> age = Column("age", "real", center=40.0, unit=10.0)
+        >>> schema = Schema((age, Column("city", "category", levels=("a", "b"))))
         >>> encode(pd.DataFrame({"city": ["b", "c", None], "age": [30, None, 45]}), schema)
         tensor([[-1.0000,  1.0000],
                 [    nan,  2.0000],
@@ -62,12 +63,11 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
     if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
         raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
-    if column.kind == "positive":
+    at_spike = values == column.spike if column.kind == "spike" else np.zeros(len(values), dtype=bool)
+    if column.log:
         with np.errstate(divide="ignore", invalid="ignore"):  # what is not above 0 has no density: -infinity
-            return np.where(values > 0, np.log(values), np.where(np.isnan(values), np.nan, -np.inf))
-    if column.kind == "spike":
-        return np.where(values == column.spike, np.inf, values)
-    return values
+            values = np.where(values > 0, np.log(values), np.where(np.isnan(values), np.nan, -np.inf))
+    return np.where(at_spike, np.inf, values)
 
 
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
@@ -110,7 +110,7 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
         days = values if column.decimals is None else values.round(column.decimals)
         nanoseconds = np.where(known, days * _DAY, 0).round().astype("int64")
         return pd.Series(pd.to_datetime(nanoseconds)).where(known)
-    if column.kind == "positive":
+    if column.log:
         values = np.exp(values)
     if column.kind == "spike" and column.spike is not None:
         values = np.where(np.isinf(values), column.spike, values)

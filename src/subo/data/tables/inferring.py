@@ -53,9 +53,11 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     if reading.kind == "spike":
         numbers = known.astype("float64")
         spike = spike_of(numbers)
-        return replace(column, spike=numbers.mode().iloc[0] if spike is None else spike, decimals=_decimals(numbers))
+        spike = float(numbers.mode().iloc[0]) if spike is None else spike
+        log = bool(numbers[numbers != spike].min() > 0)
+        return replace(column, spike=spike, log=log, decimals=_decimals(numbers))
     if reading.kind in ("real", "positive"):
-        return replace(column, decimals=_decimals(known.astype("float64")))
+        return replace(column, log=reading.kind == "positive", decimals=_decimals(known.astype("float64")))
     return column
 
 

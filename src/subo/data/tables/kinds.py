@@ -21,6 +21,7 @@ _FEW = 20  # distinct whole numbers, up to which they have probabilities
 _MOST_LEVELS = 1000
 _ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
 _SPIKE = 0.2  # share of rows with one value, beside values that vary
+_VARIED = 50  # distinct values beside a spike that are enough in a table of any length
 _SKEWED = 1.0
 _BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
@@ -115,7 +116,8 @@ def spike_of(known: pd.Series) -> float | None:
     counts = known.value_counts()
     value, share = counts.index[0], counts.iloc[0] / len(known)
     others = known[known != value]
-    return float(value) if share >= _SPIKE and others.nunique() > max(_FEW, 0.1 * len(others)) else None
+    varied = others.nunique() > max(_FEW, min(_VARIED, 0.1 * len(others)))
+    return float(value) if share >= _SPIKE and varied else None
 
 
 def _is_count(known: pd.Series) -> bool:
@@ -124,7 +126,7 @@ def _is_count(known: pd.Series) -> bool:
     Each has the moments of the cells, and all three give probabilities to whole numbers, so that their likelihoods can
     be set side by side. A count is of few events: cells far from 0 as against their mean are none.
     """
-    x = torch.from_numpy(known.to_numpy())
+    x = torch.tensor(known.to_numpy())
     mean, variance = x.mean(), x.var()
     if x.min() > 0.5 * mean:
         return False
@@ -169,9 +171,13 @@ def hold_to(cells: pd.Series, kind: str) -> Reading:
             )
     if kind == "date" and not types.is_datetime64_any_dtype(known) and dates(known.astype(str)).isna().any():
         bad = known[dates(known.astype(str)).isna()]
-        raise InputError(f"column {cells.name!r} cannot be of the kind date: row {bad.index[0] + 1} has {bad.iloc[0]!r}")
+        raise InputError(
+            f"column {cells.name!r} cannot be of the kind date: row {bad.index[0] + 1} has {bad.iloc[0]!r}"
+        )
     if kind == "boolean" and known.nunique() > 2:
-        raise InputError(f"column {cells.name!r} cannot be of the kind boolean: it has {known.nunique()} different values")
+        raise InputError(
+            f"column {cells.name!r} cannot be of the kind boolean: it has {known.nunique()} different values"
+        )
     return Reading(kind, "as asked for")  # pyright: ignore[reportArgumentType]
 
 

@@ -46,8 +46,8 @@ class TableOptions:
         wrong = next((kind for name, _, kind in pairs if not name.strip()), None)
         if wrong is not None:
             raise InputError(
-                f"`columns` are pairs such as age=count,zip=category; received {wrong!r}. Names with commas are given in "
-                "a schema file: a .json, as a run writes it"
+                f"`columns` are pairs such as age=count,zip=category; received {wrong!r}. Names with commas are given "
+                "in a schema file: a .json, as a run writes it"
             )
         return {name.strip(): kind.strip() for name, _, kind in pairs}
 

@@ -39,6 +39,7 @@ class Column:
         dtype: pandas' type of the cells, which is given back.
         levels: The values that a boolean, category or ordinal column has, in order.
         spike: The value that many cells of a ``spike`` column share.
+        log: Whether numbers are the logarithms of cells, those of a spike apart.
         decimals: Decimal places that numbers are written with; None where they have many.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.
@@ -52,6 +53,7 @@ class Column:
     dtype: str = "float64"
     levels: tuple[Level, ...] = ()
     spike: float | None = None
+    log: bool = False
     decimals: int | None = None
     center: float = 0.0
     unit: float = 1.0
@@ -108,13 +110,11 @@ class Schema:
 
         Returns:
             ``shift`` and ``slope``, with :math:`\log |dx / dy| = -(shift + slope \cdot x)`: ``log unit`` and, since
-            ``log cell = center + unit * x``, ``center`` and ``unit`` of positive columns beside it; and ``unseen``,
-            the probability ``1 / (N + 1)`` of a new level after N cells.
+            ``log cell = center + unit * x``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the probability ``1 / (N + 1)`` of a new level after N cells.
         """
         columns = self.modeled
-        positive = [column.kind == "positive" for column in columns]
-        shift = [math.log(column.unit) + column.center * log for column, log in zip(columns, positive, strict=True)]
-        slope = [column.unit * log for column, log in zip(columns, positive, strict=True)]
+        shift = [math.log(column.unit) + column.center * column.log for column in columns]
+        slope = [column.unit * column.log for column in columns]
         unseen = [1 / (column.observed + 1) for column in columns]
         return {"shift": torch.tensor(shift), "slope": torch.tensor(slope), "unseen": torch.tensor(unseen)}
 
@@ -132,7 +132,8 @@ class Schema:
         """
         known = [field.name for field in fields(cls)]
         if not isinstance(stored, Mapping) or not {"columns"} <= {*stored} <= {*known}:
-            raise InputError(f"{where} is not a schema: expected a record of columns, and perhaps {', '.join(known[1:])}")
+            others = ", ".join(known[1:])
+            raise InputError(f"{where} is not a schema: expected a record of columns, and perhaps {others}")
         records, words = stored["columns"], stored.get("missing") or ()
         if not isinstance(records, list | tuple) or not isinstance(words, list | tuple):
             raise InputError(f"{where} is not a schema: columns and missing are lists")
@@ -158,7 +159,7 @@ def _is_no_word(value: Any) -> bool:
 
 _TYPES: dict[str, Any] = {
     "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
-    "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
+    "log": bool, "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
 }  # fmt: skip
 
 
@@ -166,17 +167,20 @@ def _column(record: Any, where: str) -> Column:
     """A column of a record that was read."""
     known = [field.name for field in fields(Column)]
     if not isinstance(record, dict) or not {"name", "kind"} <= {*record}:
-        raise InputError(f"{where}: expected a record with a name and a kind, such as {{'name': 'age', 'kind': 'real'}}")
+        raise InputError(
+            f'{where}: expected a record with a name and a kind, such as {{"name": "age", "kind": "real"}}'
+        )
     if others := [name for name in record if name not in known]:
         raise InputError(f"{where} has {others[0]!r}, which no column has; expected some of {', '.join(known)}")
     if record["kind"] not in get_args(Kind):
-        raise InputError(f"{where}: the kind {record['kind']!r} does not exist: give one of {', '.join(get_args(Kind))}")
+        known_kinds = ", ".join(get_args(Kind))
+        raise InputError(f"{where}: the kind {record['kind']!r} does not exist: give one of {known_kinds}")
     for name, kind in _TYPES.items():
-        if name in record and not (isinstance(record[name], kind) and not isinstance(record[name], bool)):
+        if name in record and (not isinstance(record[name], kind) or isinstance(record[name], bool) != (kind is bool)):
             raise InputError(f"{where}: {name} cannot be {record[name]!r}")
     levels = record.get("levels", ())
     if not isinstance(levels, list | tuple) or not all(isinstance(level, Level) for level in levels):
         raise InputError(f"{where}: levels are a list of values, not {levels!r}")
     if not record.get("unit", 1) > 0:
         raise InputError(f"{where}: the unit must be above 0, not {record['unit']}")
-    return Column(**{**record, "levels": tuple(levels)})
+    return Column(**{"log": record["kind"] == "positive", **record, "levels": tuple(levels)})

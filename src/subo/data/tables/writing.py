@@ -1,0 +1,67 @@
+"""Tables back to files, with the columns, their order and the forms of their cells that the data had."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from subo.data.tables.schema import Schema
+from subo.errors import InputError
+from subo.files.tables import write_table
+from subo.files.whole import replacing
+
+__all__ = ["WRITTEN", "save_frame"]
+
+WRITTEN = (".csv", ".tsv", ".parquet", ".feather")
+"""Endings of tables that are written."""
+
+
+def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
+    """Writes a table, whole or not at all.
+
+    In text, whole numbers have no decimal point where the data had none, dates are written as ISO 8601 has them,
+    missing cells are empty, and text that a spreadsheet would run as a formula is quoted.
+
+    Args:
+        path: `.csv`, `.tsv`, `.parquet` or `.feather`.
+        frame: The table.
+        schema: What its columns are.
+
+    Raises:
+        InputError: The ending is unknown, or the file cannot be written.
+    """
+    path = Path(path)
+    ending = path.suffix.lower()
+    if ending in (".csv", ".tsv"):
+        whole = {column.name for column in schema.columns if column.decimals == 0 or column.kind == "count"}
+        write_table(path, [str(name) for name in frame.columns], _lines(frame, whole), tabs=ending == ".tsv")
+        return
+    if ending not in WRITTEN:
+        raise InputError(
+            f"{path}: a table is written as {', '.join(WRITTEN)}, not as {path.suffix or 'a file without ending'!r}"
+        )
+    with replacing(path) as unfinished:
+        try:
+            (frame.to_parquet if ending == ".parquet" else frame.to_feather)(unfinished)
+        except ImportError as error:
+            raise InputError(f"{path}: {ending} files are written by pyarrow: pip install 'subo[parquet]'") from error
+
+
+def _lines(frame: pd.DataFrame, whole: set[str]) -> Iterator[list[Any]]:
+    """Rows as cells of text."""
+    columns = [_texts(frame.iloc[:, number], whole) for number in range(frame.shape[1])]
+    return map(list, zip(*columns, strict=True))
+
+
+def _texts(cells: pd.Series, whole: set[str]) -> list[Any]:
+    """The cells of a column as they are written; None where one is missing."""
+    if pd.api.types.is_datetime64_any_dtype(cells):
+        days = bool((cells.dropna() == cells.dropna().dt.normalize()).all())
+        texts = cells.dt.strftime("%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S")
+        return texts.where(cells.notna(), None).tolist()
+    values = cells.astype(object).where(cells.notna(), None).tolist()
+    if cells.name in whole:
+        return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
+    return [np.float64(value).item() if isinstance(value, np.floating) else value for value in values]

@@ -1,0 +1,168 @@
+r"""Missing cells of tables: draws from ``p(x_mis | x_obs)``, best guesses, and the pooling of several draws.
+
+With :math:`z_k \sim q(z | x_{obs})` and :math:`w_k = p(x_{obs}, z_k) / q(z_k | x_{obs})`,
+
+.. math:: E[h(x_{mis}) | x_{obs}] \approx \sum_k \tilde w_k\, E[h(x_{mis}) | z_k], \qquad
+          \tilde w_k = w_k / \sum_l w_l
+
+(Mattei and Frellsen, 2019, equations 11 and 12). A draw takes one of the z by these weights, then the cells from
+p(x_mis | z): as K grows its distribution becomes the exact conditional (sampling importance resampling; Rubin, 1987).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.core.draw import LatentVariableModel
+from subo.data.batches import batches
+from subo.data.splits import Split, takes_data
+from subo.data.support import check_support
+from subo.errors import InputError
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.devices import evaluating, place
+from subo.runtime.randomness import forked
+from subo.typing import map_latent
+
+__all__ = ["Imputation", "Pooled", "impute", "pooled"]
+
+_LATENTS = 20_000  # at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Imputation:
+    """Rows with their missing cells filled.
+
+    Attributes:
+        draws: ``(M, N, D)``, M independent fillings of each row; observed cells are the same in all.
+        effective_sample_size: ``(N,)``, how many of K samples of z the weights of a row are worth; where it is small,
+            its draws repeat each other.
+        num_samples: K.
+    """
+
+    draws: Float[Tensor, "M N D"]
+    effective_sample_size: Float[Tensor, " N"]
+    num_samples: int
+
+
+@takes_data
+@checked_arguments
+@torch.no_grad()
+def impute(
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    num_draws: int = 1,
+    num_samples: int = 1000,
+    seed: int = 0,
+    advance: Callable[[float], object] | None = None,
+) -> Imputation:
+    """Fills the missing cells, NaN, of rows with draws from their distribution given the observed ones.
+
+    Args:
+        model: A model whose likelihood describes tables with missing cells.
+        split: Rows, coded as the model's data were.
+        num_draws: M, the number of fillings.
+        num_samples: K, the number of samples of z from which each draw takes one.
+        seed: Seed for the draws.
+        advance: Called with the number of rows done, as they finish.
+
+    Raises:
+        InputError: A row is outside of the support, or the likelihood does not describe single columns.
+    """
+    check_support(model, split)
+    size = max(1, _LATENTS // num_samples)
+    filled, sizes = [], []
+    with evaluating(model), forked(seed):
+        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
+            x, context = place(model, batch.x, batch.context)
+            draws, effective = _filled(model, x, context, num_draws, num_samples)
+            filled.append(draws.cpu())
+            sizes.append(effective.cpu())
+            if advance is not None:
+                advance(len(x))
+    return Imputation(torch.cat(filled, 1), torch.cat(sizes), num_samples)
+
+
+def _filled(
+    model: Any, x: Tensor, context: dict[str, Tensor], num_draws: int, num_samples: int
+) -> tuple[Tensor, Tensor]:
+    """M fillings of a batch, and the effective sample sizes."""
+    draw = model.draw(x, context, num_samples=num_samples, path=False)
+    log_weight = draw.log_weight.double()
+    effective = torch.exp(2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0))
+    chosen = torch.distributions.Categorical(logits=log_weight.T, validate_args=False).sample(torch.Size([num_draws]))
+    rows = torch.arange(len(x), device=x.device).expand(num_draws, -1)
+    z = map_latent(lambda leaf: leaf[chosen, rows].flatten(0, 1), draw.z)
+    repeated = {name: tensor.repeat(num_draws, *[1] * (tensor.ndim - 1)) for name, tensor in context.items()}
+    drawn = model.decode(z, repeated).sample().unflatten(0, (num_draws, len(x)))
+    return torch.where(x.isnan(), drawn, x), effective
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """An estimate from several imputed tables.
+
+    Attributes:
+        mean: The mean of the estimates.
+        variance: Its variance, of both the data and what is missing in them.
+        degrees_of_freedom: Of Student's t for intervals of `mean`.
+        missing_information: The share of the variance that is due to missing cells.
+    """
+
+    mean: float
+    variance: float
+    degrees_of_freedom: float
+    missing_information: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """The interval that holds the estimated quantity in a share `level` of all samples."""
+        from scipy.special import stdtrit
+
+        reach = float(stdtrit(self.degrees_of_freedom, (1 + level) / 2)) * math.sqrt(self.variance)
+        return self.mean - reach, self.mean + reach
+
+
+@checked_arguments
+def pooled(estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: float = math.inf) -> Pooled:
+    r"""Pools what was estimated from each of M imputed tables by Rubin's rules (1987, section 3.1).
+
+    .. math:: T = \bar U + (1 + 1/M) B
+
+    with the mean :math:`\bar U` of the variances and the variance B between the estimates. The degrees of freedom are
+    those of Barnard and Rubin (1999, equation 3), which never exceed those of complete data.
+
+    Args:
+        estimates: ``(M,)``, such as the mean of a column in each table.
+        variances: ``(M,)``, the square of the standard error of each.
+        complete_degrees: Degrees of freedom of the estimate without missing cells, such as N - 1 for a mean.
+
+    Raises:
+        InputError: There are fewer than two tables, or not as many variances.
+
+    Example:
+        >>> result = pooled(np.array([1.0, 1.2, 0.8]), np.array([0.1, 0.1, 0.1]))
+        >>> round(result.mean, 2), round(result.variance, 4)
+        (1.0, 0.1533)
+    """
+    estimates, variances = np.asarray(estimates, dtype=float), np.asarray(variances, dtype=float)
+    if estimates.ndim != 1 or len(estimates) < 2 or variances.shape != estimates.shape:
+        raise InputError(
+            f"estimates and variances are one number from each of at least two tables; got shapes {estimates.shape} "
+            f"and {variances.shape}"
+        )
+    count, between = len(estimates), float(estimates.var(ddof=1))
+    added = (1 + 1 / count) * between
+    total = float(variances.mean()) + added
+    share = added / total if total > 0 else 0.0
+    old = (count - 1) / share**2 if share > 0 else math.inf
+    observed = math.inf
+    if math.isfinite(complete_degrees):
+        observed = (complete_degrees + 1) / (complete_degrees + 3) * complete_degrees * (1 - share)
+    degrees = 1 / (1 / old + 1 / observed) if observed > 0 else 0.0
+    return Pooled(float(estimates.mean()), total, degrees, share)

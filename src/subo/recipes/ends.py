@@ -1,0 +1,76 @@
+"""Where a model meets its data: the family of p(x|z), the way of x into networks, the start of a decoder."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Size, Tensor, nn
+
+from subo.core.offers import StartsAtExamples, StartsAtMean
+from subo.data.spread import center_and_units
+from subo.errors import InputError
+from subo.parts.cells import Cells
+from subo.parts.families import Family
+from subo.parts.networks import Offset, Standardize
+
+__all__ = ["Ends", "ends_of_columns", "ends_of_numbers"]
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The two ends of a model: the numbers that its encoder reads, and the family that its decoder serves.
+
+    Attributes:
+        family: The family of p(x|z).
+        inputs: Shape of what a network reads of an example.
+        entry: Makes the module that turns examples into that.
+        examples: Some training data; None for placeholders.
+    """
+
+    family: Family
+    inputs: Size
+    entry: Callable[[], nn.Module]
+    examples: Tensor | None
+
+    def start(self, decoder: nn.Module) -> nn.Module:
+        """The decoder, which starts at what describes the data without any z, if the family has parameters for that."""
+        family, examples = self.family, self.examples
+        if isinstance(family, StartsAtExamples):
+            start = torch.zeros(family.num_params) if examples is None else family.start(examples)
+        elif isinstance(family, StartsAtMean):
+            plain: Any = family(torch.zeros(1, family.num_params))
+            mean = plain.mean[0]
+            if examples is not None:  # shrunk as if by one more example: what never varies would start at infinity
+                mean = (examples.sum(0) + mean) / (len(examples) + 1)
+            start = family.params_of_mean(mean)
+        else:
+            return decoder
+        return Offset(decoder, start)
+
+
+def ends_of_numbers(event: Size, make: Callable[..., Family], examples: Tensor | None) -> Ends:
+    """Numbers of one kind: networks see them in units of their spread, in which the family works, too.
+
+    Args:
+        event: Shape of one example.
+        make: Makes the family, given ``center`` and ``unit``.
+        examples: Some training data.
+    """
+    if examples is not None and not bool(examples.isfinite().all()):
+        found = examples[~examples.isfinite()][0].item()
+        raise InputError(f"examples must be finite everywhere. They hold {found:g}.")
+    center, unit, fine = center_and_units(examples, event)
+    return Ends(make(center=center, unit=fine), event, lambda: Standardize(center, unit), examples)
+
+
+def ends_of_columns(columns: tuple[str, ...], make: Callable[..., Family], examples: Tensor | None) -> Ends:
+    """The columns of a table, which are coded already.
+
+    Args:
+        columns: What they are, see :class:`subo.parts.columns.Columns`.
+        make: Makes the family, given ``columns``.
+        examples: Some training data, coded.
+    """
+    inputs = Size([Cells(columns).out_features])
+    return Ends(make(columns=columns), inputs, lambda: Cells(columns, examples), examples)

@@ -1,0 +1,54 @@
+"""A run's figures of a table of mixed columns."""
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from subo.data.splits import Split
+from subo.data.tables.schema import LEVELED, Schema
+from subo.figures.tables import columns
+from subo.models.folding import draw_data
+from subo.runtime.randomness import forked
+from subo.typing import Context
+
+__all__ = ["are_numbers", "draw_columns"]
+
+_DRAWN = 2000
+
+
+def draw_columns(model: object, split: Split, schema: Schema) -> Figure:
+    """Data beside as many samples, column by column.
+
+    Args:
+        model: The model.
+        split: The data; classes of its samples are those of the data.
+        schema: What the columns are.
+    """
+    some = torch.arange(min(len(split), _DRAWN))
+    x, context = split.read(some)
+    repeated = torch.arange(_DRAWN) % len(x)
+    known: Context = {name: tensor[repeated] for name, tensor in context.items() if name != "index"}
+    with forked(0):
+        drawn = draw_data(model, _DRAWN, known or None, elements=x.shape[1])
+    levels = {column.name: column.levels for column in schema.modeled if column.levels}
+    dates = [column.name for column in schema.modeled if column.kind == "date"]
+    return columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates)
+
+
+def are_numbers(x: Tensor, schema: Schema) -> bool:
+    """Whether all cells of some rows are observed numbers, which one picture of a row can show side by side."""
+    return bool(x.isfinite().all()) and not any(column.kind in (*LEVELED, "count") for column in schema.modeled)
+
+
+def _cells(x: Tensor, schema: Schema) -> dict[str, np.ndarray]:
+    """The cells of each column as numbers: positions of levels, days."""
+    cells = {}
+    for column, coded in zip(schema.modeled, x.double().numpy().T, strict=True):
+        numbers = np.where(np.isinf(coded), np.nan, coded) * column.unit + column.center
+        if column.log:
+            numbers = np.exp(numbers)
+        if column.spike is not None:
+            numbers = np.where(np.isinf(coded), column.spike, numbers)
+        cells[column.name] = numbers
+    return cells
