@@ -13,6 +13,7 @@ from subo.cli.evaluate import evaluate
 from subo.cli.fit import fit
 from subo.cli.forecast import forecast
 from subo.cli.gradients import gradients
+from subo.cli.impute import impute
 from subo.cli.options import check_options, converted, fit_signature, recipes_with
 from subo.cli.reconstruct import reconstruct
 from subo.cli.sample import sample
@@ -22,7 +23,7 @@ from subo.errors import InputError
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
-COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, forecast, show)
+COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, show)
 """All but ``fit``, whose signature depends on the recipe."""
 
 

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
+from subo.cli.oddness import Oddness, oddness_of
 from subo.cli.rows import of_rows, run_and_rows
 from subo.data.saving import save_array
+from subo.errors import InputError
 
 if TYPE_CHECKING:
     from subo.data.splits import Split
@@ -22,11 +24,19 @@ def score(
     *,
     out: Path,
     num_samples: int = 1000,
+    alpha: float | None = None,
+    fdr: bool = False,
+    cells: Path | None = None,
     part: DataPart = "all",
     data_dir: DataDir = None,
     seed: int = 0,
 ) -> None:
     """Estimates log p(x) of each example, the anomaly score: the lower, the more unusual.
+
+    With --alpha, and for tables of mixed columns, each has a p-value: the share of the run's test data that score no
+    higher, which are ranked with it as its equals. Whatever the model, of ordinary examples at most a share alpha get a
+    p-value of at most alpha. In tables, the columns of odd cells are named, by such p-values of each cell given the
+    others of its row.
 
     The samples used for a row depend on its file: in another file its estimate differs, within its standard error. For
     dequantized data, it is the estimate for one draw of the noise, the same at every call. Rows outside the
@@ -35,11 +45,14 @@ def score(
     Args:
         run: Run folder.
         data: Data of the same shape.
-        out: Output file: .csv with columns for log_px, its standard error, effective sample size and Pareto k-hat, and
-            for sequences their steps and log_px per step; the first columns give the row of each example in the file
-            (the first below a header is row 1), its name (in a folder of files) and its label if it has them; or .npy
-            with log_px.
+        out: Output file: .csv with columns for the p-value and the odd columns, if there are any, log_px, its standard
+            error, effective sample size and Pareto k-hat, and for sequences their steps and log_px per step; the first
+            columns give the row of each example in the file (the first below a header is row 1), its name (in a folder
+            of files) and its label if it has them; or .npy with log_px.
         num_samples: Posterior samples for each example.
+        alpha: Mark examples whose p-value is at most alpha, in the column odd.
+        fdr: Mark fewer, such that alpha is the expected share of ordinary ones among the marked (Benjamini-Hochberg).
+        cells: For a table of mixed columns, another output file (.csv): log p of each cell given the others of its row.
         part: Which part of the data.
         seed: Seed for the samples.
     """
@@ -50,20 +63,27 @@ def score(
 
     ending = check_ending(out, ".npy", ".csv")
     check_apart(out, run, data)
+    if cells is not None:
+        check_ending(cells, ".csv")
+        check_apart(cells, run, data)
+    if fdr and alpha is None:
+        raise InputError("--fdr needs --alpha, the share of ordinary examples among those that are marked.")
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
     if caution := caution_of_samples(model, split, num_samples):
         say(caution)
     with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
         scores = scored(model, split, num_samples=num_samples, seed=seed, advance=advance)
+    oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, cells=cells, seed=seed)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:
-        _save_table(out, scores, split)
+        _save_table(out, scores, split, oddness)
     _say_scores(out, scores, split)
+    oddness.say()
 
 
-def _save_table(out: Path, scores: "Scores", split: "Split") -> None:
+def _save_table(out: Path, scores: "Scores", split: "Split", oddness: "Oddness") -> None:
     """Writes one row per example."""
     import numpy as np
 
@@ -72,7 +92,7 @@ def _save_table(out: Path, scores: "Scores", split: "Split") -> None:
     if split.lengths is not None:
         columns |= {"steps": split.lengths.double(), "log_px_per_step": scores.log_px / split.lengths}
     table = np.stack([column.numpy() for column in columns.values()], axis=1)
-    save_array(out, table, names=list(columns), of=of_rows(split))
+    save_array(out, table, names=list(columns), of={**of_rows(split), **oddness.columns})
 
 
 def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:

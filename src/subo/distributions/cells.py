@@ -5,7 +5,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Size, Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution
+
+from subo.distributions.gaussian import Gaussian
 
 __all__ = ["Grades", "Levels", "Spiked"]
 
@@ -146,7 +148,7 @@ class Spiked(Distribution):
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's way)
 
-    def __init__(self, logit: Tensor, normal: Normal):
+    def __init__(self, logit: Tensor, normal: Gaussian):
         self.logit, self.normal = logit, normal
         super().__init__(logit.shape, validate_args=False)
 

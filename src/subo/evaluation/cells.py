@@ -4,8 +4,8 @@ r"""How likely each cell of a row is given the others, by the weights of the row
           w_k = \frac{p(x, z_k)}{q(z_k | x)}
 
 since columns are independent given z, so that dividing a weight by p(x_j | z_k) leaves that of the other cells
-(importance sampling leave-one-out; Gelfand, Dey and Chang, 1992, section 3). Where a cell is very odd, few weights decide
-the denominator: its probability is then estimated as too high more often than too low.
+(importance sampling leave-one-out; Gelfand, Dey and Chang, 1992, section 3). Where a cell is very odd, few weights
+decide the denominator: its probability is then estimated as too high more often than too low.
 """
 
 from collections.abc import Callable

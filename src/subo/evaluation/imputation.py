@@ -41,7 +41,7 @@ class Imputation:
     Attributes:
         draws: ``(M, N, D)``, M independent fillings of each row; observed cells are the same in all.
         effective_sample_size: ``(N,)``, how many of K samples of z the weights of a row are worth; where it is small,
-            its draws repeat each other.
+            its draws repeat each other. K for a row without missing cells.
         num_samples: K.
     """
 
@@ -70,23 +70,27 @@ def impute(
         num_draws: M, the number of fillings.
         num_samples: K, the number of samples of z from which each draw takes one.
         seed: Seed for the draws.
-        advance: Called with the number of rows done, as they finish.
+        advance: Called with the number of incomplete rows done, as they finish.
 
     Raises:
         InputError: A row is outside of the support, or the likelihood does not describe single columns.
     """
     check_support(model, split)
-    size = max(1, _LATENTS // num_samples)
-    filled, sizes = [], []
+    incomplete = split.x.isnan().any(1).nonzero()[:, 0]
+    draws = split.x.expand(num_draws, *split.x.shape).clone()
+    sizes = torch.full((len(split),), float(num_samples), dtype=torch.float64)
+    if len(incomplete) == 0:
+        return Imputation(draws, sizes, num_samples)
     with evaluating(model), forked(seed):
-        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
+        size = max(1, _LATENTS // num_samples)
+        for batch in batches(split.take(incomplete), size, seed=seed, epoch=0, shuffle=False):
             x, context = place(model, batch.x, batch.context)
-            draws, effective = _filled(model, x, context, num_draws, num_samples)
-            filled.append(draws.cpu())
-            sizes.append(effective.cpu())
+            rows = incomplete[batch.context["index"].cpu() - split.first]
+            filled, effective = _filled(model, x, context, num_draws, num_samples)
+            draws[:, rows], sizes[rows] = filled.cpu(), effective.cpu()
             if advance is not None:
                 advance(len(x))
-    return Imputation(torch.cat(filled, 1), torch.cat(sizes), num_samples)
+    return Imputation(draws, sizes, num_samples)
 
 
 def _filled(

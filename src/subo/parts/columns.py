@@ -9,11 +9,12 @@ from typing import Any, ClassVar
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution
 
 from subo.distributions.cells import Grades, Levels, Spiked
 from subo.distributions.columns import Columns as ColumnsDistribution
 from subo.distributions.columns import Group, Jacobian, Rows
+from subo.distributions.gaussian import Gaussian
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 from subo.parts.counts import DispersionSource
@@ -75,9 +76,9 @@ class _Real(_OfKind):
         self.scale = Scale(options["scale"], Size([self.size]), floor=options["min_scale"])
         self.num_params = self.size * (1 + self.scale.from_network)
 
-    def forward(self, params: Tensor, unseen: Tensor) -> Normal:
+    def forward(self, params: Tensor, unseen: Tensor) -> Gaussian:
         loc, *rest = params.split(self.size, -1)
-        return Normal(loc, self.scale.of(*rest).expand(loc.shape), validate_args=False)
+        return Gaussian(loc, self.scale.of(*rest), 0)
 
 
 class _Spike(_Real):
@@ -107,7 +108,7 @@ class _Count(_OfKind):
 
     def forward(self, params: Tensor, unseen: Tensor) -> NegativeBinomial:
         log_mean, *rest = params.split(self.size, -1)
-        return NegativeBinomial(log_mean, self.dispersion.of(*rest).expand(log_mean.shape))
+        return NegativeBinomial(log_mean, self.dispersion.of(*rest))  # as small as it is: lgamma is slow
 
     def start(self, x: Tensor) -> Tensor:
         """The moments' mean and, from the variance ``m + a m^2``, their dispersion a."""
@@ -275,7 +276,7 @@ class Columns(nn.Module):
         for kind, group in zip(self.kinds, distribution.groups, strict=True):
             p = group.make(distribution.params[..., group.params])
             normal = p.normal if isinstance(p, Spiked) else p
-            if isinstance(normal, Normal):
+            if isinstance(normal, Gaussian):
                 near.append((normal.scale <= 1.05 * kind.scale.floor).flatten())
         return torch.cat(near).double().mean().item() if near else None
 

@@ -110,7 +110,8 @@ class Schema:
 
         Returns:
             ``shift`` and ``slope``, with :math:`\log |dx / dy| = -(shift + slope \cdot x)`: ``log unit`` and, since
-            ``log cell = center + unit * x``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the probability ``1 / (N + 1)`` of a new level after N cells.
+            ``log cell = center + unit * x``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the
+            probability ``1 / (N + 1)`` of a new level after N cells.
         """
         columns = self.modeled
         shift = [math.log(column.unit) + column.center * column.log for column in columns]

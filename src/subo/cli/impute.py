@@ -1,0 +1,72 @@
+"""The command ``impute``."""
+
+from pathlib import Path
+
+from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.messages import say
+from subo.cli.rows import run_and_rows
+from subo.errors import InputError
+
+__all__ = ["impute"]
+
+_FEW = 10  # effective samples, below which draws repeat each other
+
+
+def impute(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    out: Path,
+    draws: int | None = None,
+    num_samples: int = 1000,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+    seed: int = 0,
+) -> None:
+    """Fills the missing cells of a table.
+
+    Without --draws each cell gets its best guess, which makes all numbers near their means and tables too regular: the
+    mean, or the most frequent level, of draws. With --draws N, N tables are filled with draws from p(missing cells |
+    observed cells); what is computed from each of them varies as the missing cells may, and subo.pooled joins it.
+
+    Args:
+        run: Run folder, of a table of mixed columns.
+        data: The table; its columns in any order.
+        out: Output file, .csv, .tsv, .parquet or .feather, with the columns, rows and observed cells as they are. With
+            several draws each table's rows follow the others', and the first column, draw, numbers the tables.
+        draws: Number of filled tables; by default one, of best guesses.
+        num_samples: Posterior samples for each row, from which its draws are taken by their weights.
+        part: Which part of the data.
+        seed: Seed for the draws.
+    """
+    from subo.data.tables.filling import filled, most_likely
+    from subo.data.tables.reading import read_frame
+    from subo.data.tables.writing import WRITTEN, save_frame
+    from subo.evaluation.imputation import impute as imputed
+    from subo.experiments.experiment import model_for
+    from subo.runtime.progress import bar
+
+    check_ending(out, *WRITTEN)
+    check_apart(out, run, data)
+    experiment, split = run_and_rows(run, data, part, data_dir)
+    schema = experiment.config.data.meaning.table
+    if schema is None:
+        raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")
+    frame = read_frame(Path(data), separator=schema.separator, decimal=schema.decimal, missing=schema.missing).frame
+    rows = split.rows if split.rows is not None else None
+    frame = frame if rows is None else frame.iloc[(rows - 1).tolist()].reset_index(drop=True)
+    model = model_for(experiment, split, progress=True)
+    with bar("missing cells", len(split), show=True) as advance:
+        result = imputed(model, split, num_draws=draws or 100, num_samples=num_samples, seed=seed, advance=advance)
+    missing = int(split.x.isnan().sum())
+    tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
+    save_frame(out, filled(frame, tables, schema, numbered=draws is not None and draws > 1), schema)
+    some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
+    effective = result.effective_sample_size[some]
+    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled, {out} written")
+    if bool((effective < _FEW).any()):
+        say(
+            f"Careful: the weights of {int((effective < _FEW).sum()):,} rows are worth fewer than {_FEW} samples, so "
+            f"that their draws repeat each other. More samples: --num-samples {10 * num_samples}"
+        )

@@ -1,0 +1,128 @@
+"""Which examples and cells are odd, for the command ``score``: p-values against the run's test data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from subo.cli.messages import say
+from subo.data.saving import save_array
+from subo.errors import InputError
+
+if TYPE_CHECKING:
+    from subo.data.splits import Split
+    from subo.evaluation.scores import Scores
+    from subo.experiments.experiment import Experiment
+
+__all__ = ["Oddness", "oddness_of"]
+
+_ODD_CELL = 0.01  # p-value up to which a cell's column is named
+_NAMED = 3  # columns
+_CELL_SAMPLES = 200  # enough for ranks
+
+
+@dataclass(frozen=True)
+class Oddness:
+    """What is known of odd examples.
+
+    Attributes:
+        columns: Leading columns of the output, by name.
+        sentences: What is said of them.
+    """
+
+    columns: dict[str, Sequence[Any]] = field(default_factory=dict)
+    sentences: tuple[str, ...] = ()
+
+    def say(self) -> None:
+        """Prints the sentences."""
+        for sentence in self.sentences:
+            say(sentence)
+
+
+def oddness_of(
+    experiment: "Experiment",
+    split: "Split",
+    scores: "Scores",
+    *,
+    alpha: float | None,
+    fdr: bool,
+    cells: Path | None,
+    seed: int,
+) -> Oddness:
+    """P-values of examples, those that are odd, and in a table the columns of their odd cells.
+
+    Args:
+        experiment: The run.
+        split: The examples.
+        scores: Their scores.
+        alpha: The largest p-value of an odd example; None: none is marked.
+        fdr: Whether alpha is the share of mistakes among the marked.
+        cells: File for the scores of a table's cells.
+        seed: Seed for the samples.
+    """
+    from subo.evaluation.cells import cell_scores
+    from subo.evaluation.conformal import conformal_p_values, marked
+    from subo.evaluation.scores import score
+    from subo.experiments.experiment import model_for
+
+    table = experiment.config.data.meaning.table
+    if cells is not None and table is None:
+        raise InputError("--cells are those of a table of mixed columns, which this run's data are not: leave it out")
+    if alpha is None and table is None:
+        return Oddness()
+    try:
+        held_out = experiment.data().test
+    except InputError as error:
+        if alpha is not None or cells is not None:
+            raise InputError(f"p-values are ranks among the run's test data: {error}") from error
+        return Oddness(sentences=(f"No p-values: {error}",))
+    model, count = model_for(experiment, held_out, progress=True), scores.num_samples
+    say(f"p-values are ranks among the {len(held_out):,} test examples of the run, which are scored, too")
+    p_values = conformal_p_values(scores.log_px, score(model, held_out, num_samples=count, seed=seed).log_px)
+    columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
+    sentences = []
+    if alpha is not None:
+        odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
+        columns["odd"] = odd.int().tolist()
+        of_whom = "of the marked ones are expected to be" if fdr else "of"
+        sentences.append(
+            f"{int(odd.sum()):,} of {len(split):,} are marked as odd; at most {alpha:.3g} {of_whom} ordinary examples"
+            + (" would be" if not fdr else "")
+        )
+        if alpha * (len(held_out) + 1) < 1:
+            sentences.append(
+                f"Careful: no p-value is below {1 / (len(held_out) + 1):.3g}, since there are {len(held_out):,} test "
+                f"examples: --alpha {alpha:g} marks none. More data, or a larger alpha"
+            )
+    if table is not None:
+        names = [column.name for column in table.modeled]
+        count = min(count, _CELL_SAMPLES)
+        own = cell_scores(model, split, num_samples=count, seed=seed)
+        columns["odd_columns"] = _odd_columns(_ranks(own, cell_scores(model, held_out, num_samples=count)), names)
+        if cells is not None:
+            save_array(cells, own, names=names)
+            sentences.append(f"log p of each cell given the others of its row written to {cells}")
+    return Oddness(columns, tuple(sentences))
+
+
+def _ranks(cells: Tensor, held_out: Tensor) -> Tensor:
+    """The p-value of each cell among those of its column; 1 where it is missing."""
+    from subo.evaluation.conformal import conformal_p_values
+
+    ranks = torch.ones_like(cells)
+    for column in range(cells.shape[1]):
+        known, others = ~cells[:, column].isnan(), held_out[:, column]
+        others = others[~others.isnan()]
+        if bool(known.any()) and len(others):
+            ranks[known, column] = conformal_p_values(cells[known, column], others)
+    return ranks
+
+
+def _odd_columns(ranks: Tensor, names: Sequence[str]) -> list[str]:
+    """The columns of each row's odd cells, the oddest first, with their p-values."""
+    lowest, which = ranks.sort(dim=1)
+    rows = zip(lowest[:, :_NAMED].tolist(), which[:, :_NAMED].tolist(), strict=True)
+    return ["; ".join(f"{names[i]} ({p:.2g})" for p, i in zip(*row, strict=True) if p <= _ODD_CELL) for row in rows]

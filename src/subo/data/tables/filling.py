@@ -1,0 +1,69 @@
+"""Filled tables: the cells of several fillings beside the observed ones, which stay as they came."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.data.tables.coding import decode
+from subo.data.tables.schema import LEVELED, Schema
+
+__all__ = ["filled", "most_likely"]
+
+
+def filled(
+    frame: pd.DataFrame, tables: Sequence[Float[Tensor, "N D"]], schema: Schema, *, numbered: bool = False
+) -> pd.DataFrame:
+    """A table with its missing cells taken from others, one below the other.
+
+    Args:
+        frame: The table as it came, N rows. Columns that the schema leaves out stay as they are.
+        tables: Coded rows without missing cells.
+        schema: What the columns are.
+        numbered: Whether a first column, ``draw``, numbers the tables from 1.
+    """
+    parts = []
+    for number, table in enumerate(tables, 1):
+        part, cells = frame.copy(), decode(table, schema)
+        for column in schema.modeled:
+            missing = frame[column.name].isna().to_numpy()
+            if missing.any():
+                part[column.name] = _joined(frame[column.name], cells[column.name], missing)
+        if numbered:
+            part.insert(0, "draw", number)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray) -> pd.Series:
+    """Cells, and where they are missing the others."""
+    if pd.api.types.is_datetime64_any_dtype(others) and not pd.api.types.is_datetime64_any_dtype(cells):
+        others = others.dt.strftime("%Y-%m-%d")  # beside dates that are text
+    values = cells.astype(object).to_numpy(copy=True)
+    values[missing] = others.astype(object).to_numpy()[missing]
+    joined = pd.Series(values, index=cells.index)
+    return joined.infer_objects() if cells.dtype != object else joined
+
+
+def most_likely(draws: Float[Tensor, "M N D"], schema: Schema) -> Float[Tensor, "N D"]:
+    """The best guess of each cell: the mean of a number's draws in the cell's own units, the most frequent level.
+
+    A cell with a spike is at the spike where at least half of its draws are, else at the mean of the others.
+    """
+    guesses = []
+    for number, column in enumerate(schema.modeled):
+        x = draws[:, :, number].double()
+        if column.kind in LEVELED:
+            guess = torch.mode(x, 0).values
+        else:
+            spikes = x.isinf()
+            beside = x.where(~spikes, 0) * column.unit + column.center
+            cells = beside.exp() if column.log else beside
+            mean = cells.where(~spikes, 0).sum(0) / (~spikes).sum(0).clamp(min=1)
+            coded = ((mean.clamp(min=1e-300).log() if column.log else mean) - column.center) / column.unit
+            guess = torch.where(spikes.double().mean(0) >= 0.5, torch.inf, coded)
+        guesses.append(guess)
+    return torch.stack(guesses, 1).float()
