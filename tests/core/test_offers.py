@@ -16,7 +16,8 @@ LIMITED = {"bernoulli", "continuous-bernoulli"}
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_only_events_of_a_bounded_interval_have_limits(name: str):
     entry = LIKELIHOODS[name]
-    family = entry((2,), num_classes=3) if name == "categorical" else entry((2,))
+    own: dict[str, Any] = {"categorical": {"num_classes": 3}, "columns": {"columns": ("real", "real")}}
+    family = entry((2,), **own.get(name, {}))
     assert isinstance(family, offers.Limited) == (name in LIMITED)
     x = family(5 * torch.randn(1000, family.num_params)).sample()
     if name in LIMITED:

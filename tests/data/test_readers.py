@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -203,15 +204,17 @@ def test_what_binarization_of_rows_refuses_and_keeps(tmp_path):
         load_data(saved(tmp_path / "many.npy", np.eye(4)), binarize="dynamic")
 
 
-# Tables
+# Tables of numbers of one kind
+
+numbers, number_rows = partial(load_data, table=None), partial(load_rows, table=None)
 
 
 def test_a_table(tmp_path):
     path = text(tmp_path / "x.csv", '\ufeff"height, cm", weight\r\n180,75.5\r\n\r\n1.6e2, -5\r\n170,60\r\n')
-    rows = load_rows(path)
+    rows = number_rows(path)
     assert rows.x.tolist() == [[180.0, 75.5], [160.0, -5.0], [170.0, 60.0]]
     assert rows.labels is None
-    data = load_data(path)
+    data = numbers(path)
     assert data.feature_names == ("height, cm", "weight")
     assert data.kind == "real"
     assert rows_sorted(data.train, data.validation, data.test) == rows_sorted(rows)
@@ -219,10 +222,10 @@ def test_a_table(tmp_path):
 
 def test_only_a_column_named_label_holds_labels(tmp_path):
     path = text(tmp_path / "x.csv", "a,label,target\n1,2,3\n4,5.0,6\n7,-8,9\n")
-    rows = load_rows(path)
+    rows = number_rows(path)
     assert rows.x.tolist() == [[1.0, 3.0], [4.0, 6.0], [7.0, 9.0]]
     assert labels_of(rows).tolist() == [1, 2, 0]
-    data = load_data(path)
+    data = numbers(path)
     assert data.feature_names == ("a", "target")
     assert data.class_names == ("-8", "2", "5")
     for part in (data.train, data.validation, data.test):
@@ -230,7 +233,7 @@ def test_only_a_column_named_label_holds_labels(tmp_path):
 
 
 def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
-    assert load_rows(text(tmp_path / "x.csv", "0,1\n5,6\n")).x.tolist() == [[5.0, 6.0]]
+    assert number_rows(text(tmp_path / "x.csv", "0,1\n5,6\n")).x.tolist() == [[5.0, 6.0]]
 
 
 @pytest.mark.parametrize(
@@ -255,28 +258,28 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
     ],
 )
 def test_tables_that_cant_be_used(content, facts, tmp_path):
-    for read in (load_data, load_rows):
+    for read in (numbers, number_rows):
         with assert_refused(tmp_path / "x.csv", *facts):
             read(text(tmp_path / "x.csv", content))
 
 
 def test_a_table_of_one_row(tmp_path):
     path = text(tmp_path / "x.csv", "a,b\n1,2")
-    assert load_rows(path).x.tolist() == [[1.0, 2.0]]
+    assert number_rows(path).x.tolist() == [[1.0, 2.0]]
     with assert_refused(path, "one row"):
-        load_data(path)
+        numbers(path)
 
 
 @pytest.mark.parametrize("cell", ["1_000", "１２", "٣", "0x10", "1e", "--1"])
 def test_numbers_as_only_python_writes_them_are_text(cell, tmp_path):
     with assert_refused("column 'a'", "row 1 (line 2)", f"{cell!r} isn't a number"):
-        load_data(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
+        numbers(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
 
 
 def test_labels_are_integers_of_any_size_or_names(tmp_path):
     def labels(cells: list[str]) -> tuple:
         path = text(tmp_path / "x.csv", "a,label\n" + "".join(f"{i},{cell}\n" for i, cell in enumerate(cells)))
-        rows = load_rows(path)
+        rows = number_rows(path)
         return rows.class_names, labels_of(rows).tolist()
 
     assert labels(["75000", "75002", "75001"]) == (("75000", "75001", "75002"), [0, 2, 1])

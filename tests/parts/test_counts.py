@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from subo.parts.counts import NegativeBinomial
 from subo.recipes import vae
-from subo.recipes.options import from_mean
+from subo.recipes.ends import Ends
 
 
 @pytest.mark.parametrize("source, numbers", [("shared", 1), ("per-dimension", 3), ("network", 0)])
@@ -29,7 +29,7 @@ def test_a_decoder_starts_at_the_datas_mean(source):
     decoder = nn.Linear(1, family.num_params)
     nn.init.zeros_(decoder.weight)
     nn.init.zeros_(decoder.bias)
-    p = family(from_mean(decoder, family, x)(torch.zeros(1, 1)))
+    p = family(Ends(family, x.shape[1:], nn.Identity, x).start(decoder)(torch.zeros(1, 1)))
     assert_close(p.mean[0], (x.sum(0) + 1) / 3)
     assert_close(p.variance[0], p.mean[0] + p.mean[0].square(), check_stride=False)
 

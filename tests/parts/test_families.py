@@ -13,7 +13,7 @@ from subo.errors import InputError
 from subo.parts import families as f
 from subo.parts import location_scale as ls
 from subo.parts.conditionals import Conditional
-from subo.recipes.options import from_mean
+from subo.recipes.ends import Ends
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -251,7 +251,9 @@ def test_an_element_that_never_varies_gives_at_most_its_floor():
     zeros = nn.Linear(1, 1).requires_grad_(False)
     zeros.weight.zero_()
     zeros.bias.zero_()
-    first = {family: family(from_mean(zeros, family, x)(x[:1])) for family in (free, floored)}
+    first = {
+        family: family(Ends(family, x.shape[1:], nn.Identity, x).start(zeros)(x[:1])) for family in (free, floored)
+    }
     started = {family: p.log_prob(x).mean().item() for family, p in first.items()}
     assert started[free] == pytest.approx(math.log(2 * 501), abs=0.01)  # for nothing
     assert started[floored] <= math.log(1000)

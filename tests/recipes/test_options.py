@@ -27,8 +27,10 @@ def test_every_name_makes_a_model_whose_bound_is_finite_and_trains(choice: str, 
         known["posterior"] = name
     if name == "by-label":
         known |= {"condition": "labels", "num_labels": 3}
-    x = torch.randint(2, (20, 1, 4, 4)).float()
-    objective = vae((1, 4, 4), examples=x, **{**known, choice: name})
+    x = torch.randint(2, (20, 16)).float() if name == "columns" else torch.randint(2, (20, 1, 4, 4)).float()
+    if name == "columns":
+        known["columns"] = ("boolean 2", "count") * 8
+    objective = vae(x.shape[1:], examples=x, **{**known, choice: name})
     loss = objective(x, {"label": torch.arange(20) % 3} if name == "by-label" else None)
     assert loss.bound.isfinite().all()
     loss.loss.backward()

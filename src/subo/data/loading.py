@@ -106,6 +106,7 @@ def load_rows(
     binarize: Binarize = "none",
     dequantize: bool = False,
     seed: int = 0,
+    table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Split:
@@ -126,6 +127,7 @@ def load_rows(
         dequantize: Whether integers become real numbers, `y + u` with one draw of u; for the validation and
             test parts it equals that of `load_data`.
         seed: Seed for the split, the bits and the noise.
+        table: How a table of mixed columns is read, as for `load_data`.
         meaning: Meaning of the values of the data that a model was fitted to, `Data.meaning`; None: it is decided from
             the data being loaded.
         note: Receives messages about what is not read or is changed.
@@ -139,7 +141,8 @@ def load_rows(
         Split(179 of shape (1, 8, 8), uint8, levels 16, labels)
     """
     check_policies(binarize, dequantize=dequantize)
-    contents = _read(source, data_dir, seed, meaning=meaning, note=note)
+    mixed = None if binarize != "none" or dequantize else table
+    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, note=note)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
             f"Careful: no value of {source} exceeds 1, but the run's pixels have the levels 0 to {meaning.levels}, so "

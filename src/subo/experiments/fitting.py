@@ -118,8 +118,8 @@ def start_run(
         out: Run directory.
         recipe: Name of one of RECIPES.
         options: Options of the recipe that were set explicitly, each of which must have an effect.
-        data: Settings of :func:`subo.load_data`; its ``seed`` is for split, bits and noise. Without ``dequantize``,
-            uniform noise is added according to :func:`subo.experiments.config.dequantizes`.
+        data: Settings of :func:`subo.load_data`; its ``seed`` is for split, bits and noise. For ``dequantize``
+            see :func:`subo.experiments.config.dequantizes`.
         table: Settings of :class:`subo.data.tables.options.TableOptions`; only for tables of mixed columns.
         training: Settings of :func:`subo.fit`.
         device: Settings of :func:`subo.runtime.devices.make_fabric`.
@@ -133,31 +133,27 @@ def start_run(
         The fitted run; None in all processes but the first.
     """
     options, trained = _settings(recipe, options or {}, training or {})
-    data = data or {}
-    placed = DeviceConfig(**(device or {}))
+    data, placed = data or {}, DeviceConfig(**(device or {}))
     fabric = make_fabric(**asdict(placed))
     fabric.launch()
     first = fabric.is_global_zero
     if first:
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
-    asked = {**data, "table": _of_tables(table or {}, options.get("likelihood", "auto"))}
-    read, noisy = _read(source, asked, likelihood=options.get("likelihood", "auto"), note=note if first else None)
+    likelihood = options.get("likelihood", "auto")
+    asked = {**data, "table": _of_tables(table or {}, likelihood)}
+    read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)
     check_effects(RECIPES[recipe], options, settled)
-    config = RunConfig(
-        recipe,
-        settled,
-        DataConfig.of(read, source if source in NAMES else str(Path(source).resolve()), data_dir=data.get("data_dir")),
-        _training(trained, seed=seed),
-        placed,
-    )
+    place = source if source in NAMES else str(Path(source).resolve())
+    of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
+    config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
     objective = built(config, read)
 
     def announce() -> None:
         if on_start is not None and first:
-            on_start(Start(config, objective, read, options.get("likelihood", "auto") == "auto", noisy))
+            on_start(Start(config, objective, read, likelihood == "auto", noisy))
 
     return _fitted(
         Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite

@@ -247,7 +247,7 @@ class Columns(nn.Module):
             kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
         )
         self.num_params = sum(kind.num_params for kind in self.kinds)
-        self.rows = _rows(self.kinds, self.event_shape)
+        self.rows = _rows([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):
             self.register_buffer(name, torch.full(self.event_shape, value))
 
