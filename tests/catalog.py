@@ -36,6 +36,7 @@ from subo.parts import counts, networks, priors
 from subo.parts import families as f
 from subo.parts import labels as conditioning
 from subo.parts import location_scale as ls
+from subo.parts.columns import Columns
 from subo.parts.conditionals import Conditional, Local
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -82,8 +83,12 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
     "inverse autoregressive flow": lambda event: InverseAutoregressiveFlow(event, context_dim=3, hidden=(8,)),
     "neural spline flow": lambda event: NeuralSplineFlow(event, context_dim=3, hidden=(8,), bins=4),
 }
-FAMILIES = ELEMENTWISE | OVER_VECTORS
-CONTINUOUS = {label: make for label, make in FAMILIES.items() if not make((1,)).is_discrete}
+KINDS = ("real", "category 3", "count", "positive", "ordinal 4", "boolean 2")
+OF_TABLES: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
+    "columns": lambda event: Columns(event, columns=[KINDS[i % len(KINDS)] for i in range(event[0])]),
+}
+FAMILIES = ELEMENTWISE | OVER_VECTORS | OF_TABLES
+CONTINUOUS = {label: make for label, make in (ELEMENTWISE | OVER_VECTORS).items() if not make((1,)).is_discrete}
 
 # Posteriors: data shape -> q(z|x)
 

@@ -55,7 +55,7 @@ def test_a_family_reads_parameters_alike_in_every_layout(make, event):
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @over(catalog.FAMILIES)
 def test_a_family_makes_one_distribution_a_row(make, dtype, event):
-    if len(event) > 1 and make in catalog.OVER_VECTORS.values():
+    if len(event) > 1 and make in (catalog.OVER_VECTORS | catalog.OF_TABLES).values():
         with pytest.raises(InputError, match=r"\(2, 3, 5\)"):
             make(event)
         return

@@ -83,12 +83,12 @@ def fitted(capsys: pytest.CaptureFixture, tmp_path: Path, x: np.ndarray, *argume
 def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, capsys: pytest.CaptureFixture):
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:, 1] = 5
-    words = fitted(capsys, tmp_path, x)
+    words = fitted(capsys, tmp_path, x, "--likelihood", "gaussian")
     assert "all training data have one value in b: such a column carries no information" in words
     assert "1,000 standard deviations" not in words
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:2, 0] = 1e6  # by the split of seed 0 at least one is trained on
-    words = fitted(capsys, tmp_path, x, "--overwrite")
+    words = fitted(capsys, tmp_path, x, "--overwrite")  # as a table of mixed columns
     assert "Gradients are clipped at a norm of 100, so that the others count" in words
     assert "one value in" not in words
     assert "clipped" not in fitted(capsys, tmp_path, x, "--overwrite", "--clip", "10")

@@ -23,7 +23,7 @@ from subo.cli.show import _relevant
 from subo.evaluation import Evaluation
 from subo.experiments.units import bits_of_a_guess
 from subo.recipes import RECIPES, vae
-from subo.recipes.recipe import defaults_of, settled
+from subo.recipes.recipe import OF_THE_DATA, defaults_of, settled
 from subo.runs.run import Run
 from subo.runtime.digits import in_digits
 
@@ -198,11 +198,12 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     rows[:, 1:] = 3.0
     np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="a,b,c,d,e,f,g", comments="")
     out = tmp_path / "run"
-    assert run("fit", tmp_path / "a.csv", "--out", out, "--latent-dim", 1, *SMALL) == 0
+    as_numbers = ["--likelihood", "gaussian"]
+    assert run("fit", tmp_path / "a.csv", "--out", out, "--latent-dim", 1, *as_numbers, *SMALL) == 0
     printed = capsys.readouterr().out
     for words in (
         "a.csv: 60 examples of shape (7,), real: 48 to train on, 6 to validate on, 6 to test on",
-        "likelihood gaussian (auto: the values are real), 1 latents",
+        "likelihood gaussian, 1 latents",
         "one value in b, c, d, e, f and 1 more",
         "all epochs are done; kept the weights of epoch",
         "log-density in the data's units",
@@ -332,7 +333,7 @@ def test_options_are_the_signatures_of_what_they_set():
     signature = fit_signature("vae")
     recipe = defaults_of(vae)
     assert {name: signature.parameters[name].default for name in recipe} == recipe
-    assert set(recipe) == set(inspect.signature(RECIPES["vae"]).parameters) - {"event_shape", "examples", "num_data"}
+    assert set(recipe) == set(inspect.signature(RECIPES["vae"]).parameters) - {*OF_THE_DATA}
     helps = [parameter.annotation.__metadata__[0].help for parameter in signature.parameters.values()]
     assert all(helps)
 
@@ -365,16 +366,25 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         "": ["empty"],
         "a,b\n": ["row"],
         "a,b\n1,2\n": ["one row"],
+        "a,b\n1,2\n3\n5,6\n7,8\n": ["row 2", "1 cells", "header of 2"],
+        "a,b\n1,2.5\n3,inf\n5,6.5\n7,8\n" + "9,0.5\n" * 40: ["row 2", "'b'", "inf"],
+    }.items():
+        message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
+        for word in words:
+            assert word in message, message
+    for text, words in {
         "a;b\n1;2\n3;4\n5;6\n": ["semicolons", "commas"],
         "a\tb\n1\t2\n3\t4\n": ["tabs", "commas"],
         "a,b\n1,2\n3,x\n5,6\n7,8\n": ["'b'", "row 2"],
         "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["2 of 8", "row 2", "'b'"],
     }.items():
-        message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
+        as_numbers = ("--likelihood", "gaussian")
+        message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), *as_numbers, "--out", out)
         for word in words:
             assert word in message, message
     times = "".join(f"{1_700_000_000 + i},{i}\n" for i in range(30))
-    assert "'time'" in assert_refused(capsys, "fit", write(tmp_path / "a.csv", "time,b\n" + times), "--out", out)
+    clock = write(tmp_path / "a.csv", "time,b\n" + times)
+    assert "'time'" in assert_refused(capsys, "fit", clock, "--likelihood", "gaussian", "--out", out)
     assert "two" in assert_refused(capsys, "fit", write(tmp_path / "a.csv", "a,b\n1,2\n3,4\n5,7\n"), "--out", out)
     assert not out.exists()
 
@@ -395,7 +405,7 @@ def test_values_outside_of_the_likelihoods_support(tmp_path: Path, capsys: pytes
 def test_another_number_of_features_at_encode(table: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
     other = write(tmp_path / "two.csv", "age,size\n1,2\n3,4\n")
     message = assert_refused(capsys, "encode", table[0], other, "--out", tmp_path / "z.npy")
-    assert "'income' is missing" in message
+    assert "'income' of the fit is missing" in message
     assert "3 columns" in message
     assert not (tmp_path / "z.npy").exists()
 

@@ -29,7 +29,7 @@ def test_only_events_of_a_bounded_interval_have_limits(name: str):
 @pytest.mark.parametrize("label", catalog.FAMILIES)
 def test_a_family_with_a_smallest_scale_tells_how_much_lies_there(label: str):
     family: Any = catalog.FAMILIES[label]((2,))
-    scaled = any(kind in label for kind in ("gaussian", "laplace", "student", "continuous"))
+    scaled = any(kind in label for kind in ("gaussian", "laplace", "student", "continuous", "columns"))
     assert isinstance(family, offers.Floored) == scaled
 
 

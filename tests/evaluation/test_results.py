@@ -118,12 +118,6 @@ def test_a_frame_has_the_records(result: Result):
             assert (value is None or value != value) if missing else value == record[name]
 
 
-def test_without_pandas_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r"pandas is not installed: pip install .*`to_dict`"):
-        gaps().to_frame()
-
-
 def test_an_evaluations_values_are_those_of_its_fields():
     found = evaluation(log_px=-22.3841, log_px_se=0.2612, num_samples=1000)
     assert decoded(found.to_dict()) == json.loads(json.dumps(asdict(found)))

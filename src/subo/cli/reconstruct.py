@@ -10,6 +10,7 @@ from subo.cli.messages import say
 from subo.cli.rows import endings_of, is_of_sequences, lengths_of, names_of, run_and_rows, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.data.splits import Split
+from subo.errors import InputError
 
 __all__ = ["reconstruct", "reconstruct_sequences"]
 
@@ -39,6 +40,7 @@ def reconstruct(
     from subo.experiments.experiment import model_for
     from subo.experiments.units import without_noise
     from subo.report.pictures import draw_reconstructions
+    from subo.report.table_pictures import are_numbers
 
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
@@ -49,6 +51,9 @@ def reconstruct(
     names = experiment.config.data.meaning.feature_names
     if ending == ".png":
         split = split.take(torch.arange(min(16, len(split))))
+        table = experiment.config.data.meaning.table
+        if table is not None and not are_numbers(split.x, table):
+            raise InputError("a picture of a table's rows is of numbers alone: write this one to .csv")
         model, units = model_for(experiment, split, progress=True), units_of(experiment)
         figures.save(draw_reconstructions(model, split, feature_names=names, units=units), out)
     else:

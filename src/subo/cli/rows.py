@@ -67,7 +67,7 @@ def endings_of(experiment: Any) -> tuple[str, ...]:
     """The endings of files that a run's rows are written to."""
     if experiment.config.data.meaning.table is None:
         return (".npy", ".csv", ".png")
-    return (".csv", ".tsv", ".parquet", ".feather")
+    return (".csv", ".tsv", ".parquet", ".feather", ".png")
 
 
 def save_rows(out: Path, x: Tensor, table: Schema) -> None:

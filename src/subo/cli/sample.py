@@ -55,6 +55,7 @@ def sample(
     from subo.parts.registry import is_over_classes
     from subo.report.class_pictures import class_names, first_rows
     from subo.report.pictures import shading
+    from subo.report.table_pictures import draw_columns
     from subo.runtime.randomness import forked
 
     check_apart(out, run)
@@ -78,7 +79,9 @@ def sample(
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
     names = data.meaning.feature_names
-    if ending == ".png":
+    if ending == ".png" and data.meaning.table is not None:
+        figures.save(draw_columns(experiment.data().test, x, data.meaning.table), out)
+    elif ending == ".png":
         units = units_of(experiment)
         shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)

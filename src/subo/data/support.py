@@ -159,9 +159,8 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
     if isinstance(support, Rows):
         column = int((~support.cells(x)).nonzero()[0, 0])
         return (
-            f"{where}, column {column + 1} of those that are modeled, holds a value that its kind does not allow, such "
-            "as one not above 0 where it is positive, a fraction or a number below 0 where it is a count, or a grade "
-            "that the fit has never seen"
+            f"{where}, column {column + 1} of those that are modeled, holds what its kind does not allow: a number not "
+            "above 0 where it is positive, a fraction or a number below 0 in a count, or a new grade"
         )
     elements: Any = support
     while hasattr(elements, "base_constraint"):

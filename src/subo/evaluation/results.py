@@ -97,18 +97,9 @@ class Result(ABC):
         return self.table().html()
 
     def to_frame(self) -> "DataFrame":
-        """The numbers as a pandas ``DataFrame``.
+        """The numbers as a pandas ``DataFrame``."""
+        from pandas import DataFrame  # here, since it takes a second to import
 
-        Raises:
-            InputError: pandas is not installed.
-        """
-        try:
-            from pandas import DataFrame
-        except ImportError as error:
-            raise InputError(
-                "`to_frame` makes a pandas DataFrame, but pandas is not installed: pip install 'subo[pandas]'. "
-                "`to_dict` gives the same numbers without it."
-            ) from error
         return DataFrame(self.records())
 
 

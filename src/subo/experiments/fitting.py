@@ -102,7 +102,6 @@ def start_run(
     recipe: str = "vae",
     options: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
-    table: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
     device: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -119,8 +118,8 @@ def start_run(
         recipe: Name of one of RECIPES.
         options: Options of the recipe that were set explicitly, each of which must have an effect.
         data: Settings of :func:`subo.load_data`; its ``seed`` is for split, bits and noise. For ``dequantize``
-            see :func:`subo.experiments.config.dequantizes`.
-        table: Settings of :class:`subo.data.tables.options.TableOptions`; only for tables of mixed columns.
+            see :func:`subo.experiments.config.dequantizes`; ``table`` are settings of
+            :class:`subo.data.tables.options.TableOptions`, for tables of mixed columns.
         training: Settings of :func:`subo.fit`.
         device: Settings of :func:`subo.runtime.devices.make_fabric`.
         seed: Seed for training: initial weights, order, samples.
@@ -141,7 +140,7 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     likelihood = options.get("likelihood", "auto")
-    asked = {**data, "table": _of_tables(table or {}, likelihood)}
+    asked = {**data, "table": _of_tables(data.get("table", {}), likelihood)}
     read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)

@@ -143,7 +143,7 @@ class _Category(_OfKind):
         return Levels(logits, unseen, self.columns)
 
     def highest(self, column: int) -> float:
-        return self.levels[column]  # that of an unseen level
+        return float(self.levels[column])  # that of an unseen level
 
     def start(self, x: Tensor) -> Tensor:
         hot = x.unsqueeze(-1) == torch.arange(self.most)  # NaN equals nothing
@@ -169,7 +169,7 @@ class _Ordinal(_OfKind):
         return Grades(params, thresholds.masked_fill(~self.own, torch.inf))
 
     def highest(self, column: int) -> float:
-        return self.levels[column] - 1
+        return float(self.levels[column] - 1)
 
     def start(self, x: Tensor) -> Tensor:
         """Sets the thresholds to the logits of the levels' cumulative frequencies."""
@@ -212,7 +212,7 @@ class Columns(nn.Module):
     Example:
         >>> family = Columns((3,), columns=("real", "category 4", "count"))
         >>> p = family(torch.zeros(1, family.num_params))
-        >>> p.log_prob(torch.tensor([[float("nan"), 2.0, float("nan")]])).exp()  # one cell is observed
+        >>> p.log_prob(torch.tensor([[float("nan"), 2.0, float("nan")]])).exp().detach()  # one cell is observed
         tensor([0.2500])
     """
 
@@ -295,5 +295,5 @@ def _rows(kinds: Sequence[_OfKind], shape: Size) -> Rows:
     highest = torch.full(shape, math.inf)
     for kind in kinds:
         spiked[kind.index], whole[kind.index] = kind.spiked, kind.whole
-        highest[kind.index] = torch.tensor([float(kind.highest(number)) for number in range(kind.size)])
+        highest[kind.index] = torch.tensor([kind.highest(number) for number in range(kind.size)])
     return Rows(spiked, whole, highest)

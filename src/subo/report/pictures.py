@@ -22,7 +22,7 @@ from subo.models.ladder import Ladder
 from subo.models.vae import VAE
 from subo.report.class_pictures import class_names, first_rows, has_discrete_prior, prior_draws, prior_of
 from subo.report.sequence_pictures import draw_sequence_figures
-from subo.report.table_pictures import are_numbers, draw_columns
+from subo.report.table_pictures import are_numbers, draw_columns, sampled_beside
 from subo.runs.run import Run
 from subo.runtime.devices import place
 from subo.runtime.randomness import forked
@@ -64,7 +64,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     names, units = data.feature_names, feature_units(data)
     _draw_training(run)
     if (table := data.meaning.table) is not None:
-        figures.save(draw_columns(model, held_out, table), run.picture("columns.png"))
+        figures.save(draw_columns(held_out, sampled_beside(model, held_out), table), run.picture("columns.png"))
     shade = shading(_first(held_out), levels=_levels(held_out))
     classes = class_names(model, data.class_names)
     z = None

@@ -12,25 +12,29 @@ from subo.models.folding import draw_data
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["are_numbers", "draw_columns"]
+__all__ = ["are_numbers", "draw_columns", "sampled_beside"]
 
 _DRAWN = 2000
 
 
-def draw_columns(model: object, split: Split, schema: Schema) -> Figure:
-    """Data beside as many samples, column by column.
-
-    Args:
-        model: The model.
-        split: The data; classes of its samples are those of the data.
-        schema: What the columns are.
-    """
-    some = torch.arange(min(len(split), _DRAWN))
-    x, context = split.read(some)
+def sampled_beside(model: object, split: Split) -> Tensor:
+    """Samples of a model, as many of each class as there are in some data."""
+    x, context = split.read(torch.arange(min(len(split), _DRAWN)))
     repeated = torch.arange(_DRAWN) % len(x)
     known: Context = {name: tensor[repeated] for name, tensor in context.items() if name != "index"}
     with forked(0):
-        drawn = draw_data(model, _DRAWN, known or None, elements=x.shape[1])
+        return draw_data(model, _DRAWN, known or None, elements=x.shape[1])
+
+
+def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
+    """Data beside samples, column by column.
+
+    Args:
+        split: The data.
+        drawn: Samples, coded as the data are.
+        schema: What the columns are.
+    """
+    x, _ = split.read(torch.arange(min(len(split), _DRAWN)))
     levels = {column.name: column.levels for column in schema.modeled if column.levels}
     dates = [column.name for column in schema.modeled if column.kind == "date"]
     return columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates)

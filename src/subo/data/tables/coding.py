@@ -63,6 +63,8 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
     if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
         raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
+    if len(bad := np.flatnonzero(np.isinf(values))):
+        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a finite number")
     at_spike = values == column.spike if column.kind == "spike" else np.zeros(len(values), dtype=bool)
     if column.log:
         with np.errstate(divide="ignore", invalid="ignore"):  # what is not above 0 has no density: -infinity

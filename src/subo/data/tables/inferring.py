@@ -32,6 +32,10 @@ def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) ->
         [('age', 'ordinal', 9), ('city', 'category', 0)]
     """
     asked = asked or {}
+    if len(frame) < 3:
+        raise InputError(
+            f"at least three rows are needed, and there {'is one row' if len(frame) == 1 else f'are {len(frame)} rows'}"
+        )
     if unknown := [name for name in asked if name not in frame.columns]:
         raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
     schema = Schema(tuple(_column(frame[name], asked.get(name)) for name in frame.columns))
