@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from subo import InputError, Objective, Split, compare, evaluate, fit, probabilistic_pca
+from subo import Objective, Split, compare, evaluate, fit, probabilistic_pca
 from subo.evaluation import Comparison, Evaluation, Gaps
 from subo.evaluation.numbers import LIKELY, LOSS, Number
 from subo.evaluation.results import Result, Table, rows_of

@@ -17,8 +17,8 @@ class Levels(Distribution):
 
     .. math:: p(c) = (1 - \varepsilon)\, \mathrm{softmax}(l)_c, \qquad p(C) = \varepsilon
 
-    The value C stands for every level beyond those known; :math:`\varepsilon = 1 / (N + 1)` for N known cells, all of
-    known levels, is what Laplace's rule of succession gives it, up to its second 1. Known levels are drawn alone.
+    The value C stands for every level beyond those known. After N cells without a new level Laplace's rule of
+    succession gives :math:`\varepsilon = 1 / (N + 2)`. Known levels alone are drawn.
 
     Args:
         logits: ``(..., C)``; -infinity for a level that a column does not have.

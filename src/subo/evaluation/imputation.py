@@ -168,5 +168,6 @@ def pooled(estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: fl
     observed = math.inf
     if math.isfinite(complete_degrees):
         observed = (complete_degrees + 1) / (complete_degrees + 3) * complete_degrees * (1 - share)
-    degrees = 1 / (1 / old + 1 / observed) if observed > 0 else 0.0
+    inverse = 1 / old + (1 / observed if observed > 0 else math.inf)
+    degrees = 1 / inverse if inverse > 0 else math.inf
     return Pooled(float(estimates.mean()), total, degrees, share)

@@ -111,12 +111,12 @@ class Schema:
         Returns:
             ``shift`` and ``slope``, with :math:`\log |dx / dy| = -(shift + slope \cdot x)`: ``log unit`` and, since
             ``log cell = center + unit * x``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the
-            probability ``1 / (N + 1)`` of a new level after N cells.
+            probability of a new level after N cells without one, ``1 / (N + 2)`` by Laplace's rule of succession.
         """
         columns = self.modeled
         shift = [math.log(column.unit) + column.center * column.log for column in columns]
         slope = [column.unit * column.log for column in columns]
-        unseen = [1 / (column.observed + 1) for column in columns]
+        unseen = [1 / (column.observed + 2) for column in columns]
         return {"shift": torch.tensor(shift), "slope": torch.tensor(slope), "unseen": torch.tensor(unseen)}
 
     def as_json(self) -> dict[str, Any]:

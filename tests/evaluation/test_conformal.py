@@ -1,0 +1,59 @@
+"""P-values against held-out scores: uniform for fresh ones, whatever the model; mistakes as often as allowed."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from subo.errors import InputError
+from subo.evaluation.conformal import conformal_p_values, marked
+
+
+def test_a_p_value_is_the_rank_by_hand():
+    held_out = torch.tensor([3.0, 1.0, 2.0, 2.0])
+    found = conformal_p_values(torch.tensor([0.0, 1.0, 2.0, 2.5, 9.0, -torch.inf]), held_out)
+    assert (5 * found).tolist() == [1.0, 2.0, 4.0, 4.0, 5.0, 1.0]
+
+
+def test_p_values_of_fresh_rows_are_uniform_and_never_too_small_too_often():
+    """Over many pairs of held-out rows and a new one: uniform on 1/20 .. 20/20 exactly."""
+    rng = np.random.default_rng(0)
+    scores = torch.from_numpy(rng.normal(size=(4000, 20)))
+    found = np.array([conformal_p_values(row[:1], row[1:]).item() for row in scores])
+    counts = np.bincount((found * 20).round().astype(int), minlength=21)[1:]
+    assert stats.chisquare(counts).pvalue > 1e-4
+    for alpha in (0.05, 0.1, 0.3):
+        assert (found <= alpha + 1e-9).mean() < alpha + 5 * np.sqrt(alpha * (1 - alpha) / 4000)
+
+
+def test_many_fresh_normal_rows_pass_the_test_of_kolmogorov_and_smirnov():
+    rng = np.random.default_rng(1)
+    found = conformal_p_values(torch.from_numpy(rng.normal(size=2000)), torch.from_numpy(rng.normal(size=200_000)))
+    assert stats.kstest(found.numpy(), "uniform").pvalue > 1e-3
+
+
+def test_the_false_discovery_rate_is_that_of_benjamini_and_hochberg():
+    p_values = torch.tensor([0.03, 0.001, 0.5, 0.012, 0.2, 0.041, 0.008])
+    found = marked(p_values, alpha=0.05, false_discovery_rate=True)
+    assert found.tolist() == (stats.false_discovery_control(p_values.numpy()) <= 0.05).tolist()
+    assert found.sum() == 3
+    assert marked(p_values, alpha=0.05).sum() == 5
+    assert not marked(torch.tensor([0.5, 0.9]), alpha=0.1, false_discovery_rate=True).any()
+
+
+def test_among_marked_rows_the_share_of_ordinary_ones_stays_below_alpha():
+    rng = np.random.default_rng(2)
+    shares = []
+    for _ in range(300):
+        held_out = torch.from_numpy(rng.normal(size=200))
+        scores = torch.from_numpy(np.concatenate([rng.normal(size=80), rng.normal(-5, 1, size=20)]))
+        found = marked(conformal_p_values(scores, held_out), alpha=0.2, false_discovery_rate=True)
+        shares.append(found[:80].sum().item() / max(1, found.sum().item()))
+    assert np.mean(shares) < 0.2 + 5 * np.std(shares) / np.sqrt(300)
+    assert np.mean(shares) > 0.05  # and it is used
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 1.5])
+def test_a_share_lies_between_0_and_1(alpha: float):
+    with pytest.raises(InputError):
+        marked(torch.tensor([0.5]), alpha=alpha)

@@ -1,0 +1,135 @@
+"""Missing cells against factor analysis, whose conditionals are known, and pooling against Rubin's own example."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from subo.data.splits import Split
+from subo.errors import InputError
+from subo.evaluation.cells import cell_scores
+from subo.evaluation.evidence.importance import log_marginal
+from subo.evaluation.imputation import impute, pooled
+from subo.models.probabilistic_pca import probabilistic_pca
+from tables import FactorAnalysis, with_gaps
+
+pytestmark = pytest.mark.usefixtures("double_by_default")
+
+
+def test_log_p_of_the_observed_cells_is_their_exact_density():
+    truth = FactorAnalysis()
+    x = with_gaps(truth.sample(8))
+    x[0] = torch.nan
+    found = log_marginal(truth.model, x, num_samples=20_000)
+    exact = torch.tensor([truth.log_px(row) for row in x])
+    assert ((found.log_px - exact).abs() < 5 * found.standard_error + 1e-9).all()
+    assert found.log_px[0].abs() < 5 * found.standard_error[0]
+
+
+def test_draws_have_the_mean_and_covariance_of_the_exact_conditional():
+    truth = FactorAnalysis()
+    x = with_gaps(truth.sample(6))
+    x[0] = torch.tensor([torch.nan, torch.nan, torch.nan, 0.5])
+    draws = 4000
+    found = impute(truth.model, Split(x), num_draws=draws, num_samples=4000)
+    for number, row in enumerate(x):
+        gone = row.isnan()
+        if not gone.any():
+            continue
+        mean, covariance = truth.missing(row)
+        filled = found.draws[:, number][:, gone]
+        worth = min(draws, found.effective_sample_size[number].item())  # draws share the K samples of z
+        error = (covariance.diagonal() * (1 / draws + 1 / worth)).sqrt()
+        assert ((filled.mean(0) - mean).abs() < 5 * error).all()
+        assert_close(filled.T.cov().reshape(covariance.shape), covariance, atol=0.5, rtol=0.25)
+
+
+def test_observed_cells_stay_and_complete_rows_are_left_alone():
+    truth = FactorAnalysis()
+    x = with_gaps(truth.sample(7))
+    x[2] = truth.sample(1)[0]
+    found = impute(truth.model, Split(x), num_draws=3, num_samples=50)
+    assert found.draws.shape == (3, 7, 4)
+    assert not found.draws.isnan().any()
+    for draw in found.draws:
+        assert torch.equal(draw[~x.isnan()], x[~x.isnan()])
+    assert found.effective_sample_size[2] == found.num_samples
+    again = impute(truth.model, Split(x), num_draws=3, num_samples=50)
+    assert torch.equal(again.draws, found.draws)
+
+
+def test_nothing_is_missing():
+    x = FactorAnalysis().sample(5)
+    assert torch.equal(impute(FactorAnalysis().model, Split(x), num_draws=2).draws, x.expand(2, -1, -1))
+
+
+def test_a_cell_given_the_others_is_its_exact_conditional():
+    truth = FactorAnalysis()
+    x = with_gaps(truth.sample(8))
+    estimates = torch.stack([cell_scores(truth.model, Split(x), num_samples=5000, seed=seed) for seed in range(6)])
+    error = estimates.std(0) / math.sqrt(6)
+    for number, row in enumerate(x):
+        for column in (~row.isnan()).nonzero()[:, 0].tolist():
+            others = row.clone()
+            others[column] = torch.nan
+            exact = truth.log_px(row) - truth.log_px(others)
+            found = estimates[:, number, column].mean().item()
+            assert abs(found - exact) < 5 * error[number, column] + 0.01
+    assert torch.equal(estimates[0].isnan(), x.isnan())
+
+
+def test_rows_outside_of_the_support_have_no_cells():
+    truth = FactorAnalysis()
+    x = truth.sample(3)
+    x[1, 2] = torch.inf
+    found = cell_scores(truth.model, Split(x), num_samples=20)
+    assert found[1].isnan().all()
+    assert found[[0, 2]].isfinite().all()
+
+
+def test_a_likelihood_without_columns_is_refused():
+    with pytest.raises(InputError, match="which has no columns"):
+        cell_scores(probabilistic_pca(4, 2), Split(torch.zeros(3, 4)), num_samples=5)
+
+
+def test_pooling_is_rubins():
+    estimates, variances = np.array([12.0, 14.0, 13.0, 15.0, 11.0]), np.array([4.0, 5.0, 3.0, 6.0, 2.0])
+    result = pooled(estimates, variances)
+    assert result.mean == 13
+    assert result.variance == pytest.approx(4 + 1.2 * 2.5)
+    assert result.missing_information == pytest.approx(3 / 7)
+    assert result.degrees_of_freedom == pytest.approx(4 * (1 + 4 / 3) ** 2)  # (M - 1) (1 + U / ((1 + 1/M) B))^2
+    low, high = result.interval(0.95)
+    assert low + high == pytest.approx(26)
+    fewer = pooled(estimates, variances, complete_degrees=9)
+    share = 3 / 7
+    observed = 10 / 12 * 9 * (1 - share)
+    assert fewer.degrees_of_freedom == pytest.approx(1 / (1 / result.degrees_of_freedom + 1 / observed))
+
+
+def test_without_missing_cells_pooling_changes_nothing():
+    result = pooled(np.array([2.0, 2.0]), np.array([0.5, 0.5]))
+    assert (result.mean, result.variance, result.missing_information) == (2.0, 0.5, 0.0)
+    assert result.interval()[1] == pytest.approx(2 + 1.959964 * math.sqrt(0.5))
+
+
+@pytest.mark.parametrize("estimates, variances", [([1.0], [1.0]), ([1.0, 2.0], [1.0])])
+def test_one_table_is_not_pooled(estimates: list[float], variances: list[float]):
+    with pytest.raises(InputError, match="at least two tables"):
+        pooled(np.array(estimates), np.array(variances))
+
+
+def test_intervals_from_imputed_tables_cover_the_mean_as_often_as_they_say():
+    """The mean of a column of which half is missing, at random given another: 100 samples by the exact model."""
+    torch.manual_seed(3)
+    truth, covered = FactorAnalysis(2, 1), 0
+    for seed in range(100):
+        x = truth.sample(60)
+        x[torch.rand(60) < 0.5, 1] = torch.nan
+        draws = impute(truth.model, Split(x), num_draws=10, num_samples=200, seed=seed).draws[:, :, 1]
+        estimates, variances = draws.mean(1).numpy(), (draws.var(1) / 60).numpy()
+        low, high = pooled(estimates, variances, complete_degrees=59).interval()
+        covered += low <= truth.mean[1].item() <= high
+    assert 88 <= covered <= 100  # 95 with a standard deviation of 2.2
