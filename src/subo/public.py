@@ -10,7 +10,7 @@ from subo.data.dataset import Data
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
-from subo.evaluation import compare, evaluate, log_marginal
+from subo.evaluation import compare, evaluate, impute, log_marginal, pooled
 from subo.experiments.experiment import open_run
 from subo.gradients import (
     VIMCO,
@@ -35,6 +35,7 @@ from subo.models.markov import Markov, MarkovDistribution
 from subo.models.probabilistic_pca import probabilistic_pca
 from subo.models.state_space import LinearGaussianStateSpace
 from subo.models.vae import VAE
+from subo.parts.columns import Columns
 from subo.parts.conditionals import Conditional, Given, Local
 from subo.parts.counts import NegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
@@ -68,6 +69,7 @@ __all__ = [
     "Categorical",
     "CategoricalPrior",
     "Child",
+    "Columns",
     "Conditional",
     "ContinuousBernoulli",
     "Correction",
@@ -125,6 +127,7 @@ __all__ = [
     "conv_encoder",
     "evaluate",
     "fit",
+    "impute",
     "infer",
     "load_data",
     "load_model",
@@ -133,6 +136,7 @@ __all__ = [
     "make",
     "mlp",
     "open_run",
+    "pooled",
     "probabilistic_pca",
     "residual_mlp",
     "save",

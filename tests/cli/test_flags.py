@@ -13,7 +13,7 @@ from subo.recipes import RECIPES
 from test_layers import FILES
 
 IN_PYTHON = {
-    *("drop_last", "fabric", "index", "steps_per_epoch", "to_dict", "to_frame", "validation"),
+    *("drop_last", "fabric", "index", "steps_per_epoch", "validation"),
     *("decoder_plane", "reconstructions"),
 }
 """Names in messages that no command can cause."""

@@ -52,6 +52,11 @@ def encoded() -> subo.VAE:
     return subo.VAE(pca().prior, pca().likelihood, conditional())
 
 
+def of_columns() -> subo.VAE:
+    family = subo.Columns((2,), columns=("real", "real"))
+    return subo.VAE(StandardNormal(2), Conditional(family, nn.Linear(2, 2)), conditional(2))
+
+
 def hidden_markov() -> subo.HiddenMarkov:
     return subo.HiddenMarkov(3, NORMAL, length=3)
 
@@ -233,6 +238,9 @@ ROWS: dict[str, Callable[[], Row]] = {
     "open_run": lambda: (subo.open_run, {"path": Path(__file__).parents[1] / "runs-of-0.1" / "grey"}),
     "load_weights": lambda: (subo.load_weights, {"model": pca(), "run_dir": fitted()}),
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),
+    "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5, "min_scale": 0.1}),
+    "impute": lambda: (subo.impute, {"model": of_columns(), "split": X[:, :2], "num_draws": 2, "num_samples": 5}),
+    "pooled": lambda: (subo.pooled, {"estimates": np.ones(3), "variances": np.ones(3), "complete_degrees": 9.0}),
     "evaluate": lambda: (subo.evaluate, {"model": pca(), "split": X, "num_samples": 5}),
     "log_marginal": lambda: (subo.log_marginal, {"model": pca(), "x": X, "num_samples": 5}),
     "infer": lambda: (subo.infer, {"model": pca(), "x": X, "family": NORMAL, "ascent": subo.Ascent(steps=2)}),

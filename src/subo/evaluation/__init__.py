@@ -1,12 +1,15 @@
 """Measuring fitted models: functions of a model and data that return records."""
 
+from subo.evaluation.cells import cell_scores
 from subo.evaluation.comparison import Comparison, compare
+from subo.evaluation.conformal import conformal_p_values, marked
 from subo.evaluation.evidence.annealed import AnnealedEstimate, Annealing, ais
 from subo.evaluation.evidence.bidirectional import Sandwich, bdmc
 from subo.evaluation.evidence.importance import ImportanceEstimate, log_marginal
 from subo.evaluation.evidence.prior_sampling import PriorEstimate, log_marginal_from_prior
 from subo.evaluation.forecasting import Forecast, forecast
 from subo.evaluation.gaps import Gaps, gaps
+from subo.evaluation.imputation import Imputation, Pooled, impute, pooled
 from subo.evaluation.latents.calibration import Calibration, calibrate
 from subo.evaluation.latents.collapse import Verdict, verdict
 from subo.evaluation.latents.information import MutualInformation, mutual_information
@@ -26,8 +29,10 @@ __all__ = [
     "Forecast",
     "Gaps",
     "ImportanceEstimate",
+    "Imputation",
     "LatentUsage",
     "MutualInformation",
+    "Pooled",
     "PriorEstimate",
     "Probe",
     "Sandwich",
@@ -38,16 +43,21 @@ __all__ = [
     "ais",
     "bdmc",
     "calibrate",
+    "cell_scores",
     "compare",
+    "conformal_p_values",
     "evaluate",
     "forecast",
     "gap_over_training",
     "gaps",
+    "impute",
     "latent_usage",
     "log_marginal",
     "log_marginal_from_prior",
+    "marked",
     "models_over_training",
     "mutual_information",
+    "pooled",
     "posterior_mean",
     "posterior_means",
     "probe",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from subo.errors import InputError
 from subo.evaluation.numbers import Number
 from subo.runtime.digits import in_digits
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy import ndarray
 
@@ -66,15 +65,13 @@ def _histograms(axes: Axes, data: ndarray, samples: ndarray, *, is_date: bool) -
         low, high = low - 0.5, high + 0.5
     whole = bool((data == data.round()).all()) and high - low < _BINS
     edges = np.arange(math.floor(low) - 0.5, math.ceil(high) + 1) if whole else np.linspace(low, high, _BINS + 1)
-    as_shown = (lambda days: days.astype("datetime64[D]")) if is_date else (lambda numbers: numbers)
     for cells, look in ((data, {"color": GREY, "fill": True}), (samples, {"color": BLUE, "linewidth": 1.5})):
         heights = np.histogram(cells, edges)[0] / max(1, len(cells))
         label = "data" if cells is data else "samples"
-        axes.stairs(heights, as_shown(edges), label=label, **look)
+        axes.stairs(heights, edges, label=label, **look)
     if is_date:
-        locator = AutoDateLocator(maxticks=4)
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        days = np.linspace(low, high, 3).round()
+        axes.set_xticks(days, [str(day) for day in days.astype("datetime64[D]")])
 
 
 def _bars(axes: Axes, data: ndarray, samples: ndarray, levels: Sequence[str]) -> None:

@@ -21,13 +21,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.data.tables.kinds import dates
-from subo.data.tables.schema import LEVELED, Column, Schema
+from subo.data.tables.kinds import check_finite, dates
+from subo.data.tables.schema import LEVELED, Column, Level, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["decode", "encode", "raw_numbers"]
 
 _DAY = 86_400e9  # nanoseconds
+_MOST = float(np.finfo(np.float32).max)
 
 
 def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
@@ -50,12 +51,18 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
             f"{', '.join(map(str, frame.columns))}"
         )
     numbers = [(raw_numbers(frame, column) - column.center) / column.unit for column in schema.modeled]
-    return torch.from_numpy(np.stack(numbers, axis=1).astype(np.float32))
+    x = np.stack(numbers, axis=1)
+    return torch.from_numpy(np.where(np.isinf(x), x, x.clip(-_MOST, _MOST)).astype(np.float32))
 
 
 def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
-    """A column's cells as numbers in float64, before center and unit; NaN where missing, infinity at a spike."""
+    """A column's cells as numbers in float64, before center and unit; NaN where missing, infinity at a spike.
+
+    Raises:
+        InputError: A cell is not finite or cannot be of the column's kind; names the column and the row.
+    """
     cells = frame[column.name]
+    check_finite(cells)
     if column.kind in LEVELED:
         return _level_numbers(cells, column)
     if column.kind == "date":
@@ -63,8 +70,7 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
     if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
         raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
-    if len(bad := np.flatnonzero(np.isinf(values))):
-        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a finite number")
+    check_finite(pd.Series(values, name=column.name))
     at_spike = values == column.spike if column.kind == "spike" else np.zeros(len(values), dtype=bool)
     if column.log:
         with np.errstate(divide="ignore", invalid="ignore"):  # what is not above 0 has no density: -infinity
@@ -74,9 +80,10 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
 
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
     """Dates as days since 1970."""
-    read = cells if pd.api.types.is_datetime64_any_dtype(cells) else dates(cells.astype("str").where(cells.notna()))
+    texts = cells.astype("str").where(cells.notna())
+    read = cells if pd.api.types.is_datetime64_any_dtype(cells) else dates(texts, day_first=column.day_first)
     if len(bad := np.flatnonzero(read.isna() & cells.notna())):
-        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a date")
+        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {plain(cells.iloc[bad[0]])!r} is not a date")
     if read.dt.tz is not None:
         read = read.dt.tz_convert("UTC").dt.tz_localize(None)
     days = read.astype("datetime64[ns]").astype("int64").to_numpy() / _DAY
@@ -84,10 +91,20 @@ def _days(cells: pd.Series, column: Column) -> np.ndarray:
 
 
 def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
-    """The position of each cell among the levels; one more than the last for a level that was not seen."""
+    """The position of each cell among the levels; one more than the last for a level that was not seen.
+
+    What pandas reads as a number in one file may be text in another that has other cells beside: both are the level.
+    """
     numbers = pd.Index(column.levels, dtype=object).get_indexer(cells.astype(object))
-    numbers = np.where(numbers < 0, len(column.levels), numbers).astype("float64")
-    return np.where(cells.isna(), np.nan, numbers)
+    known = cells.notna().to_numpy()
+    if (other := known & (numbers < 0)).any():
+        texts = {_text(level): number for number, level in enumerate(column.levels)}
+        numbers[other] = [texts.get(_text(plain(cell)), len(column.levels)) for cell in cells[other]]
+    return np.where(known, numbers.astype("float64"), np.nan)
+
+
+def _text(level: Level) -> str:
+    return str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
 
 
 def decode(x: Float[Tensor, "N D"], schema: Schema) -> pd.DataFrame:
@@ -111,17 +128,27 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
     if column.kind == "date":
         days = values if column.decimals is None else values.round(column.decimals)
         nanoseconds = np.where(known, days * _DAY, 0).round().astype("int64")
-        return pd.Series(pd.to_datetime(nanoseconds)).where(known)
-    if column.log:
-        values = np.exp(values)
-    if column.kind == "spike" and column.spike is not None:
-        values = np.where(np.isinf(values), column.spike, values)
+        return _as_dates(pd.Series(pd.to_datetime(nanoseconds)).where(known), column)
     decimals = 0 if column.kind == "count" else column.decimals
-    return _as_type(pd.Series(values if decimals is None else values.round(decimals)), column)
+    cells = np.exp(values) if column.log else values
+    if decimals is not None:
+        cells = cells.round(decimals)
+    if column.log and decimals is not None:
+        cells = cells.clip(min=10.0**-decimals)  # 0 is not in its range
+    if column.kind == "spike" and column.spike is not None:
+        cells = np.where(np.isinf(values), column.spike, cells)
+    return _as_type(pd.Series(cells), column)
+
+
+def _as_dates(cells: pd.Series, column: Column) -> pd.Series:
+    """Dates in UTC as the dates that the column had; days of text are days."""
+    if not column.dtype.startswith("datetime64"):
+        return cells
+    return (cells.dt.tz_localize("UTC") if "," in column.dtype else cells).astype(column.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _as_type(cells: pd.Series, column: Column) -> pd.Series:
     """Cells of pandas' type that the column had, where it can hold the missing ones."""
-    if cells.isna().any() and column.dtype.startswith(("int", "uint", "bool")):
+    if cells.isna().any() and column.dtype.startswith(("int", "uint", "bool")) and column.dtype != "boolean":
         return cells
     return cells.astype(column.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]

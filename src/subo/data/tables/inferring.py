@@ -9,11 +9,11 @@ import torch
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.kinds import hold_to, kind_of_column, spike_of
-from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Schema
+from subo.data.tables.kinds import hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Schema, plain
 from subo.errors import InputError
 
-__all__ = ["infer_schema"]
+__all__ = ["completed", "infer_schema"]
 
 
 def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) -> Schema:
@@ -45,6 +45,28 @@ def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) ->
     return Schema(tuple(_in_units(column, frame) for column in schema.columns))
 
 
+def completed(schema: Schema, frame: pd.DataFrame) -> Schema:
+    """A schema of names and kinds, as a person writes it, with all that cells say about those columns.
+
+    Levels, units and a spike that it has stay, and so do columns that were made of cells.
+
+    Raises:
+        InputError: A cell cannot be of its column's kind.
+    """
+    return replace(schema, columns=tuple(_completed(column, frame) for column in schema.columns))
+
+
+def _completed(column: Column, frame: pd.DataFrame) -> Column:
+    if column.observed or not column.is_modeled or column.name not in frame.columns:
+        return column
+    found = _column(frame[column.name], column.kind)
+    given = {"why": column.why, "levels": column.levels or found.levels, "log": column.log or found.log}
+    found = replace(found, **given, spike=found.spike if column.spike is None else column.spike)
+    if (column.center, column.unit) == (0, 1):
+        return _in_units(found, frame)
+    return replace(found, center=column.center, unit=column.unit)
+
+
 def _column(cells: pd.Series, kind: str | None) -> Column:
     """A column without its units."""
     reading = kind_of_column(cells) if kind is None else hold_to(cells, kind)
@@ -52,16 +74,21 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     column = Column(
         str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
     )
+    if pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known) and len(known):
+        column = replace(column, decimals=_decimals(known.astype("float64")))
     if reading.kind in LEVELED:
         return replace(column, levels=_levels(known))
     if reading.kind == "spike":
-        numbers = known.astype("float64")
+        numbers = pd.to_numeric(known).astype("float64")
         spike = spike_of(numbers)
         spike = float(numbers.mode().iloc[0]) if spike is None else spike
         log = bool(numbers[numbers != spike].min() > 0)
         return replace(column, spike=spike, log=log, decimals=_decimals(numbers))
     if reading.kind in ("real", "positive"):
-        return replace(column, log=reading.kind == "positive", decimals=_decimals(known.astype("float64")))
+        decimals = _decimals(pd.to_numeric(known).astype("float64"))
+        return replace(column, log=reading.kind == "positive", decimals=decimals)
+    if reading.kind == "date":
+        return replace(column, decimals=None, day_first=puts_day_first(known))
     return column
 
 
@@ -81,14 +108,13 @@ def _in_units(column: Column, frame: pd.DataFrame) -> Column:
 
 def _levels(known: pd.Series) -> tuple[Level, ...]:
     """The distinct values in order, as plain values; false comes before true, and no before yes."""
-    values = [value.item() if hasattr(value, "item") else value for value in known.unique()]
-    return tuple(sorted(values, key=lambda value: (isinstance(value, str), value)))
+    return tuple(sorted(map(plain, known.unique()), key=lambda value: (isinstance(value, str), value)))
 
 
 def _decimals(known: pd.Series) -> int | None:
     """The decimal places that suffice for all numbers, up to 6."""
     values = known.to_numpy()
     for places in range(7):
-        if np.allclose(values, values.round(places), rtol=0, atol=1e-9):
+        if np.allclose(values.round(places), values, rtol=1e-13, atol=0):
             return places
     return None

@@ -1,8 +1,10 @@
 """What a column of a table is: inferred from its cells, with the reason, or held to what was asked for."""
 
+import datetime
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -11,11 +13,11 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.schema import Kind
+from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 
-__all__ = ["Reading", "dates", "hold_to", "kind_of_column", "spike_of"]
+__all__ = ["Reading", "check_finite", "dates", "hold_to", "kind_of_column", "puts_day_first", "spike_of"]
 
 _FEW = 20  # distinct whole numbers, up to which they have probabilities
 _MOST_LEVELS = 1000
@@ -23,8 +25,10 @@ _ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
 _SPIKE = 0.2  # share of rows with one value, beside values that vary
 _VARIED = 50  # distinct values beside a spike that are enough in a table of any length
 _SKEWED = 1.0
+_CELLS = (str, bool, np.bool_, int, float, np.integer, np.floating, Decimal, datetime.date)
 _BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
+_PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
 
 
 class Reading(NamedTuple):
@@ -49,6 +53,9 @@ def kind_of_column(cells: pd.Series) -> Reading:
     known = cells.dropna()
     if len(known) == 0:
         return Reading("drop", "no cell is observed")
+    if (strange := _strange(known)) is not None:
+        return Reading("drop", f"no kind describes cells of the type {type(strange).__name__}")
+    known = _as_numbers(known)
     distinct = known.nunique()
     if distinct == 1:
         return Reading("drop", f"constant: every observed cell is {known.iloc[0]}")
@@ -57,13 +64,37 @@ def kind_of_column(cells: pd.Series) -> Reading:
     if types.is_datetime64_any_dtype(known):
         return Reading("date", "dates")
     if types.is_numeric_dtype(known):
+        check_finite(cells)
         return _of_numbers(known.astype("float64"), distinct)
     return _of_text(known.astype(str), distinct)
 
 
+def _strange(known: pd.Series) -> object | None:
+    """The first cell that is neither number, text nor date; None where there is none."""
+    if types.is_complex_dtype(known):
+        return known.iloc[0]
+    if any(holds(known) for holds in (types.is_numeric_dtype, types.is_datetime64_any_dtype, types.is_string_dtype)):
+        return None if known.dtype != object else next((cell for cell in known if not isinstance(cell, _CELLS)), None)
+    return next((cell for cell in known if not isinstance(cell, _CELLS)), None)
+
+
+def _as_numbers(known: pd.Series) -> pd.Series:
+    """Objects that are numbers, all of them, as pandas has numbers."""
+    if known.dtype != object:
+        return known
+    return known.astype("float64") if types.infer_dtype(known) == "decimal" else known.infer_objects()
+
+
+def check_finite(cells: pd.Series) -> None:
+    """Refuses numbers that are infinite, naming the first; NaN is a missing cell."""
+    bad = np.flatnonzero(np.isinf(cells.astype("float64").to_numpy())) if types.is_numeric_dtype(cells) else ()
+    if len(bad):
+        raise InputError(f"column {cells.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]} is not a finite number")
+
+
 def _of_text(known: pd.Series, distinct: int) -> Reading:
     levels = known.unique()
-    if {level.lower() for level in levels} in _BOOLEANS:
+    if distinct == 2 and {level.lower() for level in levels} in _BOOLEANS:
         return Reading("boolean", f"{levels[0]} and {levels[1]}")
     if _are_dates(pd.Series(levels)):
         return Reading("date", "text in the form of dates")
@@ -78,19 +109,27 @@ def _are_dates(levels: pd.Series) -> bool:
     """Whether all texts begin as dates do and are read as such."""
     if not levels.head(100).map(lambda text: _DATE.match(text) is not None).all():
         return False
-    return bool(dates(levels).notna().all())
+    return bool(dates(levels, day_first=puts_day_first(levels)).notna().all())
 
 
-def dates(texts: pd.Series) -> pd.Series:
-    """Texts as dates, NaT where one is none; of 03/04/2020 the day comes first only where a 13th month would follow."""
-    read = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=False)
-    if read.notna().all():
-        return read
-    for day_first in (False, True):
-        read = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first)
-        if read.notna().all():
-            break
-    return read
+def puts_day_first(texts: pd.Series) -> bool:
+    """Whether the day comes before the month: somewhere a 13th month would follow otherwise."""
+    return bool((_parts(texts)[0] > 12).any())
+
+
+def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
+    """Texts as dates in UTC, NaT where one is none; of 03/04/2020 the day comes first or second, as in all others."""
+    iso = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+    if iso[texts.notna()].notna().all():
+        return iso
+    mixed = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
+    month = _parts(texts)[1 if day_first else 0]
+    return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
+
+
+def _parts(texts: pd.Series) -> pd.DataFrame:
+    """The first two numbers of dates that end in their year."""
+    return texts.astype("str").str.extract(_PARTS).astype("float64")
 
 
 def _of_numbers(known: pd.Series, distinct: int) -> Reading:
@@ -160,31 +199,43 @@ def hold_to(cells: pd.Series, kind: str) -> Reading:
     if kind not in get_args(Kind):
         raise InputError(f"column {cells.name!r}: there is no kind {kind!r}; there are {', '.join(get_args(Kind))}")
     known = cells.dropna()
+    if kind == "drop":
+        return Reading("drop", "as asked for")
+    if len(known) == 0:
+        raise InputError(f"column {cells.name!r} cannot be of the kind {kind}: no cell is observed")
+    rows = np.flatnonzero(cells.notna()) + 1
     if kind in _NEEDS:
         numbers = pd.to_numeric(known, errors="coerce")
         needed, holds = _NEEDS[kind]
-        bad = known[~(numbers.notna() & holds(numbers))]
+        bad = np.flatnonzero(~(numbers.notna() & holds(numbers)))
         if len(bad):
             raise InputError(
-                f"column {cells.name!r} cannot be of the kind {kind}, which has {needed}: row {bad.index[0] + 1} has "
-                f"{bad.iloc[0]!r}"
+                f"column {cells.name!r} cannot be of the kind {kind}, which has {needed}: row {rows[bad[0]]} has "
+                f"{plain(known.iloc[bad[0]])!r}"
             )
-    if kind == "date" and not types.is_datetime64_any_dtype(known) and dates(known.astype(str)).isna().any():
-        bad = known[dates(known.astype(str)).isna()]
-        raise InputError(
-            f"column {cells.name!r} cannot be of the kind date: row {bad.index[0] + 1} has {bad.iloc[0]!r}"
-        )
+    if kind == "date" and not types.is_datetime64_any_dtype(known):
+        texts = known.astype("str")
+        bad = np.flatnonzero(dates(texts, day_first=puts_day_first(texts)).isna())
+        if len(bad):
+            raise InputError(
+                f"column {cells.name!r} cannot be of the kind date: row {rows[bad[0]]} has "
+                f"{plain(known.iloc[bad[0]])!r}"
+            )
+    if kind in ("boolean", "category") and (strange := _strange(known)) is not None:
+        raise InputError(f"column {cells.name!r} cannot be of the kind {kind}: {strange!r} is no text, number or date")
     if kind == "boolean" and known.nunique() > 2:
         raise InputError(
             f"column {cells.name!r} cannot be of the kind boolean: it has {known.nunique()} different values"
         )
+    if kind == "ordinal" and known.nunique() == 1:
+        raise InputError(f"column {cells.name!r} cannot be of the kind ordinal: it has one value only")
     return Reading(kind, "as asked for")  # pyright: ignore[reportArgumentType]
 
 
 _NEEDS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
     "real": ("numbers", lambda x: x.abs() < math.inf),
     "positive": ("numbers above 0", lambda x: (x > 0) & (x < math.inf)),
-    "count": ("whole numbers, 0 or more", lambda x: (x >= 0) & (x == x.round())),
+    "count": ("whole numbers, 0 or more", lambda x: (x >= 0) & (x < math.inf) & (x == x.round())),
     "spike": ("numbers", lambda x: x.abs() < math.inf),
     "ordinal": ("numbers", lambda x: x.abs() < math.inf),
 }

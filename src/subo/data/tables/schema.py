@@ -12,7 +12,7 @@ from torch import Tensor
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
-__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Schema"]
+__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Schema", "plain"]
 
 Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
 """A kind of column; ``drop`` is left out of the model."""
@@ -24,6 +24,11 @@ SCALED = ("real", "positive", "date", "spike")
 """Kinds with a density."""
 
 Level = str | int | float | bool
+
+
+def plain(value: Any) -> Any:
+    """A cell as a value of Python's own types."""
+    return value.item() if hasattr(value, "item") else value
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Column:
         spike: The value that many cells of a ``spike`` column share.
         log: Whether numbers are the logarithms of cells, those of a spike apart.
         decimals: Decimal places that numbers are written with; None where they have many.
+        day_first: Whether the day comes before the month in dates of text such as 03/04/2020.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.
     """
@@ -55,6 +61,7 @@ class Column:
     spike: float | None = None
     log: bool = False
     decimals: int | None = None
+    day_first: bool = False
     center: float = 0.0
     unit: float = 1.0
 
@@ -142,6 +149,9 @@ class Schema:
         if any(not isinstance(mark, str | None) for mark in marks.values()) or any(map(_is_no_word, words)):
             raise InputError(f"{where} is not a schema: missing, separator and decimal are text")
         columns = tuple(_column(record, f"{where}, column {number}") for number, record in enumerate(records, 1))
+        names = [column.name for column in columns]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"{where} has two columns of the name {twice[0]!r}")
         return cls(columns, missing=tuple(words), **marks)
 
     def save(self, path: Path) -> None:
@@ -160,7 +170,7 @@ def _is_no_word(value: Any) -> bool:
 
 _TYPES: dict[str, Any] = {
     "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
-    "log": bool, "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
+    "log": bool, "day_first": bool, "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
 }  # fmt: skip
 
 
@@ -182,6 +192,10 @@ def _column(record: Any, where: str) -> Column:
     levels = record.get("levels", ())
     if not isinstance(levels, list | tuple) or not all(isinstance(level, Level) for level in levels):
         raise InputError(f"{where}: levels are a list of values, not {levels!r}")
-    if not record.get("unit", 1) > 0:
-        raise InputError(f"{where}: the unit must be above 0, not {record['unit']}")
+    if len({*levels}) < len(levels):
+        raise InputError(f"{where}: each level is given once, not {levels!r}")
+    if not 0 < record.get("unit", 1) < math.inf:
+        raise InputError(f"{where}: the unit must be above 0 and finite, not {record['unit']}")
+    if not math.isfinite(record.get("center", 0)):
+        raise InputError(f"{where}: the center must be finite, not {record['center']}")
     return Column(**{"log": record["kind"] == "positive", **record, "levels": tuple(levels)})

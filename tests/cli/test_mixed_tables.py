@@ -1,0 +1,202 @@
+"""The commands on a table as people have them: text, dates, truth values, missing cells."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from command_line import assert_refused, run
+from subo.runs.run import Run
+
+FIT = ["--epochs", 3, "--hidden", "16", "--latent-dim", 2, "--evaluation-samples", 50]
+
+
+def people(rows: int = 150, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    age = rng.normal(45, 12, rows).round(1)
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(1000, 1000 + rows),
+            "age": age,
+            "income": np.exp(rng.normal(8, 0.8, rows)).round(),
+            "city": rng.choice(["Oslo", "Rome", "=Bern"], rows, p=[0.5, 0.3, 0.2]),
+            "smoker": rng.choice(["yes", "no"], rows),
+            "visits": rng.poisson(3 + (age > 45) * 20),
+            "debt": np.where(rng.random(rows) < 0.4, 0.0, np.exp(rng.normal(5, 1, rows)).round(2)),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, rows), "D"),
+        }
+    )
+    for column in ("age", "income", "city", "since"):
+        frame.loc[rng.random(rows) < 0.1, column] = None
+    return frame
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("people")
+    data = folder / "people.csv"
+    people().to_csv(data, index=False)
+    assert run("fit", data, "--out", folder / "run", *FIT, "--quiet") == 0
+    return folder / "run", data
+
+
+def test_fit_says_what_it_takes_each_column_for(tmp_path: Path, capsys: pytest.CaptureFixture):
+    with gzip.open(tmp_path / "people.csv.gz", "wt") as file:
+        people().to_csv(file, index=False, sep=";")
+    options = ["--columns", "visits=real, smoker=category", "--out", tmp_path / "run", *FIT]
+    assert run("fit", tmp_path / "people.csv.gz", *options) == 0
+    said = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    kinds = {name: said[name].split()[1] for name in people().columns}
+    assert kinds == {
+        "id": "drop", "age": "real", "income": "positive", "city": "category", "smoker": "category", "visits": "real",
+        "debt": "spike", "since": "date",
+    }  # fmt: skip
+    assert "an identifier" in said["id"]
+    assert "as asked for" in said["visits"]
+    assert "0, or log-normal" in said["debt"]
+    missing = f"{people().age.isna().mean():.1%}"
+    assert missing in said["age"]
+
+
+def test_a_run_keeps_the_schema_and_takes_it_from_a_file(fitted: tuple[Path, Path], tmp_path: Path):
+    run_dir, data = fitted
+    table = Run(run_dir).read_config().data.meaning.table
+    assert table is not None
+    assert [column.name for column in table.modeled] == list(people().columns)[1:]
+    table.save(tmp_path / "schema.json")
+    stored = json.loads((tmp_path / "schema.json").read_text())
+    stored["columns"][1]["kind"] = "positive"
+    stored["columns"][1]["log"] = True
+    (tmp_path / "schema.json").write_text(json.dumps(stored))
+    out = tmp_path / "run"
+    assert run("fit", data, "--columns", tmp_path / "schema.json", "--out", out, *FIT, "--quiet") == 0
+    again = Run(out).read_config().data.meaning.table
+    assert again is not None
+    assert again.columns[1].kind == "positive"
+    assert again.columns[2:] == table.columns[2:]
+
+
+def test_score_has_p_values_and_names_odd_columns(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run_dir, _ = fitted
+    fresh = people(60, seed=1)
+    fresh.loc[7, "visits"] = 4000
+    fresh.loc[9, "city"] = "Paris"
+    fresh = fresh[[*fresh.columns[::-1]]].assign(extra=1)
+    fresh.to_csv(tmp_path / "new.csv", index=False)
+    out, cells = tmp_path / "s.csv", tmp_path / "c.csv"
+    options = ["--out", out, "--cells", cells, "--alpha", 0.1, "--num-samples", 200]
+    assert run("score", run_dir, tmp_path / "new.csv", *options) == 0
+    said = capsys.readouterr().out
+    assert "column 'extra' is left out" in said
+    assert "never seen ('Paris')" in said
+    table = pd.read_csv(out, keep_default_na=False)
+    held_out = 15
+    assert table.p_value[7] == pytest.approx(1 / (held_out + 1))
+    assert table.odd[7] == 1
+    assert (table.odd == (table.p_value <= 0.1)).all()
+    assert f"{int(table.odd.sum())} of 60 are marked as odd" in said
+    of_cells = pd.read_csv(cells)
+    assert list(of_cells.columns) == list(people().columns)[1:]
+    assert of_cells.visits.idxmin() == 7
+    assert (of_cells.city.isna() == fresh.city.isna().to_numpy()).all()
+    assert of_cells.city[9] == pytest.approx(of_cells.city.min())
+
+
+def test_impute_fills_what_is_missing_and_nothing_else(fitted: tuple[Path, Path], tmp_path: Path):
+    run_dir, data = fitted
+    before = pd.read_csv(data)
+    for options, tables in (([], 1), (["--draws", 3], 3)):
+        out = tmp_path / f"filled{tables}.csv"
+        assert run("impute", run_dir, data, "--out", out, "--num-samples", 50, *options) == 0
+        after = pd.read_csv(out)
+        assert list(after.columns) == (["draw"] if tables > 1 else []) + list(before.columns)
+        assert len(after) == tables * len(before)
+        assert not after.isna().any().any()
+        after["city"] = after.city.str.lstrip("'")  # a formula is quoted
+        for number in range(tables):
+            part = after.iloc[number * len(before) : (number + 1) * len(before)].reset_index(drop=True)
+            for name in before.columns:
+                known = before[name].notna()
+                assert (part[name][known] == before[name][known]).all()
+        assert set(after.city) == {"Oslo", "Rome", "=Bern"}
+        assert pd.to_datetime(after.since).between("2015-01-01", "2030-01-01").all()
+    draws = pd.read_csv(tmp_path / "filled3.csv")
+    gone = before.income.isna().to_numpy()
+    first, second = (draws[draws.draw == number].income.to_numpy()[gone] for number in (1, 2))
+    assert (first != second).mean() > 0.9
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_samples_are_such_a_table(ending: str, fitted: tuple[Path, Path], tmp_path: Path):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
+    run_dir, _ = fitted
+    out = tmp_path / f"s.{ending}"
+    assert run("sample", run_dir, "-n", 200, "--out", out) == 0
+    readers = {"csv": pd.read_csv, "tsv": lambda path: pd.read_csv(path, sep="\t"), "parquet": pd.read_parquet}
+    table = readers[ending](out)
+    assert list(table.columns) == list(people().columns)[1:]
+    assert set(table.city.str.lstrip("'")) == {"Oslo", "Rome", "=Bern"}
+    assert set(table.smoker) == {"yes", "no"}
+    assert (table.income > 0).all()
+    assert (table.debt >= 0).all()
+    assert 0.2 < (table.debt == 0).mean() < 0.6
+    assert (table.visits == table.visits.round()).all()
+    assert run("sample", run_dir, "--out", tmp_path / "s.png") == 0
+
+
+def test_other_tables_are_refused_with_what_is_wrong(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run_dir, data = fitted
+    out = ["--out", tmp_path / "s.csv"]
+    frame = pd.read_csv(data)
+    frame.rename(columns={"income": "salary"}).to_csv(tmp_path / "renamed.csv", index=False)
+    message = assert_refused(capsys, "score", run_dir, tmp_path / "renamed.csv", *out)
+    assert "'income' of the fit is missing" in message
+    assert "'salary' is not in the fit, perhaps renamed" in message
+    frame.assign(age=["old"] * len(frame)).to_csv(tmp_path / "text.csv", index=False)
+    assert "column 'age', row 1: 'old' is not a number" in assert_refused(
+        capsys, "impute", run_dir, tmp_path / "text.csv", *out
+    )
+    assert "is not a table of mixed" not in message
+    assert "drop" in assert_refused(capsys, "fit", data, "--columns", "age=colour", "--out", tmp_path / "r", *FIT)
+    assert "no column 'agee'" in assert_refused(
+        capsys, "fit", data, "--columns", "agee=real", "--out", tmp_path / "r", *FIT
+    )
+    assert "has no effect" in assert_refused(
+        capsys, "fit", data, "--columns", "age=real", "--likelihood", "gaussian", "--out", tmp_path / "r", *FIT
+    )
+    assert "needs --alpha" in assert_refused(capsys, "score", run_dir, data, *out, "--fdr")
+    assert not (tmp_path / "s.csv").exists()
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_row_without_cells_scores_zero_and_is_named(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run_dir, data = fitted
+    lines = Path(data).read_text().splitlines()
+    (tmp_path / "x.csv").write_text("\n".join([*lines[:3], "1," + "," * 6]) + "\n")
+    assert run("score", run_dir, tmp_path / "x.csv", "--out", tmp_path / "s.csv", "--num-samples", 500) == 0
+    assert "no cell of row 3 is observed" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "s.csv").iloc[2]
+    assert abs(found.log_px) < 5 * found.standard_error + 1e-6
+
+
+def test_without_the_data_there_are_scores_and_no_p_values(tmp_path: Path, capsys: pytest.CaptureFixture):
+    data = tmp_path / "people.csv"
+    people(60).to_csv(data, index=False)
+    assert run("fit", data, "--out", tmp_path / "run", *FIT, "--quiet") == 0
+    moved = data.rename(tmp_path / "moved.csv")
+    out = ["--out", tmp_path / "s.csv", "--num-samples", 20]
+    assert run("score", tmp_path / "run", moved, *out) == 0
+    assert "No p-values" in capsys.readouterr().out
+    assert "p_value" not in pd.read_csv(io.StringIO((tmp_path / "s.csv").read_text())).columns
+    assert "ranks among" in assert_refused(capsys, "score", tmp_path / "run", moved, *out, "--alpha", 0.1)
