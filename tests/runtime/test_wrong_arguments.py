@@ -238,7 +238,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "open_run": lambda: (subo.open_run, {"path": Path(__file__).parents[1] / "runs-of-0.1" / "grey"}),
     "load_weights": lambda: (subo.load_weights, {"model": pca(), "run_dir": fitted()}),
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),
-    "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5, "min_scale": 0.1}),
+    "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5}),
     "impute": lambda: (subo.impute, {"model": of_columns(), "split": X[:, :2], "num_draws": 2, "num_samples": 5}),
     "pooled": lambda: (subo.pooled, {"estimates": np.ones(3), "variances": np.ones(3), "complete_degrees": 9.0}),
     "evaluate": lambda: (subo.evaluate, {"model": pca(), "split": X, "num_samples": 5}),
