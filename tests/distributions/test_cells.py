@@ -80,7 +80,7 @@ def test_the_mode_of_a_count_is_its_most_probable_value():
     p = NegativeBinomial(log_mean, dispersion)
     counts = torch.arange(200.0).unsqueeze(1)
     size = 1 / dispersion
-    expected = stats.nbinom(size.numpy(), (size / (size + log_mean.exp())).numpy()).pmf(counts.numpy()).argmax(0)
+    expected = stats.nbinom.pmf(counts.numpy(), size.numpy(), (size / (size + log_mean.exp())).numpy()).argmax(0)
     assert p.mode.tolist() == expected.tolist()
     assert p.log_prob(counts.expand(-1, 4)).argmax(0).tolist() == expected.tolist()
 
@@ -105,9 +105,9 @@ def test_a_row_is_the_sum_of_its_observed_cells_with_their_jacobians():
     p = columns(params)
     of_cells = torch.stack(
         [
-            torch.from_numpy(stats.norm(params[:, 0].numpy(), 2).logpdf(0.5)) - 3.0,
+            torch.from_numpy(stats.norm.logpdf(0.5, params[:, 0].numpy(), 2)) - 3.0,
             params[:, 2:].log_softmax(-1)[:, 1] + torch.tensor(0.9).log(),
-            torch.from_numpy(stats.norm(params[:, 1].numpy(), 2).logpdf(-2.0)) - (0.5 + 1.5 * -2.0),
+            torch.from_numpy(stats.norm.logpdf(-2.0, params[:, 1].numpy(), 2)) - (0.5 + 1.5 * -2.0),
         ],
         1,
     )

@@ -13,7 +13,7 @@ from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 from subo.models.vae import VAE
 from subo.parts.cells import Cells
-from subo.parts.columns import Columns
+from subo.parts.columns import Columns, kind_and_levels
 from subo.parts.conditionals import Conditional
 from subo.parts.families import Bernoulli
 from subo.parts.priors import BernoulliPrior
@@ -182,8 +182,8 @@ def test_every_recipe_describes_tables():
     torch.set_default_dtype(torch.float32)
     schema = Schema(
         tuple(
-            Column(f"c{i}", kind.split()[0], levels=tuple(range(int(kind.split()[1]))) if " " in kind else ())
-            for i, kind in enumerate(KINDS)
+            Column(f"c{i}", kind, levels=tuple(range(levels)))  # pyright: ignore[reportArgumentType]
+            for i, (kind, levels) in enumerate(map(kind_and_levels, KINDS))
         )
     )
     part = Split(rows(40).float())

@@ -49,9 +49,9 @@ def columns(
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         if name in levels:
-            _bars(axes, *known, [as_text(level, limit=16) for level in levels[name]])
+            _bars(axes, known[0], known[1], [as_text(level, limit=16) for level in levels[name]])
         elif len(known[0]):
-            _histograms(axes, *known, is_date=name in dates)
+            _histograms(axes, known[0], known[1], is_date=name in dates)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     legend_below(figure)
@@ -82,5 +82,5 @@ def _bars(axes: Axes, data: ndarray, samples: ndarray, levels: Sequence[str]) ->
     places = np.arange(len(shown))
     axes.bar(places, shares[0][shown], width=0.8, color=GREY, label="data")
     axes.bar(places, shares[1][shown], width=0.8, fill=False, edgecolor=BLUE, linewidth=1.5, label="samples")
-    long = max(len(levels[level]) for level in shown) * len(shown) > 24
-    axes.set_xticks(places, [levels[level] for level in shown], rotation=90 if long else 0, fontsize=7)
+    long = max(len(levels[level]) for level in shown.tolist()) * len(shown) > 24
+    axes.set_xticks(places, [levels[level] for level in shown.tolist()], rotation=90 if long else 0, fontsize=7)
