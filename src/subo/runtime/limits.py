@@ -166,8 +166,8 @@ LIMITS: dict[str, Limit] = {
     # What is done with a fitted model
     "calibration_data": _from(100, 10_000_000),
     "complete_degrees": Limit(0, above=True, infinite=True),
-    "impute.draws": _from(1, 10_000),
-    "impute.num_draws": _from(1, 10_000),
+    "impute.draws": _from(1, 1_000_000),
+    "impute.num_draws": _from(1, 1_000_000),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "bdmc.num_samples": Limit(
         2, 10_000_000, hint="One sample in the upper bound is the one that generated the example.", too_many=_ENOUGH

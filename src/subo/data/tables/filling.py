@@ -39,13 +39,31 @@ def filled(
 
 
 def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray) -> pd.Series:
-    """Cells, and where they are missing the others."""
-    if pd.api.types.is_datetime64_any_dtype(others) and not pd.api.types.is_datetime64_any_dtype(cells):
-        others = others.dt.strftime("%Y-%m-%d")  # beside dates that are text
+    """Cells, and where they are missing the others; of the cells' type, if it can hold the others."""
+    if missing.all():
+        return others.set_axis(cells.index)
+    if pd.api.types.is_datetime64_any_dtype(others):
+        others = _like(others, cells)
     values = cells.astype(object).to_numpy(copy=True)
     values[missing] = others.astype(object).to_numpy()[missing]
-    joined = pd.Series(values, index=cells.index)
-    return joined.infer_objects() if cells.dtype != object else joined
+    joined = pd.Series(values, index=cells.index, dtype=object)
+    if isinstance(cells.dtype, pd.CategoricalDtype):
+        new = [value for value in joined.unique() if value not in cells.cat.categories]
+        return joined.astype(cells.cat.add_categories(new).dtype)
+    try:
+        return joined.astype(cells.dtype)
+    except (TypeError, ValueError):  # 0.5 among whole numbers
+        return joined.infer_objects()
+
+
+def _like(days: pd.Series, cells: pd.Series) -> pd.Series:
+    """Dates in the form of others."""
+    if pd.api.types.is_datetime64_any_dtype(cells):
+        zoned = pd.to_datetime(days, utc=True)
+        return zoned.dt.tz_localize(None) if cells.dt.tz is None else zoned.dt.tz_convert(cells.dt.tz)
+    if pd.api.types.infer_dtype(cells) == "date":
+        return days.dt.date
+    return days.dt.strftime("%Y-%m-%d" if bool((days == days.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S")
 
 
 def most_likely(draws: Float[Tensor, "M N D"], schema: Schema) -> Float[Tensor, "N D"]:

@@ -29,7 +29,7 @@ def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) ->
     Example:
         >>> schema = infer_schema(pd.DataFrame({"age": [20.5, 31.0, None] * 9, "city": ["Rome", "Oslo", "Rome"] * 9}))
         >>> [(column.name, column.kind, column.missing) for column in schema.columns]
-        [('age', 'ordinal', 9), ('city', 'category', 0)]
+        [('age', 'real', 9), ('city', 'category', 0)]
     """
     asked = asked or {}
     if len(frame) < 3:
@@ -60,7 +60,11 @@ def _completed(column: Column, frame: pd.DataFrame) -> Column:
     if column.observed or not column.is_modeled or column.name not in frame.columns:
         return column
     found = _column(frame[column.name], column.kind)
-    given = {"why": column.why, "levels": column.levels or found.levels, "log": column.log or found.log}
+    given = {
+        "why": column.why,
+        "levels": column.levels or found.levels,
+        "log": column.log or (column.kind == "spike" and found.log),
+    }
     found = replace(found, **given, spike=found.spike if column.spike is None else column.spike)
     if (column.center, column.unit) == (0, 1):
         return _in_units(found, frame)
@@ -74,7 +78,7 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     column = Column(
         str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
     )
-    if pd.api.types.is_numeric_dtype(known) and not pd.api.types.is_bool_dtype(known) and len(known):
+    if pd.api.types.is_any_real_numeric_dtype(known) and len(known):
         column = replace(column, decimals=_decimals(known.astype("float64")))
     if reading.kind in LEVELED:
         return replace(column, levels=_levels(known))

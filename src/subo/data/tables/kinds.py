@@ -71,10 +71,9 @@ def kind_of_column(cells: pd.Series) -> Reading:
 
 def _strange(known: pd.Series) -> object | None:
     """The first cell that is neither number, text nor date; None where there is none."""
-    if types.is_complex_dtype(known):
-        return known.iloc[0]
-    if any(holds(known) for holds in (types.is_numeric_dtype, types.is_datetime64_any_dtype, types.is_string_dtype)):
-        return None if known.dtype != object else next((cell for cell in known if not isinstance(cell, _CELLS)), None)
+    all_known = (types.is_numeric_dtype, types.is_datetime64_any_dtype, types.is_string_dtype)
+    if known.dtype != object and not types.is_complex_dtype(known) and any(holds(known) for holds in all_known):
+        return None
     return next((cell for cell in known if not isinstance(cell, _CELLS)), None)
 
 

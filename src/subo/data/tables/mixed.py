@@ -11,10 +11,10 @@ from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.splits import Split
 from subo.data.tables.coding import encode
-from subo.data.tables.inferring import infer_schema
+from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
-from subo.data.tables.schema import LEVELED, Schema
+from subo.data.tables.schema import LEVELED, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["contents_of", "read_mixed"]
@@ -35,15 +35,17 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
         InputError: The file cannot be read, or does not fit the schema; says where.
     """
     asked = options.schema() if schema is None else schema
-    how = options if asked is None else replace(options, missing=asked.missing, separator=asked.separator)
-    decimal = options.decimal if asked is None else asked.decimal
-    read = read_frame(path, separator=how.separator, decimal=decimal, missing=how.missing)
+    missing, separator, decimal = options.missing, options.separator, options.decimal
+    if asked is not None:
+        missing = tuple(dict.fromkeys((*asked.missing, *missing)))
+        separator, decimal = separator or asked.separator, decimal or asked.decimal
+    read = read_frame(path, separator=separator, decimal=decimal, missing=missing)
     try:
         contents = contents_of(read.frame, kinds=options.kinds(), schema=asked)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
-    marks = {"missing": how.missing, "separator": how.separator, "decimal": decimal}
+    marks = {"missing": missing, "separator": separator, "decimal": decimal}
     return replace(contents, notes=(*read.notes, *contents.notes), table=replace(contents.table, **marks))
 
 
@@ -55,11 +57,13 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
     Args:
         frame: The table.
         kinds: Kinds of columns that were asked for.
-        schema: What the columns are, if it is decided.
+        schema: What the columns are, if it is decided; what it does not say of them is inferred.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
     """
+    if (twice := frame.columns.duplicated()).any():
+        raise InputError(f"two columns have the name {frame.columns[twice][0]!r}: rename one")
     known = {*(kinds or {}), *(column.name for column in (() if schema is None else schema.columns))}
     labels = frame[_LABEL] if _LABEL in frame.columns and _LABEL not in known else None
     cells = frame if labels is None else frame.drop(columns=_LABEL)
@@ -68,8 +72,10 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
     notes: list[str] = []
     if schema is None:
         schema = infer_schema(cells, kinds)
+        notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
     else:
         notes += _others(cells, schema)
+        schema = completed(schema, cells)
     x = encode(cells, schema)
     notes += [*_unseen(cells, x, schema), *_empty(x)]
     rows = Split(x)
@@ -84,7 +90,7 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
 
 def _classes(labels: pd.Series) -> list[int | str]:
     """Labels as whole numbers or names."""
-    if pd.api.types.is_numeric_dtype(labels) and bool((labels == labels.round()).all()):
+    if pd.api.types.is_numeric_dtype(labels) and bool((np.isfinite(labels) & (labels == labels.round())).all()):
         return labels.astype("int64").tolist()
     return labels.astype(str).tolist()
 
@@ -107,16 +113,34 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
     return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []
 
 
+def _half_numbers(frame: pd.DataFrame) -> list[str]:
+    """What is said of columns in which numbers and text are mixed."""
+    notes = []
+    for name, cells in frame.items():
+        if not pd.api.types.is_string_dtype(cells) and not pd.api.types.infer_dtype(cells).startswith("mixed"):
+            continue
+        known = cells.notna().to_numpy()
+        number = pd.to_numeric(cells.astype("str"), errors="coerce").notna().to_numpy() & known
+        if number.any() and (known & ~number).any():
+            row = int(np.argmax(known & ~number))
+            notes.append(
+                f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
+                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, give it as "
+                "--missing"
+            )
+    return notes
+
+
 def _unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema) -> list[str]:
     """What is said of levels that the schema does not know."""
     notes = []
     for number, column in enumerate(schema.modeled):
         new = (x[:, number] == len(column.levels)) if column.kind in LEVELED else torch.zeros(0, dtype=torch.bool)
         if bool(new.any()):
-            values = frame[column.name][new.numpy()].unique()
+            values = map(plain, frame[column.name][new.numpy()].unique()[:_LISTED])
             notes.append(
                 f"column {column.name!r}: {int(new.sum()):,} cell{'s' * (int(new.sum()) > 1)} hold"
-                f"{'s' * (int(new.sum()) == 1)} what the fit has never seen ({', '.join(map(repr, values[:_LISTED]))})"
+                f"{'s' * (int(new.sum()) == 1)} what the fit has never seen ({', '.join(map(repr, values))})"
             )
     return notes
 

@@ -9,12 +9,14 @@ import gzip
 import io
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pandas.api import types
 from pandas.errors import ParserError, ParserWarning
 
 from subo.errors import InputError
@@ -31,6 +33,7 @@ _SAMPLE = 1 << 20  # bytes from which the layout is seen
 _LOOKED_AT = 1000  # rows of them
 _WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 _LEADING_ZERO = re.compile(r"0\d+")
+_DAMAGED = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,9 @@ def read_frame(
     """
     ending = path.suffix.lower()
     if ending in (".parquet", ".feather"):
-        return FrameRead(_named(_of_arrow(path), path))
+        return FrameRead(_without(_named(_of_arrow(path), path), [*MISSING, *missing]))
+    _check_mark("separator", separator)
+    _check_mark("decimal mark", decimal)
     sample = _beginning(path)
     rows = _cells(sample, separator or _separator_of(sample))
     mark = separator or _separator_of(sample)
@@ -72,13 +77,21 @@ def read_frame(
     point = decimal or _decimal_of(rows[1:], mark)
     as_text = [name for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False) if _keeps_zeros(cells)]
     frame = _parsed(path, header, mark, point, missing, as_text)
+    if more := _keep_zeros_later(path, frame, mark, len(rows)):
+        as_text = [name for name in header if name in (*as_text, *more)]
+        frame = _parsed(path, header, mark, point, missing, as_text)
     notes = []
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
     notes += [f"{name} stays text, since its numbers begin with 0" for name in as_text]
-    return FrameRead(frame, tuple(notes))
+    return FrameRead(frame.apply(_without_quotes), tuple(notes))
+
+
+def _check_mark(name: str, mark: str | None) -> None:
+    if mark is not None and (len(mark) != 1 or mark in '"\r\n'):
+        raise InputError(f"the {name} must be one character, such as ; or a tab, and no quote; received {mark!r}")
 
 
 def _beginning(path: Path) -> str:
@@ -92,7 +105,7 @@ def _beginning(path: Path) -> str:
         return raw[:end].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8 ({error}): write it again as UTF-8") from error
-    except (OSError, EOFError) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path} cannot be read ({error}): usually it is cut off or not what its name says") from error
 
 
@@ -133,6 +146,24 @@ def _decimal_of(rows: Iterable[Sequence[str]], separator: str) -> str:
 def _keeps_zeros(cells: Iterable[str]) -> bool:
     """Whether numbers begin with a 0 that a number would lose, as zip codes do."""
     return any(map(_LEADING_ZERO.fullmatch, cells))
+
+
+def _keep_zeros_later(path: Path, frame: pd.DataFrame, separator: str, seen: int) -> list[str]:
+    """The columns of whole numbers of which some, after the rows that were seen, begin with a 0."""
+    numbers = [number for number in range(frame.shape[1]) if _is_whole(frame.iloc[:, number])]
+    if len(frame) < seen or not numbers:
+        return []
+    options = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True, "dtype": str, "index_col": False}
+    texts = pd.read_csv(path, **options, usecols=numbers, keep_default_na=False)
+    return [
+        str(frame.columns[number])
+        for number, (_, cells) in zip(numbers, texts.items(), strict=True)
+        if cells.str.fullmatch(_LEADING_ZERO).any()
+    ]
+
+
+def _is_whole(cells: pd.Series) -> bool:
+    return types.is_any_real_numeric_dtype(cells) and bool((cells.dropna() == cells.dropna().round()).all())
 
 
 def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
@@ -182,7 +213,7 @@ def _parsed(
                 dtype=dict.fromkeys(as_text, str),
                 low_memory=False,
             )
-    except (ParserError, ParserWarning, OSError, UnicodeDecodeError, EOFError, ValueError) as error:
+    except (ParserError, ParserWarning, ValueError, *_DAMAGED) as error:
         _refuse_widths(path, separator, len(header))
         raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
     if len(frame) == 0:
@@ -207,8 +238,15 @@ def _refuse_widths(path: Path, separator: str, width: int) -> None:
                         f"{path}, row {rows} (line {lines.line_num}): {len(cells)} cells under a header of {width}; "
                         "usually a separator is missing, or stands in text without quotes or as a decimal mark"
                     )
-    except (csv.Error, OSError, UnicodeDecodeError, EOFError) as error:
+    except (csv.Error, UnicodeDecodeError, *_DAMAGED) as error:
         raise InputError(f"{path} cannot be read as a table of text ({error}): write it again") from error
+
+
+def _without_quotes(cells: pd.Series) -> pd.Series:
+    """Text without the apostrophe that :func:`subo.files.tables.write_table` sets before what looks like a formula."""
+    if not (types.is_string_dtype(cells) and cells.str.startswith("'", na=False).any()):
+        return cells
+    return cells.map(name_in, na_action="ignore")
 
 
 def _of_arrow(path: Path) -> pd.DataFrame:
@@ -222,8 +260,22 @@ def _of_arrow(path: Path) -> pd.DataFrame:
 
 
 def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A frame with names of text, each once, and with rows."""
+    """A frame with names of text, each once, and with rows; an index with a name is a column, as it is in the file."""
     if len(frame) == 0:
         raise InputError(f"{path} is empty: it has no rows")
-    _distinct(tuple(map(str, frame.columns)), path)
+    indices = [name for name in frame.index.names if name is not None]
+    _distinct(tuple(map(str, [*indices, *frame.columns])), path)
+    frame = frame.reset_index(drop=not indices)
     return frame.set_axis(list(map(str, frame.columns)), axis=1)
+
+
+def _without(frame: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:
+    """A frame without the cells that stand for a missing one, numbers such as -999 included."""
+    numbers = [float(word) for word in words if _is_number(word)]
+    found = {
+        name: cells.isin(numbers)
+        if types.is_any_real_numeric_dtype(cells)
+        else cells.astype("str").isin(words) & cells.notna()
+        for name, cells in frame.items()
+    }
+    return frame.assign(**{str(name): frame[name].mask(gone) for name, gone in found.items() if gone.any()})

@@ -170,7 +170,8 @@ def _is_no_word(value: Any) -> bool:
 
 _TYPES: dict[str, Any] = {
     "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
-    "log": bool, "day_first": bool, "center": int | float, "unit": int | float, "spike": int | float | None, "decimals": int | None,
+    "log": bool, "day_first": bool, "decimals": int | None,
+    "center": int | float, "unit": int | float, "spike": int | float | None,
 }  # fmt: skip
 
 

@@ -43,10 +43,13 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
             f"{path}: a table is written as {', '.join(WRITTEN)}, not as {path.suffix or 'a file without ending'!r}"
         )
     with replacing(path) as unfinished:
+        frame = frame.reset_index(drop=True)
         try:
             (frame.to_parquet if ending == ".parquet" else frame.to_feather)(unfinished)
         except ImportError as error:
             raise InputError(f"{path}: {ending} files are written by pyarrow: pip install 'subo[parquet]'") from error
+        except (TypeError, ValueError) as error:  # text and numbers in one column
+            raise InputError(f"{path} cannot hold the table ({str(error).splitlines()[0]}): write a .csv") from error
 
 
 def _lines(frame: pd.DataFrame, whole: set[str]) -> Iterator[list[Any]]:
@@ -60,7 +63,7 @@ def _texts(cells: pd.Series, whole: set[str]) -> list[Any]:
     if pd.api.types.is_datetime64_any_dtype(cells):
         days = bool((cells.dropna() == cells.dropna().dt.normalize()).all())
         texts = cells.dt.strftime("%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S")
-        return texts.where(cells.notna(), None).tolist()
+        return texts.astype(object).where(cells.notna(), None).tolist()
     values = cells.astype(object).where(cells.notna(), None).tolist()
     if cells.name in whole:
         return [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
