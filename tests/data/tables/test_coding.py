@@ -1,0 +1,235 @@
+"""Cells as numbers and back: round trips, and densities in the cells' units."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from assertions import assert_refused
+from subo.data.tables.coding import decode, encode, raw_numbers
+from subo.data.tables.inferring import infer_schema
+from subo.data.tables.schema import Column, Schema
+from subo.parts.columns import Columns
+
+NAN, INF = math.nan, math.inf
+
+
+def coded(cells, **column):
+    """The numbers of one column."""
+    return encode(pd.DataFrame({"a": cells}), Schema((Column("a", **column),)))[:, 0].tolist()
+
+
+# Cells to numbers
+
+
+@pytest.mark.parametrize(
+    "column, cells, numbers",
+    [
+        ({"kind": "real", "center": 40.0, "unit": 10.0}, [30, None, 45], [-1, NAN, 0.5]),
+        ({"kind": "real", "center": 1.0}, ["2.5", "1", None], [1.5, 0, NAN]),
+        (
+            {"kind": "positive", "log": True, "center": 1.0, "unit": 2.0},
+            [math.e, math.e**5, 0, None],
+            [0, 2, -INF, NAN],
+        ),
+        ({"kind": "spike", "spike": 0.0, "unit": 2.0}, [0, 3, -1, None], [INF, 1.5, -0.5, NAN]),
+        ({"kind": "spike", "spike": 0.0, "log": True}, [0, math.e, -1, None], [INF, 1, -INF, NAN]),
+        ({"kind": "spike", "spike": 1.0, "log": True}, [1, 0.5**0.5], [INF, -math.log(2) / 2]),
+        ({"kind": "count"}, [3, 0, None], [3, 0, NAN]),
+        ({"kind": "boolean", "levels": (False, True)}, [True, False, None], [1, 0, NAN]),
+        ({"kind": "boolean", "levels": ("no", "yes")}, ["yes", None, "perhaps"], [1, NAN, 2]),
+        ({"kind": "category", "levels": ("u", "v")}, ["v", "w", None, "u"], [1, 2, NAN, 0]),
+        ({"kind": "ordinal", "levels": (1, 2, 5)}, [5.0, 1.0, 3.0, None], [2, 0, 3, NAN]),
+        ({"kind": "date", "center": 1.0, "unit": 2.0}, ["1970-01-02", "1970-01-06", None], [0, 2, NAN]),
+        ({"kind": "date", "day_first": True}, ["02/01/1970", None, "1970-01-04"], [1, NAN, 3]),
+        ({"kind": "date", "day_first": False}, ["02/01/1970", None, "1970-01-04"], [31, NAN, 3]),
+        ({"kind": "date"}, pd.to_datetime(["1970-01-02T12:00", None]), [1.5, NAN]),
+        ({"kind": "date"}, pd.to_datetime(["1970-01-02T01:00"]).tz_localize("Europe/Rome"), [1]),
+    ],
+)
+def test_the_numbers_of_cells(column, cells, numbers):
+    np.testing.assert_array_equal(np.float32(coded(cells, **column)), np.float32(numbers))
+
+
+def test_levels_are_found_whether_pandas_reads_them_as_text_or_numbers():
+    assert coded([90210, 1234], kind="category", levels=("01234", "90210")) == [1, 2]
+    np.testing.assert_equal(coded([90210.0, None], kind="category", levels=("01234", "90210")), [1, NAN])
+    assert coded(["1", "x", "2"], kind="ordinal", levels=(1, 2.0)) == [0, 2, 1]
+    assert coded(["True", "x"], kind="boolean", levels=(False, True)) == [1, 2]
+    assert coded([1, 0], kind="boolean", levels=(False, True)) == [1, 0]
+
+
+def test_columns_are_found_by_name_and_others_are_left_alone():
+    schema = Schema((Column("a", "real"), Column("gone", "drop"), Column("b", "count")))
+    frame = pd.DataFrame({"other": ["x"], "b": [2], "a": [0.5]}, index=[7])
+    assert encode(frame, schema).tolist() == [[0.5, 2.0]]
+    assert encode(frame, schema).dtype == torch.float32
+    with assert_refused("the table has no column 'a', 'b'; its columns are other"):
+        encode(frame[["other"]], schema)
+
+
+def test_finite_cells_stay_finite_in_float32():
+    largest = np.finfo(np.float32).max
+    assert coded([1e300, -1e300, 0], kind="spike", spike=0.0, unit=1e-3) == [largest, -largest, INF]
+
+
+@pytest.mark.parametrize(
+    "kind, cells, fact",
+    [
+        ("real", [1, "x", "y"], "row 2: 'x' is not a number"),
+        ("count", [None, "x", "y"], "row 2: 'x' is not a number"),
+        ("real", [1, None, INF], "row 3: inf is not a finite number"),
+        ("positive", ["1", "-inf"], "row 2: -inf is not a finite number"),
+        ("count", [INF, 1], "row 1: inf is not a finite number"),
+        ("spike", [0, -INF], "row 2: -inf is not a finite number"),
+        ("ordinal", [1, INF], "row 2: inf is not a finite number"),
+        ("category", [1, INF], "row 2: inf is not a finite number"),
+        ("date", ["2020-01-01", None, "soon"], "row 3: 'soon' is not a date"),
+    ],
+)
+def test_cells_that_are_not_of_the_kind_are_refused_by_name(kind, cells, fact):
+    levels = (1, 2) if kind in ("ordinal", "category") else ()
+    with assert_refused("column 'a'", fact):
+        raw_numbers(pd.DataFrame({"a": cells}), Column("a", kind, levels=levels))
+
+
+# And back
+
+
+def numbers(n=60):
+    return np.random.default_rng(0).normal(size=n)
+
+
+ROUND = {
+    "real": (numbers().round(2), "float64"),
+    "whole": ((100 * numbers()).round(), "int64"),
+    "float32": (numbers().round(3).astype(np.float32), "float32"),
+    "positive": (np.exp(2 * numbers()).round(3) + 0.001, "float64"),
+    "spike": (np.where(np.arange(60) % 3 == 0, 0.0, numbers().round(2)), "float64"),
+    "positive spike": (np.where(np.arange(60) % 3 == 0, 0, np.exp(8 + numbers()).round()), "int64"),
+    "count": (np.random.default_rng(0).negative_binomial(2, 0.1, size=60), "int64"),
+    "ordinal": (np.arange(60) % 7 - 2, "int64"),
+    "small": (np.arange(60) % 7, "uint8"),
+    "boolean": (np.arange(60) % 3 == 0, "bool"),
+    "zeros and ones": (np.arange(60) % 2, "int64"),
+    "yes and no": (np.where(np.arange(60) % 3 == 0, "yes", "no"), "str"),
+    "category": (np.array(["u", "v", "=w"])[np.arange(60) % 3], "str"),
+    "objects": (np.array(["u", "v", "=w"], dtype=object)[np.arange(60) % 3], "object"),
+    "pandas' category": (pd.Categorical(np.array(["u", "v", "w"])[np.arange(60) % 3]), "category"),
+    "days": (pd.date_range("2019-03-01", periods=60), "datetime64[us]"),
+    "seconds": (pd.date_range("2019-03-01", periods=60).as_unit("s"), "datetime64[s]"),
+    "zone": (pd.date_range("2019-03-01", periods=60, tz="UTC"), "datetime64[us, UTC]"),
+    "nullable": (pd.array(np.arange(60) % 7, dtype="Int64"), "Int64"),
+    "nullable boolean": (pd.array(np.arange(60) % 3 == 0, dtype="boolean"), "boolean"),
+}
+KINDS = {
+    "whole": "real", "float32": "real", "small": "ordinal", "positive spike": "spike", "zeros and ones": "boolean",
+    "yes and no": "boolean", "objects": "category", "pandas' category": "category", "days": "date", "seconds": "date",
+    "zone": "date", "nullable": "ordinal", "nullable boolean": "boolean",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("name", ROUND)
+def test_cells_come_back_with_their_types(name, missing):
+    cells, dtype = ROUND[name]
+    series = pd.Series(cells, name="a").astype(dtype)
+    frame = pd.DataFrame({"a": series})
+    schema = infer_schema(frame, {"a": "count"} if name == "count" else None)
+    assert schema.columns[0].kind == KINDS.get(name, name)
+    if missing:
+        frame = frame.assign(a=series.mask(frame.index % 5 == 2))
+    back = decode(encode(frame, schema), schema)
+    held = not missing or not dtype.startswith(("int", "uint", "bool")) or dtype == "boolean"
+    if held:
+        assert str(back["a"].dtype) == dtype
+    tolerance = 1e-12 if schema.columns[0].decimals is not None else 1e-6
+    assert back.isna().equals(frame.isna())
+    pd.testing.assert_frame_equal(back.dropna(), frame.dropna(), check_dtype=held, rtol=tolerance, atol=0)
+
+
+def test_text_dates_come_back_as_dates_and_types_that_cannot_hold_missing_cells_give_way():
+    cells = {"d": ["13/04/2020", None, "03/04/2020"] * 9, "n": [1, 2, 3] * 9, "b": [True, False, True] * 9}
+    schema = infer_schema(pd.DataFrame(cells))
+    back = decode(encode(pd.DataFrame(cells), schema), schema)
+    assert back["d"].dropna().tolist() == [pd.Timestamp("2020-04-13"), pd.Timestamp("2020-04-03")] * 9
+    assert back["d"].isna().tolist() == [False, True, False] * 9
+    back = decode(torch.full((2, 3), NAN), schema)
+    assert back.isna().all(axis=None)
+    assert [str(back[name].dtype)[:8] for name in "dnb"] == ["datetime", "object", "object"]
+
+
+def test_new_cells_have_the_decimals_of_the_data_and_stay_in_range():
+    schema = Schema(
+        (
+            Column("real", "real", decimals=1),
+            Column("many", "real"),
+            Column("positive", "positive", log=True, decimals=2),
+            Column("count", "count", dtype="int64"),
+            Column("spike", "spike", spike=-1.0, log=True, decimals=0),
+        )
+    )
+    found = decode(torch.tensor([[0.26, 0.26, -9.0, 2.6, INF], [0.24, 0.24, 0.0, 0.4, -9.0]]), schema)
+    assert found.drop(columns="many").values.tolist() == [[0.3, 0.01, 3, -1], [0.2, 1.0, 0, 1]]
+    assert found["many"].tolist() == [np.float32(0.26), np.float32(0.24)]
+    assert found["count"].dtype == "int64"
+
+
+# Densities are those of the cells
+
+
+def raw_columns():
+    x = np.random.default_rng(0).normal(size=400)
+    spiked = np.where(np.arange(400) % 3 == 0, 0, np.exp(5 + x))
+    return pd.DataFrame({"real": 40 + 3 * x, "positive": np.exp(2 + 1.5 * x), "spike": spiked})
+
+
+def test_slopes_are_those_of_the_coding():
+    frame = raw_columns()[1:3]
+    schema = infer_schema(raw_columns())
+    assert [(c.kind, c.log) for c in schema.columns] == [("real", False), ("positive", True), ("spike", True)]
+    units = {name: value.double() for name, value in schema.units().items()}
+    claimed = -(units["shift"] + units["slope"] * encode(frame, schema))
+    for number, column in enumerate(schema.columns):
+        step = 1e-6 * frame[[column.name]]
+        high, low = (raw_numbers(frame + sign * step, column) / column.unit for sign in (1, -1))
+        slope = (high - low) / (2 * step[column.name].to_numpy())
+        np.testing.assert_allclose(np.log(slope), claimed[:, number], atol=2e-6 * max(1, claimed.abs().max()))
+    steps = (encode(frame * 1.01, schema) - encode(frame, schema)).numpy(), 0.01 * frame.to_numpy()
+    np.testing.assert_allclose(np.log(steps[0] / steps[1]), claimed, atol=0.006)  # float32, and 0.005 of curvature
+
+
+def log_p(frame, schema, params):
+    family = Columns((len(schema.modeled),), columns=schema.described)
+    family.set_units(**schema.units())
+    return family(params.expand(len(frame), -1)).log_prob(encode(frame, schema)).detach()
+
+
+@pytest.mark.parametrize("factor", [4.0, 0.01, 1000.0])
+@pytest.mark.parametrize("name", ["real", "positive", "spike"])
+def test_a_column_in_other_units_has_a_density_in_those_units(name, factor):
+    torch.manual_seed(0)
+    frame = raw_columns()
+    scaled = frame.assign(**{name: factor * frame[name]})
+    schema, other = infer_schema(frame), infer_schema(scaled)
+    assert schema.described == other.described == ("real", "positive", "spike")
+    params = torch.randn(Columns((3,), columns=schema.described).num_params)
+    shifts = log_p(scaled, other, params) - log_p(frame, schema, params)
+    has_density = torch.ones(400) if name != "spike" else torch.tensor(frame[name] != 0).float()
+    torch.testing.assert_close(shifts, -math.log(factor) * has_density, rtol=0, atol=2e-4)
+    gone = frame.assign(**{name: np.nan})
+    same = log_p(gone, other, params) - log_p(gone, schema, params)
+    torch.testing.assert_close(same, torch.zeros(400), rtol=0, atol=1e-5)
+
+
+def test_a_real_column_has_the_normal_density_of_its_cells():
+    frame = pd.DataFrame({"a": [37.0, 40.0, 49.0]})
+    schema = Schema((Column("a", "real", center=40.0, unit=3.0),))
+    family = Columns((1,), columns=schema.described)
+    family.set_units(**schema.units())
+    p = family(torch.zeros(3, 1))
+    scale = 3 * family.kinds[0].scale.of().item()
+    expected = torch.distributions.Normal(40.0, scale).log_prob(torch.tensor([37.0, 40.0, 49.0]))
+    torch.testing.assert_close(p.log_prob(encode(frame, schema)), expected)

@@ -1,0 +1,201 @@
+"""Filled tables and best guesses, and tables in files: what was observed stays as it was."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from assertions import assert_refused
+from subo.data.tables.coding import encode
+from subo.data.tables.filling import filled, most_likely
+from subo.data.tables.inferring import infer_schema
+from subo.data.tables.reading import read_frame
+from subo.data.tables.schema import Column, Schema
+from subo.data.tables.writing import save_frame
+
+NAN, INF = math.nan, math.inf
+
+
+def gappy():
+    """A table with a column of most types, each with a missing cell in every third row."""
+    some = np.arange(30) % 3 != 1
+    return pd.DataFrame(
+        {
+            "id": [f"row {i}" if i % 4 else None for i in range(30)],
+            "x": pd.Series(np.arange(30) / 4).where(some),
+            "grade": pd.Series(np.arange(30) % 5).where(some),
+            "n": pd.Series(np.arange(30) % 4).astype("Int64").where(some),
+            "city": pd.Series(["Rome", "Oslo", "Oslo"] * 10).where(some),
+            "object": pd.Series(["Rome", "Oslo", "=x"] * 10, dtype=object).where(some),
+            "level": pd.Series(pd.Categorical(["u", "v", "w"] * 10)).where(some),
+            "flag": pd.Series([True, False, False] * 10, dtype="boolean").where(some),
+            "day": pd.Series(pd.date_range("2020-01-01", periods=30)).where(some),
+            "zone": pd.Series(pd.date_range("2020-01-01", periods=30, tz="Asia/Tokyo")).where(some),
+            "text day": pd.Series([f"{1 + i % 28}/02/2021" for i in range(30)]).where(some),
+            "full": np.arange(30) % 6 * 2,
+        }
+    )
+
+
+# Filled tables
+
+
+def test_filled_tables_keep_what_was_observed():
+    frame = gappy()
+    schema = infer_schema(frame)
+    found = filled(frame, [encode(frame, schema).nan_to_num(0)], schema)
+    assert list(found) == list(frame)
+    assert found.dtypes.to_dict() == frame.dtypes.to_dict()
+    pd.testing.assert_frame_equal(found.where(frame.notna()), frame, check_dtype=False)
+    pd.testing.assert_series_equal(found["id"], frame["id"])
+    assert not found.drop(columns="id").isna().any(axis=None)
+    middle = {column.name: column.center for column in schema.columns}
+    gap = found.iloc[1]
+    assert (gap["grade"], gap["n"], gap["city"], gap["object"], gap["level"], gap["flag"]) == (
+        0, 0, "Oslo", "=x", "u", False
+    )  # fmt: skip
+    assert gap["x"] == round(middle["x"], 2)
+    assert gap["day"] == pd.Timestamp("1970-01-01") + pd.Timedelta(round(middle["day"]), unit="D")
+    assert abs(gap["zone"] - pd.Timestamp(middle["zone"] * 86400, unit="s", tz="UTC")).total_seconds() < 1e-3
+    day = pd.Timestamp("1970-01-01") + pd.Timedelta(round(middle["text day"]), unit="D")
+    assert gap["text day"] == day.strftime("%Y-%m-%d")
+
+
+def test_filled_cells_are_those_of_each_table_in_turn():
+    frame = pd.DataFrame({"a": [1.5, None, None], "b": ["u", None, "v"]}, index=[5, 5, 9])
+    schema = Schema((Column("a", "real", center=1.0), Column("b", "category", levels=("u", "v"), dtype="str")))
+    tables = [torch.tensor([[9.0, 1.0], [2.0, 1.0], [3.0, 0.0]]), torch.tensor([[8.0, 1.0], [-2.0, 0.0], [-3.0, 0.0]])]
+    found = filled(frame, tables, schema, numbered=True)
+    assert list(found) == ["draw", "a", "b"]
+    assert found["draw"].tolist() == [1, 1, 1, 2, 2, 2]
+    assert found["a"].tolist() == [1.5, 3, 4, 1.5, -1, -2]
+    assert found["b"].tolist() == ["u", "v", "v", "u", "u", "v"]
+    assert list(found.index) == list(range(6))
+    assert list(filled(frame, tables[:1], schema)) == ["a", "b"]
+    assert frame["a"].isna().tolist() == [False, True, True]
+
+
+def test_a_column_without_cells_takes_the_type_of_the_fit():
+    schema = Schema((Column("b", "boolean", levels=(False, True), dtype="bool"), Column("d", "date", decimals=0)))
+    found = filled(pd.DataFrame({"b": [NAN, NAN], "d": [None, None]}), [torch.tensor([[1.0, 2.0], [0.0, 3.0]])], schema)
+    assert found["b"].tolist() == [True, False]
+    assert found["b"].dtype == bool
+    assert found["d"].tolist() == [pd.Timestamp("1970-01-03"), pd.Timestamp("1970-01-04")]
+
+
+def test_types_give_way_to_cells_that_they_cannot_hold():
+    schema = Schema((Column("n", "real"), Column("c", "category", levels=("u", "v"), dtype="category")))
+    frame = pd.DataFrame({"n": pd.array([2, None], dtype="Int64"), "c": pd.Categorical(["v", None])})
+    found = filled(frame, [torch.tensor([[0.0, 0.0], [0.5, 0.0]])], schema)
+    assert found["n"].tolist() == [2.0, 0.5]
+    assert found["c"].tolist() == ["v", "u"]
+    assert list(found["c"].cat.categories) == ["v", "u"]
+
+
+# Best guesses
+
+
+def guesses(draws, **column):
+    return most_likely(torch.tensor(draws)[:, :, None], Schema((Column("a", **column),)))[:, 0]
+
+
+def test_the_guess_of_a_number_is_the_mean_of_its_cells():
+    draws = [[1.0, -1.0], [2.0, 0.0], [6.0, 4.0]]
+    assert guesses(draws, kind="real", center=5.0, unit=2.0).tolist() == [3.0, 1.0]
+    assert guesses(draws, kind="count").tolist() == [3.0, 1.0]
+    assert guesses(draws, kind="date", center=5.0, unit=2.0).tolist() == [3.0, 1.0]
+    cells = np.exp(0.5 + 2.0 * np.array(draws)).mean(0)  # not the exponential of the mean, which is far below
+    found = guesses(draws, kind="positive", log=True, center=0.5, unit=2.0)
+    torch.testing.assert_close(found, torch.tensor((np.log(cells) - 0.5) / 2).float())
+
+
+@pytest.mark.parametrize("kind, levels", [("category", "uvw"), ("boolean", "uv"), ("ordinal", "uvw")])
+def test_the_guess_of_a_level_is_the_most_frequent_one(kind, levels):
+    draws = [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
+    assert guesses(draws, kind=kind, levels=tuple(levels)).tolist() == [0.0, 1.0]
+    if kind == "ordinal":
+        assert guesses([[0.0], [0.0], [2.0], [2.0], [2.0]], kind=kind, levels=tuple(levels)).tolist() == [2.0]
+
+
+def test_the_guess_is_the_spike_from_half_of_the_draws():
+    draws = [[INF, INF, INF, 2.0], [INF, 1.0, INF, 4.0], [1.0, 3.0, INF, 0.0], [3.0, 5.0, INF, 2.0]]
+    assert guesses(draws, kind="spike", spike=0.0, unit=7.0).tolist() == [INF, 3.0, INF, 2.0]
+    found = guesses([[INF], [0.0], [math.log(3.0)]], kind="spike", spike=0.0, log=True)
+    assert found.item() == pytest.approx(math.log(2.0))
+
+
+# Files
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_text_comes_back_as_it_was(ending, tmp_path):
+    frame = pd.DataFrame(
+        {
+            "=name": ["=1+1", "+x", "-x", "@x", "'=1", "'tis", "-5", "a,b", 'say "no"', "two\nlines", "a\tb", "＝x"],
+            "zip": ["01234", "90210", *["00001"] * 10],
+            "x": [0.1, -2.5, 1e-300, 1 / 3, None, 5.0, 1e20, 2.0, 0.0, -0.0, 12345.678901, 7.0],
+            "i": range(12),
+            "b": [True, False] * 6,
+        }
+    )
+    save_frame(tmp_path / f"x.{ending}", frame, infer_schema(frame))
+    pd.testing.assert_frame_equal(read_frame(tmp_path / f"x.{ending}").frame, frame, check_exact=True)
+    lines = (tmp_path / f"x.{ending}").read_text().splitlines()
+    assert lines[0].split("\t" if ending == "tsv" else ",")[0] == "'=name"
+    assert lines[1].startswith("'=1+1")
+
+
+def test_a_single_column_keeps_its_missing_cells(tmp_path):
+    frame = pd.DataFrame({"a": ["u", None, "v", None]})
+    save_frame(tmp_path / "x.csv", frame, Schema((Column("a", "category"),)))
+    pd.testing.assert_frame_equal(read_frame(tmp_path / "x.csv").frame, frame)
+
+
+def test_whole_numbers_have_no_point_where_the_data_had_none(tmp_path):
+    rows = "".join(f"{i},{i % 5},{i}.25,{10 * (i % 7 - 3)},{i % 2},{i}\n" for i in range(30))
+    (tmp_path / "x.csv").write_text(f"id,grade,x,tens,flag,gap\n{rows}7,,,,,\n,1,0.5,10,,\n")
+    frame = read_frame(tmp_path / "x.csv").frame
+    assert set(frame.dtypes) == {np.dtype("float64")}
+    schema = infer_schema(frame, {"id": "drop"})
+    save_frame(tmp_path / "y.csv", frame, schema)
+    assert (tmp_path / "y.csv").read_text() == (tmp_path / "x.csv").read_text()
+
+
+def test_dates_are_written_in_iso_8601(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "day": pd.to_datetime(["2020-03-04", None, "2021-12-31"]),
+            "time": pd.to_datetime(["2020-03-04T10:30:00", "2020-03-04T00:00:00", None]),
+            "text": ["04/03/2020", None, "soon"],
+        }
+    )
+    save_frame(tmp_path / "x.csv", frame, Schema(()))
+    assert (tmp_path / "x.csv").read_text().splitlines() == [
+        "day,time,text",
+        "2020-03-04,2020-03-04T10:30:00,04/03/2020",
+        ",2020-03-04T00:00:00,",
+        "2021-12-31,,soon",
+    ]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "feather"])
+def test_frames_come_back_with_their_types(ending, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = gappy().drop(columns="object")
+    save_frame(tmp_path / f"x.{ending}", frame.set_axis(frame.index + 5), infer_schema(frame))
+    pd.testing.assert_frame_equal(read_frame(tmp_path / f"x.{ending}").frame, frame)
+
+
+def test_files_that_are_not_written(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": [1, "x"]})
+    for name in ("x.parquet", "x.feather"):
+        with assert_refused(tmp_path / name, "write a .csv"):
+            save_frame(tmp_path / name, frame, Schema(()))
+    with assert_refused("x.xlsx", ".csv, .tsv, .parquet, .feather", "'.xlsx'"):
+        save_frame(tmp_path / "x.xlsx", frame, Schema(()))
+    with assert_refused("a file without ending"):
+        save_frame(tmp_path / "x", frame, Schema(()))
+    assert list(tmp_path.iterdir()) == []
