@@ -163,6 +163,11 @@ def test_whole_numbers_have_no_point_where_the_data_had_none(tmp_path):
     assert (tmp_path / "y.csv").read_text() == (tmp_path / "x.csv").read_text()
 
 
+def test_counts_are_written_as_whole_numbers(tmp_path):
+    save_frame(tmp_path / "x.csv", pd.DataFrame({"n": [3.0, None], "x": [3.0, 4.5]}), Schema((Column("n", "count"),)))
+    assert (tmp_path / "x.csv").read_text() == "n,x\n3,3.0\n,4.5\n"
+
+
 def test_dates_are_written_in_iso_8601(tmp_path):
     frame = pd.DataFrame(
         {
