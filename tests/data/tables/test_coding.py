@@ -45,7 +45,7 @@ def coded(cells, **column):
         ({"kind": "date", "center": 1.0, "unit": 2.0}, ["1970-01-02", "1970-01-06", None], [0, 2, NAN]),
         ({"kind": "date", "day_first": True}, ["02/01/1970", None, "1970-01-04"], [1, NAN, 3]),
         ({"kind": "date", "day_first": False}, ["02/01/1970", None, "1970-01-04"], [31, NAN, 3]),
-        ({"kind": "date"}, pd.to_datetime(["1970-01-02T12:00", None]), [1.5, NAN]),
+        ({"kind": "date"}, pd.to_datetime(pd.Series(["1970-01-02T12:00", None])), [1.5, NAN]),
         ({"kind": "date"}, pd.to_datetime(["1970-01-02T01:00"]).tz_localize("Europe/Rome"), [1]),
     ],
 )
@@ -196,7 +196,7 @@ def test_slopes_are_those_of_the_coding():
         step = 1e-6 * frame[[column.name]]
         high, low = (raw_numbers(frame + sign * step, column) / column.unit for sign in (1, -1))
         slope = (high - low) / (2 * step[column.name].to_numpy())
-        np.testing.assert_allclose(np.log(slope), claimed[:, number], atol=2e-6 * max(1, claimed.abs().max()))
+        np.testing.assert_allclose(np.log(slope), claimed[:, number], atol=2e-6 * max(1.0, claimed.abs().max().item()))
     steps = (encode(frame * 1.01, schema) - encode(frame, schema)).numpy(), 0.01 * frame.to_numpy()
     np.testing.assert_allclose(np.log(steps[0] / steps[1]), claimed, atol=0.006)  # float32, and 0.005 of curvature
 

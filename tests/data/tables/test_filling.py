@@ -171,8 +171,8 @@ def test_counts_are_written_as_whole_numbers(tmp_path):
 def test_dates_are_written_in_iso_8601(tmp_path):
     frame = pd.DataFrame(
         {
-            "day": pd.to_datetime(["2020-03-04", None, "2021-12-31"]),
-            "time": pd.to_datetime(["2020-03-04T10:30:00", "2020-03-04T00:00:00", None]),
+            "day": pd.to_datetime(pd.Series(["2020-03-04", None, "2021-12-31"])),
+            "time": pd.to_datetime(pd.Series(["2020-03-04T10:30:00", "2020-03-04T00:00:00", None])),
             "text": ["04/03/2020", None, "soon"],
         }
     )

@@ -10,6 +10,7 @@ import torch
 
 from assertions import assert_refused
 from data_files import labels_of, text
+from subo.data.contents import Contents
 from subo.data.tables.inferring import infer_schema
 from subo.data.tables.mixed import contents_of, read_mixed
 from subo.data.tables.options import TableOptions
@@ -29,6 +30,11 @@ SCHEMA = Schema(
 def coded(frame, schema=SCHEMA):
     contents = contents_of(pd.DataFrame(frame), schema=schema)
     return contents.parts[0].x, contents.notes
+
+
+def schema_of(contents: Contents) -> Schema:
+    assert contents.table is not None
+    return contents.table
 
 
 def is_near(x, expected):
@@ -165,10 +171,10 @@ def test_numbers_with_text_among_them_are_said():
         contents_of(frame, kinds={"a": "real"})
     mixed = pd.DataFrame({"a": [1, None, "x", 2.5, "x"] * 9})
     contents = contents_of(mixed)
-    assert contents.table.columns[0].levels == (1, 2.5, "x")
+    assert schema_of(contents).columns[0].levels == (1, 2.5, "x")
     assert is_near(contents.parts[0].x[:5, 0], [0.0, NAN, 2.0, 1.0, 2.0])
     assert "18 of its 36 cells are numbers, but row 3 has 'x'" in contents.notes[0]
-    assert contents_of(pd.DataFrame({"a": [True, "x"] * 9})).table.columns[0].levels == (True, "x")
+    assert schema_of(contents_of(pd.DataFrame({"a": [True, "x"] * 9}))).columns[0].levels == (True, "x")
 
 
 # Labels
@@ -226,7 +232,7 @@ def test_missing_words_mean_the_same_in_all_files(ending, tmp_path):
     frame = pd.DataFrame({"age": [50, -999, 30] * 5, "city": ["Rome", "Oslo", "?"] * 5, "w": [0.5, 2.25, -999] * 5})
     path = written(frame, tmp_path / f"x{ending}")
     contents = read_mixed(path, options=TableOptions(missing=("?", "-999"), columns="w=real"))
-    table = contents.table
+    table = schema_of(contents)
     assert table.missing == ("?", "-999")
     assert [(c.kind, c.missing, c.levels) for c in table.columns] == [
         ("ordinal", 5, (30, 50)), ("category", 5, ("Oslo", "Rome")), ("real", 5, ())
@@ -235,19 +241,23 @@ def test_missing_words_mean_the_same_in_all_files(ending, tmp_path):
     again = read_mixed(path, options=TableOptions(), schema=table)
     assert torch.equal(again.parts[0].x.nan_to_num(7), contents.parts[0].x.nan_to_num(7))
     assert again.table == table
-    assert read_mixed(path, options=TableOptions(columns="w=real")).table.columns[1].levels == ("?", "Oslo", "Rome")
+    assert schema_of(read_mixed(path, options=TableOptions(columns="w=real"))).columns[1].levels == (
+        "?",
+        "Oslo",
+        "Rome",
+    )
 
 
 def test_a_file_is_read_as_it_was_asked_for(tmp_path):
     path = text(tmp_path / "x.csv", "a;b\n" + "1,5;x\n2,25;y\n" * 9)
     contents = read_mixed(path, options=TableOptions(columns="a=real"))
     assert contents.notes == ("cells are separated by semicolons", "numbers have a decimal comma")
-    assert (contents.table.separator, contents.table.decimal) == (None, None)
+    assert (schema_of(contents).separator, schema_of(contents).decimal) == (None, None)
     options = TableOptions(columns="a=real", separator=";", decimal=",")
     contents = read_mixed(path, options=options)
     assert contents.notes == ()
-    assert (contents.table.separator, contents.table.decimal) == (";", ",")
-    assert (contents.table.columns[0].center, contents.table.columns[0].unit) == (1.875, 0.375)
+    assert (schema_of(contents).separator, schema_of(contents).decimal) == (";", ",")
+    assert (schema_of(contents).columns[0].center, schema_of(contents).columns[0].unit) == (1.875, 0.375)
     row = text(tmp_path / "y.csv", "b;a\nx;3\n")
     assert is_near(read_mixed(row, options=TableOptions(), schema=contents.table).parts[0].x, [[3.0, 0.0]])
 
@@ -260,8 +270,8 @@ def test_a_schema_file_of_names_and_kinds(with_options, tmp_path):
     options = TableOptions(columns=str(file), missing=("-",) * with_options, separator="|" if with_options else None)
     contents = read_mixed(path, options=options)
     assert contents.names == ("city", "age")
-    assert contents.table.columns[0].levels == ("Oslo", "Rome")
-    assert contents.table.missing == ("?", "-")
+    assert schema_of(contents).columns[0].levels == ("Oslo", "Rome")
+    assert schema_of(contents).missing == ("?", "-")
     assert contents.notes[-1] == "column 'z' is left out: not in the fit"
     assert is_near(contents.parts[0].x[:3], [[1.0, -1.0], [0.0, NAN], [NAN, 1.0]])
 

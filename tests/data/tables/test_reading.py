@@ -251,7 +251,7 @@ def test_frames_keep_their_types(arrow):
             "f": [0.5, np.nan, -2.0],
             "b": [True, False, True],
             "s": ["01", None, "x"],
-            "d": pd.to_datetime(["2020-01-05T00:00", None, "2021-02-03T10:30"]),
+            "d": pd.to_datetime(pd.Series(["2020-01-05T00:00", None, "2021-02-03T10:30"])),
             "c": pd.Categorical(["u", "v", None]),
             "n": pd.array([1, None, 3], dtype="Int64"),
         }

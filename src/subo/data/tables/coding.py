@@ -95,7 +95,7 @@ def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
 
     What pandas reads as a number in one file may be text in another that has other cells beside: both are the level.
     """
-    numbers = pd.Index(column.levels, dtype=object).get_indexer(cells.astype(object))
+    numbers = pd.Index(column.levels, dtype=object).get_indexer(pd.Index(cells.astype(object)))
     known = cells.notna().to_numpy()
     if (other := known & (numbers < 0)).any():
         texts = {_text(level): number for number, level in enumerate(column.levels)}

@@ -86,8 +86,8 @@ def _as_numbers(known: pd.Series) -> pd.Series:
 
 def check_finite(cells: pd.Series) -> None:
     """Refuses numbers that are infinite, naming the first; NaN is a missing cell."""
-    bad = np.flatnonzero(np.isinf(cells.astype("float64").to_numpy())) if types.is_numeric_dtype(cells) else ()
-    if len(bad):
+    infinite = np.isinf(cells.astype("float64").to_numpy()) if types.is_numeric_dtype(cells) else np.zeros(0, bool)
+    if len(bad := np.flatnonzero(infinite)):
         raise InputError(f"column {cells.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]} is not a finite number")
 
 
@@ -106,7 +106,7 @@ def _of_text(known: pd.Series, distinct: int) -> Reading:
 
 def _are_dates(levels: pd.Series) -> bool:
     """Whether all texts begin as dates do and are read as such."""
-    if not levels.head(100).map(lambda text: _DATE.match(text) is not None).all():
+    if not all(_DATE.match(str(text)) for text in levels.head(100)):
         return False
     return bool(dates(levels, day_first=puts_day_first(levels)).notna().all())
 
@@ -183,8 +183,8 @@ def _within(low: Tensor, high: Tensor, center: Tensor, scale: Tensor) -> Tensor:
 
 
 def _of_densities(known: pd.Series) -> Reading:
-    skew = known.skew()
-    if known.min() > 0 and skew > _SKEWED and abs(np.log(known).skew()) < skew / 2:
+    skew = float(known.skew())  # pyright: ignore[reportArgumentType]
+    if known.min() > 0 and skew > _SKEWED and abs(float(known.map(math.log).skew())) < skew / 2:  # pyright: ignore[reportArgumentType]
         return Reading("positive", f"above 0, with a long tail that the logarithm does not have (skewness {skew:.1f})")
     return Reading("real", "numbers")
 

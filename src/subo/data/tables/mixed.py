@@ -91,8 +91,8 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
 def _classes(labels: pd.Series) -> list[int | str]:
     """Labels as whole numbers or names."""
     if pd.api.types.is_numeric_dtype(labels) and bool((np.isfinite(labels) & (labels == labels.round())).all()):
-        return labels.astype("int64").tolist()
-    return labels.astype(str).tolist()
+        return [int(label) for label in labels]
+    return [str(label) for label in labels]
 
 
 def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
