@@ -50,7 +50,7 @@ def coded(cells, **column):
     ],
 )
 def test_the_numbers_of_cells(column, cells, numbers):
-    np.testing.assert_array_equal(np.float32(coded(cells, **column)), np.float32(numbers))
+    np.testing.assert_array_equal(np.asarray(coded(cells, **column), dtype=np.float32), np.float32(numbers))
 
 
 def test_levels_are_found_whether_pandas_reads_them_as_text_or_numbers():
