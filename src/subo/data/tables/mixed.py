@@ -125,8 +125,8 @@ def _half_numbers(frame: pd.DataFrame) -> list[str]:
             row = int(np.argmax(known & ~number))
             notes.append(
                 f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
-                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, give it as "
-                "--missing"
+                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, name it in "
+                "`missing`"
             )
     return notes
 
