@@ -189,10 +189,14 @@ def test_every_recipe_describes_tables():
     part = Split(rows(40).float())
     meaning = Meaning("mixed", (8,), table=schema)
     data = Data("t", part, part, part, kind="mixed", decided=meaning)
-    for recipe in [name for name in RECIPES if name != "deep-markov"]:
-        loss = make(recipe, data)(part.x)
+    priors = [{"prior": name, "prior_components": 5} for name in ("mixture", "vamp", "spline-flow")]
+    models = [("vae", options) for options in priors]
+    for recipe, options in [*((name, {}) for name in RECIPES if name != "deep-markov"), *models]:
+        objective = make(recipe, data, **options)
+        loss = objective(part.x)
         assert loss.bound.isfinite().all()
         loss.loss.backward()
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in objective.parameters())
     with pytest.raises(InputError, match="does not describe"):
         make("vae", data, likelihood="gaussian")
     with pytest.raises(InputError, match="is none"):

@@ -116,7 +116,13 @@ def _mixture(shape: Size, *, prior_components: int, prior_covariance: Literal["d
 
 
 def _vamp(
-    shape: Size, *, prior_components: int, posterior: nn.Module, likelihood: Family, examples: Tensor | None
+    shape: Size,
+    *,
+    prior_components: int,
+    posterior: nn.Module,
+    likelihood: Family,
+    inputs: Size,
+    examples: Tensor | None,
 ) -> nn.Module:
     if isinstance(posterior, Local):
         raise InputError(
@@ -126,7 +132,7 @@ def _vamp(
     count = prior_components
     if examples is not None and len(examples) < count:
         raise InputError(f"{count} pseudo-inputs start at as many training examples, but there are {len(examples)}")
-    start = torch.zeros(count, *likelihood.event_shape) if examples is None else examples[:count]
+    start = torch.zeros(count, *inputs) if examples is None else examples[:count]
     return VampPrior(posterior, start, limits=likelihood.limits if isinstance(likelihood, Limited) else None)
 
 

@@ -158,17 +158,18 @@ class LatentOptions:
         *,
         posterior: nn.Module,
         likelihood: Family,
+        inputs: Size,
         examples: Tensor | None,
         num_labels: int | None,
     ) -> nn.Module:
-        """p(z), over the events of the latents' family."""
+        """p(z), over the events of the latents' family; inputs and examples are those of `posterior`."""
         name, fitting = self.prior, self.posterior if latents.is_discrete else "normal"
         if name not in ("vamp", "by-label", fitting) and (latents.is_discrete or name in POSTERIORS):
             raise InputError(
                 f"the prior {name} does not fit the latents of the posterior {self.posterior}: use prior {fitting}, "
                 "or auto"
             )
-        own = {"posterior": posterior, "likelihood": likelihood, "examples": examples}
+        own = {"posterior": posterior, "likelihood": likelihood, "inputs": inputs, "examples": examples}
         own |= {"latents": latents, "num_labels": num_labels}
         return made(PRIORS[name], latents.event_shape, **{**asdict(self), **own})
 

@@ -176,12 +176,26 @@ def vae(
     p_x = Conditional(family, conditioned(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
     _check_together(latents, inference, gradient, space, labels)
-    p_z = latents.build_prior(space, posterior=q, likelihood=family, examples=examples, num_labels=labels)
+    seen = (q, examples)
+    if latents.prior == "vamp" and columns is not None and isinstance(q, Conditional):
+        seen = _behind(entry, q, examples)
+    p_z = latents.build_prior(
+        space, posterior=seen[0], likelihood=family, inputs=ends.inputs, examples=seen[1], num_labels=labels
+    )
     followed = bound.build()
     estimator = gradient.build(ends)
     estimator.check(space(torch.zeros(1, space.num_params)), followed, num_samples=bound.num_samples)
     model = inference.build(VAE(p_z, p_x, q), followed, bound.num_samples)
     return Objective(model, followed, gradient=estimator, num_samples=bound.num_samples)
+
+
+def _behind(entry: nn.Module, q: Conditional, examples: Tensor | None) -> tuple[Conditional, Tensor | None]:
+    """The posterior behind its entry, of what a network sees: pseudo-inputs between a table's levels exist there alone.
+
+    It has the parameters of q.
+    """
+    network: Any = q.network
+    return Conditional(q.family, network[1]), None if examples is None else entry(examples)
 
 
 def _check_together(
