@@ -16,8 +16,9 @@ _READ_IN_FOLDERS = (".npy", ".png")
 DataSource = Annotated[
     str,
     Parameter(
-        help="digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images "
-        "or of sequences. It is read like the run's data, with the same levels, columns, channels and classes."
+        help="digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, a table (.csv, .tsv, .parquet, .feather), a "
+        ".npy or .npz, or a folder of images or of sequences. It is read like the run's data, with the same levels, "
+        "columns, channels and classes."
     ),
 ]
 DataPart = Annotated[

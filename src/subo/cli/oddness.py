@@ -21,7 +21,7 @@ __all__ = ["Oddness", "oddness_of"]
 
 _ODD_CELL = 0.01  # p-value up to which a cell's column is named
 _NAMED = 3  # columns
-_CELL_SAMPLES = 200  # enough for ranks
+_CELL_SAMPLES = 200  # at most: cells are ranked, and each needs its own sum over the samples
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def oddness_of(
         names = [column.name for column in table.modeled]
         count = min(count, _CELL_SAMPLES)
         own = cell_scores(model, split, num_samples=count, seed=seed)
-        columns["odd_columns"] = _odd_columns(_ranks(own, cell_scores(model, held_out, num_samples=count)), names)
+        columns["odd_columns"] = _odd_columns(
+            _ranks(own, cell_scores(model, held_out, num_samples=count, seed=seed)), names
+        )
         if cells is not None:
             save_array(cells, own, names=names)
             sentences.append(f"log p of each cell given the others of its row written to {cells}")

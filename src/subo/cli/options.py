@@ -66,8 +66,8 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "data",
             str | None,
             None,
-            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, or a .npy, .npz, .csv or folder of images or "
-            "of sequences.",
+            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, a table (.csv, .tsv, .parquet, .feather), a "
+            ".npy or .npz, or a folder of images or of sequences.",
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
         own("recipe", str, "vae", f"Recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),

@@ -73,7 +73,7 @@ def impute(
         advance: Called with the number of incomplete rows done, as they finish.
 
     Raises:
-        InputError: A row is outside of the support, or the likelihood does not describe single columns.
+        InputError: A row is outside of the support, as one with missing cells is of every likelihood but ``columns``.
     """
     check_support(model, split)
     incomplete = split.x.isnan().any(1).nonzero()[:, 0]
