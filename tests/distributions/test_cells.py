@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from subo.distributions.cells import Grades, Levels, Spiked
+from subo.distributions.cells import Levels, Ordinal, Spiked
 from subo.distributions.columns import Columns, Group, Jacobian, Rows
 from subo.distributions.gaussian import Gaussian
 from subo.distributions.negative_binomial import NegativeBinomial
@@ -36,7 +36,7 @@ def test_levels_are_drawn_as_often_as_they_are_probable_and_never_unseen():
 def test_grades_are_differences_of_logistic_functions():
     thresholds = torch.tensor([[-1.0, 0.5, 2.0], [-0.3, 0.7, torch.inf]])
     location = torch.tensor([0.4, -1.2])
-    p = Grades(location, thresholds)
+    p = Ordinal(location, thresholds)
     ends = torch.cat([torch.full((2, 1), -torch.inf), thresholds, torch.full((2, 1), torch.inf)], 1)
     expected = (ends - location[:, None]).sigmoid().diff(dim=1)
     for grade in range(4):
@@ -47,7 +47,7 @@ def test_grades_are_differences_of_logistic_functions():
 
 def test_grades_far_out_are_exact_in_value_and_gradient():
     location = torch.tensor(800.0, requires_grad=True)
-    log_prob = Grades(location, torch.tensor([0.0, 1.0])).log_prob(torch.tensor(1.0))
+    log_prob = Ordinal(location, torch.tensor([0.0, 1.0])).log_prob(torch.tensor(1.0))
     # sigma(1 - m) - sigma(-m) is e^(1 - m) - e^(-m) for large m
     assert log_prob.item() == pytest.approx(-800 + torch.tensor(torch.e - 1).log().item())
     log_prob.backward()
@@ -55,7 +55,7 @@ def test_grades_far_out_are_exact_in_value_and_gradient():
 
 
 def test_grades_are_drawn_as_often_as_they_are_probable():
-    p = Grades(torch.tensor(0.3), torch.tensor([-1.0, 0.5, 2.0]))
+    p = Ordinal(torch.tensor(0.3), torch.tensor([-1.0, 0.5, 2.0]))
     expected = torch.stack([p.log_prob(torch.tensor(float(grade))) for grade in range(4)]).exp()
     found = torch.bincount(p.sample(torch.Size([20_000])).long(), minlength=4) / 20_000
     assert ((found - expected).abs() < 5 * (expected * (1 - expected) / 20_000).sqrt()).all()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from subo.distributions.cells import Grades
+from subo.distributions.cells import Ordinal
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 from subo.models.vae import VAE
@@ -208,5 +208,5 @@ def test_thresholds_of_grades_are_learned():
     family = Columns((1,), columns=("ordinal 4",))
     params = nn.Parameter(family.start(x).expand(200, -1).clone())
     (-family(params).log_prob(x).sum()).backward()
-    assert isinstance(family.kinds[0](params, torch.zeros(1)), Grades)
+    assert isinstance(family.kinds[0](params, torch.zeros(1)), Ordinal)
     assert all(parameter.grad is not None for parameter in family.parameters())

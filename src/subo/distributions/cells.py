@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from subo.distributions.gaussian import Gaussian
 
-__all__ = ["Grades", "Levels", "Spiked"]
+__all__ = ["Levels", "Ordinal", "Spiked"]
 
 
 class Levels(Distribution):
@@ -67,7 +67,7 @@ class Levels(Distribution):
         return self.mode
 
 
-class Grades(Distribution):
+class Ordinal(Distribution):
     r"""Ordered levels 0 .. C - 1 by proportional odds (McCullagh, 1980, equation 2.4).
 
     .. math:: P(x \le k) = \sigma(\theta_k - \mu)
@@ -80,7 +80,7 @@ class Grades(Distribution):
         thresholds: :math:`\theta_0 < \theta_1 < ...`, ``(..., C - 1)``; infinity from the last level of a column on.
 
     Example:
-        >>> Grades(torch.zeros(()), torch.tensor([0.0, 50.0])).log_prob(torch.tensor([0.0, 1.0, 2.0]))
+        >>> Ordinal(torch.zeros(()), torch.tensor([0.0, 50.0])).log_prob(torch.tensor([0.0, 1.0, 2.0]))
         tensor([ -0.6931,  -0.6931, -50.0000])
     """
 

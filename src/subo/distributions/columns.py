@@ -49,7 +49,6 @@ class Rows(constraints.Constraint):
     """Rows whose cells are numbers, infinity at a spike, or NaN where they are missing; and levels that exist."""
 
     event_dim = 1
-    with_missing = True
 
     def __init__(self, spiked: Tensor, whole: Tensor, highest: Tensor):
         self.spiked, self.whole, self.highest = spiked, whole, highest

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
-from subo.distributions.cells import Grades, Levels, Spiked
+from subo.distributions.cells import Levels, Ordinal, Spiked
 from subo.distributions.columns import Columns as ColumnsDistribution
 from subo.distributions.columns import Group, Jacobian, Rows
 from subo.distributions.gaussian import Gaussian
@@ -164,9 +164,9 @@ class _Ordinal(_OfKind):
 
     own: Tensor
 
-    def forward(self, params: Tensor, unseen: Tensor) -> Grades:
+    def forward(self, params: Tensor, unseen: Tensor) -> Ordinal:
         thresholds = torch.cat([self.first, self.first + self.log_steps.exp().cumsum(-1)], -1)
-        return Grades(params, thresholds.masked_fill(~self.own, torch.inf))
+        return Ordinal(params, thresholds.masked_fill(~self.own, torch.inf))
 
     def highest(self, column: int) -> float:
         return float(self.levels[column] - 1)
