@@ -69,6 +69,7 @@ def _histograms(axes: Axes, data: ndarray, samples: ndarray, *, is_date: bool) -
         heights = np.histogram(cells, edges)[0] / max(1, len(cells))
         label = "data" if cells is data else "samples"
         axes.stairs(heights, edges, label=label, **look)
+    axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
     if is_date:
         days = np.linspace(low, high, 3).round()
         axes.set_xticks(days, [str(day) for day in days.astype("datetime64[D]")])
