@@ -399,3 +399,9 @@ def test_settings_that_cannot_be_used_are_refused(settings, words):
 def test_a_name_that_is_none_lists_the_names():
     with pytest.raises(InputError, match="'paths'.*pathwise, sticking-the-landing, dreg"):
         standard_estimators(example(1.0), ["paths"])
+
+
+def test_a_baseline_of_a_table_is_a_number_where_cells_are_missing():
+    x = torch.tensor([[1.0, torch.nan, torch.inf], [torch.nan] * 3, [0.5, 2.0, -1.0]])
+    network = next(part for part in standard_estimators(x, ["score-network"])["score-network"].children())
+    assert network(x).isfinite().all()

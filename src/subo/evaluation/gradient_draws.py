@@ -143,11 +143,18 @@ class GradientDraws:
         }, seconds
 
 
+class _Observed(nn.Module):
+    """The finite numbers; 0 for a cell that is missing or at a spike."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.where(x.isfinite(), 0)
+
+
 def _network(x: Tensor) -> nn.Module:
     """A baseline: a small perceptron of x, in units of the batch."""
-    deviation, mean = torch.std_mean(x, dim=0, correction=0)
+    deviation, mean = torch.std_mean(_Observed()(x), dim=0, correction=0)
     unit = torch.where(deviation > 0, deviation, 1.0)
-    return nn.Sequential(Standardize(mean, unit), mlp(x[0].numel(), 1, hidden=(50,))).to(x)
+    return nn.Sequential(_Observed(), Standardize(mean, unit), mlp(x[0].numel(), 1, hidden=(50,))).to(x)
 
 
 def _flat(gradient: Tensor | None, parameter: nn.Parameter) -> Float[Tensor, " P"]:
