@@ -50,6 +50,7 @@ from subo.recipes.saving import load_model, save
 from subo.training.fitting import fit
 from subo.training.loop import train
 from subo.training.python_runs import load_weights
+from subo.training.settings import training_settings
 
 if TYPE_CHECKING:
     from subo.sklearn import VariationalAutoencoder
@@ -141,6 +142,7 @@ __all__ = [
     "residual_mlp",
     "save",
     "train",
+    "training_settings",
 ]
 
 

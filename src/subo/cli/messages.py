@@ -30,6 +30,9 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
 
     print(f"{result['split']}, {result['num_data']} examples, nats per example:")
     print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
+    if baseline := result.get("baseline"):
+        print(f"  baseline    {_mean(baseline, 'log_px')}   {baseline['name']}")
+        print(f"  gain        {_mean(baseline, 'gain')}   of log p(x) over the baseline, row by row")
     print(f"  ELBO        {_mean(result, 'elbo')}   = -(rate + distortion)")
     print(f"  rate        {_number(result['rate']):10.3f}")
     print(f"  distortion  {_number(result['distortion']):10.3f}")
@@ -88,6 +91,11 @@ def _cautions(result: Mapping[str, Any], config: "RunConfig", run: Path) -> Iter
         finite = result["log_px_finite"]
         others = None if finite is None else in_digits(finite, result["log_px_finite_se"])
         yield in_words(count, result["num_data"], others)
+    if (baseline := result.get("baseline")) and not baseline["gain"] > 2 * _number(baseline["gain_se"]):
+        yield (
+            f"log p(x) is not clearly higher than that of {baseline['name']}, fitted to the same rows: use that, "
+            "unless more rows or other settings help. Try --learning-rate 0.001, or a smaller --latent-dim or --hidden."
+        )
     advice = f"Try another --seed, or {', or '.join(remedies(config.settings)[:2])}."
     if _number(result["rate"]) < 0.1:
         yield (

@@ -7,7 +7,7 @@ the signature, help from the docstring's ``Args``.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import docstring_parser
 from cyclopts import CoercionError, Parameter, Token, convert
@@ -21,6 +21,7 @@ from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
 from subo.runtime.limits import is_number
 from subo.training.fitting import fit
+from subo.training.settings import BY_ROWS
 
 __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_with"]
 
@@ -166,6 +167,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
             extra = {"converter": _integer_or_integers, "n_tokens": 1, "negative": ()}
         if kind == tuple[str, ...]:
             extra = {"converter": _words, "n_tokens": 1, "negative": (), "show_default": False}
+        if kind == tuple[int, ...] | Literal["auto"]:
+            extra = {"converter": _integers_or_auto, "n_tokens": 1, "negative": ()}
         if kind == tuple[int, ...]:
             shown = ",".join(map(str, parameter.default))
             extra = {
@@ -174,6 +177,9 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
                 "negative": (),
                 "show_default": lambda _, shown=shown: shown,
             }
+        if function is fit and name in BY_ROWS:
+            usual = "100" if name == "epochs" else parameter.default
+            extra["show_default"] = lambda _, usual=usual: f"{usual}; for a table by its rows"
         text = " ".join((helps.get(name) or "").replace("``", "").split())
         parameters.append(
             inspect.Parameter(
@@ -190,6 +196,11 @@ def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int,
     """Converts ``5`` to a number, ``5,3`` to several."""
     numbers = _integers(kind, tokens)
     return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _integers_or_auto(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...] | Literal["auto"]:
+    """Converts ``200,200`` to numbers, and leaves ``auto``."""
+    return "auto" if tokens[0].value == "auto" else _integers(kind, tokens)
 
 
 def _words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:

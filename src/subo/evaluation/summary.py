@@ -13,6 +13,7 @@ from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import check_support
 from subo.errors import InputError
+from subo.evaluation.baseline import lines_of
 from subo.evaluation.estimates import Estimate, bits_per_dim, error_of_mean, linearized_ratio
 from subo.evaluation.evidence.pareto import highest_pareto_k
 from subo.evaluation.latents.usage import LatentUsage, latent_usage
@@ -66,6 +67,8 @@ class Evaluation(Result):
         rate_se: Standard error of `rate`; None in records of older runs.
         distortion_se: Standard error of `distortion`; None in records of older runs.
         kl_per_dimension: Mean KL of each latent dimension; None if unknown.
+        baseline: For rows of a table, a model without latents that is fitted beside: its `name` and `log_px`, and the
+            `gain`, how much higher the model's is for the same rows, with errors. None for other data.
     """
 
     log_px: float
@@ -94,6 +97,7 @@ class Evaluation(Result):
     rate_se: float | None = None
     distortion_se: float | None = None
     kl_per_dimension: list[float] | None = None
+    baseline: dict[str, Any] | None = None
 
     @classmethod
     def from_scores(
@@ -151,6 +155,7 @@ class Evaluation(Result):
         """The means that are shown."""
         samples = "importance sampling"
         yield Number(LIKELY, "log p(x)", self.log_px, self.log_px_se, "nats", samples, self.num_samples)
+        yield from lines_of(self.baseline)
         yield Number(LIKELY, "ELBO", self.elbo, self.elbo_se, "nats", "-(rate + distortion)")
         yield Number(LIKELY, "rate", self.rate, self.rate_se, "nats", "KL(q(z|x) || p(z))")
         yield Number(LIKELY, "distortion", self.distortion, self.distortion_se, "nats", "-E[log p(x|z)] under q")

@@ -16,8 +16,9 @@ from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.data.support import in_support, stand_ins
 from subo.errors import InputError
+from subo.evaluation.baseline import Baseline, table_baseline
 from subo.evaluation.effort import NUM_SAMPLES, Effort, affordable, caution_of_samples, seconds_a_sample
-from subo.evaluation.summary import Evaluation, evaluate
+from subo.evaluation.summary import Evaluation, measure
 from subo.experiments.config import built
 from subo.experiments.units import data_in_levels, provenance
 from subo.files.whole import write_json
@@ -26,13 +27,14 @@ from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Local
 from subo.parts.labels import num_labels_of
+from subo.recipes.table_size import TableSize
 from subo.runs.config import RunConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.progress import bar
 from subo.training.python_runs import check_recipe
 
-__all__ = ["Experiment", "evaluate_run", "model_for", "open_run", "rebuilt", "training_seconds"]
+__all__ = ["Experiment", "baseline_of", "evaluate_run", "model_for", "open_run", "rebuilt", "training_seconds"]
 
 _MINUTE = 60.0  # seconds that an evaluation may take, even after a shorter training
 _LOCAL_SAMPLES = 16  # of z, in each step of fitting a posterior to held-out data
@@ -172,9 +174,11 @@ def evaluate_run(
     elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
         note(caution)
     with bar(f"log p(x), {num_samples} samples", len(held_out), show=progress) as advance:
-        result = evaluate(model, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
+        measured = measure(model, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
     experiment.check_current()
-    result = replace(result, reduced_from=reduced_from)
+    baseline = baseline_of(experiment, data, held_out)
+    beside = None if baseline is None else baseline.beside(measured[1].log_px)
+    result = replace(measured[0], reduced_from=reduced_from, baseline=beside)
     write_json(
         experiment.run.evaluation_of(split),
         {
@@ -184,6 +188,13 @@ def evaluate_run(
         },
     )
     return result
+
+
+def baseline_of(experiment: Experiment, data: Data, split: Split) -> Baseline | None:
+    """What a model without latents gives some rows of a table; None for other data, and for a model of p(x|c)."""
+    if TableSize.of(data) is None or experiment.config.is_conditional:
+        return None
+    return table_baseline(experiment.model.likelihood.family, data.train, split)
 
 
 def training_seconds(run: Run) -> float | None:

@@ -39,6 +39,7 @@ from subo.training.divergence import default_clip
 from subo.training.fitting import fit
 from subo.training.history import Epoch, History, WorseWarning
 from subo.training.python_runs import check_recipe
+from subo.training.settings import training_settings
 
 __all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run"]
 
@@ -149,6 +150,7 @@ def start_run(
     of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
     config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
     objective = built(config, read)
+    config = replace(config, training=_training(training_settings(objective, read, **trained), seed=seed))
 
     def announce() -> None:
         if on_start is not None and first:

@@ -15,11 +15,12 @@ from torch import Tensor
 from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.errors import InputError
+from subo.evaluation.baseline import lines_of
 from subo.evaluation.numbers import BITS, Number
 from subo.evaluation.scores import rows_at_a_time
 from subo.evaluation.summary import Evaluation, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
-from subo.experiments.experiment import Experiment, model_for
+from subo.experiments.experiment import Experiment, baseline_of, model_for
 from subo.experiments.units import kind_of_log_px, provenance
 from subo.files.digests import digest_of
 from subo.files.nonfinite import decoded, encoded
@@ -129,6 +130,12 @@ def evaluate_run_fully(
     said = sentences(findings, settings=experiment.config.settings)
     written = [run.evaluation_of(split), run.per_datum(split)]
     evaluation = findings.evaluation(split=held_out, name=split, at_floor=share_at_floor(model, held_out))
+    if evaluation is not None and (baseline := baseline_of(experiment, data, held_out)) is not None:
+        rows, log_px = findings.measured["importance"].rows, findings.values("importance", "log_px")
+        assert log_px is not None
+        same_rows = replace(baseline, log_px=baseline.log_px[rows])
+        evaluation = replace(evaluation, baseline=same_rows.beside(log_px))
+        table = (table[0], *lines_of(evaluation.baseline), *table[1:])
     known = (written[0], experiment, findings, evaluation, table, said)
     experiment.check_current()
     _write_numbers(*known, complete=findings.complete and not course.missing)

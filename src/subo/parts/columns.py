@@ -209,6 +209,9 @@ class Columns(nn.Module):
         min_scale: Floor of that scale.
         dispersion: Source of the dispersion of ``count`` columns.
 
+    Attributes:
+        numbers: The columns that are normal, as they are coded.
+
     Example:
         >>> family = Columns((3,), columns=("real", "category 4", "count"))
         >>> p = family(torch.zeros(1, family.num_params))
@@ -246,6 +249,7 @@ class Columns(nn.Module):
         self.kinds: Any = nn.ModuleList(
             kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
         )
+        self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] is _Real)
         self.num_params = sum(kind.num_params for kind in self.kinds)
         self.rows = _rows([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):

@@ -20,6 +20,7 @@ from subo.parts.labels import count_labels
 from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals, options_of
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.recipes.recipe import settled
+from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
@@ -107,7 +108,7 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"
         )
-    settings = settled(RECIPES[recipe], options)
+    settings = settled(RECIPES[recipe], options, table=TableSize.of(data))
     parts = [part for part in (data.train, data.validation, data.test) if len(part)]
     if settings["likelihood"] == "auto":
         settings["likelihood"] = likelihood_for(data.kind)

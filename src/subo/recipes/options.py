@@ -2,7 +2,8 @@
 
 A group is a frozen record. The field that chooses by name is listed in `CHOICES` with the table of choices; an option
 belongs to those entries that have a keyword of its name in their signature. `AUTO` defines what ``auto`` stands for: a
-rule for each such field that sees all of a recipe's options; no group is built with an ``auto``.
+rule for each such field that sees all of a recipe's options and the size of the table that is modeled, None for other
+data; no group is built with an ``auto``.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,10 +17,11 @@ from subo.errors import InputError
 from subo.gradients import ESTIMATORS, GradientEstimator
 from subo.parts.counts import DispersionSource
 from subo.parts.families import Family, NamedFamily
-from subo.parts.location_scale import DegreesSource, ScaleSource
+from subo.parts.location_scale import DegreesSource
 from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
 from subo.recipes.ends import Ends, ends_of_columns, ends_of_numbers
+from subo.recipes.table_size import TableSize
 
 if TYPE_CHECKING:  # for type checkers, names from tables are any text
     LikelihoodName: TypeAlias = str
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # for type checkers, names from tables are any text
     PriorName: TypeAlias = str
     NetworkName: TypeAlias = str
     ActivationName: TypeAlias = str
+    ActivationOrAuto: TypeAlias = str
     BoundName: TypeAlias = str
     GradientName: TypeAlias = str
 else:
@@ -35,6 +38,7 @@ else:
     PriorName = Literal["auto", *PRIORS]
     NetworkName = Literal[*NETWORKS]
     ActivationName = Literal[*sorted(ACTIVATIONS)]
+    ActivationOrAuto = Literal["auto", *sorted(ACTIVATIONS)]
     BoundName = Literal[*BOUNDS]
     GradientName = Literal["auto", *ESTIMATORS]
 
@@ -49,7 +53,12 @@ __all__ = [
 ]
 
 
-Rule: TypeAlias = Callable[[Mapping[str, Any]], str]
+Rule: TypeAlias = Callable[[Mapping[str, Any], TableSize | None], Any]
+
+
+def _fitting_scale(options: Mapping[str, Any], table: TableSize | None) -> str:
+    """What ``scale`` auto stands for."""
+    return "per-dimension" if table is None else "network"
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,9 @@ class LikelihoodOptions:
             values with outliers.
         scale: Scale of a gaussian, laplace or student-t likelihood and of a table's numbers, how far x lies from the
             mean of p(x|z): a fixed number, or learned: one for all of x (shared), one for each number in x
-            (per-dimension), or computed from z by the decoder (network). 1 is the standard deviation of the data, for
-            a table that of each column; outliers do not count in it.
+            (per-dimension), or computed from z by the decoder (network); auto selects network for rows of a table,
+            else per-dimension. 1 is the standard deviation of the data, for a table that of each column; outliers do
+            not count in it.
         min_scale: Lower limit of this scale: at 0 the density would be infinite. For a
             continuous-bernoulli likelihood, roughly the smallest standard deviation of its values, which lie in [0, 1];
             in Python, None removes that limit.
@@ -78,9 +88,10 @@ class LikelihoodOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"likelihood": LIKELIHOODS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {"scale": _fitting_scale}
 
     likelihood: LikelihoodName = "auto"
-    scale: ScaleSource = "per-dimension"
+    scale: float | Literal["auto", "shared", "per-dimension", "network"] = "auto"
     min_scale: float | None = 1e-3
     degrees_of_freedom: DegreesSource = "shared"
     dispersion: DispersionSource = "per-dimension"
@@ -113,11 +124,18 @@ def likelihood_for(kind: str) -> str:
     return {"binary": "bernoulli", "mixed": "columns"}.get(kind, "gaussian")
 
 
-def _fitting_prior(options: Mapping[str, Any]) -> str:
+def _fitting_latents(options: Mapping[str, Any], table: TableSize | None) -> int:
+    """What ``latent_dim`` auto stands for."""
+    return 10 if table is None else table.latent_dim
+
+
+def _fitting_prior(options: Mapping[str, Any], table: TableSize | None) -> str:
     """What ``prior`` auto stands for."""
     if options.get("condition") == "labels":
         return "by-label"
-    return options["posterior"] if options["posterior"] in PRIORS else "normal"  # discrete ones have the same name
+    if options["posterior"] in PRIORS:  # discrete ones have the same name
+        return options["posterior"]
+    return "normal" if table is None else "mixture"
 
 
 @dataclass(frozen=True)
@@ -125,9 +143,11 @@ class LatentOptions:
     """The latents: their prior p(z), and the family of their posterior q(z|x).
 
     Args:
-        latent_dim: Size of z.
-        prior: p(z); auto selects what fits the posterior: normal, or bernoulli and categorical for such latents; and
-            with condition labels by-label, which is learned per class. All others are the same for all classes.
+        latent_dim: Size of z; auto selects 10, and for rows of a table as many as columns, at most 16 and a tenth of
+            the rows.
+        prior: p(z); auto selects what fits the posterior: normal, for rows of a table mixture, or bernoulli and
+            categorical for such latents; and with condition labels by-label, which is learned per class. All others are
+            the same for all classes.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         prior_covariance: Covariances of the mixture's components.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
@@ -137,9 +157,9 @@ class LatentOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"prior": PRIORS, "posterior": POSTERIORS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {"prior": _fitting_prior}
+    AUTO: ClassVar[Mapping[str, Rule]] = {"latent_dim": _fitting_latents, "prior": _fitting_prior}
 
-    latent_dim: int = 10
+    latent_dim: int | Literal["auto"] = "auto"
     prior: PriorName = "auto"
     prior_components: int = 10
     prior_covariance: Literal["diagonal", "full"] = "diagonal"
@@ -150,6 +170,7 @@ class LatentOptions:
 
     def build_family(self) -> NamedFamily:
         """The family of q(z|x)."""
+        assert self.latent_dim != "auto"
         return made(POSTERIORS[self.posterior], Size([self.latent_dim]), **asdict(self))
 
     def build_prior(
@@ -174,6 +195,16 @@ class LatentOptions:
         return made(PRIORS[name], latents.event_shape, **{**asdict(self), **own})
 
 
+def _fitting_widths(options: Mapping[str, Any], table: TableSize | None) -> tuple[int, ...]:
+    """What ``hidden`` auto stands for."""
+    return (200, 200) if table is None else (table.width, table.width)
+
+
+def _fitting_activation(options: Mapping[str, Any], table: TableSize | None) -> str:
+    """What ``activation`` auto stands for."""
+    return "tanh" if table is None else "silu"
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """Encoder and decoder.
@@ -181,17 +212,19 @@ class NetworkOptions:
     Args:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
-            convolutional network (conv) has one, after its convolutions, with the last of these widths.
+            convolutional network (conv) has one, after its convolutions, with the last of these widths. auto selects
+            200,200, and for rows of a table two layers of 32 to 256, wider for more rows.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
-        activation: Nonlinearity of encoder and decoder.
+        activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table silu.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
+    AUTO: ClassVar[Mapping[str, Rule]] = {"hidden": _fitting_widths, "activation": _fitting_activation}
 
     network: NetworkName = "mlp"
-    hidden: tuple[int, ...] = (200, 200)
+    hidden: tuple[int, ...] | Literal["auto"] = "auto"
     channels: tuple[int, ...] = (32, 64)
-    activation: ActivationName = "tanh"
+    activation: ActivationOrAuto = "auto"
 
     def encoder(self, event: Size, outputs: int) -> nn.Module:
         """Builds the network from x to a number of outputs."""
@@ -241,14 +274,14 @@ class BoundOptions:
         return made(BOUNDS[name], **asdict(self))
 
 
-def _fitting_gradient(options: Mapping[str, Any]) -> str:
+def _fitting_gradient(options: Mapping[str, Any], table: TableSize | None) -> str:
     """What ``gradient`` auto stands for."""
     if options.get("posterior") not in PRIORS:  # and so is not discrete
         return "pathwise"
     return "vimco" if options["bound"] == "iwae" else "score-function"
 
 
-def _fitting_baseline(options: Mapping[str, Any]) -> str:
+def _fitting_baseline(options: Mapping[str, Any], table: TableSize | None) -> str:
     """What ``baseline`` auto stands for; none for an estimator without one."""
     if "baseline" not in options_of(ESTIMATORS[options["gradient"]]):
         return "none"

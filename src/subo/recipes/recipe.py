@@ -10,6 +10,7 @@ from typing import Any
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.parts.registry import options_of
+from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.room import fits_memory
 
@@ -101,7 +102,9 @@ def defaults_of(make: Callable[..., Objective]) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.name not in OF_THE_DATA}
 
 
-def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[str, Any]:
+def settled(
+    make: Callable[..., Objective], given: Mapping[str, Any], *, table: TableSize | None = None
+) -> dict[str, Any]:
     """All options of a recipe: those that were given, its defaults, and for every ``auto`` what it stands for.
 
     A likelihood ``auto`` stays, since it depends on the data.
@@ -109,6 +112,7 @@ def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[st
     Args:
         make: The recipe.
         given: Some of its options.
+        table: The size of the table that is modeled; None for other data.
 
     Raises:
         InputError: An option makes no sense.
@@ -123,7 +127,7 @@ def settled(make: Callable[..., Objective], given: Mapping[str, Any]) -> dict[st
     for group in groups_of(make):
         for option, rule in getattr(group, "AUTO", {}).items():
             if options[option] == "auto":
-                options[option] = rule(options)
+                options[option] = rule(options, table)
     return options
 
 

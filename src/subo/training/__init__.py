@@ -5,5 +5,17 @@ from subo.training.history import Epoch, History, WorseWarning
 from subo.training.loop import Schedule, Step, train
 from subo.training.optimizers import make_optimizer
 from subo.training.python_runs import load_weights
+from subo.training.settings import training_settings
 
-__all__ = ["Epoch", "History", "Schedule", "Step", "WorseWarning", "fit", "load_weights", "make_optimizer", "train"]
+__all__ = [
+    "Epoch",
+    "History",
+    "Schedule",
+    "Step",
+    "WorseWarning",
+    "fit",
+    "load_weights",
+    "make_optimizer",
+    "train",
+    "training_settings",
+]

@@ -1,0 +1,207 @@
+r"""A model without latents fitted to the same rows, as an answer to the question: compared with what?
+
+Numbers get one Gaussian with all covariances; every other column is described by itself, by its own family:
+
+.. math:: p_0(x) = N(x_R;\ m, C) \prod_{j \notin R} p(x_j;\ \eta_j)
+
+m and C are those of the highest likelihood of the observed cells, by expectation maximization over the missing ones
+(Little and Rubin, 2019, "Statistical Analysis with Missing Data", section 11.2), the eta_j by gradient.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from subo.core.offers import StartsAtExamples
+from subo.data.splits import Split
+from subo.evaluation.estimates import Estimate
+from subo.evaluation.numbers import LIKELY, Number
+from subo.parts.columns import Columns
+
+__all__ = ["Baseline", "Gaussian", "gaussian_of", "lines_of", "table_baseline"]
+
+_ROWS = 10_000  # that it is fitted to
+_ROUNDS, _CLOSE = 50, 1e-5  # of expectation maximization; nats per row
+_RIDGE = 1e-6  # added to variances, in units of those of the columns
+_STEPS = 100  # of the gradient
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A model without latents, and what it gives some rows.
+
+    Attributes:
+        name: What it is.
+        log_px: ``(N,)``, in nats, of the observed cells.
+    """
+
+    name: str
+    log_px: Float[Tensor, " N"]
+
+    def beside(self, log_px: Float[Tensor, " N"]) -> dict[str, Any]:
+        """Its mean log p(x) and how much higher that of a model is for the same rows, with standard errors.
+
+        Args:
+            log_px: log p(x) of the model, in nats.
+
+        Example:
+            >>> Baseline("one Gaussian", torch.tensor([-3.0, -5.0])).beside(torch.tensor([-2.0, -4.0]))["gain"]
+            1.0
+        """
+        own, gain = Estimate.of(self.log_px.double()), Estimate.of(log_px.double().cpu() - self.log_px.double())
+        return {
+            "name": self.name,
+            "log_px": own.mean,
+            "log_px_se": own.standard_error,
+            "gain": gain.mean,
+            "gain_se": gain.standard_error,
+        }
+
+
+def lines_of(baseline: Mapping[str, Any] | None) -> Iterator[Number]:
+    """The lines of what :meth:`Baseline.beside` returned; none without a baseline."""
+    if baseline is not None:
+        yield Number(LIKELY, "  of the baseline", baseline["log_px"], baseline["log_px_se"], "nats", baseline["name"])
+        yield Number(LIKELY, "  minus the baseline's", baseline["gain"], baseline["gain_se"], "nats", "paired")
+
+
+@torch.no_grad()
+def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
+    """Fits the baseline to the training rows of a table, and gives ``log p_0(x)`` of held-out ones.
+
+    Args:
+        family: Family of p(x|z) of the model to be compared; its parameters are left alone.
+        train: Training rows, of which 10,000 are used.
+        held_out: Other rows.
+    """
+    known, rows = (_all_of(split) for split in (train, held_out))
+    known = known[:: -(-len(known) // _ROWS)]
+    if not isinstance(family, Columns):
+        if family.is_discrete or getattr(family, "limits", None) is not None:
+            return Baseline("each column by itself", _alone(family, known, rows).double())
+        return Baseline("one Gaussian", gaussian_of(known).log_prob(rows))
+    reals = list(family.numbers)
+    cells = _alone(family, known, rows)
+    if len(reals) < 2:
+        return Baseline("each column by itself", cells.sum(1))
+    change = family(torch.zeros(1, family.num_params).to(family.shift)).jacobian.of_columns(rows)
+    normal = gaussian_of(known[:, reals]).log_prob(rows[:, reals]) + change[:, reals].double().sum(1)
+    others = torch.ones(rows.shape[1], dtype=torch.bool)
+    others[reals] = False
+    name = "one Gaussian" if not others.any() else "one Gaussian for numbers, other columns by themselves"
+    return Baseline(name, normal + cells[:, others].sum(1))
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """``N(mean, covariance)`` of rows, of which any cells may be missing.
+
+    Attributes:
+        mean: ``(D,)``.
+        covariance: ``(D, D)``.
+    """
+
+    mean: Float[Tensor, " D"]
+    covariance: Float[Tensor, "D D"]
+
+    def log_prob(self, x: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+        """The log-density of the observed cells of each row; 0 without any."""
+        x, result = x.double(), torch.zeros(len(x), dtype=torch.float64)
+        for rows, known in _patterns(x):
+            factor = torch.linalg.cholesky(self.covariance[known][:, known])
+            scaled = torch.linalg.solve_triangular(factor, (x[rows][:, known] - self.mean[known]).T, upper=False)
+            size = 0.5 * int(known.sum()) * math.log(2 * math.pi)
+            result[rows] = -0.5 * scaled.square().sum(0) - factor.diagonal().log().sum() - size
+        return result
+
+
+@torch.no_grad()
+def gaussian_of(x: Float[Tensor, "N D"]) -> Gaussian:
+    """The Gaussian of the highest likelihood of the observed cells; variances grow by a millionth.
+
+    Args:
+        x: Rows; NaN where a cell is missing.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 2.0]])
+        >>> gaussian_of(x).mean
+        tensor([2., 2.], dtype=torch.float64)
+    """
+    x = x.double()
+    center = x.nanmean(0).nan_to_num(0)
+    spread = (x - center).square().nanmean(0).nan_to_num(0).sqrt()
+    unit = torch.where(spread > 0, spread, 1)
+    y = (x - center) / unit
+    ridge = _RIDGE * torch.eye(x.shape[1], dtype=torch.float64)
+    current, last = Gaussian(y.new_zeros(y.shape[1]), torch.eye(y.shape[1], dtype=torch.float64)), -math.inf
+    for _ in range(_ROUNDS):
+        mean, covariance = _expected(current, y)
+        current = Gaussian(mean, covariance + ridge)
+        if not y.isnan().any():
+            break
+        level = current.log_prob(y).mean().item()
+        if level - last < _CLOSE:
+            break
+        last = level
+    return Gaussian(center + unit * current.mean, unit[:, None] * current.covariance * unit)
+
+
+def _expected(current: Gaussian, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of completed rows: each missing cell by its distribution given the row's observed ones."""
+    filled, extra = y.clone(), torch.zeros_like(current.covariance)
+    for rows, known in _patterns(y):
+        gone = ~known
+        if not gone.any():
+            continue
+        across = current.covariance[gone][:, known]
+        gain = torch.linalg.solve(current.covariance[known][:, known], across.T).T
+        filled[rows[:, None], gone.nonzero()[:, 0]] = (
+            current.mean[gone] + (y[rows][:, known] - current.mean[known]) @ gain.T
+        )
+        left = current.covariance[gone][:, gone] - gain @ across.T
+        extra[gone.nonzero()[:, 0][:, None], gone.nonzero()[:, 0]] += len(rows) * left
+    mean = filled.mean(0)
+    return mean, ((filled - mean).T @ (filled - mean) + extra) / len(y)
+
+
+def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Bool[Tensor, " D"]]]:
+    """The rows with the same observed cells, and which these are."""
+    patterns, which = (~x.isnan()).unique(dim=0, return_inverse=True)
+    order = which.argsort()
+    sizes = which.bincount(minlength=len(patterns)).tolist()
+    for pattern, rows in zip(patterns, order.split(sizes), strict=True):
+        yield rows, pattern
+
+
+@torch.enable_grad()
+def _alone(family: Any, known: Tensor, rows: Tensor) -> Tensor:
+    """Log-probabilities of rows by one set of parameters for all: of each cell for a table of mixed columns."""
+    family = deepcopy(family).double().cpu()
+    known, rows = known.double(), rows.double()
+    start = torch.zeros(family.num_params).double()
+    if isinstance(family, StartsAtExamples):
+        start = family.start(known).double()
+    params = start.detach().requires_grad_()
+    free = [params, *(p for p in family.parameters() if p.requires_grad)]
+    optimizer = torch.optim.LBFGS(free, max_iter=_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = -family(params[None]).log_prob(known).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # pyright: ignore[reportArgumentType]
+    with torch.no_grad():
+        p = family(params[None])
+        return p.log_prob_of_columns(rows) if isinstance(family, Columns) else p.log_prob(rows)
+
+
+def _all_of(split: Split) -> Tensor:
+    return split.read(torch.arange(len(split)))[0]

@@ -1,0 +1,113 @@
+"""Models without latents, against scikit-learn, SciPy, and the exact Gaussian of rows with gaps."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal, nbinom
+from sklearn.mixture import GaussianMixture
+
+from subo import Bernoulli
+from subo import Gaussian as GaussianFamily
+from subo.data import Split
+from subo.evaluation.baseline import Baseline, gaussian_of, table_baseline
+from subo.parts.columns import Columns
+from tests.tables import with_gaps
+
+
+def correlated(rows: int = 300, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.5, 0.0], [-0.3, 0.7, 0.2]])
+    return 5 + torch.randn(rows, 3, generator=generator) @ mixing.T * torch.tensor([1.0, 10.0, 0.1])
+
+
+def test_one_gaussian_is_that_of_scikit_learn():
+    x, new = correlated().double(), correlated(50, seed=1).double()
+    theirs = GaussianMixture(1, reg_covar=0).fit(x.numpy()).score_samples(new.numpy())
+    torch.testing.assert_close(gaussian_of(x).log_prob(new), torch.tensor(theirs), rtol=1e-4, atol=1e-4)
+
+
+def test_with_gaps_the_likelihood_of_the_observed_cells_is_at_its_maximum():
+    torch.manual_seed(0)
+    x = with_gaps(correlated(80)[:, :2])
+    fitted = gaussian_of(x)
+
+    def level(params: np.ndarray) -> float:
+        factor = np.array([[np.exp(params[2]), 0], [params[3], np.exp(params[4])]])
+        total = 0.0
+        for row in x.double().numpy():
+            known = ~np.isnan(row)
+            if known.any():
+                covariance = (factor @ factor.T)[known][:, known]
+                total += multivariate_normal(params[:2][known], covariance).logpdf(row[known])
+        return -total / len(x)
+
+    start = np.array([5, 5, 0.0, 5.0, 1.5])
+    best = minimize(level, start, method="BFGS")
+    assert fitted.log_prob(x).mean().item() == pytest.approx(-best.fun, abs=1e-3)
+    np.testing.assert_allclose(fitted.mean.numpy(), best.x[:2], rtol=0.01)
+
+
+def test_a_cell_is_filled_in_by_its_regression_on_the_others():
+    torch.manual_seed(1)
+    x = correlated(4000).double()
+    gone = torch.rand(len(x)) < 0.5
+    x[gone, 2] = torch.nan
+    whole = gaussian_of(x[~gone])
+    slope = whole.covariance[2, :2] @ torch.linalg.inv(whole.covariance[:2, :2])
+    fitted = gaussian_of(x)
+    found = fitted.covariance[2, :2] @ torch.linalg.inv(fitted.covariance[:2, :2])
+    torch.testing.assert_close(found, slope, rtol=0.01, atol=1e-4)
+
+
+def test_a_row_without_cells_has_probability_one():
+    assert gaussian_of(correlated()).log_prob(torch.full((1, 3), torch.nan)).item() == 0.0
+
+
+def test_numbers_are_described_jointly_and_other_columns_alone():
+    torch.manual_seed(0)
+    numbers = correlated(200)
+    level, count = torch.randint(3, (200, 1)).float(), torch.poisson(torch.full((200, 1), 4.0))
+    x = torch.cat([numbers[:, :2], level, count, numbers[:, 2:]], 1)
+    kinds = ("real", "real", "category 3", "count", "real")
+    family = Columns((5,), columns=kinds, scale="network", dispersion="network")
+    found = table_baseline(family, Split(x), Split(x[:20]))
+    shares = torch.bincount(x[:, 2].long()).double() / 200
+
+    def level_of(params: np.ndarray) -> float:
+        size = np.exp(params[1])
+        return -nbinom(size, size / (size + np.exp(params[0]))).logpmf(x[:, 3].numpy()).mean()
+
+    params = minimize(level_of, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x
+    size = np.exp(params[1])
+    counts = torch.tensor(nbinom(size, size / (size + np.exp(params[0]))).logpmf(x[:20, 3].numpy()))
+    exact = gaussian_of(numbers).log_prob(numbers[:20]) + shares[x[:20, 2].long()].log() + counts
+    torch.testing.assert_close(found.log_px, exact, rtol=0, atol=3e-3)
+    assert found.name == "one Gaussian for numbers, other columns by themselves"
+
+
+def test_bits_are_described_one_by_one():
+    torch.manual_seed(0)
+    x = torch.bernoulli(torch.tensor([0.2, 0.5, 0.9]).expand(100, 3))
+    found = table_baseline(Bernoulli((3,)), Split(x), Split(x[:5]))
+    share = x.mean(0).double()
+    exact = (x[:5] * share.log() + (1 - x[:5]) * (1 - share).log()).sum(1)
+    torch.testing.assert_close(found.log_px, exact.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_units_count_in_the_density():
+    x = correlated()
+    family = Columns((3,), columns=("real",) * 3)
+    plain = table_baseline(family, Split(x), Split(x[:9])).log_px
+    family.set_units(shift=torch.full((3,), 2.0), slope=torch.zeros(3), unseen=torch.zeros(3))
+    scaled = table_baseline(family, Split(x), Split(x[:9])).log_px
+    torch.testing.assert_close(scaled, plain - 6)
+    numbers = table_baseline(GaussianFamily((3,), "shared"), Split(x), Split(x[:9]))
+    torch.testing.assert_close(numbers.log_px, plain)
+    assert numbers.name == "one Gaussian"
+
+
+def test_the_gain_is_a_paired_difference():
+    beside = Baseline("none", torch.tensor([-1.0, -2.0, -3.0])).beside(torch.tensor([0.0, -1.0, -2.0]))
+    assert (beside["gain"], beside["gain_se"]) == (1.0, 0.0)
+    assert beside["log_px_se"] == pytest.approx(1 / 3**0.5)

@@ -1,0 +1,87 @@
+"""Defaults that follow from the size of a table."""
+
+import pytest
+import torch
+
+import subo
+from subo.data import Data, Split, split
+from subo.recipes.for_data import resolved
+from subo.recipes.table_size import TableSize
+from subo.training.settings import BY_ROWS, training_settings
+
+
+def table(rows: int, columns: int = 4) -> Data:
+    return Data("rows", *split(torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))), kind="real")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "latents", "width", "batch"),
+    [
+        (10, 4, 2, 32, 16),
+        (112, 4, 4, 32, 16),
+        (700, 2, 2, 128, 64),
+        (3000, 30, 16, 256, 256),
+        (10**6, 99, 16, 256, 256),
+    ],
+)
+def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):
+    size = TableSize(rows, columns)
+    assert (size.latent_dim, size.width, size.batch_size) == (latents, width, batch)
+
+
+def test_a_model_of_a_table_follows_from_its_size_unless_it_is_asked_for():
+    auto = resolved("vae", {}, table(1000))
+    found = {name: auto[name] for name in ("latent_dim", "prior", "scale", "hidden", "activation")}
+    assert found == {
+        "latent_dim": 4,
+        "prior": "mixture",
+        "scale": "network",
+        "hidden": (128, 128),
+        "activation": "silu",
+    }
+    asked = {"latent_dim": 2, "prior": "normal", "scale": "shared", "hidden": (9,), "activation": "tanh"}
+    assert {**resolved("vae", asked, table(1000)), **asked} == resolved("vae", asked, table(1000))
+    assert resolved("vae", {"posterior": "bernoulli"}, table(1000))["prior"] == "bernoulli"
+
+
+def test_images_have_the_usual_defaults():
+    images = torch.rand(20, 1, 4, 4)
+    data = Data("images", *split(images), kind="grey")
+    assert resolved("vae", {}, data)["latent_dim"] == 10
+    assert training_settings(subo.make("vae", data), data, epochs=3) == {"epochs": 3}
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(100, 4000), (20_000, 6300), (60_000, 8000)])
+def test_steps_follow_from_the_rows(rows: int, steps: int):
+    data = table(rows)
+    settings = training_settings(subo.make("vae", data, hidden=(8,)), data)
+    made = settings["epochs"] * -(-len(data.train) // settings["batch_size"])
+    assert steps <= made <= 1.05 * steps
+    assert set(settings) == set(BY_ROWS)
+
+
+def test_what_is_given_stays_and_the_rest_follows_it():
+    data = table(200)
+    objective = subo.make("vae", data, hidden=(8,))
+    settings = training_settings(objective, data, epochs=10, learning_rate=0.1)
+    assert (settings["epochs"], settings["learning_rate"], settings["kl_warmup_epochs"]) == (10, 0.1, 2)
+    by_clock = training_settings(objective, data, minutes=1.0)
+    assert by_clock["minutes"] == 1
+    assert "epochs" not in by_clock
+
+
+def test_only_what_the_objective_allows_is_set():
+    data = table(200)
+    weighted = subo.make("vae", data, hidden=(8,), bound="iwae", num_samples=5)
+    assert "kl_warmup_epochs" not in training_settings(weighted, data)
+    local = subo.make("vae", data, hidden=(8,), inference="local")
+    assert "patience" not in training_settings(local, data)
+    alone = Data("rows", data.train, Split(torch.zeros(0, 4)), data.test, kind="real")
+    assert "patience" not in training_settings(weighted, alone)
+
+
+def test_they_fit():
+    data = table(60)
+    objective = subo.make("vae", data)
+    history = subo.fit(objective, data, **training_settings(objective, data, epochs=2))
+    assert len(history.epochs) == 2
