@@ -55,6 +55,7 @@ def sample(
     """
     from subo import figures
     from subo.data.tables.coding import encode
+    from subo.data.tables.given import unlearned
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
@@ -87,6 +88,8 @@ def sample(
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
     if cells is not None and table is not None:
         known = {"given": encode(cells, table.given).expand(count, -1)}
+        for caution in unlearned(known["given"], table):
+            say(caution)
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
     names = data.meaning.feature_names

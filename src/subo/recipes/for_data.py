@@ -122,11 +122,11 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
+    if condition := _condition_on_columns(recipe, settings.get("condition"), data):
+        settings["condition"] = condition
     if settings.get("condition") == "labels":
         labels = [part.labels for part in parts]
         settings["num_labels"] = count_labels(labels, asked=settings["num_labels"], where=data.name)
-    if condition := _condition_on_columns(recipe, settings.get("condition"), data):
-        settings["condition"] = condition
     return settings
 
 

@@ -1,17 +1,20 @@
 """Values of the columns that a model is conditioned on, as a person gives them: read like the cells of a file."""
 
 import io
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
 
 from subo.data.tables.coding import raw_numbers
 from subo.data.tables.reading import MISSING
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 
-__all__ = ["given_cells"]
+__all__ = ["given_cells", "unlearned"]
 
 _LISTED = 10  # levels
 
@@ -35,26 +38,47 @@ def given_cells(values: Mapping[str, Any], schema: Schema) -> pd.DataFrame:
         0   NaN      3
     """
     columns = {column.name: column for column in schema.given.modeled}
-    check_names([*values], schema)
+    _check_names([*values], schema)
     cells = {name: _cell(values[name], column, schema) for name, column in columns.items()}
     return pd.concat([cell.rename(name) for name, cell in cells.items()], axis=1)
 
 
-def check_names(names: list[str], schema: Schema) -> None:
+def unlearned(given: Float[Tensor, "N C"], schema: Schema) -> list[str]:
+    """What is said of missing cells of the condition in columns that had none in the fit.
+
+    Args:
+        given: The coded cells of the condition.
+        schema: What the columns of the table were in the fit.
+    """
+    notes = []
+    for column, cells in zip(schema.given.modeled, given.T, strict=True):
+        if column.missing == 0 and bool(cells.isnan().any()):
+            notes.append(
+                f"Careful: column {column.name!r} of the condition had no missing cell in the fit: what the "
+                "model makes of a missing one is not learned"
+            )
+    return notes
+
+
+def _check_names(names: list[str], schema: Schema) -> None:
     """Refuses names other than those of the condition's columns."""
     columns = [column.name for column in schema.given.modeled]
     condition = ", ".join(columns)
     if not columns:
         raise InputError("this model is not conditioned on columns of a table: leave `given` out")
+    others = {column.name: "describes" if column.is_modeled else "describes no" for column in schema.columns}
     for name in names:
-        if name in (column.name for column in schema.columns) and name not in columns:
-            raise InputError(f"`given`: the model describes column {name!r}; it is conditioned on {condition} alone")
-        if name not in columns:
+        if name not in others:
             raise InputError(f"`given`: there is no column {name!r}; the model is conditioned on {condition}")
+        if name not in columns:
+            raise InputError(
+                f"`given`: the model {others[name]} column {name!r}, and it is conditioned on {condition} alone"
+            )
     if left := [name for name in columns if name not in names]:
+        example = ",".join(f"{column.name}={_example(column)}" for column in schema.given.modeled)
         raise InputError(
-            f"the model is conditioned on {condition}, and `given` leaves out {', '.join(left)}: give every one a "
-            f"value, such as {left[0]}={_example(schema, left[0])}, or {left[0]}= where it is missing"
+            f"the model is conditioned on {condition}, and `given` leaves out {', '.join(left)}: give each a value, "
+            f"such as {example}, or nothing after = where it is missing"
         )
 
 
@@ -76,7 +100,7 @@ def _cell(value: Any, column: Column, schema: Schema) -> pd.Series:
     if column.kind in LEVELED and number == len(column.levels):
         more = f" and {len(column.levels) - _LISTED} more" if len(column.levels) > _LISTED else ""
         raise InputError(f"{refused}: its levels are {', '.join(map(str, column.levels[:_LISTED]))}{more}")
-    if number == -float("inf"):
+    if number == -math.inf:
         raise InputError(f"{refused}: it has only numbers above 0")
     if column.kind == "count" and (number < 0 or number != round(number)):
         raise InputError(f"{refused}: it counts, 0, 1, 2, ...")
@@ -102,9 +126,8 @@ def _read(text: str, column: Column, schema: Schema) -> pd.Series:
 _KINDS = {"date": "a date"}
 
 
-def _example(schema: Schema, name: str) -> str:
+def _example(column: Column) -> str:
     """A value that the column may have."""
-    column = next(column for column in schema.given.modeled if column.name == name)
     if column.levels:
         return str(column.levels[0])
-    return "2024-01-31" if column.kind == "date" else "1"
+    return "2024-01-31" if column.kind == "date" else f"{math.exp(column.center) if column.log else column.center:.3g}"

@@ -12,6 +12,7 @@ from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.splits import Split
 from subo.data.tables.coding import encode
+from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
@@ -95,7 +96,7 @@ def contents_of(
     context = {}
     if schema.given.modeled:
         context["given"] = encode(cells, schema.given)
-        notes += _unseen(cells, context["given"], schema.given)
+        notes += [*_unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
     rows = Split(x, context=context)
     names = tuple(column.name for column in schema.modeled)
     if labels is None:
