@@ -32,7 +32,7 @@ from subo.models.markov import Markov
 from subo.models.probabilistic_pca import LinearGaussian, MeanFieldPosterior, probabilistic_pca
 from subo.models.state_space import LinearGaussianStateSpace, StateSpacePosterior
 from subo.models.vae import VAE
-from subo.parts import counts, networks, priors
+from subo.parts import cells, counts, networks, priors
 from subo.parts import families as f
 from subo.parts import labels as conditioning
 from subo.parts import location_scale as ls
@@ -51,6 +51,7 @@ def context_of(num_data: int) -> dict[str, Tensor]:
     return {
         "index": torch.arange(num_data) % NUM_DATA,
         "label": torch.arange(num_data) % 3,
+        "given": torch.stack([torch.arange(num_data) / 4, torch.arange(num_data) % 3], 1),  # a number and a level
         "mask": torch.arange(4) <= torch.arange(num_data).unsqueeze(1) % 4,  # sequences of 1 to 4 steps
     }
 
@@ -242,6 +243,17 @@ def by_label_vae() -> VAE:
     )
 
 
+def given_vae() -> VAE:
+    """``p(x, z | given)``: cells of a table beside the inputs of encoder and decoder."""
+    kinds, dim = ("real", "category 3"), DATA_SHAPE[0]
+    decoder = cells.beside_cells(lambda shape: networks.mlp(shape[0], dim, hidden=(8,)), (LATENT_DIM,), columns=kinds)
+    encoder = cells.beside_cells(
+        lambda shape: networks.mlp(shape[0], 2 * LATENT_DIM, hidden=(8,)), (dim,), columns=kinds
+    )
+    q = Conditional(ls.Gaussian((LATENT_DIM,)), encoder)
+    return VAE(priors.StandardNormal(LATENT_DIM), Conditional(f.Bernoulli(DATA_SHAPE), decoder), q)
+
+
 class Wide(nn.Module):
     """Probabilistic PCA's exact posterior moved aside, and in all directions as wide as in its widest: no weight is
     unbounded, hence every moment of the weights is finite.
@@ -342,6 +354,7 @@ MODELS: dict[str, Callable[[], VAE]] = {
     "convolutions, thin": lambda: conv_vae((2, 5, 1)),
     "labelled": conditional_vae,
     "by label": by_label_vae,
+    "given cells": given_vae,
     "probabilistic pca": lambda: probabilistic_pca(6, 2),
     "mean-field pca": mean_field_pca,
     "wide pca": wide_pca,

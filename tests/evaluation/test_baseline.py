@@ -1,18 +1,23 @@
 """Models without latents, against scikit-learn, SciPy, and the exact Gaussian of rows with gaps."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, nbinom
 from sklearn.mixture import GaussianMixture
+from tests.tables import with_gaps
 
 from subo import Bernoulli
 from subo import Gaussian as GaussianFamily
 from subo.data import Split
 from subo.evaluation.baseline import Baseline, gaussian_of, table_baseline
 from subo.parts.columns import Columns
-from tests.tables import with_gaps
+
+of_cells: Any = multivariate_normal
+counts_of: Any = nbinom
 
 
 def correlated(rows: int = 300, seed: int = 0) -> torch.Tensor:
@@ -39,7 +44,7 @@ def test_with_gaps_the_likelihood_of_the_observed_cells_is_at_its_maximum():
             known = ~np.isnan(row)
             if known.any():
                 covariance = (factor @ factor.T)[known][:, known]
-                total += multivariate_normal(params[:2][known], covariance).logpdf(row[known])
+                total += float(of_cells(params[:2][known], covariance).logpdf(row[known]))
         return -total / len(x)
 
     start = np.array([5, 5, 0.0, 5.0, 1.5])
@@ -76,11 +81,11 @@ def test_numbers_are_described_jointly_and_other_columns_alone():
 
     def level_of(params: np.ndarray) -> float:
         size = np.exp(params[1])
-        return -nbinom(size, size / (size + np.exp(params[0]))).logpmf(x[:, 3].numpy()).mean()
+        return -counts_of(size, size / (size + np.exp(params[0]))).logpmf(x[:, 3].numpy()).mean()
 
     params = minimize(level_of, [1.0, 1.0], method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9}).x
     size = np.exp(params[1])
-    counts = torch.tensor(nbinom(size, size / (size + np.exp(params[0]))).logpmf(x[:20, 3].numpy()))
+    counts = torch.tensor(counts_of(size, size / (size + np.exp(params[0]))).logpmf(x[:20, 3].numpy()))
     exact = gaussian_of(numbers).log_prob(numbers[:20]) + shares[x[:20, 2].long()].log() + counts
     torch.testing.assert_close(found.log_px, exact, rtol=0, atol=3e-3)
     assert found.name == "one Gaussian for numbers, other columns by themselves"

@@ -106,7 +106,7 @@ def test_what_takes_more_than_an_hour_is_said_before_it_begins(
         raise InputError("enough")
 
     monkeypatch.setattr("subo.evaluation.effort.seconds_a_sample", lambda *_: 1e-5)
-    for place in ("experiments.experiment.evaluate", "evaluation.scores.score", "experiments.compare.compare"):
+    for place in ("experiments.experiment.measure", "evaluation.scores.score", "experiments.compare.compare"):
         monkeypatch.setattr(f"subo.{place}", stopped)
     monkeypatch.setattr("subo.experiments.full_evaluation.evaluate_run_fully", stopped)
     monkeypatch.setattr("subo.experiments.fitting._fitted", lambda *_, on_start, **__: on_start() or stopped())

@@ -242,7 +242,7 @@ def test_weights_that_are_replaced_while_they_are_measured(copy: Path, monkeypat
     """Nothing is written: the numbers would stand in the folder of other weights."""
     import subo.experiments.experiment
 
-    plain, before = subo.experiments.experiment.evaluate, (copy / "evaluation.json").read_bytes()
+    plain, before = subo.experiments.experiment.measure, (copy / "evaluation.json").read_bytes()
 
     def replaced(model: Any, *arguments: Any, **options: Any) -> Any:
         result = plain(model, *arguments, **options)
@@ -254,7 +254,7 @@ def test_weights_that_are_replaced_while_they_are_measured(copy: Path, monkeypat
         opened.save_weights(model)
         return result
 
-    monkeypatch.setattr(subo.experiments.experiment, "evaluate", replaced)
+    monkeypatch.setattr(subo.experiments.experiment, "measure", replaced)
     assert "were replaced" in assert_refused(capsys, "evaluate", copy, "--num-samples", 5)
     assert (copy / "evaluation.json").read_bytes() == before
     monkeypatch.undo()

@@ -1,5 +1,6 @@
 """Arguments shared by several commands, and their checks before any work."""
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from subo.data.loading import Part
 from subo.errors import InputError
 from subo.files.whole import is_same, lies_in
 
-__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending"]
+__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending", "separated"]
 
 _READ_IN_FOLDERS = (".npy", ".png")
 
@@ -33,6 +34,16 @@ DataDir = Annotated[
     ),
 ]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
+
+
+def separated(text: str) -> list[str]:
+    """Words between commas; one that holds a comma is in double quotes.
+
+    Example:
+        >>> separated('sex, "city, where born",age')
+        ['sex', 'city, where born', 'age']
+    """
+    return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def check_ending(out: Path, *endings: str) -> str:

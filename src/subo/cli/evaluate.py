@@ -111,7 +111,7 @@ def _evaluate_fully(
         ) from None
     title = f"{experiment.run.path}, {split} data; values are means over examples, +- standard errors"
     meaning = describe_log_px(experiment.config)
-    print_numbers(f"{title}\nlog p(x) is a {meaning}", result.numbers, result.sentences)
+    print_numbers(f"{title}\n{experiment.config.log_px} is a {meaning}", result.numbers, result.sentences)
     print()
     for path in result.written:
         say(f"written to {path}")

@@ -30,6 +30,8 @@ def impute(
     mean, or the most frequent level, of draws. With --draws N, N tables are filled with draws from p(missing cells |
     observed cells); what is computed from each of them varies as the missing cells may, and subo.pooled joins it.
 
+    Columns that the model is conditioned on (fit --condition) help to fill the others, and stay as they are.
+
     Args:
         run: Run folder, of a table of mixed columns.
         data: The table; its columns in any order.
@@ -65,6 +67,11 @@ def impute(
     some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
     effective = result.effective_sample_size[some]
     say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled, {out} written")
+    if (given := split.context.get("given")) is not None and bool(given.isnan().any()):
+        say(
+            f"{int(given.isnan().sum()):,} missing cells of the condition ({experiment.config.given}) stay missing: "
+            "the model describes the other columns given these"
+        )
     if bool((effective < _FEW).any()):
         say(
             f"Careful: the weights of {int((effective < _FEW).sum()):,} rows are worth fewer than {_FEW} samples, so "

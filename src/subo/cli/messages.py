@@ -29,7 +29,8 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
     from subo.experiments.units import bits_of_a_guess, describe_log_px, kind_of_log_px
 
     print(f"{result['split']}, {result['num_data']} examples, nats per example:")
-    print(f"  log p(x)    {_mean(result, 'log_px')}   by {result['num_samples']} samples")
+    log_px = config.log_px
+    print(f"  {log_px:11s} {_mean(result, 'log_px')}   by {result['num_samples']} samples")
     if baseline := result.get("baseline"):
         print(f"  baseline    {_mean(baseline, 'log_px')}   {baseline['name']}")
         print(f"  gain        {_mean(baseline, 'gain')}   of log p(x) over the baseline, row by row")
@@ -56,7 +57,7 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
             f"{reduced['num_samples']}"
         )
     if kind != "probability" or config.is_conditional:
-        print(f"  log p(x) is a {describe_log_px(config)}")
+        print(f"  {log_px} is a {describe_log_px(config)}")
     for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
         say(f"  Careful: {caution}")
 

@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 import docstring_parser
 from cyclopts import CoercionError, Parameter, Token, convert
 
+from subo.cli.arguments import separated
 from subo.data.loading import load_data
 from subo.data.tables.options import TableOptions
 from subo.errors import InputError
 from subo.recipes import RECIPES
+from subo.recipes.condition import ConditionOptions
 from subo.recipes.recipe import OF_THE_DATA
 from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
@@ -29,7 +31,7 @@ __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_wi
 _NOT_OPTIONS = {
     "recipe": set(OF_THE_DATA),
     "data": {"source", "seed", "table", "meaning", "note"},
-    "table": set[str](),
+    "table": {"condition"},
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
         *("validation", "steps_per_epoch"),
@@ -165,6 +167,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         extra: dict[str, Any] = {}
         if kind == int | tuple[int, ...] | None:
             extra = {"converter": _integer_or_integers, "n_tokens": 1, "negative": ()}
+        if kind == str | tuple[str, ...]:
+            extra = {"converter": _name_or_names, "n_tokens": 1, "negative": ()}
         if kind == tuple[str, ...]:
             extra = {"converter": _words, "n_tokens": 1, "negative": (), "show_default": False}
         if kind == tuple[int, ...] | Literal["auto"]:
@@ -201,6 +205,16 @@ def _integer_or_integers(kind: Any, tokens: Sequence[Token]) -> int | tuple[int,
 def _integers_or_auto(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...] | Literal["auto"]:
     """Converts ``200,200`` to numbers, and leaves ``auto``."""
     return "auto" if tokens[0].value == "auto" else _integers(kind, tokens)
+
+
+def _name_or_names(kind: Any, tokens: Sequence[Token]) -> str | tuple[str, ...]:
+    """Converts ``sex,"a, b"`` to names, of which those with commas are quoted; ``none`` and ``labels`` stay words."""
+    text = ",".join(token.value for token in tokens)
+    if text in ConditionOptions.CHOICES["condition"]:
+        return text
+    if names := tuple(filter(None, separated(text))):
+        return names
+    raise ValueError("expected none, labels, or names of columns separated by commas")
 
 
 def _words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:

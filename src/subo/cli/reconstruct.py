@@ -59,7 +59,7 @@ def reconstruct(
     else:
         means = reconstructed(model_for(experiment, split, progress=True), split)
         if (table := experiment.config.data.meaning.table) is not None:
-            save_rows(out, means, table)
+            save_rows(out, means, table, split.context.get("given"))
             say(f"{len(split)} reconstructions written to {out}")
             return
         save_array(out, without_noise(means, experiment.config, drawn=False), names=names)

@@ -70,12 +70,12 @@ def endings_of(experiment: Any) -> tuple[str, ...]:
     return (".csv", ".tsv", ".parquet", ".feather", ".png")
 
 
-def save_rows(out: Path, x: Tensor, table: Schema) -> None:
-    """Writes coded rows as the table that they stand for."""
+def save_rows(out: Path, x: Tensor, table: Schema, given: Tensor | None = None) -> None:
+    """Writes coded rows, with the cells that they are conditioned on, as the table that they stand for."""
     from subo.data.tables.coding import decode
     from subo.data.tables.writing import save_frame
 
-    save_frame(out, decode(x, table), table)
+    save_frame(out, decode(x, table, given), table)
 
 
 def units_of(experiment: Any) -> Any:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
 from subo.cli.forecast import _ENTRY
+from subo.cli.given import cells_given, with_given
 from subo.cli.messages import say
 from subo.cli.rows import endings_of, is_of_sequences, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
@@ -28,6 +29,7 @@ def sample(
     out: Path,
     num: Annotated[int | None, Parameter(alias="-n")] = None,
     label: str | None = None,
+    given: str | None = None,
     steps: int | None = None,
     mean: bool = False,
     seed: int = 0,
@@ -35,7 +37,8 @@ def sample(
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
 
     A model conditioned on classes (fit --condition labels) draws the same number from each class, one class after the
-    other.
+    other. One that is conditioned on columns of a table (fit --condition sex,age) draws from p(x|c) for the values of
+    --given.
 
     Args:
         run: Run folder.
@@ -43,12 +46,17 @@ def sample(
             dequantized data gives whole levels: its draws are rounded down.
         num: Total number of samples; by default 64, or 8 of each class for a conditional model.
         label: Name of the only class to sample from.
+        given: Values of all columns that the model is conditioned on, such as sex=female,age=40, written as in the
+            data; nothing after = is a missing cell. A pair that holds a comma is put in double quotes.
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, but not samples of the data. If these were
             dequantized, values are in levels: E[x|z] - 1/2.
         seed: Seed for the draws.
     """
     from subo import figures
+    from subo.data.tables.coding import encode
+    from subo.data.tables.given import unlearned
+    from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
     from subo.models.folding import check_samples, draw_data
@@ -63,6 +71,7 @@ def sample(
     if is_of_sequences(experiment):
         if label is not None:
             raise InputError(f"--label {label} asks for one class, but models of sequences have none: leave it out")
+        cells_given(given, experiment.config, label=None)
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     ending = check_ending(out, *endings_of(experiment))
@@ -73,24 +82,32 @@ def sample(
     bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
     bytes_each += 4 + 1 if data.dequantize else 0  # rounded down, and as bytes
     check_samples(num or 64, elements, bytes_each * elements, remedy="Lower --num.")
+    table, cells = data.meaning.table, cells_given(given, experiment.config, label=label)
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
+    if cells is not None and table is not None:
+        known = {"given": encode(cells, table.given).expand(count, -1)}
+        for caution in unlearned(known["given"], table):
+            say(caution)
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
     names = data.meaning.feature_names
-    if ending == ".png" and data.meaning.table is not None:
-        figures.save(draw_columns(experiment.data().test, x, data.meaning.table), out)
+    if ending == ".png" and table is not None:
+        figures.save(draw_columns(experiment.data().test, x, table), out)
     elif ending == ".png":
         units = units_of(experiment)
         shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
         x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
         figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
-    elif data.meaning.table is not None:
-        save_rows(out, x, data.meaning.table)
+    elif cells is not None and table is not None and known is not None:
+        save_frame(out, with_given(x, table, cells, known["given"]), table)
+    elif table is not None:
+        save_rows(out, x, table)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
     of_class, by_class = "" if label is None else f" of class {label}", ""
+    of_class += "" if given is None else f" given {given}"
     if classes is not None and label is None:
         named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
         by_class = f", as many of each of {len(classes)} classes in order{named}"

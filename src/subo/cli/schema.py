@@ -22,7 +22,9 @@ def _row(column: Column) -> tuple[str, ...]:
     missing = f"{column.missing / total:.1%}" if column.missing else ""
     name = column.name if len(column.name) <= _WIDTH else f"{column.name[: _WIDTH - 1]}…"
     modeled = _MODELED[column.kind].format(len(column.levels))
-    if column.kind == "spike":
+    if column.given:
+        modeled = "the condition"
+    elif column.kind == "spike":
         modeled = f"{column.spike:g}, or {'log-normal' if column.log else 'normal'}"
     return name, column.kind, missing, modeled, column.why
 

@@ -40,7 +40,7 @@ def score(
 
     The samples used for a row depend on its file: in another file its estimate differs, within its standard error. For
     dequantized data, it is the estimate for one draw of the noise, the same at every call. Rows outside the
-    likelihood's support have -inf.
+    likelihood's support have -inf. A conditional model (fit --condition) scores log p(x|c).
 
     Args:
         run: Run folder.
@@ -79,7 +79,7 @@ def score(
         save_array(out, scores.log_px.numpy())
     else:
         _save_table(out, scores, split, oddness)
-    _say_scores(out, scores, split)
+    _say_scores(out, scores, split, experiment.config.log_px)
     oddness.say()
 
 
@@ -95,8 +95,8 @@ def _save_table(out: Path, scores: "Scores", split: "Split", oddness: "Oddness")
     save_array(out, table, names=list(columns), of={**of_rows(split), **oddness.columns})
 
 
-def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:
-    """Prints what was written: the mean, the lowest, and how many estimates are doubtful."""
+def _say_scores(out: Path, scores: "Scores", split: "Split", name: str) -> None:
+    """Prints what was written under a name: the mean, the lowest, and how many estimates are doubtful."""
     import torch
 
     from subo.evaluation.evidence.pareto import highest_pareto_k
@@ -106,12 +106,12 @@ def _say_scores(out: Path, scores: "Scores", split: "Split") -> None:
         values, unit = scores.log_px / split.lengths, " per step"
     finite = scores.log_px.isfinite()
     if not finite.any():
-        say(f"{len(split)} values of log p(x) written to {out}: none is finite")
+        say(f"{len(split)} values of {name} written to {out}: none is finite")
         return
     lowest = int(values.where(finite, torch.inf).argmin())
     place = f"in row {of_rows(split)['row'][lowest]}" if split.names is None else f"of {split.names[lowest]}"
     say(
-        f"{len(split)} values of log p(x) written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
+        f"{len(split)} values of {name} written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
         f"{values[lowest]:.2f} {place}" + f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
     )
     highest = highest_pareto_k(scores.num_samples)

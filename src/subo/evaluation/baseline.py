@@ -182,24 +182,22 @@ def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Bool[Tensor, " D"]]]:
 @torch.enable_grad()
 def _alone(family: Any, known: Tensor, rows: Tensor) -> Tensor:
     """Log-probabilities of rows by one set of parameters for all: of each cell for a table of mixed columns."""
-    family = deepcopy(family).double().cpu()
+    own: Any = deepcopy(family).double().cpu()
     known, rows = known.double(), rows.double()
-    start = torch.zeros(family.num_params).double()
-    if isinstance(family, StartsAtExamples):
-        start = family.start(known).double()
-    params = start.detach().requires_grad_()
-    free = [params, *(p for p in family.parameters() if p.requires_grad)]
+    start = own.start(known) if isinstance(family, StartsAtExamples) else torch.zeros(own.num_params)
+    params = start.double().detach().requires_grad_()
+    free = [params, *(p for p in own.parameters() if p.requires_grad)]
     optimizer = torch.optim.LBFGS(free, max_iter=_STEPS, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = -family(params[None]).log_prob(known).mean()
+        value = -own(params[None]).log_prob(known).mean()
         value.backward()
         return value
 
     optimizer.step(loss)  # pyright: ignore[reportArgumentType]
     with torch.no_grad():
-        p = family(params[None])
+        p = own(params[None])
         return p.log_prob_of_columns(rows) if isinstance(family, Columns) else p.log_prob(rows)
 
 

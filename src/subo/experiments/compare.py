@@ -199,10 +199,10 @@ def _differences(config: RunConfig, other: RunConfig) -> list[str]:
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
             + _KINDS[frozenset(kinds)]
         )
-    elif config.is_conditional != other.is_conditional:
+    elif config.given != other.given:
         found.append(
-            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and the information that a "
-            "label has about x is not to the model's credit"
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and the information that "
+            "what is given has about x is not to the model's credit"
         )
     if not same_content and not found:
         prints = f"fingerprint {own['fingerprint']}, not {reference['fingerprint']}"

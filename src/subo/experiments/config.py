@@ -1,5 +1,7 @@
 """A run's settings and its model: fills in what depends on the data, and builds the objective they describe."""
 
+from typing import Any
+
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.quantization import MOST_LEVELS
@@ -30,4 +32,7 @@ def built(config: RunConfig, data: Data | None) -> Objective:
     seed = config.training.seed
     examples = None if data is None else examples_of(data.train, seed=seed)
     settings, table = {**counted, **config.options}, config.data.meaning.table
-    return model_of(config.recipe, settings, config.data.event_shape, examples=examples, table=table, seed=seed)
+    known: dict[str, Any] = {"examples": examples, "table": table}
+    if data is not None:
+        known["given_examples"] = data.train.context.get("given")
+    return model_of(config.recipe, settings, config.data.event_shape, **known, seed=seed)

@@ -28,6 +28,7 @@ from subo.experiments.experiment import Experiment, evaluate_run, model_for, reb
 from subo.experiments.units import data_in_levels
 from subo.files.whole import lies_in
 from subo.recipes import RECIPES
+from subo.recipes.condition import columns_of
 from subo.recipes.for_data import resolved
 from subo.recipes.recipe import check_effects
 from subo.report.pictures import draw_figures
@@ -141,7 +142,8 @@ def start_run(
         _check_apart(out, source)
         Run.place(out, overwrite=overwrite)
     likelihood = options.get("likelihood", "auto")
-    asked = {**data, "table": _of_tables(data.get("table", {}), likelihood)}
+    condition = columns_of(options.get("condition", "none"))
+    asked = {**data, "table": _of_tables(data.get("table", {}), likelihood, condition=condition)}
     read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)
@@ -161,10 +163,11 @@ def start_run(
     )
 
 
-def _of_tables(given: Mapping[str, Any], likelihood: str) -> TableOptions | None:
+def _of_tables(given: Mapping[str, Any], likelihood: str, *, condition: tuple[str, ...]) -> TableOptions | None:
     """How tables are read; None where a likelihood describes all of their cells as numbers of one kind."""
     if likelihood in ("auto", "columns"):
-        return TableOptions(**given)
+        return TableOptions(**given, condition=condition)
+    given = {**given, **({"condition": condition} if condition else {})}
     if given:
         raise InputError(
             f"`{next(iter(given))}` has no effect with `likelihood={likelihood}`, which describes numbers of one kind: "

@@ -43,7 +43,7 @@ def kind_of_log_px(config: RunConfig) -> LogPx:
 def describe_log_px(config: RunConfig) -> str:
     """What log p(x) is the logarithm of, and in what units."""
     kind, levels = kind_of_log_px(config), config.data.levels
-    given = ", given the label" if config.is_conditional else ""
+    given = f", given {config.given}" if config.is_conditional else ""
     if kind == "probability":
         return f"log-probability{given}"
     if kind == "bound":

@@ -1,14 +1,14 @@
 """The way of a mixed table's cells into a network: numbers of order one, levels one-hot, and which are observed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from subo.parts.columns import kind_and_levels
 
-__all__ = ["Cells"]
+__all__ = ["Cells", "GivenCells", "beside_cells"]
 
 
 class Cells(nn.Module):
@@ -76,6 +76,54 @@ class Cells(nn.Module):
         hot = x[:, self.column] == self.level
         spikes = x[:, self.spikes] == torch.inf
         return torch.cat([numbers, hot.to(numbers), spikes.to(numbers), (~x.isnan()).to(numbers)], 1)
+
+
+class GivenCells(nn.Module):
+    """A network that receives the cells of the condition in addition to its input: ``network([input, cells(given)])``.
+
+    It declares ``given`` in its call, the coded cells c of a model ``p(x, z | c)``; some may be missing.
+
+    Args:
+        network: Network that takes ``cells.out_features`` more elements than an input has.
+        cells: The way of the cells into it.
+
+    Example:
+        >>> network = GivenCells(nn.Identity(), Cells(("boolean 2",)))
+        >>> network(torch.tensor([[7.0], [8.0]]), given=torch.tensor([[1.0], [float("nan")]]))
+        tensor([[7., 0., 1., 1.],
+                [8., 0., 0., 0.]])
+    """
+
+    def __init__(self, network: nn.Module, cells: Cells):
+        super().__init__()
+        self.network = network
+        self.cells = cells
+
+    def forward(self, input: Float[Tensor, "N ..."], given: Float[Tensor, "N C"]) -> Tensor:
+        return self.network(torch.cat([input.flatten(1), self.cells(given)], 1))
+
+
+def beside_cells(
+    make: Callable[[Size], nn.Module],
+    input_shape: Sequence[int],
+    *,
+    columns: Sequence[str],
+    examples: Float[Tensor, "N C"] | None = None,
+) -> GivenCells:
+    """Makes the network for inputs of a given shape plus the cells of the condition.
+
+    Args:
+        make: Makes the network, given the shape that it sees.
+        input_shape: Shape of one input without the cells.
+        columns: Kinds and numbers of levels of the condition's columns, as for :class:`Cells`.
+        examples: Some of their cells, which set the units.
+
+    Example:
+        >>> beside_cells(lambda shape: nn.Linear(shape.numel(), 4), (2,), columns=("real", "category 3")).network
+        Linear(in_features=8, out_features=4, bias=True)
+    """
+    cells = Cells(columns, examples)
+    return GivenCells(make(Size([Size(input_shape).numel() + cells.out_features])), cells)
 
 
 _HOT = ("boolean", "category")

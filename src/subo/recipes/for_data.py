@@ -19,6 +19,7 @@ from subo.parts.columns import Columns
 from subo.parts.labels import count_labels
 from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals, options_of
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
+from subo.recipes.condition import columns_of
 from subo.recipes.recipe import settled
 from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments
@@ -56,8 +57,11 @@ def make(
     settings = resolved(recipe, options, data)
     if settings.get("inference") == "local":
         settings["num_data"] = len(data.train)
-    examples = examples_of(data.train, seed=seed)
-    return model_of(recipe, settings, data.train.event_shape, examples=examples, table=data.meaning.table, seed=seed)
+    examples, table = examples_of(data.train, seed=seed), data.meaning.table
+    given = data.train.context.get("given")
+    return model_of(
+        recipe, settings, data.train.event_shape, examples=examples, table=table, given_examples=given, seed=seed
+    )
 
 
 def model_of(
@@ -67,6 +71,7 @@ def model_of(
     *,
     examples: Tensor | None,
     table: Schema | None,
+    given_examples: Tensor | None = None,
     seed: int,
 ) -> Objective:
     """A recipe's model, in the units of a table if the data are one.
@@ -77,9 +82,12 @@ def model_of(
         event_shape: Shape of one example.
         examples: Some training data; None for placeholders.
         table: What the columns are, for a table of mixed columns.
+        given_examples: Cells of those that the model is conditioned on, for some training data.
         seed: Seed for the initial weights.
     """
-    of_table = {} if table is None else {"columns": table.described}
+    of_table: dict[str, Any] = {} if table is None else {"columns": table.described}
+    if table is not None and table.given.modeled:
+        of_table |= {"given": table.given.described, "given_examples": given_examples}
     with forked(seed):
         objective = RECIPES[recipe](event_shape, examples=examples, **of_table, **settings)
     for module in objective.modules():
@@ -115,10 +123,35 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
+    if condition := _condition_on_columns(recipe, settings.get("condition"), data):
+        settings["condition"] = condition
     if settings.get("condition") == "labels":
         labels = [part.labels for part in parts]
         settings["num_labels"] = count_labels(labels, asked=settings["num_labels"], where=data.name)
     return settings
+
+
+def _condition_on_columns(recipe: str, asked: str | tuple[str, ...] | None, data: Data) -> tuple[str, ...]:
+    """The columns that a model is conditioned on, which are those that the data were loaded with; empty without any."""
+    columns, table = columns_of(asked or "none"), data.meaning.table
+    given = () if table is None else tuple(column.name for column in table.given.modeled)
+    if table is None and columns:
+        raise InputError(
+            f"`condition` names {', '.join(map(repr, columns))}, but {data.name} is not a table of mixed columns: it "
+            "is none, labels, or names of the columns of such a table"
+        )
+    if given and asked in (None, "labels"):
+        other = "labels" if asked == "labels" else f"the recipe {recipe}"
+        raise InputError(
+            f"{data.name} was loaded with the condition {', '.join(given)}, which {other} cannot be joined "
+            "with: load it without"
+        )
+    if columns and {*columns} != {*given}:
+        raise InputError(
+            f"`condition` names {', '.join(map(repr, columns))}, but {data.name} was loaded with the condition "
+            f"{', '.join(given) or 'none'}: name its columns in load_data(..., table=TableOptions(condition=...))"
+        )
+    return columns or given
 
 
 def check_likelihood(likelihood: str, data: Data) -> None:

@@ -147,7 +147,7 @@ class LatentOptions:
             the rows.
         prior: p(z); auto selects what fits the posterior: normal, for rows of a table mixture, or bernoulli and
             categorical for such latents; and with condition labels by-label, which is learned per class. All others are
-            the same for all classes.
+            the same whatever the condition.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
         prior_covariance: Covariances of the mixture's components.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.

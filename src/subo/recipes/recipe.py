@@ -28,8 +28,10 @@ __all__ = [
 ]
 
 
-OF_THE_DATA = ("event_shape", "examples", "num_data", "columns")
+OF_THE_DATA = ("event_shape", "examples", "num_data", "columns", "given", "given_examples")
 """Arguments of a recipe that are not options: the data determine them."""
+
+_SEEN = ("event_shape", "examples", "given_examples")  # not stored with the options
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def recipe(function: Callable[..., Objective]) -> Callable[..., Objective]:
         objective.model.made_by = MadeBy(
             function.__name__.replace("_", "-"),
             tuple(event),
-            {name: value for name, value in called.items() if name not in ("event_shape", "examples")},
+            {name: value for name, value in called.items() if name not in _SEEN},
         )
         return objective
 

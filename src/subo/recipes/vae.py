@@ -15,8 +15,9 @@ from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
-from subo.parts.labels import Stack, labelled
+from subo.parts.labels import Stack
 from subo.parts.registry import made
+from subo.recipes.condition import ConditionOptions
 from subo.recipes.options import (
     BoundOptions,
     GradientOptions,
@@ -95,32 +96,6 @@ class InferenceOptions:
         return made(entry, model, bound=bound, num_samples=num_samples, **asdict(self))
 
 
-def _by_labels(*, num_labels: int | None) -> int:
-    if num_labels is None:
-        raise InputError("condition labels needs num_labels: one more than the largest label")
-    return num_labels
-
-
-@dataclass(frozen=True)
-class ConditionOptions:
-    """The model's inputs in addition to x.
-
-    Args:
-        condition: What the model is conditioned on: nothing (none), or each example's class (labels), as in p(z|c),
-            p(x|z,c) and q(z|x,c).
-        num_labels: Number of classes 0 .. num_labels - 1 with condition labels; by default that of the data.
-    """
-
-    CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": lambda: None, "labels": _by_labels}}
-
-    condition: Literal["none", "labels"] = "none"
-    num_labels: int | None = None
-
-    def build(self) -> int | None:
-        """Number of classes that the model is conditioned on; None without labels."""
-        return made(self.CHOICES["condition"][self.condition], num_labels=self.num_labels)
-
-
 @recipe
 def vae(
     event_shape: Sequence[int],
@@ -128,6 +103,8 @@ def vae(
     examples: Float[Tensor, "N ..."] | None = None,
     num_data: int | None = None,
     columns: tuple[str, ...] | None = None,
+    given: tuple[str, ...] | None = None,
+    given_examples: Float[Tensor, "N C"] | None = None,
     likelihood: LikelihoodOptions,
     condition: ConditionOptions,
     latents: LatentOptions,
@@ -144,6 +121,8 @@ def vae(
             these are placeholders, for weights that are loaded next.
         num_data: Number of training examples; needed by local inference.
         columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
+        given: What those columns of a table are that the model is conditioned on; None without any.
+        given_examples: Some of their cells, coded, which set their units.
 
     Returns:
         The objective, ready to be fitted.
@@ -159,28 +138,28 @@ def vae(
     event = Size(event_shape)
     ends, space = likelihood.build(event, examples=examples, columns=columns), latents.build_family()
     family, entry = ends.family, ends.entry()
-    labels = condition.build()
+    widened = condition.build(given=given, given_examples=given_examples)
 
     def conditioned(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
-        """A network for inputs of this shape, plus the label if there is one."""
-        return make(shape) if labels is None else labelled(make, shape, num_labels=labels, planes=planes)
+        """A network for inputs of this shape, plus the condition if there is one."""
+        return make(shape) if widened is None else widened(make, shape, planes=planes)
 
     def decoder(shape: Size) -> nn.Module:
         return ends.start(network.decoder(shape, family))
 
     def encoder(outputs: int) -> nn.Module:
-        chain = nn.Sequential if labels is None else Stack  # which passes the label on
+        chain = nn.Sequential if widened is None else Stack  # which passes the condition on
         body = conditioned(lambda shape: network.encoder(shape, outputs), ends.inputs, planes=network.network == "conv")
         return chain(entry, body)
 
     p_x = Conditional(family, conditioned(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
-    _check_together(latents, inference, gradient, space, labels)
+    _check_together(latents, inference, gradient, space, is_conditional=widened is not None)
     seen = (q, examples)
     if latents.prior == "vamp" and columns is not None and isinstance(q, Conditional):
         seen = _behind(entry, q, examples)
     p_z = latents.build_prior(
-        space, posterior=seen[0], likelihood=family, inputs=ends.inputs, examples=seen[1], num_labels=labels
+        space, posterior=seen[0], likelihood=family, inputs=ends.inputs, examples=seen[1], num_labels=condition.classes
     )
     followed = bound.build()
     estimator = gradient.build(ends)
@@ -203,7 +182,8 @@ def _check_together(
     inference: InferenceOptions,
     gradient: GradientOptions,
     space: NamedFamily,
-    labels: int | None,
+    *,
+    is_conditional: bool,
 ) -> None:
     """Refuses settings that exclude each other."""
     if inference.inference == "semi-amortized" and space.is_discrete:
@@ -218,8 +198,8 @@ def _check_together(
             "normalize_signal scales the posterior's gradient, but the vamp prior contains the posterior, and the "
             "gradient through it would not be scaled: use another prior, or leave it out"
         )
-    if labels is not None:
+    if is_conditional:
         raise InputError(
-            "the vamp prior is a mixture of q(z|u) at inputs u, but with condition labels q also needs a class, "
-            "which the u do not have: use the prior auto, one per class, or mixture"
+            "the vamp prior is a mixture of q(z|u) at inputs u, but with a condition q also needs the c of p(x|c), "
+            "which the u do not have: use the prior auto, or mixture"
         )

@@ -44,8 +44,16 @@ def labels_in_rows(num_labels: int, each: int) -> Integer[Tensor, " N"]:
 
 
 @torch.no_grad()
-def prior_draws(model: Any, num_samples: int) -> tuple[Latent, Distribution]:
-    """z from the prior, and p(x|z); for a conditional model at least as many, with an equal number of every class."""
+def prior_draws(model: Any, num_samples: int, context: Context | None = None) -> tuple[Latent, Distribution]:
+    """z from the prior, and p(x|z); for a conditional model at least as many, with an equal number of every class.
+
+    Args:
+        model: The model.
+        num_samples: Number of samples.
+        context: One row per sample, if the model is conditioned on more than the class.
+    """
+    if context:
+        return model.sample(num_samples, place(model, torch.zeros(1), context)[1])
     count = num_labels_of(model)
     if count is None:
         return model.sample(num_samples)

@@ -22,7 +22,7 @@ from subo.models.ladder import Ladder
 from subo.models.vae import VAE
 from subo.report.class_pictures import class_names, first_rows, has_discrete_prior, prior_draws, prior_of
 from subo.report.sequence_pictures import draw_sequence_figures
-from subo.report.table_pictures import are_numbers, draw_columns, sampled_beside
+from subo.report.table_pictures import are_numbers, draw_columns, repeated_context, sampled_beside
 from subo.runs.run import Run
 from subo.runtime.devices import place
 from subo.runtime.randomness import forked
@@ -67,19 +67,20 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
         figures.save(draw_columns(held_out, sampled_beside(model, held_out), table), run.picture("columns.png"))
     shade = shading(_first(held_out), levels=_levels(held_out))
     classes = class_names(model, data.class_names)
-    z = None
+    z, known = None, repeated_context(held_out, _SAMPLES) if held_out.context else None
     if table is None or are_numbers(_first(held_out), table):
         picture = draw_reconstructions(model, held_out, feature_names=names, units=units)
         figures.save(picture, run.picture("reconstructions.png"))
         with forked(0):
-            z, p = prior_draws(model, _SAMPLES)
+            z, p = prior_draws(model, _SAMPLES, known)
         means, shown = (p.mean.cpu(), None) if classes is None else first_rows(p.mean.cpu(), classes)
         picture = figures.samples(shade(means), feature_names=names, units=units, classes=shown)
         figures.save(picture, run.picture("samples.png"))
     figures.save(draw_latent_usage(usage), run.picture("activity.png" if usage.kl is None else "kl.png"))
     picture = draw_latent_plane(model, usage, held_out, name="test examples", classes=data.class_names)
     figures.save(picture, run.picture("latent_plane.png"))
-    if isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
+    one_plane = known is None  # of many conditions, many planes
+    if one_plane and isinstance(z, Tensor) and z.shape[1:] == (2,) and not has_discrete_prior(model):
         for label, name in enumerate((classes or ("",))[:_GRIDS]):
             means = shade(grid_means(model, label))
             picture = figures.decoder_grid(means, limit=_LIMIT, units=units, name=name and f"class {name}")

@@ -12,18 +12,23 @@ from subo.models.folding import draw_data
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["are_numbers", "draw_columns", "sampled_beside"]
+__all__ = ["are_numbers", "draw_columns", "repeated_context", "sampled_beside"]
 
 _DRAWN = 2000
 
 
 def sampled_beside(model: object, split: Split) -> Tensor:
-    """Samples of a model, as many of each class as there are in some data."""
-    x, context = split.read(torch.arange(min(len(split), _DRAWN)))
-    repeated = torch.arange(_DRAWN) % len(x)
-    known: Context = {name: tensor[repeated] for name, tensor in context.items() if name != "index"}
+    """Samples of a model, with the classes and conditions that there are in some data."""
+    known = repeated_context(split, _DRAWN)
     with forked(0):
-        return draw_data(model, _DRAWN, known or None, elements=x.shape[1])
+        return draw_data(model, _DRAWN, known or None, elements=split.num_elements)
+
+
+def repeated_context(split: Split, num: int) -> Context:
+    """The context of the first examples, labels and condition, repeated for a number of samples."""
+    _, context = split.read(torch.arange(min(len(split), num)))
+    repeated = torch.arange(num) % min(len(split), num)
+    return {name: tensor[repeated] for name, tensor in context.items() if name != "index"}
 
 
 def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:

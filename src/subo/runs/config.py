@@ -14,6 +14,7 @@ from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.files.records import CONFIG, SECTIONS, check_record
 from subo.recipes import RECIPES
+from subo.recipes.condition import columns_of
 from subo.recipes.recipe import defaults_of, settled
 from subo.runs.older import completed, meaning_of
 
@@ -165,9 +166,20 @@ class RunConfig:
         return self.options.get("inference") == "local"
 
     @property
+    def given(self) -> str:
+        """What the c of log p(x|c) is, in words: the label, or columns of a table; empty without a condition."""
+        condition = self.options.get("condition", "none")
+        return "the label" if condition == "labels" else ", ".join(columns_of(condition))
+
+    @property
     def is_conditional(self) -> bool:
-        """Whether log p(x) is really log p(x|c), because the model is conditioned on the class."""
-        return self.options.get("condition") == "labels"
+        """Whether log p(x) is really log p(x|c), because the model is conditioned on the class or on columns."""
+        return bool(self.given)
+
+    @property
+    def log_px(self) -> str:
+        """The name of log p(x): log p(x|c) of a conditional model."""
+        return "log p(x|c)" if self.is_conditional else "log p(x)"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -107,11 +107,15 @@ def _text(level: Level) -> str:
     return str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
 
 
-def decode(x: Float[Tensor, "N D"], schema: Schema) -> pd.DataFrame:
+def decode(x: Float[Tensor, "N D"], schema: Schema, given: Float[Tensor, "N C"] | None = None) -> pd.DataFrame:
     """A table of the modeled columns, with their names, types and levels; the inverse of :func:`encode`.
 
-    Counts are rounded to whole numbers, and real numbers to the decimals that the data had.
+    Counts are rounded to whole numbers, and real numbers to the decimals that the data had. With the coded cells of the
+    condition, `given`, its columns are there, too, in the table's order.
     """
+    if given is not None:
+        frame = pd.concat([decode(x, schema), decode(given, schema.given)], axis=1)
+        return frame[[column.name for column in schema.kept]]
     units = np.array([[column.center, column.unit] for column in schema.modeled])
     raw = x.double().cpu().numpy() * units[:, 1] + units[:, 0]
     columns = zip(schema.modeled, raw.T, strict=True)

@@ -57,7 +57,7 @@ def completed(schema: Schema, frame: pd.DataFrame) -> Schema:
 
 
 def _completed(column: Column, frame: pd.DataFrame) -> Column:
-    if column.observed or not column.is_modeled or column.name not in frame.columns:
+    if column.observed or column.kind == "drop" or column.name not in frame.columns:
         return column
     found = _column(frame[column.name], column.kind)
     given = {

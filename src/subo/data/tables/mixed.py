@@ -1,5 +1,6 @@
 """Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.splits import Split
 from subo.data.tables.coding import encode
+from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
@@ -41,7 +43,8 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
         separator, decimal = separator or asked.separator, decimal or asked.decimal
     read = read_frame(path, separator=separator, decimal=decimal, missing=missing)
     try:
-        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked)
+        given = options.given if schema is None else None
+        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, condition=given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
@@ -49,7 +52,13 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     return replace(contents, notes=(*read.notes, *contents.notes), table=replace(contents.table, **marks))
 
 
-def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, schema: Schema | None = None) -> Contents:
+def contents_of(
+    frame: pd.DataFrame,
+    *,
+    kinds: dict[str, str] | None = None,
+    schema: Schema | None = None,
+    condition: Sequence[str] | None = None,
+) -> Contents:
     """A frame as data.
 
     A column whose name is exactly ``label`` holds labels, unless its kind is asked for.
@@ -58,6 +67,8 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
         frame: The table.
         kinds: Kinds of columns that were asked for.
         schema: What the columns are, if it is decided; what it does not say of them is inferred.
+        condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
+            of the schema.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -76,9 +87,17 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
     else:
         notes += _others(cells, schema)
         schema = completed(schema, cells)
+    if condition is not None:
+        if labels is not None and _LABEL in condition:
+            raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
+        schema = schema.conditioned_on(condition)
     x = encode(cells, schema)
     notes += [*_unseen(cells, x, schema), *_empty(x)]
-    rows = Split(x)
+    context = {}
+    if schema.given.modeled:
+        context["given"] = encode(cells, schema.given)
+        notes += [*_unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
+    rows = Split(x, context=context)
     names = tuple(column.name for column in schema.modeled)
     if labels is None:
         return Contents((rows,), names, notes=tuple(notes), table=schema)
@@ -103,11 +122,11 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
     """
     names = [column.name for column in schema.columns]
     others = [str(name) for name in frame.columns if name not in names]
-    missing = [column.name for column in schema.modeled if column.name not in frame.columns]
+    missing = [column.name for column in schema.kept if column.name not in frame.columns]
     if missing:
         renamed = f"; {_listed(others)} {_is(others)} not in the fit, perhaps renamed" if others else ""
         raise InputError(
-            f"{_listed(missing)} of the fit {_is(missing)} missing{renamed}. Give it the fit's {len(schema.modeled)} "
+            f"{_listed(missing)} of the fit {_is(missing)} missing{renamed}. Give it the fit's {len(schema.kept)} "
             "columns, in any order; one whose cells are all empty is integrated out"
         )
     return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []

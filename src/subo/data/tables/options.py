@@ -23,6 +23,8 @@ class TableOptions:
         missing: Words that stand for a missing cell, such as ?,-999; empty cells, NA, NaN, None and NaT always do.
         separator: What stands between the cells of text; by default what gives all rows the same number of cells.
         decimal: Decimal mark of text; by default a comma where numbers are seen to have one.
+        condition: Columns that a model is to be conditioned on, a name or several: they leave x, and each example has
+            their cells as its context ``given``.
 
     Example:
         >>> TableOptions(columns="age=count, zip=category").kinds()
@@ -33,6 +35,12 @@ class TableOptions:
     missing: tuple[str, ...] = ()
     separator: str | None = None
     decimal: str | None = None
+    condition: str | tuple[str, ...] = ()
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The columns of the condition."""
+        return (self.condition,) if isinstance(self.condition, str) else tuple(self.condition)
 
     def kinds(self) -> dict[str, str]:
         """Kinds by the names of columns.

@@ -1,8 +1,8 @@
 """The columns of a table: what each is, why, and how its cells stand as numbers before a model. A record in JSON."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,6 +49,7 @@ class Column:
         day_first: Whether the day comes before the month in dates of text such as 03/04/2020.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.
+        given: Whether the model is conditioned on it, in place of describing it.
     """
 
     name: str
@@ -64,11 +65,12 @@ class Column:
     day_first: bool = False
     center: float = 0.0
     unit: float = 1.0
+    given: bool = False
 
     @property
     def is_modeled(self) -> bool:
         """Whether the model describes it."""
-        return self.kind != "drop"
+        return self.kind != "drop" and not self.given
 
     @property
     def described(self) -> str:
@@ -105,7 +107,43 @@ class Schema:
     @property
     def dropped(self) -> tuple[Column, ...]:
         """The columns that are left out."""
-        return tuple(column for column in self.columns if not column.is_modeled)
+        return tuple(column for column in self.columns if column.kind == "drop")
+
+    @property
+    def given(self) -> "Schema":
+        """The schema of the columns that the model is conditioned on: here they are the modeled ones.
+
+        Example:
+            >>> schema = Schema((Column("city", "category", levels=("a", "b"), given=True), Column("age", "real")))
+            >>> schema.described, schema.given.described
+            (('real',), ('category 2',))
+        """
+        return replace(self, columns=tuple(replace(column, given=False) for column in self.columns if column.given))
+
+    @property
+    def kept(self) -> tuple[Column, ...]:
+        """The columns that are not left out: the modeled and the given ones, in the table's order."""
+        return tuple(column for column in self.columns if column.kind != "drop")
+
+    def conditioned_on(self, names: Sequence[str]) -> "Schema":
+        """The schema with these columns, and no others, as the condition c of p(x|c).
+
+        Raises:
+            InputError: One is not there or left out, or none would remain to be modeled.
+        """
+        found = {column.name: column for column in self.columns}
+        for name in names:
+            if name not in found:
+                raise InputError(f"`condition`: there is no column {name!r}; the columns are {', '.join(found)}")
+            if found[name].kind == "drop":
+                raise InputError(
+                    f"`condition`: column {name!r} is left out ({found[name].why}): give it another kind in `columns`, "
+                    "or condition on another column"
+                )
+        schema = replace(self, columns=tuple(replace(column, given=column.name in names) for column in self.columns))
+        if not schema.modeled:
+            raise InputError("`condition` names all columns, and none is left to be modeled: leave one out of it")
+        return schema
 
     @property
     def described(self) -> tuple[str, ...]:
@@ -170,7 +208,7 @@ def _is_no_word(value: Any) -> bool:
 
 _TYPES: dict[str, Any] = {
     "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
-    "log": bool, "day_first": bool, "decimals": int | None,
+    "log": bool, "day_first": bool, "given": bool, "decimals": int | None,
     "center": int | float, "unit": int | float, "spike": int | float | None,
 }  # fmt: skip
 

@@ -1,0 +1,79 @@
+"""The option ``--given`` of ``sample``: values of the columns that a model is conditioned on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from subo.cli.arguments import separated
+from subo.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from subo.data.tables.schema import Schema
+    from subo.runs.config import RunConfig
+
+__all__ = ["cells_given", "with_given"]
+
+
+def cells_given(text: str | None, config: "RunConfig", *, label: str | None) -> "pd.DataFrame | None":
+    """The row of cells that samples are given; None for a model that is not conditioned on columns.
+
+    Args:
+        text: Pairs such as ``sex=female,age=40``, as the command line has them.
+        config: What the run is.
+        label: The class that was asked for, which is another condition.
+
+    Raises:
+        InputError: There is no such condition, a column is left out, or a value is not of its kind.
+    """
+    from subo.data.tables.given import given_cells
+
+    table = config.data.meaning.table
+    if table is None or not table.given.modeled:
+        if text is not None:
+            fitted = "on the class: name it with --label" if config.is_conditional else "on nothing: leave it out"
+            raise InputError(f"--given {text} names columns, but this run's model is conditioned {fitted}.")
+        return None
+    if label is not None:
+        raise InputError(
+            f"--label {label} asks for one class, but this run's model is conditioned on columns ({config.given}): "
+            "use --given."
+        )
+    return given_cells(_pairs(text, [column.name for column in table.columns]), table)
+
+
+def _pairs(text: str | None, names: Sequence[str]) -> dict[str, str]:
+    """Values by column; a column's name may hold ``=``."""
+    pairs: dict[str, str] = {}
+    for word in separated(text or ""):
+        known = [name for name in names if word.startswith(name) and word[len(name) :].lstrip().startswith("=")]
+        name = max(known, key=len, default=word.partition("=")[0].strip())
+        rest = word[len(name) :].lstrip() if known else "=" + word.partition("=")[2]
+        if "=" not in word or not name:
+            raise InputError(
+                f"--given takes pairs such as sex=female,age=40; received {word!r}. A pair that holds a comma is put "
+                "in double quotes."
+            )
+        if name in pairs:
+            raise InputError(f"--given has two values for {name}: give one.")
+        pairs[name] = rest[1:].strip()
+    return pairs
+
+
+def with_given(x: "Tensor", schema: "Schema", cells: "pd.DataFrame", given: "Tensor") -> "pd.DataFrame":
+    """Drawn rows with the cells that they were given: numbers as they were given, not rounded as the data were.
+
+    Args:
+        x: Coded rows, ``(N, D)``.
+        schema: What the columns are.
+        cells: The row of cells that were given.
+        given: The same, coded, ``(N, C)``.
+    """
+    from subo.data.tables.coding import decode
+
+    frame = decode(x, schema, given)
+    exact = [column.name for column in schema.given.modeled if not column.levels and column.kind != "date"]
+    for name in exact:
+        frame[name] = cells[name].iloc[0]
+    return frame
