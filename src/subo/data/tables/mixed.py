@@ -49,15 +49,20 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     return replace(contents, notes=(*read.notes, *contents.notes), table=replace(contents.table, **marks))
 
 
-def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, schema: Schema | None = None) -> Contents:
+def contents_of(
+    frame: pd.DataFrame,
+    *,
+    kinds: dict[str, str] | None = None,
+    schema: Schema | None = None,
+    labeled: bool = True,
+) -> Contents:
     """A frame as data.
-
-    A column whose name is exactly ``label`` holds labels, unless its kind is asked for.
 
     Args:
         frame: The table.
         kinds: Kinds of columns that were asked for.
         schema: What the columns are, if it is decided; what it does not say of them is inferred.
+        labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -65,7 +70,7 @@ def contents_of(frame: pd.DataFrame, *, kinds: dict[str, str] | None = None, sch
     if (twice := frame.columns.duplicated()).any():
         raise InputError(f"two columns have the name {frame.columns[twice][0]!r}: rename one")
     known = {*(kinds or {}), *(column.name for column in (() if schema is None else schema.columns))}
-    labels = frame[_LABEL] if _LABEL in frame.columns and _LABEL not in known else None
+    labels = frame[_LABEL] if labeled and _LABEL in frame.columns and _LABEL not in known else None
     cells = frame if labels is None else frame.drop(columns=_LABEL)
     if cells.shape[1] == 0:
         raise InputError("there is no column of data beside 'label'")
@@ -125,8 +130,8 @@ def _half_numbers(frame: pd.DataFrame) -> list[str]:
             row = int(np.argmax(known & ~number))
             notes.append(
                 f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
-                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, name it in "
-                "`missing`"
+                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, clear it, "
+                "or name it in `missing`"
             )
     return notes
 
