@@ -58,12 +58,9 @@ class OutlierMethods(ABC):
     def offset_(self) -> float:
         """The threshold: rows that score below it are outliers. -infinity if no row can be one."""
         try:
-            scores = self._held_out_scores()
+            return self._threshold()
         except InputError as error:  # so that there is no such attribute
             raise AttributeError(str(error)) from error
-        if self.contamination is not None:
-            return quantile_threshold(scores, self.contamination)
-        return conformal_threshold(scores, self.false_alarm_rate)
 
     @available_if(_has_held_out)
     def predict(self, X: Any) -> np.ndarray:
@@ -89,7 +86,7 @@ class OutlierMethods(ABC):
             ``(N,)``, float64.
         """
         scores = self.score_samples(X)
-        if not math.isinf(offset := self.offset_):
+        if not math.isinf(offset := self._threshold()):
             return scores - offset
         lowest = 1 / (len(self._held_out) + 1)
         if lowest > self.false_alarm_rate:
@@ -125,6 +122,12 @@ class OutlierMethods(ABC):
             y: Ignored.
         """
         return self.fit(X).predict(X)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _threshold(self) -> float:
+        scores = self._held_out_scores()
+        if self.contamination is not None:
+            return quantile_threshold(scores, self.contamination)
+        return conformal_threshold(scores, self.false_alarm_rate)
 
     def _held_out_scores(self) -> Tensor:
         check_is_fitted(self)
