@@ -47,21 +47,25 @@ def mixed(rows: int = 80, *, seed: int = 0) -> pd.DataFrame:
             "id": [f"person {row}" for row in range(rows)],
         }
     )
-    missing = rng.random((rows, frame.shape[1] - 1)) < 0.1
-    for number in range(missing.shape[1]):
-        frame.iloc[missing[:, number], number] = None
+    for name in frame.columns[:-1]:
+        frame.loc[rng.random(rows) < 0.1, name] = None
     return frame.set_axis(pd.Index(range(1000, 1000 + rows), name="number"))
 
 
-def quietly(model: VariationalAutoencoder, X: Any) -> VariationalAutoencoder:
+def quietly(model: VariationalAutoencoder, X: Any) -> Any:
     """A fit without the warning of what is left out."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X: left out")
         return model.fit(X)
 
 
+def columns_of(model: Any) -> Any:
+    """The columns of a fit."""
+    return model.schema_.columns
+
+
 @pytest.fixture(scope="module")
-def fitted() -> VariationalAutoencoder:
+def fitted() -> Any:
     return quietly(VariationalAutoencoder(**QUICK), mixed())
 
 
@@ -79,7 +83,7 @@ def linear() -> tuple[VariationalAutoencoder, pd.DataFrame]:
         return model.set_params(evaluation_samples=4000).fit(frame), frame
 
 
-def moments(model: VariationalAutoencoder) -> tuple[torch.Tensor, torch.Tensor]:
+def moments(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and covariance of the cells of a linear model."""
     ends = model.model_.decode(torch.eye(3, 2, dtype=torch.float64).roll(1, 0), {})
     bias, *columns = ends.mean.detach()
@@ -87,8 +91,8 @@ def moments(model: VariationalAutoencoder) -> tuple[torch.Tensor, torch.Tensor]:
     (group,) = ends.groups  # all columns are real
     variance = group.make(ends.params).variance[0]
     order = group.index.argsort()
-    unit = torch.tensor([column.unit for column in model.schema_.columns], dtype=torch.float64)
-    center = torch.tensor([column.center for column in model.schema_.columns], dtype=torch.float64)
+    unit = torch.tensor([column.unit for column in columns_of(model)], dtype=torch.float64)
+    center = torch.tensor([column.center for column in columns_of(model)], dtype=torch.float64)
     covariance = weight @ weight.mT + variance.detach()[order].diag()
     return bias * unit + center, covariance * unit[:, None] * unit
 
@@ -172,7 +176,7 @@ def test_polars_comes_in_and_goes_out_without_pyarrow(fitted, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     X = as_polars(mixed())
     model = quietly(VariationalAutoencoder(**QUICK), X)
-    assert [column.kind for column in model.schema_.columns] == [column.kind for column in fitted.schema_.columns]
+    assert [column.kind for column in columns_of(model)] == [column.kind for column in columns_of(fitted)]
     np.testing.assert_allclose(model.score_samples(X[:5]), fitted.score_samples(mixed().iloc[:5]), rtol=1e-9)
     whole = model.impute(X)
     assert whole.schema == X.schema
@@ -218,7 +222,7 @@ def test_a_frame_of_numbers_keeps_its_order_by_the_contract():
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 3)), columns=list("abc")).assign(label=1.0)
     X.iloc[3, 1] = None
     model = quietly(VariationalAutoencoder(**QUICK), X)
-    assert [column.kind for column in model.schema_.columns] == ["real"] * 3 + ["drop"]  # no labels
+    assert [column.kind for column in columns_of(model)] == ["real"] * 3 + ["drop"]  # no labels
     with pytest.raises(ValueError, match="same order as they were in fit"):
         model.transform(X[X.columns[::-1]])
     assert model.impute(model.sample(4)).shape == (4, 3)
@@ -231,7 +235,7 @@ def test_what_is_left_out_is_said_unless_it_was_asked_for():
     with pytest.warns(UserWarning, match="left out: 'id' \\(every row has a text of its own"):
         VariationalAutoencoder(**QUICK).fit(X)
     model = VariationalAutoencoder(**QUICK, columns="id=drop, age=positive").fit(X)
-    assert model.schema_.columns[0].kind == "positive"
+    assert columns_of(model)[0].kind == "positive"
     same = VariationalAutoencoder(**QUICK, columns={"id": "drop", "age": "positive"}).fit(X)
     assert same.schema_ == model.schema_
     with assert_refused("column 'city' cannot be of the kind real"):
@@ -248,7 +252,7 @@ def test_an_array_with_missing_cells_is_a_table():
     assert VariationalAutoencoder(**QUICK).fit(X).schema_ is None
     X[3, 1] = np.nan
     model = VariationalAutoencoder(**QUICK).fit(X)
-    assert [(column.name, column.kind) for column in model.schema_.columns] == [
+    assert [(column.name, column.kind) for column in columns_of(model)] == [
         ("x0", "real"), ("x1", "ordinal"), ("x2", "boolean"),
     ]  # fmt: skip
     whole = model.impute(X)
@@ -257,7 +261,8 @@ def test_an_array_with_missing_cells_is_a_table():
     assert ((whole == X) | np.isnan(X)).all()
     assert model.sample(5).shape == (5, 3)
     assert np.isfinite(model.score_samples(X[:4])).all()
-    assert VariationalAutoencoder(**QUICK, columns={"x1": "count"}).fit(whole).schema_.columns[1].kind == "count"
+    asked = VariationalAutoencoder(**QUICK, columns={"x1": "count"}).fit(whole)
+    assert columns_of(asked)[1].kind == "count"
     with assert_refused("1 of 120 cells are missing"):
         VariationalAutoencoder(**QUICK, likelihood="gaussian").fit(X)
     numbers = VariationalAutoencoder(**QUICK).fit(whole)
@@ -292,8 +297,9 @@ def test_a_fitted_table_is_copied_and_stored(fitted):
     again = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(again.score_samples(X), fitted.score_samples(X))
     pd.testing.assert_frame_equal(again.sample(3, random_state=0), fitted.sample(3, random_state=0))
+    unfitted: Any = clone(fitted)
     with pytest.raises(NotFittedError):
-        clone(fitted).impute(X)
+        unfitted.impute(X)
     assert list(again.set_output(transform="pandas").transform(X).index) == list(X.index)
     assert list(again.feature_names_in_) == list(X.columns)
 

@@ -36,8 +36,9 @@ class OutlierMethods(ABC):
     average over the draw of the n rows: given these n, the share of ordinary rows that is flagged varies around it with
     a standard deviation of about :math:`\sqrt{\alpha (1 - \alpha) / n}`.
 
-    Without calibration rows, the validation rows take their place. They have selected the epoch, so that they score
-    slightly too well, and the inequality holds only approximately.
+    Without calibration rows, the validation rows take their place. They have selected the epoch, and kinds and units
+    of columns know them, so that they may score slightly too well, and the inequality holds only approximately
+    (docs/tables.md has a measurement).
     """
 
     if TYPE_CHECKING:
