@@ -20,7 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch.distributions import MultivariateNormal
 
-import subo.sklearn
+import subo.sklearn.estimator
 from shapes import unchecked_shapes
 from subo import InputError, VariationalAutoencoder, probabilistic_pca
 from subo.data.splits import Split
@@ -28,7 +28,7 @@ from subo.errors import Interrupted
 from subo.evaluation import score
 from subo.parts.registry import LIKELIHOODS
 from subo.recipes import vae
-from subo.sklearn import _own_seed
+from subo.sklearn.scoring import own_seed
 from subo.training.fitting import fit
 
 QUICK = {"epochs": 2, "hidden": (8,), "evaluation_samples": 20}
@@ -51,6 +51,7 @@ def table(rows: int = 200, *, noise: float = 0.3, seed: int = 0) -> np.ndarray:
     ),
     VariationalAutoencoder(**QUICK, latent_dim=3, posterior="inverse-autoregressive", prior="spline-flow"),
 ])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:with .* held-out rows no p-value is below")  # of the few rows of most checks
 @unchecked_shapes()  # of fits without end, all alike
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
@@ -78,7 +79,8 @@ def test_parameters_are_those_of_recipe_and_fit():
         "epochs": "fit's None stands for the same 100, unless there are minutes",
         "learning_rate": "a table has few batches an epoch",
     }
-    own = {"validation_fraction", "evaluation_samples", "device", "random_state", "verbose"}
+    own = {"columns", "validation_fraction", "calibration_fraction", "evaluation_samples", "false_alarm_rate"}
+    own |= {"contamination", "device", "random_state", "verbose"}
     assert set(ours) <= {*recipe, *training, *own}
     for name in set(ours) - own - set(reasons):
         assert ours[name].default == (recipe if name in recipe else training)[name].default, name
@@ -114,7 +116,7 @@ def test_scores_are_the_exact_evidence_of_a_linear_model(linear):
 def test_scores_are_those_of_subo(linear):
     model, X = linear
     rows = torch.tensor(X[:3]).float().split(1)
-    expected = [score(model.model_, Split(row), seed=_own_seed(row, model.seed_)).log_px for row in rows]
+    expected = [score(model.model_, Split(row), seed=own_seed(row, model.seed_)).log_px for row in rows]
     np.testing.assert_array_equal(model.score_samples(X[:3]), torch.cat(expected).numpy())
 
 
@@ -397,7 +399,7 @@ def test_ctrl_c_ends_a_search_and_not_one_fit_of_it(monkeypatch):
     def interrupted(*args, **kwargs):
         raise Interrupted("stopped", signal=signal.SIGINT)
 
-    monkeypatch.setattr(subo.sklearn, "fit", interrupted)
+    monkeypatch.setattr(subo.sklearn.estimator, "fit", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         with pytest.raises(KeyboardInterrupt):

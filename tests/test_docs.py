@@ -26,7 +26,8 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert failed == 0
 
 
-PAGES = ("README.md", "docs/inference.md", "docs/evaluation.md", "docs/structure.md", "docs/layers.md", "docs/time.md")
+NAMES = ("inference", "evaluation", "structure", "layers", "tables", "time")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:

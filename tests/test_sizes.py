@@ -13,7 +13,7 @@ LINES, PARAMETERS, FILE_LINES = 80, 12, 350
 
 FLAT = {
     ("training/fitting.py", "fit"),  # all settings of a training, as flags and notebooks name them
-    ("sklearn.py", "VariationalAutoencoder.__init__"),  # scikit-learn clones an estimator by its flat parameters
+    ("sklearn/estimator.py", "VariationalAutoencoder.__init__"),  # scikit-learn clones it by flat parameters
 }
 """Functions whose many parameters are wanted; of their length the docstring does not count."""
 

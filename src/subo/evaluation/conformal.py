@@ -32,7 +32,7 @@ def conformal_p_values(scores: Float[Tensor, " N"], held_out: Float[Tensor, " n"
         tensor([0.2500, 0.5000])
     """
     lower = torch.searchsorted(held_out.sort().values, scores.to(held_out), right=True)
-    return ((1 + lower) / (len(held_out) + 1)).to(scores)
+    return (1 + lower).to(scores) / (len(held_out) + 1)  # in float32, 0.05 would be above 0.05
 
 
 @checked_arguments

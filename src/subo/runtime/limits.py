@@ -165,7 +165,9 @@ LIMITS: dict[str, Limit] = {
     "window": _COUNT,
     # What is done with a fitted model
     "calibration_data": _from(100, 10_000_000),
+    "calibration_fraction": _SHARE,
     "complete_degrees": Limit(0, above=True, infinite=True),
+    "contamination": Limit(0, 0.5, above=True),
     "impute.draws": _from(1, 1_000_000),
     "impute.num_draws": _from(1, 1_000_000),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
@@ -181,6 +183,7 @@ LIMITS: dict[str, Limit] = {
     "evaluation_samples": _SAMPLES,
     "elbo_samples": _SAMPLES,
     "gap_steps": _COUNT,
+    "false_alarm_rate": Limit(0, 1, above=True, below=True),
     "intensive_data": _from(2, 10_000_000),
     "leapfrog_steps": _COUNT,
     "max_data": _from(2, 1_000_000_000, "One example gives no standard error."),

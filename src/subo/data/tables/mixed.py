@@ -58,10 +58,9 @@ def contents_of(
     kinds: dict[str, str] | None = None,
     schema: Schema | None = None,
     condition: Sequence[str] | None = None,
+    labeled: bool = True,
 ) -> Contents:
     """A frame as data.
-
-    A column whose name is exactly ``label`` holds labels, unless its kind is asked for.
 
     Args:
         frame: The table.
@@ -69,6 +68,7 @@ def contents_of(
         schema: What the columns are, if it is decided; what it does not say of them is inferred.
         condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
             of the schema.
+        labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -76,7 +76,7 @@ def contents_of(
     if (twice := frame.columns.duplicated()).any():
         raise InputError(f"two columns have the name {frame.columns[twice][0]!r}: rename one")
     known = {*(kinds or {}), *(column.name for column in (() if schema is None else schema.columns))}
-    labels = frame[_LABEL] if _LABEL in frame.columns and _LABEL not in known else None
+    labels = frame[_LABEL] if labeled and _LABEL in frame.columns and _LABEL not in known else None
     cells = frame if labels is None else frame.drop(columns=_LABEL)
     if cells.shape[1] == 0:
         raise InputError("there is no column of data beside 'label'")
@@ -144,8 +144,8 @@ def _half_numbers(frame: pd.DataFrame) -> list[str]:
             row = int(np.argmax(known & ~number))
             notes.append(
                 f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
-                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, name it in "
-                "`missing`"
+                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, clear it, "
+                "or name it in `missing`"
             )
     return notes
 

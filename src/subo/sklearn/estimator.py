@@ -1,0 +1,350 @@
+"""A variational autoencoder as a scikit-learn estimator: a map, a density, outliers and samples for a table."""
+
+import inspect
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.data.support import check_support
+from subo.data.values import kind_of
+from subo.errors import InputError
+from subo.evaluation.latents.usage import posterior_means
+from subo.evaluation.reconstruction import decode
+from subo.models.folding import check_samples, draw_data
+from subo.parts.registry import LIKELIHOODS
+from subo.recipes.for_data import model_of, resolved
+from subo.recipes.recipe import documented
+from subo.runtime.arguments import checked_arguments, checked_settings
+from subo.runtime.randomness import forked
+from subo.sklearn.arrays import as_stored, numbers_of, warn_of_constants
+from subo.sklearn.division import divided
+from subo.sklearn.frames import as_pandas, empty, is_frame, like
+from subo.sklearn.outliers import OutlierMethods
+from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE
+from subo.sklearn.scoring import HeldOut, row_scores
+from subo.sklearn.tables import Table
+from subo.training.fitting import fit
+
+__all__ = ["VariationalAutoencoder"]
+
+
+class VariationalAutoencoder(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, OutlierMethods, BaseEstimator
+):
+    r"""A variational autoencoder for the rows of a table, as a scikit-learn estimator.
+
+    .. math:: p(x) = \int p(z) \, p(x|z) \, dz, \qquad q(z|x) \approx p(z|x)
+
+    (Kingma and Welling, 2014). :meth:`transform` returns the means of q(z|x), :meth:`inverse_transform` those of
+    p(x|z), :meth:`score_samples` log p(x), low for outliers, which :meth:`predict` finds, :meth:`sample` new rows, and
+    :meth:`impute` fills missing cells. Columns need no scaling, and densities are those of X as given. Training uses
+    float32, everything after it float64 on the CPU. There is no ``partial_fit``: kinds, center, units and held-out rows
+    come from the whole table and cannot be found from one batch.
+
+    A frame of pandas, polars or another library that narwhals knows is a table: each of its columns is described by its
+    kind, as ``subo fit`` does it, and cells may be missing. So is an array with missing cells, NaN, whose columns are
+    called x0, x1, ... An array without, or a sparse matrix, is described by one likelihood for all numbers, gaussian or
+    for bits bernoulli; so is everything if `likelihood` names one other than ``columns``. A sparse matrix is made
+    dense, all at once, if memory holds it.
+
+    Later frames have the columns of the fit in any order; further ones are left out, with a warning, and levels that
+    the fit has never seen have a small probability, with a warning. If all columns of the fit are numbers, names and
+    order must be the same, by scikit-learn's contract.
+
+    Args:
+        latent_dim: Size of z: by default two, for a map to look at (subo's recipe has ten). More describe the data
+            better; unneeded ones carry nothing.
+        columns: Kinds of columns in place of those that their cells suggest, as a dictionary or as text,
+            ``"age=count,zip=category,id=drop"``; or the path of a schema (.json). See docs/tables.md for the kinds.
+        epochs: Maximum number of passes over the rows.
+        batch_size: Number of rows in a batch.
+        learning_rate: Adam's step size; larger than :func:`subo.fit`'s, since a table has few batches per epoch.
+        validation_fraction: Fraction of the rows, rounded up, to hold out; the weights are those of the epoch with the
+            best bound on them. With 0, none are held out and the last weights are kept.
+        calibration_fraction: Fraction of the rows, rounded up, of which nothing in the fit knows, to calibrate outliers
+            and p-values, see :class:`subo.sklearn.outliers.OutlierMethods`. With 0, the validation rows take their
+            place, and the guarantees hold only approximately.
+        patience: Number of epochs without a better bound on the held-out rows after which training stops; None for all
+            epochs.
+        evaluation_samples: Samples of z per row in :meth:`score_samples` and :meth:`impute`.
+        false_alarm_rate: Largest probability with which :meth:`predict` takes an ordinary new row for an outlier; it
+            needs 1 / `false_alarm_rate` - 1 calibration rows at least.
+        contamination: Share of the data that :meth:`predict` takes for outliers, in place of `false_alarm_rate`.
+        device: Device for training: ``cpu``, ``cuda``, ``mps`` or ``auto``. Networks for tables are rarely faster
+            elsewhere than on the CPU.
+        random_state: Random state for everything that :meth:`fit` draws and for the noise of :meth:`score_samples`;
+            None uses NumPy's global state, as everywhere in scikit-learn.
+        verbose: Whether to show progress.
+
+    Attributes:
+        model_: The fitted :class:`subo.VAE`, on the CPU in float64.
+        likelihood_: Name of the likelihood, never ``auto``.
+        schema_: What the columns of a table are, each with its kind and the reason; None for numbers of one kind.
+        offset_: The score below which rows are outliers; it is computed when it is first asked for.
+        history_: What training did, a :class:`subo.training.History`.
+        n_iter_: Number of epochs that were run.
+        seed_: The integer drawn from `random_state`.
+        n_features_in_: Number of columns of X.
+        feature_names_in_: Names of the columns, if all are strings.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 5)) + [0, 0, 0, 0, 100]
+        >>> autoencoder = VariationalAutoencoder(hidden=(20,), epochs=5, random_state=0).fit(X)
+        >>> autoencoder.likelihood_, autoencoder.transform(X).shape, autoencoder.sample(3).shape
+        ('gaussian', (200, 2), (3, 5))
+        >>> usual, outlier = autoencoder.score_samples([[0, 0, 0, 0, 100], [5, -5, 5, -5, 95]])
+        >>> bool(usual > outlier)
+        True
+        >>> frame = pd.DataFrame({"age": [20.5, 31.0, None, 44.2] * 50, "city": ["Rome", "Oslo", "Rome", None] * 50})
+        >>> autoencoder.fit(frame).likelihood_, [column.kind for column in autoencoder.schema_.columns]
+        ('columns', ['real', 'category'])
+        >>> int(autoencoder.impute(frame).isna().sum().sum()), list(autoencoder.sample(3).columns)
+        (0, ['age', 'city'])
+    """
+
+    if TYPE_CHECKING:  # the settings read below; the signature sets all of them
+        latent_dim: int
+        posterior: str
+        likelihood: str
+        epochs: int
+        batch_size: int
+        learning_rate: float
+        patience: int | None
+        evaluation_samples: int
+        random_state: int | np.random.RandomState | None
+        verbose: int | bool
+
+    def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit checks these
+        bound = SIGNATURE.bind(self, latent_dim, **settings)
+        bound.apply_defaults()
+        for name, value in bound.arguments.items():
+            if name != "self":
+                setattr(self, name, value)
+
+    def fit(self, X: Any, y: object = None) -> "VariationalAutoencoder":
+        """Fits the model, from scratch.
+
+        Args:
+            X: Rows, ``(N, D)``, at least two, and of a table three.
+            y: Ignored.
+
+        Raises:
+            InputError: A value of X is outside the likelihood's support, or the settings make no sense together.
+            DivergedError: A number became non-finite during training.
+        """
+        settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
+        given = self._given(X, settings)
+        seed = _seed(self.random_state)
+        fractions = {name: settings[f"{name}_fraction"] for name in ("validation", "calibration")}
+        parts = divided(len(given), **fractions, seed=seed)
+        table = None
+        if isinstance(given, pd.DataFrame):
+            table = Table.of(X, given, columns=settings["columns"], rows=parts.known.tolist())
+            x = table.coded(given)
+        else:
+            x = as_stored(given, _names(self))
+        training, held_out = Split(x[parts.training]), Split(x[parts.validation])
+        kind = kind_of(training.x, held_out.x) if table is None else "mixed"
+        data = Data("X", training, held_out, held_out, kind)  # fit has no use for test data
+        options = resolved("vae", {name: settings[name] for name in OPTIONS}, data)
+        likelihood, schema = options["likelihood"], table and table.schema
+        objective = model_of("vae", options, x.shape[1:], examples=training.x, table=schema, seed=seed)
+        check_support(objective.model, Split(x[parts.stand_ins]), where="X")
+        if table is None and not LIKELIHOODS[likelihood].is_discrete:
+            warn_of_constants(x[parts.known], _names(self))
+        history = fit(
+            objective,
+            data if len(held_out) else training,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            seed=seed,
+            device=settings["device"],
+            progress=bool(self.verbose),
+        )
+        # In float64 a row's numbers do not depend on other rows: in float32, BLAS rounds differently by batch size.
+        self.model_ = objective.model.cpu().double().eval()
+        self.likelihood_, self.schema_ = likelihood, schema
+        self._table, self._template = table, empty(X) if is_frame(X) else None
+        self.history_, self.n_iter_ = history, len(history.epochs)
+        self.seed_ = seed
+        self._held_out = HeldOut(x[parts.calibration if len(parts.calibration) else parts.validation])
+        self._n_features_out = self.latent_dim
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Posterior means ``E_q[z|x]``, of the observed cells; the same at every call.
+
+        They are exact, except for flows (``inverse-autoregressive``, ``spline``): there they are means of 1,000
+        samples, with the same noise for every row. A row outside the likelihood's support has no p(z|x); it still gets
+        the encoder's output, and :meth:`score_samples` marks it with -infinity.
+
+        Args:
+            X: Rows, ``(N, D)``.
+
+        Returns:
+            ``(N, latent_dim)``, float64.
+        """
+        x = self._checked(X)
+        sampled = self.posterior in ("inverse-autoregressive", "spline")
+        return posterior_means(self.model_, x, batch_size=1 if sampled else 1000).numpy()
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Means ``E[x|z]`` of the data at given latents.
+
+        Args:
+            X: Latents z, ``(N, latent_dim)``.
+
+        Returns:
+            ``(N, D)``, in the units of the data: an array of float64 or, after a fit to a frame, such a frame, with the
+            columns that are modeled. In a table, log-normal columns have their median, counts are rounded, and levels
+            are the most probable ones.
+        """
+        check_is_fitted(self)
+        z = check_array(X, dtype="float64", input_name="X")
+        if z.shape[1] != self._n_features_out:
+            wanted = f"latents with {self._n_features_out} columns, as returned by transform"
+            raise InputError(f"inverse_transform expects {wanted}, but these have {z.shape[1]}")
+        return self._written(decode(self.model_, torch.tensor(np.ascontiguousarray(z))))
+
+    @checked_arguments
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
+        """New rows: z from p(z), then x from p(x|z), including its noise.
+
+        Args:
+            n_samples: Number of rows.
+            random_state: Random state for the draws; None for different ones at every call.
+
+        Returns:
+            ``(n_samples, D)``, in the order drawn: an array of float64 or, after a fit to a frame, such a frame, with
+            the columns that are modeled and their types. No cell is missing.
+        """
+        check_is_fitted(self)
+        elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
+        check_samples(n_samples, elements, 8 * elements, remedy="Lower n_samples.")
+        with forked(_seed(random_state)):
+            return self._written(draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64))
+
+    @checked_arguments
+    def impute(
+        self, X: Any, *, draws: int | None = None, random_state: int | np.random.RandomState | None = None
+    ) -> Any:
+        """Copies of a table with its missing cells filled, given the observed cells of their rows.
+
+        z is drawn from q(z|x) `evaluation_samples` times and weighted by p(x, z) / q(z|x); a draw takes one z by these
+        weights, then the missing cells from p(x|z) (Mattei and Frellsen, 2019). A warning says where few samples have
+        nearly all the weight.
+
+        Args:
+            X: Rows, ``(N, D)``, of the table or new ones.
+            draws: Number of copies, each with its own draw of every missing cell: what is computed from each varies as
+                the missing cells may, and :func:`subo.pooled` joins it. None for one copy with the best guess of each
+                cell: the mean, or the most frequent level, of 100 draws. Guesses are good for single cells, and too
+                regular for a whole table.
+            random_state: Random state for the draws; None for those that belong to the fit, the same at every call.
+
+        Returns:
+            A copy of X: of its class, index, columns and types, where these can hold the filled cells. Observed cells,
+            and columns that are not modeled, are as they came. With `draws` a list of such copies.
+
+        Raises:
+            InputError: A row is outside the likelihood's support.
+        """
+        check_is_fitted(self)
+        if self._table is None:
+            self._checked(X)  # in which no cell is missing
+            return deepcopy(X) if draws is None else [deepcopy(X) for _ in range(draws)]
+        seed = self.seed_ if random_state is None else _seed(random_state)
+        frame = self._table.arranged(self, X)
+        return self._table.imputed(self.model_, X, frame, draws=draws, num_samples=self.evaluation_samples, seed=seed)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """``log p(x)`` of each row in nats, by importance sampling; for a density, it depends on the units of X.
+
+        With K = `evaluation_samples` draws of q(z|x), ``log 1/K sum_k p(x, z_k) / q(z_k|x)``: in expectation a lower
+        bound, which is tight for large K. A row's noise is derived from its values and `seed_`: its score is the same
+        at every call and with any other rows, and errors of different rows are independent, so that their mean is more
+        precise than each of them; :func:`subo.evaluation.score` gives standard errors. The cost is K decoder passes per
+        row, some milliseconds. A row with a value outside the likelihood's support, such as 1.2 under
+        ``continuous-bernoulli``, gets -infinity. In a table it is log p of the observed cells: compare rows in which
+        the same ones are missing.
+
+        Args:
+            X: Rows, ``(N, D)``.
+
+        Returns:
+            ``(N,)``, float64.
+        """
+        return self._row_scores(self._checked(X).x).numpy()
+
+    def score(self, X: Any, y: object = None) -> float:
+        """The mean of :meth:`score_samples`, in nats per row.
+
+        Args:
+            X: Rows, ``(N, D)``.
+            y: Ignored.
+        """
+        return float(self.score_samples(X).mean())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.likelihood in ("auto", "columns")
+        tags.input_tags.sparse = True
+        return tags
+
+    def _given(self, X: Any, settings: dict[str, Any]) -> pd.DataFrame | np.ndarray:
+        """The rows of a fit: a table of mixed columns, or numbers of one kind."""
+        mixed = settings["likelihood"] in ("auto", "columns")
+        if not mixed and settings["columns"] is not None:
+            likelihood = settings["likelihood"]
+            raise InputError(f"`columns` are kinds of columns, but the likelihood {likelihood} describes all alike")
+        if mixed and is_frame(X):
+            frame = as_pandas(X)
+            named: Any = X if isinstance(X, pd.DataFrame) else frame
+            validate_data(self, named, skip_check_array=True)
+            return frame
+        array = numbers_of(self, X, reset=True, missing=mixed)
+        if settings["likelihood"] == "columns" or settings["columns"] is not None or np.isnan(array).any():
+            return pd.DataFrame(array, columns=pd.Index([f"x{number}" for number in range(array.shape[1])]))
+        return array
+
+    def _checked(self, X: Any) -> Split:
+        """Rows, checked against the fitted model."""
+        check_is_fitted(self)
+        if self._table is not None:
+            return self._table.read(self._table.arranged(self, X))
+        return Split(torch.tensor(numbers_of(self, X, reset=False, missing=False, dtype=np.float32)))
+
+    def _written(self, x: Tensor) -> Any:
+        """Rows of the model in the form of the fit's."""
+        if self._table is not None:
+            return self._table.write(x)
+        if self._template is None:
+            return x.numpy()
+        return like(pd.DataFrame(x.numpy(), columns=[*map(str, self._template.columns)]), self._template)
+
+    def _row_scores(self, x: Tensor) -> Tensor:
+        return row_scores(self.model_, x, num_samples=self.evaluation_samples, seed=self.seed_)
+
+
+VariationalAutoencoder.__init__.__signature__ = SIGNATURE  # pyright: ignore[reportFunctionMemberAccess]
+VariationalAutoencoder.__doc__ = documented(VariationalAutoencoder, *GROUPS, before="\n\nAttributes:")
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _names(estimator: Any) -> tuple[str, ...] | None:
+    names = getattr(estimator, "feature_names_in_", None)
+    return None if names is None else tuple(map(str, names))

@@ -1,0 +1,52 @@
+"""The estimator's parameters: options of the recipe ``vae``, and those for reading, training and scoring a table."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
+from subo.recipes.recipe import parameters_of
+from subo.runtime.devices import DeviceName
+
+__all__ = ["GROUPS", "OPTIONS", "SIGNATURE"]
+
+GROUPS = (LikelihoodOptions, LatentOptions, NetworkOptions, BoundOptions)
+
+
+def _signature() -> inspect.Signature:
+    """The options of the recipe, with fewer latents, and those of reading, training and scoring."""
+
+    def table(
+        *,
+        columns: str | Mapping[str, str] | None = None,
+        calibration_fraction: float = 0.0,
+        evaluation_samples: int = 1000,
+        false_alarm_rate: float = 0.05,
+        contamination: float | None = None,
+    ) -> None: ...
+
+    def training(
+        self: Any,
+        latent_dim: int = 2,
+        *,
+        epochs: int = 100,
+        batch_size: int = 100,
+        learning_rate: float = 3e-3,
+        validation_fraction: float = 0.1,
+        patience: int | None = None,
+        device: DeviceName = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int | bool = 0,
+    ) -> None: ...
+
+    first, second, *rest = inspect.signature(training).parameters.values()
+    ours = inspect.signature(table).parameters.values()
+    options = [parameter for group in GROUPS for parameter in parameters_of(group) if parameter.name != second.name]
+    return inspect.Signature([first, second, *options, *ours, *rest])
+
+
+SIGNATURE = _signature()
+OPTIONS = tuple(parameter.name for group in GROUPS for parameter in parameters_of(group))
+"""Names of the recipe's options."""

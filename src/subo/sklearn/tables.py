@@ -1,0 +1,159 @@
+"""Tables of mixed columns for the estimator: how X is read by a schema, and how rows are written as X was."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+from jaxtyping import Float
+from pandas.api import types
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from subo.data.splits import Split
+from subo.data.tables.coding import decode, encode
+from subo.data.tables.filling import filled, most_likely
+from subo.data.tables.mixed import contents_of
+from subo.data.tables.options import TableOptions
+from subo.data.tables.schema import Schema
+from subo.errors import InputError
+from subo.evaluation.imputation import impute
+from subo.sklearn.arrays import numbers_of
+from subo.sklearn.frames import as_pandas, empty, is_frame, like, with_cells
+
+__all__ = ["Table"]
+
+_GUESSED_FROM = 100  # draws of a missing cell
+_FEW = 10  # effective samples, below which draws repeat each other
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A table that a model was fitted to.
+
+    Attributes:
+        schema: What its columns are.
+        names: All of them, as text.
+        template: The frame without rows; None where X was an array.
+        ordered: Whether later frames must have the same columns in the same order. That is scikit-learn's contract for
+            numbers; a frame that has other columns too is read by name.
+    """
+
+    schema: Schema
+    names: tuple[str, ...]
+    template: Any
+    ordered: bool
+
+    @classmethod
+    def of(
+        cls, X: Any, frame: pd.DataFrame, *, columns: str | Mapping[str, str] | None, rows: Sequence[int]
+    ) -> "Table":
+        """The table of a fit, with a warning of what is left out.
+
+        Args:
+            X: The table as it came.
+            frame: Its cells.
+            columns: Kinds that were asked for.
+            rows: The rows that the schema may see.
+
+        Raises:
+            InputError: No schema describes the cells, or not the one that was asked for.
+        """
+        options = TableOptions(columns) if isinstance(columns, str) else TableOptions()
+        kinds = options.kinds() if not isinstance(columns, Mapping) else {str(k): kind for k, kind in columns.items()}
+        read = contents_of(frame, kinds=kinds, schema=options.schema(), labeled=False)  # whose messages count all rows
+        _warn(read.notes)
+        if len(rows) < len(frame):
+            seen = frame.iloc[[*rows]].reset_index(drop=True)
+            read = contents_of(seen, kinds=kinds, schema=options.schema(), labeled=False)
+        assert read.table is not None
+        without = [f"{column.name!r} ({column.why})" for column in read.table.dropped if column.why != "as asked for"]
+        if without:
+            _warn([f"left out: {', '.join(without)}"])
+        template = empty(X) if is_frame(X) else None
+        numbers = [types.is_numeric_dtype(cells) and not types.is_complex_dtype(cells) for _, cells in frame.items()]
+        return cls(read.table, tuple(map(str, frame.columns)), template, all(numbers))
+
+    def arranged(self, estimator: Any, X: Any) -> pd.DataFrame:
+        """The cells of a later X under the names of the fit.
+
+        Raises:
+            ValueError: By scikit-learn's contract, an array has another width, or a frame of numbers other columns.
+        """
+        if not is_frame(X):
+            array = numbers_of(estimator, X, reset=False, missing=True)
+            return pd.DataFrame(array, columns=pd.Index(self.names))
+        frame = as_pandas(X)
+        if len(frame) == 0:
+            raise InputError("X has no rows: at least one is needed")
+        own = [*frame.columns] == [column.name for column in self.schema.modeled]  # as sampled rows have
+        if self.template is None or (self.ordered and not own):
+            named: Any = X if isinstance(X, pd.DataFrame) else frame
+            validate_data(estimator, named, reset=False, skip_check_array=True)
+            return frame.set_axis(pd.Index(self.names), axis=1)
+        return frame
+
+    def coded(self, frame: pd.DataFrame) -> Float[Tensor, "N D"]:
+        """Cells as numbers, without a word about levels that are new."""
+        return encode(frame, self.schema)
+
+    def read(self, frame: pd.DataFrame) -> Split:
+        """Cells as rows of the model, with a warning of columns and levels that the fit did not have."""
+        read = contents_of(frame, schema=self.schema, labeled=False)
+        _warn(read.notes)
+        return read.parts[0]
+
+    def write(self, x: Float[Tensor, "N D"]) -> Any:
+        """Rows of the model as X had them: the columns that are modeled, with their types."""
+        frame = decode(x, self.schema)
+        return frame.to_numpy("float64") if self.template is None else like(frame, self.template)
+
+    def imputed(
+        self, model: Any, X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int
+    ) -> Any:
+        """Copies of X with their missing cells filled: one with best guesses, or a list of draws.
+
+        Args:
+            model: The fitted model.
+            X: The table as it came.
+            frame: Its cells, under the names of the fit.
+            draws: Number of copies; None for one of best guesses.
+            num_samples: K.
+            seed: Seed for the draws.
+        """
+        split = self.read(frame)
+        split = replace(split, x=split.x.double())  # as the model draws
+        result = impute(model, split, num_draws=draws or _GUESSED_FROM, num_samples=num_samples, seed=seed)
+        some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
+        if poor := int((result.effective_sample_size[some] < _FEW).sum()):
+            note = f"the weights of {poor:,} rows are worth fewer than {_FEW} samples, so that their draws repeat each"
+            _warn([f"{note} other: increase `evaluation_samples`, which is {num_samples:,}"])
+        if draws is None:
+            return self._filled(X, frame, most_likely(result.draws, self.schema))
+        return [self._filled(X, frame, draw) for draw in result.draws]
+
+    def _filled(self, X: Any, frame: pd.DataFrame, x: Float[Tensor, "N D"]) -> Any:
+        """A copy of X whose missing cells are those of `x`.
+
+        Args:
+            X: The table as it came.
+            frame: Its cells, under the names of the fit.
+            x: Rows without missing cells.
+        """
+        whole = filled(frame, [x], self.schema)
+        if not is_frame(X):
+            return whole.to_numpy("float64")
+        missing = [column.name for column in self.schema.modeled if bool(frame[column.name].isna().any())]
+        own = dict(zip(frame.columns, map(str, X.columns), strict=True))
+        whole, template = whole.rename(columns=own), self.template
+        untyped = [own[name] for name in missing if bool(frame[name].isna().all())]
+        if untyped and template is not None:
+            typed = as_pandas(like(whole[untyped], template))
+            whole = whole.assign(**{str(name): typed[name] for name in untyped})
+        return with_cells(X, whole, [own[name] for name in missing])
+
+
+def _warn(notes: Sequence[str]) -> None:
+    if notes:
+        warnings.warn(f"X: {'; '.join(notes)}", UserWarning, stacklevel=4)
