@@ -74,11 +74,8 @@ def test_scikit_learn_contract_of_the_defaults():
 
 def test_parameters_are_those_of_recipe_and_fit():
     ours, recipe, training = (inspect.signature(thing).parameters for thing in (VariationalAutoencoder, vae, fit))
-    reasons = {
-        "latent_dim": "a table is mapped to a plane, unless more is asked for",
-        "epochs": "fit's None stands for the same 100, unless there are minutes",
-        "learning_rate": "a table has few batches an epoch",
-    }
+    reasons = dict.fromkeys(("epochs", "batch_size", "learning_rate", "patience"), "follows from the rows")
+    assert {ours[name].default for name in reasons} == {"auto"}
     own = {"columns", "validation_fraction", "calibration_fraction", "evaluation_samples", "false_alarm_rate"}
     own |= {"contamination", "device", "random_state", "verbose"}
     assert set(ours) <= {*recipe, *training, *own}
@@ -91,10 +88,9 @@ def test_parameters_are_those_of_recipe_and_fit():
 def linear() -> tuple[VariationalAutoencoder, np.ndarray]:
     """A linear Gaussian model, fitted to standardized columns: probabilistic PCA by gradient steps."""
     X = StandardScaler().fit_transform(table(500))
-    model = VariationalAutoencoder(
-        hidden=(), scale="shared", epochs=150, learning_rate=1e-2, validation_fraction=0.0, random_state=0
-    )
-    return model.fit(X), X
+    plain = {"likelihood": "gaussian", "prior": "normal", "scale": "shared", "latent_dim": 2, "hidden": ()}
+    training = {"epochs": 150, "batch_size": 100, "learning_rate": 1e-2, "validation_fraction": 0.0}
+    return VariationalAutoencoder(**plain, **training, random_state=0).fit(X), X
 
 
 def exact_log_px(model: VariationalAutoencoder, X: np.ndarray) -> torch.Tensor:
@@ -244,7 +240,7 @@ def test_samples_are_such_data(likelihood):
         "continuous-bernoulli": rng.random(size=(60, 3)),
         "categorical": rng.integers(4, size=(60, 3)),
     }.get(likelihood, rng.poisson(4.0, size=(60, 3)) if counts else rng.normal(size=(60, 3)))
-    name = "auto" if likelihood in ("bernoulli", "gaussian") else likelihood
+    name = "auto" if likelihood in ("bernoulli", "student-t") else likelihood
     model = VariationalAutoencoder(**QUICK, likelihood=name, num_classes=4, random_state=0).fit(X)
     assert model.likelihood_ == likelihood
     samples = model.sample(2500, random_state=0)
@@ -330,8 +326,8 @@ def test_refused_data():
     ],
     ids=["whole", "in [0, 1]", "beyond 2^24", "all but one whole"],
 )
-def test_numbers_that_are_not_bits_are_gaussian_whatever_they_happen_to_be(X):
-    assert VariationalAutoencoder(**QUICK, random_state=0).fit(X).likelihood_ == "gaussian"
+def test_numbers_that_are_not_bits_are_real_whatever_they_happen_to_be(X):
+    assert VariationalAutoencoder(**QUICK, random_state=0).fit(X).likelihood_ == "student-t"
 
 
 @unchecked_shapes()
@@ -391,7 +387,7 @@ def test_a_constant_column_is_named_stays_as_it_was_and_is_noticed_where_it_chan
     assert abs(new[:, 5] / 0.1 - 1).max() < 0.01
     assert abs(new[:, 6]).max() < 0.01
     shifted = X[:5] + 5.0 * np.eye(7)[5]  # 50 times its value
-    assert (model.score_samples(shifted) < model.score_samples(X[:5]) - 1e6).all()
+    assert (model.score_samples(shifted) < model.score_samples(X[:5]) - 100).all()
     assert np.isfinite(model.transform(shifted)).all()
 
 

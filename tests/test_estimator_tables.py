@@ -78,7 +78,9 @@ def linear() -> tuple[VariationalAutoencoder, pd.DataFrame]:
     frame = pd.DataFrame(x * [1, 10, 0.1, 3] + [0, 100, 0, -5], columns=list("abcd"))
     frame = frame.mask(rng.random((300, 4)) < 0.3).dropna(how="all")
     columns = dict.fromkeys("abcd", "real")
-    model = VariationalAutoencoder(hidden=(), epochs=40, learning_rate=2e-2, random_state=0, columns=columns)
+    plain = {"latent_dim": 2, "hidden": (), "prior": "normal", "scale": "per-dimension", "degrees_of_freedom": 1e12}
+    training = {"epochs": 40, "batch_size": 100, "learning_rate": 2e-2, "random_state": 0}
+    model = VariationalAutoencoder(**plain, **training, columns=columns)
     with unchecked_shapes():
         return model.set_params(evaluation_samples=4000).fit(frame), frame
 

@@ -2,9 +2,11 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
+from scipy.stats import t
 from torch import nn
 from torch.testing import assert_close
 
@@ -22,6 +24,7 @@ from subo.recipes.for_data import make
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
 
+t_of: Any = t
 NAN, INF = torch.nan, torch.inf
 KINDS = ("count", "real", "category 3", "ordinal 4", "spike", "boolean 2", "category 40", "positive")
 
@@ -79,7 +82,7 @@ def test_a_start_has_the_variance_of_counts():
 
 def test_many_levels_and_few_do_not_share_an_array():
     sizes = {tuple(kind.index.tolist()) for kind in Columns((8,), columns=KINDS).kinds}
-    assert {(5,), (2,), (6,), (1, 7)} <= sizes
+    assert {(5,), (2,), (6,), (1,), (7,)} <= sizes
 
 
 def test_units_turn_densities_of_numbers_into_those_of_cells():
@@ -210,3 +213,16 @@ def test_thresholds_of_grades_are_learned():
     (-family(params).log_prob(x).sum()).backward()
     assert isinstance(family.kinds[0](params, torch.zeros(1)), Ordinal)
     assert all(parameter.grad is not None for parameter in family.parameters())
+
+
+def test_real_numbers_may_have_heavy_tails():
+    x = torch.tensor([[0.5, NAN, 2.0], [-3.0, 1.0, 9.0]])
+    family = Columns((3,), columns=("real", "positive", "date"), degrees_of_freedom=4.0, scale="network")
+    params = torch.linspace(-1, 1, family.num_params)  # of the real number and the date, then of the positive one
+    found = family(params[None]).log_prob_of_columns(x)
+    scale = family.kinds[0].scale.of(params[2:4])
+    tailed = t_of(4.0, params[:2].numpy(), scale.numpy()).logpdf(x[:, [0, 2]].numpy())
+    assert_close(found[:, [0, 2]], torch.tensor(tailed))
+    normal = torch.distributions.Normal(params[4], family.kinds[1].scale.of(params[5:])).log_prob(x[1, 1])
+    assert_close(found[1, 1], normal[0])
+    assert family.numbers == (0, 1, 2)

@@ -63,7 +63,9 @@ def test_a_changed_file_is_refused(tmp_path: Path):
 
 def test_make_resolves_what_is_left_to_the_data():
     assert type(subo.make("vae", (X > 0).float(), hidden=(4,)).model.likelihood.family).__name__ == "Bernoulli"
-    assert type(subo.make("vae", X, hidden=(4,)).model.likelihood.family).__name__ == "Gaussian"
+    assert type(subo.make("vae", X, hidden=(4,)).model.likelihood.family).__name__ == "StudentT"
+    images = X.reshape(12, 1, 1, 5)
+    assert type(subo.make("vae", images, hidden=(4,)).model.likelihood.family).__name__ == "Gaussian"
     labelled = subo.make("vae", (X, torch.arange(12) % 3), condition="labels", hidden=(4,))
     assert labelled.model.made_by.options["num_labels"] == 3
     with assert_refused("there is no recipe 'vea'"):

@@ -20,8 +20,8 @@ def table(rows: int, columns: int = 4) -> Data:
         (10, 4, 2, 32, 16),
         (112, 4, 4, 32, 16),
         (700, 2, 2, 128, 64),
-        (3000, 30, 16, 256, 256),
-        (10**6, 99, 16, 256, 256),
+        (3000, 30, 16, 128, 256),
+        (10**6, 99, 16, 128, 256),
     ],
 )
 def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):

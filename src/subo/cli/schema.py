@@ -30,13 +30,13 @@ def _row(column: Column) -> tuple[str, ...]:
 
 
 _MODELED = {
-    "real": "normal",
+    "real": "Student t",
     "positive": "log-normal",
     "count": "negative binomial",
     "boolean": "2 levels",
     "category": "{} levels, or a new one",
     "ordinal": "{} levels in order",
-    "date": "normal, of days",
+    "date": "Student t, of days",
     "spike": "",
     "drop": "left out",
 }

@@ -16,10 +16,11 @@ from subo.distributions.columns import Columns as ColumnsDistribution
 from subo.distributions.columns import Group, Jacobian, Rows
 from subo.distributions.gaussian import Gaussian
 from subo.distributions.negative_binomial import NegativeBinomial
+from subo.distributions.student_t import StudentT
 from subo.errors import InputError
 from subo.parts.counts import DispersionSource
 from subo.parts.families import checked
-from subo.parts.location_scale import Scale, ScaleSource
+from subo.parts.location_scale import DegreesOfFreedom, DegreesSource, Scale, ScaleSource
 from subo.runtime.arguments import checked_arguments
 
 __all__ = ["KINDS", "Columns", "kind_and_levels"]
@@ -70,7 +71,7 @@ class _OfKind(nn.Module, ABC):
         return torch.zeros(self.num_params)
 
 
-class _Real(_OfKind):
+class _Normal(_OfKind):
     def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
         super().__init__(index, levels, options)
         self.scale = Scale(options["scale"], Size([self.size]), floor=options["min_scale"])
@@ -81,7 +82,23 @@ class _Real(_OfKind):
         return Gaussian(loc, self.scale.of(*rest), 0)
 
 
-class _Spike(_Real):
+class _Real(_Normal):
+    """Numbers whose tails may be heavy: with a normal, a row that q takes for another kind would cost any price.
+
+    Logarithms stay normal, since the exponential of a Student t has no mean.
+    """
+
+    def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
+        super().__init__(index, levels, options)
+        source = options["degrees_of_freedom"]
+        self.degrees_of_freedom = None if source is None else DegreesOfFreedom(source, Size([self.size]))
+
+    def forward(self, params: Tensor, unseen: Tensor) -> Gaussian | StudentT:  # pyright: ignore[reportIncompatibleMethodOverride]
+        p = super().forward(params, unseen)
+        return p if self.degrees_of_freedom is None else StudentT(self.degrees_of_freedom.value(), p.loc, p.scale)
+
+
+class _Spike(_Normal):
     spiked = True
 
     def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
@@ -185,7 +202,7 @@ class _Ordinal(_OfKind):
 
 KINDS: dict[str, type[_OfKind]] = {
     "real": _Real,
-    "positive": _Real,
+    "positive": _Normal,
     "date": _Real,
     "spike": _Spike,
     "count": _Count,
@@ -208,9 +225,10 @@ class Columns(nn.Module):
         scale: Source of the scale of ``real``, ``positive``, ``date`` and ``spike`` columns, in units of their coding.
         min_scale: Floor of that scale.
         dispersion: Source of the dispersion of ``count`` columns.
+        degrees_of_freedom: Source of those of ``real`` and ``date`` columns; None makes these normal.
 
     Attributes:
-        numbers: The columns that are normal, as they are coded.
+        numbers: The columns whose cells are numbers with a density, as they are coded.
 
     Example:
         >>> family = Columns((3,), columns=("real", "category 4", "count"))
@@ -233,6 +251,7 @@ class Columns(nn.Module):
         scale: ScaleSource = "per-dimension",
         min_scale: float = 1e-3,
         dispersion: DispersionSource = "per-dimension",
+        degrees_of_freedom: DegreesSource | None = None,
     ):
         super().__init__()
         self.event_shape = Size(event_shape)
@@ -242,6 +261,7 @@ class Columns(nn.Module):
         if unknown := [kind for kind, _ in read if kind not in KINDS]:
             raise InputError(f"there is no kind of column {unknown[0]!r}: expected one of {', '.join(KINDS)}")
         options = {"scale": scale, "min_scale": min_scale, "dispersion": dispersion}
+        options["degrees_of_freedom"] = degrees_of_freedom
         members: dict[tuple[type[_OfKind], int], list[int]] = {}
         for number, (kind, levels) in enumerate(read):
             alike = (max(levels, 2) - 1).bit_length() if KINDS[kind] is _Category else 0
@@ -249,7 +269,7 @@ class Columns(nn.Module):
         self.kinds: Any = nn.ModuleList(
             kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
         )
-        self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] is _Real)
+        self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] in (_Real, _Normal))
         self.num_params = sum(kind.num_params for kind in self.kinds)
         self.rows = _rows([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):
@@ -280,7 +300,7 @@ class Columns(nn.Module):
         for kind, group in zip(self.kinds, distribution.groups, strict=True):
             p = group.make(distribution.params[..., group.params])
             normal = p.normal if isinstance(p, Spiked) else p
-            if isinstance(normal, Gaussian):
+            if isinstance(normal, Gaussian | StudentT):
                 near.append((normal.scale <= 1.05 * kind.scale.floor).flatten())
         return torch.cat(near).double().mean().item() if near else None
 

@@ -116,10 +116,11 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"
         )
-    settings = settled(RECIPES[recipe], options, table=TableSize.of(data))
+    table = TableSize.of(data)
+    settings = settled(RECIPES[recipe], options, table=table)
     parts = [part for part in (data.train, data.validation, data.test) if len(part)]
     if settings["likelihood"] == "auto":
-        settings["likelihood"] = likelihood_for(data.kind)
+        settings["likelihood"] = likelihood_for(data.kind, rows=table is not None)
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])

@@ -67,9 +67,9 @@ class LikelihoodOptions:
 
     Args:
         likelihood: p(x|z); auto selects columns for tables, which describes each column by its kind, bernoulli for
-            bits and gaussian for all other numbers. poisson is for counts, negative-binomial for overdispersed counts,
-            categorical for classes, continuous-bernoulli for values that are confined to [0, 1], student-t for real
-            values with outliers.
+            bits, student-t for other rows of numbers and gaussian for all else. poisson is for counts,
+            negative-binomial for overdispersed counts, categorical for classes, continuous-bernoulli for values that
+            are confined to [0, 1], student-t for real values with outliers.
         scale: Scale of a gaussian, laplace or student-t likelihood and of a table's numbers, how far x lies from the
             mean of p(x|z): a fixed number, or learned: one for all of x (shared), one for each number in x
             (per-dimension), or computed from z by the decoder (network); auto selects network for rows of a table,
@@ -78,8 +78,9 @@ class LikelihoodOptions:
         min_scale: Lower limit of this scale: at 0 the density would be infinite. For a
             continuous-bernoulli likelihood, roughly the smallest standard deviation of its values, which lie in [0, 1];
             in Python, None removes that limit.
-        degrees_of_freedom: For a student-t likelihood: a fixed number above 2, or learned: one for all of x (shared) or
-            one for each number in x (per-dimension). The fewer, the heavier the tails.
+        degrees_of_freedom: For a student-t likelihood and a table's real numbers and dates: a fixed number above 2, or
+            learned: one for all of x (shared) or one for each number in x (per-dimension). The fewer, the heavier the
+            tails; many make a normal.
         dispersion: Dispersion a of a negative-binomial likelihood and of a table's counts, which has variance
             m + a m^2 for a mean m: a learned number for all of x (shared), one for each number in x (per-dimension), or
             computed from z by the decoder (network).
@@ -114,14 +115,18 @@ class LikelihoodOptions:
         return ends_of_columns(columns, lambda **known: made(entry, event, **{**own, **known}), examples)
 
 
-def likelihood_for(kind: str) -> str:
-    """The likelihood that ``auto`` stands for: bernoulli for bits, columns for tables, gaussian for all other numbers.
+def likelihood_for(kind: str, *, rows: bool = False) -> str:
+    """The likelihood that ``auto`` stands for: bernoulli for bits, columns for tables, else student-t or gaussian.
 
     Values alone do not reveal their meaning. A year or an age is whole but not a count, and a Poisson would set its
     variance equal to its mean; a feature that was scaled to [0, 1] may leave it in the next row. Counts, classes and
     values that are confined to [0, 1] must be named.
+
+    Args:
+        kind: Kind of the values, see :func:`subo.data.kind_of`.
+        rows: Whether an example is a row of numbers, rather than an image or a step: rows hold outliers.
     """
-    return {"binary": "bernoulli", "mixed": "columns"}.get(kind, "gaussian")
+    return {"binary": "bernoulli", "mixed": "columns"}.get(kind, "student-t" if rows else "gaussian")
 
 
 def _fitting_latents(options: Mapping[str, Any], table: TableSize | None) -> int:
@@ -213,7 +218,7 @@ class NetworkOptions:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
             convolutional network (conv) has one, after its convolutions, with the last of these widths. auto selects
-            200,200, and for rows of a table two layers of 32 to 256, wider for more rows.
+            200,200, and for rows of a table two layers of 32 to 128, wider for more rows.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
         activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table silu.
     """

@@ -7,7 +7,7 @@ from typing import Any
 __all__ = ["TableSize"]
 
 _MOST_LATENTS, _ROWS_PER_LATENT = 16, 10
-_NARROWEST, _WIDEST = 32, 256
+_NARROWEST, _WIDEST = 32, 128
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TableSize:
 
     @property
     def width(self) -> int:
-        """The width of a hidden layer, about four times the square root of the rows, from 32 to 256."""
+        """The width of a hidden layer, about four times the square root of the rows, from 32 to 128."""
         return min(_WIDEST, max(_NARROWEST, nearest_power(4 * math.sqrt(self.rows))))
 
     @property

@@ -2,7 +2,7 @@
 
 import inspect
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -29,10 +29,11 @@ from subo.sklearn.arrays import as_stored, numbers_of, warn_of_constants
 from subo.sklearn.division import divided
 from subo.sklearn.frames import as_pandas, empty, is_frame, like
 from subo.sklearn.outliers import OutlierMethods
-from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE
+from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE, TRAINING
 from subo.sklearn.scoring import HeldOut, row_scores
 from subo.sklearn.tables import Table
 from subo.training.fitting import fit
+from subo.training.settings import training_settings
 
 __all__ = ["VariationalAutoencoder"]
 
@@ -52,8 +53,8 @@ class VariationalAutoencoder(
 
     A frame of pandas, polars or another library that narwhals knows is a table: each of its columns is described by its
     kind, as ``subo fit`` does it, and cells may be missing. So is an array with missing cells, NaN, whose columns are
-    called x0, x1, ... An array without, or a sparse matrix, is described by one likelihood for all numbers, gaussian or
-    for bits bernoulli; so is everything if `likelihood` names one other than ``columns``. A sparse matrix is made
+    called x0, x1, ... An array without, or a sparse matrix, is described by one likelihood for all numbers, student-t
+    or for bits bernoulli; so is everything if `likelihood` names one other than ``columns``. A sparse matrix is made
     dense, all at once, if memory holds it.
 
     Later frames have the columns of the fit in any order; further ones are left out, with a warning, and levels that
@@ -61,20 +62,21 @@ class VariationalAutoencoder(
     order must be the same, by scikit-learn's contract.
 
     Args:
-        latent_dim: Size of z: by default two, for a map to look at (subo's recipe has ten). More describe the data
-            better; unneeded ones carry nothing.
+        latent_dim: Size of z; auto selects as many as columns, at most 16 and a tenth of the rows: unneeded ones carry
+            nothing. Two give a map to look at.
         columns: Kinds of columns in place of those that their cells suggest, as a dictionary or as text,
             ``"age=count,zip=category,id=drop"``; or the path of a schema (.json). See docs/tables.md for the kinds.
-        epochs: Maximum number of passes over the rows.
-        batch_size: Number of rows in a batch.
-        learning_rate: Adam's step size; larger than :func:`subo.fit`'s, since a table has few batches per epoch.
+        epochs: Maximum number of passes over the rows; auto follows from their number, as in
+            :func:`subo.training_settings`, which also sets the schedules of learning rate and KL.
+        batch_size: Number of rows in a batch; auto follows from their number.
+        learning_rate: Adam's largest step size; auto is 0.003.
         validation_fraction: Fraction of the rows, rounded up, to hold out; the weights are those of the epoch with the
             best bound on them. With 0, none are held out and the last weights are kept.
         calibration_fraction: Fraction of the rows, rounded up, of which nothing in the fit knows, to calibrate outliers
             and p-values, see :class:`subo.sklearn.outliers.OutlierMethods`. With 0, the validation rows take their
             place, and the guarantees hold only approximately.
         patience: Number of epochs without a better bound on the held-out rows after which training stops; None for all
-            epochs.
+            epochs, auto for a third of them.
         evaluation_samples: Samples of z per row in :meth:`score_samples` and :meth:`impute`.
         false_alarm_rate: Largest probability with which :meth:`predict` takes an ordinary new row for an outlier; it
             needs 1 / `false_alarm_rate` - 1 calibration rows at least.
@@ -100,7 +102,7 @@ class VariationalAutoencoder(
         >>> X = np.random.default_rng(0).normal(size=(200, 1)) @ np.ones((1, 5)) + [0, 0, 0, 0, 100]
         >>> autoencoder = VariationalAutoencoder(hidden=(20,), epochs=5, random_state=0).fit(X)
         >>> autoencoder.likelihood_, autoencoder.transform(X).shape, autoencoder.sample(3).shape
-        ('gaussian', (200, 2), (3, 5))
+        ('student-t', (200, 5), (3, 5))
         >>> usual, outlier = autoencoder.score_samples([[0, 0, 0, 0, 100], [5, -5, 5, -5, 95]])
         >>> bool(usual > outlier)
         True
@@ -112,18 +114,15 @@ class VariationalAutoencoder(
     """
 
     if TYPE_CHECKING:  # the settings read below; the signature sets all of them
-        latent_dim: int
         posterior: str
         likelihood: str
-        epochs: int
-        batch_size: int
-        learning_rate: float
-        patience: int | None
         evaluation_samples: int
         random_state: int | np.random.RandomState | None
         verbose: int | bool
 
-    def __init__(self, latent_dim: int = 2, **settings: Any):  # by scikit-learn's contract, fit checks these
+    def __init__(
+        self, latent_dim: int | Literal["auto"] = "auto", **settings: Any
+    ):  # by scikit-learn's contract, fit checks these
         bound = SIGNATURE.bind(self, latent_dim, **settings)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
@@ -161,13 +160,11 @@ class VariationalAutoencoder(
         check_support(objective.model, Split(x[parts.stand_ins]), where="X")
         if table is None and not LIKELIHOODS[likelihood].is_discrete:
             warn_of_constants(x[parts.known], _names(self))
+        decided = {name: settings[name] for name in TRAINING if settings[name] != "auto"}
         history = fit(
             objective,
             data if len(held_out) else training,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
+            **training_settings(objective, data, **decided),
             seed=seed,
             device=settings["device"],
             progress=bool(self.verbose),
@@ -179,7 +176,7 @@ class VariationalAutoencoder(
         self.history_, self.n_iter_ = history, len(history.epochs)
         self.seed_ = seed
         self._held_out = HeldOut(x[parts.calibration if len(parts.calibration) else parts.validation])
-        self._n_features_out = self.latent_dim
+        self._n_features_out = options["latent_dim"]
         return self
 
     def transform(self, X: Any) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -10,13 +10,13 @@ from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions,
 from subo.recipes.recipe import parameters_of
 from subo.runtime.devices import DeviceName
 
-__all__ = ["GROUPS", "OPTIONS", "SIGNATURE"]
+__all__ = ["GROUPS", "OPTIONS", "SIGNATURE", "TRAINING"]
 
 GROUPS = (LikelihoodOptions, LatentOptions, NetworkOptions, BoundOptions)
 
 
 def _signature() -> inspect.Signature:
-    """The options of the recipe, with fewer latents, and those of reading, training and scoring."""
+    """The options of the recipe, and those of reading, training and scoring."""
 
     def table(
         *,
@@ -29,13 +29,13 @@ def _signature() -> inspect.Signature:
 
     def training(
         self: Any,
-        latent_dim: int = 2,
+        latent_dim: int | Literal["auto"] = "auto",
         *,
-        epochs: int = 100,
-        batch_size: int = 100,
-        learning_rate: float = 3e-3,
+        epochs: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
-        patience: int | None = None,
+        patience: int | Literal["auto"] | None = "auto",
         device: DeviceName = "cpu",
         random_state: int | np.random.RandomState | None = None,
         verbose: int | bool = 0,
@@ -50,3 +50,6 @@ def _signature() -> inspect.Signature:
 SIGNATURE = _signature()
 OPTIONS = tuple(parameter.name for group in GROUPS for parameter in parameters_of(group))
 """Names of the recipe's options."""
+
+TRAINING = ("epochs", "batch_size", "learning_rate", "patience")
+"""Names of the settings of training, of which those that are ``auto`` follow from the rows."""
