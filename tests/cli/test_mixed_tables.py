@@ -200,3 +200,29 @@ def test_without_the_data_there_are_scores_and_no_p_values(tmp_path: Path, capsy
     assert "No p-values" in capsys.readouterr().out
     assert "p_value" not in pd.read_csv(io.StringIO((tmp_path / "s.csv").read_text())).columns
     assert "ranks among" in assert_refused(capsys, "score", tmp_path / "run", moved, *out, "--alpha", 0.1)
+
+
+def test_a_map_is_colored_by_a_column(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder, data = fitted
+    for number, column in enumerate(("city", "income", "since")):
+        assert run("encode", folder, data, "--out", tmp_path / f"{number}.png", "--color", column) == 0
+    pictures = {path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert len(pictures) == 3
+    said = assert_refused(capsys, "encode", folder, data, "--out", tmp_path / "a.png", "--color", "town")
+    assert "there is no column 'town' to color by; the fit has age, income" in said
+    assert "colors a map" in assert_refused(capsys, "encode", folder, data, "--out", tmp_path / "a.csv", "--color", "age")
+
+
+def test_a_fit_draws_its_table(fitted: tuple[Path, Path]):
+    drawn = {path.name for path in (fitted[0] / "figures").iterdir()}
+    assert {"columns.png", "pairs.png", "missing.png", "oddest.png", "latent_plane.png"} <= drawn
+
+
+def test_a_model_is_compared_with_one_without_latents(fitted: tuple[Path, Path], capsys: pytest.CaptureFixture):
+    folder, _ = fitted
+    baseline = json.loads((folder / "evaluation.json").read_text())["baseline"]
+    assert baseline["name"] == "one Gaussian for numbers, other columns by themselves"
+    assert run("show", folder) == 0
+    said = capsys.readouterr().out
+    assert f"{baseline['log_px']:.3f} +- {baseline['log_px_se']:.3f}" in said
+    assert "is not clearly higher than that of one Gaussian" in said, "after three epochs"

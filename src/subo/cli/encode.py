@@ -13,7 +13,16 @@ from subo.errors import InputError
 __all__ = ["encode", "encode_sequences"]
 
 
-def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "all", data_dir: DataDir = None) -> None:
+def encode(
+    run: RunPath,
+    data: DataSource,
+    /,
+    *,
+    out: Path,
+    color: str | None = None,
+    part: DataPart = "all",
+    data_dir: DataDir = None,
+) -> None:
     """Computes the representation of data: posterior means, the same at every call.
 
     Args:
@@ -22,12 +31,14 @@ def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "al
         out: Output file: .npy, .csv, or .png for a map of the latent plane; for sequences .npz or .csv. In a .csv, the
             first columns give the row of each example (the first below a header is row 1), and its name and label if it
             has them.
+        color: Column of a table that colors the map; by default the label.
         part: Which part of the data.
     """
     from subo import figures
     from subo.evaluation.latents.usage import latent_usage
     from subo.experiments.experiment import model_for
     from subo.report.pictures import draw_latent_plane
+    from subo.report.table_pictures import column_values
 
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
@@ -35,12 +46,17 @@ def encode(run: RunPath, data: DataSource, /, *, out: Path, part: DataPart = "al
         encode_sequences(experiment, split, out)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
+    table, colors = experiment.config.data.meaning.table, None
+    if color is not None:
+        if ending != ".png" or table is None:
+            raise InputError(f"--color {color} colors a map of a table's rows: give --out a .png, and a run of a table")
+        colors = color, column_values(split, table, color)
     model = model_for(experiment, split, progress=True)
     usage = latent_usage(model, split)
     if ending == ".png":
         if len(split) < 2:
             raise InputError("a map needs at least two examples; write one example's representation to .npy or .csv")
-        figures.save(draw_latent_plane(model, usage, split), out)
+        figures.save(draw_latent_plane(model, usage, split, colors=colors), out)
     else:
         save_array(out, usage.means.numpy(), names=usage.names, of=of_rows(split))
     say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")

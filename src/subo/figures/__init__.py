@@ -13,15 +13,22 @@ from subo.figures.style import BLUE as BLUE
 from subo.figures.style import CLASS_COLORS as CLASS_COLORS
 from subo.figures.style import GREY as GREY
 from subo.figures.style import save
+from subo.figures.table_maps import association, associations, missing_cells, odd_cells
+from subo.figures.tables import columns
 from subo.figures.training import training_curves, training_panel
 
 __all__ = [
     "activity_per_dimension",
     "animate_means",
+    "association",
+    "associations",
+    "columns",
     "decoder_grid",
     "kl_per_dimension",
     "latent_plane",
     "layers",
+    "missing_cells",
+    "odd_cells",
     "reconstruction_panel",
     "reconstructions",
     "samples",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Shaped
@@ -133,6 +134,7 @@ def latent_plane(
     means: Shaped[ndarray, " N D"],
     labels: Shaped[ndarray, " N"] | None = None,
     *,
+    meaning: str = "label",
     prior: Prior | None = None,
     axes: tuple[str, str] = ("z1", "z2"),
     explained: Shaped[ndarray, " 2"] | None = None,
@@ -144,7 +146,9 @@ def latent_plane(
     Args:
         means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to separate them. Above
             5,000 points only every n-th is drawn.
-        labels: ``(N,)``. Up to ten classes have colors of their own; other numbers run through a color map.
+        labels: ``(N,)``. Up to ten classes have colors of their own; other numbers run through a color map, and
+            examples without one, NaN, are grey.
+        meaning: What the labels are, such as the name of a column.
         prior: Grids of z1 ``(Gx,)`` and z2 ``(Gy,)``, and log p(z) on them, ``(Gy, Gx)``, in nats up to a
             constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
         axes: Names of the two axes.
@@ -158,7 +162,7 @@ def latent_plane(
     step = math.ceil(len(means) / MAX_POINTS)
     points = means[::step]
     figure, plane = panel_of(panel, figsize=(6.6, 5.6), layout="compressed")
-    _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step])
+    _scatter(figure, plane, _in_plane(points), None if labels is None else labels[::step], meaning=meaning)
     plane.set_aspect("equal", adjustable="datalim")  # points near a line get a plane around them, not a thin strip
     shown = f", {len(points):,} of them shown" if step > 1 else ""
     title = f"Posterior means of {len(means):,} {as_text(name)}{shown}"
@@ -203,9 +207,16 @@ def _in_plane(points: ndarray) -> ndarray:
     return np.column_stack([points[:, 0], np.arange(len(points)) * golden % 1 - 0.5])
 
 
-def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None) -> PathCollection:
+def _scatter(
+    figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None, *, meaning: str = "label"
+) -> PathCollection:
     """Draws points ``(N, 2)`` colored by label, in the data's order, so that no class is hidden, and a legend."""
-    size = float(np.clip(16_000 / len(points), 7, 26))
+    if labels is not None and labels.dtype.kind == "f" and (unknown := np.isnan(labels)).any():
+        axes.scatter(*points[unknown].T, s=8, color=GREY, linewidths=0, alpha=0.6)
+        points, labels = points[~unknown], labels[~unknown]
+        if len(labels) == 0:
+            labels = None
+    size = float(np.clip(16_000 / max(1, len(points)), 7, 26))
     dots = axes.scatter(*points.T, s=size, color=BLUE, linewidths=0)
     if labels is None:
         dots.set_alpha(0.6)
@@ -216,7 +227,9 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
     if len(classes) <= len(CLASS_COLORS) and not (is_number and np.any(classes % 1)):
         dots.set_color([CLASS_COLORS[code] for code in codes])
         handles = [Line2D([], [], ls="", marker="o", color=color) for color in CLASS_COLORS[: len(names)]]
-        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
+        if meaning != "label":
+            place |= {"title": as_text(meaning), "title_fontsize": 9, "alignment": "left"}
         axes.legend(handles, names, frameon=False, fontsize=9, labelcolor=INK, **place)
     else:
         dots.set_cmap("viridis")
@@ -224,7 +237,7 @@ def _scatter(figure: Figure, axes: Axes, points: ndarray, labels: ndarray | None
         bar = figure.colorbar(dots, ax=axes, shrink=0.8, aspect=30)
         if not is_number:
             bar.set_ticks(list(range(len(names))), labels=names)
-        set_labels(bar.ax, "", "", "label")
+        set_labels(bar.ax, "", "", as_text(meaning))
         bar.ax.spines[:].set_visible(False)
     dots.set_alpha(0.8)  # after the color bar, which would adopt it
     return dots

@@ -22,7 +22,7 @@ from subo.models.ladder import Ladder
 from subo.models.vae import VAE
 from subo.report.class_pictures import class_names, first_rows, has_discrete_prior, prior_draws, prior_of
 from subo.report.sequence_pictures import draw_sequence_figures
-from subo.report.table_pictures import are_numbers, draw_columns, repeated_context, sampled_beside
+from subo.report.table_pictures import are_numbers, draw_table_figures, repeated_context
 from subo.runs.run import Run
 from subo.runtime.devices import place
 from subo.runtime.randomness import forked
@@ -64,7 +64,7 @@ def draw_figures(run: Run, model: VAE, data: Data) -> None:
     names, units = data.feature_names, feature_units(data)
     _draw_training(run)
     if (table := data.meaning.table) is not None:
-        figures.save(draw_columns(held_out, sampled_beside(model, held_out), table), run.picture("columns.png"))
+        draw_table_figures(run, model, data, table)
     shade = shading(_first(held_out), levels=_levels(held_out))
     classes = class_names(model, data.class_names)
     z, known = None, repeated_context(held_out, _SAMPLES) if held_out.context else None
@@ -110,6 +110,7 @@ def draw_latent_plane(
     *,
     name: str = "data",
     classes: Sequence[str] | None = None,
+    colors: tuple[str, np.ndarray] | None = None,
     panel: Axes | None = None,
 ) -> Figure:
     """The posterior means of data: unchanged in one or two dimensions, else by their first two principal components.
@@ -120,20 +121,23 @@ def draw_latent_plane(
         split: The data.
         name: Name of the data in the title.
         classes: Names of the labels 0, 1, ...; by default the data's own.
+        colors: What the colors mean, and a number or name for each example, in place of the labels.
         panel: Axes to draw on; a new figure by default.
     """
-    means, labels = usage.means.numpy(), _labels(split, classes)
+    meaning, labels = ("label", _labels(split, classes)) if colors is None else colors
+    means = usage.means.numpy()
     if means.shape[1] == 1:
-        return figures.latent_plane(means, labels, axes=("z1", ""), name=name, panel=panel)
+        return figures.latent_plane(means, labels, meaning=meaning, axes=("z1", ""), name=name, panel=panel)
     if means.shape[1] == 2 and len(usage.layers) < 2:
         some = torch.arange(min(_MIXED, len(split)))
         known = replace(split, resample=False).read(some)[1] if split.context else None
         prior = None if has_discrete_prior(model, known) else _prior_density(model, split.labels, known)
-        return figures.latent_plane(means, labels, prior=prior, name=name, panel=panel)
+        return figures.latent_plane(means, labels, meaning=meaning, prior=prior, name=name, panel=panel)
     pca = PCA(2).fit(means)
     return figures.latent_plane(
         pca.transform(means),
         labels,
+        meaning=meaning,
         axes=_COMPONENTS,
         explained=pca.explained_variance_ratio_,
         name=name,

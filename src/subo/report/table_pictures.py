@@ -1,20 +1,108 @@
 """A run's figures of a table of mixed columns."""
 
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from subo import figures
+from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.data.tables.coding import decode
 from subo.data.tables.schema import LEVELED, Schema
-from subo.figures.tables import columns
+from subo.errors import InputError
+from subo.evaluation.cells import cell_scores
+from subo.evaluation.conformal import conformal_p_values
+from subo.evaluation.scores import score
 from subo.models.folding import draw_data
+from subo.runs.run import Run
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["are_numbers", "draw_columns", "repeated_context", "sampled_beside"]
+__all__ = ["are_numbers", "column_values", "draw_columns", "draw_table_figures", "repeated_context", "sampled_beside"]
 
 _DRAWN = 2000
+_ODDEST, _SCORED, _SAMPLES = 10, 500, 200  # rows shown, rows among which they are found, samples of z for each
+
+
+def draw_table_figures(run: Run, model: Any, data: Data, schema: Schema) -> None:
+    """The pictures that only tables have: columns, pairs of columns, missing cells, the oddest rows.
+
+    Args:
+        run: Run to which the pictures are written.
+        model: The fitted model.
+        data: Its data; the test data are shown.
+        schema: What the columns are.
+    """
+    drawn = sampled_beside(model, data.test)
+    figures.save(draw_columns(data.test, drawn, schema), run.picture("columns.png"))
+    if len(schema.modeled) > 1:
+        leveled = [column.name for column in schema.modeled if column.levels]
+        x, _ = data.train.read(torch.arange(min(len(data.train), _DRAWN)))
+        pairs = figures.associations(_cells(x, schema), _cells(drawn, schema), levels=leveled)
+        figures.save(pairs, run.picture("pairs.png"))
+    missing = data.train.x.isnan().numpy()
+    if missing.any():
+        names = [column.name for column in schema.modeled]
+        figures.save(figures.missing_cells(missing, names=names), run.picture("missing.png"))
+    figures.save(_draw_oddest(model, data.test, schema), run.picture("oddest.png"))
+
+
+def _draw_oddest(model: Any, split: Split, schema: Schema) -> Figure:
+    """The rows of the lowest log p(x), and how odd each of their cells is among those of its column."""
+    some = split.take(torch.arange(min(len(split), _SCORED)))
+    log_px = score(model, some, num_samples=_SAMPLES).log_px
+    cells = cell_scores(model, some, num_samples=_SAMPLES)
+    rows = log_px.argsort()[:_ODDEST]
+    ranks = np.full(cells.shape, np.nan)
+    for column, values in enumerate(cells.T):
+        known = ~values.isnan()
+        if bool(known.any()):
+            ranks[known.numpy(), column] = conformal_p_values(values[known], values[known]).numpy()
+    frame = decode(some.x[rows], schema)
+    text = frame.astype(object).where(frame.notna(), "").map(_brief)
+    return figures.odd_cells(
+        text.to_numpy().tolist(),
+        -np.log10(ranks[rows.numpy()]),
+        names=[*frame.columns],
+        rows=[f"test row {row + 1}" for row in rows.tolist()],
+        log_px=log_px[rows].tolist(),
+    )
+
+
+def _brief(cell: Any) -> str:
+    """A cell in few letters."""
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return str(cell.date()) if isinstance(cell, pd.Timestamp) else str(cell)
+
+
+def column_values(split: Split, schema: Schema, name: str) -> np.ndarray:
+    """The cells of one column, to color examples by: numbers, NaN where missing, or the names of levels.
+
+    Args:
+        split: The examples.
+        schema: What the columns are.
+        name: A column that the model describes or is conditioned on.
+
+    Raises:
+        InputError: There is no such column.
+    """
+    parts = {column.name: (split.x, schema) for column in schema.modeled}
+    if "given" in split.context:
+        parts |= {column.name: (split.context["given"], schema.given) for column in schema.given.modeled}
+    if name not in parts:
+        raise InputError(f"there is no column {name!r} to color by; the fit has {', '.join(parts)}")
+    coded, own = parts[name]
+    column = next(column for column in own.modeled if column.name == name)
+    numbers = _cells(coded, own)[name]
+    if not column.levels:
+        return numbers
+    names = np.array([*map(str, column.levels), "another", "missing"], dtype=object)
+    return names[np.where(np.isnan(numbers), len(names) - 1, numbers).astype(int)].astype(str)
 
 
 def sampled_beside(model: object, split: Split) -> Tensor:
@@ -42,7 +130,7 @@ def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
     x, _ = split.read(torch.arange(min(len(split), _DRAWN)))
     levels = {column.name: column.levels for column in schema.modeled if column.levels}
     dates = [column.name for column in schema.modeled if column.kind == "date"]
-    return columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates)
+    return figures.columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates)
 
 
 def are_numbers(x: Tensor, schema: Schema) -> bool:

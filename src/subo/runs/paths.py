@@ -11,7 +11,8 @@ SPLITS = ("test", "validation", "train")
 _MEASURED = ("gaps", "gaps-per-datum", "calibration", "gap-over-training")
 PICTURES = (
     *("training.png", "reconstructions.png", "samples.png", "kl.png", "activity.png", "layers.png", "gradients.png"),
-    *("columns.png", "latent_plane.png", "latent_plane.gif", "decoder_grid.png", "decoder_grid-[0-9].png"),
+    *("columns.png", "pairs.png", "missing.png", "oddest.png"),
+    *("latent_plane.png", "latent_plane.gif", "decoder_grid.png", "decoder_grid-[0-9].png"),
     *(f"{name}{of}.png" for name in _MEASURED for of in ("", *(f"-{split}" for split in SPLITS[1:]))),
 )
 """Name patterns of a run's own pictures in ``figures/``: they are removed with its weights, all others stay."""
