@@ -10,7 +10,7 @@ from subo.data.dataset import Data
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
-from subo.evaluation import compare, evaluate, impute, log_marginal, pooled
+from subo.evaluation import compare, evaluate, impute, likelihood_regret, log_marginal, pooled
 from subo.experiments.experiment import open_run
 from subo.gradients import (
     VIMCO,
@@ -130,6 +130,7 @@ __all__ = [
     "fit",
     "impute",
     "infer",
+    "likelihood_regret",
     "load_data",
     "load_model",
     "load_weights",

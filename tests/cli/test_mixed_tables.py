@@ -210,7 +210,9 @@ def test_a_map_is_colored_by_a_column(fitted: tuple[Path, Path], tmp_path: Path,
     assert len(pictures) == 3
     said = assert_refused(capsys, "encode", folder, data, "--out", tmp_path / "a.png", "--color", "town")
     assert "there is no column 'town' to color by; the fit has age, income" in said
-    assert "colors a map" in assert_refused(capsys, "encode", folder, data, "--out", tmp_path / "a.csv", "--color", "age")
+    assert "colors a map" in assert_refused(
+        capsys, "encode", folder, data, "--out", tmp_path / "a.csv", "--color", "age"
+    )
 
 
 def test_a_fit_draws_its_table(fitted: tuple[Path, Path]):
@@ -226,3 +228,29 @@ def test_a_model_is_compared_with_one_without_latents(fitted: tuple[Path, Path],
     said = capsys.readouterr().out
     assert f"{baseline['log_px']:.3f} +- {baseline['log_px_se']:.3f}" in said
     assert "is not clearly higher than that of one Gaussian" in said, "after three epochs"
+
+
+def test_samples_lack_cells_as_the_data_do(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    folder, data = fitted
+    assert run("sample", folder, "-n", 2000, "--missing", "--out", tmp_path / "gaps.csv") == 0
+    assert run("sample", folder, "-n", 2000, "--out", tmp_path / "whole.csv") == 0
+    gaps, whole = (pd.read_csv(tmp_path / name, keep_default_na=True) for name in ("gaps.csv", "whole.csv"))
+    original = pd.read_csv(data)
+    assert not whole.isna().any().any()
+    for column in whole:
+        share = original[column].isna().mean()
+        assert gaps[column].isna().mean() == pytest.approx(share, abs=5 * (0.25 / 120) ** 0.5 / 2 if share else 0)
+    kept = gaps.notna()
+    assert (gaps.where(kept) == whole.where(kept)).where(kept, True).all().all(), "the other cells are the same"
+
+
+def test_regret_is_a_second_score(fitted: tuple[Path, Path], tmp_path: Path):
+    folder, data = fitted
+    few = people(150).head(6)
+    few.loc[0, "age"] = 400.0
+    few.to_csv(tmp_path / "few.csv", index=False)
+    options = ["--regret", "--num-samples", 20, "--out", tmp_path / "scores.csv"]
+    assert run("score", folder, tmp_path / "few.csv", *options) == 0
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    assert scores["regret"].idxmax() == 0
+    assert scores["regret_p_value"][0] == scores["regret_p_value"].min() == pytest.approx(1 / 16)

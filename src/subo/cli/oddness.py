@@ -21,6 +21,7 @@ __all__ = ["Oddness", "oddness_of"]
 
 _ODD_CELL = 0.01  # p-value up to which a cell's column is named
 _NAMED = 3  # columns
+_REGRET_STEPS = 300  # at most, for each example
 _CELL_SAMPLES = 200  # at most: cells are ranked, and each needs its own sum over the samples
 
 
@@ -49,6 +50,7 @@ def oddness_of(
     *,
     alpha: float | None,
     fdr: bool,
+    regret: bool,
     cells: Path | None,
     seed: int,
 ) -> Oddness:
@@ -60,23 +62,26 @@ def oddness_of(
         scores: Their scores.
         alpha: The largest p-value of an odd example; None: none is marked.
         fdr: Whether alpha is the share of mistakes among the marked.
+        regret: Whether to measure the likelihood regret, too.
         cells: File for the scores of a table's cells.
         seed: Seed for the samples.
     """
     from subo.evaluation.cells import cell_scores
     from subo.evaluation.conformal import conformal_p_values, marked
+    from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
     from subo.experiments.experiment import model_for
+    from subo.inference.ascent import Ascent
 
     table = experiment.config.data.meaning.table
     if cells is not None and table is None:
         raise InputError("--cells are those of a table of mixed columns, which this run's data are not: leave it out")
-    if alpha is None and table is None:
+    if alpha is None and table is None and not regret:
         return Oddness()
     try:
         held_out = experiment.data().test
     except InputError as error:
-        if alpha is not None or cells is not None:
+        if alpha is not None or cells is not None or regret:
             raise InputError(f"p-values are ranks among the run's test data: {error}") from error
         return Oddness(sentences=(f"No p-values: {error}",))
     model, count = model_for(experiment, held_out, progress=True), scores.num_samples
@@ -84,6 +89,11 @@ def oddness_of(
     p_values = conformal_p_values(scores.log_px, score(model, held_out, num_samples=count, seed=seed).log_px)
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
     sentences = []
+    if regret:
+        search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "progress": True}
+        of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
+        columns["regret"] = of_each.tolist()
+        columns["regret_p_value"] = conformal_p_values(-of_each, -of_test).tolist()
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
         columns["odd"] = odd.int().tolist()

@@ -32,6 +32,7 @@ def sample(
     given: str | None = None,
     steps: int | None = None,
     mean: bool = False,
+    missing: bool = False,
     seed: int = 0,
 ) -> None:
     """Draws data from a fitted model: z from the prior, then x from p(x|z).
@@ -51,10 +52,13 @@ def sample(
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, but not samples of the data. If these were
             dequantized, values are in levels: E[x|z] - 1/2.
+        missing: For a table of mixed columns: leave out the cells that a training row lacks, drawn at random for each
+            sample, whatever its values.
         seed: Seed for the draws.
     """
     from subo import figures
     from subo.data.tables.coding import encode
+    from subo.data.tables.filling import with_gaps_of
     from subo.data.tables.given import unlearned
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
@@ -92,6 +96,10 @@ def sample(
             say(caution)
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
+    if missing:
+        if table is None:
+            raise InputError("--missing leaves out cells of a table of mixed columns, which this run's data are not")
+        x = with_gaps_of(x, experiment.data().train.x, seed=seed)
     names = data.meaning.feature_names
     if ending == ".png" and table is not None:
         figures.save(draw_columns(experiment.data().test, x, table), out)

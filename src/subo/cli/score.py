@@ -26,6 +26,7 @@ def score(
     num_samples: int = 1000,
     alpha: float | None = None,
     fdr: bool = False,
+    regret: bool = False,
     cells: Path | None = None,
     part: DataPart = "all",
     data_dir: DataDir = None,
@@ -52,6 +53,9 @@ def score(
         num_samples: Posterior samples for each example.
         alpha: Mark examples whose p-value is at most alpha, in the column odd.
         fdr: Mark fewer, such that alpha is the expected share of ordinary ones among the marked (Benjamini-Hochberg).
+        regret: Also give the likelihood regret of each example, how many nats the bound gains when q is optimized for it
+            alone, and its p-value: a second score, high for what the encoder has never seen, also where log p(x) is
+            high. It takes up to 300 steps for each example, and for the test data.
         cells: For a table of mixed columns, another output file (.csv): log p of each cell given the others of its row.
         part: Which part of the data.
         seed: Seed for the samples.
@@ -74,7 +78,7 @@ def score(
         say(caution)
     with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
         scores = scored(model, split, num_samples=num_samples, seed=seed, advance=advance)
-    oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, cells=cells, seed=seed)
+    oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, seed=seed)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:

@@ -16,6 +16,7 @@ from subo.evaluation.latents.information import MutualInformation, mutual_inform
 from subo.evaluation.latents.probes import Probe, probe
 from subo.evaluation.latents.total_correlation import TotalCorrelation, total_correlation
 from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_mean, posterior_means
+from subo.evaluation.regret import likelihood_regret
 from subo.evaluation.scores import Scores, score
 from subo.evaluation.summary import Evaluation, evaluate
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
@@ -52,6 +53,7 @@ __all__ = [
     "gaps",
     "impute",
     "latent_usage",
+    "likelihood_regret",
     "log_marginal",
     "log_marginal_from_prior",
     "marked",

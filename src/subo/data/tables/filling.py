@@ -1,4 +1,4 @@
-"""Filled tables: the cells of several fillings beside the observed ones, which stay as they came."""
+"""Filled tables: the cells of several fillings beside the observed ones, which stay as they came; and gaps."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from subo.data.tables.coding import decode
 from subo.data.tables.schema import LEVELED, Schema
+from subo.runtime.randomness import stream
 
-__all__ = ["filled", "most_likely"]
+__all__ = ["filled", "most_likely", "with_gaps_of"]
 
 
 def filled(
@@ -85,3 +86,15 @@ def most_likely(draws: Float[Tensor, "M N D"], schema: Schema) -> Float[Tensor, 
             guess = torch.where(spikes.double().mean(0) >= 0.5, torch.inf, coded)
         guesses.append(guess)
     return torch.stack(guesses, 1).float()
+
+
+def with_gaps_of(x: Float[Tensor, "N D"], rows: Float[Tensor, "M D"], *, seed: int) -> Float[Tensor, "N D"]:
+    """Rows without the cells that others lack: each takes its gaps from one of them, at random and whatever it holds.
+
+    Args:
+        x: Coded rows.
+        rows: Coded rows with missing cells.
+        seed: Seed for the choice.
+    """
+    chosen = torch.randint(len(rows), (len(x),), generator=stream("gaps", seed))
+    return x.masked_fill(rows[chosen].isnan(), torch.nan)

@@ -1,0 +1,80 @@
+r"""Likelihood regret: how much better q fits an example once it is optimized for it alone.
+
+.. math:: R(x) = \max_\lambda L(x; q_\lambda) - L(x; q_\phi(\cdot|x))
+
+(Xiao, Yan and Amit, 2020, equation 5.) The encoder fits what it was trained on; examples of another kind leave more to
+gain, also where log p(x) is high, as that of plain images is under a model of busy ones.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from subo.data.splits import Split, takes_data
+from subo.data.support import in_support, stand_ins
+from subo.errors import InputError
+from subo.evaluation.scores import score
+from subo.gradients import Pathwise, ScoreFunction
+from subo.inference.ascent import Ascent
+from subo.inference.per_example import infer
+from subo.models.vae import VAE
+from subo.parts.conditionals import Conditional, Local
+from subo.runtime.arguments import checked_arguments
+
+__all__ = ["likelihood_regret"]
+
+
+@takes_data
+@checked_arguments
+def likelihood_regret(
+    model: VAE,
+    split: Split,
+    *,
+    ascent: Ascent = Ascent(),
+    num_samples: int = 100,
+    seed: int = 0,
+    progress: bool = False,
+) -> Float[Tensor, " N"]:
+    """The regret of each example, in nats; NaN where it has no density.
+
+    Both bounds are means over the same number of samples with the same seed. The search keeps the encoder's q unless it
+    finds a better one, so that a regret below 0 is due to the samples.
+
+    Args:
+        model: A VAE with an encoder.
+        split: The examples.
+        ascent: The search for the best q.
+        num_samples: Samples of z for each of the two bounds.
+        seed: Seed for all samples.
+        progress: Whether to show progress.
+
+    Raises:
+        InputError: The model has no encoder.
+
+    Example:
+        >>> import subo
+        >>> model = subo.make("vae", torch.randn(50, 3), hidden=(8,)).model
+        >>> likelihood_regret(model, torch.randn(2, 3), ascent=Ascent(steps=50)).shape
+        torch.Size([2])
+    """
+    posterior: Any = model.posterior
+    if not isinstance(posterior, Conditional):
+        raise InputError(
+            f"the regret is what an encoder leaves to gain, and the posterior of this model, a "
+            f"{type(posterior).__name__}, has none of one pass: use a model with amortized inference"
+        )
+    inside = in_support(model, split)
+    known = stand_ins(split, inside)
+    x, context = replace(known, resample=False).read(torch.arange(len(known)))
+    if ascent.gradient is None:
+        has_path = posterior.family(torch.zeros(1, posterior.family.num_params)).has_rsample
+        ascent = replace(ascent, gradient=Pathwise() if has_path else ScoreFunction())
+    found = infer(model, x, context, start="amortized", ascent=ascent, seed=seed, progress=progress)
+    rows = Local(posterior.family, len(known), first=known.first).to(found.params)
+    rows.params.data.copy_(found.params)
+    best = VAE(model.prior, model.likelihood, rows)
+    of_best, of_encoder = (score(one, known, num_samples=num_samples, seed=seed).elbo for one in (best, model))
+    return (of_best - of_encoder).masked_fill(~inside, torch.nan)
