@@ -219,7 +219,7 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     options = ["--likelihood", "laplace", "--minutes", "1e-4", "--overwrite", "--out", out]
     assert run("fit", tmp_path / "a.csv", *options, "--evaluation-samples", 10) == 0
     printed = capsys.readouterr().out
-    assert "likelihood laplace, 10 latents" in printed
+    assert "likelihood laplace, 4 latents" in printed, "a twelfth of 48 rows"
     assert "time is up (--minutes 0.0001)" in printed
 
 
@@ -264,7 +264,7 @@ def test_a_table_in_its_own_units(table: tuple[Path, Path], tmp_path: Path):
     assert 50 < samples[:, 2].std() < 200
     assert run("score", run_dir, data, "--num-samples", 5, "--out", tmp_path / "p.npy") == 0
     assert np.load(tmp_path / "p.npy").shape == (60,)
-    assert {path.name for path in (run_dir / "figures").iterdir()} >= {"latent_plane.png", "kl.png"}
+    assert {path.name for path in (run_dir / "figures").iterdir()} >= {"latent_plane.png", "activity.png"}
     assert run("sample", run_dir, "--out", tmp_path / "s.png") == 0
     assert run("reconstruct", run_dir, data, "--out", tmp_path / "r.png") == 0
 

@@ -245,7 +245,7 @@ def test_samples_lack_cells_as_the_data_do(fitted: tuple[Path, Path], tmp_path: 
 
 
 def test_regret_is_a_second_score(fitted: tuple[Path, Path], tmp_path: Path):
-    folder, data = fitted
+    folder, _ = fitted
     few = people(150).head(6)
     few.loc[0, "age"] = 400.0
     few.to_csv(tmp_path / "few.csv", index=False)

@@ -53,8 +53,8 @@ def score(
         num_samples: Posterior samples for each example.
         alpha: Mark examples whose p-value is at most alpha, in the column odd.
         fdr: Mark fewer, such that alpha is the expected share of ordinary ones among the marked (Benjamini-Hochberg).
-        regret: Also give the likelihood regret of each example, how many nats the bound gains when q is optimized for it
-            alone, and its p-value: a second score, high for what the encoder has never seen, also where log p(x) is
+        regret: Also give the likelihood regret of each example, how many nats the bound gains when q is optimized for
+            it alone, and its p-value: a second score, high for what the encoder has never seen, also where log p(x) is
             high. It takes up to 300 steps for each example, and for the test data.
         cells: For a table of mixed columns, another output file (.csv): log p of each cell given the others of its row.
         part: Which part of the data.
