@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,13 +37,13 @@ def numbers_of(name: str) -> np.ndarray:
     return frame.loc[:, frame.nunique() > 1].to_numpy(float)
 
 
-SETS: dict[str, Callable[[], np.ndarray]] = {
+SETS: dict[str, Callable[[], Any]] = {
     "moons": lambda: datasets.make_moons(1000, noise=0.1, random_state=0)[0],
     "swiss roll": lambda: datasets.make_swiss_roll(1000, noise=0.5, random_state=0)[0],
-    "iris": lambda: np.asarray(datasets.load_iris(return_X_y=True)[0]),
-    "wine": lambda: np.asarray(datasets.load_wine(return_X_y=True)[0]),
-    "diabetes": lambda: np.asarray(datasets.load_diabetes(return_X_y=True, scaled=False)[0]),
-    "breast cancer": lambda: np.asarray(datasets.load_breast_cancer(return_X_y=True)[0]),
+    "iris": lambda: datasets.load_iris(return_X_y=True)[0],
+    "wine": lambda: datasets.load_wine(return_X_y=True)[0],
+    "diabetes": lambda: datasets.load_diabetes(return_X_y=True, scaled=False)[0],
+    "breast cancer": lambda: datasets.load_breast_cancer(return_X_y=True)[0],
     "credit": lambda: numbers_of("credit_data"),
     "ames": lambda: numbers_of("ames"),
     "magic": lambda: numbers_of("magic"),
