@@ -66,9 +66,11 @@ class Baseline:
 
 def lines_of(baseline: Mapping[str, Any] | None) -> Iterator[Number]:
     """The lines of what :meth:`Baseline.beside` returned; none without a baseline."""
-    if baseline is not None:
-        yield Number(LIKELY, "  of the baseline", baseline["log_px"], baseline["log_px_se"], "nats", baseline["name"])
-        yield Number(LIKELY, "  minus the baseline's", baseline["gain"], baseline["gain_se"], "nats", "paired")
+    for name, key, how in (("of the baseline", "log_px", "name"), ("minus the baseline's", "gain", None)):
+        if baseline is not None:
+            error = baseline[f"{key}_se"]
+            known = error if error is not None and math.isfinite(error) else None  # none of a mean that is infinite
+            yield Number(LIKELY, f"  {name}", baseline[key], known, "nats", "paired" if how is None else baseline[how])
 
 
 @torch.no_grad()

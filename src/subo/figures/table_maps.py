@@ -36,7 +36,7 @@ def association(a: Float[ndarray, " N"], b: Float[ndarray, " N"], *, levels: tup
         The association; NaN where one of them does not vary.
 
     Example:
-        >>> association(np.arange(5.0), np.arange(5.0) ** 3, levels=(False, False))
+        >>> round(association(np.arange(5.0), np.arange(5.0) ** 3, levels=(False, False)), 6)
         1.0
     """
     known = ~(np.isnan(a) | np.isnan(b))
