@@ -133,9 +133,9 @@ def test_probabilities_of_all_rows_sum_to_one_for_each_condition(kind: str):
 ], ids=str)  # fmt: skip
 def test_every_combination_trains(options: dict[str, Any]):
     settings: dict[str, Any] = {"likelihood": "columns", "columns": ("real", "count", "boolean 2"), "hidden": (8,)}
-    settings |= {"condition": ("a", "b"), "given": GIVEN, "given_examples": C}
-    objective = vae((3,), **(settings | {"latent_dim": 2} | options))
     x = torch.tensor([[0.1, 3, 1], [NAN, 0, 0], [1, NAN, NAN], [0, 1, 1], [2, 2, 0]])
+    settings |= {"condition": ("a", "b"), "given": GIVEN, "examples": (x, C)}
+    objective = vae((3,), **(settings | {"latent_dim": 2} | options))
     loss = objective(x, {"given": C, "index": torch.arange(5)})
     loss.loss.backward()
     assert loss.bound.isfinite().all()

@@ -56,26 +56,20 @@ def sample(
             sample, whatever its values.
         seed: Seed for the draws.
     """
-    from subo import figures
     from subo.data.tables.coding import encode
     from subo.data.tables.filling import with_gaps_of
     from subo.data.tables.given import unlearned
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
-    from subo.models.folding import check_samples, draw_data
-    from subo.parts.registry import is_over_classes
-    from subo.report.class_pictures import class_names, first_rows
-    from subo.report.pictures import shading
-    from subo.report.table_pictures import draw_columns
+    from subo.models.folding import draw_data
+    from subo.report.class_pictures import class_names
     from subo.runtime.randomness import forked
 
     check_apart(out, run)
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
-        if label is not None:
-            raise InputError(f"--label {label} asks for one class, but models of sequences have none: leave it out")
-        cells_given(given, experiment.config, label=None)
+        _check_of_sequences(experiment, label=label, given=given)
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     ending = check_ending(out, *endings_of(experiment))
@@ -83,9 +77,7 @@ def sample(
         raise InputError("--steps is the length of sequences, but this run's data are not sequences: leave it out")
     model = experiment.objective.model
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
-    bytes_each = 8 if is_over_classes(experiment.config.likelihood) else 4
-    bytes_each += 4 + 1 if data.dequantize else 0  # rounded down, and as bytes
-    check_samples(num or 64, elements, bytes_each * elements, remedy="Lower --num.")
+    _check_room(num or 64, elements, experiment.config)
     table, cells = data.meaning.table, cells_given(given, experiment.config, label=label)
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
@@ -100,26 +92,58 @@ def sample(
         if table is None:
             raise InputError("--missing leaves out cells of a table of mixed columns, which this run's data are not")
         x = with_gaps_of(x, experiment.data().train.x, seed=seed)
-    names = data.meaning.feature_names
-    if ending == ".png" and table is not None:
-        figures.save(draw_columns(experiment.data().test, x, table), out)
-    elif ending == ".png":
-        units = units_of(experiment)
-        shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
-        x, rows = (x, None) if classes is None or label is not None else first_rows(x, classes)
-        figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=not mean, classes=rows), out)
+    if ending == ".png":
+        _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
     elif cells is not None and table is not None and known is not None:
         save_frame(out, with_given(x, table, cells, known["given"]), table)
     elif table is not None:
         save_rows(out, x, table)
     else:
-        save_array(out, without_noise(x, experiment.config, drawn=not mean), names=names)
-    of_class, by_class = "" if label is None else f" of class {label}", ""
-    of_class += "" if given is None else f" given {given}"
-    if classes is not None and label is None:
-        named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
-        by_class = f", as many of each of {len(classes)} classes in order{named}"
-    say(f"{count} samples{of_class} written to {out}{by_class}")
+        save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
+    of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
+    say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
+
+
+def _check_room(num: int, elements: int, config: Any) -> None:
+    """Refuses more samples than memory holds."""
+    from subo.models.folding import check_samples
+    from subo.parts.registry import is_over_classes
+
+    bytes_each = 8 if is_over_classes(config.likelihood) else 4
+    bytes_each += 4 + 1 if config.data.dequantize else 0  # rounded down, and as bytes
+    check_samples(num, elements, bytes_each * elements, remedy="Lower --num.")
+
+
+def _check_of_sequences(experiment: Any, *, label: str | None, given: str | None) -> None:
+    """Refuses a class or a condition, which models of sequences do not have."""
+    if label is not None:
+        raise InputError(f"--label {label} asks for one class, but models of sequences have none: leave it out")
+    cells_given(given, experiment.config, label=None)
+
+
+def _in_order(classes: Sequence[str] | None) -> str:
+    """What is said of samples of all classes, one after the other."""
+    if classes is None:
+        return ""
+    named = f" ({', '.join(classes)})" if len(classes) <= _NAMED else ""
+    return f", as many of each of {len(classes)} classes in order{named}"
+
+
+def _draw(out: Path, x: Any, experiment: Any, *, classes: Sequence[str] | None, drawn: bool) -> None:
+    """Draws samples, or their means: images and vectors one by one, columns of a table beside the data."""
+    from subo import figures
+    from subo.report.class_pictures import first_rows
+    from subo.report.pictures import shading
+    from subo.report.table_pictures import draw_columns
+
+    data = experiment.config.data
+    if (table := data.meaning.table) is not None:
+        figures.save(draw_columns(experiment.data().test, x, table), out)
+        return
+    shade = shading(_range_of(x, data.meaning), levels=data.levels if data.dequantize else None)
+    x, rows = (x, None) if classes is None else first_rows(x, classes)
+    names, units = data.meaning.feature_names, units_of(experiment)
+    figures.save(figures.samples(shade(x), feature_names=names, units=units, drawn=drawn, classes=rows), out)
 
 
 def _labels_to_draw(classes: Sequence[str], num: int | None, label: str | None) -> Any:

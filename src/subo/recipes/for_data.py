@@ -87,9 +87,10 @@ def model_of(
     """
     of_table: dict[str, Any] = {} if table is None else {"columns": table.described}
     if table is not None and table.given.modeled:
-        of_table |= {"given": table.given.described, "given_examples": given_examples}
+        of_table["given"] = table.given.described
+    known = examples if examples is None or given_examples is None else (examples, given_examples)
     with forked(seed):
-        objective = RECIPES[recipe](event_shape, examples=examples, **of_table, **settings)
+        objective = RECIPES[recipe](event_shape, examples=known, **of_table, **settings)
     for module in objective.modules():
         if isinstance(module, Columns) and table is not None:
             module.set_units(**table.units())

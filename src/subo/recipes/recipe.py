@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 
-OF_THE_DATA = ("event_shape", "examples", "num_data", "columns", "given", "given_examples")
+OF_THE_DATA = ("event_shape", "examples", "num_data", "columns", "given")
 """Arguments of a recipe that are not options: the data determine them."""
 
-_SEEN = ("event_shape", "examples", "given_examples")  # not stored with the options
+_SEEN = ("event_shape", "examples")  # not stored with the options
 
 
 @dataclass(frozen=True)

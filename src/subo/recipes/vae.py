@@ -100,11 +100,10 @@ class InferenceOptions:
 def vae(
     event_shape: Sequence[int],
     *,
-    examples: Float[Tensor, "N ..."] | None = None,
+    examples: Float[Tensor, "N ..."] | tuple[Tensor, Tensor] | None = None,
     num_data: int | None = None,
     columns: tuple[str, ...] | None = None,
     given: tuple[str, ...] | None = None,
-    given_examples: Float[Tensor, "N C"] | None = None,
     likelihood: LikelihoodOptions,
     condition: ConditionOptions,
     latents: LatentOptions,
@@ -118,11 +117,11 @@ def vae(
     Args:
         event_shape: Shape of one example.
         examples: Some training data, which set the units, the mean image and pseudo-inputs; without them
-            these are placeholders, for weights that are loaded next.
+            these are placeholders, for weights that are loaded next. With a condition on columns a pair: the
+            examples, and the coded cells of their condition.
         num_data: Number of training examples; needed by local inference.
         columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
         given: What those columns of a table are that the model is conditioned on; None without any.
-        given_examples: Some of their cells, coded, which set their units.
 
     Returns:
         The objective, ready to be fitted.
@@ -136,7 +135,8 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    ends, space = likelihood.build(event, examples=examples, columns=columns), latents.build_family()
+    known, given_examples = examples if isinstance(examples, tuple) else (examples, None)
+    ends, space = likelihood.build(event, examples=known, columns=columns), latents.build_family()
     family, entry = ends.family, ends.entry()
     widened = condition.build(given=given, given_examples=given_examples)
 
@@ -155,9 +155,9 @@ def vae(
     p_x = Conditional(family, conditioned(decoder, space.event_shape))
     q = inference.build_posterior(space, num_data, encoder)
     _check_together(latents, inference, gradient, space, is_conditional=widened is not None)
-    seen = (q, examples)
+    seen = (q, known)
     if latents.prior == "vamp" and columns is not None and isinstance(q, Conditional):
-        seen = _behind(entry, q, examples)
+        seen = _behind(entry, q, known)
     p_z = latents.build_prior(
         space, posterior=seen[0], likelihood=family, inputs=ends.inputs, examples=seen[1], num_labels=condition.classes
     )
