@@ -131,7 +131,7 @@ class Coding:
 def by_means(table: Table, frame: pd.DataFrame) -> np.ndarray:
     filled = frame.fillna(frame.mean())
     leveled = [name for name, kind in zip(frame, table.kinds, strict=True) if kind in ("category", "ordinal")]
-    filled[leveled] = frame[leveled].fillna(frame[leveled].mode().iloc[0])
+    filled[leveled] = frame[leveled].fillna(frame[leveled].mode().iloc[0])  # pyright: ignore[reportCallIssue, reportArgumentType]
     return filled.to_numpy()
 
 
@@ -156,7 +156,8 @@ def by_sklearn(table: Table, frame: pd.DataFrame, *, imputer: Any, most_rows: in
 def methods(table: Table, num_samples: int) -> dict[str, Fill]:
     large = len(table.cells) > 10_000
     most, neighbors = (5000, 1000) if large else (len(table.cells), len(table.cells))
-    trees = ExtraTreesRegressor(10, min_samples_leaf=5, max_features="sqrt", random_state=0)
+    settings: dict[str, Any] = {"min_samples_leaf": 5, "max_features": "sqrt", "random_state": 0}
+    trees = ExtraTreesRegressor(10, **settings)
     return {
         "mean or most frequent level": by_means,
         "KNN, k = 5": partial(by_sklearn, imputer=KNNImputer(n_neighbors=5), most_rows=neighbors),
@@ -247,7 +248,7 @@ def tables_of_subo(table: Table, frame: pd.DataFrame, num_samples: int, seed: in
 
 def tables_of_mice(table: Table, frame: pd.DataFrame, num_samples: int, seed: int) -> np.ndarray:
     draws = (IterativeImputer(sample_posterior=True, random_state=DRAWS * seed + k) for k in range(DRAWS))
-    return np.stack([draw.fit_transform(frame.to_numpy()) for draw in draws])
+    return np.stack([np.asarray(draw.fit_transform(frame.to_numpy())) for draw in draws])
 
 
 def intervals(fill: Callable[..., np.ndarray], *given: Any) -> dict[str, Any]:
