@@ -241,6 +241,11 @@ ROWS: dict[str, Callable[[], Row]] = {
     "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5}),
     "impute": lambda: (subo.impute, {"model": of_columns(), "split": X[:, :2], "num_draws": 2, "num_samples": 5}),
     "pooled": lambda: (subo.pooled, {"estimates": np.ones(3), "variances": np.ones(3), "complete_degrees": 9.0}),
+    "likelihood_regret": lambda: (
+        subo.likelihood_regret,
+        {"model": encoded(), "split": X, "ascent": subo.Ascent(steps=2), "num_samples": 5},
+    ),
+    "training_settings": lambda: (subo.training_settings, {"objective": subo.Objective(encoded()), "data": X}),
     "evaluate": lambda: (subo.evaluate, {"model": pca(), "split": X, "num_samples": 5}),
     "log_marginal": lambda: (subo.log_marginal, {"model": pca(), "x": X, "num_samples": 5}),
     "infer": lambda: (subo.infer, {"model": pca(), "x": X, "family": NORMAL, "ascent": subo.Ascent(steps=2)}),

@@ -25,7 +25,7 @@ from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
-__all__ = ["check_likelihood", "examples_of", "make", "model_of", "resolved"]
+__all__ = ["as_data", "check_likelihood", "examples_of", "make", "model_of", "resolved"]
 
 _EXAMPLES = 10_000  # training examples that set units, mean and pseudo-inputs
 
@@ -50,10 +50,7 @@ def make(
         >>> type(objective.model.likelihood.family).__name__
         'Bernoulli'
     """
-    if not isinstance(data, Data):
-        split = as_split(data)
-        none = split.take(torch.arange(0))
-        data = Data("the data", split, none, none, kind=kind_of(split.x, levels=split.levels))
+    data = as_data(data)
     settings = resolved(recipe, options, data)
     if settings.get("inference") == "local":
         settings["num_data"] = len(data.train)
@@ -62,6 +59,15 @@ def make(
     return model_of(
         recipe, settings, data.train.event_shape, examples=examples, table=table, given_examples=given, seed=seed
     )
+
+
+def as_data(data: Data | Split | Tensor | np.ndarray | tuple[object, object]) -> Data:
+    """Training examples in any form as data without held-out examples; data stay as they are."""
+    if isinstance(data, Data):
+        return data
+    split = as_split(data)
+    none = split.take(torch.arange(0))
+    return Data("the data", split, none, none, kind=kind_of(split.x, levels=split.levels))
 
 
 def model_of(

@@ -1,13 +1,22 @@
 """Settings of training that follow from the size of a table."""
 
+import inspect
 import math
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from subo.core.objective import Objective
 from subo.core.offers import Tempered
 from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.data.support import check_support
 from subo.parts.conditionals import Local
+from subo.recipes.for_data import as_data
 from subo.recipes.table_size import TableSize
+from subo.runtime.arguments import checked_arguments, checked_settings
+from subo.training.fitting import fit
 
 __all__ = ["BY_ROWS", "training_settings"]
 
@@ -21,7 +30,10 @@ _WARMUP, _KL_WARMUP, _PATIENCE = 0.02, 0.2, 0.3  # shares of the epochs
 _LEAST_PATIENCE = 5
 
 
-def training_settings(objective: Objective, data: Data, **given: Any) -> dict[str, Any]:
+@checked_arguments
+def training_settings(
+    objective: Objective, data: Data | Split | Tensor | np.ndarray | tuple[object, object], **options: Any
+) -> dict[str, Any]:
     """Settings of :func:`subo.fit` that suit a table by its number of rows; for other data those given, and no others.
 
     Few rows get small batches, since it is steps that fit a model: 4,000 at least, for 100 epochs up to 8,000. The
@@ -31,8 +43,11 @@ def training_settings(objective: Objective, data: Data, **given: Any) -> dict[st
 
     Args:
         objective: Objective to train.
-        data: Data in splits.
-        **given: Settings that are decided; the others follow them.
+        data: Data in splits, or training examples in any form that :func:`subo.fit` takes.
+        **options: Settings that are decided; the others follow them.
+
+    Raises:
+        InputError: A setting makes no sense.
 
     Example:
         >>> import torch
@@ -43,7 +58,10 @@ def training_settings(objective: Objective, data: Data, **given: Any) -> dict[st
         >>> settings["batch_size"], settings["epochs"]
         (16, 400)
     """
-    size = TableSize.of(data)
+    given, known = checked_settings(inspect.signature(fit).parameters, options), as_data(data)
+    if not isinstance(data, Data):
+        check_support(objective.model, known.train, where="the data")
+    size = TableSize.of(known)
     if size is None:
         return given
     batch_size = given.get("batch_size", size.batch_size)
@@ -60,6 +78,6 @@ def training_settings(objective: Objective, data: Data, **given: Any) -> dict[st
         settings["epochs"] = epochs
     if isinstance(objective.bound, Tempered):
         settings["kl_warmup_epochs"] = _KL_WARMUP * epochs
-    if len(data.validation) and not isinstance(getattr(objective.model, "posterior", None), Local):
+    if len(known.validation) and not isinstance(getattr(objective.model, "posterior", None), Local):
         settings["patience"] = max(_LEAST_PATIENCE, round(_PATIENCE * epochs))
     return {**settings, **given}
