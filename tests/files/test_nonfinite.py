@@ -117,7 +117,6 @@ def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
     monkeypatch.setattr(import_module("subo.evaluation.evidence.annealed"), "_PILOT", (5, 5))
     out, few = tmp_path / "run", ["--num-samples", 30]
     small = ["--epochs", 2, "--latent-dim", 2, "--hidden", 8, "--evaluation-samples", 30, "--likelihood", "gaussian"]
-    small += ["--prior", "normal", "--scale", "per-dimension", "--activation", "tanh"]
     assert run("fit", tmp_path / "t.csv", "--out", out, *small) == 0
     assert run("show", out) == 0
     assert "-inf" in capsys.readouterr().out

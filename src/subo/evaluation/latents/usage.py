@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from subo.core.draw import Draw, Factor, LatentVariableModel, divergence
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
+from subo.distributions.gaussian import Gaussian
 from subo.errors import InputError
 from subo.evaluation.latents.classes import prior_classes
 from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
@@ -165,6 +166,8 @@ def marginals(q: Distribution) -> Distribution | None:
     """
     if isinstance(q, MultivariateNormal):
         return Normal(q.mean, q.variance.sqrt(), validate_args=False)
+    if isinstance(q, Gaussian):
+        return Gaussian(q.loc, q.scale, 0)  # torch's squares the scale, which overflows where q is very wide
     return q.base_dist if isinstance(q, Independent) else None
 
 
