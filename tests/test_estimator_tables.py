@@ -312,7 +312,9 @@ def test_few_samples_that_count_are_said():
     frame.iloc[:5, 0] = None
     model = VariationalAutoencoder(**{**QUICK, "evaluation_samples": 5}).fit(frame)
     with pytest.warns(UserWarning, match="the weights of 5 rows are worth fewer than 10 samples.*evaluation_samples"):
-        model.impute(frame)
+        whole = model.impute(frame)
+    pd.testing.assert_frame_equal(whole.iloc[5:], frame.iloc[5:])
+    assert whole.notna().all().all(), "said, and filled all the same"
 
 
 def test_dates_of_python_stay_dates():

@@ -219,7 +219,7 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     options = ["--likelihood", "laplace", "--minutes", "1e-4", "--overwrite", "--out", out]
     assert run("fit", tmp_path / "a.csv", *options, "--evaluation-samples", 10) == 0
     printed = capsys.readouterr().out
-    assert "likelihood laplace, 4 latents" in printed, "a twelfth of 48 rows"
+    assert "likelihood laplace, 4 latents" in printed, "a tenth of 48 rows"
     assert "time is up (--minutes 0.0001)" in printed
 
 

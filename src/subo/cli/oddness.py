@@ -66,7 +66,7 @@ def oddness_of(
         cells: File for the scores of a table's cells.
         seed: Seed for the samples.
     """
-    from subo.evaluation.cells import cell_scores
+    from subo.evaluation.cells import cell_p_values, cell_scores
     from subo.evaluation.conformal import conformal_p_values, marked
     from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
@@ -93,7 +93,8 @@ def oddness_of(
         search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "progress": True}
         of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
         columns["regret"] = of_each.tolist()
-        columns["regret_p_value"] = conformal_p_values(-of_each, -of_test).tolist()
+        ranks = conformal_p_values(-of_each, -of_test[~of_test.isnan()])
+        columns["regret_p_value"] = ranks.where(~of_each.isnan(), torch.nan).tolist()
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
         columns["odd"] = odd.int().tolist()
@@ -112,25 +113,12 @@ def oddness_of(
         count = min(count, _CELL_SAMPLES)
         own = cell_scores(model, split, num_samples=count, seed=seed)
         columns["odd_columns"] = _odd_columns(
-            _ranks(own, cell_scores(model, held_out, num_samples=count, seed=seed)), names
+            cell_p_values(own, cell_scores(model, held_out, num_samples=count, seed=seed)), names
         )
         if cells is not None:
             save_array(cells, own, names=names)
             sentences.append(f"log p of each cell given the others of its row written to {cells}")
     return Oddness(columns, tuple(sentences))
-
-
-def _ranks(cells: Tensor, held_out: Tensor) -> Tensor:
-    """The p-value of each cell among those of its column; 1 where it is missing."""
-    from subo.evaluation.conformal import conformal_p_values
-
-    ranks = torch.ones_like(cells)
-    for column in range(cells.shape[1]):
-        known, others = ~cells[:, column].isnan(), held_out[:, column]
-        others = others[~others.isnan()]
-        if bool(known.any()) and len(others):
-            ranks[known, column] = conformal_p_values(cells[known, column], others)
-    return ranks
 
 
 def _odd_columns(ranks: Tensor, names: Sequence[str]) -> list[str]:

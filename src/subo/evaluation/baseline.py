@@ -1,6 +1,7 @@
 r"""A model without latents fitted to the same rows, as an answer to the question: compared with what?
 
-Numbers get one Gaussian with all covariances; every other column is described by itself, by its own family:
+Numbers get one Gaussian with all covariances, unless there are more than 2,000 columns of them; every other column is
+described by itself, by its own family:
 
 .. math:: p_0(x) = N(x_R;\ m, C) \prod_{j \notin R} p(x_j;\ \eta_j)
 
@@ -27,6 +28,7 @@ from subo.parts.columns import Columns
 __all__ = ["Baseline", "Gaussian", "gaussian_of", "lines_of", "table_baseline"]
 
 _ROWS = 10_000  # that it is fitted to
+_WIDEST = 2000  # columns of a covariance
 _ROUNDS, _CLOSE = 50, 1e-5  # of expectation maximization; nats per row
 _RIDGE = 1e-6  # added to variances, in units of those of the columns
 _STEPS = 100  # of the gradient
@@ -66,11 +68,12 @@ class Baseline:
 
 def lines_of(baseline: Mapping[str, Any] | None) -> Iterator[Number]:
     """The lines of what :meth:`Baseline.beside` returned; none without a baseline."""
-    for name, key, how in (("of the baseline", "log_px", "name"), ("minus the baseline's", "gain", None)):
-        if baseline is not None:
-            error = baseline[f"{key}_se"]
-            known = error if error is not None and math.isfinite(error) else None  # none of a mean that is infinite
-            yield Number(LIKELY, f"  {name}", baseline[key], known, "nats", "paired" if how is None else baseline[how])
+    if baseline is None:
+        return
+    for name, key, how in (("of the baseline", "log_px", baseline["name"]), ("minus the baseline's", "gain", "paired")):
+        error = baseline[f"{key}_se"]
+        known = error if error is not None and math.isfinite(error) else None  # none of a mean that is infinite
+        yield Number(LIKELY, f"  {name}", baseline[key], known, "nats", how)
 
 
 @torch.no_grad()
@@ -79,18 +82,19 @@ def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
 
     Args:
         family: Family of p(x|z) of the model to be compared; its parameters are left alone.
-        train: Training rows, of which 10,000 are used.
+        train: Training rows, of which 10,000 are used at most.
         held_out: Other rows.
     """
     known, rows = (_all_of(split) for split in (train, held_out))
     known = known[:: -(-len(known) // _ROWS)]
     if not isinstance(family, Columns):
-        if family.is_discrete or getattr(family, "limits", None) is not None:
+        limited = family.is_discrete or getattr(family, "limits", None) is not None
+        if limited or known.shape[1] > _WIDEST:
             return Baseline("each column by itself", _alone(family, known, rows).double())
         return Baseline("one Gaussian", gaussian_of(known).log_prob(rows))
     reals = list(family.numbers)
     cells = _alone(family, known, rows)
-    if len(reals) < 2:
+    if not 2 <= len(reals) <= _WIDEST:
         return Baseline("each column by itself", cells.sum(1))
     change = family(torch.zeros(1, family.num_params).to(family.shift)).jacobian.of_columns(rows)
     normal = gaussian_of(known[:, reals]).log_prob(rows[:, reals]) + change[:, reals].double().sum(1)

@@ -20,12 +20,13 @@ from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import in_support, stand_ins
 from subo.errors import InputError
+from subo.evaluation.conformal import conformal_p_values
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.typing import map_latent
 
-__all__ = ["cell_scores"]
+__all__ = ["cell_p_values", "cell_scores"]
 
 _NUMBERS = 4_000_000  # log-probabilities of cells at a time
 
@@ -66,6 +67,21 @@ def cell_scores(
                 advance(len(x))
     scores = torch.cat(known)
     return scores.masked_fill(split.x.isnan() | ~inside.unsqueeze(-1), torch.nan)
+
+
+def cell_p_values(cells: Float[Tensor, "N D"], held_out: Float[Tensor, "n D"]) -> Float[Tensor, "N D"]:
+    """The p-value of each cell's score among those of its column in held-out rows; 1 where there is nothing to rank.
+
+    Args:
+        cells: Scores of cells, see :func:`cell_scores`; NaN where a cell is missing.
+        held_out: The same of other rows.
+    """
+    ranks = torch.ones_like(cells)
+    for column, others in enumerate(held_out.T):
+        known, others = ~cells[:, column].isnan(), others[~others.isnan()]
+        if bool(known.any()) and len(others):
+            ranks[known, column] = conformal_p_values(cells[known, column], others)
+    return ranks
 
 
 def _of_batch(model: Any, x: Tensor, context: dict[str, Tensor], num_samples: int) -> Tensor:

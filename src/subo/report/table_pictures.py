@@ -14,8 +14,7 @@ from subo.data.splits import Split
 from subo.data.tables.coding import decode
 from subo.data.tables.schema import LEVELED, Schema
 from subo.errors import InputError
-from subo.evaluation.cells import cell_scores
-from subo.evaluation.conformal import conformal_p_values
+from subo.evaluation.cells import cell_p_values, cell_scores
 from subo.evaluation.scores import score
 from subo.models.folding import draw_data
 from subo.runs.run import Run
@@ -48,25 +47,21 @@ def draw_table_figures(run: Run, model: Any, data: Data, schema: Schema) -> None
     if missing.any():
         names = [column.name for column in schema.modeled]
         figures.save(figures.missing_cells(missing, names=names), run.picture("missing.png"))
-    figures.save(_draw_oddest(model, data.test, schema), run.picture("oddest.png"))
+    figures.save(_draw_oddest(model, data, schema), run.picture("oddest.png"))
 
 
-def _draw_oddest(model: Any, split: Split, schema: Schema) -> Figure:
-    """The rows of the lowest log p(x), and how odd each of their cells is among those of its column."""
-    some = split.take(torch.arange(min(len(split), _SCORED)))
+def _draw_oddest(model: Any, data: Data, schema: Schema) -> Figure:
+    """The test rows of the lowest log p(x), and how odd each of their cells is beside those of the validation data."""
+    some, others = (part.take(torch.arange(min(len(part), _SCORED))) for part in (data.test, data.validation))
     log_px = score(model, some, num_samples=_SAMPLES).log_px
-    cells = cell_scores(model, some, num_samples=_SAMPLES)
     rows = log_px.argsort()[:_ODDEST]
-    ranks = np.full(cells.shape, np.nan)
-    for column, values in enumerate(cells.T):
-        known = ~values.isnan()
-        if bool(known.any()):
-            ranks[known.numpy(), column] = conformal_p_values(values[known], values[known]).numpy()
+    oddest, ordinary = (cell_scores(model, part, num_samples=_SAMPLES) for part in (some.take(rows), others))
+    oddness = -cell_p_values(oddest, ordinary).log10().where(~oddest.isnan(), torch.nan)
     frame = decode(some.x[rows], schema)
     text = frame.astype(object).where(frame.notna(), "").map(_brief)
     return figures.odd_cells(
         text.to_numpy().tolist(),
-        -np.log10(ranks[rows.numpy()]),
+        oddness.numpy(),
         names=[*frame.columns],
         rows=[f"test row {row + 1}" for row in rows.tolist()],
         log_px=log_px[rows].tolist(),
