@@ -17,7 +17,7 @@ from zuko.transforms import AutoregressiveTransform
 
 from subo.distributions.discrete import Bernoulli, Categorical, Poisson
 from subo.distributions.flow import Flow
-from subo.distributions.gaussian import ContinuousBernoulli, Gaussian, StandardNormal
+from subo.distributions.gaussian import ContinuousBernoulli, Gaussian, StandardNormal, finite_density
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow, autoregressive, spline
 from subo.parts.priors import FlowPrior
 
@@ -220,6 +220,15 @@ def test_gaussian_is_torchs_independent_normal(event, scale_shape):
     zeros = torch.zeros(event, dtype=torch.float64)
     kl = kl_divergence(oracle.base_dist, Normal(zeros, torch.ones_like(zeros))).reshape(4, -1).sum(1)
     assert_same_value_and_gradient(kl_divergence(q, StandardNormal(zeros)), kl, (loc, scale))
+
+
+def test_a_normal_wider_than_the_square_root_of_floats_has_a_density():
+    wide = Normal(torch.tensor([1e25], dtype=torch.float32), torch.tensor([1e24], dtype=torch.float32))
+    exact = Normal(10.0, torch.tensor(1.0, dtype=torch.float64)).log_prob(torch.tensor(12.0)) - math.log(1e24)
+    value = torch.tensor([1.2e25], dtype=torch.float32)
+    assert_close(finite_density(wide).log_prob(value).double(), exact.reshape(1), rtol=1e-5, atol=0.0)
+    laplace = Laplace(0.0, 1.0)
+    assert finite_density(laplace) is laplace
 
 
 def test_gaussian_samples_have_its_moments_and_its_path():

@@ -10,6 +10,7 @@ from torch.distributions import Independent
 
 from subo.core.draw import Draw, LatentVariableModel
 from subo.data.splits import Split, takes_data
+from subo.distributions.gaussian import finite_density
 from subo.evaluation.latents.information import MutualInformation, encode, log_densities, standard_error
 from subo.evaluation.latents.usage import marginals
 from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
@@ -124,7 +125,7 @@ def total_correlation(
         encoded = encode(model, split, max_data=max_data, num_samples=num_samples, seed=seed)
         draws, z, classes = encoded.draws, encoded.z, encoded.classes
         of_dimensions = [marginals(draw.q) for draw in draws]
-        known = [q for q in of_dimensions if q is not None]
+        known = [finite_density(q) for q in of_dimensions if q is not None]
         if len(known) < len(draws):
             return None
         _, log_aggregate = log_densities([draw.q for draw in draws], z, classes)

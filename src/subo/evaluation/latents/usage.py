@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from subo.core.draw import Draw, Factor, LatentVariableModel, divergence
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
-from subo.distributions.gaussian import Gaussian
+from subo.distributions.gaussian import finite_density
 from subo.errors import InputError
 from subo.evaluation.latents.classes import prior_classes
 from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
@@ -166,8 +166,6 @@ def marginals(q: Distribution) -> Distribution | None:
     """
     if isinstance(q, MultivariateNormal):
         return Normal(q.mean, q.variance.sqrt(), validate_args=False)
-    if isinstance(q, Gaussian):
-        return Gaussian(q.loc, q.scale, 0)  # torch's squares the scale, which overflows where q is very wide
     return q.base_dist if isinstance(q, Independent) else None
 
 
@@ -263,7 +261,8 @@ def _kl_by_dimension(factor: Factor) -> Tensor | None:
     if q is None or not isinstance(p, Independent):
         return None
     if len(factor.q.batch_shape) > 1 or len(p.batch_shape) > 1:
-        return (q.log_prob(factor.z) - p.base_dist.log_prob(factor.z)).mean(0).flatten(1)
+        log_q, log_p = (finite_density(elements).log_prob(factor.z) for elements in (q, p.base_dist))
+        return (log_q - log_p).mean(0).flatten(1)
     kl = divergence(q, p.base_dist)
     return None if kl is None else kl.flatten(1)
 
