@@ -1,14 +1,18 @@
 """The commands on a model of a table that is conditioned on some of its columns."""
 
 import json
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from command_line import assert_refused, run
+from subo.evaluation.gaps import Gaps, gaps
 from subo.experiments.experiment import open_run
+from subo.inference.ascent import Ascent
 from subo.runs.run import Run
 
 FIT = ["--hidden", "16", "--latent-dim", 1, "--epochs", 60, "--learning-rate", 0.02, "--evaluation-samples", 50]
@@ -126,8 +130,29 @@ def test_the_file_of_the_fit_serves_every_command(
     assert (after.color == before.color)[~gone].mean() > 0.95
     assert run("encode", run_dir, data, "--out", out) == 0
     assert run("encode", run_dir, data, "--out", tmp_path / "plane.png") == 0
-    assert run("evaluate", run_dir, "--num-samples", 20) == 0
-    assert "log p(x|c)" in capsys.readouterr().out
+
+
+def test_numbers_of_a_conditional_model_are_called_so_everywhere(
+    fitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    run_dir, data = fitted
+    monkeypatch.setattr(import_module("subo.report.full"), "gaps", _few_steps)
+    monkeypatch.setattr(import_module("subo.evaluation.evidence.annealed"), "_PILOT", (5, 5))
+    shallow = ["--max-data", 6, "--intensive-data", 2, "--temperatures", 3, "--chains", 2, "--num-samples", 20]
+    assert run("fit", data, *CONDITION, "--out", tmp_path / "other", *SHORT, "--quiet") == 0
+    for command in (
+        ["evaluate", run_dir, "--num-samples", 20],
+        ["evaluate", run_dir, "--full", *shallow],
+        ["compare", run_dir, tmp_path / "other", "--num-samples", 20],
+    ):
+        assert run(*command) == 0
+        said = capsys.readouterr().out
+        assert "log p(x|c)" in said
+        assert "log p(x)" not in said
+
+
+def _few_steps(*arguments: Any, **options: Any) -> Gaps:
+    return gaps(*arguments, **options | {"ascent": Ascent(steps=20)})
 
 
 def test_log_px_of_a_row_depends_on_its_condition(fitted: tuple[Path, Path], tmp_path: Path):

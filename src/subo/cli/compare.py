@@ -38,14 +38,14 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
         kind_of_log_px,
     )
 
-    meaning = describe_log_px(config)
+    meaning, log_px = describe_log_px(config), config.log_px
     print(f"{comparison.split}, {comparison.num_data} examples, nats per example, +- standard errors; ELBO at beta 1")
-    print(f"log p(x), a {meaning}, by importance sampling from q(z|x):")
+    print(f"{log_px}, a {meaning}, by importance sampling from q(z|x):")
     print(f"{comparison.num_samples} samples, with the same seed for every run\n")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("run", overflow="fold", min_width=8)
     bits = ["bits/dim"] if kind_of_log_px(config) != "density" else []  # bits of a density have no meaning
-    for name in ("log p(x)", "ELBO", "rate", "distortion", *bits, "active", "training"):
+    for name in (log_px, "ELBO", "rate", "distortion", *bits, "active", "training"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
         cells = [_lines(estimate, 3) for estimate in (row.log_px, row.elbo, row.rate, row.distortion)]
@@ -55,18 +55,18 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
     Console(width=_COLUMNS).print(table)
     for row in comparison.rows:
         for warning in _warnings(row, comparison, row.name in local):
-            print(f"Careful: {row.name} {warning}")
+            print(f"Careful: {row.name} {warning.replace('log p(x)', log_px)}")
     if comparison.over_seeds:
-        _print_over_seeds(comparison)
+        _print_over_seeds(comparison, log_px)
     first = comparison.rows[0].name
     print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} examples:")
     for row in comparison.rows[1:]:
-        for name, difference in (("log p(x)", row.log_px_difference), ("ELBO", row.elbo_difference)):
+        for name, difference in ((log_px, row.log_px_difference), ("ELBO", row.elbo_difference)):
             if difference is not None:
                 print(f"  {_in_words(difference, name, row.name, first)}")
 
 
-def _print_over_seeds(comparison: "Comparison") -> None:
+def _print_over_seeds(comparison: "Comparison", log_px: str) -> None:
     """Prints one row per setting, then in words how the others differ from the first."""
     seeds = {row.name: str(row.training_seed) for row in comparison.rows}
     print("\nMeans over training seeds, of runs that differ in nothing else; +- standard error between seeds, and over")
@@ -74,7 +74,7 @@ def _print_over_seeds(comparison: "Comparison") -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     table.add_column("as", overflow="fold", min_width=8)
     table.add_column("training seeds", overflow="fold")
-    for name in ("log p(x)", "ELBO"):
+    for name in (log_px, "ELBO"):
         table.add_column(name, justify="right", no_wrap=True)
     for mean in comparison.over_seeds:
         of = ", ".join(seeds[run] for run in mean.runs)
@@ -84,7 +84,7 @@ def _print_over_seeds(comparison: "Comparison") -> None:
     if others:
         print(f"\nMeans compared with that of {first.name}, +- standard error over seeds and data:")
     for mean in others:
-        for name, difference in (("log p(x)", mean.log_px_difference), ("ELBO", mean.elbo_difference)):
+        for name, difference in ((log_px, mean.log_px_difference), ("ELBO", mean.elbo_difference)):
             if difference is not None:
                 print(f"  {_means_in_words(difference, name, mean.name, first.name)}")
 

@@ -33,7 +33,7 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
     print(f"  {log_px:11s} {_mean(result, 'log_px')}   by {result['num_samples']} samples")
     if baseline := result.get("baseline"):
         print(f"  baseline    {_mean(baseline, 'log_px')}   {baseline['name']}")
-        print(f"  gain        {_mean(baseline, 'gain')}   of log p(x) over the baseline, row by row")
+        print(f"  gain        {_mean(baseline, 'gain')}   of {log_px} over the baseline, row by row")
     print(f"  ELBO        {_mean(result, 'elbo')}   = -(rate + distortion)")
     print(f"  rate        {_number(result['rate']):10.3f}")
     print(f"  distortion  {_number(result['distortion']):10.3f}")
@@ -43,7 +43,7 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
         print(f"    {name:9s} {layer['rate']:10.3f}   the rate of this layer, {units}")
     if step := result.get("per_step"):
         print(f"  per time step, {step['num_steps']:,} in all:")
-        print(f"    log p(x)  {_mean(step, 'log_px')}")
+        print(f"    {log_px:9s} {_mean(step, 'log_px')}")
         print(f"    ELBO      {_mean(step, 'elbo')}")
     kind = kind_of_log_px(config)
     if kind != "density":  # its bits have no meaning
@@ -59,7 +59,7 @@ def print_evaluation(result: dict[str, Any], config: "RunConfig", *, run: Path) 
     if kind != "probability" or config.is_conditional:
         print(f"  {log_px} is a {describe_log_px(config)}")
     for caution in (*_cautions(result, config, run), *_of_constants(config, kind)):
-        say(f"  Careful: {caution}")
+        say(f"  Careful: {caution.replace('log p(x)', log_px)}")
 
 
 def _mean(result: Mapping[str, Any], name: str) -> str:

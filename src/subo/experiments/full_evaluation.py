@@ -131,11 +131,14 @@ def evaluate_run_fully(
     written = [run.evaluation_of(split), run.per_datum(split)]
     evaluation = findings.evaluation(split=held_out, name=split, at_floor=share_at_floor(model, held_out))
     if evaluation is not None and (baseline := baseline_of(experiment, data, held_out)) is not None:
-        rows, log_px = findings.measured["importance"].rows, findings.values("importance", "log_px")
-        assert log_px is not None
+        rows, of_model = findings.measured["importance"].rows, findings.values("importance", "log_px")
+        assert of_model is not None
         same_rows = replace(baseline, log_px=baseline.log_px[rows])
-        evaluation = replace(evaluation, baseline=same_rows.beside(log_px))
+        evaluation = replace(evaluation, baseline=same_rows.beside(of_model))
         table = (table[0], *lines_of(evaluation.baseline), *table[1:])
+    log_px = experiment.config.log_px
+    table = tuple(replace(line, name=line.name.replace("log p(x)", log_px)) for line in table)
+    said = tuple(sentence.replace("log p(x)", log_px) for sentence in said)
     known = (written[0], experiment, findings, evaluation, table, said)
     experiment.check_current()
     _write_numbers(*known, complete=findings.complete and not course.missing)
