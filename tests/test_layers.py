@@ -31,6 +31,7 @@ ORDER = (
     "report",
     "plot",
     "experiments",
+    "explorer",
     "public",
     "cli",
 )

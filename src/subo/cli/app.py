@@ -16,6 +16,7 @@ from subo.cli.gradients import gradients
 from subo.cli.impute import impute
 from subo.cli.options import check_options, converted, fit_signature, recipes_with
 from subo.cli.reconstruct import reconstruct
+from subo.cli.report import report
 from subo.cli.sample import sample
 from subo.cli.score import score
 from subo.cli.show import show
@@ -23,7 +24,7 @@ from subo.errors import InputError
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
-COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, show)
+COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, report, show)
 """All but ``fit``, whose signature depends on the recipe."""
 
 

@@ -1,0 +1,168 @@
+"""The examples that a page shows: their values, their posteriors, what they are colored by."""
+
+import csv
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.evaluation.latents.usage import LatentUsage, draws, latent_usage
+from subo.evaluation.scores import Scores, score
+from subo.experiments.experiment import Experiment
+from subo.explorer.numbers import packed
+from subo.report.table_pictures import column_values
+from subo.runtime.randomness import stream
+
+__all__ = ["chosen", "example_record"]
+
+_MOST = 2000  # examples
+_BYTES = 1_000_000  # of their values
+_WORK = 300_000_000  # elements decoded for their log p(x)
+
+
+def chosen(split: Split, *, seed: int = 0) -> tuple[Split, Tensor]:
+    """The examples that the page shows, as many as fit, with bits and noise drawn once, and their positions."""
+    size = 1 if _as_bytes(split) else 4
+    most = min(_MOST, max(50, _BYTES // max(1, size * split.event_shape.numel())))
+    order = torch.randperm(len(split), generator=stream("examples of a page", seed))
+    rows = order[:most].sort().values
+    few = split.take(rows)
+    return (few.drawn(stream("evaluation bits", seed)) if few.resample else few), rows
+
+
+def _as_bytes(split: Split) -> bool:
+    """Whether values are bits or levels that fit into a byte."""
+    return not split.x.is_floating_point() and not split.dequantize
+
+
+def example_record(experiment: Experiment, model: Any, data: Data, few: Split, rows: Tensor, *, split: str) -> dict:
+    """The examples as a record: values, posteriors and numbers of each, and what colors them.
+
+    Args:
+        experiment: The run.
+        model: Its model for these examples.
+        data: Its data.
+        few: The examples.
+        rows: Their positions in the split.
+        split: Name of the split.
+    """
+    usage = latent_usage(model, few)
+    record: dict[str, Any] = {
+        "rows": (rows + 1).tolist(),
+        "split": split,
+        "colors": _colors(experiment, data, few, rows, split),
+        "labels": None if few.labels is None else few.labels.tolist(),
+        "latents": _latents(usage),
+        "plane": _plane(usage),
+    }
+    if few.lengths is not None:
+        return record
+    x, context = few.read(torch.arange(len(few)))
+    record["x"] = packed(x, "u8" if _as_bytes(few) and few.levels == 1 else "f32")
+    if "given" in context:
+        record["given"] = packed(context["given"])
+    if (posterior := _posteriors(model, few)) is not None:
+        record["q"] = posterior
+    elements = len(few) * few.event_shape.numel()
+    scores = score(model, few, num_samples=min(1000, max(50, _WORK // elements)))
+    record["scores"] = _scores(scores)
+    known = {"log p(x)": scores.log_px, "rate": scores.rates.sum(0), "ELBO": scores.elbo, "k-hat": scores.pareto_k}
+    record["colors"] = {**record["colors"], **{name: _finite(values) for name, values in known.items()}}
+    return record
+
+
+def _latents(usage: LatentUsage) -> dict[str, Any]:
+    """What each dimension carries; columns of one-hot categories stand for their classes."""
+    return {
+        "names": usage.names,
+        "variance": _finite(usage.variance),
+        "active": usage.active.tolist(),
+        "kl": None if usage.kl is None else _finite(usage.kl),
+        "layers": [list(layer) for layer in usage.layers],
+    }
+
+
+def _plane(usage: LatentUsage) -> dict[str, Any]:
+    """The means, and the two directions in which they are shown first if there are more than two."""
+    means = usage.means.double()
+    record: dict[str, Any] = {"means": packed(means)}
+    if means.shape[1] > 2:
+        pca = PCA(2).fit(means.numpy())
+        record |= {
+            "directions": packed(np.asarray(pca.components_)),
+            "center": packed(np.asarray(pca.mean_)),
+            "explained": pca.explained_variance_ratio_.tolist(),
+        }
+    return record
+
+
+def _posteriors(model: Any, few: Split) -> dict[str, Any] | None:
+    """Means and factors of the covariances of q(z|x); None where it is not a normal over vectors."""
+    means, factors = [], []
+    for draw, _ in draws(model, few):
+        if isinstance(draw.z, dict) or (found := _normal(draw.q)) is None or found[0].ndim != 2:
+            return None
+        means.append(found[0].cpu())
+        factors.append(found[1].cpu())
+    return {"means": packed(torch.cat(means)), "factors": packed(torch.cat(factors))}
+
+
+def _normal(q: Distribution) -> tuple[Tensor, Tensor] | None:
+    """The mean of a normal, and its standard deviations, or the Cholesky factor of its covariance."""
+    if isinstance(q, MultivariateNormal):
+        return q.loc, q.scale_tril
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return q.base_dist.loc, q.base_dist.scale.expand(q.base_dist.loc.shape)
+    return None
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    names = ("log_px", "standard_error", "distortion", "pareto_k", "effective_sample_size")
+    known = {name: _finite(getattr(scores, name)) for name in names}
+    return {**known, "rate": _finite(scores.rate), "elbo": _finite(scores.elbo), "num_samples": scores.num_samples}
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    """Numbers in six digits, None where they are not finite: JSON has no name for those."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.double().tolist()]
+
+
+def _colors(experiment: Experiment, data: Data, few: Split, rows: Tensor, split: str) -> dict[str, Any]:
+    """What examples may be colored by: their class, the columns of a table, what a full evaluation measured."""
+    colors: dict[str, Any] = {}
+    if few.labels is not None:
+        colors["label"] = [str(name) for name in few.label_names()]
+    if (table := data.meaning.table) is not None:
+        for column in (*table.modeled, *table.given.modeled):
+            values = column_values(few, table, column.name)
+            numeric = values.dtype.kind == "f"
+            colors[f"column {column.name}"] = _finite(torch.as_tensor(values)) if numeric else values.tolist()
+    measured = experiment.run.per_datum(split)
+    if measured.exists():
+        colors |= _measured(measured, rows)
+    return colors
+
+
+_SHOWN = {
+    "log_px_annealed": "log p(x) by annealing",
+    "approximation_gap": "approximation gap",
+    "amortization_gap": "amortization gap",
+}
+
+
+def _measured(path: Any, rows: Tensor) -> dict[str, list[float | None]]:
+    """Columns of ``evaluation.csv`` for these rows."""
+    with path.open(newline="") as file:
+        lines = {int(line["index"]): line for line in csv.DictReader(file)}
+    found: dict[str, list[float | None]] = {}
+    for column, name in _SHOWN.items():
+        cells = [lines.get(row, {}).get(column, "") for row in rows.tolist()]
+        if any(cells):
+            found[name] = [float(cell) if cell and math.isfinite(float(cell)) else None for cell in cells]
+    return found

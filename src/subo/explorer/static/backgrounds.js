@@ -1,0 +1,142 @@
+// What lies behind the points of the plane: the prior's contours, decoded pictures, the aggregate posterior, stretching.
+import { shade } from "./colors.js";
+import { Mixture, Normal } from "./prior.js";
+import { row, unpack } from "./numbers.js";
+import { tileOf } from "./paint.js";
+
+const _TILES = 15; // decoded pictures of an axis
+const _CELLS = 48; // of a map
+
+// The choices that this model offers.
+export function backgrounds(app) {
+  const { model, record, space } = app;
+  const plane = space.size === 2 && model.latents === 2;
+  const pictures = model.decodes && record.shape.length === 3 && space.size > 1 && (model.decoder || plane);
+  return [
+    { value: "none", name: "nothing" },
+    ...(plane && model.priors ? [{ value: "prior", name: "prior" }] : []),
+    ...(pictures ? [{ value: "grid", name: "decoded, -3 to 3" }] : []),
+    ...(pictures && plane ? [{ value: "quantiles", name: "decoded, by the normal's quantiles" }] : []),
+    ...(plane && record.examples.q ? [{ value: "aggregate", name: "aggregate posterior" }] : []),
+    ...(model.decoder && space.size > 1 ? [{ value: "stretching", name: "how the decoder stretches" }] : []),
+  ];
+}
+
+// Draws a background into a pen whose coordinates are those of the plane, by `place`; kept until something changes.
+export function paintBackground(app, name, pen, place, key) {
+  const kept = (app.backgroundCache ||= new Map());
+  const full = `${name} ${key}`;
+  if (!kept.has(full)) {
+    kept.clear();
+    kept.set(full, _made(app, name));
+  }
+  const made = kept.get(full);
+  if (made) made(pen, place);
+}
+
+function _made(app, name) {
+  const context = app.context();
+  if (name === "prior") return _densityMap((z) => app.model.prior(context).logProb(z), [-4, 4]);
+  if (name === "aggregate") return _densityMap(_aggregate(app.record.examples.q), [-4, 4]);
+  if (name === "stretching") return _stretching(app, context);
+  if (name === "grid" || name === "quantiles") return _pictures(app, context, name === "quantiles");
+  return null;
+}
+
+// log q(z) = log mean_n q(z|x_n), over the examples of the page.
+function _aggregate(q) {
+  const [means, factors] = [unpack(q.means), unpack(q.factors)];
+  const parts = Array.from({ length: means.shape[0] }, (_, i) => new Normal(row(means, i), row(factors, i)));
+  const mixture = new Mixture(new Float64Array(parts.length).fill(-Math.log(parts.length)), parts);
+  return (z) => mixture.logProb(z);
+}
+
+// Bands of a density: each holds points whose density is within half a nat of the next.
+function _densityMap(logDensity, [low, high]) {
+  const step = (high - low) / _CELLS;
+  const values = Float64Array.from({ length: _CELLS ** 2 }, (_, at) => {
+    const [i, j] = [Math.floor(at / _CELLS), at % _CELLS];
+    return logDensity(Float32Array.of(low + (j + 0.5) * step, low + (i + 0.5) * step));
+  });
+  const highest = Math.max(...values);
+  return (pen, place) => {
+    values.forEach((value, at) => {
+      const share = Math.exp((value - highest) / 2);
+      if (share < 0.02) return;
+      const [i, j] = [Math.floor(at / _CELLS), at % _CELLS];
+      _cell(pen, place, low + j * step, low + i * step, step, `rgba(86,140,200,${0.55 * Math.round(share * 10) / 10})`);
+    });
+  };
+}
+
+function _cell(pen, place, u, v, step, color) {
+  const [left, bottom] = place([u, v]);
+  const [right, top] = place([u + step, v + step]);
+  pen.fillStyle = color;
+  pen.fillRect(left, top, right - left + 0.6, bottom - top + 0.6);
+}
+
+// log sqrt det J'J of the mean of p(x|z) in the plane's two directions, by differences.
+function _stretching(app, context) {
+  const { model, space } = app;
+  const [low, step, h] = [-3, 6 / _CELLS, 1e-2];
+  const origin = space.origin();
+  const values = Float64Array.from({ length: _CELLS ** 2 }, (_, at) => {
+    const [u, v] = [low + ((at % _CELLS) + 0.5) * step, low + (Math.floor(at / _CELLS) + 0.5) * step];
+    const [here, right, up] = [[u, v], [u + h, v], [u, v + h]].map((point) => model.mean(space.lift(point, origin), context));
+    let [aa, bb, ab] = [0, 0, 0];
+    here.forEach((value, d) => {
+      const [a, b] = [(right[d] - value) / h, (up[d] - value) / h];
+      [aa, bb, ab] = [aa + a * a, bb + b * b, ab + a * b];
+    });
+    return 0.5 * Math.log(Math.max(aa * bb - ab * ab, 1e-30));
+  });
+  const sorted = Float64Array.from(values).sort();
+  const [lowest, highest] = [sorted[Math.floor(0.02 * sorted.length)], sorted[Math.floor(0.98 * sorted.length)]];
+  return (pen, place) =>
+    values.forEach((value, at) => {
+      const share = (value - lowest) / (highest - lowest || 1);
+      pen.globalAlpha = 0.6;
+      _cell(pen, place, low + (at % _CELLS) * step, low + Math.floor(at / _CELLS) * step, step, shade(share));
+      pen.globalAlpha = 1;
+    });
+}
+
+// Decoded means on a grid: equally spaced, or at quantiles of the normal, where each picture stands for the same mass.
+function _pictures(app, context, byQuantiles) {
+  const { model, space, record } = app;
+  const axis = Array.from({ length: _TILES }, (_, k) =>
+    byQuantiles ? normalQuantile((k + 0.5) / _TILES) : -3 + (6 * k) / (_TILES - 1),
+  );
+  const origin = space.origin();
+  const tiles = axis.flatMap((v) => axis.map((u) => tileOf(model.mean(space.lift([u, v], origin), context), record)));
+  const edges = axis.map((value, k) => (k ? (value + axis[k - 1]) / 2 : value - (axis[1] - value) / 2));
+  edges.push(axis[_TILES - 1] + (axis[_TILES - 1] - axis[_TILES - 2]) / 2);
+  return (pen, place) => {
+    pen.imageSmoothingEnabled = false;
+    tiles.forEach((tile, at) => {
+      const [i, j] = [Math.floor(at / _TILES), at % _TILES];
+      const [left, bottom] = place([edges[j], edges[i]]);
+      const [right, top] = place([edges[j + 1], edges[i + 1]]);
+      pen.drawImage(tile, left, top, right - left, bottom - top);
+    });
+  };
+}
+
+// The quantile of the standard normal, by bisection of its distribution function's series (Marsaglia, 2004).
+export function normalQuantile(share) {
+  let [low, high] = [-9, 9];
+  for (let k = 0; k < 60; k++) {
+    const middle = (low + high) / 2;
+    if (_below(middle) < share) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
+}
+
+function _below(x) {
+  if (Math.abs(x) > 8) return x > 0 ? 1 : 0;
+  let [term, sum] = [x, x];
+  for (let k = 3; Math.abs(term) > 1e-17; k += 2) sum += term *= (x * x) / k;
+  return 0.5 + sum * Math.exp(-x * x / 2 - 0.91893853320467274178);
+}

@@ -1,0 +1,69 @@
+// Samples from the prior beside samples from the aggregate posterior: do they look alike?
+import { button, figure, section } from "./layout.js";
+import { Random } from "./numbers.js";
+import { takeaways } from "./save.js";
+
+const _EACH = 24;
+
+export class Draws {
+  constructor(app) {
+    this.app = app;
+    this.seed = 1;
+    this.element = section(
+      "samples",
+      "Prior or posterior",
+      "Left: z from p(z). Right: z from q(z|x) of random examples. What only the left shows has no data; what only the right shows is never drawn.",
+    );
+    this.sides = document.createElement("div");
+    this.sides.className = "sides";
+    const bar = document.createElement("div");
+    bar.className = "controls";
+    bar.append(
+      button("Draw again", () => {
+        this.seed += 1;
+        this._show();
+      }),
+    );
+    this.element.append(bar, this.sides);
+    const told = this._told();
+    if (told) this.element.append(told);
+    this.element.append(takeaways({ name: "samples", python: () => app.python("z, p = model.sample(24)\nx = p.mean") }));
+    app.state.on(["label"], () => this._show());
+    this._show();
+  }
+
+  _show() {
+    const { app } = this;
+    const random = new Random(this.seed);
+    const context = app.context();
+    const fromPrior = Array.from({ length: _EACH }, () => [app.model.prior(context).sample(random), context]);
+    const fromData = Array.from({ length: _EACH }, () => {
+      const i = Math.floor(random.uniform() * app.examples.length);
+      return [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)];
+    });
+    this.sides.replaceChildren(this._side("z ~ p(z)", fromPrior), this._side("z ~ q(z|x)", fromData));
+  }
+
+  _side(caption, drawn) {
+    const { app } = this;
+    const box = document.createElement("div");
+    box.className = "mosaic";
+    const few = app.record.columns ? drawn.slice(0, 3) : drawn;
+    for (const [z, context] of few) {
+      const picture = app.painter(52);
+      picture.show(app.model.mean(z, context), { params: app.model.params(z, context) });
+      box.append(picture);
+    }
+    return figure(box, caption);
+  }
+
+  // The numbers that tell both apart, from the evaluation.
+  _told() {
+    const lines = Object.values(this.app.record.findings).flatMap(({ numbers }) => numbers);
+    const told = lines.filter(({ name }) => /marginal|aggregate|q\(z\) \|\| p\(z\)/i.test(name)).slice(0, 2);
+    if (!told.length) return null;
+    const element = document.createElement("p");
+    element.textContent = told.map(({ name, value, unit }) => `${name}: ${Number(value).toFixed(3)} ${unit}`).join("; ");
+    return element;
+  }
+}

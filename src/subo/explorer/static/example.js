@@ -1,0 +1,206 @@
+// The selected example and the dragged point: pictures, the bound and log p(x), q beside the exact posterior.
+import { shade } from "./colors.js";
+import { button, figure, paragraph, section, table } from "./layout.js";
+import { Random, plain, row, withError } from "./numbers.js";
+import { Ascent, elboOf, exactPosterior } from "./posterior.js";
+import { takeaways } from "./save.js";
+
+const _DRAWS = 6;
+const _STEPS = 300;
+
+export class Example {
+  constructor(app) {
+    this.app = app;
+    this.element = section("example", "The example", "");
+    this.decoded = document.createElement("div");
+    this.decoded.className = "decoded";
+    this.body = document.createElement("div");
+    this.element.append(this.decoded, this.body);
+    if (app.model.decodes) this._makeDecoded();
+    app.state.on(["z", "label"], () => this._showDecoded());
+    app.state.on(["example"], () => this._show());
+    this._showDecoded();
+    this._show();
+  }
+
+  _makeDecoded() {
+    this.picture = this.app.painter(168);
+    this.picture.setAttribute("aria-label", "The mean of p(x given z) at the dragged z");
+    this.place = paragraph("", "place");
+    const classes = this.app.record.classes;
+    this.decoded.append(figure(this.picture, "decoded at z"), this.place);
+    if (classes) this.decoded.append(this._classes(classes));
+  }
+
+  // A switch for the class that the decoder is given.
+  _classes(classes) {
+    const label = document.createElement("label");
+    label.textContent = "class ";
+    const select = document.createElement("select");
+    classes.forEach((name, k) => select.append(new Option(name, k)));
+    select.addEventListener("change", () => this.app.state.set({ label: Number(select.value) }));
+    const show = () => (select.value = this.app.state.get("label"));
+    this.app.state.on(["label"], show);
+    show();
+    label.append(select);
+    return label;
+  }
+
+  _showDecoded() {
+    if (!this.picture) return;
+    const { app } = this;
+    const z = app.z();
+    const context = app.context();
+    this.picture.show(app.model.mean(z, context), { params: app.model.params(z, context) });
+    const shown = Array.from(z.slice(0, 6), (value) => value.toFixed(2)).join(", ");
+    this.place.textContent = `z = (${shown}${z.length > 6 ? ", ..." : ""})`;
+  }
+
+  _show() {
+    const { app } = this;
+    const i = app.state.get("example");
+    const scores = app.record.examples.scores;
+    cancelAnimationFrame(this.running);
+    app.shownQ = null;
+    this.body.replaceChildren(this._pictures(i));
+    if (scores) this.body.append(this._numbers(i, scores));
+    if (app.model.decoder && app.model.priors && app.qOf(i) && app.x) this.body.append(this._inference(i));
+  }
+
+  _pictures(i) {
+    const { app } = this;
+    const strip = document.createElement("div");
+    strip.className = "strip";
+    if (!app.x) return strip;
+    const add = (values, caption, options) => {
+      const picture = app.painter(84);
+      picture.show(values, options);
+      strip.append(figure(picture, caption));
+    };
+    const context = app.contextOf(i);
+    add(row(app.x, i), `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `, ${app.labelOf(i)}` : ""}`);
+    const z = app.meanOf(i);
+    if (!app.model.decodes) return strip;
+    add(app.model.mean(z, context), "reconstruction", { params: app.model.params(z, context), beside: row(app.x, i) });
+    const q = app.qOf(i);
+    if (!app.model.decoder || !q || app.record.columns) return strip;
+    const random = new Random(i + 1);
+    for (let k = 0; k < _DRAWS; k++) {
+      const drawn = q.sample(random);
+      const noisy = k >= _DRAWS / 2;
+      add(noisy ? app.model.sample(drawn, context, random) : app.model.mean(drawn, context), noisy ? "x drawn" : "mean at z ~ q");
+    }
+    return strip;
+  }
+
+  _numbers(i, scores) {
+    const { app } = this;
+    const name = app.record.log_px;
+    const gap = scores.log_px[i] === null || scores.elbo[i] === null ? null : scores.log_px[i] - scores.elbo[i];
+    const box = document.createElement("div");
+    box.append(
+      table([
+        [name, withError(scores.log_px[i], scores.standard_error[i]), `${scores.num_samples} samples`],
+        ["ELBO", plain(scores.elbo[i]), "= -(rate + distortion)"],
+        ["rate", plain(scores.rate[i]), "KL(q(z|x) || p(z))"],
+        ["distortion", plain(scores.distortion[i]), "-E log p(x|z)"],
+        ["gap", plain(gap), `${name} - ELBO`],
+        ["k-hat", plain(scores.pareto_k[i]), scores.pareto_k[i] > 0.7 ? `too few samples: ${name} may be higher` : ""],
+      ]),
+      takeaways({
+        name: `example-${app.record.examples.rows[i]}`,
+        rows: () => [["row", "log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"], ...app.examples.map((n) => [
+          app.record.examples.rows[n], ...["log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"].map((key) => scores[key][n]),
+        ])],
+        python: () => app.python(`scores = subo.evaluation.score(model, split.take(torch.tensor([${app.record.examples.rows[i] - 1}])))`),
+      }),
+    );
+    return box;
+  }
+
+  // The exact posterior on a grid, and q's ascent to it.
+  _inference(i) {
+    const { app } = this;
+    const box = document.createElement("div");
+    box.className = "inference";
+    const context = app.contextOf(i);
+    const x = row(app.x, i);
+    const words = paragraph("", "place");
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height, canvas.hidden] = [244, 244, true];
+    canvas.className = "posterior";
+    if (app.model.latents === 2)
+      box.append(
+        button("Exact posterior", () => {
+          this.exact = { i, ...exactPosterior(app.model, x, context) };
+          canvas.hidden = false;
+          this._compare(canvas, words, x, context, app.shownQ || app.qOf(i));
+        }, "Computes p(z|x) on a grid, and log p(x) as its sum"),
+      );
+    if (app.model.latents <= 16)
+      box.append(button("Optimize q", () => this._optimize(i, x, context, canvas, words), "Gradient steps on the bound of this example alone"));
+    box.append(canvas, words);
+    return box;
+  }
+
+  _compare(canvas, words, x, context, q) {
+    const { app } = this;
+    const bound = elboOf(app.model, x, context, q);
+    const exact = this.exact && this.exact.i === app.state.get("example") ? this.exact : null;
+    let text = `ELBO of the shown q: ${withError(bound.mean, bound.error)} nats.`;
+    if (exact) {
+      _paintPosterior(canvas, exact, q);
+      text += ` Exact ${app.record.log_px}: ${exact.logPx.toFixed(3)}. KL(q || p(z|x)) = ${withError(exact.logPx - bound.mean, bound.error)}.`;
+    }
+    words.textContent = text;
+  }
+
+  _optimize(i, x, context, canvas, words) {
+    const { app } = this;
+    const ascent = new Ascent(app.model, x, context, app.qOf(i));
+    cancelAnimationFrame(this.running);
+    const advance = () => {
+      const until = performance.now() + 25;
+      while (performance.now() < until && ascent.steps < _STEPS) {
+        ascent.rate = 0.05 * (1 - ascent.steps / _STEPS);
+        app.shownQ = ascent.step();
+      }
+      this._compare(canvas, words, x, context, app.shownQ);
+      words.textContent += ` ${ascent.steps} steps.`;
+      app.plane.draw();
+      if (ascent.steps < _STEPS) this.running = requestAnimationFrame(advance);
+    };
+    this.running = requestAnimationFrame(advance);
+  }
+}
+
+// The posterior as shades, with the ellipse of two standard deviations of q.
+function _paintPosterior(canvas, { side, logPosterior, low, high }, q) {
+  const pen = canvas.getContext("2d");
+  const highest = Math.max(...logPosterior);
+  const cell = canvas.width / side;
+  logPosterior.forEach((value, at) => {
+    pen.fillStyle = shade(Math.exp(value - highest));
+    pen.fillRect((at % side) * cell, canvas.height - (Math.floor(at / side) + 1) * cell, cell + 0.5, cell + 0.5);
+  });
+  const place = (z) => [0, 1].map((d) => {
+    const share = (z[d] - low[d]) / (high[d] - low[d] || 1);
+    return d ? canvas.height * (1 - share) : canvas.width * share;
+  });
+  pen.strokeStyle = "#fff";
+  pen.lineWidth = 2;
+  const first = Math.sqrt(q.covariance(0, 0));
+  const mixed = q.covariance(0, 1) / first;
+  const rest = Math.sqrt(Math.max(q.covariance(1, 1) - mixed ** 2, 0));
+  pen.beginPath();
+  for (let k = 0; k <= 48; k++) {
+    const [c, s] = [2 * Math.cos((k * Math.PI) / 24), 2 * Math.sin((k * Math.PI) / 24)];
+    pen.lineTo(...place([q.mean[0] + first * c, q.mean[1] + mixed * c + rest * s]));
+  }
+  pen.stroke();
+  pen.fillStyle = "#fff";
+  pen.font = "11px system-ui, sans-serif";
+  pen.fillText(`${low[0].toFixed(2)} to ${high[0].toFixed(2)}`, 6, canvas.height - 6);
+  pen.fillText(`${low[1].toFixed(2)} to ${high[1].toFixed(2)}`, 6, 14);
+  canvas.setAttribute("aria-label", "Exact posterior, and the ellipse of q");
+}

@@ -1,0 +1,130 @@
+// Pictures of examples: images, curves, rows of a table.
+import { theme } from "./colors.js";
+import { plain } from "./numbers.js";
+
+const _LISTED = 20; // features that are shown as bars with names; more are a curve
+
+// How examples of a record look: a function that makes an element, whose show(values, params) draws.
+export function painterOf(record, model) {
+  const isImage = record.shape.length === 3 && [1, 3].includes(record.shape[0]);
+  if (record.columns) return () => _rowView(record, model);
+  return isImage ? (size) => _imageView(record, size) : () => _curveView(record);
+}
+
+// Shades of an image in the canvas of its own size; values outside [0, 1] become its ends.
+export function imageOf(values, shape, { factor, shift }) {
+  const [channels, height, width] = shape;
+  const image = new ImageData(width, height);
+  for (let at = 0; at < height * width; at++) {
+    for (let c = 0; c < 3; c++)
+      image.data[4 * at + c] = 255 * (factor * values[(channels === 3 ? c * height * width : 0) + at] + shift) + 0.5;
+    image.data[4 * at + 3] = 255;
+  }
+  return image;
+}
+
+// An image enlarged without smoothing, as a canvas of its own.
+export function tileOf(values, record) {
+  const canvas = document.createElement("canvas");
+  [canvas.height, canvas.width] = record.shape.slice(1);
+  canvas.getContext("2d").putImageData(imageOf(values, record.shape, record.shading), 0, 0);
+  return canvas;
+}
+
+function _imageView(record, size = 112) {
+  const canvas = document.createElement("canvas");
+  [canvas.height, canvas.width] = record.shape.slice(1);
+  canvas.className = "image";
+  canvas.style.width = `${size}px`;
+  canvas.show = (values) =>
+    canvas.getContext("2d").putImageData(imageOf(values, record.shape, record.shading), 0, 0);
+  return canvas;
+}
+
+function _curveView(record) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [440, 220];
+  canvas.className = "curve";
+  const named = record.features && record.features.length <= _LISTED;
+  canvas.show = (values, { beside } = {}) => {
+    const pen = canvas.getContext("2d");
+    const colors = theme();
+    pen.clearRect(0, 0, canvas.width, canvas.height);
+    const all = beside ? [...values, ...beside] : [...values];
+    const [low, high] = [Math.min(0, ...all), Math.max(0, ...all)];
+    const y = (value) => 200 - (180 * (value - low)) / (high - low || 1);
+    const x = (d) => 20 + (400 * (d + 0.5)) / values.length;
+    pen.strokeStyle = colors.faint;
+    pen.strokeRect(20, y(0), 400, 0);
+    const draw = (numbers, color, offset) => {
+      pen.fillStyle = pen.strokeStyle = color;
+      pen.lineWidth = 2;
+      if (named) {
+        const width = Math.max(3, 120 / values.length);
+        numbers.forEach((value, d) => pen.fillRect(x(d) + offset * width, y(Math.max(value, 0)), width, Math.abs(y(value) - y(0))));
+        return;
+      }
+      pen.beginPath();
+      numbers.forEach((value, d) => pen.lineTo(x(d), y(value)));
+      pen.stroke();
+    };
+    if (beside) draw(Array.from(beside), colors.second, -1);
+    draw(Array.from(values), colors.accent, 0);
+    pen.fillStyle = colors.ink;
+    pen.font = "13px system-ui, sans-serif";
+    if (named) record.features.forEach((name, d) => pen.fillText(name.slice(0, 8), x(d) - 12, 216, 400 / values.length));
+    pen.fillText(plain(high), 0, 14);
+  };
+  return canvas;
+}
+
+// A cell of a coded number, as it is written in the table.
+export function cellText(column, value) {
+  if (Number.isNaN(value)) return "";
+  if (column.levels.length) return column.levels[value] ?? "a new level";
+  if (value === Infinity) return plain(column.spike);
+  const number = value * column.unit + column.center;
+  if (column.kind === "date") return new Date(number * 86400000).toISOString().slice(0, 10);
+  return plain(column.log ? Math.exp(number) : column.kind === "count" ? Math.round(value) : number);
+}
+
+// A row as a list of columns; given p(x|z), the range of its numbers and the probabilities of its levels.
+function _rowView(record, model) {
+  const table = document.createElement("table");
+  table.className = "row";
+  table.show = (values, { params } = {}) => {
+    const cells = params && model.decoder.family.cells(params);
+    table.replaceChildren(
+      ...record.columns.map((column, d) => {
+        const line = document.createElement("tr");
+        line.append(_cellOf("th", column.name), _cellOf("td", cellText(column, values[d])));
+        line.append(_cellOf("td", ""));
+        if (cells) _fill(line.lastChild, column, cells[d]);
+        return line;
+      }),
+    );
+  };
+  return table;
+}
+
+function _cellOf(tag, text) {
+  const cell = document.createElement(tag);
+  cell.textContent = text;
+  return cell;
+}
+
+function _fill(cell, column, p) {
+  if (p.probabilities) {
+    const likely = p.probabilities.map((share, k) => [share, column.levels[k] ?? k]).sort((a, b) => b[0] - a[0]);
+    for (const [share, name] of likely.slice(0, 4)) {
+      const bar = _cellOf("span", `${name} ${Math.round(100 * share)}%`);
+      bar.className = "share";
+      bar.style.setProperty("--share", share);
+      cell.append(bar);
+    }
+  } else if (p.scale) {
+    const [low, high] = [-1.2816, 1.2816].map((noise) => cellText(column, p.mean === Infinity ? NaN : p.mean + noise * p.scale));
+    cell.textContent = p.mean === Infinity ? "" : `${low} to ${high}`;
+    if (p.spike) cell.textContent += ` (${plain(column.spike)} in ${Math.round(100 * p.spike)}%)`;
+  }
+}

@@ -1,0 +1,104 @@
+// Pins in latent space, and the path between the last two of them: straight, spherical, or the shortest in data space.
+import { button, control, figure, section } from "./layout.js";
+import { takeaways } from "./save.js";
+
+const _POINTS = 9; // of a strip
+const _FINE = 17; // of a path that is bent
+const _ROUNDS = 80;
+
+export class Paths {
+  constructor(app) {
+    this.app = app;
+    this.element = section("paths", "Paths", "Pin two places; the strip shows what lies between them.");
+    const bar = document.createElement("div");
+    bar.className = "controls";
+    bar.append(
+      button("Pin z", () => app.state.set({ pins: [...app.state.get("pins"), Array.from(app.z())] })),
+      button("Pin the example", () => app.state.set({ pins: [...app.state.get("pins"), Array.from(app.meanOf(app.state.get("example")))] })),
+      button("Remove pins", () => app.state.set({ pins: [] })),
+      control("Path", app.state, "path", [
+        { value: "straight", name: "straight" },
+        { value: "spherical", name: "spherical" },
+        { value: "geodesic", name: "geodesic: shortest in data space" },
+      ]),
+    );
+    this.strip = document.createElement("div");
+    this.strip.className = "strip";
+    this.element.append(bar, this.strip);
+    this.element.append(takeaways({ name: "path", rows: () => [app.space.names, ...this.points.map((z) => Array.from(z))], python: () => app.python("means = subo.evaluation.decode(model, z)  # z: the rows of the CSV") }));
+    this.points = [];
+    app.path = () => this.points;
+    app.state.on(["pins", "path", "label"], () => this._show());
+    this._show();
+  }
+
+  _show() {
+    const { app } = this;
+    const pins = app.pins();
+    this.points = pins.length < 2 ? [] : pathBetween(app.model, pins[pins.length - 2], pins[pins.length - 1], app.state.get("path"), app.context());
+    const shown = this.points.length ? Array.from({ length: _POINTS }, (_, k) => this.points[Math.round((k * (this.points.length - 1)) / (_POINTS - 1))]) : [];
+    this.strip.replaceChildren(
+      ...shown.map((z, k) => {
+        const picture = app.painter(72);
+        picture.show(app.model.mean(z, app.context()), { params: app.model.params(z, app.context()) });
+        return figure(picture, `${k + 1}`);
+      }),
+    );
+    app.plane?.draw();
+  }
+}
+
+// Points from one end to the other.
+export function pathBetween(model, from, to, kind, context) {
+  const straight = Array.from({ length: _FINE }, (_, k) => _mixed(from, to, k / (_FINE - 1)));
+  if (kind === "spherical") return straight.map((_, k) => _spherical(from, to, k / (_FINE - 1)));
+  return kind === "geodesic" && model.decoder ? _shortest(model, straight, context) : straight;
+}
+
+function _mixed(from, to, share) {
+  return Float32Array.from(from, (value, d) => (1 - share) * value + share * to[d]);
+}
+
+// Along the great circle between two directions, with a length that changes evenly (Shoemake, 1985).
+function _spherical(from, to, share) {
+  const length = (z) => Math.hypot(...z);
+  const [a, b] = [length(from), length(to)];
+  const cosine = from.reduce((sum, value, d) => sum + (value / (a || 1)) * (to[d] / (b || 1)), 0);
+  const angle = Math.acos(Math.min(Math.max(cosine, -1), 1));
+  if (angle < 1e-4 || Math.PI - angle < 1e-4 || !a || !b) return _mixed(from, to, share);
+  const weights = [Math.sin((1 - share) * angle), Math.sin(share * angle)].map((value) => value / Math.sin(angle));
+  const size = (1 - share) * a + share * b;
+  return Float32Array.from(from, (value, d) => size * (weights[0] * (value / a) + weights[1] * (to[d] / b)));
+}
+
+// Descends the energy sum_k |f(z_k+1) - f(z_k)|^2 of the decoded path, whose minimum is a geodesic (Shao et al., 2018).
+function _shortest(model, points, context) {
+  const decoded = points.map((z) => model.mean(z, context));
+  const h = 1e-2;
+  let [rate, energy] = [0.05, _energy(decoded)];
+  for (let round = 0; round < _ROUNDS; round++) {
+    const moved = points.map((z, k) => {
+      if (k === 0 || k === points.length - 1) return z;
+      const pull = decoded[k].map((value, d) => 2 * value - decoded[k - 1][d] - decoded[k + 1][d]);
+      const slope = Array.from(z, (_, i) => {
+        const aside = model.mean(Float32Array.from(z, (value, j) => (i === j ? value + h : value)), context);
+        return aside.reduce((sum, value, d) => sum + ((value - decoded[k][d]) / h) * pull[d], 0);
+      });
+      return Float32Array.from(z, (value, i) => value - rate * slope[i]);
+    });
+    const means = moved.map((z) => model.mean(z, context));
+    const lower = _energy(means);
+    if (lower < energy) {
+      points = moved;
+      means.forEach((mean, k) => (decoded[k] = mean));
+      [energy, rate] = [lower, rate * 1.2];
+    } else rate /= 2;
+  }
+  return points;
+}
+
+function _energy(decoded) {
+  let total = 0;
+  for (let k = 1; k < decoded.length; k++) decoded[k].forEach((value, d) => (total += (value - decoded[k - 1][d]) ** 2));
+  return total;
+}

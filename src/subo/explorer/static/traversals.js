@@ -1,0 +1,78 @@
+// Each dimension of latent space: what it carries, and what the decoder makes of it.
+import { figure, section } from "./layout.js";
+import { plain } from "./numbers.js";
+import { takeaways } from "./save.js";
+
+const _STOPS = [-3, -2, -1, 0, 1, 2, 3];
+const _MOST = 24; // dimensions
+
+export class Traversals {
+  constructor(app) {
+    this.app = app;
+    const { latents } = app.record.examples;
+    const rule = "Grey: inactive, its posterior mean hardly varies over the examples (variance at most 0.01).";
+    this.element = section("dimensions", "The dimensions", `Each from -3 to 3, the others as at the dragged z; the most informative first. ${rule}`);
+    this.list = document.createElement("div");
+    this.list.className = "traversals";
+    this.element.append(this.list);
+    this.element.append(
+      takeaways({
+        name: "dimensions",
+        rows: () => [["dimension", "kl", "variance_of_means", "active"], ...latents.names.map((name, d) => [name, latents.kl?.[d], latents.variance[d], latents.active[d]])],
+        python: () => app.python("usage = subo.evaluation.latent_usage(model, split)"),
+      }),
+    );
+    this._make();
+    app.state.on(["z", "label"], () => this._later());
+  }
+
+  _make() {
+    const { app } = this;
+    const { latents } = app.record.examples;
+    const carried = latents.kl || latents.variance;
+    const most = Math.max(...carried, 1e-9);
+    this.rows = app.space.order.slice(0, _MOST).map((d) => {
+      const line = document.createElement("div");
+      line.className = latents.active[d] === false ? "dimension inactive" : "dimension";
+      const name = document.createElement("span");
+      name.textContent = `${latents.names[d]}: ${latents.kl ? `${plain(latents.kl[d])} nats` : `variance ${plain(latents.variance[d])}`}`;
+      const bar = document.createElement("i");
+      bar.style.setProperty("--share", carried[d] / most);
+      line.append(name, bar);
+      const pictures = app.model.decoder && !app.record.columns ? _STOPS.map((stop) => this._stop(line, d, stop)) : [];
+      this.list.append(line);
+      return { d, pictures };
+    });
+    this._show();
+  }
+
+  _stop(line, d, stop) {
+    const { app } = this;
+    const picture = app.painter(app.record.shape.length === 3 ? 56 : 120);
+    const box = figure(picture, String(stop));
+    box.addEventListener("click", () => app.moveTo(_with(app.z(), d, stop)));
+    line.append(box);
+    return picture;
+  }
+
+  // Later, since a drag moves z at every frame and this decodes many pictures.
+  _later() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => this._show(), 120);
+  }
+
+  _show() {
+    const { app } = this;
+    for (const { d, pictures } of this.rows)
+      pictures.forEach((picture, k) => {
+        const z = _with(app.z(), d, _STOPS[k]);
+        picture.show(app.model.mean(z, app.context()));
+      });
+  }
+}
+
+function _with(z, d, value) {
+  const moved = Float32Array.from(z);
+  moved[d] = value;
+  return moved;
+}
