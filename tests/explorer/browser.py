@@ -1,4 +1,4 @@
-"""A real browser for tests of the page: Chromium, driven by Playwright; they are skipped, with the reason, without it."""
+"""A real browser for tests of the page: Chromium, driven by Playwright; without it they are skipped."""
 
 import shutil
 from collections.abc import Iterator
@@ -36,3 +36,12 @@ def silent(page: Any) -> list[str]:
         lambda asked: None if asked.url.startswith(("file:", "data:", "blob:", "about:")) else faults.append(asked.url),
     )
     return faults
+
+
+def until(page: Any, expression: str, *, seconds: float = 60) -> None:
+    """Waits until an expression is true. (Playwright's own way is forbidden by the page's content security policy.)"""
+    for _ in range(int(20 * seconds)):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not true after {seconds} s: {expression}")

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, Unknow
 from subo.cli.compare import compare
 from subo.cli.encode import encode
 from subo.cli.evaluate import evaluate
+from subo.cli.explore import explore
 from subo.cli.fit import fit
 from subo.cli.forecast import forecast
 from subo.cli.gradients import gradients
@@ -24,7 +25,7 @@ from subo.errors import InputError
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
-COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, report, show)
+COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, report, explore, show)
 """All but ``fit``, whose signature depends on the recipe."""
 
 

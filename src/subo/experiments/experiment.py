@@ -34,7 +34,16 @@ from subo.runtime.arguments import checked_arguments
 from subo.runtime.progress import bar
 from subo.training.python_runs import check_recipe
 
-__all__ = ["Experiment", "baseline_of", "evaluate_run", "model_for", "open_run", "rebuilt", "training_seconds"]
+__all__ = [
+    "Experiment",
+    "baseline_of",
+    "evaluate_run",
+    "model_for",
+    "open_latest",
+    "open_run",
+    "rebuilt",
+    "training_seconds",
+]
 
 _MINUTE = 60.0  # seconds that an evaluation may take, even after a shorter training
 _LOCAL_SAMPLES = 16  # of z, in each step of fitting a posterior to held-out data
@@ -117,6 +126,25 @@ def open_run(path: str | Path) -> Experiment:
     if config.device.precision == "64-true":
         objective.double()
     digest = run.load_weights(objective.model)
+    objective.eval()
+    return Experiment(run, config, objective, digest)
+
+
+def open_latest(path: str | Path) -> Experiment:
+    """Reads a run that may still be training: with the fitted weights, or else the last that were kept.
+
+    Raises:
+        InputError: There is no run, or it has kept no weights yet.
+    """
+    run = Run.open(path, finished=False)
+    if run.model.exists():
+        return open_run(path)
+    config = run.read_config()
+    check_recipe(run, config)
+    if not (epochs := run.kept_epochs()):
+        raise InputError(f"the run in {path} has kept no weights yet: wait for its first epochs, or fit it to the end")
+    objective = rebuilt(run, config)
+    digest = run.load_weights(objective.model, epoch=epochs[-1])
     objective.eval()
     return Experiment(run, config, objective, digest)
 

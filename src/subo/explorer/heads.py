@@ -1,4 +1,4 @@
-"""What the numbers of a decoder mean in the page: the family of p(x|z) as a record, for its mean and its log-density."""
+"""What the numbers of a decoder mean in the page: the family of p(x|z) as a record."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,5 @@
 // What lies behind the points of the plane: the prior's contours, decoded pictures, the aggregate posterior, stretching.
-import { shade } from "./colors.js";
+import { shadeParts } from "./colors.js";
 import { Mixture, Normal } from "./prior.js";
 import { row, unpack } from "./numbers.js";
 import { tileOf } from "./paint.js";
@@ -51,39 +51,21 @@ function _aggregate(q) {
   return (z) => mixture.logProb(z);
 }
 
-// Bands of a density: each holds points whose density is within half a nat of the next.
+// A density as shades of blue, which fade where it falls by four nats.
 function _densityMap(logDensity, [low, high]) {
-  const step = (high - low) / _CELLS;
-  const values = Float64Array.from({ length: _CELLS ** 2 }, (_, at) => {
-    const [i, j] = [Math.floor(at / _CELLS), at % _CELLS];
-    return logDensity(Float32Array.of(low + (j + 0.5) * step, low + (i + 0.5) * step));
-  });
+  const values = _onCells(low, high, (point) => logDensity(Float32Array.from(point)));
   const highest = Math.max(...values);
-  return (pen, place) => {
-    values.forEach((value, at) => {
-      const share = Math.exp((value - highest) / 2);
-      if (share < 0.02) return;
-      const [i, j] = [Math.floor(at / _CELLS), at % _CELLS];
-      _cell(pen, place, low + j * step, low + i * step, step, `rgba(86,140,200,${0.55 * Math.round(share * 10) / 10})`);
-    });
-  };
-}
-
-function _cell(pen, place, u, v, step, color) {
-  const [left, bottom] = place([u, v]);
-  const [right, top] = place([u + step, v + step]);
-  pen.fillStyle = color;
-  pen.fillRect(left, top, right - left + 0.6, bottom - top + 0.6);
+  return _map(values, low, high, (value) => [86, 140, 200, 190 * Math.exp((value - highest) / 2)]);
 }
 
 // log sqrt det J'J of the mean of p(x|z) in the plane's two directions, by differences.
 function _stretching(app, context) {
   const { model, space } = app;
-  const [low, step, h] = [-3, 6 / _CELLS, 1e-2];
+  const h = 1e-2;
   const origin = space.origin();
-  const values = Float64Array.from({ length: _CELLS ** 2 }, (_, at) => {
-    const [u, v] = [low + ((at % _CELLS) + 0.5) * step, low + (Math.floor(at / _CELLS) + 0.5) * step];
-    const [here, right, up] = [[u, v], [u + h, v], [u, v + h]].map((point) => model.mean(space.lift(point, origin), context));
+  const values = _onCells(-3, 3, ([u, v]) => {
+    const corners = [[u, v], [u + h, v], [u, v + h]];
+    const [here, right, up] = corners.map((point) => model.mean(space.lift(point, origin), context));
     let [aa, bb, ab] = [0, 0, 0];
     here.forEach((value, d) => {
       const [a, b] = [(right[d] - value) / h, (up[d] - value) / h];
@@ -92,14 +74,34 @@ function _stretching(app, context) {
     return 0.5 * Math.log(Math.max(aa * bb - ab * ab, 1e-30));
   });
   const sorted = Float64Array.from(values).sort();
-  const [lowest, highest] = [sorted[Math.floor(0.02 * sorted.length)], sorted[Math.floor(0.98 * sorted.length)]];
-  return (pen, place) =>
-    values.forEach((value, at) => {
-      const share = (value - lowest) / (highest - lowest || 1);
-      pen.globalAlpha = 0.6;
-      _cell(pen, place, low + (at % _CELLS) * step, low + Math.floor(at / _CELLS) * step, step, shade(share));
-      pen.globalAlpha = 1;
-    });
+  const [lowest, highest] = [0.02, 0.98].map((share) => sorted[Math.floor(share * (sorted.length - 1))]);
+  return _map(values, -3, 3, (value) => [...shadeParts((value - lowest) / (highest - lowest || 1)), 170]);
+}
+
+// A function's values at the middles of a square's cells, from the lowest line upwards.
+function _onCells(low, high, of) {
+  const step = (high - low) / _CELLS;
+  return Float64Array.from({ length: _CELLS ** 2 }, (_, at) =>
+    of([low + ((at % _CELLS) + 0.5) * step, low + (Math.floor(at / _CELLS) + 0.5) * step]),
+  );
+}
+
+// Draws values as a picture of one pixel a cell, which the browser enlarges smoothly.
+function _map(values, low, high, color) {
+  const canvas = document.createElement("canvas");
+  canvas.width = canvas.height = _CELLS;
+  const image = new ImageData(_CELLS, _CELLS);
+  values.forEach((value, at) => {
+    const line = _CELLS - 1 - Math.floor(at / _CELLS);
+    image.data.set(color(value), 4 * (line * _CELLS + (at % _CELLS)));
+  });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return (pen, place) => {
+    const [left, bottom] = place([low, low]);
+    const [right, top] = place([high, high]);
+    pen.imageSmoothingEnabled = true;
+    pen.drawImage(canvas, left, top, right - left, bottom - top);
+  };
 }
 
 // Decoded means on a grid: equally spaced, or at quantiles of the normal, where each picture stands for the same mass.

@@ -16,10 +16,13 @@ export function classColor(k) {
 
 // Viridis at a share from 0 to 1.
 export function shade(share) {
+  return `rgb(${shadeParts(share).join(",")})`;
+}
+
+export function shadeParts(share) {
   const at = Math.min(Math.max(share, 0), 1) * (_VIRIDIS.length - 1);
   const low = Math.min(Math.floor(at), _VIRIDIS.length - 2);
-  const mixed = _VIRIDIS[low].map((value, k) => Math.round(value + (at - low) * (_VIRIDIS[low + 1][k] - value)));
-  return `rgb(${mixed.join(",")})`;
+  return _VIRIDIS[low].map((value, k) => Math.round(value + (at - low) * (_VIRIDIS[low + 1][k] - value)));
 }
 
 // A color for each value, and the legend: names of classes, or the range of numbers (its outer hundredths cut off).

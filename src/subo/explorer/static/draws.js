@@ -1,9 +1,11 @@
 // Samples from the prior beside samples from the aggregate posterior: do they look alike?
-import { button, figure, section } from "./layout.js";
+import { button, figure, section, table } from "./layout.js";
 import { Random } from "./numbers.js";
+import { columnSummary } from "./paint.js";
 import { takeaways } from "./save.js";
 
 const _EACH = 24;
+const _ROWS = 20; // of a table, for each z
 
 export class Draws {
   constructor(app) {
@@ -48,13 +50,21 @@ export class Draws {
     const { app } = this;
     const box = document.createElement("div");
     box.className = "mosaic";
-    const few = app.record.columns ? drawn.slice(0, 3) : drawn;
-    for (const [z, context] of few) {
+    if (app.record.columns) return figure(this._summary(drawn), caption);
+    for (const [z, context] of drawn) {
       const picture = app.painter(52);
       picture.show(app.model.mean(z, context), { params: app.model.params(z, context) });
       box.append(picture);
     }
     return figure(box, caption);
+  }
+
+  // What rows drawn at these z are like, column by column.
+  _summary(drawn) {
+    const { app } = this;
+    const random = new Random(this.seed);
+    const rows = drawn.flatMap(([z, context]) => Array.from({ length: _ROWS }, () => app.model.sample(z, context, random)));
+    return table(app.record.columns.map((column, d) => [column.name, columnSummary(column, rows.map((values) => values[d]))]), "row");
   }
 
   // The numbers that tell both apart, from the evaluation.

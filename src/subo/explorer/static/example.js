@@ -16,7 +16,7 @@ export class Example {
     this.decoded.className = "decoded";
     this.body = document.createElement("div");
     this.element.append(this.decoded, this.body);
-    if (app.model.decodes) this._makeDecoded();
+    if (app.model.decodes || (app.live && app.record.examples.latents.layers.length === 1)) this._makeDecoded();
     app.state.on(["z", "label"], () => this._showDecoded());
     app.state.on(["example"], () => this._show());
     this._showDecoded();
@@ -51,14 +51,21 @@ export class Example {
     const { app } = this;
     const z = app.z();
     const context = app.context();
-    this.picture.show(app.model.mean(z, context), { params: app.model.params(z, context) });
+    if (app.model.decodes) this.picture.show(app.model.mean(z, context), { params: app.model.params(z, context) });
+    if (!app.model.decoder && app.live) this._ask(z, context);
     const shown = Array.from(z.slice(0, 6), (value) => value.toFixed(2)).join(", ");
     this.place.textContent = `z = (${shown}${z.length > 6 ? ", ..." : ""})`;
   }
 
+  // The live model's picture, where the page has none or an atlas.
+  async _ask(z, { label }) {
+    const means = await this.app.live.decode([z], this.app.record.classes ? label : null);
+    if (means) this.picture.show(means[0]);
+  }
+
   _show() {
     const { app } = this;
-    const i = app.state.get("example");
+    const i = app.example;
     const scores = app.record.examples.scores;
     cancelAnimationFrame(this.running);
     app.shownQ = null;
@@ -78,12 +85,17 @@ export class Example {
       strip.append(figure(picture, caption));
     };
     const context = app.contextOf(i);
-    add(row(app.x, i), `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `, ${app.labelOf(i)}` : ""}`);
     const z = app.meanOf(i);
+    const name = `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `, ${app.labelOf(i)}` : ""}`;
+    if (app.record.columns) {
+      add(row(app.x, i), `${name}, and p(x|z) at its z`, { params: app.model.params(z, context) });
+      return strip;
+    }
+    add(row(app.x, i), name);
     if (!app.model.decodes) return strip;
     add(app.model.mean(z, context), "reconstruction", { params: app.model.params(z, context), beside: row(app.x, i) });
     const q = app.qOf(i);
-    if (!app.model.decoder || !q || app.record.columns) return strip;
+    if (!app.model.decoder || !q) return strip;
     const random = new Random(i + 1);
     for (let k = 0; k < _DRAWS; k++) {
       const drawn = q.sample(random);
@@ -146,7 +158,7 @@ export class Example {
   _compare(canvas, words, x, context, q) {
     const { app } = this;
     const bound = elboOf(app.model, x, context, q);
-    const exact = this.exact && this.exact.i === app.state.get("example") ? this.exact : null;
+    const exact = this.exact && this.exact.i === app.example ? this.exact : null;
     let text = `ELBO of the shown q: ${withError(bound.mean, bound.error)} nats.`;
     if (exact) {
       _paintPosterior(canvas, exact, q);

@@ -3,6 +3,7 @@ import { Draws } from "./draws.js";
 import { Example } from "./example.js";
 import { Findings } from "./findings.js";
 import { paragraph } from "./layout.js";
+import { Live } from "./live.js";
 import { Model } from "./model.js";
 import { row, unpack, withError } from "./numbers.js";
 import { Own } from "./own.js";
@@ -24,12 +25,18 @@ class App {
     this.x = record.examples.x && unpack(record.examples.x);
     this.q = record.examples.q && { means: unpack(record.examples.q.means), factors: unpack(record.examples.q.factors) };
     this.given = record.examples.given && unpack(record.examples.given);
+    this.live = Live.find();
     this.painter = painterOf(record, this.model);
     const colors = Object.keys(record.examples.colors);
     this.state = new State({
       example: 0, z: [], label: 0, color: colors.includes("label") ? "label" : colors[0] || "", back: "none", axes: "auto",
       pins: [], path: "straight", frame: -1,
     });
+  }
+
+  // The number of the selected example; an address may have been written by hand.
+  get example() {
+    return _within(this.state.get("example"), this.examples.length);
   }
 
   // The posterior mean of an example, and its q if that is a normal.
@@ -44,7 +51,7 @@ class App {
   // The dragged point: that of the example until it is moved.
   z() {
     const moved = this.state.get("z");
-    return moved.length === this.space.size ? Float32Array.from(moved) : this.meanOf(this.state.get("example"));
+    return moved.length === this.space.size ? Float32Array.from(moved) : this.meanOf(this.example);
   }
 
   moveTo(z) {
@@ -57,13 +64,14 @@ class App {
   }
 
   pins() {
-    return this.state.get("pins").map((z) => Float32Array.from([z].flat()));
+    const pins = this.state.get("pins").map((z) => Float32Array.from([z].flat()));
+    return pins.filter((z) => z.length === this.space.size);
   }
 
   // The condition of the dragged point, and of an example.
   context() {
-    const given = this.given && row(this.given, this.state.get("example"));
-    return { label: this.state.get("label"), given };
+    const given = this.given && row(this.given, this.example);
+    return { label: _within(this.state.get("label"), this.record.classes?.length || 1), given };
   }
 
   contextOf(i) {
@@ -84,6 +92,10 @@ class App {
       line, "",
     ].join("\n");
   }
+}
+
+function _within(number, count) {
+  return Math.min(Math.max(Math.round(number), 0), count - 1);
 }
 
 function _header(app) {
@@ -114,7 +126,10 @@ export function start(record) {
   app.plane = add(Plane, top);
   add(Example, top);
   if (app.model.decoder && app.space.size === app.model.latents) add(Paths);
-  if (record.course) add(Training);
+  if (record.course) {
+    app.training = add(Training);
+    app.live?.follow((course) => app.training.update(course));
+  }
   add(Traversals);
   if (app.model.decoder && app.model.encoder && app.model.priors && app.x && app.qOf(0) && !record.classes && _isDrawn(record)) add(Own);
   if (app.model.decodes && app.model.priors) add(Draws);

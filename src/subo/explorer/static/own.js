@@ -21,7 +21,7 @@ export class Own {
     const bar = document.createElement("div");
     bar.className = "controls";
     bar.append(
-      button("From the example", () => this.input.take(app.state.get("example"))),
+      button("From the example", () => this.input.take(app.example)),
       ...this.input.buttons(),
       button("Measure", () => this._measure(), "Encodes, scores and fills in"),
     );

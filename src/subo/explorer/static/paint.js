@@ -1,6 +1,6 @@
 // Pictures of examples: images, curves, rows of a table.
 import { theme } from "./colors.js";
-import { plain } from "./numbers.js";
+import { Random, plain } from "./numbers.js";
 
 const _LISTED = 20; // features that are shown as bars with names; more are a curve
 
@@ -88,6 +88,18 @@ export function cellText(column, value) {
   return plain(column.log ? Math.exp(number) : column.kind === "count" ? Math.round(value) : number);
 }
 
+// Cells of one column in few words: the shares of its levels, or the range of 8 of 10 cells and the middle.
+export function columnSummary(column, values) {
+  if (column.levels.length) {
+    const counts = column.levels.map((level, k) => [values.filter((value) => value === k).length / values.length, level]);
+    const likely = counts.sort((a, b) => b[0] - a[0]).slice(0, 4);
+    return likely.map(([share, level]) => `${level} ${Math.round(100 * share)}%`).join(", ");
+  }
+  const sorted = [...values].sort((a, b) => _beforeSpike(a) - _beforeSpike(b));
+  const [low, middle, high] = [0.1, 0.5, 0.9].map((share) => cellText(column, sorted[Math.round(share * (sorted.length - 1))]));
+  return `${middle} (${low} to ${high})`;
+}
+
 // A row as a list of columns; given p(x|z), the range of its numbers and the probabilities of its levels.
 function _rowView(record, model) {
   const table = document.createElement("table");
@@ -122,9 +134,20 @@ function _fill(cell, column, p) {
       bar.style.setProperty("--share", share);
       cell.append(bar);
     }
-  } else if (p.scale) {
-    const [low, high] = [-1.2816, 1.2816].map((noise) => cellText(column, p.mean === Infinity ? NaN : p.mean + noise * p.scale));
-    cell.textContent = p.mean === Infinity ? "" : `${low} to ${high}`;
-    if (p.spike) cell.textContent += ` (${plain(column.spike)} in ${Math.round(100 * p.spike)}%)`;
+    return;
   }
+  const drawn = _sorted(p);
+  const [low, high] = [0.1, 0.9].map((share) => cellText(column, drawn[Math.round(share * (drawn.length - 1))]));
+  cell.textContent = low === high ? low : `${low} to ${high}`;
+  cell.title = "8 of 10 draws lie here";
+}
+
+// Draws of a cell in order, always the same: their quantiles are shown, whatever the distribution.
+function _sorted(p) {
+  const random = new Random(1);
+  return Array.from({ length: 200 }, () => p.sample(random)).sort((a, b) => _beforeSpike(a) - _beforeSpike(b));
+}
+
+function _beforeSpike(value) {
+  return value === Infinity ? -1e300 : value;
 }

@@ -14,7 +14,7 @@ export class Paths {
     bar.className = "controls";
     bar.append(
       button("Pin z", () => app.state.set({ pins: [...app.state.get("pins"), Array.from(app.z())] })),
-      button("Pin the example", () => app.state.set({ pins: [...app.state.get("pins"), Array.from(app.meanOf(app.state.get("example")))] })),
+      button("Pin the example", () => app.state.set({ pins: [...app.state.get("pins"), Array.from(app.meanOf(app.example))] })),
       button("Remove pins", () => app.state.set({ pins: [] })),
       control("Path", app.state, "path", [
         { value: "straight", name: "straight" },

@@ -116,13 +116,15 @@ export class Plane {
     this._axes(pen, ink, ratio);
     const radius = _RADIUS * ratio * (this.points.length > 3000 ? 0.6 : 1);
     const pictures = back === "grid" || back === "quantiles";
-    pen.globalAlpha = pictures ? 0.9 : 0.75;
+    pen.globalAlpha = pictures ? 1 : 0.75;
+    [pen.strokeStyle, pen.lineWidth] = [ink.paper, ratio];
     this.points.forEach((point, k) => {
       const [x, y] = this.place(point);
       pen.fillStyle = this.colors ? this.colors[k] : ink.accent;
       pen.beginPath();
       pen.arc(x, y, radius, 0, 2 * Math.PI);
       pen.fill();
+      if (pictures) pen.stroke();
     });
     pen.globalAlpha = 1;
     this._selected(pen, ink, ratio);
@@ -139,17 +141,27 @@ export class Plane {
     pen.fillStyle = ink.ink;
     for (let value = Math.ceil(left / step) * step; value <= right; value += step) {
       const [x] = this.place([value, 0]);
-      pen.fillText(plain(Number(value.toFixed(9))), x + 3 * ratio, this.canvas.height - 5 * ratio);
       this._line(pen, [x, 0], [x, this.canvas.height]);
+      this._write(pen, plain(Number(value.toFixed(9))), [x + 3 * ratio, this.canvas.height - 5 * ratio], ink);
     }
     for (let value = Math.ceil(bottom / step) * step; value <= top && this.app.space.size > 1; value += step) {
       const [, y] = this.place([0, value]);
-      pen.fillText(plain(Number(value.toFixed(9))), 4 * ratio, y - 3 * ratio);
       this._line(pen, [0, y], [this.canvas.width, y]);
+      this._write(pen, plain(Number(value.toFixed(9))), [4 * ratio, y - 3 * ratio], ink);
     }
     pen.font = `bold ${12 * ratio}px system-ui, sans-serif`;
-    pen.fillText(this.app.space.label(0), this.canvas.width - (12 + 7 * this.app.space.label(0).length) * ratio, this.canvas.height - 22 * ratio);
-    pen.fillText(this.app.space.label(1), 4 * ratio, 16 * ratio);
+    const name = this.app.space.label(0);
+    this._write(pen, name, [this.canvas.width - pen.measureText(name).width - 8 * ratio, this.canvas.height - 22 * ratio], ink);
+    this._write(pen, this.app.space.label(1), [30 * ratio, 16 * ratio], ink);
+  }
+
+  // Text with a margin of the paper's color, to be read on pictures, too.
+  _write(pen, text, [x, y], ink) {
+    pen.save();
+    [pen.strokeStyle, pen.lineWidth, pen.lineJoin] = [ink.paper, 3 * (devicePixelRatio || 1), "round"];
+    pen.strokeText(text, x, y);
+    pen.fillText(text, x, y);
+    pen.restore();
   }
 
   _line(pen, from, to) {
@@ -163,7 +175,7 @@ export class Plane {
   _selected(pen, ink, ratio) {
     const { app } = this;
     pen.lineWidth = 2 * ratio;
-    const chosen = app.state.get("example");
+    const chosen = app.example;
     const q = app.shownQ || app.qOf(chosen);
     pen.strokeStyle = ink.ink;
     if (q) this._ellipse(pen, q);

@@ -36,11 +36,11 @@ function _onGrid(model, x, context, { low, high }) {
   return { low, high, side: _SIDE, logPx, logPosterior: logJoint.map((value) => value - logPx), logArea };
 }
 
-// The smallest box of grid points with all the mass but 1e-7, and two points more on every side.
+// The smallest box of the grid points that hold more than 1e-8 of the mass each, and two points more on every side.
 function _aroundMass({ logPosterior, logArea }, { low, high }) {
   let [left, right, bottom, top] = [_SIDE, 0, _SIDE, 0];
   logPosterior.forEach((value, at) => {
-    if (value + logArea < Math.log(1e-7 / _SIDE ** 2)) return;
+    if (value + logArea < Math.log(1e-8)) return;
     const [i, j] = [Math.floor(at / _SIDE), at % _SIDE];
     [left, right, bottom, top] = [Math.min(left, j), Math.max(right, j), Math.min(bottom, i), Math.max(top, i)];
   });

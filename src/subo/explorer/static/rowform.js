@@ -9,7 +9,7 @@ export class RowForm {
     this.element.className = "rowform";
     this.element.addEventListener("submit", (event) => event.preventDefault());
     this.fields = app.record.columns.map((column) => this._field(column));
-    this.take(app.state.get("example"));
+    this.take(app.example);
   }
 
   buttons() {

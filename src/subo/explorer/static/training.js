@@ -10,20 +10,30 @@ const _CURVES = { bound: "bound", elbo: "ELBO", rate: "rate", distortion: "disto
 export class Training {
   constructor(app) {
     this.app = app;
-    const course = app.record.course;
     this.element = section("training", "Training", "Nats per example over the epochs; the slider moves validation examples to their posterior means of then.");
+    this.sides = document.createElement("div");
+    this.sides.className = "course";
+    this.element.append(this.sides);
+    this.element.append(takeaways({ name: "training", rows: () => _rows(this.course), python: () => app.python("history = run.run.read_metrics()") }));
+    app.state.on(["frame"], () => this.frames && this.show());
+    this.update(app.record.course);
+  }
+
+  // Shows a course of training, which a running fit makes longer.
+  update(course) {
+    if (this.course && this.course.epochs.length === course.epochs.length) return;
+    this.course = course;
+    const box = document.createElement("div");
+    box.className = "panels";
     this.panels = Object.entries(_CURVES).map(([key, title]) =>
       curves(title, course.epochs, [
         { name: "training", values: course.train[key], style: "first" },
         ...(course.validation ? [{ name: "validation", values: course.validation[key], style: "second" }] : []),
       ]),
     );
-    const box = document.createElement("div");
-    box.className = "panels";
     box.append(...this.panels);
-    this.element.append(box);
+    this.sides.replaceChildren(box);
     if (course.frames) this._makeFrames(course.frames);
-    this.element.append(takeaways({ name: "training", rows: () => _rows(course), python: () => app.python("history = run.run.read_metrics()") }));
   }
 
   _makeFrames(frames) {
@@ -36,11 +46,12 @@ export class Training {
     this.slider.setAttribute("aria-label", "Epoch");
     this.words = document.createElement("output");
     this.slider.addEventListener("input", () => app.state.set({ frame: Number(this.slider.value) }));
-    app.state.on(["frame"], () => this.show());
     const bar = document.createElement("div");
     bar.className = "controls";
     bar.append(button("Play", () => this._play(), "From the first epoch to the last"), this.slider, this.words);
-    this.element.append(bar, this.canvas);
+    const moving = document.createElement("div");
+    moving.append(this.canvas, bar);
+    this.sides.append(moving);
     this.show();
   }
 

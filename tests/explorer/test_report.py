@@ -1,0 +1,188 @@
+"""The page of a run in a real browser: it loads nothing, says nothing, shows what Python computes, and can be used."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from browser import browser, silent, until
+
+from command_line import run
+from subo.evaluation.reconstruction import decode
+from subo.experiments.experiment import open_run
+
+SHORT = ["--epochs", 3, "--hidden", 16, "--evaluation-samples", 20, "--quiet"]
+MARKUP = '<img src=x onerror="alert(1)">'
+
+
+Shown = tuple[str, Path, Path]
+
+
+def table(path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    kinds = rng.choice([MARKUP, "b", "=1+1"], 120)
+    frame = pd.DataFrame({"</script><b>kind": kinds, "size": rng.normal(5, 2, 120), "count": rng.poisson(30, 120) ** 2})
+    frame.loc[:9, "size"] = np.nan
+    frame.to_csv(path, index=False)
+    return path
+
+
+RUNS: dict[str, list[Any]] = {
+    "digits": ["digits", "--latent-dim", 2, "--binarize", "dynamic"],
+    "grey": ["digits", "--latent-dim", 5, "--network", "conv", "--channels", "4,8"],
+    "classes": ["digits", "--latent-dim", 2, "--condition", "labels", "--binarize", "static"],
+    "one": ["digits", "--latent-dim", 1, "--posterior", "full-rank"],
+    "flow": ["digits", "--latent-dim", 2, "--posterior", "inverse-autoregressive", "--prior", "spline-flow"],
+    "categories": ["digits", "--latent-dim", 3, "--posterior", "categorical", "--gradient", "gumbel-softmax"],
+    "ladder": ["digits", "--recipe", "ladder", "--latent-dims", "3,2"],
+    "table": ["table"],
+}
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Any]:
+    with browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module", params=RUNS)
+def shown(
+    request: pytest.FixtureRequest, opened: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    source, *options = RUNS[request.param]
+    source = table(folder / "table.csv") if source == "table" else source
+    short = [word for word in SHORT if word not in ("--hidden", 16)] if request.param == "ladder" else SHORT
+    out, page = folder / "run", folder / "report.html"
+    assert run("fit", source, "--out", out, *options, *short) == 0
+    assert run("report", out, "--out", page) == 0
+    return request.param, out, page
+
+
+def loaded(opened: Any, page: Path, **options: Any) -> tuple[Any, list[str]]:
+    tab = opened.new_page(**options)
+    faults = silent(tab)
+    tab.goto(page.as_uri())
+    until(tab, "globalThis.subo && subo.plane")
+    return tab, faults
+
+
+def test_every_page_is_silent_small_and_fits_a_phone(opened: Any, shown: Shown):
+    name, _, page = shown
+    assert page.stat().st_size < 2e6
+    for options in ({"viewport": {"width": 1200, "height": 900}}, {"viewport": {"width": 360, "height": 700}}):
+        tab, faults = loaded(opened, page, **options)
+        tab.wait_for_timeout(300)
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.locator("section").count() >= 4
+        assert "undefined" not in (text := tab.inner_text("body"))
+        assert "NaN" not in text
+        assert tab.locator("img").count() == 0  # markup in names stays text
+        tab.close()
+        assert not faults, name
+
+
+def test_the_picture_at_a_dragged_point_is_the_models(opened: Any, shown: Shown):
+    """Within 2/255: half precision of the weights, and the rounding of a shade."""
+    name, out, page = shown
+    tab, faults = loaded(opened, page)
+    if not tab.evaluate("Boolean(subo.model.decoder) && subo.record.shape.length === 3"):
+        assert name in ("flow", "categories", "ladder", "table")
+        tab.close()
+        return
+    box = tab.locator("canvas.plane").bounding_box()
+    tab.mouse.move(box["x"] + 100, box["y"] + 120)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 160, box["y"] + 90, steps=5)
+    tab.mouse.up()
+    tab.wait_for_timeout(200)
+    z = torch.tensor(tab.evaluate("Array.from(subo.z())"), dtype=torch.float32)
+    assert not torch.equal(z, torch.tensor(tab.evaluate("Array.from(subo.meanOf(0))"), dtype=torch.float32))
+    pixels = tab.evaluate(
+        """Array.from(document.querySelector(".decoded canvas").getContext("2d").getImageData(0, 0, 8, 8).data)"""
+    )
+    experiment = open_run(out)
+    context = {"label": torch.tensor([tab.evaluate("subo.state.get('label')")])} if name == "classes" else None
+    mean = decode(experiment.model, z.unsqueeze(0), context)[0, 0]
+    shading = tab.evaluate("subo.record.shading")
+    expected = (shading["factor"] * mean + shading["shift"]).clamp(0, 1) * 255
+    assert (torch.tensor(pixels, dtype=torch.float32).view(8, 8, 4)[..., 0] - expected).abs().max() <= 2
+    assert "z=" in tab.evaluate("location.hash") or tab.wait_for_timeout(300) is None
+    tab.close()
+    assert not faults
+
+
+def test_numbers_and_the_exact_posterior_are_those_of_python(opened: Any, shown: Shown):
+    name, out, page = shown
+    if name != "digits":
+        return
+    tab, faults = loaded(opened, page)
+    experiment = open_run(out)
+    written = experiment.run.read_evaluation("test")
+    lines = {line["name"]: line["value"] for line in tab.evaluate("subo.record.findings.test.numbers")}
+    assert lines["log p(x)"] == written["log_px"]
+    assert lines["ELBO"] == written["elbo"]
+    tab.get_by_role("button", name="Exact posterior").click()
+    until(tab, "document.querySelector('.inference p').textContent.includes('Exact')")
+    said = tab.inner_text(".inference p")
+    exact = float(re.search(r"Exact log p\(x\): (-?\d+\.\d+)", said)[1])  # pyright: ignore[reportOptionalSubscript]
+    x = torch.tensor(tab.evaluate("Array.from(subo.x.values.slice(0, 64))"), dtype=torch.float32).view(1, 1, 8, 8)
+    axis = torch.linspace(-6, 6, 241)
+    z = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        log_joint = experiment.model.decode(z).log_prob(x) + experiment.model.prior().log_prob(z)
+    quadrature = torch.logsumexp(log_joint.double(), 0).item() + 2 * np.log(12 / 240)
+    assert exact == pytest.approx(quadrature, abs=0.02)
+    tab.get_by_role("button", name="Optimize q").click()
+    until(tab, "document.querySelector('.inference p').textContent.includes('300 steps')")
+    after = re.search(r"KL\(q \|\| p\(z\|x\)\) = (-?[\d.]+) ± (\d+\.\d+)", tab.inner_text(".inference p"))
+    assert after is not None
+    assert float(after[1]) > -5 * float(after[2])
+    tab.close()
+    assert not faults
+
+
+def test_the_slider_moves_points_to_the_recorded_means(opened: Any, shown: Shown):
+    name, out, page = shown
+    tab, faults = loaded(opened, page)
+    if name == "digits":
+        tab.locator("input[type=range]").fill("0")
+        assert tab.inner_text("#training output") == "epoch 1"
+        kept = np.load(sorted((out / "snapshots").glob("means-*.npy"))[0])
+        np.testing.assert_allclose(tab.evaluate("subo.training.points(0)"), kept, rtol=2e-3, atol=2e-3)
+        tab.get_by_role("button", name="Play").click()
+        until(tab, "document.querySelector('#training output').textContent === 'epoch 3'")
+    tab.close()
+    assert not faults
+
+
+def test_every_button_can_be_pressed(opened: Any, shown: Shown):
+    name, _, page = shown
+    tab, faults = loaded(opened, page, viewport={"width": 1000, "height": 800}, accept_downloads=True)
+    for choice in tab.locator("select").all():
+        for option in choice.locator("option").all():
+            choice.select_option(option.get_attribute("value"))
+    for button in tab.locator("button").all():
+        button.click()
+    tab.wait_for_timeout(300)
+    link = tab.evaluate("location.hash")
+    tab.close()
+    assert not faults, name
+    tab, faults = loaded(opened, page)
+    tab.goto(f"{page.as_uri()}{link}&example=nonsense&z=1;x&nothing=3&label=9e9&axes=7,8")
+    tab.goto(f"{page.as_uri()}#example=99999&z=1;2;3;4&frame=77&pins=1,2,3;4&color=nothing&back=nothing")
+    tab.wait_for_timeout(200)
+    tab.close()
+    assert not faults, name
+
+
+def test_dark_is_dark(opened: Any, shown: Shown):
+    _, _, page = shown
+    tab, faults = loaded(opened, page, color_scheme="dark")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    tab.close()
+    assert not faults
