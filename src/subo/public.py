@@ -12,6 +12,7 @@ from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation import compare, evaluate, impute, likelihood_regret, log_marginal, pooled
 from subo.experiments.experiment import open_run
+from subo.explorer.notebook import explore
 from subo.gradients import (
     VIMCO,
     DReG,
@@ -127,6 +128,7 @@ __all__ = [
     "conv_decoder",
     "conv_encoder",
     "evaluate",
+    "explore",
     "fit",
     "impute",
     "infer",

@@ -7,6 +7,7 @@ or is refused with an InputError, whatever the argument.
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -75,6 +76,12 @@ def fitted() -> Path:
     """A run's folder, in the present one."""
     subo.fit(subo.Objective(pca()), X, epochs=1, run_dir="run")
     return Path("run")
+
+
+@cache
+def fitted_to_digits() -> Any:
+    """A run whose page is quickly made."""
+    return subo.open_run(Path(__file__).parents[1] / "runs-of-0.1" / "grey")
 
 
 def draw() -> subo.Draw:
@@ -235,6 +242,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "make": lambda: (subo.make, {"recipe": "vae", "data": X}),
     "save": lambda: (subo.save, {"model": pca(), "path": "model.safetensors"}),
     "load_model": lambda: (subo.load_model, {"path": saved()}),
+    "explore": lambda: (subo.explore, {"run": fitted_to_digits()}),
     "open_run": lambda: (subo.open_run, {"path": Path(__file__).parents[1] / "runs-of-0.1" / "grey"}),
     "load_weights": lambda: (subo.load_weights, {"model": pca(), "run_dir": fitted()}),
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),

@@ -15,6 +15,7 @@ from subo.cli.fit import fit
 from subo.cli.forecast import forecast
 from subo.cli.gradients import gradients
 from subo.cli.impute import impute
+from subo.cli.latent_paths import decode, interpolate, traverse
 from subo.cli.options import check_options, converted, fit_signature, recipes_with
 from subo.cli.reconstruct import reconstruct
 from subo.cli.report import report
@@ -25,7 +26,10 @@ from subo.errors import InputError
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
-COMMANDS = (evaluate, compare, gradients, sample, reconstruct, encode, score, impute, forecast, report, explore, show)
+COMMANDS = (
+    *(evaluate, compare, gradients, sample, reconstruct, encode, decode, interpolate, traverse),
+    *(score, impute, forecast, report, explore, show),
+)
 """All but ``fit``, whose signature depends on the recipe."""
 
 

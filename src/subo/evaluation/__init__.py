@@ -16,6 +16,8 @@ from subo.evaluation.latents.information import MutualInformation, mutual_inform
 from subo.evaluation.latents.probes import Probe, probe
 from subo.evaluation.latents.total_correlation import TotalCorrelation, total_correlation
 from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_mean, posterior_means
+from subo.evaluation.paths import interpolate, traverse
+from subo.evaluation.reconstruction import decode, reconstruct
 from subo.evaluation.regret import likelihood_regret
 from subo.evaluation.scores import Scores, score
 from subo.evaluation.summary import Evaluation, evaluate
@@ -47,11 +49,13 @@ __all__ = [
     "cell_scores",
     "compare",
     "conformal_p_values",
+    "decode",
     "evaluate",
     "forecast",
     "gap_over_training",
     "gaps",
     "impute",
+    "interpolate",
     "latent_usage",
     "likelihood_regret",
     "log_marginal",
@@ -63,7 +67,9 @@ __all__ = [
     "posterior_mean",
     "posterior_means",
     "probe",
+    "reconstruct",
     "score",
     "total_correlation",
+    "traverse",
     "verdict",
 ]

@@ -10,6 +10,7 @@ import torch
 
 from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.errors import InputError
 from subo.evaluation.reconstruction import decode
 from subo.evaluation.summary import Evaluation
 from subo.experiments.experiment import Experiment, model_for
@@ -40,7 +41,12 @@ def record_of(experiment: Experiment, data: Data, *, split: str = "test", comman
 
     Returns:
         A record of JSON types, in which arrays are packed.
+
+    Raises:
+        InputError: There is no such split.
     """
+    if not isinstance(split, str) or split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     held_out: Split = getattr(data, split)
     few, rows = chosen(held_out)
     model = model_for(experiment, few)

@@ -9,6 +9,7 @@ other event is drawn as a vector over its features.
 from subo.figures.data_space import decoder_grid, reconstruction_panel, reconstructions, samples, tile
 from subo.figures.latent_space import activity_per_dimension, animate_means, kl_per_dimension, latent_plane
 from subo.figures.layers import layers
+from subo.figures.strips import save_movie, strip
 from subo.figures.style import BLUE as BLUE
 from subo.figures.style import CLASS_COLORS as CLASS_COLORS
 from subo.figures.style import GREY as GREY
@@ -33,6 +34,8 @@ __all__ = [
     "reconstructions",
     "samples",
     "save",
+    "save_movie",
+    "strip",
     "tile",
     "training_curves",
     "training_panel",

@@ -42,8 +42,10 @@ def reconstructions(
         Images: a row of originals above a row of reconstructions, once or twice. Vectors: one panel per example.
     """
     title = "Data, and the means of their reconstructions"
-    if _pictures(originals) is None:
-        return _compare_vectors(title, _rows(originals, units), _rows(means, units), feature_names, units is not None)
+    if as_pictures(originals) is None:
+        return _compare_vectors(
+            title, as_rows(originals, units), as_rows(means, units), feature_names, units is not None
+        )
     count = min(len(originals), 24)
     bands = 1 if count <= 12 else 2
     columns = math.ceil(count / bands)
@@ -78,9 +80,9 @@ def reconstruction_panel(
         feature_names: Names of a vector's features, written where there are 20 or fewer.
         units: Mean and standard deviation of each feature of a vector, as for :func:`reconstructions`.
     """
-    if _pictures(originals) is None:
+    if as_pictures(originals) is None:
         _label_features(axes, means[0].size, feature_names, units is not None)
-        _draw_pair(axes, _rows(originals[:1], units)[0], _rows(means[:1], units)[0])
+        _draw_pair(axes, as_rows(originals[:1], units)[0], as_rows(means[:1], units)[0])
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
         set_title(axes, "The first example and its reconstruction")
         return
@@ -145,7 +147,7 @@ def samples(
     """
     title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
-    if _pictures(means) is not None:
+    if as_pictures(means) is not None:
         columns = math.ceil(math.sqrt(len(means))) if classes is None else max(1, len(means) // len(classes))
         picture = tile(means, columns=columns)
         width = min(columns, 6)  # inches
@@ -158,7 +160,7 @@ def samples(
             axes.tick_params(length=0, labelsize=9, labelcolor=INK)
         set_title(axes, title)
         return figure
-    means, standard = _rows(means, units), units is not None
+    means, standard = as_rows(means, units), units is not None
     size = means.shape[1]
     if panel is None and size > MAX_LISTED:
         return _one_before_all(title, means, feature_names, standard)
@@ -221,7 +223,7 @@ def decoder_grid(
     edge = limit + step / 2
     title = "Means of p(x|z) over the latent plane" + (name and f": {as_text(name)}")
     figure, axes = panel_of(panel, figsize=(7, 7))
-    pictures = _pictures(cells)
+    pictures = as_pictures(cells)
     if pictures is not None:
         height, width = pictures.shape[1:3]
         upward = cells.reshape(means.shape)[::-1].reshape(cells.shape)  # the first row of tiles is the last z2
@@ -231,7 +233,7 @@ def decoder_grid(
         axes.images[0].set_extent((-right, right, -top, top))
         axes.set_aspect((height + 1) / (width + 1))
     else:
-        curves = _rows(cells, units)
+        curves = as_rows(cells, units)
         low, high = curves.min(), curves.max()
         scale = f"{low:.3g} to {high:.3g}".replace("-", "−") + (" standard deviations" if units is not None else "")
         title += f"\nEach curve runs over {curves.shape[1]} features; all to one scale, {scale}"
@@ -262,7 +264,7 @@ def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
     Returns:
         One picture, ``(rows * (H + 1) - 1, columns * (W + 1) - 1)``, and a last axis of 3 if there is color.
     """
-    pictures = _pictures(images)
+    pictures = as_pictures(images)
     if pictures is None:
         raise InputError(
             f"images have the shape (N, H, W), (N, 1, H, W) or (N, 3, H, W); these have {images.shape}. "
@@ -276,7 +278,7 @@ def tile(images: Shaped[ndarray, " N *event"], *, columns: int) -> ndarray:
     return canvas
 
 
-def _pictures(events: ndarray) -> ndarray | None:
+def as_pictures(events: ndarray) -> ndarray | None:
     """Images for matplotlib, ``(N, H, W)`` or ``(N, H, W, 3)`` in [0, 1]; None for vectors."""
     match events.shape[1:]:
         case (_, _):
@@ -290,7 +292,7 @@ def _pictures(events: ndarray) -> ndarray | None:
     return np.clip(pictures, 0, 1)
 
 
-def _rows(events: ndarray, units: Units | None) -> ndarray:
+def as_rows(events: ndarray, units: Units | None) -> ndarray:
     """Vectors, ``(N, D)``: unchanged, or in standard deviations from the mean."""
     rows = events.reshape(len(events), -1)
     return rows if units is None else (rows - units[0]) / units[1]

@@ -86,7 +86,7 @@ export class Example {
     };
     const context = app.contextOf(i);
     const z = app.meanOf(i);
-    const name = `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `, ${app.labelOf(i)}` : ""}`;
+    const name = `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `: ${app.labelOf(i)}` : ""}`;
     if (app.record.columns) {
       add(row(app.x, i), `${name}, and p(x|z) at its z`, { params: app.model.params(z, context) });
       return strip;

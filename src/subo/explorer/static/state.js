@@ -38,7 +38,11 @@ export class State {
     const parts = Object.keys(this.values)
       .filter((name) => String(this.values[name]) !== String(this.defaults[name]))
       .map((name) => `${name}=${encodeURIComponent(_text(this.values[name]))}`);
-    history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.pathname + location.search);
+    try {
+      history.replaceState(null, "", parts.length ? `#${parts.join("&")}` : location.href.split("#")[0]);
+    } catch {
+      // a page in a notebook's frame has no address of its own
+    }
   }
 
   _read() {
