@@ -20,12 +20,12 @@ from subo.models.vae import VAE
 from subo.parts.cells import Cells
 from subo.parts.columns import Columns
 
-SUMMED = {
+SUMMED: dict[str, Any] = {
     "rtol": 2e-3,
     "atol": 1e-3,
 }  # the kernels of conv are sums of weights, which are rounded to half precision again
-EXACT = {"rtol": 1e-4, "atol": 1e-5}
-IN_UNITS = {"center": torch.tensor([1e5, -2.0, 0.0]), "unit": torch.tensor([30.0, 0.1, 2.0])}
+EXACT: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+IN_UNITS: dict[str, Any] = {"center": torch.tensor([1e5, -2.0, 0.0]), "unit": torch.tensor([30.0, 0.1, 2.0])}
 COLUMNS = ("real", "category 3", "count", "spike", "ordinal 4", "positive", "boolean 2")
 
 
@@ -71,7 +71,7 @@ def in_page(page: Any, model: VAE, shape: Size, code: str, *values: Any) -> Any:
     )
 
 
-def made(likelihood: nn.Module, *, latent: int = 2, network: Any = None, encoder: Any = None, prior: Any = None) -> VAE:
+def made(likelihood: Any, *, latent: int = 2, network: Any = None, encoder: Any = None, prior: Any = None) -> VAE:
     size = likelihood.event_shape.numel()
     decoder = network or subo.mlp(latent, likelihood.num_params, hidden=(8,))
     encoder = encoder or subo.mlp(size, 2 * latent, hidden=(8,))
@@ -182,8 +182,9 @@ def test_networks_are_torchs(page: Any, name: str):
     decoder, encoder = NETWORKS[name]()
     for part in encoder.modules():  # statistics of a training
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.5, 2)
+            statistics: Any = part
+            statistics.running_mean.normal_()
+            statistics.running_var.uniform_(0.5, 2)
     model = made(subo.Bernoulli((1, 8, 8)), network=decoder, encoder=encoder)
     z, x = torch.tensor([0.7, -1.2]), torch.rand(1, 8, 8)
     with torch.no_grad():

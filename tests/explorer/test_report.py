@@ -111,7 +111,9 @@ def test_the_picture_at_a_dragged_point_is_the_models(opened: Any, shown: Shown)
     shading = tab.evaluate("subo.record.shading")
     expected = (shading["factor"] * mean + shading["shift"]).clamp(0, 1) * 255
     assert (torch.tensor(pixels, dtype=torch.float32).view(8, 8, 4)[..., 0] - expected).abs().max() <= 2
-    assert "z=" in tab.evaluate("location.hash") or tab.wait_for_timeout(300) is None
+    until(tab, "location.hash.includes('z=')")
+    tab.evaluate("subo.select(5)")
+    until(tab, "document.querySelector('.decoded .place').textContent.includes(subo.meanOf(5)[0].toFixed(2))")
     tab.close()
     assert not faults
 

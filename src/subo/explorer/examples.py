@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.evaluation.cells import cell_p_values, cell_scores
 from subo.evaluation.latents.usage import LatentUsage, draws, latent_usage
 from subo.evaluation.scores import Scores, score
 from subo.experiments.experiment import Experiment
@@ -24,6 +25,7 @@ __all__ = ["chosen", "example_record"]
 _MOST = 2000  # examples
 _BYTES = 1_000_000  # of their values
 _WORK = 300_000_000  # elements decoded for their log p(x)
+_RANKED, _SAMPLES, _ODD = 500, 100, 0.01  # rows among which cells are ranked, samples for each, largest p-value
 
 
 def chosen(split: Split, *, seed: int = 0) -> tuple[Split, Tensor]:
@@ -70,6 +72,8 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     if (posterior := _posteriors(model, few)) is not None:
         record["q"] = posterior
     elements = len(few) * few.event_shape.numel()
+    if data.meaning.table is not None:
+        record["odd"] = _odd_cells(model, few, data.validation)
     scores = score(model, few, num_samples=min(1000, max(50, _WORK // elements)))
     record["scores"] = _scores(scores)
     known = {"log p(x)": scores.log_px, "rate": scores.rates.sum(0), "ELBO": scores.elbo, "k-hat": scores.pareto_k}
@@ -137,7 +141,7 @@ def _colors(experiment: Experiment, data: Data, few: Split, rows: Tensor, split:
     """What examples may be colored by: their class, the columns of a table, what a full evaluation measured."""
     colors: dict[str, Any] = {}
     if few.labels is not None:
-        colors["label"] = [str(name) for name in few.label_names()]
+        colors["label"] = [str(name) for name in few.label_names() or ()]
     if (table := data.meaning.table) is not None:
         for column in (*table.modeled, *table.given.modeled):
             values = column_values(few, table, column.name)
@@ -147,6 +151,14 @@ def _colors(experiment: Experiment, data: Data, few: Split, rows: Tensor, split:
     if measured.exists():
         colors |= _measured(measured, rows)
     return colors
+
+
+def _odd_cells(model: Any, few: Split, validation: Split) -> list[list[int]]:
+    """The columns of each example whose cells rank among the oddest hundredth of the validation rows' cells."""
+    ordinary = validation.take(torch.arange(min(len(validation), _RANKED)))
+    of_few, of_others = (cell_scores(model, part, num_samples=_SAMPLES) for part in (few, ordinary))
+    odd = (cell_p_values(of_few, of_others) <= _ODD) & ~of_few.isnan()
+    return [row.nonzero()[:, 0].tolist() for row in odd]
 
 
 _SHOWN = {

@@ -63,8 +63,9 @@ def _latent_shape(model: Any) -> Size:
 def _conditional(part: Conditional, shape: Size) -> dict[str, Any]:
     store = Store()
     network: nn.Module = part.network
+    family: Any = part.family
     written = operations(network, shape, store)
-    record = {"operations": written.operations, "head": head(part.family, store), "inputs": shape.numel()}
+    record = {"operations": written.operations, "head": head(family, store), "inputs": shape.numel()}
     return record | {"numbers": store.as_json()}
 
 

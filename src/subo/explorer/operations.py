@@ -169,8 +169,10 @@ def _batch_norm(network: Any, shape: Size, store: Store) -> Written:
     factor = (network.running_var + network.eps).rsqrt()
     factor = factor if network.weight is None else factor * network.weight
     shift = -network.running_mean * factor + (0 if network.bias is None else network.bias)
-    wide = [tensor.view(-1, *[1] * (len(shape) - 1)).expand(shape) for tensor in (factor, shift)]
-    return Written([_elementwise(*wide, store)], shape)
+    channels = (-1, *[1] * (len(shape) - 1))
+    return Written(
+        [_elementwise(factor.view(channels).expand(shape), shift.view(channels).expand(shape), store)], shape
+    )
 
 
 def _elementwise(factor: Tensor, shift: Tensor, store: Store) -> Operation:
@@ -187,7 +189,7 @@ def _standardize(network: Standardize, shape: Size, store: Store) -> Written:
     return Written([_elementwise(factor.expand(shape), shift.expand(shape), store)], shape)
 
 
-def _offset(network: Offset, shape: Size, store: Store) -> Written:
+def _offset(network: Any, shape: Size, store: Store) -> Written:
     inner = operations(network.network, shape, store)
     shift = _elementwise(torch.ones_like(network.offset), network.offset, store)
     return Written([*inner.operations, shift], Size([network.offset.numel()]))

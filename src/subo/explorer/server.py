@@ -172,7 +172,7 @@ def _points(asked: Any, explorer: Explorer) -> tuple[Tensor, int | None]:
     """Points of latent space and the class at which they are decoded."""
     if explorer.latents is None:
         raise InputError("this model has no single vector z to decode")
-    rows = asked.get("z") if isinstance(asked, dict) else None
+    rows: Any = asked.get("z") if isinstance(asked, dict) else None
     fits = isinstance(rows, list) and 0 < len(rows) <= _POINTS
     if not fits or not all(_is_point(row, explorer.latents) for row in rows):
         raise InputError(f"z is a list of at most {_POINTS:,} points of {explorer.latents} finite numbers each")

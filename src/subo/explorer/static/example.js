@@ -17,7 +17,7 @@ export class Example {
     this.body = document.createElement("div");
     this.element.append(this.decoded, this.body);
     if (app.model.decodes || (app.live && app.record.examples.latents.layers.length === 1)) this._makeDecoded();
-    app.state.on(["z", "label"], () => this._showDecoded());
+    app.state.on(["z", "label", "example"], () => this._showDecoded());
     app.state.on(["example"], () => this._show());
     this._showDecoded();
     this._show();
@@ -88,7 +88,7 @@ export class Example {
     const z = app.meanOf(i);
     const name = `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `: ${app.labelOf(i)}` : ""}`;
     if (app.record.columns) {
-      add(row(app.x, i), `${name}, and p(x|z) at its z`, { params: app.model.params(z, context) });
+      add(row(app.x, i), `${name}, and p(x|z) at its z`, { params: app.model.params(z, context), odd: app.record.examples.odd?.[i] });
       return strip;
     }
     add(row(app.x, i), name);

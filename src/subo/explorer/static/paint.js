@@ -104,11 +104,12 @@ export function columnSummary(column, values) {
 function _rowView(record, model) {
   const table = document.createElement("table");
   table.className = "row";
-  table.show = (values, { params } = {}) => {
+  table.show = (values, { params, odd } = {}) => {
     const cells = params && model.decoder.family.cells(params);
     table.replaceChildren(
       ...record.columns.map((column, d) => {
         const line = document.createElement("tr");
+        if (odd && odd.includes(d)) [line.className, line.title] = ["odd", "Odd: given the others of its row, among the oddest hundredth of such cells"];
         line.append(_cellOf("th", column.name), _cellOf("td", cellText(column, values[d])));
         line.append(_cellOf("td", ""));
         if (cells) _fill(line.lastChild, column, cells[d]);

@@ -9,7 +9,7 @@ const _ROUNDS = 80;
 export class Paths {
   constructor(app) {
     this.app = app;
-    this.element = section("paths", "Paths", "Pin two places; the strip shows what lies between them.");
+    this.element = section("paths", "Paths", "Pin two places; the strip shows what lies between them. An attribute moves z by -2 to 2 times the difference between the means of a class and of all others.");
     const bar = document.createElement("div");
     bar.className = "controls";
     bar.append(
@@ -24,18 +24,38 @@ export class Paths {
     );
     this.strip = document.createElement("div");
     this.strip.className = "strip";
+    const names = app.record.examples.colors.label;
+    if (names) {
+      const classes = [...new Set(names)].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+      const choices = classes.map((name) => ({ value: name, name: `towards ${name}` }));
+      bar.append(control("Attribute", app.state, "attribute", [{ value: "", name: "none" }, ...choices]));
+    }
     this.element.append(bar, this.strip);
     this.element.append(takeaways({ name: "path", rows: () => [app.space.names, ...this.points.map((z) => Array.from(z))], python: () => app.python("means = subo.evaluation.decode(model, z)  # z: the rows of the CSV") }));
     this.points = [];
     app.path = () => this.points;
-    app.state.on(["pins", "path", "label"], () => this._show());
+    app.state.on(["pins", "path", "label", "attribute"], () => this._show());
+    app.state.on(["z", "example"], () => app.state.get("attribute") && this._later());
     this._show();
+  }
+
+  _later() {
+    clearTimeout(this.waiting);
+    this.waiting = setTimeout(() => this._show(), 120);
+  }
+
+  // A path along an attribute, or between the last two pins.
+  _path() {
+    const { app } = this;
+    const direction = app.state.get("attribute") && attributeOf(app, app.state.get("attribute"));
+    if (direction) return Array.from({ length: _POINTS }, (_, k) => _along(app.z(), direction, (4 * k) / (_POINTS - 1) - 2));
+    const [from, to] = app.pins().slice(-2);
+    return to ? pathBetween(app.model, from, to, app.state.get("path"), app.context()) : [];
   }
 
   _show() {
     const { app } = this;
-    const pins = app.pins();
-    this.points = pins.length < 2 ? [] : pathBetween(app.model, pins[pins.length - 2], pins[pins.length - 1], app.state.get("path"), app.context());
+    this.points = this._path();
     const shown = this.points.length ? Array.from({ length: _POINTS }, (_, k) => this.points[Math.round((k * (this.points.length - 1)) / (_POINTS - 1))]) : [];
     this.strip.replaceChildren(
       ...shown.map((z, k) => {
@@ -46,6 +66,22 @@ export class Paths {
     );
     app.plane?.draw();
   }
+}
+
+// The difference between the mean of the posterior means of a class and that of all others.
+export function attributeOf(app, name) {
+  const sums = [new Float64Array(app.space.size), new Float64Array(app.space.size)];
+  const counts = [0, 0];
+  app.record.examples.colors.label.forEach((label, i) => {
+    const side = label === name ? 1 : 0;
+    counts[side] += 1;
+    app.meanOf(i).forEach((value, d) => (sums[side][d] += value));
+  });
+  return counts[0] && counts[1] ? sums[1].map((value, d) => value / counts[1] - sums[0][d] / counts[0]) : null;
+}
+
+function _along(z, direction, share) {
+  return Float32Array.from(z, (value, d) => value + share * direction[d]);
 }
 
 // Points from one end to the other.

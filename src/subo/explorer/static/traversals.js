@@ -23,7 +23,7 @@ export class Traversals {
       }),
     );
     this._make();
-    app.state.on(["z", "label"], () => this._later());
+    app.state.on(["z", "label", "example"], () => this._later());
   }
 
   _make() {
