@@ -125,7 +125,10 @@ def test_reconstruct_and_sample(fitted: Path, tmp_path: Path):
     assert set(np.unique(samples)) == {0, 1}
     assert run("sample", fitted, "-n", 5, "--mean", "--out", tmp_path / "m.npy") == 0
     assert len(np.unique(np.load(tmp_path / "m.npy"))) > 2
-    assert run("sample", fitted, "--out", tmp_path / "s.png") == 0
+    for name, option in (("s.png", []), ("mean.png", ["--mean"]), ("drawn.png", ["--no-mean"])):
+        assert run("sample", fitted, "--out", tmp_path / name, *option) == 0
+    pictures = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("s", "mean", "drawn")}
+    assert pictures["s"] == pictures["mean"] != pictures["drawn"]
 
 
 def test_an_ending_in_capitals_gives_the_same_file(fitted: Path, tmp_path: Path):

@@ -31,7 +31,7 @@ def sample(
     label: str | None = None,
     given: str | None = None,
     steps: int | None = None,
-    mean: bool = False,
+    mean: bool | None = None,
     missing: bool = False,
     seed: int = 0,
 ) -> None:
@@ -50,8 +50,8 @@ def sample(
         given: Values of all columns that the model is conditioned on, such as sex=female,age=40, written as in the
             data; nothing after = is a missing cell. A pair that holds a comma is put in double quotes.
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
-        mean: Give E[x|z] instead of a draw from p(x|z): smoother pictures, but not samples of the data. If these were
-            dequantized, values are in levels: E[x|z] - 1/2.
+        mean: Give E[x|z], the default for pictures of images and curves, instead of a draw from p(x|z), the default for
+            files, which has the noise of p(x|z). If the data were dequantized, means are in levels: E[x|z] - 1/2.
         missing: For a table of mixed columns: leave out the cells that a training row lacks, drawn at random for each
             sample, whatever its values.
         seed: Seed for the draws.
@@ -70,6 +70,7 @@ def sample(
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
         _check_of_sequences(experiment, label=label, given=given)
+        mean = out.suffix.lower() == ".png" if mean is None else mean
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     ending = check_ending(out, *endings_of(experiment))
@@ -79,6 +80,7 @@ def sample(
     data, elements = experiment.config.data, math.prod(experiment.config.data.event_shape)
     _check_room(num or 64, elements, experiment.config)
     table, cells = data.meaning.table, cells_given(given, experiment.config, label=label)
+    mean = (ending == ".png" and table is None) if mean is None else mean
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
     known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))

@@ -12,6 +12,7 @@ from subo.evaluation.gaps import Gaps, gaps
 from subo.evaluation.imputation import Imputation, Pooled, impute, pooled
 from subo.evaluation.latents.calibration import Calibration, calibrate
 from subo.evaluation.latents.collapse import Verdict, verdict
+from subo.evaluation.latents.disentanglement import Disentanglement, disentanglement
 from subo.evaluation.latents.information import MutualInformation, mutual_information
 from subo.evaluation.latents.probes import Probe, probe
 from subo.evaluation.latents.total_correlation import TotalCorrelation, total_correlation
@@ -28,6 +29,7 @@ __all__ = [
     "Annealing",
     "Calibration",
     "Comparison",
+    "Disentanglement",
     "Evaluation",
     "Forecast",
     "Gaps",
@@ -50,6 +52,7 @@ __all__ = [
     "compare",
     "conformal_p_values",
     "decode",
+    "disentanglement",
     "evaluate",
     "forecast",
     "gap_over_training",
