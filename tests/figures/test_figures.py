@@ -258,6 +258,40 @@ def test_samples_of_vectors(rng):
     assert len(background.get_segments()) == 30
     (axes,) = draw(figures.samples(rng.normal(size=(30, 1)))).axes
     assert axes.lines[0].get_marker() == "o"
+    pairs = rng.normal(size=(30, 2))
+    (axes,) = draw(figures.samples(pairs, feature_names=["height", "weight"])).axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), pairs)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("height", "weight")
+
+
+# Strips: places of latent space one after the other
+
+
+def test_a_strip_has_an_image_for_each_point_and_a_row_for_each_name(rng):
+    images = rng.uniform(size=(6, 1, 4, 5))
+    (axes,) = draw(figures.strip(images)).axes
+    assert image_of(axes).shape == (4, 6 * 6 - 1)
+    np.testing.assert_allclose(image_of(axes)[:, :5], images[0, 0])
+    (axes,) = draw(figures.strip(images, rows=["z1", "z2"])).axes
+    assert image_of(axes).shape == (9, 3 * 6 - 1)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["z1", "z2"]
+    np.testing.assert_allclose(image_of(axes)[5:, :5], images[3, 0])
+
+
+def test_a_strip_of_vectors_has_a_curve_for_each_point(rng):
+    vectors = rng.normal(size=(6, 3))
+    (axes,) = draw(figures.strip(vectors, feature_names=["a", "b", "c"])).axes
+    np.testing.assert_array_equal([line.get_ydata() for line in axes.lines], vectors)
+    panels = [axes for axes in draw(figures.strip(vectors, rows=["z1", "z2"])).axes if axes.get_visible()]
+    assert [len(axes.lines) for axes in panels] == [3, 3]
+    assert [axes.get_title(loc="left") for axes in panels] == ["z1", "z2"]
+
+
+def test_a_movie_goes_there_and_back(tmp_path, rng):
+    images = rng.uniform(size=(4, 1, 8, 8))
+    figures.save_movie(images, tmp_path / "path.gif")
+    with Image.open(tmp_path / "path.gif") as movie:
+        assert (movie.n_frames, movie.size) == (6, (256, 256))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 # Files

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from subo.experiments.experiment import Experiment, open_latest
-from subo.explorer.page import page
-from subo.explorer.record import record_of
 from subo.files.whole import replacing
 from subo.runtime.arguments import checked_arguments
 
@@ -52,5 +50,8 @@ def explore(
     Returns:
         The page: the value of a notebook's cell, or written by ``save``.
     """
+    from subo.explorer.page import page  # here, since they import matplotlib, which takes a second
+    from subo.explorer.record import record_of
+
     opened = run if isinstance(run, Experiment) else open_latest(run)
     return Page(page(record_of(opened, opened.data(), split=split)), height)

@@ -144,6 +144,7 @@ def samples(
     Returns:
         Images: a square of them, or one row per class. Vectors of 20 features or fewer: one line per sample, in one
         panel. Longer ones: one panel for each of the first 12, before the others in grey; all in a panel that is given.
+        Vectors of two: points in the plane.
     """
     title = "Draws of x from the model" if drawn else "Samples from the prior, as means of p(x|z)"
     means = means[:100]
@@ -162,6 +163,8 @@ def samples(
         return figure
     means, standard = as_rows(means, units), units is not None
     size = means.shape[1]
+    if size == 2:
+        return _points(title, means, feature_names, standard, panel)
     if panel is None and size > MAX_LISTED:
         return _one_before_all(title, means, feature_names, standard)
     if panel is None:
@@ -175,6 +178,15 @@ def samples(
     for sample in means:
         places = (sample, feature) if size <= MAX_LISTED else (feature, sample)
         axes.plot(*places, marker=marker, ms=4, lw=0.8, color=BLUE, alpha=alpha)
+    return figure
+
+
+def _points(title: str, points: ndarray, names: Sequence[str] | None, standard: bool, panel: Axes | None) -> Figure:
+    """Samples of two numbers, each a point."""
+    figure, axes = panel_of(panel, figsize=(5, 4.6))
+    axes.scatter(*points.T, s=14, color=BLUE, alpha=max(0.35, len(points) ** -0.3), lw=0)
+    unit = ", standard deviations" if standard else ""
+    set_labels(axes, title, *(f"{as_text(name)}{unit}" for name in names or ("feature 1", "feature 2")))
     return figure
 
 

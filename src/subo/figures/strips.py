@@ -69,7 +69,7 @@ def strip(
     return figure
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float | int, height: float | int) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
