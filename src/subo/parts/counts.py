@@ -11,7 +11,7 @@ from torch.distributions import Distribution
 
 from subo.distributions.negative_binomial import NegativeBinomial as NegativeBinomialDistribution
 from subo.distributions.zero_inflated import ZeroInflated
-from subo.parts.families import fields, independent
+from subo.parts.families import fields, first_field, independent
 from subo.parts.location_scale import Scale
 from subo.runtime.arguments import checked_arguments
 
@@ -51,6 +51,11 @@ class NegativeBinomial(nn.Module):
         log_mean, *rest = fields(params, self.event_shape, self.count)
         return independent(NegativeBinomialDistribution(log_mean, self.dispersion.of(*rest)), self.event_shape)
 
+    @property
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means: the first of each element."""
+        return first_field(self)
+
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
         """The parameters of the distribution with this positive mean; a dispersion among them is 1."""
@@ -71,7 +76,7 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         dispersion: Source of a: ``"shared"``, ``"per-dimension"`` or ``"network"``.
 
     Example:
-        >>> p = ZeroInflatedNegativeBinomial((3,))(torch.zeros(1, 6))
+        >>> p = ZeroInflatedNegativeBinomial((3,), dispersion="network")(torch.zeros(1, 9))
         >>> p.mean, p.log_prob(torch.zeros(1, 3)).exp()
         (tensor([[0.5000, 0.5000, 0.5000]]), tensor([0.4219]))
     """
@@ -90,6 +95,11 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         log_mean, logits, *rest = fields(params, self.event_shape, self.count)
         counts = NegativeBinomialDistribution(log_mean, self.dispersion.of(*rest))
         return independent(ZeroInflated(counts, logits), self.event_shape)
+
+    @property
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means: the first of each element."""
+        return first_field(self)
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
