@@ -72,7 +72,7 @@ def read_annotated(
     return Contents((rows,), tuple(map(str, annotated.var_names)), classes, notes=(note, *notes), beside=beside)
 
 
-def _counts(annotated: Any, path: Path) -> tuple[torch.Tensor | SparseRows, str]:
+def _counts(annotated: Any, path: Path) -> tuple[Any, str]:
     """The rows, and a sentence about where they are from."""
     x = _rows(annotated.X, path)
     if _are_whole(x):

@@ -205,7 +205,7 @@ def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
     return _labelled(rows, labels, path, notes=_unread(content, (key, named)))
 
 
-def _sparse(content: Mapping[str, Any], path: Path) -> SparseRows:
+def _sparse(content: Mapping[str, Any], path: Path) -> Any:
     """A sparse matrix from the arrays that SciPy writes."""
     kind = content["format"].item()
     kind = kind.decode() if isinstance(kind, bytes) else kind

@@ -142,7 +142,7 @@ def joined(parts: Sequence[Rows]) -> Rows:
     return torch.cat([*parts])  # pyright: ignore
 
 
-def checked(x: SparseRows, *, where: str) -> SparseRows:
+def checked(x: Any, *, where: str) -> Any:
     """Refuses NaN and infinity.
 
     Raises:

@@ -55,7 +55,7 @@ def numbers_of(
     return np.ascontiguousarray(array)
 
 
-def as_stored(array: Any, names: tuple[str, ...] | None) -> Tensor | SparseRows:
+def as_stored(array: Any, names: tuple[str, ...] | None) -> Any:
     """The numbers in float32, in which data are stored; sparse ones stay sparse.
 
     Raises:
