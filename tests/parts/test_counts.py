@@ -69,6 +69,7 @@ def test_a_decoder_of_inflated_counts_starts_at_the_datas_mean(source):
     nn.init.zeros_(decoder.bias)
     p = family(Ends(family, x.shape[1:], nn.Identity, x).start(decoder)(torch.zeros(1, 1)))
     assert_close(p.mean[0], (x.sum(0) + 0.5) / 3)
+    assert_close(family(family.params_of_mean(x[1:2]).flatten().unsqueeze(0)).mean, x[1:2].clamp(min=0))
 
 
 def test_learning_finds_the_further_zeros():

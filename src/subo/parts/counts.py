@@ -21,6 +21,9 @@ DispersionSource = Literal["shared", "per-dimension", "network"]
 """One learned number, one learned number per dimension, or numbers given by the network."""
 
 
+_FEW = -2.0  # the logit of pi at the start: nearly without further zeros, and not so near that it learns slowly
+
+
 class NegativeBinomial(nn.Module):
     r"""Independent counts with mean m = ``exp(params)`` and variance :math:`m + a m^2`: a Poisson for a = 0.
 
@@ -103,5 +106,7 @@ class ZeroInflatedNegativeBinomial(nn.Module):
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
-        """The parameters of the distribution with this positive mean; its pi is 1/2, and a dispersion among them 1."""
-        return torch.stack([mean.log() + math.log(2), *[torch.zeros_like(mean)] * (self.count - 1)])
+        """The parameters of the distribution with this positive mean, few further zeros, and a dispersion of 1."""
+        logits, zeros = torch.full_like(mean, _FEW), torch.zeros_like(mean)
+        log_mean = mean.log() + math.log1p(math.exp(_FEW))  # q's mean is that over 1 - pi
+        return torch.stack([log_mean, logits, *[zeros] * (self.count - 2)])
