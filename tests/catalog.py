@@ -66,6 +66,8 @@ ELEMENTWISE: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
     "negative binomial, shared": lambda event: counts.NegativeBinomial(event, dispersion="shared"),
     "negative binomial, per dimension": lambda event: counts.NegativeBinomial(event),
     "negative binomial": lambda event: counts.NegativeBinomial(event, dispersion="network"),
+    "zero-inflated negative binomial, per dimension": lambda event: counts.ZeroInflatedNegativeBinomial(event),
+    "zero-inflated negative binomial": lambda event: counts.ZeroInflatedNegativeBinomial(event, dispersion="network"),
     "gaussian, fixed scale": lambda event: ls.Gaussian(event, 0.5),
     "gaussian, shared scale": lambda event: ls.Gaussian(event, "shared"),
     "gaussian, scale per dimension": lambda event: ls.Gaussian(event, "per-dimension"),

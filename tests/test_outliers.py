@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from assertions import assert_refused
 from shapes import unchecked_shapes
 from subo import VariationalAutoencoder
+from subo.data.splits import Split
 from subo.evaluation.conformal import conformal_p_values
 from subo.sklearn.division import divided
 from subo.sklearn.scoring import HeldOut, conformal_threshold, quantile_threshold
@@ -138,11 +139,11 @@ def test_what_is_needed_is_said():
 
 def test_scores_of_held_out_rows_are_computed_once_for_each_number_of_samples():
     calls = []
-    rows = HeldOut(torch.zeros(3, 2))
+    rows = HeldOut(Split(torch.zeros(3, 2)))
 
-    def scores(x: torch.Tensor) -> torch.Tensor:
-        calls.append(len(x))
-        return x[:, 0].double()
+    def scores(split: Split) -> torch.Tensor:
+        calls.append(len(split))
+        return split.x[:, 0].double()
 
     for number in (10, 10, 20, 10):
         rows.scores(scores, number)

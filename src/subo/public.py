@@ -38,7 +38,7 @@ from subo.models.state_space import LinearGaussianStateSpace
 from subo.models.vae import VAE
 from subo.parts.columns import Columns
 from subo.parts.conditionals import Conditional, Given, Local
-from subo.parts.counts import NegativeBinomial
+from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -124,6 +124,7 @@ __all__ = [
     "VampPrior",
     "VariationalAutoencoder",
     "WakePhi",
+    "ZeroInflatedNegativeBinomial",
     "compare",
     "conv_decoder",
     "conv_encoder",

@@ -349,8 +349,8 @@ def test_archives_that_are_damaged_encrypted_or_hold_something_else(tmp_path):
         archive.writestr("notes.txt", "no array")
     with assert_refused(path, "notes.txt is not an array"):
         load_data(path)
-    sparse.save_npz(path, sparse.eye_array(5, format="csr"))
-    with assert_refused(path, "sparse matrix of SciPy", "toarray()"):
+    sparse.save_npz(path, sparse.eye_array(5, format="dia"))
+    with assert_refused(path, "sparse matrix of SciPy", "csr, csc or coo"):
         load_data(path)
 
 

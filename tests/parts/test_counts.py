@@ -1,4 +1,4 @@
-"""The negative binomial family: its dispersion, its start, and that fitting finds the dispersion of data."""
+"""Families of counts: their dispersion, their start, and that fitting finds the dispersion and zeros of data."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from subo.parts.counts import NegativeBinomial
+from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from subo.recipes import vae
 from subo.recipes.ends import Ends
 
@@ -58,3 +58,37 @@ def test_learning_finds_the_dispersion_of_each_dimension():
 
     optimizer.step(loss)
     assert_close(family.dispersion.of().detach(), truth, rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("source", ["shared", "network"])
+def test_a_decoder_of_inflated_counts_starts_at_the_datas_mean(source):
+    x = torch.tensor([[0.0, 3.0, 1e6], [0.0, 5.0, 3e6]])
+    family = ZeroInflatedNegativeBinomial((3,), dispersion=source)
+    decoder = nn.Linear(1, family.num_params)
+    nn.init.zeros_(decoder.weight)
+    nn.init.zeros_(decoder.bias)
+    p = family(Ends(family, x.shape[1:], nn.Identity, x).start(decoder)(torch.zeros(1, 1)))
+    assert_close(p.mean[0], (x.sum(0) + 0.5) / 3)
+    assert_close(family(family.params_of_mean(x[1:2]).flatten().unsqueeze(0)).mean, x[1:2].clamp(min=0))
+
+
+def test_learning_finds_the_further_zeros():
+    torch.manual_seed(0)
+    truth = ZeroInflatedNegativeBinomial((1,)).double()
+    params = torch.tensor([[1.5, -0.7]], dtype=torch.float64)
+    x = truth(params).sample((20_000,)).flatten(0, 1)
+    found, family = (
+        torch.zeros(1, 2, dtype=torch.float64, requires_grad=True),
+        ZeroInflatedNegativeBinomial((1,)).double(),
+    )
+    optimizer = torch.optim.LBFGS([found, *family.parameters()], line_search_fn="strong_wolfe", max_iter=100)
+
+    def loss():
+        optimizer.zero_grad()
+        value = -family(found).log_prob(x).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert_close(found.detach(), params, rtol=0.1, atol=0)
+    assert_close(family.dispersion.of().detach(), torch.ones(1, dtype=torch.float64), rtol=0.1, atol=0)

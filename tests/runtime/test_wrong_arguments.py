@@ -131,6 +131,11 @@ ROWS: dict[str, Callable[[], Row]] = {
     "InverseAutoregressiveFlow": lambda: (subo.InverseAutoregressiveFlow, FLOW),
     "Laplace": lambda: (subo.Laplace, SHAPE),
     "NegativeBinomial": lambda: (subo.NegativeBinomial, SHAPE),
+    "ZeroInflatedNegativeBinomial": lambda: (subo.ZeroInflatedNegativeBinomial, SHAPE),
+    "ZeroInflatedNegativeBinomial.params_of_mean": lambda: (
+        subo.ZeroInflatedNegativeBinomial((5,)).params_of_mean,
+        {"mean": X.exp()},
+    ),
     "NegativeBinomial.params_of_mean": lambda: (subo.NegativeBinomial((5,)).params_of_mean, {"mean": X.exp()}),
     "NeuralSplineFlow": lambda: (subo.NeuralSplineFlow, FLOW),
     "OneHotCategorical": lambda: (subo.OneHotCategorical, SHAPE | {"num_classes": 3}),

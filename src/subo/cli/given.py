@@ -1,9 +1,10 @@
-"""The option ``--given`` of ``sample``: values of the columns that a model is conditioned on."""
+"""The options ``--given`` and ``--size`` of ``sample``: values of what a model is conditioned on."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from subo.cli.arguments import separated
+from subo.cli.messages import say
 from subo.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from subo.data.tables.schema import Schema
     from subo.runs.config import RunConfig
 
-__all__ = ["cells_given", "with_given"]
+__all__ = ["cells_given", "context_of_samples", "with_given"]
 
 
 def cells_given(text: str | None, config: "RunConfig", *, label: str | None) -> "pd.DataFrame | None":
@@ -29,10 +30,12 @@ def cells_given(text: str | None, config: "RunConfig", *, label: str | None) -> 
     """
     from subo.data.tables.given import given_cells
 
-    table = config.data.meaning.table
+    meaning = config.data.meaning
+    table = meaning.beside if meaning.table is None else meaning.table
     if table is None or not table.given.modeled:
         if text is not None:
-            fitted = "on the class: name it with --label" if config.is_conditional else "on nothing: leave it out"
+            on_class = config.options.get("condition") == "labels"
+            fitted = "on the class: name it with --label" if on_class else "on no columns: leave it out"
             raise InputError(f"--given {text} names columns, but this run's model is conditioned {fitted}.")
         return None
     if label is not None:
@@ -77,3 +80,44 @@ def with_given(x: "Tensor", schema: "Schema", cells: "pd.DataFrame", given: "Ten
     for name in exact:
         frame[name] = cells[name].iloc[0]
     return frame
+
+
+def context_of_samples(
+    cells: "pd.DataFrame | None",
+    labels: "Tensor | None",
+    size: float | None,
+    experiment: Any,
+    *,
+    count: int,
+    seed: int,
+) -> "dict[str, Tensor] | None":
+    """What samples are given: their classes, cells and sizes; None if the model is conditioned on nothing.
+
+    Args:
+        cells: The row of cells of the condition.
+        labels: The class of each sample.
+        size: Their size in the units of the data; None for those of training rows at random.
+        experiment: The run.
+        count: Number of samples.
+        seed: Seed for the choice of sizes.
+    """
+    import torch
+
+    from subo.data.tables.coding import encode
+    from subo.data.tables.given import unlearned
+    from subo.runtime.randomness import stream
+
+    meaning, known = experiment.config.data.meaning, {} if labels is None else {"label": labels}
+    if cells is not None and meaning.given is not None:
+        known["given"] = encode(cells, meaning.given).expand(count, -1)
+        for caution in unlearned(known["given"], meaning.beside or meaning.table):
+            say(caution)
+    if meaning.sizes is None:
+        if size is not None:
+            raise InputError(f"--size {size:g} is for models with a size factor, and this run has none: leave it out")
+    elif size is not None:
+        known["size"] = torch.full((count,), size / meaning.sizes.unit)
+    else:
+        those = experiment.data().train.context["size"]
+        known["size"] = those[torch.randint(len(those), (count,), generator=stream("sizes", seed))]
+    return known or None

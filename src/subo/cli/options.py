@@ -30,7 +30,7 @@ __all__ = ["check_options", "converted", "fit_signature", "grouped", "recipes_wi
 # Set by the program itself, or not expressible on a command line.
 _NOT_OPTIONS = {
     "recipe": set(OF_THE_DATA),
-    "data": {"source", "seed", "table", "meaning", "note"},
+    "data": {"source", "seed", "table", "meaning", "note", "size_factor"},
     "table": {"condition"},
     "training": {
         *("objective", "data", "seed", "run_dir", "resume", "overwrite", "fabric", "device", "precision"),
@@ -69,8 +69,8 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "data",
             str | None,
             None,
-            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, a table (.csv, .tsv, .parquet, .feather), a "
-            ".npy or .npz, or a folder of images or of sequences.",
+            "digits, mnist, fashion-mnist, binarized-mnist, jsb-chorales, a table (.csv, .tsv, .parquet, .feather), "
+            "counts (.h5ad), a .npy or .npz, also of a sparse matrix, or a folder of images or of sequences.",
         ),
         own("out", Path | None, None, "Run folder; runs/NAME by default."),
         own("recipe", str, "vae", f"Recipe: {', '.join(RECIPES)}; fit --recipe NAME --help lists its settings."),

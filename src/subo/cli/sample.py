@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
 from subo.cli.forecast import _ENTRY
-from subo.cli.given import cells_given, with_given
+from subo.cli.given import cells_given, context_of_samples, with_given
 from subo.cli.messages import say
 from subo.cli.rows import endings_of, is_of_sequences, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
@@ -30,6 +30,7 @@ def sample(
     num: Annotated[int | None, Parameter(alias="-n")] = None,
     label: str | None = None,
     given: str | None = None,
+    size: float | None = None,
     steps: int | None = None,
     mean: bool | None = None,
     missing: bool = False,
@@ -49,6 +50,8 @@ def sample(
         label: Name of the only class to sample from.
         given: Values of all columns that the model is conditioned on, such as sex=female,age=40, written as in the
             data; nothing after = is a missing cell. A pair that holds a comma is put in double quotes.
+        size: Size of every sample, for a model fitted with --size-factor, in the units of the data: the total that is
+            expected, or a number as in the column. By default each sample has that of a training row, drawn at random.
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z], the default for pictures of images and curves, instead of a draw from p(x|z), the default for
             files, which has the noise of p(x|z). If the data were dequantized, means are in levels: E[x|z] - 1/2.
@@ -56,9 +59,7 @@ def sample(
             sample, whatever its values.
         seed: Seed for the draws.
     """
-    from subo.data.tables.coding import encode
     from subo.data.tables.filling import with_gaps_of
-    from subo.data.tables.given import unlearned
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
@@ -83,11 +84,8 @@ def sample(
     mean = (ending == ".png" and table is None) if mean is None else mean
     classes = class_names(model, experiment.class_names())
     labels = _labels_to_draw(classes or (), num, label)
-    known, count = (None, num or 64) if labels is None else ({"label": labels}, len(labels))
-    if cells is not None and table is not None:
-        known = {"given": encode(cells, table.given).expand(count, -1)}
-        for caution in unlearned(known["given"], table):
-            say(caution)
+    count = num or 64 if labels is None else len(labels)
+    known = context_of_samples(cells, labels, size, experiment, count=count, seed=seed)
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
     if missing:

@@ -11,6 +11,7 @@ from torch import Size, Tensor
 from torch.distributions import Distribution
 
 __all__ = [
+    "Exposed",
     "Floored",
     "Layered",
     "Limited",
@@ -46,6 +47,16 @@ class StartsAtMean(Protocol):
 
     def params_of_mean(self, mean: Tensor) -> Tensor:
         """The parameters, num_params numbers in any shape, of a distribution with this mean, ``(*event)``."""
+        ...
+
+
+@runtime_checkable
+class Exposed(Protocol):
+    """A family of counts whose means may be multiplied by a size of each row, such as its total."""
+
+    @property
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means: ``(num_params,)`` booleans, in the order of a flat network."""
         ...
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from subo.data.dataset import Data
 from subo.data.meaning import Meaning
+from subo.data.sparse_rows import Rows, SparseRows
 from subo.data.splits import Split
 from subo.errors import InputError
 
@@ -53,9 +53,11 @@ def conform(rows: Split, meaning: Meaning, *, where: str) -> Split:
     return _levels(rows, meaning, where) if stored else _of_numbers(rows, meaning, where)
 
 
-def _laid_out(x: Tensor, shape: Sequence[int]) -> Tensor:
+def _laid_out(x: Rows, shape: Sequence[int]) -> Rows:
     """Moves channels to where a shape has them, if that yields the shape; else the data are left unchanged."""
     shape = tuple(shape)
+    if tuple(x.shape[1:]) == shape or isinstance(x, SparseRows):
+        return x
     for laid_out in (x, x.unsqueeze(1), *((x.movedim(3, 1), x.movedim(1, 3)) if x.ndim == 4 else ())):
         if tuple(laid_out.shape[1:]) == shape:
             return laid_out.contiguous()

@@ -19,6 +19,7 @@ class Contents:
         divided: Whether the parts were split at random rather than given by the source.
         notes: Descriptions of what was not read and how images were changed.
         table: What the columns are, for a table of mixed columns.
+        beside: What the columns of a condition are, for numbers of one kind that have any beside them.
     """
 
     parts: tuple[Split, ...]
@@ -27,3 +28,4 @@ class Contents:
     divided: bool = False
     notes: tuple[str, ...] = ()
     table: Schema | None = None
+    beside: Schema | None = None

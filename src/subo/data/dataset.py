@@ -12,6 +12,7 @@ from jaxtyping import Integer, Shaped
 from torch import Tensor
 
 from subo.data.meaning import Meaning
+from subo.data.sparse_rows import arrays
 from subo.data.splits import Binarize, Split
 from subo.data.values import Kind, constant_elements
 from subo.errors import InputError
@@ -108,7 +109,12 @@ class Data:
             of_sequences = () if part.lengths is None else (part.lengths,)
             for name in sorted(part.context):
                 digest.update(f"{name};".encode())
-            for tensor in (part.x, part.labels, *of_sequences, *(part.context[name] for name in sorted(part.context))):
+            for tensor in (
+                *arrays(part.x),
+                part.labels,
+                *of_sequences,
+                *(part.context[name] for name in sorted(part.context)),
+            ):
                 if tensor is None:
                     digest.update(b"none;")
                 else:

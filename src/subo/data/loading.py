@@ -17,6 +17,8 @@ from subo.data.meaning import Meaning
 from subo.data.named_sets import NAMES, read_named
 from subo.data.quantization import binarized, check_policies, dequantized, drawn_rows
 from subo.data.readers import FORMATS, read_file
+from subo.data.size_factors import OBSERVED, with_sizes
+from subo.data.sparse_rows import joined
 from subo.data.splits import Binarize, Split
 from subo.data.tables.options import TableOptions
 from subo.data.values import kind_of
@@ -36,6 +38,7 @@ def load_data(
     binarize: Binarize = "none",
     dequantize: bool | None = None,
     image_size: int | None = None,
+    size_factor: str = "none",
     seed: int = 0,
     table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
@@ -53,6 +56,9 @@ def load_data(
     - a table: `.csv` or `.tsv`, also `.gz`, `.parquet` or `.feather`, with a name for each column. Columns may be
       numbers, text, dates or truth values, and cells may be missing; `Data.meaning.table` says what each is taken for.
       A column whose name is exactly `label` holds labels, integers or names; no other name is special;
+    - a sparse matrix: `.npz`, as `scipy.sparse.save_npz` writes it, or `.h5ad` (`subo[anndata]`), whose rows are `X`,
+      or `layers["counts"]` if `X` is not whole numbers; columns of `obs` can be the condition, sizes, or `label`. Rows
+      stay sparse, and only those that are read become dense;
     - sequences, `(T_i, D)` each, of any lengths: a folder of `.npy` files, 2.npy before 10.npy, or a `.npz`
       of several two-dimensional arrays with other names than above, such as `numpy.savez(path, *sequences)` writes;
     - a folder of images of one size: grey ones give `(1, H, W)`, and if any has colors, all give
@@ -78,6 +84,8 @@ def load_data(
             so, unless the pixels are binarized; data that are loaded without a model are not changed.
         image_size: Height and width of a folder's images: the shorter side is scaled to it, and the middle is cropped.
             Without it all images must have the same size.
+        size_factor: The size of a row, which each example then has as its context ``size``, over the mean of the rows
+            to train on: its total (``observed``), or a column, which is not modeled itself.
         seed: Seed for the split, the bits and the noise.
         table: How a table of mixed columns is read. None: all of its cells are numbers, which one likelihood describes.
         meaning: Meaning of the values, if it was decided before; None: it is decided here.
@@ -93,8 +101,9 @@ def load_data(
     check_policies(binarize, dequantize=bool(dequantize))
     _check_image_size(source, image_size)
     mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
-    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, table=mixed, note=note)
-    data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size)
+    size = _source_of_sizes(size_factor, meaning)
+    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, table=mixed, size=size, note=note)
+    data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size, size=size)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
 
@@ -142,19 +151,23 @@ def load_rows(
     """
     check_policies(binarize, dequantize=dequantize)
     mixed = None if binarize != "none" or dequantize else table
-    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, note=note)
+    size = _source_of_sizes("none", meaning)
+    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, size=size, note=note)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
             f"Careful: no value of {source} exceeds 1, but the run's pixels have the levels 0 to {meaning.levels}, so "
             "the data are read as nearly black. Write bits as booleans: x.astype(bool)"
         )
     if part == "all" and len(contents.parts) == 1:
-        (rows,), _ = _understood(contents, meaning, str(source))
+        parts, _ = _understood(contents, meaning, str(source))
+        if meaning is not None and meaning.sizes is not None:
+            parts, _ = with_sizes(parts, meaning.sizes.source, unit=meaning.sizes.unit, where=str(source))
+        (rows,) = parts
         return drawn_rows(rows, binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
     if len(contents.parts) == 1:
         rows = replace(contents.parts[0], rows=torch.arange(1, 1 + len(contents.parts[0])))
         contents = replace(contents, parts=(rows,))
-    data = _data(contents, str(source), seed, meaning=meaning)
+    data = _data(contents, str(source), seed, meaning=meaning, size=size)
     if dequantize:
         data = dequantized(data, seed=seed, once=True)
     else:
@@ -162,8 +175,21 @@ def load_rows(
     return _joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
 
 
+def _source_of_sizes(asked: str, meaning: Meaning | None) -> str | None:
+    """The source of the sizes of rows, as it was asked for, or as a run has it."""
+    if meaning is not None:
+        return None if meaning.sizes is None else meaning.sizes.source
+    return None if asked == "none" else asked
+
+
 def _data(
-    contents: Contents, name: str, seed: int, *, meaning: Meaning | None = None, image_size: int | None = None
+    contents: Contents,
+    name: str,
+    seed: int,
+    *,
+    meaning: Meaning | None = None,
+    image_size: int | None = None,
+    size: str | None = None,
 ) -> Data:
     """Makes three splits from what was read."""
     parts, classes = _understood(contents, meaning, name)
@@ -173,6 +199,9 @@ def _data(
         kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
     if divide := len(parts) == 1:
         parts = divided(parts[0], seed=seed, where=name)
+    sizes = None if meaning is None else meaning.sizes
+    if size is not None:
+        parts, sizes = with_sizes(parts, size, unit=None if sizes is None else sizes.unit, where=name)
     at_random = f"at random by seed {seed}, 80% to train, 10% to validate and 10% to test on"
     data = Data(
         name,
@@ -184,8 +213,8 @@ def _data(
         decided=meaning,
         division=at_random if divide or contents.divided else "the parts that the source has",
     )
-    size = image_size or data.meaning.image_size
-    return replace(data, decided=replace(data.meaning, image_size=size, table=contents.table))
+    found = {"table": contents.table, "beside": contents.beside, "sizes": sizes}
+    return replace(data, decided=replace(data.meaning, image_size=image_size or data.meaning.image_size, **found))
 
 
 def _understood(
@@ -218,7 +247,7 @@ def _joined(*splits: Split) -> Split:
         found = [getattr(part, name) for part in splits]
         return None if any(tensor is None for tensor in found) else torch.cat(found)
 
-    x = torch.cat([part.x for part in splits])
+    x = joined([part.x for part in splits])
     named = all(part.names is not None for part in splits)
     names = tuple(name for part in splits for name in part.names or ()) if named else None
     shared = [name for name in splits[0].context if all(name in part.context for part in splits)]
@@ -234,10 +263,13 @@ def _read(
     meaning: Meaning | None = None,
     image_size: int | None = None,
     table: TableOptions | None = None,
+    size: str | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Contents:
     """Finds out what a source is, and reads it."""
     if isinstance(source, str) and source in NAMES:
+        if size not in (None, OBSERVED):
+            raise InputError(f"`size_factor` names the column {size!r}, but {source} has no columns: use observed")
         return _named(read_named(source, data_dir=data_dir, seed=seed), divided=source == "digits")
     if not str(source).strip():
         raise InputError(f"the name of the data is empty. Known names: {', '.join(NAMES)}; known files: {FORMATS}")
@@ -249,7 +281,7 @@ def _read(
     if not there:
         _not_found(_short(source))
     try:
-        contents = read_file(path, meaning=meaning, image_size=image_size, table=table)
+        contents = read_file(path, meaning=meaning, image_size=image_size, table=table, size=size)
     except (OSError, MemoryError) as error:
         what = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
         raise InputError(f"{source} can't be read: {what}") from error

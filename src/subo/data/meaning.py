@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from subo.data.size_factors import SizeFactor
 from subo.data.tables.schema import Schema
 from subo.data.values import Kind
 
@@ -27,6 +28,8 @@ class Meaning:
         feature_names: Names of a table's columns.
         class_names: Names of the classes numbered 0, 1, ...; None for data without labels.
         table: What the columns of a table are, if it is of mixed columns; None if all cells are numbers of one kind.
+        beside: What the columns beside such numbers are, of which a model may be conditioned on some.
+        sizes: What the size of a row is, by which a model multiplies means of counts; None without a size.
     """
 
     kind: Kind
@@ -39,3 +42,11 @@ class Meaning:
     feature_names: tuple[str, ...] | None = None
     class_names: tuple[str, ...] | None = None
     table: Schema | None = None
+    beside: Schema | None = None
+    sizes: SizeFactor | None = None
+
+    @property
+    def given(self) -> Schema | None:
+        """What the columns are that a model is conditioned on; None without any."""
+        schema = self.beside if self.table is None else self.table
+        return schema.given if schema is not None and schema.given.modeled else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from subo.data.classes import numbered
 from subo.data.contents import Contents
@@ -17,6 +18,8 @@ from subo.data.csv_tables import read_table
 from subo.data.image_folders import IMAGES, holds_images, read_images
 from subo.data.meaning import Meaning
 from subo.data.sequences import lined_up
+from subo.data.size_factors import OBSERVED
+from subo.data.sparse_rows import SparseRows, checked
 from subo.data.splits import Split
 from subo.data.tables.options import TABLES, TableOptions
 from subo.data.values import check_resolution, check_values
@@ -26,7 +29,8 @@ from subo.runtime.memory import check_room
 __all__ = ["FORMATS", "read_file", "read_numpy"]
 
 FORMATS = (
-    f".npy, .npz, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences (.npy)"
+    f".npy, .npz, .h5ad, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences "
+    "(.npy)"
 )
 _LABELS = ("labels", "y")
 _SPARSE = {"format", "shape", "data"}  # the arrays that SciPy writes for a sparse matrix
@@ -38,6 +42,7 @@ def read_file(
     meaning: Meaning | None = None,
     image_size: int | None = None,
     table: TableOptions | None = None,
+    size: str | None = None,
 ) -> Contents:
     """Reads an existing file or folder; the formats are described at `subo.load_data`.
 
@@ -46,11 +51,14 @@ def read_file(
         meaning: Meaning of the values, if a run has decided it; otherwise it is inferred from them.
         image_size: Size to which a folder's images are brought.
         table: How a table of mixed columns is read; None: all of its cells are numbers.
+        size: Source of the sizes of rows: ``observed``, or a column, whose numbers become the context ``size``.
 
     Raises:
         InputError: The format is unknown, or the content can't be used; says why.
     """
+    column = None if size == OBSERVED else size
     if path.is_dir():
+        _check_no_column(column, path)
         files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)
         if not files:
             return read_images(path, meaning=meaning, image_size=image_size)
@@ -58,30 +66,60 @@ def read_file(
             raise InputError(f"{path} holds images and sequences (.npy), but a data set is of one kind: separate them")
         return _read_sequences({file.name: read_numpy(file) for file in files}, path)
     is_table = path.name.lower().endswith(TABLES)
-    if not (is_table or path.suffix.lower() in (".npy", ".npz")):
+    if not (is_table or path.suffix.lower() in (".npy", ".npz", ".h5ad")):
         raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
     if not path.is_file():
         raise InputError(f"{path} is not a file but a device or a pipe: write the data to a file first")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); usually writing it was interrupted: write it again")
+    if path.suffix.lower() == ".h5ad":
+        from subo.data.annotated import read_annotated  # and with it pandas, which takes a second to import
+
+        schema = None if meaning is None else meaning.beside
+        return read_annotated(path, options=table or TableOptions(), schema=schema, size=column)
+    if meaning is not None and meaning.beside is not None:
+        names = ", ".join(repr(known.name) for known in meaning.beside.given.modeled)
+        raise InputError(f"{path}: the run is conditioned on {names} of obs, which only .h5ad files have: give it one")
     if is_table:
-        return _read_table(path, meaning, table)
+        return _read_table(path, meaning, table, size)
+    _check_no_column(column, path)
     return _read_arrays(path, meaning)
 
 
-def _read_table(path: Path, meaning: Meaning | None, table: TableOptions | None) -> Contents:
+def _check_no_column(column: str | None, path: Path) -> None:
+    if column is not None:
+        raise InputError(
+            f"`size_factor` names the column {column!r}, but {path} has no columns: use observed, for each row's total"
+        )
+
+
+def _read_table(path: Path, meaning: Meaning | None, table: TableOptions | None, size: str | None) -> Contents:
     """Reads a table of mixed columns, or of numbers of one kind."""
     schema = None if meaning is None else meaning.table
     if schema is not None or (table is not None and meaning is None):
         from subo.data.tables.mixed import read_mixed  # and with it pandas, which takes a second to import
 
-        return read_mixed(path, options=table or TableOptions(), schema=schema)
+        return read_mixed(path, options=table or TableOptions(), schema=schema, size=size)
     if path.suffix.lower() != ".csv":
         raise InputError(
             f"{path}: a likelihood of one kind of numbers reads them from .csv: write it so, or use the likelihood auto"
         )
     known = None if meaning is None else meaning.class_names
-    return read_table(path, later=meaning is not None, known=known or ())
+    contents = read_table(path, later=meaning is not None, known=known or ())
+    return contents if size in (None, OBSERVED) else _sized(contents, size, path)
+
+
+def _sized(contents: Contents, size: str, path: Path) -> Contents:
+    """A table of numbers of one kind, of which one column is the size of each row, in place of a number to model."""
+    names, (rows,) = contents.names or (), contents.parts
+    if size not in names:
+        raise InputError(f"{path}: `size_factor` names {size!r}; the columns are {', '.join(names)}")
+    others = [number for number, name in enumerate(names) if name != size]
+    if not others:
+        raise InputError(f"{path}: no column is left beside the size {size!r}")
+    context: dict[str, torch.Tensor] = {"size": rows.x[:, names.index(size)]}  # pyright: ignore
+    kept = replace(rows, x=rows.x[:, others], context=context)
+    return replace(contents, parts=(kept,), names=tuple(names[number] for number in others))
 
 
 def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
@@ -144,10 +182,7 @@ def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
     if isinstance(content, np.ndarray):
         return Contents(_splits({"": content}, path, meaning))
     if content.keys() >= _SPARSE:
-        raise InputError(
-            f"{path} is a sparse matrix of SciPy ({', '.join(content)}), but a dense one is expected: write it with "
-            "numpy.save(path, matrix.toarray())"
-        )
+        return Contents((Split(checked(_sparse(content, path), where=str(path))),))
     validation = "validation" if "validation" in content else "valid"
     if {"train", validation, "test"} <= content.keys():
         parts = ("train", validation, "test")
@@ -168,6 +203,25 @@ def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
         )
     (rows,) = _splits({key: content[key]}, path, meaning)
     return _labelled(rows, labels, path, notes=_unread(content, (key, named)))
+
+
+def _sparse(content: Mapping[str, Any], path: Path) -> Any:
+    """A sparse matrix from the arrays that SciPy writes."""
+    kind = content["format"].item()
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    try:
+        shape = tuple(content["shape"].tolist())
+        if kind == "coo":
+            return SparseRows(sparse.coo_array((content["data"], (content["row"], content["col"])), shape=shape))
+        make = {"csr": sparse.csr_array, "csc": sparse.csc_array}[kind]
+        matrix = make((content["data"], content["indices"], content["indptr"]), shape=shape)
+        matrix.check_format()
+        return SparseRows(matrix)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a whole sparse matrix of SciPy in the format csr, csc or coo ({error}): write it with "
+            "scipy.sparse.save_npz(path, matrix.tocsr())"
+        ) from error
 
 
 def _unread(content: Mapping[str, Any], read: tuple[str | None, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from subo.core.context import check_rows
 from subo.data.sequences import lined_up, padded, positions
+from subo.data.sparse_rows import Sparse, SparseRows, checked, is_sparse
 from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.typing import Context
@@ -35,12 +36,19 @@ _OWN = {"index": "the data's numbers, from first on", "label": "give labels", "m
 """What a split itself puts into the context, and its source."""
 
 
+if TYPE_CHECKING:
+    Stored: TypeAlias = Tensor  # for which sparse rows stand in where rows are taken
+else:
+    Stored = Shaped[Tensor, " M *event"] | SparseRows | Sparse
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Some data in memory, as stored.
 
     Attributes:
-        x: `(N, *event)`; integers for pixels, else float32.
+        x: `(N, *event)`; integers for pixels, else float32. A sparse matrix of SciPy stays sparse, and only the rows
+            that are read become dense.
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1 for unscaled values.
         labels: `(N,)` integers, or None.
         resample: Whether every read draws again: bits that are 1 with probability `x / levels`, or u with `dequantize`.
@@ -57,7 +65,7 @@ class Split:
             names that they declare. `index`, `label` and `mask` are reserved for the split.
     """
 
-    x: Shaped[Tensor, " M *event"]
+    x: Stored
     levels: int = 1
     labels: Integer[Tensor, " N"] | None = None
     resample: bool = False
@@ -70,6 +78,8 @@ class Split:
     context: Mapping[str, Shaped[Tensor, "N ..."]] = field(default_factory=dict)
 
     def __post_init__(self):
+        if not isinstance(self.x, Tensor | SparseRows) and is_sparse(self.x):
+            object.__setattr__(self, "x", SparseRows(self.x))  # frozen for everyone else
         if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
             raise InputError("a sequence has at least one step, but one of the lengths is 0: leave it out")
         if self.lengths is not None and int(self.lengths.sum()) != len(self.x):
@@ -233,8 +243,8 @@ def as_split(data: Any) -> Split:
     """Examples in any form as a split.
 
     Args:
-        data: A :class:`Split`, which is returned unchanged; a tensor or NumPy array of rows; or a pair of such rows and
-            their labels (integers) or their named context (a dictionary of tensors).
+        data: A :class:`Split`, which is returned unchanged; a tensor, a NumPy array or a sparse matrix of rows; or a
+            pair of such rows and their labels (integers) or their named context (a dictionary of tensors).
 
     Raises:
         InputError: The data are none of these; says what is accepted.
@@ -245,11 +255,17 @@ def as_split(data: Any) -> Split:
     """
     if isinstance(data, Split):
         return data
-    if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor | np.ndarray):
+    if (
+        isinstance(data, tuple | list)
+        and len(data) == 2
+        and (isinstance(data[0], Tensor | np.ndarray) or is_sparse(data[0]))
+    ):
         x, more = _tensor(data[0]), data[1]
         if isinstance(more, Mapping):
             return Split(x, context={name: _tensor(value) for name, value in more.items()})
         return Split(x, labels=None if more is None else _tensor(more))
+    if is_sparse(data):
+        return Split(_tensor(data))
     if isinstance(data, Tensor | np.ndarray):
         if data.ndim == 0 or len(data) == 0:
             raise InputError(
@@ -307,10 +323,12 @@ def takes_data(function: Callable[..., T]) -> Callable[..., T]:
     return convert
 
 
-def _tensor(rows: Any) -> Tensor:
-    """A tensor of rows; NumPy's real numbers get torch's default precision."""
+def _tensor(rows: Any) -> Any:
+    """A tensor of rows, or sparse ones; NumPy's real numbers get torch's default precision."""
     if isinstance(rows, Tensor):
         return rows
+    if is_sparse(rows):
+        return checked(SparseRows(rows), where="the data")
     tensor = torch.as_tensor(np.ascontiguousarray(rows))
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 

@@ -20,7 +20,7 @@ from subo.typing import Context
 
 __all__ = ["check_support", "explained", "in_support", "stand_ins", "support_of"]
 
-_CHUNK = 10_000
+_CHUNK, _NUMBERS = 10_000, 4_000_000
 
 
 def support_of(distribution: Distribution) -> Any:
@@ -130,7 +130,8 @@ def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[
     if support is None or (split.resample and not split.dequantize):  # drawn bits are valid
         return
     split = replace(split, resample=False)  # noise keeps a value in its cell: its midpoint suffices
-    chunk = max(1, _CHUNK * split.event_shape.numel() // split.num_elements)  # for sequences, as many steps
+    chunk = min(_CHUNK, _NUMBERS // split.event_shape.numel())  # rows; for sequences, as many steps
+    chunk = max(1, chunk * split.event_shape.numel() // split.num_elements)
     for start in range(0, len(split), chunk):
         index = torch.arange(start, min(start + chunk, len(split)))
         x, _ = split.read(index)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from subo.data.sparse_rows import SparseRows, column_ranges, stored
 from subo.errors import InputError
 
 __all__ = ["Kind", "check_resolution", "check_values", "constant_elements", "kind_of", "num_classes_of"]
@@ -16,7 +17,7 @@ Kind = Literal["binary", "grey", "whole", "real", "mixed"]
 _EXACT = 2**24  # beyond it float32 holds whole numbers only, so that every number is one
 
 
-def kind_of(*parts: Shaped[Tensor, " _ *event"], levels: int = 1) -> Kind:
+def kind_of(*parts: Shaped[Tensor, " _ *event"] | SparseRows, levels: int = 1) -> Kind:
     """Infers the kind of data from the values alone.
 
     The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
@@ -28,22 +29,26 @@ def kind_of(*parts: Shaped[Tensor, " _ *event"], levels: int = 1) -> Kind:
         parts: All of the values, `(N, *event)` each, as stored.
         levels: The stored value that means 1.0; 1 for unscaled values.
     """
-    if all(bool(((x == 0) | (x == levels)).all()) for x in parts):
+    values = [stored(x) for x in parts]
+    if all(bool(((x == 0) | (x == levels)).all()) for x in values):
         return "binary"
-    ends = torch.tensor([[value.item() for value in x.aminmax()] for x in parts if len(x)], dtype=torch.float64)
+    ends = torch.tensor([[value.item() for value in x.aminmax()] for x in values if len(x)], dtype=torch.float64)
     lowest, highest = ends[:, 0].min().item(), ends[:, 1].max().item()
     if levels > 1 or (lowest >= 0 and highest <= 1):
         return "grey"
-    whole = all(not x.is_floating_point() or bool((x == x.round()).all()) for x in parts)
+    whole = all(not x.is_floating_point() or bool((x == x.round()).all()) for x in values)
     return "whole" if whole and lowest >= 0 and highest <= _EXACT else "real"
 
 
-def constant_elements(x: Shaped[Tensor, " N *event"]) -> Shaped[Tensor, " *event"]:
+def constant_elements(x: Shaped[Tensor, " N *event"] | SparseRows) -> Shaped[Tensor, " *event"]:
     """Which elements are constant over all data, exactly: a standard deviation may be a rounding error away from 0."""
+    if isinstance(x, SparseRows):
+        least, most = column_ranges(x)
+        return least == most
     return (x == x[:1]).all(0)
 
 
-def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"]]) -> int | tuple[int, ...]:
+def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"] | SparseRows]) -> int | tuple[int, ...]:
     """The number of classes 0, 1, ..., at least two: per column of a table, or over all pixels.
 
     Args:
@@ -53,7 +58,8 @@ def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"]]) -> int | tuple[
         >>> num_classes_of([torch.tensor([[0, 7], [2, 1]]), torch.tensor([[1, 9]])])
         (3, 10)
     """
-    largest = torch.stack([part.amax(0) for part in parts if len(part)]).amax(0)
+    highest = [column_ranges(x)[1] if isinstance(x, SparseRows) else x.amax(0) for x in parts if len(x)]
+    largest = torch.stack(highest).amax(0)
     if largest.ndim != 1:
         return max(2, 1 + int(largest.max()))
     return tuple(max(2, 1 + int(value)) for value in largest.tolist())

@@ -6,6 +6,7 @@ from subo.distributions.flow import Flow
 from subo.distributions.gaussian import Gaussian, StandardNormal
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.distributions.student_t import StudentT
+from subo.distributions.zero_inflated import ZeroInflated
 
 __all__ = [
     "Bernoulli",
@@ -18,4 +19,5 @@ __all__ = [
     "Poisson",
     "StandardNormal",
     "StudentT",
+    "ZeroInflated",
 ]

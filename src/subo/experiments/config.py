@@ -1,12 +1,10 @@
 """A run's settings and its model: fills in what depends on the data, and builds the objective they describe."""
 
-from typing import Any
-
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.quantization import MOST_LEVELS
 from subo.parts.registry import is_over_reals
-from subo.recipes.for_data import examples_of, model_of
+from subo.recipes.for_data import examples_and_context, model_of
 from subo.runs.config import RunConfig
 
 __all__ = ["built", "dequantizes"]
@@ -30,9 +28,6 @@ def built(config: RunConfig, data: Data | None) -> Objective:
     assert config.recipe is not None, "see check_recipe"
     counted = {"num_data": config.data.sizes["train"]} if config.is_local else {}
     seed = config.training.seed
-    examples = None if data is None else examples_of(data.train, seed=seed)
-    settings, table = {**counted, **config.options}, config.data.meaning.table
-    known: dict[str, Any] = {"examples": examples, "table": table}
-    if data is not None:
-        known["given_examples"] = data.train.context.get("given")
-    return model_of(config.recipe, settings, config.data.event_shape, **known, seed=seed)
+    examples, context = (None, None) if data is None else examples_and_context(data.train, seed=seed)
+    settings, known = {**counted, **config.options}, {"context": context, "meaning": config.data.meaning}
+    return model_of(config.recipe, settings, config.data.event_shape, examples=examples, **known, seed=seed)

@@ -143,7 +143,12 @@ def start_run(
         Run.place(out, overwrite=overwrite)
     likelihood = options.get("likelihood", "auto")
     condition = columns_of(options.get("condition", "none"))
-    asked = {**data, "table": _of_tables(data.get("table", {}), likelihood, condition=condition)}
+    of_one_kind = likelihood not in ("auto", "columns") and not source.lower().endswith(".h5ad")
+    asked = {
+        **data,
+        "table": _of_tables(data.get("table", {}), likelihood if of_one_kind else "auto", condition=condition),
+    }
+    asked["size_factor"] = options.get("size_factor", "none")
     read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
     read = with_num_labels(read, options.get("num_labels"))
     settled = resolved(recipe, options, read)

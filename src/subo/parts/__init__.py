@@ -1,7 +1,7 @@
 """Parts of models: families, networks, priors and conditionals: modules whose call returns a Distribution."""
 
 from subo.parts.conditionals import Conditional, Given, Local
-from subo.parts.counts import NegativeBinomial
+from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from subo.parts.coupling_flow import CouplingFlow
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Family, OneHotCategorical, Poisson
 from subo.parts.flows import InverseAutoregressiveFlow, NeuralSplineFlow
@@ -37,6 +37,7 @@ __all__ = [
     "StandardNormal",
     "StudentT",
     "VampPrior",
+    "ZeroInflatedNegativeBinomial",
     "conv_decoder",
     "conv_encoder",
     "mlp",

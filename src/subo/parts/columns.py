@@ -70,6 +70,10 @@ class _OfKind(nn.Module, ABC):
         """Parameters, ``(num_params,)``, that describe examples ``(N, size)`` without any z; NaN is missing."""
         return torch.zeros(self.num_params)
 
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means of counts."""
+        return torch.zeros(self.num_params, dtype=torch.bool)
+
 
 class _Normal(_OfKind):
     def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
@@ -126,6 +130,9 @@ class _Count(_OfKind):
     def forward(self, params: Tensor, unseen: Tensor) -> NegativeBinomial:
         log_mean, *rest = params.split(self.size, -1)
         return NegativeBinomial(log_mean, self.dispersion.of(*rest))  # as small as it is: lgamma is slow
+
+    def log_means(self) -> Tensor:
+        return torch.arange(self.num_params) < self.size
 
     def start(self, x: Tensor) -> Tensor:
         """The moments' mean and, from the variance ``m + a m^2``, their dispersion a."""
@@ -293,6 +300,11 @@ class Columns(nn.Module):
     def start(self, examples: Float[Tensor, "N D"]) -> Float[Tensor, " P"]:
         """Parameters that describe each column by itself: where an untrained decoder starts."""
         return torch.cat([kind.start(examples[:, kind.index]) for kind in self.kinds])
+
+    @property
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means: those of columns of counts."""
+        return torch.cat([kind.log_means() for kind in self.kinds])
 
     def share_at_floor(self, distribution: ColumnsDistribution) -> float | None:
         """Share of the scales within 5% of the floor; None without a column that has a scale."""

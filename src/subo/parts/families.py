@@ -79,6 +79,11 @@ def fields(params: Tensor, event_shape: Size, count: int) -> tuple[Tensor, ...]:
     return params.reshape(params.shape[0], count, *event_shape).unbind(1)
 
 
+def first_field(family: Family) -> Tensor:
+    """Which parameters are those of the first field, that is the first for each element: ``(num_params,)``."""
+    return torch.arange(family.num_params) < family.event_shape.numel()
+
+
 def independent(elements: Distribution, event_shape: Size) -> Distribution:
     """Joins the elements into one event. Arguments are not validated: the loss is checked at every step, data early."""
     return Independent(elements, len(event_shape), validate_args=False)
@@ -249,6 +254,11 @@ class Poisson(nn.Module):
     def forward(self, params: Float[Tensor, "N ..."]) -> Distribution:
         (log_rate,) = fields(params, self.event_shape, 1)
         return independent(PoissonDistribution(log_rate), self.event_shape)
+
+    @property
+    def log_means(self) -> Tensor:
+        """Which parameters are logarithms of means: all."""
+        return first_field(self)
 
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:

@@ -13,7 +13,7 @@ from subo.core.offers import Limited
 from subo.errors import InputError
 from subo.parts.columns import Columns
 from subo.parts.conditionals import Local
-from subo.parts.counts import NegativeBinomial
+from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from subo.parts.families import (
     Bernoulli,
     Categorical,
@@ -50,6 +50,7 @@ LIKELIHOODS: dict[str, type[Any]] = {
     "categorical": Categorical,
     "poisson": Poisson,
     "negative-binomial": NegativeBinomial,
+    "zero-inflated-negative-binomial": ZeroInflatedNegativeBinomial,
     "columns": Columns,
 }
 """Families of p(x|z), called with the event shape; ``center`` and ``unit`` are the data's location and spread."""

@@ -1,4 +1,4 @@
-"""What a model p(x, z | c) is conditioned on: nothing, the class of each example, or columns of a table."""
+"""What a model p(x, z | c) is conditioned on: nothing, the class of each example, columns of a table, its size."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,12 +63,16 @@ class ConditionOptions:
             table of mixed columns, such as sex,age. With c, it is p(x|z,c) and q(z|x,c), and log p(x) is log p(x|c);
             with labels the prior is p(z|c), too. Names that hold a comma are put in double quotes.
         num_labels: Number of classes 0 .. num_labels - 1 with condition labels; by default that of the data.
+        size_factor: The size s of a row, by which the means of its counts are multiplied: each row's total (observed),
+            or the name of a column of sizes, both over their mean in the training data. The model is then
+            p(x|z,s), and log p(x) is log p(x|s).
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": _on_nothing, "labels": _on_labels}}
 
     condition: str | tuple[str, ...] = "none"
     num_labels: int | None = None
+    size_factor: str = "none"
 
     def build(self, *, given: Sequence[str] | None, given_examples: Tensor | None) -> Widened | None:
         """Makes networks see c, too; None without a condition.
@@ -81,6 +85,11 @@ class ConditionOptions:
         own |= {"given": given, "given_examples": given_examples}
         entry = _on_columns if columns_of(self.condition) else self.CHOICES["condition"][str(self.condition)]
         return made(entry, **own)
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether means of counts are multiplied by the size of their row."""
+        return self.size_factor != "none"
 
     @property
     def classes(self) -> int | None:

@@ -1,10 +1,11 @@
 """Where a model meets its data: the family of p(x|z), the way of x into networks, the start of a decoder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.offers import StartsAtExamples, StartsAtMean
@@ -12,7 +13,9 @@ from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.parts.cells import Cells
 from subo.parts.families import Family
+from subo.parts.labels import Stack
 from subo.parts.networks import Offset, Standardize
+from subo.parts.size_factors import LogPerSize
 
 __all__ = ["Ends", "ends_of_columns", "ends_of_numbers"]
 
@@ -32,6 +35,23 @@ class Ends:
     inputs: Size
     entry: Callable[[], nn.Module]
     examples: Tensor | None
+
+    def per_size(self, sizes: Float[Tensor, " N"] | None) -> "Ends":
+        """The ends of counts with a size: the encoder reads ``log(1 + x / s)``, cells of a table as without.
+
+        Args:
+            sizes: Those of the examples.
+        """
+        if self.examples is not None and sizes is None:
+            raise InputError(
+                "`size_factor` needs the size of each row, the context 'size', which these data do not have: load them "
+                "with load_data(..., size_factor=...), or pass (x, {'size': x.sum(1) / x.sum(1).mean()})"
+            )
+        if isinstance(self.family, StartsAtExamples):
+            return self
+        seen = None if self.examples is None or sizes is None else LogPerSize()(self.examples, sizes)
+        center, unit, _ = center_and_units(seen, self.inputs)
+        return replace(self, entry=lambda: Stack(LogPerSize(), Standardize(center, unit)))
 
     def start(self, decoder: nn.Module) -> nn.Module:
         """The decoder, which starts at what describes the data without any z, if the family has parameters for that."""

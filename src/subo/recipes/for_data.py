@@ -11,8 +11,9 @@ from torch import Tensor
 
 from subo.core.objective import Objective
 from subo.data.dataset import Data
+from subo.data.meaning import Meaning
+from subo.data.sparse_rows import Sparse, SparseRows
 from subo.data.splits import Split, as_split
-from subo.data.tables.schema import Schema
 from subo.data.values import kind_of, num_classes_of
 from subo.errors import InputError
 from subo.parts.columns import Columns
@@ -25,14 +26,18 @@ from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
-__all__ = ["as_data", "check_likelihood", "examples_of", "make", "model_of", "resolved"]
+__all__ = ["as_data", "check_likelihood", "examples_and_context", "examples_of", "make", "model_of", "resolved"]
 
 _EXAMPLES = 10_000  # training examples that set units, mean and pseudo-inputs
 
 
 @checked_arguments
 def make(
-    recipe: str, data: Data | Split | Tensor | np.ndarray | tuple[object, object], *, seed: int = 0, **options: Any
+    recipe: str,
+    data: Data | Split | Tensor | np.ndarray | Sparse | tuple[object, object],
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> Objective:
     """A recipe's model of some data, ready to be fitted, with shape, units and everything ``auto`` set by the data.
 
@@ -54,14 +59,13 @@ def make(
     settings = resolved(recipe, options, data)
     if settings.get("inference") == "local":
         settings["num_data"] = len(data.train)
-    examples, table = examples_of(data.train, seed=seed), data.meaning.table
-    given = data.train.context.get("given")
+    examples, context = examples_and_context(data.train, seed=seed)
     return model_of(
-        recipe, settings, data.train.event_shape, examples=examples, table=table, given_examples=given, seed=seed
+        recipe, settings, data.train.event_shape, examples=examples, context=context, meaning=data.meaning, seed=seed
     )
 
 
-def as_data(data: Data | Split | Tensor | np.ndarray | tuple[object, object]) -> Data:
+def as_data(data: Data | Split | Tensor | np.ndarray | Sparse | tuple[object, object]) -> Data:
     """Training examples in any form as data without held-out examples; data stay as they are."""
     if isinstance(data, Data):
         return data
@@ -76,8 +80,8 @@ def model_of(
     event_shape: Sequence[int],
     *,
     examples: Tensor | None,
-    table: Schema | None,
-    given_examples: Tensor | None = None,
+    context: Mapping[str, Tensor] | None = None,
+    meaning: Meaning | None = None,
     seed: int,
 ) -> Objective:
     """A recipe's model, in the units of a table if the data are one.
@@ -87,14 +91,16 @@ def model_of(
         settings: All of its options.
         event_shape: Shape of one example.
         examples: Some training data; None for placeholders.
-        table: What the columns are, for a table of mixed columns.
-        given_examples: Cells of those that the model is conditioned on, for some training data.
+        context: Their named context.
+        meaning: What the values mean: the columns of a table, and those that the model is conditioned on.
         seed: Seed for the initial weights.
     """
+    table, given = (None, None) if meaning is None else (meaning.table, meaning.given)
     of_table: dict[str, Any] = {} if table is None else {"columns": table.described}
-    if table is not None and table.given.modeled:
-        of_table["given"] = table.given.described
-    known = examples if examples is None or given_examples is None else (examples, given_examples)
+    if given is not None:
+        of_table["given"] = given.described
+    used = {name: tensor for name, tensor in (context or {}).items() if name in ("given", "size")}
+    known = examples if examples is None or not used else (examples, used)
     with forked(seed):
         objective = RECIPES[recipe](event_shape, examples=known, **of_table, **settings)
     for module in objective.modules():
@@ -133,6 +139,8 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
         settings["num_classes"] = num_classes_of([part.x for part in parts])
     if condition := _condition_on_columns(recipe, settings.get("condition"), data):
         settings["condition"] = condition
+    if size_factor := _size_factor(recipe, settings.get("size_factor"), data):
+        settings["size_factor"] = size_factor
     if settings.get("condition") == "labels":
         labels = [part.labels for part in parts]
         settings["num_labels"] = count_labels(labels, asked=settings["num_labels"], where=data.name)
@@ -141,12 +149,12 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
 
 def _condition_on_columns(recipe: str, asked: str | tuple[str, ...] | None, data: Data) -> tuple[str, ...]:
     """The columns that a model is conditioned on, which are those that the data were loaded with; empty without any."""
-    columns, table = columns_of(asked or "none"), data.meaning.table
-    given = () if table is None else tuple(column.name for column in table.given.modeled)
-    if table is None and columns:
+    columns, beside = columns_of(asked or "none"), data.meaning.given
+    given = () if beside is None else tuple(column.name for column in beside.modeled)
+    if data.meaning.table is None and beside is None and columns:
         raise InputError(
             f"`condition` names {', '.join(map(repr, columns))}, but {data.name} is not a table of mixed columns: it "
-            "is none, labels, or names of the columns of such a table"
+            "is none, labels, or names of the columns of such a table, or of the obs of an .h5ad file"
         )
     if given and asked in (None, "labels"):
         other = "labels" if asked == "labels" else f"the recipe {recipe}"
@@ -160,6 +168,21 @@ def _condition_on_columns(recipe: str, asked: str | tuple[str, ...] | None, data
             f"{', '.join(given) or 'none'}: name its columns in load_data(..., table=TableOptions(condition=...))"
         )
     return columns or given
+
+
+def _size_factor(recipe: str, asked: str | None, data: Data) -> str | None:
+    """What the size of a row is, if a model has one: what the data were loaded with, or the context that they have."""
+    loaded = None if data.meaning.sizes is None else data.meaning.sizes.source
+    if loaded is not None and asked is None:
+        raise InputError(f"{data.name} was loaded with the size factor {loaded}, which {recipe} has none of")
+    if asked in (None, "none", loaded):
+        return loaded
+    if loaded is not None or "size" not in data.train.context:
+        raise InputError(
+            f"`size_factor` is {asked}, but {data.name} was loaded with {loaded or 'none'}: name it in "
+            "load_data(..., size_factor=...), or pass (x, {'size': x.sum(1) / x.sum(1).mean()})"
+        )
+    return asked
 
 
 def check_likelihood(likelihood: str, data: Data) -> None:
@@ -193,8 +216,18 @@ def check_likelihood(likelihood: str, data: Data) -> None:
 
 def examples_of(split: Split, *, seed: int) -> Float[Tensor, " N *event"]:
     """At least 10,000 examples in random order, or all; for sequences, the steps of whole ones, without padding."""
+    return examples_and_context(split, seed=seed)[0]
+
+
+def examples_and_context(split: Split, *, seed: int) -> tuple[Float[Tensor, " N *event"], dict[str, Tensor]]:
+    """The examples of :func:`examples_of`, fewer of wide sparse rows, and their context unless they are sequences."""
+    most = _EXAMPLES
+    if isinstance(split.x, SparseRows):
+        most = min(most, max(1000, split.x.at_a_time))
     chosen = torch.randperm(len(split), generator=stream("examples", seed))
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]
-    flat = replace(split.take(chosen[before < _EXAMPLES]), lengths=None, labels=None, names=None, context={})
-    return flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))[0]
+    some = split.take(chosen[before < most])
+    flat = replace(some, lengths=None, labels=None, names=None, context={})
+    x, _ = flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))
+    return x, {} if split.lengths is not None else dict(some.context)

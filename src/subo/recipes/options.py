@@ -68,8 +68,9 @@ class LikelihoodOptions:
     Args:
         likelihood: p(x|z); auto selects columns for tables, which describes each column by its kind, bernoulli for
             bits, student-t for other rows of numbers and gaussian for all else. poisson is for counts,
-            negative-binomial for overdispersed counts, categorical for classes, continuous-bernoulli for values that
-            are confined to [0, 1], student-t for real values with outliers.
+            negative-binomial for overdispersed counts, zero-inflated-negative-binomial for those with more zeros than
+            that, categorical for classes, continuous-bernoulli for values that are confined to [0, 1], student-t for
+            real values with outliers.
         scale: Scale of a gaussian, laplace or student-t likelihood and of a table's numbers, how far x lies from the
             mean of p(x|z): a fixed number, or learned: one for all of x (shared), one for each number in x
             (per-dimension), or computed from z by the decoder (network); auto selects network for rows of a table,
@@ -81,9 +82,9 @@ class LikelihoodOptions:
         degrees_of_freedom: For a student-t likelihood and a table's real numbers and dates: a fixed number above 2, or
             learned: one for all of x (shared) or one for each number in x (per-dimension). The fewer, the heavier the
             tails; many make a normal.
-        dispersion: Dispersion a of a negative-binomial likelihood and of a table's counts, which has variance
-            m + a m^2 for a mean m: a learned number for all of x (shared), one for each number in x (per-dimension), or
-            computed from z by the decoder (network).
+        dispersion: Dispersion a of a negative-binomial likelihood, zero-inflated or not, and of a table's counts, which
+            has variance m + a m^2 for a mean m: a learned number for all of x (shared), one for each number in x
+            (per-dimension), or computed from z by the decoder (network).
         num_classes: Number of values 0 .. num_classes - 1 of a categorical likelihood, one number or one per column; by
             default that of the data.
     """

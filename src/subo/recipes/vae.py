@@ -17,6 +17,7 @@ from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import Stack
 from subo.parts.registry import made
+from subo.parts.size_factors import WithOffset, log_means_of
 from subo.recipes.condition import ConditionOptions
 from subo.recipes.options import (
     BoundOptions,
@@ -100,7 +101,7 @@ class InferenceOptions:
 def vae(
     event_shape: Sequence[int],
     *,
-    examples: Float[Tensor, "N ..."] | tuple[Tensor, Tensor] | None = None,
+    examples: Float[Tensor, "N ..."] | tuple[Tensor, Mapping[str, Tensor]] | None = None,
     num_data: int | None = None,
     columns: tuple[str, ...] | None = None,
     given: tuple[str, ...] | None = None,
@@ -117,8 +118,8 @@ def vae(
     Args:
         event_shape: Shape of one example.
         examples: Some training data, which set the units, the mean image and pseudo-inputs; without them
-            these are placeholders, for weights that are loaded next. With a condition on columns a pair: the
-            examples, and the coded cells of their condition.
+            these are placeholders, for weights that are loaded next. With a condition on columns or a size factor a
+            pair: the examples, and their context, of which ``given`` and ``size`` are used.
         num_data: Number of training examples; needed by local inference.
         columns: What the columns of a table are, see :class:`subo.parts.columns.Columns`; None for other data.
         given: What those columns of a table are that the model is conditioned on; None without any.
@@ -135,10 +136,12 @@ def vae(
         torch.Size([3])
     """
     event = Size(event_shape)
-    known, given_examples = examples if isinstance(examples, tuple) else (examples, None)
+    known, context = examples if isinstance(examples, tuple) else (examples, {})
     ends, space = likelihood.build(event, examples=known, columns=columns), latents.build_family()
+    ends = ends.per_size(context.get("size")) if condition.is_sized else ends
     family, entry = ends.family, ends.entry()
-    widened = condition.build(given=given, given_examples=given_examples)
+    widened = condition.build(given=given, given_examples=context.get("given"))
+    is_conditional = widened is not None or condition.is_sized
 
     def conditioned(make: Callable[[Size], nn.Module], shape: Size, *, planes: bool = False) -> nn.Module:
         """A network for inputs of this shape, plus the condition if there is one."""
@@ -148,13 +151,14 @@ def vae(
         return ends.start(network.decoder(shape, family))
 
     def encoder(outputs: int) -> nn.Module:
-        chain = nn.Sequential if widened is None else Stack  # which passes the condition on
+        chain = Stack if is_conditional else nn.Sequential  # the first passes the condition on
         body = conditioned(lambda shape: network.encoder(shape, outputs), ends.inputs, planes=network.network == "conv")
         return chain(entry, body)
 
-    p_x = Conditional(family, conditioned(decoder, space.event_shape))
+    decoding = conditioned(decoder, space.event_shape)
+    p_x = Conditional(family, WithOffset(decoding, log_means_of(family)) if condition.is_sized else decoding)
     q = inference.build_posterior(space, num_data, encoder)
-    _check_together(latents, inference, gradient, space, is_conditional=widened is not None)
+    _check_together(latents, inference, gradient, space, is_conditional=is_conditional)
     seen = (q, known)
     if latents.prior == "vamp" and columns is not None and isinstance(q, Conditional):
         seen = _behind(entry, q, known)

@@ -14,6 +14,7 @@ from torch import Tensor
 from subo import figures
 from subo.data.dataset import Data
 from subo.data.quantization import quantized
+from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
 from subo.data.spread import center_and_units
 from subo.evaluation.latents.usage import LatentUsage, latent_usage
@@ -166,7 +167,8 @@ def feature_units(data: Data) -> Units | None:
         return np.zeros(x.shape[1]), np.ones(x.shape[1])
     if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
-    center, unit, _ = center_and_units(x.double(), x.shape[1:])
+    some = x.spread() if isinstance(x, SparseRows) else x
+    center, unit, _ = center_and_units(some.double(), x.shape[1:])
     return _array(center), _array(unit)
 
 

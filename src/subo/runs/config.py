@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from subo.data.dataset import Data
 from subo.data.meaning import Meaning
+from subo.data.size_factors import SizeFactor
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.files.records import CONFIG, SECTIONS, check_record
@@ -130,7 +131,7 @@ class DeviceConfig:
     strategy: str = "auto"
 
 
-R = TypeVar("R", Meaning, DataConfig, TrainingConfig, DeviceConfig)
+R = TypeVar("R", Meaning, SizeFactor, DataConfig, TrainingConfig, DeviceConfig)
 
 
 @dataclass(frozen=True)
@@ -167,19 +168,32 @@ class RunConfig:
 
     @property
     def given(self) -> str:
-        """What the c of log p(x|c) is, in words: the label, or columns of a table; empty without a condition."""
+        """What log p(x) is given, in words: the label, or columns of a table, and the size; empty without any."""
         condition = self.options.get("condition", "none")
-        return "the label" if condition == "labels" else ", ".join(columns_of(condition))
+        c = ["the label"] if condition == "labels" else [*columns_of(condition)]
+        return ", ".join([*c, *[self.size] * self.is_sized])
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether means of counts are multiplied by the size of their row."""
+        return self.options.get("size_factor", "none") != "none"
+
+    @property
+    def size(self) -> str:
+        """What the size s of log p(x|s) is, in words."""
+        source = self.options.get("size_factor", "none")
+        return "the row's total s" if source == "observed" else f"the size s ({source})"
 
     @property
     def is_conditional(self) -> bool:
-        """Whether log p(x) is really log p(x|c), because the model is conditioned on the class or on columns."""
+        """Whether log p(x) is given something: the class, columns, or the size of a row."""
         return bool(self.given)
 
     @property
     def log_px(self) -> str:
-        """The name of log p(x): log p(x|c) of a conditional model."""
-        return "log p(x|c)" if self.is_conditional else "log p(x)"
+        """The name of log p(x): log p(x|c) of a conditional model, log p(x|s) of one with a size factor."""
+        given = ["c"] * (self.options.get("condition", "none") != "none") + ["s"] * self.is_sized
+        return f"log p(x|{','.join(given)})" if given else "log p(x)"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -241,7 +255,10 @@ def _options(recipe: str | None, stored: Mapping[str, Any], where: str) -> dict[
 def _meaning(stored: Any, where: str) -> Meaning:
     """What the data mean, with the columns of a table."""
     meaning = _record(Meaning, stored, where)
-    return meaning if meaning.table is None else replace(meaning, table=Schema.from_json(meaning.table, where=where))
+    named = {"table": meaning.table, "beside": meaning.beside}
+    schemas = {name: value and Schema.from_json(value, where=where) for name, value in named.items()}
+    sizes = None if meaning.sizes is None else _record(SizeFactor, meaning.sizes, f"{where}.sizes")
+    return replace(meaning, **schemas, sizes=sizes)
 
 
 def _record(kind: type[R], stored: Any, where: str) -> R:

@@ -158,6 +158,7 @@ LIMITS: dict[str, Limit] = {
     "processes": Limit(1, max(2, os.cpu_count() or 1), too_many="More processes than processors do not help."),
     "rows_learning_rate": _POSITIVE,
     "seed": _from(-(2**62), 2**62),
+    "size": _POSITIVE,
     "steps": _SIZE,
     "validation_fraction": _SHARE,
     "warmup": _from(0),

@@ -10,6 +10,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from subo.data.dataset import describe_constants
+from subo.data.sparse_rows import SparseRows, checked
 from subo.data.values import check_resolution, check_values, constant_elements
 from subo.errors import InputError
 from subo.runtime.memory import check_room
@@ -17,8 +18,10 @@ from subo.runtime.memory import check_room
 __all__ = ["as_stored", "numbers_of", "warn_of_constants"]
 
 
-def numbers_of(estimator: Any, X: Any, *, reset: bool, missing: bool, dtype: type = np.float64) -> np.ndarray:
-    """X as a dense array, ``(N, D)``.
+def numbers_of(
+    estimator: Any, X: Any, *, reset: bool, missing: bool, dtype: type = np.float64, dense: bool = True
+) -> Any:
+    """X as an array of numbers, ``(N, D)``, or as a sparse matrix if it is one and need not be dense.
 
     Args:
         estimator: The estimator, whose ``n_features_in_`` and ``feature_names_in_`` are set or compared with.
@@ -26,6 +29,7 @@ def numbers_of(estimator: Any, X: Any, *, reset: bool, missing: bool, dtype: typ
         reset: Whether this is the fit.
         missing: Whether cells may be missing, NaN.
         dtype: The type of its numbers.
+        dense: Whether a sparse matrix is made dense.
 
     Raises:
         ValueError: X is not a table of finite numbers, or not of the width of the fit.
@@ -33,6 +37,8 @@ def numbers_of(estimator: Any, X: Any, *, reset: bool, missing: bool, dtype: typ
     """
     checks: Any = {"ensure_min_samples": 2 if reset else 1, "dtype": dtype, "ensure_all_finite": "allow-nan"}
     array: Any = validate_data(estimator, X, reset=reset, accept_sparse=("csr", "csc", "coo"), **checks)
+    if sparse.issparse(array) and not dense and not np.isnan(array.data).any():
+        return array
     if sparse.issparse(array):
         rows, columns = array.shape
         check_room(
@@ -49,19 +55,21 @@ def numbers_of(estimator: Any, X: Any, *, reset: bool, missing: bool, dtype: typ
     return np.ascontiguousarray(array)
 
 
-def as_stored(array: np.ndarray, names: tuple[str, ...] | None) -> Tensor:
-    """The numbers in float32, in which data are stored.
+def as_stored(array: Any, names: tuple[str, ...] | None) -> Any:
+    """The numbers in float32, in which data are stored; sparse ones stay sparse.
 
     Raises:
         InputError: A column's values cannot be told apart in float32, or one is beyond it.
     """
+    if sparse.issparse(array):
+        return checked(SparseRows(array.astype(np.float32)), where="X")
     wide = torch.tensor(array)
     check_resolution(wide, where="X", names=names)
     check_values(wide.float(), where="X", names=names)
     return wide.float()
 
 
-def warn_of_constants(x: Tensor, names: tuple[str, ...] | None) -> None:
+def warn_of_constants(x: Tensor | SparseRows, names: tuple[str, ...] | None) -> None:
     """Warns of constant columns: they carry no information, and only the minimum scale limits their density."""
     names = names or tuple(f"column {number}" for number in range(1, x.shape[1] + 1))
     constant = [names[column] for column in constant_elements(x).nonzero()[:, 0].tolist()]

@@ -2,6 +2,7 @@
 
 import inspect
 from copy import deepcopy
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from subo.data.dataset import Data
@@ -27,9 +28,10 @@ from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.randomness import forked
 from subo.sklearn.arrays import as_stored, numbers_of, warn_of_constants
 from subo.sklearn.division import divided
-from subo.sklearn.frames import as_pandas, empty, is_frame, like
+from subo.sklearn.frames import empty, is_frame, like
 from subo.sklearn.outliers import OutlierMethods
 from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE, TRAINING
+from subo.sklearn.rows import as_rows, drawn_sizes, given_rows, size_factor_of, sized, starting_rows
 from subo.sklearn.scoring import HeldOut, row_scores
 from subo.sklearn.tables import Table
 from subo.training.fitting import fit
@@ -54,8 +56,8 @@ class VariationalAutoencoder(
     A frame of pandas, polars or another library that narwhals knows is a table: each of its columns is described by its
     kind, as ``subo fit`` does it, and cells may be missing. So is an array with missing cells, NaN, whose columns are
     called x0, x1, ... An array without, or a sparse matrix, is described by one likelihood for all numbers, student-t
-    or for bits bernoulli; so is everything if `likelihood` names one other than ``columns``. A sparse matrix is made
-    dense, all at once, if memory holds it.
+    or for bits bernoulli; so is everything if `likelihood` names one other than ``columns``. A sparse matrix stays
+    sparse, but for the rows of a batch.
 
     Later frames have the columns of the fit in any order; further ones are left out, with a warning, and levels that
     the fit has never seen have a small probability, with a warning. If all columns of the fit are numbers, names and
@@ -66,6 +68,9 @@ class VariationalAutoencoder(
             nothing. Two give a map to look at.
         columns: Kinds of columns in place of those that their cells suggest, as a dictionary or as text,
             ``"age=count,zip=category,id=drop"``; or the path of a schema (.json). See docs/tables.md for the kinds.
+        size_factor: The size s of a row, by which the means of its counts are multiplied: its total over the mean total
+            of the rows to train on (``observed``). Scores are then log p(x|s), samples have sizes of training rows, and
+            :meth:`inverse_transform` gives means at s = 1.
         epochs: Maximum number of passes over the rows; auto follows from their number, as in
             :func:`subo.training_settings`, which also sets the schedules of learning rate and KL.
         batch_size: Number of rows in a batch; auto follows from their number.
@@ -90,6 +95,7 @@ class VariationalAutoencoder(
     Attributes:
         model_: The fitted :class:`subo.VAE`, on the CPU in float64.
         likelihood_: Name of the likelihood, never ``auto``.
+        size_factor_: What the size of a row is, with its unit; None without sizes.
         schema_: What the columns of a table are, each with its kind and the reason; None for numbers of one kind.
         offset_: The score below which rows are outliers; it is computed when it is first asked for.
         history_: What training did, a :class:`subo.training.History`.
@@ -141,23 +147,28 @@ class VariationalAutoencoder(
             DivergedError: A number became non-finite during training.
         """
         settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
-        given = self._given(X, settings)
+        given = given_rows(self, X, settings)
         seed = _seed(self.random_state)
         fractions = {name: settings[f"{name}_fraction"] for name in ("validation", "calibration")}
-        parts = divided(len(given), **fractions, seed=seed)
+        parts = divided(given.shape[0], **fractions, seed=seed)
         table = None
         if isinstance(given, pd.DataFrame):
             table = Table.of(X, given, columns=settings["columns"], rows=parts.known.tolist())
             x = table.coded(given)
         else:
             x = as_stored(given, _names(self))
-        training, held_out = Split(x[parts.training]), Split(x[parts.validation])
+        sizes = size_factor_of(Split(x), settings["size_factor"], parts.training, is_table=table is not None)
+        rows = sized(Split(x), sizes)
+        training, held_out = rows.take(parts.training), rows.take(parts.validation)
         kind = kind_of(training.x, held_out.x) if table is None else "mixed"
         data = Data("X", training, held_out, held_out, kind)  # fit has no use for test data
-        options = resolved("vae", {name: settings[name] for name in OPTIONS}, data)
+        options = resolved("vae", {name: settings[name] for name in (*OPTIONS, "size_factor")}, data)
         likelihood, schema = options["likelihood"], table and table.schema
-        objective = model_of("vae", options, x.shape[1:], examples=training.x, table=schema, seed=seed)
-        check_support(objective.model, Split(x[parts.stand_ins]), where="X")
+        meaning, (examples, context) = replace(data.meaning, table=schema), starting_rows(training, seed)
+        objective = model_of(
+            "vae", options, x.shape[1:], examples=examples, context=context, meaning=meaning, seed=seed
+        )
+        check_support(objective.model, rows.take(parts.stand_ins), where="X")
         if table is None and not LIKELIHOODS[likelihood].is_discrete:
             warn_of_constants(x[parts.known], _names(self))
         decided = {name: settings[name] for name in TRAINING if settings[name] != "auto"}
@@ -171,11 +182,12 @@ class VariationalAutoencoder(
         )
         # In float64 a row's numbers do not depend on other rows: in float32, BLAS rounds differently by batch size.
         self.model_ = objective.model.cpu().double().eval()
-        self.likelihood_, self.schema_ = likelihood, schema
+        self.likelihood_, self.schema_, self.size_factor_ = likelihood, schema, sizes
         self._table, self._template = table, empty(X) if is_frame(X) else None
         self.history_, self.n_iter_ = history, len(history.epochs)
         self.seed_ = seed
-        self._held_out = HeldOut(x[parts.calibration if len(parts.calibration) else parts.validation])
+        self._held_out = HeldOut(rows.take(parts.calibration if len(parts.calibration) else parts.validation))
+        self._sizes = training.context.get("size")
         self._n_features_out = options["latent_dim"]
         return self
 
@@ -212,7 +224,8 @@ class VariationalAutoencoder(
         if z.shape[1] != self._n_features_out:
             wanted = f"latents with {self._n_features_out} columns, as returned by transform"
             raise InputError(f"inverse_transform expects {wanted}, but these have {z.shape[1]}")
-        return self._written(decode(self.model_, torch.tensor(np.ascontiguousarray(z))))
+        context = None if self._sizes is None else {"size": torch.ones(len(z), dtype=torch.float64)}
+        return self._written(decode(self.model_, torch.tensor(np.ascontiguousarray(z)), context))
 
     @checked_arguments
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -230,7 +243,8 @@ class VariationalAutoencoder(
         elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
         check_samples(n_samples, elements, 8 * elements, remedy="Lower n_samples.")
         with forked(_seed(random_state)):
-            return self._written(draw_data(self.model_, n_samples, elements=elements, dtype=torch.float64))
+            context = drawn_sizes(self._sizes, n_samples)
+            return self._written(draw_data(self.model_, n_samples, context, elements=elements, dtype=torch.float64))
 
     @checked_arguments
     def impute(
@@ -282,7 +296,7 @@ class VariationalAutoencoder(
         Returns:
             ``(N,)``, float64.
         """
-        return self._row_scores(self._checked(X).x).numpy()
+        return self._row_scores(self._checked(X)).numpy()
 
     def score(self, X: Any, y: object = None) -> float:
         """The mean of :meth:`score_samples`, in nats per row.
@@ -299,28 +313,13 @@ class VariationalAutoencoder(
         tags.input_tags.sparse = True
         return tags
 
-    def _given(self, X: Any, settings: dict[str, Any]) -> pd.DataFrame | np.ndarray:
-        """The rows of a fit: a table of mixed columns, or numbers of one kind."""
-        mixed = settings["likelihood"] in ("auto", "columns")
-        if not mixed and settings["columns"] is not None:
-            likelihood = settings["likelihood"]
-            raise InputError(f"`columns` are kinds of columns, but the likelihood {likelihood} describes all alike")
-        if mixed and is_frame(X):
-            frame = as_pandas(X)
-            named: Any = X if isinstance(X, pd.DataFrame) else frame
-            validate_data(self, named, skip_check_array=True)
-            return frame
-        array = numbers_of(self, X, reset=True, missing=mixed)
-        if settings["likelihood"] == "columns" or settings["columns"] is not None or np.isnan(array).any():
-            return pd.DataFrame(array, columns=pd.Index([f"x{number}" for number in range(array.shape[1])]))
-        return array
-
     def _checked(self, X: Any) -> Split:
         """Rows, checked against the fitted model."""
         check_is_fitted(self)
         if self._table is not None:
             return self._table.read(self._table.arranged(self, X))
-        return Split(torch.tensor(numbers_of(self, X, reset=False, missing=False, dtype=np.float32)))
+        numbers = numbers_of(self, X, reset=False, missing=False, dtype=np.float32, dense=False)
+        return sized(Split(as_rows(numbers)), self.size_factor_)
 
     def _written(self, x: Tensor) -> Any:
         """Rows of the model in the form of the fit's."""
@@ -330,8 +329,8 @@ class VariationalAutoencoder(
             return x.numpy()
         return like(pd.DataFrame(x.numpy(), columns=[*map(str, self._template.columns)]), self._template)
 
-    def _row_scores(self, x: Tensor) -> Tensor:
-        return row_scores(self.model_, x, num_samples=self.evaluation_samples, seed=self.seed_)
+    def _row_scores(self, split: Split) -> Tensor:
+        return row_scores(self.model_, split, num_samples=self.evaluation_samples, seed=self.seed_)
 
 
 VariationalAutoencoder.__init__.__signature__ = SIGNATURE  # pyright: ignore[reportFunctionMemberAccess]

@@ -11,6 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.conformal import conformal_p_values
 from subo.sklearn.scoring import HeldOut, conformal_threshold, quantile_threshold
@@ -52,7 +53,7 @@ class OutlierMethods(ABC):
         """``log p(x)`` of each row."""
 
     @abstractmethod
-    def _row_scores(self, x: Tensor) -> Tensor:
+    def _row_scores(self, split: Split) -> Tensor:
         """``log p(x)`` of rows as the model reads them."""
 
     @property

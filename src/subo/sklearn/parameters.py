@@ -21,6 +21,7 @@ def _signature() -> inspect.Signature:
     def table(
         *,
         columns: str | Mapping[str, str] | None = None,
+        size_factor: Literal["none", "observed"] = "none",
         calibration_fraction: float = 0.0,
         evaluation_samples: int = 1000,
         false_alarm_rate: float = 0.05,

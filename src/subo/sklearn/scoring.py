@@ -20,23 +20,24 @@ __all__ = ["HeldOut", "conformal_threshold", "own_seed", "quantile_threshold", "
 
 
 @torch.no_grad()
-def row_scores(model: Any, x: Tensor, *, num_samples: int, seed: int) -> Float[Tensor, " N"]:
+def row_scores(model: Any, split: Split, *, num_samples: int, seed: int) -> Float[Tensor, " N"]:
     """log p(x) of each row by noise of its own, so that it does not depend on the rows beside it.
 
     Args:
         model: The model.
-        x: Rows.
+        split: Rows, and perhaps their sizes.
         num_samples: K.
         seed: What the noise of a row is made of, with the row.
     """
-    inside = in_support(model, Split(x), where="X")
-    scores = torch.full((len(x),), -torch.inf, dtype=torch.float64)
-    options: Any = {"max_rows": latents_at_a_time(model, Split(x)), "pareto": False}
+    inside = in_support(model, split, where="X")
+    scores = torch.full((len(split),), -torch.inf, dtype=torch.float64)
+    options: Any = {"max_rows": latents_at_a_time(model, split), "pareto": False}
     with evaluating(model):
         for number in inside.nonzero()[:, 0].tolist():
-            row = x[number : number + 1]
+            row, _ = split.read(torch.tensor([number]))
+            known = {name: tensor[number : number + 1] for name, tensor in split.context.items()}
             with forked(own_seed(row, seed)):
-                estimate = log_marginal(model, *place(model, row, {}), num_samples=num_samples, **options)
+                estimate = log_marginal(model, *place(model, row, known), num_samples=num_samples, **options)
             scores[number] = estimate.log_px.item()
     return scores
 
@@ -51,17 +52,17 @@ class HeldOut:
     """Rows that were held out, and their scores, which are computed when they are first asked for.
 
     Args:
-        x: The rows.
+        split: The rows.
     """
 
-    def __init__(self, x: Float[Tensor, "n D"]):
-        self.x = x
+    def __init__(self, split: Split):
+        self.split = split
         self._scores: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.split)
 
-    def scores(self, of: Callable[[Tensor], Tensor], num_samples: int) -> Float[Tensor, " n"]:
+    def scores(self, of: Callable[[Split], Tensor], num_samples: int) -> Float[Tensor, " n"]:
         """Their scores, in float64.
 
         Args:
@@ -69,7 +70,7 @@ class HeldOut:
             num_samples: K.
         """
         if num_samples not in self._scores:
-            self._scores[num_samples] = of(self.x)
+            self._scores[num_samples] = of(self.split)
         return self._scores[num_samples]
 
 

@@ -13,6 +13,7 @@ from subo.core.context import receives
 from subo.core.objective import Objective
 from subo.data.batches import Batch, batch_of, check_batch, num_batches
 from subo.data.dataset import Data
+from subo.data.sparse_rows import Sparse
 from subo.data.splits import Split, as_split, split_of
 from subo.data.support import check_support
 from subo.data.values import kind_of
@@ -147,7 +148,7 @@ def source_of(
 
 
 def _gives_batches(data: Any) -> bool:
-    known = isinstance(data, Split | Data | Tensor | str | bytes | Mapping | tuple)
+    known = isinstance(data, Split | Data | Tensor | str | bytes | Mapping | tuple | Sparse)
     return not known and not hasattr(data, "__array__") and hasattr(data, "__iter__")
 
 

@@ -112,7 +112,7 @@ def test_the_units_of_the_condition_are_those_of_the_training_data(tmp_path):
     assert model.likelihood.network.cells.center.item() == pytest.approx(logs.mean().item(), rel=1e-4)
     assert model.likelihood.network.cells.unit.item() == pytest.approx(logs.std(correction=0).item(), rel=1e-4)
     empty = model_of(
-        "vae", {"condition": ("k",), "likelihood": "columns"}, (4,), examples=None, table=data.meaning.table, seed=0
+        "vae", {"condition": ("k",), "likelihood": "columns"}, (4,), examples=None, meaning=data.meaning, seed=0
     )
     assert empty.model.likelihood.network.cells.unit.tolist() == [1]
 

@@ -22,16 +22,18 @@ from subo.errors import InputError
 __all__ = ["contents_of", "read_mixed"]
 
 _LABEL = "label"
+_SIZE = "the size of a row"
 _LISTED = 5
 
 
-def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = None) -> Contents:
+def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = None, size: str | None = None) -> Contents:
     """Reads a file that holds a table.
 
     Args:
         path: The file.
         options: How it is read, and kinds of columns that were asked for.
         schema: What the columns are, if a run has decided it; otherwise that is inferred from the cells.
+        size: The column of the sizes of rows.
 
     Raises:
         InputError: The file cannot be read, or does not fit the schema; says where.
@@ -44,7 +46,7 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     read = read_frame(path, separator=separator, decimal=decimal, missing=missing)
     try:
         given = options.given if schema is None else None
-        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, condition=given)
+        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, condition=given, size=size)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
@@ -59,6 +61,7 @@ def contents_of(
     schema: Schema | None = None,
     condition: Sequence[str] | None = None,
     labeled: bool = True,
+    size: str | None = None,
 ) -> Contents:
     """A frame as data.
 
@@ -69,6 +72,7 @@ def contents_of(
         condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
             of the schema.
         labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
+        size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -87,13 +91,15 @@ def contents_of(
     else:
         notes += _others(cells, schema)
         schema = completed(schema, cells)
+    if size is not None:
+        schema = _without(schema, size)
     if condition is not None:
         if labels is not None and _LABEL in condition:
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
         schema = schema.conditioned_on(condition)
     x = encode(cells, schema)
     notes += [*_unseen(cells, x, schema), *_empty(x)]
-    context = {}
+    context = {} if size is None else {"size": _numbers(frame[size])}
     if schema.given.modeled:
         context["given"] = encode(cells, schema.given)
         notes += [*_unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
@@ -105,6 +111,20 @@ def contents_of(
         raise InputError(f"row {int(np.argmax(labels.isna())) + 1}, column 'label': the label is missing: drop the row")
     classes, numbers = numbered(_classes(labels))
     return Contents((replace(rows, labels=numbers),), names, classes, notes=tuple(notes), table=schema)
+
+
+def _without(schema: Schema, size: str) -> Schema:
+    """The schema with a column that is the size of a row, and not modeled."""
+    names = [column.name for column in schema.columns]
+    if size not in names:
+        more = ": name a column, since a total of columns of several kinds means nothing" if size == "observed" else ""
+        raise InputError(f"`size_factor`: there is no column {size!r}{more}; the columns are {', '.join(names)}")
+    columns = (replace(column, kind="drop", why=_SIZE) if column.name == size else column for column in schema.columns)
+    return replace(schema, columns=tuple(columns))
+
+
+def _numbers(cells: pd.Series) -> torch.Tensor:
+    return torch.tensor(pd.to_numeric(cells, errors="coerce").to_numpy("float64", na_value=np.nan))
 
 
 def _classes(labels: pd.Series) -> list[int | str]:
@@ -122,7 +142,8 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
     """
     names = [column.name for column in schema.columns]
     others = [str(name) for name in frame.columns if name not in names]
-    missing = [column.name for column in schema.kept if column.name not in frame.columns]
+    kept = [*schema.kept, *(column for column in schema.dropped if column.why == _SIZE)]
+    missing = [column.name for column in kept if column.name not in frame.columns]
     if missing:
         renamed = f"; {_listed(others)} {_is(others)} not in the fit, perhaps renamed" if others else ""
         raise InputError(

@@ -1,0 +1,85 @@
+"""Rows of numbers for the estimator, which may be sparse and have sizes."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from subo.data.size_factors import SizeFactor, totals, with_sizes
+from subo.data.sparse_rows import SparseRows
+from subo.data.splits import Split
+from subo.errors import InputError
+from subo.recipes.for_data import examples_and_context
+from subo.sklearn.arrays import numbers_of
+from subo.sklearn.frames import as_pandas, is_frame
+from subo.typing import Context
+
+__all__ = ["as_rows", "drawn_sizes", "given_rows", "size_factor_of", "sized", "starting_rows"]
+
+
+def as_rows(numbers: Any) -> Any:
+    """An array or a sparse matrix as a split keeps it."""
+    return torch.tensor(numbers) if isinstance(numbers, np.ndarray) else SparseRows(numbers)
+
+
+def given_rows(estimator: Any, X: Any, settings: dict[str, Any]) -> Any:
+    """The rows of a fit: a frame for a table of mixed columns, or numbers of one kind, which may be sparse."""
+    likelihood, columns = settings["likelihood"], settings["columns"]
+    mixed = likelihood in ("auto", "columns")
+    if not mixed and columns is not None:
+        raise InputError(f"`columns` are kinds of columns, but the likelihood {likelihood} describes all alike")
+    if mixed and is_frame(X):
+        frame = as_pandas(X)
+        named: Any = X if isinstance(X, pd.DataFrame) else frame
+        validate_data(estimator, named, skip_check_array=True)
+        return frame
+    as_columns = likelihood == "columns" or columns is not None
+    numbers = numbers_of(estimator, X, reset=True, missing=mixed, dense=as_columns)
+    if isinstance(numbers, np.ndarray) and (as_columns or np.isnan(numbers).any()):
+        return pd.DataFrame(numbers, columns=pd.Index([f"x{number}" for number in range(numbers.shape[1])]))
+    return numbers
+
+
+def size_factor_of(rows: Split, source: str, training: Tensor, *, is_table: bool) -> SizeFactor | None:
+    """What the size of a row is, with the mean of the rows to train on as unit; None without sizes.
+
+    Args:
+        rows: All rows of the fit.
+        source: The parameter ``size_factor``.
+        training: Numbers of those to train on.
+        is_table: Whether they are a table of mixed columns.
+
+    Raises:
+        InputError: They are such a table, whose rows have no total.
+    """
+    if source == "none":
+        return None
+    if is_table:
+        raise InputError(
+            "`size_factor` is a row's total of counts, which a table of mixed columns does not have: use a likelihood "
+            "such as negative-binomial, or subo.load_data with the name of a column"
+        )
+    return SizeFactor(source, totals(rows)[training].mean().item())
+
+
+def sized(rows: Split, sizes: SizeFactor | None) -> Split:
+    """The rows with their sizes, if the model needs them."""
+    if sizes is None:
+        return rows
+    (found,), _ = with_sizes([rows], sizes.source, unit=sizes.unit, where="X")
+    return found
+
+
+def starting_rows(training: Split, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rows, with their context, that set units: all, or of sparse ones some."""
+    if isinstance(training.x, SparseRows):
+        return examples_and_context(training, seed=seed)
+    return training.x, dict(training.context)
+
+
+def drawn_sizes(sizes: Tensor | None, count: int) -> Context | None:
+    """Sizes of training rows at random, as the context of samples; None without sizes."""
+    return None if sizes is None else {"size": sizes[torch.randint(len(sizes), (count,))].double()}
