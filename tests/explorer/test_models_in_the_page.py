@@ -90,6 +90,8 @@ FAMILIES = {
     "poisson": subo.Poisson((3,)),
     "negative-binomial": subo.NegativeBinomial((3,), dispersion="network"),
     "negative-binomial-shared": subo.NegativeBinomial((3,), dispersion="shared"),
+    "zero-inflated": subo.ZeroInflatedNegativeBinomial((3,), dispersion="network"),
+    "zero-inflated-shared": subo.ZeroInflatedNegativeBinomial((3,), dispersion="shared"),
     "categorical": subo.Categorical((3,), num_classes=(2, 4, 3)),
     "gaussian": subo.Gaussian((3,), **IN_UNITS),
     "gaussian-fixed": subo.Gaussian((3,), 0.5),
@@ -216,6 +218,20 @@ def test_the_class_that_a_decoder_is_given_counts(page: Any, network: str):
         assert_close(torch.tensor(found), q.mean[0], rtol=1e-4, atol=1e-5)
         found = in_page(page, model, Size([1, 8, 8]), f"model.prior({{label: {label}}}).logProb(args[0])", z)
         assert found == pytest.approx(log_prior, rel=1e-5)
+
+
+def test_the_size_of_a_row_multiplies_its_means(page: Any):
+    x = torch.distributions.Poisson(torch.rand(30, 4) * 9).sample()
+    data = subo.Split(x, context={"size": x.sum(1) / x.sum(1).mean()})
+    objective = subo.make("vae", data, size_factor="observed", latent_dim=2, likelihood="negative-binomial")
+    model, z, size = halved(objective.model), torch.tensor([0.7, -1.2]), 2.5
+    with torch.no_grad():
+        context = {"size": torch.tensor([size])}
+        p, q = model.decode(z.unsqueeze(0), context), model.posterior(x[:1], **context)
+    found = in_page(page, model, Size([4]), f"model.mean(args[0], {{size: {size}}})", z)
+    assert_close(torch.tensor(found), p.mean[0], **EXACT)
+    found = in_page(page, model, Size([4]), f"model.encode(args[0], {{size: {size}}}).mean", x[0])
+    assert_close(torch.tensor(found), q.mean[0], **EXACT)
 
 
 PRIORS = {

@@ -69,6 +69,8 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     record["x"] = packed(x, "u8" if _as_bytes(few) and few.levels == 1 else "f32")
     if "given" in context:
         record["given"] = packed(context["given"])
+    if "size" in context:
+        record["size"] = packed(context["size"])
     if (posterior := _posteriors(model, few)) is not None:
         record["q"] = posterior
     elements = len(few) * few.event_shape.numel()

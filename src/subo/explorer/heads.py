@@ -9,7 +9,7 @@ from torch import Size, Tensor, nn
 from subo.explorer.numbers import Store
 from subo.explorer.operations import NotExportedError
 from subo.parts.columns import Columns
-from subo.parts.counts import NegativeBinomial
+from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from subo.parts.families import Bernoulli, Categorical, ContinuousBernoulli, Poisson
 from subo.parts.location_scale import FullRankGaussian, Gaussian, Laplace, LocationScale, Scale, StudentT
 
@@ -77,9 +77,11 @@ def _continuous_bernoulli(family: ContinuousBernoulli, store: Store) -> Head:
     return {**_plain("continuous-bernoulli")(family, store), "min_scale": family.min_scale}
 
 
-def _negative_binomial(family: NegativeBinomial, store: Store) -> Head:
-    dispersion = _scale(family.dispersion, family.event_shape, store)
-    return {**_plain("negative-binomial")(family, store), "dispersion": dispersion}
+def _dispersed(name: str) -> Callable[[Any, Store], Head]:
+    def write(family: Any, store: Store) -> Head:
+        return {**_plain(name)(family, store), "dispersion": _scale(family.dispersion, family.event_shape, store)}
+
+    return write
 
 
 def _categorical(family: Categorical, store: Store) -> Head:
@@ -124,7 +126,8 @@ HEADS: dict[type[nn.Module], Callable[[Any, Store], Head]] = {
     Bernoulli: _plain("bernoulli"),
     Poisson: _plain("poisson"),
     ContinuousBernoulli: _continuous_bernoulli,
-    NegativeBinomial: _negative_binomial,
+    NegativeBinomial: _dispersed("negative-binomial"),
+    ZeroInflatedNegativeBinomial: _dispersed("zero-inflated-negative-binomial"),
     Categorical: _categorical,
     Gaussian: _location_scale("gaussian"),
     Laplace: _location_scale("laplace"),

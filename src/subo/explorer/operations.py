@@ -16,6 +16,7 @@ from subo.explorer.numbers import Store
 from subo.parts.cells import Cells, GivenCells
 from subo.parts.labels import Labelled, Stack
 from subo.parts.networks import Offset, Residual, Standardize, Tanh, Upscale
+from subo.parts.size_factors import LogPerSize, WithOffset
 
 __all__ = ["WRITERS", "NotExportedError", "operations"]
 
@@ -222,6 +223,16 @@ def _cells(network: Cells, shape: Size, store: Store) -> Written:
     return Written([{"op": "cells", **lists, **units}], Size([network.out_features]))
 
 
+def _with_offset(network: WithOffset, shape: Size, store: Store) -> Written:
+    inner = operations(network.network, shape, store)
+    places = network.log_means.nonzero()[:, 0].tolist()
+    return Written([*inner.operations, {"op": "offset", "places": places}], Size([network.log_means.numel()]))
+
+
+def _log_per_size(network: LogPerSize, shape: Size, store: Store) -> Written:
+    return Written([{"op": "per-size"}], shape)
+
+
 WRITERS: dict[type[nn.Module], Callable[[Any, Size, Store], Written]] = {
     nn.Sequential: _sequence,
     Stack: _sequence,
@@ -242,6 +253,8 @@ WRITERS: dict[type[nn.Module], Callable[[Any, Size, Store], Written]] = {
     Labelled: _labelled,
     GivenCells: _given_cells,
     Cells: _cells,
+    WithOffset: _with_offset,
+    LogPerSize: _log_per_size,
     Tanh: _activation("tanh"),
     nn.Tanh: _activation("tanh"),
     nn.Sigmoid: _activation("sigmoid"),

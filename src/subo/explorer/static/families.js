@@ -1,5 +1,5 @@
 // Families of p(x|z): the mean, the log-density and draws for given parameters, the counterpart of explorer/heads.py.
-import { logGamma, sigmoid, softplus } from "./numbers.js";
+import { logGamma, logSumExp, sigmoid, softplus } from "./numbers.js";
 
 const _LOG_2PI = Math.log(2 * Math.PI);
 
@@ -10,6 +10,7 @@ export function familyOf(head, network) {
     "continuous-bernoulli": _continuousBernoulli,
     poisson: _poisson,
     "negative-binomial": _negativeBinomial,
+    "zero-inflated-negative-binomial": _zeroInflated,
     categorical: _categorical,
     gaussian: _located(_normal),
     laplace: _located(_laplace),
@@ -104,6 +105,20 @@ function _gamma(shape, random) {
 function _negativeBinomial({ size, dispersion }, network) {
   const a = _scaled(dispersion, size, network);
   return _elementwise(size, (params, d) => _counted(params[d], a(params[size + d], d)));
+}
+
+// 0 with probability pi, else negative binomial.
+function _zeroInflated({ size, dispersion }, network) {
+  const a = _scaled(dispersion, size, network);
+  return _elementwise(size, (params, d) => {
+    const [logit, counted] = [params[size + d], _counted(params[d], a(params[2 * size + d], d))];
+    const [more, kept] = [-softplus(-logit), -softplus(logit)];
+    return {
+      mean: sigmoid(-logit) * counted.mean,
+      logProb: (x) => (x === 0 ? logSumExp([more, kept + counted.logProb(0)]) : kept + counted.logProb(x)),
+      sample: (random) => (random.uniform() < sigmoid(logit) ? 0 : counted.sample(random)),
+    };
+  });
 }
 
 // A scale: numbers of its own, or a softplus of what the network gives, above a floor.

@@ -24,6 +24,7 @@ class App {
     this.examples = Array.from({ length: this.space.means.shape[0] }, (_, i) => i);
     this.x = record.examples.x && unpack(record.examples.x);
     this.q = record.examples.q && { means: unpack(record.examples.q.means), factors: unpack(record.examples.q.factors) };
+    this.size = record.examples.size && unpack(record.examples.size).values;
     this.given = record.examples.given && unpack(record.examples.given);
     this.live = Live.find();
     this.painter = painterOf(record, this.model);
@@ -71,11 +72,13 @@ class App {
   // The condition of the dragged point, and of an example.
   context() {
     const given = this.given && row(this.given, this.example);
-    return { label: _within(this.state.get("label"), this.record.classes?.length || 1), given };
+    const size = this.size ? this.size[this.example] : 1;
+    return { label: _within(this.state.get("label"), this.record.classes?.length || 1), given, size };
   }
 
   contextOf(i) {
-    return { label: this.record.examples.labels ? this.record.examples.labels[i] : 0, given: this.given && row(this.given, i) };
+    const label = this.record.examples.labels ? this.record.examples.labels[i] : 0;
+    return { label, given: this.given && row(this.given, i), size: this.size ? this.size[i] : 1 };
   }
 
   labelOf(i) {

@@ -61,6 +61,8 @@ export class Network {
       residual: () => this._residual(operation),
       join: () => this._join(operation),
       cells: () => _cells(operation),
+      offset: () => _offset(operation),
+      "per-size": () => (x, { size = 1 }) => Float32Array.from(x, (value) => Math.log1p(value / size)),
     }[operation.op];
     if (!make) throw new Error(`unknown operation ${operation.op}`);
     return make();
@@ -179,6 +181,15 @@ export class Network {
       return joined;
     };
   }
+}
+
+// The logarithm of the row's size, added to logarithms of means.
+function _offset({ places }) {
+  return (x, { size = 1 }) => {
+    const moved = Float32Array.from(x);
+    for (const place of places) moved[place] += Math.log(size);
+    return moved;
+  };
 }
 
 // A table's row as numbers in units, one-hot levels, spikes, and what is observed; NaN is missing, infinity a spike.
