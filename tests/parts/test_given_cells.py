@@ -134,7 +134,7 @@ def test_probabilities_of_all_rows_sum_to_one_for_each_condition(kind: str):
 def test_every_combination_trains(options: dict[str, Any]):
     settings: dict[str, Any] = {"likelihood": "columns", "columns": ("real", "count", "boolean 2"), "hidden": (8,)}
     x = torch.tensor([[0.1, 3, 1], [NAN, 0, 0], [1, NAN, NAN], [0, 1, 1], [2, 2, 0]])
-    settings |= {"condition": ("a", "b"), "given": GIVEN, "examples": (x, C)}
+    settings |= {"condition": ("a", "b"), "given": GIVEN, "examples": (x, {"given": C})}
     objective = vae((3,), **(settings | {"latent_dim": 2} | options))
     loss = objective(x, {"given": C, "index": torch.arange(5)})
     loss.loss.backward()
