@@ -80,7 +80,7 @@ def by_scvi(likelihood: str, seed: int, early: bool) -> dict[str, Any]:
 
     warnings.filterwarnings("ignore")
     import anndata
-    import scvi
+    import scvi  # pyright: ignore[reportMissingImports] (there)
     import torch
 
     x = cells()

@@ -76,7 +76,7 @@ def test_fit_and_evaluate_never_make_the_matrix_dense(monkeypatch: pytest.Monkey
     monkeypatch.setattr(SparseRows, "index_select", watched)
     for method in ("toarray", "todense"):
         monkeypatch.setattr(sparse.csr_matrix, method, _only_few(getattr(sparse.csr_matrix, method)))
-    split = Split(matrix)
+    split = as_split(matrix)
     index = torch.arange(len(split))
     data = Data("cells", *(split.take(part) for part in index.split([11_000, 500, 500])), kind="whole")
     objective = make("vae", data, likelihood="poisson", latent_dim=2, hidden=(2,))

@@ -193,7 +193,8 @@ def _forests(z: ndarray, v: ndarray, halves: tuple[ndarray, ndarray], seed: int)
     train, test = halves
     importances, accuracies = [], []
     for factor in v.T:
-        forest = RandomForestClassifier(100, max_features=1.0, random_state=seed).fit(z[train], factor[train])
+        options: Any = {"max_features": 1.0}  # of all dimensions, so that each split takes the best
+        forest = RandomForestClassifier(100, random_state=seed, **options).fit(z[train], factor[train])
         importances.append(forest.feature_importances_)
         accuracies.append(forest.score(z[test], factor[test]))
     return np.stack(importances, axis=1), float(np.mean(accuracies))
