@@ -7,6 +7,8 @@ With :math:`z_k \sim q(z | x_{obs})` and :math:`w_k = p(x_{obs}, z_k) / q(z_k | 
 
 (Mattei and Frellsen, 2019, equations 11 and 12). A draw takes one of the z by these weights, then the cells from
 p(x_mis | z): as K grows its distribution becomes the exact conditional (sampling importance resampling; Rubin, 1987).
+With a model p(s | x) of which cells are missing, the weights are of ``p(x_obs, s, z)``, and the cells are drawn from
+p(x_mis | z, s).
 """
 
 import math
@@ -23,13 +25,14 @@ from subo.core.draw import LatentVariableModel
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import check_support
+from subo.distributions.columns import Columns
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
-from subo.runtime.randomness import forked
-from subo.typing import map_latent
+from subo.runtime.randomness import forked, stream
+from subo.typing import Context, map_latent
 
-__all__ = ["Imputation", "Pooled", "impute", "pooled"]
+__all__ = ["Imputation", "Pooled", "impute", "pooled", "with_own_gaps"]
 
 _LATENTS = 20_000  # at a time
 
@@ -104,8 +107,27 @@ def _filled(
     rows = torch.arange(len(x), device=x.device).expand(num_draws, -1)
     z = map_latent(lambda leaf: leaf[chosen, rows].flatten(0, 1), draw.z)
     repeated = {name: tensor.repeat(num_draws, *[1] * (tensor.ndim - 1)) for name, tensor in context.items()}
-    drawn = model.decode(z, repeated).sample().unflatten(0, (num_draws, len(x)))
+    p = model.decode(z, repeated)
+    drawn = (p.sample_missing() if isinstance(p, Columns) else p.sample()).unflatten(0, (num_draws, len(x)))
     return torch.where(x.isnan(), drawn, x), effective
+
+
+@torch.no_grad()
+def with_own_gaps(
+    model: Any, x: Float[Tensor, "N D"], context: Context | None = None, *, seed: int
+) -> Float[Tensor, "N D"]:
+    """Rows without the cells that a model of which cells are missing, p(s | x), leaves out at random.
+
+    Args:
+        model: A model with the likelihood ``columns`` whose ``missing_model`` is not ``none``.
+        x: Coded rows without missing cells.
+        context: One row per example, if the model needs any.
+        seed: Seed for the choice.
+    """
+    with forked(seed):
+        p = model.sample(1, None if context is None else {name: tensor[:1] for name, tensor in context.items()})[1]
+    chance = torch.rand(x.shape, generator=stream("gaps", seed))
+    return x.masked_fill(chance < p.log_missing(x).exp(), torch.nan)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from itertools import zip_longest
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from subo.errors import InputError
 from subo.parts.counts import DispersionSource
 from subo.parts.families import checked
 from subo.parts.location_scale import DegreesOfFreedom, DegreesSource, Scale, ScaleSource
+from subo.parts.self_masking import ByDecay, ByLevel, BySpike, ByThreshold, SelfMasking
 from subo.runtime.arguments import checked_arguments
 
 __all__ = ["KINDS", "Columns", "kind_and_levels"]
@@ -74,6 +76,10 @@ class _OfKind(nn.Module, ABC):
         """Which parameters are logarithms of means of counts."""
         return torch.zeros(self.num_params, dtype=torch.bool)
 
+    def masking(self) -> SelfMasking:
+        """A model of whether a cell is missing given its value, not fitted yet."""
+        return ByLevel(torch.tensor([self.highest(number) for number in range(self.size)]))
+
 
 class _Normal(_OfKind):
     def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
@@ -84,6 +90,9 @@ class _Normal(_OfKind):
     def forward(self, params: Tensor, unseen: Tensor) -> Gaussian:
         loc, *rest = params.split(self.size, -1)
         return Gaussian(loc, self.scale.of(*rest), 0)
+
+    def masking(self) -> SelfMasking:
+        return ByThreshold(self.size)
 
 
 class _Real(_Normal):
@@ -113,6 +122,9 @@ class _Spike(_Normal):
         logit, rest = params[..., : self.size], params[..., self.size :]
         return Spiked(logit, super().forward(rest, unseen))
 
+    def masking(self) -> SelfMasking:
+        return BySpike(self.size)
+
     def start(self, x: Tensor) -> Tensor:
         spikes, known = x.isinf().sum(0), (~x.isnan()).sum(0)
         share = (spikes + 0.5) / (known + 1)
@@ -133,6 +145,9 @@ class _Count(_OfKind):
 
     def log_means(self) -> Tensor:
         return torch.arange(self.num_params) < self.size
+
+    def masking(self) -> SelfMasking:
+        return ByDecay(self.size)
 
     def start(self, x: Tensor) -> Tensor:
         """The moments' mean and, from the variance ``m + a m^2``, their dispersion a."""
@@ -233,6 +248,8 @@ class Columns(nn.Module):
         min_scale: Floor of that scale.
         dispersion: Source of the dispersion of ``count`` columns.
         degrees_of_freedom: Source of those of ``real`` and ``date`` columns; None makes these normal.
+        missing_model: Whether a cell's being missing depends on its value (``self``), see
+            :mod:`subo.parts.self_masking`. ``log_prob`` is then that of the observed cells and of which these are.
 
     Attributes:
         numbers: The columns whose cells are numbers with a density, as they are coded.
@@ -259,6 +276,7 @@ class Columns(nn.Module):
         min_scale: float = 1e-3,
         dispersion: DispersionSource = "per-dimension",
         degrees_of_freedom: DegreesSource | None = None,
+        missing_model: Literal["none", "self"] = "none",
     ):
         super().__init__()
         self.event_shape = Size(event_shape)
@@ -276,6 +294,7 @@ class Columns(nn.Module):
         self.kinds: Any = nn.ModuleList(
             kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
         )
+        self.masks: Any = nn.ModuleList(kind.masking() for kind in self.kinds if missing_model == "self")
         self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] in (_Real, _Normal))
         self.num_params = sum(kind.num_params for kind in self.kinds)
         self.rows = _rows([*self.kinds], self.event_shape)
@@ -299,6 +318,8 @@ class Columns(nn.Module):
 
     def start(self, examples: Float[Tensor, "N D"]) -> Float[Tensor, " P"]:
         """Parameters that describe each column by itself: where an untrained decoder starts."""
+        for kind, mask in zip(self.kinds, self.masks, strict=False):  # of masks there may be none
+            mask.start(examples[:, kind.index])
         return torch.cat([kind.start(examples[:, kind.index]) for kind in self.kinds])
 
     @property
@@ -318,9 +339,9 @@ class Columns(nn.Module):
 
     def _groups(self) -> list[Group]:
         groups, first = [], 0
-        for kind in self.kinds:
+        for kind, mask in zip_longest(self.kinds, self.masks):
             share, unseen = slice(first, first + kind.num_params), self.unseen[kind.index]
-            groups.append(Group(kind.index, share, partial(kind, unseen=unseen)))
+            groups.append(Group(kind.index, share, partial(kind, unseen=unseen), mask))
             first = share.stop
         return groups
 
