@@ -1,6 +1,7 @@
 """The command ``impute``."""
 
 from pathlib import Path
+from typing import Any
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
@@ -26,9 +27,10 @@ def impute(
 ) -> None:
     """Fills the missing cells of a table.
 
-    Without --draws each cell gets its best guess, which makes all numbers near their means and tables too regular: the
-    mean, or the most frequent level, of draws. With --draws N, N tables are filled with draws from p(missing cells |
-    observed cells); what is computed from each of them varies as the missing cells may, and subo.pooled joins it.
+    Without --draws each cell gets its best guess, which makes all numbers near their means and tables too regular: of
+    draws the mean, of ordered levels the median, of others the most frequent one. With --draws N, N tables are filled
+    with draws from p(missing cells | observed cells); what is computed from each of them varies as the missing cells
+    may, and subo.pooled joins it.
 
     Columns that the model is conditioned on (fit --condition) help to fill the others, and stay as they are.
 
@@ -43,7 +45,6 @@ def impute(
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely
-    from subo.data.tables.reading import read_frame
     from subo.data.tables.writing import WRITTEN, save_frame
     from subo.evaluation.imputation import impute as imputed
     from subo.experiments.experiment import model_for
@@ -51,13 +52,14 @@ def impute(
 
     check_ending(out, *WRITTEN)
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    frames: list[Any] = []
+    experiment, split = run_and_rows(run, data, part, data_dir, on_frame=frames.append)
     schema = experiment.config.data.meaning.table
     if schema is None:
         raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")
-    frame = read_frame(Path(data), separator=schema.separator, decimal=schema.decimal, missing=schema.missing).frame
-    rows = split.rows if split.rows is not None else None
-    frame = frame if rows is None else frame.iloc[(rows - 1).tolist()].reset_index(drop=True)
+    (frame,) = frames
+    if split.rows is not None:
+        frame = frame.iloc[(split.rows - 1).tolist()].reset_index(drop=True)
     model = model_for(experiment, split, progress=True)
     with bar("missing cells", len(split), show=True) as advance:
         result = imputed(model, split, num_draws=draws or 100, num_samples=num_samples, seed=seed, advance=advance)

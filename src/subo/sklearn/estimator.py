@@ -260,8 +260,8 @@ class VariationalAutoencoder(
             X: Rows, ``(N, D)``, of the table or new ones.
             draws: Number of copies, each with its own draw of every missing cell: what is computed from each varies as
                 the missing cells may, and :func:`subo.pooled` joins it. None for one copy with the best guess of each
-                cell: the mean, or the most frequent level, of 100 draws. Guesses are good for single cells, and too
-                regular for a whole table.
+                cell, from 100 draws: the mean, the median of ordered levels, the most frequent of others. Guesses are
+                good for single cells, and too regular for a whole table.
             random_state: Random state for the draws; None for those that belong to the fit, the same at every call.
 
         Returns:
