@@ -46,6 +46,22 @@ def test_imputed_and_sampled_cells_lie_where_they_hide(fitted: Path, tmp_path: P
     assert "values of log p(x, s)" in capsys.readouterr().out
 
 
+def test_draws_may_come_from_refits(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "r.csv"
+    data = hiding().head(50)
+    data.to_csv(tmp_path / "few.csv", index=False)
+    few = [fitted / "random", tmp_path / "few.csv"]
+    before = (fitted / "random" / "model.safetensors").read_bytes()
+    assert run("impute", *few, "--draws", 4, "--refits", 2, "--num-samples", 50, "--out", out) == 0
+    assert "rows filled by 2 refits" in capsys.readouterr().out
+    filled = pd.read_csv(out)
+    assert filled["draw"].value_counts().to_dict() == {1: 50, 2: 50, 3: 50, 4: 50}
+    assert not filled.isna().any().any()
+    assert (fitted / "random" / "model.safetensors").read_bytes() == before
+    message = assert_refused(capsys, "impute", *few, "--refits", 2, "--out", out)
+    assert "--draws must be a multiple of 2" in message
+
+
 def test_it_is_not_compared_with_a_model_of_the_cells_alone(fitted: Path, capsys: pytest.CaptureFixture):
     message = assert_refused(capsys, "compare", fitted / "own", fitted / "random")
     assert "one of them also describes which cells are missing" in message

@@ -22,6 +22,7 @@ from subo import Conditional, Gaussian, StandardNormal
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError
 from subo.evaluation import Annealing, ais, bdmc, gaps
+from subo.recipes.for_data import as_data
 
 Row = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -253,7 +254,14 @@ ROWS: dict[str, Callable[[], Row]] = {
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),
     "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5}),
     "impute": lambda: (subo.impute, {"model": of_columns(), "split": X[:, :2], "num_draws": 2, "num_samples": 5}),
-    "pooled": lambda: (subo.pooled, {"estimates": np.ones(3), "variances": np.ones(3), "complete_degrees": 9.0}),
+    "pooled": lambda: (
+        subo.pooled,
+        {"estimates": np.ones(4), "variances": np.ones(4), "complete_degrees": 9.0, "refits": 2},
+    ),
+    "bootstrap": lambda: (
+        subo.bootstrap,
+        {"build": lambda data, seed: subo.Objective(pca()), "data": as_data(X), "refits": 2, "seed": 0},
+    ),
     "likelihood_regret": lambda: (
         subo.likelihood_regret,
         {"model": encoded(), "split": X, "ascent": subo.Ascent(steps=2), "num_samples": 5},

@@ -20,6 +20,7 @@ def impute(
     *,
     out: Path,
     draws: int | None = None,
+    refits: int | None = None,
     num_samples: int = 1000,
     part: DataPart = "all",
     data_dir: DataDir = None,
@@ -40,14 +41,20 @@ def impute(
         out: Output file, .csv, .tsv, .parquet or .feather, with the columns, rows and observed cells as they are. With
             several draws each table's rows follow the others', and the first column, draw, numbers the tables.
         draws: Number of filled tables; by default one, of best guesses.
+        refits: Number of models among which the draws are divided: each is fitted as the run was, to rows drawn from
+            its training rows with replacement, and takes as long. By default all draws are from the run's own model, as
+            if its parameters were known, and intervals from the tables are too narrow; subo.pooled(..., refits=N) joins
+            those of refits.
         num_samples: Posterior samples for each row, from which its draws are taken by their weights.
         part: Which part of the data.
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely
     from subo.data.tables.writing import WRITTEN, save_frame
+    from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed
     from subo.experiments.experiment import model_for
+    from subo.experiments.refits import impute_by_refits
     from subo.runtime.progress import bar
 
     check_ending(out, *WRITTEN)
@@ -60,15 +67,22 @@ def impute(
     (frame,) = frames
     if split.rows is not None:
         frame = frame.iloc[(split.rows - 1).tolist()].reset_index(drop=True)
-    model = model_for(experiment, split, progress=True)
-    with bar("missing cells", len(split), show=True) as advance:
-        result = imputed(model, split, num_draws=draws or 100, num_samples=num_samples, seed=seed, advance=advance)
+    options: dict[str, Any] = {"num_draws": draws or 100, "num_samples": num_samples, "seed": seed}
+    if refits is not None:
+        check_refits(draws, refits)
+        with bar("refits", refits, show=True) as advance:
+            result = impute_by_refits(experiment, split, refits=refits, **options, advance=advance)
+    else:
+        model = model_for(experiment, split, progress=True)
+        with bar("missing cells", len(split), show=True) as advance:
+            result = imputed(model, split, **options, advance=advance)
     missing = int(split.x.isnan().sum())
     tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
     save_frame(out, filled(frame, tables, schema, numbered=draws is not None and draws > 1), schema)
     some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
     effective = result.effective_sample_size[some]
-    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled, {out} written")
+    by = f" by {refits} refits" if refits else ""
+    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled{by}, {out} written")
     if (given := split.context.get("given")) is not None and bool(given.isnan().any()):
         say(
             f"{int(given.isnan().sum()):,} missing cells of the condition ({experiment.config.given}) stay missing: "

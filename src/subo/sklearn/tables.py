@@ -18,7 +18,7 @@ from subo.data.tables.mixed import contents_of
 from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
-from subo.evaluation.imputation import impute
+from subo.evaluation.imputation import Imputation, impute
 from subo.sklearn.arrays import numbers_of
 from subo.sklearn.frames import as_pandas, empty, is_frame, like, with_cells
 
@@ -110,12 +110,12 @@ class Table:
         return frame.to_numpy("float64") if self.template is None else like(frame, self.template)
 
     def imputed(
-        self, model: Any, X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int
+        self, models: Sequence[Any], X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int
     ) -> Any:
         """Copies of X with their missing cells filled: one with best guesses, or a list of draws.
 
         Args:
-            model: The fitted model.
+            models: The fitted model, or several that give as many draws each.
             X: The table as it came.
             frame: Its cells, under the names of the fit.
             draws: Number of copies; None for one of best guesses.
@@ -124,7 +124,8 @@ class Table:
         """
         split = self.read(frame)
         split = replace(split, x=split.x.double())  # as the model draws
-        result = impute(model, split, num_draws=draws or _GUESSED_FROM, num_samples=num_samples, seed=seed)
+        each: dict[str, Any] = {"num_draws": (draws or _GUESSED_FROM) // len(models), "num_samples": num_samples}
+        result = Imputation.of([impute(model, split, **each, seed=seed + k) for k, model in enumerate(models)])
         some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
         if poor := int((result.effective_sample_size[some] < _FEW).sum()):
             note = f"the weights of {poor:,} rows are worth fewer than {_FEW} samples, so that their draws repeat each"

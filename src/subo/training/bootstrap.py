@@ -1,0 +1,63 @@
+"""Fits to rows drawn with replacement, which vary as the fitted parameters do: for imputations that are proper."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from subo.core.objective import Objective
+from subo.data.dataset import Data
+from subo.runtime.arguments import checked_arguments
+from subo.runtime.randomness import stream
+from subo.training.fitting import fit
+from subo.training.history import WorseWarning
+
+__all__ = ["bootstrap"]
+
+
+@checked_arguments
+def bootstrap(
+    build: Callable[[Data, int], Objective], data: Data, *, refits: int, seed: int = 0, **training: Any
+) -> Iterator[Objective]:
+    """Fits models to bootstrap samples of the training rows, one after the other (Efron, 1979).
+
+    Draws of missing cells from one fitted model take its parameters as known, so that what is pooled from them varies
+    too little. Drawn from a model of its own each, or a few from each, they are proper in Rubin's sense (1987, section
+    4.4, where the bootstrap stands for a draw from the parameters' posterior).
+
+    Args:
+        build: Makes the objective for data, whose training rows have been drawn, and a seed for its weights.
+        data: Data in splits; validation rows stay as they are.
+        refits: Number of fits.
+        seed: Seed for the rows and for all that the fits draw.
+        **training: Settings of :func:`subo.fit`.
+
+    Yields:
+        Fitted objectives, as they are done.
+
+    Example:
+        >>> from subo.recipes.for_data import as_data, make
+        >>> data = as_data(torch.randn(100, 3))
+        >>> fits = bootstrap(lambda rows, seed: make("vae", rows, seed=seed), data, refits=2, epochs=1)
+        >>> [type(objective.model).__name__ for objective in fits]
+        ['VAE', 'VAE']
+    """
+    return _fits(build, data, refits, seed, training)
+
+
+def _fits(
+    build: Callable[[Data, int], Objective], data: Data, refits: int, seed: int, training: dict[str, Any]
+) -> Iterator[Objective]:
+    for number in range(refits):
+        generator = stream("bootstrap", seed, number)
+        rows = torch.randint(len(data.train), (len(data.train),), generator=generator)
+        drawn = replace(data, train=replace(data.train.take(rows), rows=None))
+        own_seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        objective = build(drawn, own_seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", WorseWarning)
+            fit(objective, drawn if len(drawn.validation) else drawn.train, **{**training, "seed": own_seed})
+        objective.eval()
+        yield objective
