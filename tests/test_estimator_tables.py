@@ -338,3 +338,11 @@ def test_draws_are_divided_among_refits(fitted):
     pd.testing.assert_frame_equal(tables[3], again[3])
     with pytest.raises(InputError, match="`draws` must be a multiple of 3"):
         fitted.impute(frame, draws=4, refits=3)
+
+
+def test_columns_may_be_scaled_by_their_quantiles():
+    model = quietly(VariationalAutoencoder(**QUICK, column_scaling="quantile"), mixed())
+    assert {column.name for column in columns_of(model) if column.knots} == {"age", "half", "visits", "since", "zoned"}
+    whole = model.impute(mixed())
+    assert not whole.drop(columns="id").isna().any(axis=None)
+    assert whole["age"].between(-20, 120).all()

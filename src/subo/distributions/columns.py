@@ -7,7 +7,7 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Distribution, constraints
 
-__all__ = ["Columns", "Group", "Jacobian", "Rows"]
+__all__ = ["Columns", "Group", "Jacobian", "Rows", "Warp"]
 
 _CANDIDATES = 100  # of which a missing cell is chosen
 _CELLS = 100_000  # at a time
@@ -30,16 +30,38 @@ class Group(NamedTuple):
     mask: Any = None
 
 
+class Warp(NamedTuple):
+    """An increasing map of each column's numbers t, linear between knots and beyond them: from the knots to the scores.
+
+    Attributes:
+        knots: ``(D, Q)``, increasing, at least two.
+        scores: ``(D, Q)``, increasing.
+    """
+
+    knots: Tensor
+    scores: Tensor
+
+    def back(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The t of numbers x, ``(..., D)``, and ``log dx / dt`` there."""
+        rows = x.reshape(-1, x.shape[-1]).T.contiguous()
+        above = torch.searchsorted(self.scores, rows).clamp(1, self.scores.shape[1] - 1)
+        knot, score = self.knots.gather(1, above), self.scores.gather(1, above)
+        rise = (score - self.scores.gather(1, above - 1)) / (knot - self.knots.gather(1, above - 1))
+        return (knot + (rows - score) / rise).T.reshape(x.shape), rise.log().T.reshape(x.shape)
+
+
 class Jacobian(NamedTuple):
-    r""":math:`\log |dx / dy| = -(\mathrm{shift} + \mathrm{slope} \cdot x)` of numbers x that stand for cells y.
+    r""":math:`\log |dx / dy| = \log w'(t) - (\mathrm{shift} + \mathrm{slope} \cdot t)` of numbers x = w(t) for cells y.
 
     Attributes:
         shift: ``(D,)``.
-        slope: ``(D,)``; not 0 where the cell is the exponential of a number.
+        slope: ``(D,)``; not 0 where the cell is the exponential of a number t.
+        warp: w; None where x is t.
     """
 
     shift: Tensor
     slope: Tensor
+    warp: Warp | None = None
 
     def of(self, x: Tensor) -> Tensor:
         """The sum over the cells that have a density, ``(...)``."""
@@ -48,7 +70,10 @@ class Jacobian(NamedTuple):
     def of_columns(self, x: Tensor) -> Tensor:
         """That of each cell, ``(..., D)``; 0 where it is missing or at a spike."""
         finite = x.isfinite()
-        return -torch.where(finite, self.shift + self.slope * x.where(finite, 0), 0)
+        t, log_rise = x.where(finite, 0), 0
+        if self.warp is not None:
+            t, log_rise = self.warp.back(t)
+        return torch.where(finite, log_rise - self.shift - self.slope * t, 0)
 
 
 class Rows(constraints.Constraint):

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from subo.distributions.cells import Levels, Ordinal, Spiked
 from subo.distributions.columns import Columns as ColumnsDistribution
-from subo.distributions.columns import Group, Jacobian, Rows
+from subo.distributions.columns import Group, Jacobian, Rows, Warp
 from subo.distributions.gaussian import Gaussian
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.distributions.student_t import StudentT
@@ -29,7 +29,7 @@ __all__ = ["KINDS", "Columns", "kind_and_levels"]
 
 
 def kind_and_levels(column: str) -> tuple[str, int]:
-    """The kind of a column and its number of levels, which is 0 where it has none.
+    """The kind of a column and its number of levels, or of a number's knots, which is 0 where it has none.
 
     Example:
         >>> kind_and_levels("category 5"), kind_and_levels("real")
@@ -243,7 +243,8 @@ class Columns(nn.Module):
 
     Args:
         event_shape: ``(D,)``.
-        columns: The kind of each column, followed by its number of levels if it has levels, such as ``"category 5"``.
+        columns: The kind of each column, followed by its number of levels if it has levels, such as ``"category 5"``,
+            or of the knots by which a number is scaled.
         scale: Source of the scale of ``real``, ``positive``, ``date`` and ``spike`` columns, in units of their coding.
         min_scale: Floor of that scale.
         dispersion: Source of the dispersion of ``count`` columns.
@@ -265,6 +266,8 @@ class Columns(nn.Module):
     shift: Tensor
     slope: Tensor
     unseen: Tensor
+    knots: Tensor
+    scores: Tensor
 
     @checked_arguments
     def __init__(
@@ -300,21 +303,24 @@ class Columns(nn.Module):
         self.rows = _rows([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):
             self.register_buffer(name, torch.full(self.event_shape, value))
+        most = max(levels * (KINDS[kind] not in (_Category, _Ordinal)) for kind, levels in read)
+        for name in ("knots", "scores") if most else ():
+            self.register_buffer(name, torch.arange(float(most)).repeat(len(read), 1))
 
-    def set_units(self, *, shift: Tensor, slope: Tensor, unseen: Tensor) -> None:
-        r"""Makes densities those of cells y: of numbers x with :math:`\log |dx / dy| = -(shift + slope \cdot x)`.
+    def set_units(self, **units: Tensor) -> None:
+        r"""Makes densities those of cells y, see :class:`subo.distributions.columns.Jacobian`.
 
         Args:
-            shift: ``(D,)``.
-            slope: ``(D,)``.
-            unseen: ``(D,)``, the probability of a level that was never seen.
+            **units: ``shift``, ``slope`` and ``unseen``, the probability of a level that was never seen, ``(D,)`` each;
+                of columns with knots also ``knots`` and ``scores``, ``(D, Q)``.
         """
-        for name, value in (("shift", shift), ("slope", slope), ("unseen", unseen)):
+        for name, value in units.items():
             getattr(self, name).copy_(value)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> ColumnsDistribution:
         params = checked(params, self.event_shape, self.num_params).flatten(1)
-        return ColumnsDistribution(params, self._groups(), Jacobian(self.shift, self.slope), self.rows)
+        warp = Warp(self.knots, self.scores) if "knots" in self._buffers else None
+        return ColumnsDistribution(params, self._groups(), Jacobian(self.shift, self.slope, warp), self.rows)
 
     def start(self, examples: Float[Tensor, "N D"]) -> Float[Tensor, " P"]:
         """Parameters that describe each column by itself: where an untrained decoder starts."""

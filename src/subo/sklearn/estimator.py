@@ -71,6 +71,8 @@ class VariationalAutoencoder(
         size_factor: The size s of a row, by which the means of its counts are multiplied: its total over the mean total
             of the rows to train on (``observed``). Scores are then log p(x|s), samples have sizes of training rows, and
             :meth:`inverse_transform` gives means at s = 1.
+        column_scaling: How numbers and dates of a table are scaled: by center and standard deviation (``standard``), or
+            then brought to normal scores, for heavy tails (``quantile``).
         epochs: Maximum number of passes over the rows; auto follows from their number, as in
             :func:`subo.training_settings`, which also sets the schedules of learning rate and KL.
         batch_size: Number of rows in a batch; auto follows from their number.
@@ -153,7 +155,8 @@ class VariationalAutoencoder(
         parts = divided(given.shape[0], **fractions, seed=seed)
         table = None
         if isinstance(given, pd.DataFrame):
-            table = Table.of(X, given, columns=settings["columns"], rows=parts.known.tolist())
+            how = {"columns": settings["columns"], "scaling": settings["column_scaling"]}
+            table = Table.of(X, given, **how, rows=parts.known.tolist())
             x = table.coded(given)
         else:
             x = as_stored(given, _names(self))

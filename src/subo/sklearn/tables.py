@@ -16,7 +16,7 @@ from subo.data.tables.coding import decode, encode
 from subo.data.tables.filling import filled, most_likely
 from subo.data.tables.mixed import contents_of
 from subo.data.tables.options import TableOptions
-from subo.data.tables.schema import Schema
+from subo.data.tables.schema import Scaling, Schema
 from subo.errors import InputError
 from subo.evaluation.imputation import Imputation, impute
 from subo.sklearn.arrays import numbers_of
@@ -47,7 +47,13 @@ class Table:
 
     @classmethod
     def of(
-        cls, X: Any, frame: pd.DataFrame, *, columns: str | Mapping[str, str] | None, rows: Sequence[int]
+        cls,
+        X: Any,
+        frame: pd.DataFrame,
+        *,
+        columns: str | Mapping[str, str] | None,
+        scaling: Scaling = "standard",
+        rows: Sequence[int],
     ) -> "Table":
         """The table of a fit, with a warning of what is left out.
 
@@ -55,18 +61,20 @@ class Table:
             X: The table as it came.
             frame: Its cells.
             columns: Kinds that were asked for.
+            scaling: How columns with a density are scaled.
             rows: The rows that the schema may see.
 
         Raises:
             InputError: No schema describes the cells, or not the one that was asked for.
         """
-        options = TableOptions(columns) if isinstance(columns, str) else TableOptions()
+        options = TableOptions(columns if isinstance(columns, str) else None, column_scaling=scaling)
         kinds = options.kinds() if not isinstance(columns, Mapping) else {str(k): kind for k, kind in columns.items()}
-        read = contents_of(frame, kinds=kinds, schema=options.schema(), labeled=False)  # whose messages count all rows
+        how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": scaling, "labeled": False}
+        read = contents_of(frame, **how)  # whose messages count all rows
         _warn(read.notes)
         if len(rows) < len(frame):
             seen = frame.iloc[[*rows]].reset_index(drop=True)
-            read = contents_of(seen, kinds=kinds, schema=options.schema(), labeled=False)
+            read = contents_of(seen, **how)
         assert read.table is not None
         without = [f"{column.name!r} ({column.why})" for column in read.table.dropped if column.why != "as asked for"]
         if without:

@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from subo.core.objective import Objective
 from subo.data.dataset import Data
+from subo.data.splits import Split
+from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import stream
 from subo.training.fitting import fit
@@ -19,7 +23,12 @@ __all__ = ["bootstrap"]
 
 @checked_arguments
 def bootstrap(
-    build: Callable[[Data, int], Objective], data: Data, *, refits: int, seed: int = 0, **training: Any
+    build: Callable[[Data, int], Objective],
+    data: Data | Split | Tensor | np.ndarray | tuple[object, object],
+    *,
+    refits: int,
+    seed: int = 0,
+    **training: Any,
 ) -> Iterator[Objective]:
     """Fits models to bootstrap samples of the training rows, one after the other (Efron, 1979).
 
@@ -29,7 +38,8 @@ def bootstrap(
 
     Args:
         build: Makes the objective for data, whose training rows have been drawn, and a seed for its weights.
-        data: Data in splits; validation rows stay as they are.
+        data: Data in splits, whose validation rows stay as they are; or training rows in any form that :func:`subo.fit`
+            takes.
         refits: Number of fits.
         seed: Seed for the rows and for all that the fits draw.
         **training: Settings of :func:`subo.fit`.
@@ -38,13 +48,13 @@ def bootstrap(
         Fitted objectives, as they are done.
 
     Example:
-        >>> from subo.recipes.for_data import as_data, make
-        >>> data = as_data(torch.randn(100, 3))
-        >>> fits = bootstrap(lambda rows, seed: make("vae", rows, seed=seed), data, refits=2, epochs=1)
+        >>> from subo.recipes.for_data import make
+        >>> build = lambda rows, seed: make("vae", rows, seed=seed)
+        >>> fits = bootstrap(build, torch.randn(100, 3), refits=2, epochs=1)
         >>> [type(objective.model).__name__ for objective in fits]
         ['VAE', 'VAE']
     """
-    return _fits(build, data, refits, seed, training)
+    return _fits(build, as_data(data), refits, seed, training)
 
 
 def _fits(

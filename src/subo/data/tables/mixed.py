@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
-from subo.data.tables.schema import LEVELED, Column, Schema, plain
+from subo.data.tables.schema import LEVELED, Column, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["contents_of", "read_mixed"]
@@ -48,7 +49,8 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     read = read_frame(path, separator=separator, decimal=decimal, missing=missing)
     try:
         given = options.given if schema is None else None
-        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, condition=given, size=size)
+        how: dict[str, Any] = {"condition": given, "scaling": options.column_scaling, "size": size}
+        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, **how)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
@@ -63,6 +65,7 @@ def contents_of(
     kinds: dict[str, str] | None = None,
     schema: Schema | None = None,
     condition: Sequence[str] | None = None,
+    scaling: Scaling = "standard",
     labeled: bool = True,
     size: str | None = None,
 ) -> Contents:
@@ -74,6 +77,7 @@ def contents_of(
         schema: What the columns are, if it is decided; what it does not say of them is inferred.
         condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
             of the schema.
+        scaling: How columns with a density are scaled, if no schema decides.
         labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
         size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
 
@@ -90,7 +94,7 @@ def contents_of(
     notes: list[str] = []
     decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
-        schema = infer_schema(cells, kinds)
+        schema = infer_schema(cells, kinds, scaling=scaling)
         notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
     else:
         notes += _others(cells, schema)
