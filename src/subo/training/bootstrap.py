@@ -1,5 +1,6 @@
 """Fits to rows drawn with replacement, which vary as the fitted parameters do: for imputations that are proper."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.recipes.for_data import as_data
-from subo.runtime.arguments import checked_arguments
+from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.randomness import stream
 from subo.training.fitting import fit
 from subo.training.history import WorseWarning
@@ -54,7 +55,8 @@ def bootstrap(
         >>> [type(objective.model).__name__ for objective in fits]
         ['VAE', 'VAE']
     """
-    return _fits(build, as_data(data), refits, seed, training)
+    settings = checked_settings(inspect.signature(fit).parameters, training)
+    return _fits(build, as_data(data), refits, seed, settings)
 
 
 def _fits(
