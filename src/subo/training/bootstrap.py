@@ -13,6 +13,7 @@ from torch import Tensor
 from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.errors import InputError
 from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.randomness import stream
@@ -48,6 +49,9 @@ def bootstrap(
     Yields:
         Fitted objectives, as they are done.
 
+    Raises:
+        InputError: A setting does not exist or makes no sense.
+
     Example:
         >>> from subo.recipes.for_data import make
         >>> build = lambda rows, seed: make("vae", rows, seed=seed)
@@ -55,7 +59,10 @@ def bootstrap(
         >>> [type(objective.model).__name__ for objective in fits]
         ['VAE', 'VAE']
     """
-    settings = checked_settings(inspect.signature(fit).parameters, training)
+    known = inspect.signature(fit).parameters
+    if unknown := [name for name in training if name not in known]:
+        raise InputError(f"there is no setting `{unknown[0]}` of training; there are {', '.join([*known][2:])}")
+    settings = checked_settings(known, training)
     return _fits(build, as_data(data), refits, seed, settings)
 
 
