@@ -43,7 +43,7 @@ def test_imputed_and_sampled_cells_lie_where_they_hide(fitted: Path, tmp_path: P
     assert samples.isna().mean() == pytest.approx(gone.mean(), abs=0.08)
     assert (samples.dropna() > 0).mean() < 0.3
     assert run("score", fitted / "own", fitted / "t.csv", "--out", tmp_path / "c.csv") == 0
-    assert "values of log p(x, s)" in capsys.readouterr().out
+    assert "values of log p(x, mask)" in capsys.readouterr().out
 
 
 def test_draws_may_come_from_refits(fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -85,6 +85,16 @@ class Rows(constraints.Constraint):
         self.spiked, self.whole, self.highest = spiked, whole, highest
         super().__init__()
 
+    @classmethod
+    def of(cls, kinds: Sequence[Any], shape: Size) -> "Rows":
+        """Those of columns of some kinds, each with its ``index``, ``size``, ``spiked``, ``whole`` and ``highest``."""
+        spiked, whole = torch.zeros(2, *shape, dtype=torch.bool)
+        highest = torch.full(shape, torch.inf)
+        for kind in kinds:
+            spiked[kind.index], whole[kind.index] = kind.spiked, kind.whole
+            highest[kind.index] = torch.tensor([kind.highest(number) for number in range(kind.size)])
+        return cls(spiked, whole, highest)
+
     def cells(self, value: Tensor) -> Tensor:
         """Which cells are inside, ``(..., D)``."""
         spiked, whole, highest = (tensor.to(value.device) for tensor in (self.spiked, self.whole, self.highest))

@@ -282,30 +282,28 @@ class Columns(nn.Module):
         missing_model: Literal["none", "self"] = "none",
     ):
         super().__init__()
-        self.event_shape = Size(event_shape)
+        self.event_shape, degrees = Size(event_shape), degrees_of_freedom
         if self.event_shape != (len(columns),):
             raise InputError(f"{len(columns)} columns were described, for data of shape {tuple(event_shape)}")
-        read = [kind_and_levels(column) for column in columns]
+        read = [*map(kind_and_levels, columns)]
         if unknown := [kind for kind, _ in read if kind not in KINDS]:
             raise InputError(f"there is no kind of column {unknown[0]!r}: expected one of {', '.join(KINDS)}")
-        options = {"scale": scale, "min_scale": min_scale, "dispersion": dispersion}
-        options["degrees_of_freedom"] = degrees_of_freedom
+        options = {"scale": scale, "min_scale": min_scale, "dispersion": dispersion, "degrees_of_freedom": degrees}
         members: dict[tuple[type[_OfKind], int], list[int]] = {}
         for number, (kind, levels) in enumerate(read):
             alike = (max(levels, 2) - 1).bit_length() if KINDS[kind] is _Category else 0
             members.setdefault((KINDS[kind], alike), []).append(number)
-        self.kinds: Any = nn.ModuleList(
-            kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
-        )
+        made = (kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items())
+        self.kinds: Any = nn.ModuleList(made)
         self.masks: Any = nn.ModuleList(kind.masking() for kind in self.kinds if missing_model == "self")
         self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] in (_Real, _Normal))
         self.num_params = sum(kind.num_params for kind in self.kinds)
-        self.rows = _rows([*self.kinds], self.event_shape)
+        self.rows = Rows.of([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):
             self.register_buffer(name, torch.full(self.event_shape, value))
-        most = max(levels * (KINDS[kind] not in (_Category, _Ordinal)) for kind, levels in read)
-        for name in ("knots", "scores") if most else ():
-            self.register_buffer(name, torch.arange(float(most)).repeat(len(read), 1))
+        if most := max(levels * (KINDS[kind] not in (_Category, _Ordinal)) for kind, levels in read):
+            for name in ("knots", "scores"):
+                self.register_buffer(name, torch.arange(float(most)).repeat(len(read), 1))
 
     def set_units(self, **units: Tensor) -> None:
         r"""Makes densities those of cells y, see :class:`subo.distributions.columns.Jacobian`.
@@ -350,13 +348,3 @@ class Columns(nn.Module):
             groups.append(Group(kind.index, share, partial(kind, unseen=unseen), mask))
             first = share.stop
         return groups
-
-
-def _rows(kinds: Sequence[_OfKind], shape: Size) -> Rows:
-    """The support."""
-    spiked, whole = torch.zeros(2, *shape, dtype=torch.bool)
-    highest = torch.full(shape, math.inf)
-    for kind in kinds:
-        spiked[kind.index], whole[kind.index] = kind.spiked, kind.whole
-        highest[kind.index] = torch.tensor([kind.highest(number) for number in range(kind.size)])
-    return Rows(spiked, whole, highest)

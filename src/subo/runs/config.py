@@ -191,7 +191,7 @@ class RunConfig:
 
     @property
     def models_missing(self) -> bool:
-        """Whether log p(x) is really log p(x, s), because the model describes which cells s of x are missing."""
+        """Whether log p(x) is really log p(x, mask), because the model describes which cells are missing."""
         return self.options.get("missing_model", "none") != "none"
 
     @property
