@@ -11,10 +11,10 @@ each mask from a mixture of two Gaussians, and the target is the mean of the pop
 In *wine*, the target is the mean of the complete table, as in published rows. The rows are the same whatever is hidden,
 so that intervals that add a complete table's variance, as Rubin's rules do, are too wide for it: *strict* ones count
 the variance between the filled tables alone. For the nominal coverage a method must also know how uncertain its own
-parameters are.
+parameters are: *refits* are draws from models that were fitted to bootstrap samples of the rows, pooled as nested ones.
 
     python benchmarks/imputation.py error --tables Breast Wine Adult
-    python benchmarks/imputation.py synthetic
+    python benchmarks/imputation.py synthetic [--epochs 100]
     python benchmarks/imputation.py wine
 
 With --keep FILE each finished piece is added to that file, and those that are there are not computed again.
@@ -46,7 +46,7 @@ import subo
 
 KINDS = {"cat": "category", "pos": "positive", "count": "count", "ordinal": "ordinal", "real": "real"}
 PUBLISHED = "MICE .44, VAEAC .47, MIWAE .71, not-MIWAE .57, U-VAE .80"
-DRAWS, LEVEL, SYNTHETIC_ROWS = 20, 0.95, 500
+DRAWS, REFITS, LEVEL, SYNTHETIC_ROWS = 20, 5, 0.95, 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +82,12 @@ def hidden_cells(table: Table, percent: int) -> np.ndarray:
 
 
 def autoencoder(
-    table: Table, frame: pd.DataFrame, num_samples: int, seed: int, given: bool = True
+    table: Table, frame: pd.DataFrame, num_samples: int, seed: int, given: bool = True, epochs: Any = "auto"
 ) -> subo.VariationalAutoencoder:
     """A fit by the defaults. A column with a 0 cannot be log-normal: of such ones subo decides the kind."""
     asked = dict(zip(frame.columns, table.kinds, strict=True)) if given else {}
     asked = {name: kind for name, kind in asked.items() if kind != "positive" or frame[name].min() > 0}
-    vae = subo.VariationalAutoencoder(columns=asked, evaluation_samples=num_samples, random_state=seed)
+    vae = subo.VariationalAutoencoder(columns=asked, evaluation_samples=num_samples, epochs=epochs, random_state=seed)
     return vae.fit(frame)
 
 
@@ -241,9 +241,11 @@ def population(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return x, 0.65 * means[0] + 0.35 * means[1]
 
 
-def tables_of_subo(table: Table, frame: pd.DataFrame, num_samples: int, seed: int) -> np.ndarray:
-    vae = autoencoder(table, frame, num_samples, seed, given=table.name != "synthetic")
-    return np.stack([draw.to_numpy() for draw in vae.impute(frame, draws=DRAWS)])
+def tables_of_subo(
+    table: Table, frame: pd.DataFrame, num_samples: int, seed: int, *, epochs: Any, refits: int | None
+) -> np.ndarray:
+    vae = autoencoder(table, frame, num_samples, seed, given=table.name != "synthetic", epochs=epochs)
+    return np.stack([draw.to_numpy() for draw in vae.impute(frame, draws=DRAWS, refits=refits)])
 
 
 def tables_of_mice(table: Table, frame: pd.DataFrame, num_samples: int, seed: int) -> np.ndarray:
@@ -251,17 +253,17 @@ def tables_of_mice(table: Table, frame: pd.DataFrame, num_samples: int, seed: in
     return np.stack([np.asarray(draw.fit_transform(frame.to_numpy())) for draw in draws])
 
 
-def intervals(fill: Callable[..., np.ndarray], *given: Any) -> dict[str, Any]:
-    return pooled_intervals(fill(*given))
+def intervals(method: str, fill: Callable[..., np.ndarray], *given: Any) -> dict[str, Any]:
+    return pooled_intervals(fill(*given), REFITS if method == REFITTED else None)
 
 
-def pooled_intervals(filled: np.ndarray) -> dict[str, Any]:
+def pooled_intervals(filled: np.ndarray, refits: int | None) -> dict[str, Any]:
     """Means, and half-widths by Rubin's rules (`rubin`) and by the variance between the tables alone (`strict`)."""
     estimates, variances = filled.mean(1), filled.var(1, ddof=1) / filled.shape[1]
     result: dict[str, Any] = {"mean": estimates.mean(0).tolist(), "rubin": [], "strict": []}
     for j in range(filled.shape[2]):
-        whole = subo.pooled(estimates[:, j], variances[:, j], complete_degrees=filled.shape[1] - 1)
-        between = subo.pooled(estimates[:, j], np.zeros(len(filled)))
+        whole = subo.pooled(estimates[:, j], variances[:, j], complete_degrees=filled.shape[1] - 1, refits=refits)
+        between = subo.pooled(estimates[:, j], np.zeros(len(filled)), refits=refits)
         result["rubin"].append(whole.interval(LEVEL)[1] - whole.mean)
         result["strict"].append(between.interval(LEVEL)[1] - between.mean)
     return result
@@ -275,7 +277,7 @@ def observed_intervals(frame: pd.DataFrame) -> dict[str, Any]:
     return {"mean": frame.mean().tolist(), "rubin": reach.tolist(), "strict": strict.tolist()}
 
 
-FILLED = {"subo": tables_of_subo, "MICE (linear)": tables_of_mice}
+REFITTED = f"subo, {REFITS} refits"
 
 
 def of_coverage(what: str, options: argparse.Namespace, kept: Kept) -> None:
@@ -283,7 +285,13 @@ def of_coverage(what: str, options: argparse.Namespace, kept: Kept) -> None:
     print(
         f"coverage of nominal {LEVEL:.0%} intervals for the {target}'s means, half of the cells missing, {DRAWS} draws"
     )
-    found: dict[str, list[dict[str, Any]]] = {"observed cells alone": [], **{method: [] for method in FILLED}}
+    fills = {
+        "subo": partial(tables_of_subo, epochs=options.epochs, refits=None),
+        REFITTED: partial(tables_of_subo, epochs=options.epochs, refits=REFITS),
+        "MICE (linear)": tables_of_mice,
+    }
+    fills = {method: fill for method, fill in fills.items() if method not in options.without}
+    found: dict[str, list[dict[str, Any]]] = {"observed cells alone": [], **{method: [] for method in fills}}
     truths = []
     for mask in range(options.masks):
         rng = np.random.default_rng([mask, 7])
@@ -296,9 +304,10 @@ def of_coverage(what: str, options: argparse.Namespace, kept: Kept) -> None:
         frame = table.frame(rng.random(table.cells.shape) < 0.5)
         truths.append(truth)
         found["observed cells alone"].append({**observed_intervals(frame), "seconds": 0.0})
-        for method, fill in FILLED.items():
-            key = f"{what} {mask} {method} {options.num_samples if method == 'subo' else ''}"
-            piece = kept.piece(key, partial(intervals, fill, table, frame, options.num_samples, mask))
+        for method, fill in fills.items():
+            epochs = "" if options.epochs == "auto" else f", {options.epochs} epochs"
+            key = f"{what} {mask} {method} {f'{options.num_samples}{epochs}' if 'subo' in method else ''}"
+            piece = kept.piece(key, partial(intervals, method, fill, table, frame, options.num_samples, mask))
             found[method].append(piece)
             held = [f"{int(held_by(piece, truth, kind).sum())}/{len(truth)}" for kind in ("rubin", "strict")]
             print(
@@ -338,8 +347,9 @@ def main() -> None:
     parser.add_argument("part", choices=("error", "synthetic", "wine"))
     parser.add_argument("--tables", nargs="+", default=["Breast", "Wine", "Adult"])
     parser.add_argument("--percent", nargs="+", type=int, default=[10, 30, 50])
-    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out of the errors")
+    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out")
     parser.add_argument("--masks", type=int, default=20)
+    parser.add_argument("--epochs", type=lambda text: text if text == "auto" else int(text), default="auto")
     parser.add_argument("--num-samples", type=int, default=1000, help="samples of z for each row")
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()

@@ -89,6 +89,9 @@ OVER_VECTORS: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
 KINDS = ("real", "category 3", "count", "positive", "ordinal 4", "boolean 2")
 OF_TABLES: dict[str, Callable[[Sequence[int]], f.NamedFamily]] = {
     "columns": lambda event: Columns(event, columns=[KINDS[i % len(KINDS)] for i in range(event[0])]),
+    "columns that hide by themselves": lambda event: Columns(
+        event, columns=[KINDS[i % len(KINDS)] for i in range(event[0])], missing_model="self"
+    ),
 }
 FAMILIES = ELEMENTWISE | OVER_VECTORS | OF_TABLES
 CONTINUOUS = {label: make for label, make in (ELEMENTWISE | OVER_VECTORS).items() if not make((1,)).is_discrete}

@@ -18,7 +18,7 @@ from torch.distributions import MultivariateNormal
 
 from assertions import assert_refused
 from shapes import unchecked_shapes
-from subo import VariationalAutoencoder
+from subo import InputError, VariationalAutoencoder
 from subo.evaluation import score
 
 QUICK: dict[str, Any] = {"epochs": 2, "hidden": (8,), "evaluation_samples": 20, "random_state": 0}
@@ -324,3 +324,25 @@ def test_dates_of_python_stay_dates():
     whole = VariationalAutoencoder(**QUICK).fit(frame).impute(frame)
     assert isinstance(whole["day"].iloc[-1], datetime.date)
     assert list(whole["day"].iloc[:-1]) == days[:-1]
+
+
+def test_draws_are_divided_among_refits(fitted):
+    frame = mixed().head(40)
+    tables = fitted.impute(frame, draws=4, refits=2)
+    assert len(tables) == 4
+    assert all(not table[name].isna().any() for table in tables for name in ("age", "city"))
+    gone = frame.age.isna()
+    by_fit = [np.mean([table.age[gone].mean() for table in tables[k : k + 2]]) for k in (0, 2)]
+    assert by_fit[0] != by_fit[1]
+    again = fitted.impute(frame, draws=4, refits=2)
+    pd.testing.assert_frame_equal(tables[3], again[3])
+    with pytest.raises(InputError, match="`draws` must be a multiple of 3"):
+        fitted.impute(frame, draws=4, refits=3)
+
+
+def test_columns_may_be_scaled_by_their_quantiles():
+    model = quietly(VariationalAutoencoder(**QUICK, column_scaling="quantile"), mixed())
+    assert {column.name for column in columns_of(model) if column.knots} == {"age", "half", "visits", "since", "zoned"}
+    whole = model.impute(mixed())
+    assert not whole.drop(columns="id").isna().any(axis=None)
+    assert whole["age"].between(-20, 120).all()

@@ -48,6 +48,7 @@ from subo.parts.networks import conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.parts.priors import BernoulliPrior, CategoricalPrior, FlowPrior, GaussianMixture, StandardNormal, VampPrior
 from subo.recipes.for_data import make
 from subo.recipes.saving import load_model, save
+from subo.training.bootstrap import bootstrap
 from subo.training.fitting import fit
 from subo.training.loop import train
 from subo.training.python_runs import load_weights
@@ -125,6 +126,7 @@ __all__ = [
     "VariationalAutoencoder",
     "WakePhi",
     "ZeroInflatedNegativeBinomial",
+    "bootstrap",
     "compare",
     "conv_decoder",
     "conv_encoder",

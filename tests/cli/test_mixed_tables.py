@@ -108,6 +108,23 @@ def test_score_has_p_values_and_names_odd_columns(
     assert of_cells.city[9] == pytest.approx(of_cells.city.min())
 
 
+def test_impute_reads_its_table_once(fitted: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    read, times = pd.read_csv, []
+    run_dir, data = fitted
+
+    def counted(path: Path, **options: object) -> pd.DataFrame:
+        times.append(path)
+        return read(path, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    assert run("score", run_dir, data, "--out", tmp_path / "s.csv") == 0
+    monkeypatch.setattr(pd, "read_csv", counted)
+    for part in ("all", "validation"):
+        out = tmp_path / f"{part}.csv"
+        times.clear()
+        assert run("impute", run_dir, data, "--out", out, "--num-samples", 50, "--part", part) == 0
+        assert times == [data]
+
+
 def test_impute_fills_what_is_missing_and_nothing_else(fitted: tuple[Path, Path], tmp_path: Path):
     run_dir, data = fitted
     before = pd.read_csv(data)

@@ -1,5 +1,6 @@
 """Models without latents, against scikit-learn, SciPy, and the exact Gaussian of rows with gaps."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,18 @@ def test_numbers_are_described_jointly_and_other_columns_alone():
     exact = gaussian_of(numbers).log_prob(numbers[:20]) + shares[x[:20, 2].long()].log() + counts
     torch.testing.assert_close(found.log_px, exact, rtol=0, atol=3e-3)
     assert found.name == "one Gaussian for numbers, other columns by themselves"
+
+
+def test_beside_a_model_of_the_missing_cells_each_is_missing_with_its_share():
+    torch.manual_seed(0)
+    x = correlated(200)
+    x[torch.rand(200) < 0.3, 1] = torch.nan
+    kinds = ("real",) * 3
+    plain = table_baseline(Columns((3,), columns=kinds), Split(x), Split(x[:20])).log_px
+    masked = table_baseline(Columns((3,), columns=kinds, missing_model="self"), Split(x), Split(x[:20])).log_px
+    share = (int(x[:, 1].isnan().sum()) + 0.5) / 201
+    gap = torch.where(x[:20, 1].isnan(), math.log(share), math.log(1 - share)) + 2 * math.log(1 - 0.5 / 201)
+    torch.testing.assert_close(masked - plain, gap.double(), rtol=0, atol=1e-6)
 
 
 def test_bits_are_described_one_by_one():

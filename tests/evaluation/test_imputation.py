@@ -109,6 +109,22 @@ def test_pooling_is_rubins():
     assert fewer.degrees_of_freedom == pytest.approx(1 / (1 / result.degrees_of_freedom + 1 / observed))
 
 
+def test_tables_of_several_fits_are_pooled_as_nested():
+    """Two draws from each of three fits; the sums of squares by hand."""
+    estimates = np.array([1.0, 3.0, 4.0, 6.0, 7.0, 9.0])
+    result = pooled(estimates, np.full(6, 2.0), refits=3)
+    between, within = 9.0, 2.0  # of the means 2, 5, 8; of each pair
+    total = 2 + 4 / 3 * between + 1 / 2 * within
+    assert (result.mean, result.variance) == (5, pytest.approx(total))
+    assert result.missing_information == pytest.approx(13 / 15)
+    assert result.degrees_of_freedom == pytest.approx(1 / ((12 / total) ** 2 / 2 + (1 / total) ** 2 / 3))
+    single = pooled(estimates[::2], np.full(3, 2.0), refits=3)  # one draw each is plain multiple imputation
+    assert single == pooled(estimates[::2], np.full(3, 2.0))
+    for refits in (4, 1):
+        with pytest.raises(InputError, match="refits"):
+            pooled(estimates, np.full(6, 2.0), refits=refits)
+
+
 def test_without_missing_cells_pooling_changes_nothing():
     result = pooled(np.array([2.0, 2.0]), np.array([0.5, 0.5]))
     assert (result.mean, result.variance, result.missing_information) == (2.0, 0.5, 0.0)

@@ -92,6 +92,11 @@ def trained(**arguments: Any) -> Any:
     return next(iter(subo.train(**arguments)), None)
 
 
+def bootstrapped(**arguments: Any) -> Any:
+    return next(iter(subo.bootstrap(**arguments)), None)
+
+
+bootstrapped.__signature__ = inspect.signature(subo.bootstrap)  # pyright: ignore[reportFunctionMemberAccess]
 trained.__signature__ = inspect.signature(subo.train)  # pyright: ignore[reportFunctionMemberAccess]
 
 
@@ -253,7 +258,14 @@ ROWS: dict[str, Callable[[], Row]] = {
     "compare": lambda: (subo.compare, {"models": {"a": pca(), "b": pca()}, "split": Split(X), "num_samples": 5}),
     "Columns": lambda: (subo.Columns, {"event_shape": (2,), "columns": ("real", "count"), "scale": 0.5}),
     "impute": lambda: (subo.impute, {"model": of_columns(), "split": X[:, :2], "num_draws": 2, "num_samples": 5}),
-    "pooled": lambda: (subo.pooled, {"estimates": np.ones(3), "variances": np.ones(3), "complete_degrees": 9.0}),
+    "pooled": lambda: (
+        subo.pooled,
+        {"estimates": np.ones(4), "variances": np.ones(4), "complete_degrees": 9.0, "refits": 2},
+    ),
+    "bootstrap": lambda: (
+        bootstrapped,
+        {"build": lambda data, seed: subo.Objective(pca()), "data": X, "refits": 2, "seed": 0, "epochs": 1},
+    ),
     "likelihood_regret": lambda: (
         subo.likelihood_regret,
         {"model": encoded(), "split": X, "ascent": subo.Ascent(steps=2), "num_samples": 5},

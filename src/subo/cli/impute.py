@@ -1,6 +1,7 @@
 """The command ``impute``."""
 
 from pathlib import Path
+from typing import Any
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
@@ -19,6 +20,7 @@ def impute(
     *,
     out: Path,
     draws: int | None = None,
+    refits: int | None = None,
     num_samples: int = 1000,
     part: DataPart = "all",
     data_dir: DataDir = None,
@@ -26,9 +28,10 @@ def impute(
 ) -> None:
     """Fills the missing cells of a table.
 
-    Without --draws each cell gets its best guess, which makes all numbers near their means and tables too regular: the
-    mean, or the most frequent level, of draws. With --draws N, N tables are filled with draws from p(missing cells |
-    observed cells); what is computed from each of them varies as the missing cells may, and subo.pooled joins it.
+    Without --draws each cell gets its best guess, which makes all numbers near their means and tables too regular: of
+    draws the mean, of ordered levels the median, of others the most frequent one. With --draws N, N tables are filled
+    with draws from p(missing cells | observed cells); what is computed from each of them varies as the missing cells
+    may, and subo.pooled joins it.
 
     Columns that the model is conditioned on (fit --condition) help to fill the others, and stay as they are.
 
@@ -38,35 +41,48 @@ def impute(
         out: Output file, .csv, .tsv, .parquet or .feather, with the columns, rows and observed cells as they are. With
             several draws each table's rows follow the others', and the first column, draw, numbers the tables.
         draws: Number of filled tables; by default one, of best guesses.
+        refits: Number of models among which the draws are divided: each is fitted as the run was, to rows drawn from
+            its training rows with replacement, and takes as long. By default all draws are from the run's own model, as
+            if its parameters were known, and intervals from the tables are too narrow; subo.pooled(..., refits=N) joins
+            those of refits.
         num_samples: Posterior samples for each row, from which its draws are taken by their weights.
         part: Which part of the data.
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely
-    from subo.data.tables.reading import read_frame
     from subo.data.tables.writing import WRITTEN, save_frame
+    from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed
     from subo.experiments.experiment import model_for
+    from subo.experiments.refits import impute_by_refits
     from subo.runtime.progress import bar
 
     check_ending(out, *WRITTEN)
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    frames: list[Any] = []
+    experiment, split = run_and_rows(run, data, part, data_dir, on_frame=frames.append)
     schema = experiment.config.data.meaning.table
     if schema is None:
         raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")
-    frame = read_frame(Path(data), separator=schema.separator, decimal=schema.decimal, missing=schema.missing).frame
-    rows = split.rows if split.rows is not None else None
-    frame = frame if rows is None else frame.iloc[(rows - 1).tolist()].reset_index(drop=True)
-    model = model_for(experiment, split, progress=True)
-    with bar("missing cells", len(split), show=True) as advance:
-        result = imputed(model, split, num_draws=draws or 100, num_samples=num_samples, seed=seed, advance=advance)
+    (frame,) = frames
+    if split.rows is not None:
+        frame = frame.iloc[(split.rows - 1).tolist()].reset_index(drop=True)
+    options: dict[str, Any] = {"num_draws": draws or 100, "num_samples": num_samples, "seed": seed}
+    if refits is not None:
+        check_refits(draws, refits)
+        with bar("refits", refits, show=True) as advance:
+            result = impute_by_refits(experiment, split, refits=refits, **options, advance=advance)
+    else:
+        model = model_for(experiment, split, progress=True)
+        with bar("missing cells", len(split), show=True) as advance:
+            result = imputed(model, split, **options, advance=advance)
     missing = int(split.x.isnan().sum())
     tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
     save_frame(out, filled(frame, tables, schema, numbered=draws is not None and draws > 1), schema)
     some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
     effective = result.effective_sample_size[some]
-    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled, {out} written")
+    by = f" by {refits} refits" if refits else ""
+    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled{by}, {out} written")
     if (given := split.context.get("given")) is not None and bool(given.isnan().any()):
         say(
             f"{int(given.isnan().sum()):,} missing cells of the condition ({experiment.config.given}) stay missing: "

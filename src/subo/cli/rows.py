@@ -1,6 +1,6 @@
 """A fitted run and the data that a command receives for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ __all__ = ["is_of_sequences"]
 
 
 def run_and_rows(
-    run: Path, source: str, part: Part, data_dir: Path | None, *, scored: bool = False
+    run: Path,
+    source: str,
+    part: Part,
+    data_dir: Path | None,
+    *,
+    scored: bool = False,
+    on_frame: Callable[[Any], object] | None = None,
 ) -> tuple[Any, Split]:
     """A run and data for it, binarized or dequantized as the run's were, of its shape; says which have no density."""
     from subo.experiments import experiment as experiments
@@ -38,6 +44,7 @@ def run_and_rows(
         seed=asked.seed,
         meaning=replace(experiment.config.data.meaning, class_names=experiment.class_names()),
         note=say,
+        on_frame=on_frame,
     )
     split = in_levels(split, experiment.config)
     num_labels = num_labels_of(experiment.objective.model)

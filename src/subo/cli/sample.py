@@ -56,10 +56,9 @@ def sample(
         mean: Give E[x|z], the default for pictures of images and curves, instead of a draw from p(x|z), the default for
             files, which has the noise of p(x|z). If the data were dequantized, means are in levels: E[x|z] - 1/2.
         missing: For a table of mixed columns: leave out the cells that a training row lacks, drawn at random for each
-            sample, whatever its values.
+            sample, whatever its values; by a model of the missing cells (fit --missing-model), as it says.
         seed: Seed for the draws.
     """
-    from subo.data.tables.filling import with_gaps_of
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
@@ -89,9 +88,7 @@ def sample(
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
     if missing:
-        if table is None:
-            raise InputError("--missing leaves out cells of a table of mixed columns, which this run's data are not")
-        x = with_gaps_of(x, experiment.data().train.x, seed=seed)
+        x = _with_gaps(x, experiment, known, seed=seed)
     if ending == ".png":
         _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
     elif cells is not None and table is not None and known is not None:
@@ -102,6 +99,18 @@ def sample(
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
+
+
+def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:
+    """Rows of a table without some cells: those that the model of missing cells, or else a training row, leaves out."""
+    from subo.data.tables.filling import with_gaps_of
+    from subo.evaluation.imputation import with_own_gaps
+
+    if experiment.config.data.meaning.table is None:
+        raise InputError("--missing leaves out cells of a table of mixed columns, which this run's data are not")
+    if experiment.config.models_missing:
+        return with_own_gaps(experiment.objective.model, x, known, seed=seed)
+    return with_gaps_of(x, experiment.data().train.x, seed=seed)
 
 
 def _check_room(num: int, elements: int, config: Any) -> None:

@@ -26,6 +26,8 @@ def _row(column: Column) -> tuple[str, ...]:
         modeled = "the condition"
     elif column.kind == "spike":
         modeled = f"{column.spike:g}, or {'log-normal' if column.log else 'normal'}"
+    if column.knots and not column.given:
+        modeled += ", of normal scores"
     return name, column.kind, missing, modeled, column.why
 
 

@@ -1,6 +1,7 @@
 """What a file, a folder or a named set holds, before it is a data set."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from subo.data.splits import Split
 from subo.data.tables.schema import Schema
@@ -20,6 +21,7 @@ class Contents:
         notes: Descriptions of what was not read and how images were changed.
         table: What the columns are, for a table of mixed columns.
         beside: What the columns of a condition are, for numbers of one kind that have any beside them.
+        frame: The cells of such a table, as they came.
     """
 
     parts: tuple[Split, ...]
@@ -29,3 +31,4 @@ class Contents:
     notes: tuple[str, ...] = ()
     table: Schema | None = None
     beside: Schema | None = None
+    frame: Any = None

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -118,6 +118,7 @@ def load_rows(
     table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
     note: Callable[[str], object] | None = None,
+    on_frame: Callable[[Any], object] | None = None,
 ) -> Split:
     """Loads data to be encoded or scored, even a single row; sources as for `load_data`.
 
@@ -140,6 +141,7 @@ def load_rows(
         meaning: Meaning of the values of the data that a model was fitted to, `Data.meaning`; None: it is decided from
             the data being loaded.
         note: Receives messages about what is not read or is changed.
+        on_frame: Receives the cells of a table of mixed columns, all rows as they came.
 
     Raises:
         InputError: As for `load_data`, or the data do not match those of the fit; says why.
@@ -153,6 +155,8 @@ def load_rows(
     mixed = None if binarize != "none" or dequantize else table
     size = _source_of_sizes("none", meaning)
     contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, size=size, note=note)
+    if on_frame is not None:
+        on_frame(contents.frame)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
             f"Careful: no value of {source} exceeds 1, but the run's pixels have the levels 0 to {meaning.levels}, so "

@@ -6,7 +6,8 @@ described by itself, by its own family:
 .. math:: p_0(x) = N(x_R;\ m, C) \prod_{j \notin R} p(x_j;\ \eta_j)
 
 m and C are those of the highest likelihood of the observed cells, by expectation maximization over the missing ones
-(Little and Rubin, 2019, "Statistical Analysis with Missing Data", section 11.2), the eta_j by gradient.
+(Little and Rubin, 2019, "Statistical Analysis with Missing Data", section 11.2), the eta_j by gradient. Beside a model
+that also describes which cells are missing, each is missing with its column's probability.
 """
 
 import math
@@ -92,16 +93,17 @@ def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
         if limited or known.shape[1] > _WIDEST:
             return Baseline("each column by itself", _alone(family, known, rows).double())
         return Baseline("one Gaussian", gaussian_of(known).log_prob(rows))
+    gaps = _log_gaps(known, rows) if len(family.masks) else torch.zeros(len(rows), dtype=torch.float64)
     reals = list(family.numbers)
     cells = _alone(family, known, rows)
     if not 2 <= len(reals) <= _WIDEST:
-        return Baseline("each column by itself", cells.sum(1))
+        return Baseline("each column by itself", cells.sum(1) + gaps)
     change = family(torch.zeros(1, family.num_params).to(family.shift)).jacobian.of_columns(rows)
     normal = gaussian_of(known[:, reals]).log_prob(rows[:, reals]) + change[:, reals].double().sum(1)
     others = torch.ones(rows.shape[1], dtype=torch.bool)
     others[reals] = False
     name = "one Gaussian" if not others.any() else "one Gaussian for numbers, other columns by themselves"
-    return Baseline(name, normal + cells[:, others].sum(1))
+    return Baseline(name, normal + cells[:, others].sum(1) + gaps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +191,8 @@ def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Bool[Tensor, " D"]]]:
 def _alone(family: Any, known: Tensor, rows: Tensor) -> Tensor:
     """Log-probabilities of rows by one set of parameters for all: of each cell for a table of mixed columns."""
     own: Any = deepcopy(family).double().cpu()
+    if isinstance(family, Columns):
+        own.masks = torch.nn.ModuleList()
     known, rows = known.double(), rows.double()
     start = own.start(known) if isinstance(family, StartsAtExamples) else torch.zeros(own.num_params)
     params = start.double().detach().requires_grad_()
@@ -205,6 +209,12 @@ def _alone(family: Any, known: Tensor, rows: Tensor) -> Tensor:
     with torch.no_grad():
         p = own(params[None])
         return p.log_prob_of_columns(rows) if isinstance(family, Columns) else p.log_prob(rows)
+
+
+def _log_gaps(known: Tensor, rows: Tensor) -> Tensor:
+    """The log-probability of which cells of each row are missing, by the shares of missing cells in known ones."""
+    share = (known.isnan().sum(0).double() + 0.5) / (len(known) + 1)
+    return torch.where(rows.isnan(), share.log(), (-share).log1p()).sum(1)
 
 
 def _all_of(split: Split) -> Tensor:

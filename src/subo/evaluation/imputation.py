@@ -7,10 +7,12 @@ With :math:`z_k \sim q(z | x_{obs})` and :math:`w_k = p(x_{obs}, z_k) / q(z_k | 
 
 (Mattei and Frellsen, 2019, equations 11 and 12). A draw takes one of the z by these weights, then the cells from
 p(x_mis | z): as K grows its distribution becomes the exact conditional (sampling importance resampling; Rubin, 1987).
+With a model p(s | x) of which cells are missing, the weights are of ``p(x_obs, s, z)``, and the cells are drawn from
+p(x_mis | z, s).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +25,14 @@ from subo.core.draw import LatentVariableModel
 from subo.data.batches import batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import check_support
+from subo.distributions.columns import Columns
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
-from subo.runtime.randomness import forked
-from subo.typing import map_latent
+from subo.runtime.randomness import forked, stream
+from subo.typing import Context, map_latent
 
-__all__ = ["Imputation", "Pooled", "impute", "pooled"]
+__all__ = ["Imputation", "Pooled", "check_refits", "impute", "pooled", "with_own_gaps"]
 
 _LATENTS = 20_000  # at a time
 
@@ -48,6 +51,12 @@ class Imputation:
     draws: Float[Tensor, "M N D"]
     effective_sample_size: Float[Tensor, " N"]
     num_samples: int
+
+    @classmethod
+    def of(cls, parts: Sequence["Imputation"]) -> "Imputation":
+        """Those of several models one after the other, with the smallest effective sample size of each row."""
+        sizes = torch.stack([part.effective_sample_size for part in parts])
+        return cls(torch.cat([part.draws for part in parts]), sizes.amin(0), parts[0].num_samples)
 
 
 @takes_data
@@ -104,8 +113,27 @@ def _filled(
     rows = torch.arange(len(x), device=x.device).expand(num_draws, -1)
     z = map_latent(lambda leaf: leaf[chosen, rows].flatten(0, 1), draw.z)
     repeated = {name: tensor.repeat(num_draws, *[1] * (tensor.ndim - 1)) for name, tensor in context.items()}
-    drawn = model.decode(z, repeated).sample().unflatten(0, (num_draws, len(x)))
+    p = model.decode(z, repeated)
+    drawn = (p.sample_missing() if isinstance(p, Columns) else p.sample()).unflatten(0, (num_draws, len(x)))
     return torch.where(x.isnan(), drawn, x), effective
+
+
+@torch.no_grad()
+def with_own_gaps(
+    model: Any, x: Float[Tensor, "N D"], context: Context | None = None, *, seed: int
+) -> Float[Tensor, "N D"]:
+    """Rows without the cells that a model of which cells are missing, p(s | x), leaves out at random.
+
+    Args:
+        model: A model with the likelihood ``columns`` whose ``missing_model`` is not ``none``.
+        x: Coded rows without missing cells.
+        context: One row per example, if the model needs any.
+        seed: Seed for the choice.
+    """
+    with forked(seed):
+        p = model.sample(1, None if context is None else {name: tensor[:1] for name, tensor in context.items()})[1]
+    chance = torch.rand(x.shape, generator=stream("gaps", seed))
+    return x.masked_fill(chance < p.log_missing(x).exp(), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -133,7 +161,9 @@ class Pooled:
 
 
 @checked_arguments
-def pooled(estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: float = math.inf) -> Pooled:
+def pooled(
+    estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: float = math.inf, refits: int | None = None
+) -> Pooled:
     r"""Pools what was estimated from each of M imputed tables by Rubin's rules (1987, section 3.1).
 
     .. math:: T = \bar U + (1 + 1/M) B
@@ -141,13 +171,20 @@ def pooled(estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: fl
     with the mean :math:`\bar U` of the variances and the variance B between the estimates. The degrees of freedom are
     those of Barnard and Rubin (1999, equation 3), which never exceed those of complete data.
 
+    With R refits of n = M / R draws each, estimates of one refit are alike. B is then the variance between the means of
+    refits, and W the mean of those within (Rubin, 2003, "Nested multiple imputation of NMES via partially incompatible
+    MCMC", section 3; Shen, 2000):
+
+    .. math:: T = \bar U + (1 + 1/R) B + (1 - 1/n) W
+
     Args:
         estimates: ``(M,)``, such as the mean of a column in each table.
         variances: ``(M,)``, the square of the standard error of each.
         complete_degrees: Degrees of freedom of the estimate without missing cells, such as N - 1 for a mean.
+        refits: R, if the tables are from several fits, those of a fit following each other; None: all from one.
 
     Raises:
-        InputError: There are fewer than two tables, or not as many variances.
+        InputError: There are fewer than two tables, not as many variances, or tables cannot be divided among refits.
 
     Example:
         >>> result = pooled(np.array([1.0, 1.2, 0.8]), np.array([0.1, 0.1, 0.1]))
@@ -160,14 +197,37 @@ def pooled(estimates: np.ndarray, variances: np.ndarray, *, complete_degrees: fl
             f"estimates and variances are one number from each of at least two tables; got shapes {estimates.shape} "
             f"and {variances.shape}"
         )
-    count, between = len(estimates), float(estimates.var(ddof=1))
-    added = (1 + 1 / count) * between
+    parts = _parts(estimates, refits)
+    added = sum(part for part, _ in parts)
     total = float(variances.mean()) + added
     share = added / total if total > 0 else 0.0
-    old = (count - 1) / share**2 if share > 0 else math.inf
+    inverse = sum((part / total) ** 2 / degrees for part, degrees in parts if part > 0)
     observed = math.inf
     if math.isfinite(complete_degrees):
         observed = (complete_degrees + 1) / (complete_degrees + 3) * complete_degrees * (1 - share)
-    inverse = 1 / old + (1 / observed if observed > 0 else math.inf)
+    inverse += 1 / observed if observed > 0 else math.inf
     degrees = 1 / inverse if inverse > 0 else math.inf
     return Pooled(float(estimates.mean()), total, degrees, share)
+
+
+def _parts(estimates: np.ndarray, refits: int | None) -> list[tuple[float, int]]:
+    """What missing cells add to the variance, part by part, each with its degrees of freedom."""
+    if refits is None:
+        return [((1 + 1 / len(estimates)) * float(estimates.var(ddof=1)), len(estimates) - 1)]
+    each, rest = divmod(len(estimates), refits)
+    if refits < 2 or rest:
+        raise InputError(f"{len(estimates)} tables cannot be divided among {refits} refits: give as many of each")
+    nested = estimates.reshape(refits, each)
+    parts = [((1 + 1 / refits) * float(nested.mean(1).var(ddof=1)), refits - 1)]
+    if each > 1:
+        parts.append(((1 - 1 / each) * float(nested.var(1, ddof=1).mean()), refits * (each - 1)))
+    return parts
+
+
+def check_refits(draws: int | None, refits: int) -> None:
+    """Refuses draws that cannot be divided equally among refits."""
+    if draws is None or draws % refits:
+        raise InputError(
+            f"`refits` models give as many draws each: `draws` must be a multiple of {refits}, such as {4 * refits}, "
+            f"not {'left out' if draws is None else draws}"
+        )

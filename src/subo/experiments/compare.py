@@ -199,6 +199,11 @@ def _differences(config: RunConfig, other: RunConfig) -> list[str]:
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and "
             + _KINDS[frozenset(kinds)]
         )
+    elif config.models_missing != other.models_missing:
+        found.append(
+            f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}: one of them also describes "
+            "which cells are missing"
+        )
     elif config.given != other.given:
         found.append(
             f"its log p(x) is a {describe_log_px(config)}, not a {describe_log_px(other)}, and the information that "

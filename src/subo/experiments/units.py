@@ -50,7 +50,8 @@ def describe_log_px(config: RunConfig) -> str:
         values = "8-bit values" if levels == 255 else f"values 0 to {levels}"
         return f"lower bound on the log-probability of the {values}, by uniform dequantization{given}"
     if config.data.meaning.table is not None:
-        return f"log-density of numbers, log-probability of levels and counts, in the data's units{given}"
+        gaps = ", and of which cells are missing" * config.models_missing
+        return f"log-density of numbers, log-probability of levels and counts, in the data's units{gaps}{given}"
     return ("log-density in the data's units" if levels == 1 else f"log-density of x/{levels}") + given
 
 

@@ -4,7 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from itertools import zip_longest
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from torch.distributions import Distribution
 
 from subo.distributions.cells import Levels, Ordinal, Spiked
 from subo.distributions.columns import Columns as ColumnsDistribution
-from subo.distributions.columns import Group, Jacobian, Rows
+from subo.distributions.columns import Group, Jacobian, Rows, Warp
 from subo.distributions.gaussian import Gaussian
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.distributions.student_t import StudentT
@@ -21,13 +22,14 @@ from subo.errors import InputError
 from subo.parts.counts import DispersionSource
 from subo.parts.families import checked
 from subo.parts.location_scale import DegreesOfFreedom, DegreesSource, Scale, ScaleSource
+from subo.parts.self_masking import ByDecay, ByLevel, BySpike, ByThreshold, SelfMasking
 from subo.runtime.arguments import checked_arguments
 
 __all__ = ["KINDS", "Columns", "kind_and_levels"]
 
 
 def kind_and_levels(column: str) -> tuple[str, int]:
-    """The kind of a column and its number of levels, which is 0 where it has none.
+    """The kind of a column and its number of levels, or of a number's knots, which is 0 where it has none.
 
     Example:
         >>> kind_and_levels("category 5"), kind_and_levels("real")
@@ -74,6 +76,10 @@ class _OfKind(nn.Module, ABC):
         """Which parameters are logarithms of means of counts."""
         return torch.zeros(self.num_params, dtype=torch.bool)
 
+    def masking(self) -> SelfMasking:
+        """A model of whether a cell is missing given its value, not fitted yet."""
+        return ByLevel(torch.tensor([self.highest(number) for number in range(self.size)]))
+
 
 class _Normal(_OfKind):
     def __init__(self, index: Sequence[int], levels: Sequence[int], options: dict[str, Any]):
@@ -84,6 +90,9 @@ class _Normal(_OfKind):
     def forward(self, params: Tensor, unseen: Tensor) -> Gaussian:
         loc, *rest = params.split(self.size, -1)
         return Gaussian(loc, self.scale.of(*rest), 0)
+
+    def masking(self) -> SelfMasking:
+        return ByThreshold(self.size)
 
 
 class _Real(_Normal):
@@ -113,6 +122,9 @@ class _Spike(_Normal):
         logit, rest = params[..., : self.size], params[..., self.size :]
         return Spiked(logit, super().forward(rest, unseen))
 
+    def masking(self) -> SelfMasking:
+        return BySpike(self.size)
+
     def start(self, x: Tensor) -> Tensor:
         spikes, known = x.isinf().sum(0), (~x.isnan()).sum(0)
         share = (spikes + 0.5) / (known + 1)
@@ -133,6 +145,9 @@ class _Count(_OfKind):
 
     def log_means(self) -> Tensor:
         return torch.arange(self.num_params) < self.size
+
+    def masking(self) -> SelfMasking:
+        return ByDecay(self.size)
 
     def start(self, x: Tensor) -> Tensor:
         """The moments' mean and, from the variance ``m + a m^2``, their dispersion a."""
@@ -228,11 +243,14 @@ class Columns(nn.Module):
 
     Args:
         event_shape: ``(D,)``.
-        columns: The kind of each column, followed by its number of levels if it has levels, such as ``"category 5"``.
+        columns: The kind of each column, followed by its number of levels if it has levels, such as ``"category 5"``,
+            or of the knots by which a number is scaled.
         scale: Source of the scale of ``real``, ``positive``, ``date`` and ``spike`` columns, in units of their coding.
         min_scale: Floor of that scale.
         dispersion: Source of the dispersion of ``count`` columns.
         degrees_of_freedom: Source of those of ``real`` and ``date`` columns; None makes these normal.
+        missing_model: Whether a cell's being missing depends on its value (``self``), see
+            :mod:`subo.parts.self_masking`. ``log_prob`` is then that of the observed cells and of which these are.
 
     Attributes:
         numbers: The columns whose cells are numbers with a density, as they are coded.
@@ -248,6 +266,8 @@ class Columns(nn.Module):
     shift: Tensor
     slope: Tensor
     unseen: Tensor
+    knots: Tensor
+    scores: Tensor
 
     @checked_arguments
     def __init__(
@@ -259,46 +279,51 @@ class Columns(nn.Module):
         min_scale: float = 1e-3,
         dispersion: DispersionSource = "per-dimension",
         degrees_of_freedom: DegreesSource | None = None,
+        missing_model: Literal["none", "self"] = "none",
     ):
         super().__init__()
-        self.event_shape = Size(event_shape)
+        self.event_shape, degrees = Size(event_shape), degrees_of_freedom
         if self.event_shape != (len(columns),):
             raise InputError(f"{len(columns)} columns were described, for data of shape {tuple(event_shape)}")
-        read = [kind_and_levels(column) for column in columns]
+        read = [*map(kind_and_levels, columns)]
         if unknown := [kind for kind, _ in read if kind not in KINDS]:
             raise InputError(f"there is no kind of column {unknown[0]!r}: expected one of {', '.join(KINDS)}")
-        options = {"scale": scale, "min_scale": min_scale, "dispersion": dispersion}
-        options["degrees_of_freedom"] = degrees_of_freedom
+        options = {"scale": scale, "min_scale": min_scale, "dispersion": dispersion, "degrees_of_freedom": degrees}
         members: dict[tuple[type[_OfKind], int], list[int]] = {}
         for number, (kind, levels) in enumerate(read):
             alike = (max(levels, 2) - 1).bit_length() if KINDS[kind] is _Category else 0
             members.setdefault((KINDS[kind], alike), []).append(number)
-        self.kinds: Any = nn.ModuleList(
-            kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items()
-        )
+        made = (kind(index, [read[i][1] for i in index], options) for (kind, _), index in members.items())
+        self.kinds: Any = nn.ModuleList(made)
+        self.masks: Any = nn.ModuleList(kind.masking() for kind in self.kinds if missing_model == "self")
         self.numbers = tuple(i for i, (kind, _) in enumerate(read) if KINDS[kind] in (_Real, _Normal))
         self.num_params = sum(kind.num_params for kind in self.kinds)
-        self.rows = _rows([*self.kinds], self.event_shape)
+        self.rows = Rows.of([*self.kinds], self.event_shape)
         for name, value in (("shift", 0.0), ("slope", 0.0), ("unseen", 1e-4)):
             self.register_buffer(name, torch.full(self.event_shape, value))
+        if most := max(levels * (KINDS[kind] not in (_Category, _Ordinal)) for kind, levels in read):
+            for name in ("knots", "scores"):
+                self.register_buffer(name, torch.arange(float(most)).repeat(len(read), 1))
 
-    def set_units(self, *, shift: Tensor, slope: Tensor, unseen: Tensor) -> None:
-        r"""Makes densities those of cells y: of numbers x with :math:`\log |dx / dy| = -(shift + slope \cdot x)`.
+    def set_units(self, **units: Tensor) -> None:
+        r"""Makes densities those of cells y, see :class:`subo.distributions.columns.Jacobian`.
 
         Args:
-            shift: ``(D,)``.
-            slope: ``(D,)``.
-            unseen: ``(D,)``, the probability of a level that was never seen.
+            **units: ``shift``, ``slope`` and ``unseen``, the probability of a level that was never seen, ``(D,)`` each;
+                of columns with knots also ``knots`` and ``scores``, ``(D, Q)``.
         """
-        for name, value in (("shift", shift), ("slope", slope), ("unseen", unseen)):
+        for name, value in units.items():
             getattr(self, name).copy_(value)
 
     def forward(self, params: Float[Tensor, "N ..."]) -> ColumnsDistribution:
         params = checked(params, self.event_shape, self.num_params).flatten(1)
-        return ColumnsDistribution(params, self._groups(), Jacobian(self.shift, self.slope), self.rows)
+        warp = Warp(self.knots, self.scores) if "knots" in self._buffers else None
+        return ColumnsDistribution(params, self._groups(), Jacobian(self.shift, self.slope, warp), self.rows)
 
     def start(self, examples: Float[Tensor, "N D"]) -> Float[Tensor, " P"]:
         """Parameters that describe each column by itself: where an untrained decoder starts."""
+        for kind, mask in zip(self.kinds, self.masks, strict=False):  # of masks there may be none
+            mask.start(examples[:, kind.index])
         return torch.cat([kind.start(examples[:, kind.index]) for kind in self.kinds])
 
     @property
@@ -318,18 +343,8 @@ class Columns(nn.Module):
 
     def _groups(self) -> list[Group]:
         groups, first = [], 0
-        for kind in self.kinds:
+        for kind, mask in zip_longest(self.kinds, self.masks):
             share, unseen = slice(first, first + kind.num_params), self.unseen[kind.index]
-            groups.append(Group(kind.index, share, partial(kind, unseen=unseen)))
+            groups.append(Group(kind.index, share, partial(kind, unseen=unseen), mask))
             first = share.stop
         return groups
-
-
-def _rows(kinds: Sequence[_OfKind], shape: Size) -> Rows:
-    """The support."""
-    spiked, whole = torch.zeros(2, *shape, dtype=torch.bool)
-    highest = torch.full(shape, math.inf)
-    for kind in kinds:
-        spiked[kind.index], whole[kind.index] = kind.spiked, kind.whole
-        highest[kind.index] = torch.tensor([kind.highest(number) for number in range(kind.size)])
-    return Rows(spiked, whole, highest)

@@ -85,6 +85,9 @@ class LikelihoodOptions:
         dispersion: Dispersion a of a negative-binomial likelihood, zero-inflated or not, and of a table's counts, which
             has variance m + a m^2 for a mean m: a learned number for all of x (shared), one for each number in x
             (per-dimension), or computed from z by the decoder (network).
+        missing_model: For tables, the model of which cells are missing: none takes them as missing at random, given the
+            observed ones; with self each column has a probability of being missing that depends on the cell's own
+            value. log p is then that of the observed cells and of which cells these are.
         num_classes: Number of values 0 .. num_classes - 1 of a categorical likelihood, one number or one per column; by
             default that of the data.
     """
@@ -97,6 +100,7 @@ class LikelihoodOptions:
     min_scale: float | None = 1e-3
     degrees_of_freedom: DegreesSource = "shared"
     dispersion: DispersionSource = "per-dimension"
+    missing_model: Literal["none", "self"] = "none"
     num_classes: int | tuple[int, ...] | None = None
 
     def build(self, event: Size, *, examples: Tensor | None, columns: tuple[str, ...] | None = None) -> Ends:

@@ -11,7 +11,7 @@ from torch import Tensor
 from subo import figures
 from subo.data.dataset import Data
 from subo.data.splits import Split
-from subo.data.tables.coding import decode
+from subo.data.tables.coding import decode, unscaled
 from subo.data.tables.schema import LEVELED, Schema
 from subo.errors import InputError
 from subo.evaluation.cells import cell_p_values, cell_scores
@@ -137,7 +137,7 @@ def _cells(x: Tensor, schema: Schema) -> dict[str, np.ndarray]:
     """The cells of each column as numbers: positions of levels, days."""
     cells = {}
     for column, coded in zip(schema.modeled, x.double().numpy().T, strict=True):
-        numbers = np.where(np.isinf(coded), np.nan, coded) * column.unit + column.center
+        numbers = unscaled(np.where(np.isinf(coded), np.nan, coded), column)
         if column.log:
             numbers = np.exp(numbers)
         if column.spike is not None:

@@ -190,10 +190,15 @@ class RunConfig:
         return bool(self.given)
 
     @property
+    def models_missing(self) -> bool:
+        """Whether log p(x) is really log p(x, mask), because the model describes which cells are missing."""
+        return self.options.get("missing_model", "none") != "none"
+
+    @property
     def log_px(self) -> str:
-        """The name of log p(x): log p(x|c) of a conditional model, log p(x|s) of one with a size factor."""
+        """The name of log p(x): log p(x|c) given c, log p(x|s) given a size, log p(x, mask) with a mask described."""
         given = ["c"] * (self.options.get("condition", "none") != "none") + ["s"] * self.is_sized
-        return f"log p(x|{','.join(given)})" if given else "log p(x)"
+        return f"log p(x{', mask' * self.models_missing}{'|' * bool(given)}{','.join(given)})"
 
     @property
     def settings(self) -> dict[str, Any]:

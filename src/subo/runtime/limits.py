@@ -171,6 +171,7 @@ LIMITS: dict[str, Limit] = {
     "contamination": Limit(0, 0.5, above=True),
     "impute.draws": _from(1, 1_000_000),
     "impute.num_draws": _from(1, 1_000_000),
+    "refits": _from(2, 1000, "A variance between fits needs two."),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "bdmc.num_samples": Limit(
         2, 10_000_000, hint="One sample in the upper bound is the one that generated the example.", too_many=_ENOUGH

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from subo.data.values import check_resolution, check_values, constant_elements
 from subo.errors import InputError
 from subo.runtime.memory import check_room
 
-__all__ = ["as_stored", "numbers_of", "warn_of_constants"]
+__all__ = ["as_stored", "numbers_of", "seed_of", "warn_of_constants"]
 
 
 def numbers_of(
@@ -75,3 +76,8 @@ def warn_of_constants(x: Tensor | SparseRows, names: tuple[str, ...] | None) -> 
     constant = [names[column] for column in constant_elements(x).nonzero()[:, 0].tolist()]
     if constant:
         warnings.warn(f"X: {describe_constants(constant)}", UserWarning, stacklevel=3)
+
+
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """A seed drawn from a random state of scikit-learn."""
+    return int(check_random_state(random_state).randint(2**31 - 1))

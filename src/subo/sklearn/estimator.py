@@ -1,7 +1,6 @@
 """A variational autoencoder as a scikit-learn estimator: a map, a density, outliers and samples for a table."""
 
 import inspect
-from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -26,9 +25,10 @@ from subo.recipes.for_data import model_of, resolved
 from subo.recipes.recipe import documented
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.randomness import forked
-from subo.sklearn.arrays import as_stored, numbers_of, warn_of_constants
+from subo.sklearn.arrays import as_stored, numbers_of, seed_of, warn_of_constants
 from subo.sklearn.division import divided
 from subo.sklearn.frames import empty, is_frame, like
+from subo.sklearn.imputing import ImputationMethods, Recipe
 from subo.sklearn.outliers import OutlierMethods
 from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE, TRAINING
 from subo.sklearn.rows import as_rows, drawn_sizes, given_rows, size_factor_of, sized, starting_rows
@@ -41,7 +41,7 @@ __all__ = ["VariationalAutoencoder"]
 
 
 class VariationalAutoencoder(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, OutlierMethods, BaseEstimator
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, OutlierMethods, ImputationMethods, BaseEstimator
 ):
     r"""A variational autoencoder for the rows of a table, as a scikit-learn estimator.
 
@@ -71,6 +71,8 @@ class VariationalAutoencoder(
         size_factor: The size s of a row, by which the means of its counts are multiplied: its total over the mean total
             of the rows to train on (``observed``). Scores are then log p(x|s), samples have sizes of training rows, and
             :meth:`inverse_transform` gives means at s = 1.
+        column_scaling: How numbers and dates of a table are scaled: by center and standard deviation (``standard``), or
+            then brought to normal scores, for heavy tails (``quantile``).
         epochs: Maximum number of passes over the rows; auto follows from their number, as in
             :func:`subo.training_settings`, which also sets the schedules of learning rate and KL.
         batch_size: Number of rows in a batch; auto follows from their number.
@@ -148,12 +150,13 @@ class VariationalAutoencoder(
         """
         settings = checked_settings(inspect.signature(type(self)).parameters, self.get_params(deep=False))
         given = given_rows(self, X, settings)
-        seed = _seed(self.random_state)
+        seed = seed_of(self.random_state)
         fractions = {name: settings[f"{name}_fraction"] for name in ("validation", "calibration")}
         parts = divided(given.shape[0], **fractions, seed=seed)
         table = None
         if isinstance(given, pd.DataFrame):
-            table = Table.of(X, given, columns=settings["columns"], rows=parts.known.tolist())
+            how = {"columns": settings["columns"], "scaling": settings["column_scaling"]}
+            table = Table.of(X, given, **how, rows=parts.known.tolist())
             x = table.coded(given)
         else:
             x = as_stored(given, _names(self))
@@ -172,10 +175,11 @@ class VariationalAutoencoder(
         if table is None and not LIKELIHOODS[likelihood].is_discrete:
             warn_of_constants(x[parts.known], _names(self))
         decided = {name: settings[name] for name in TRAINING if settings[name] != "auto"}
+        decided = training_settings(objective, data, **decided)
         history = fit(
             objective,
             data if len(held_out) else training,
-            **training_settings(objective, data, **decided),
+            **decided,
             seed=seed,
             device=settings["device"],
             progress=bool(self.verbose),
@@ -184,6 +188,7 @@ class VariationalAutoencoder(
         self.model_ = objective.model.cpu().double().eval()
         self.likelihood_, self.schema_, self.size_factor_ = likelihood, schema, sizes
         self._table, self._template = table, empty(X) if is_frame(X) else None
+        self._recipe = table and Recipe(data, meaning, options, {**decided, "device": settings["device"]})
         self.history_, self.n_iter_ = history, len(history.epochs)
         self.seed_ = seed
         self._held_out = HeldOut(rows.take(parts.calibration if len(parts.calibration) else parts.validation))
@@ -242,42 +247,9 @@ class VariationalAutoencoder(
         check_is_fitted(self)
         elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
         check_samples(n_samples, elements, 8 * elements, remedy="Lower n_samples.")
-        with forked(_seed(random_state)):
+        with forked(seed_of(random_state)):
             context = drawn_sizes(self._sizes, n_samples)
             return self._written(draw_data(self.model_, n_samples, context, elements=elements, dtype=torch.float64))
-
-    @checked_arguments
-    def impute(
-        self, X: Any, *, draws: int | None = None, random_state: int | np.random.RandomState | None = None
-    ) -> Any:
-        """Copies of a table with its missing cells filled, given the observed cells of their rows.
-
-        z is drawn from q(z|x) `evaluation_samples` times and weighted by p(x, z) / q(z|x); a draw takes one z by these
-        weights, then the missing cells from p(x|z) (Mattei and Frellsen, 2019). A warning says where few samples have
-        nearly all the weight.
-
-        Args:
-            X: Rows, ``(N, D)``, of the table or new ones.
-            draws: Number of copies, each with its own draw of every missing cell: what is computed from each varies as
-                the missing cells may, and :func:`subo.pooled` joins it. None for one copy with the best guess of each
-                cell: the mean, or the most frequent level, of 100 draws. Guesses are good for single cells, and too
-                regular for a whole table.
-            random_state: Random state for the draws; None for those that belong to the fit, the same at every call.
-
-        Returns:
-            A copy of X: of its class, index, columns and types, where these can hold the filled cells. Observed cells,
-            and columns that are not modeled, are as they came. With `draws` a list of such copies.
-
-        Raises:
-            InputError: A row is outside the likelihood's support.
-        """
-        check_is_fitted(self)
-        if self._table is None:
-            self._checked(X)  # in which no cell is missing
-            return deepcopy(X) if draws is None else [deepcopy(X) for _ in range(draws)]
-        seed = self.seed_ if random_state is None else _seed(random_state)
-        frame = self._table.arranged(self, X)
-        return self._table.imputed(self.model_, X, frame, draws=draws, num_samples=self.evaluation_samples, seed=seed)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """``log p(x)`` of each row in nats, by importance sampling; for a density, it depends on the units of X.
@@ -335,10 +307,6 @@ class VariationalAutoencoder(
 
 VariationalAutoencoder.__init__.__signature__ = SIGNATURE  # pyright: ignore[reportFunctionMemberAccess]
 VariationalAutoencoder.__doc__ = documented(VariationalAutoencoder, *GROUPS, before="\n\nAttributes:")
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _names(estimator: Any) -> tuple[str, ...] | None:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from subo.data.tables.schema import Scaling
 from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import parameters_of
 from subo.runtime.devices import DeviceName
@@ -22,6 +23,7 @@ def _signature() -> inspect.Signature:
         *,
         columns: str | Mapping[str, str] | None = None,
         size_factor: Literal["none", "observed"] = "none",
+        column_scaling: Scaling = "standard",
         calibration_fraction: float = 0.0,
         evaluation_samples: int = 1000,
         false_alarm_rate: float = 0.05,

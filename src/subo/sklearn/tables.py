@@ -16,9 +16,9 @@ from subo.data.tables.coding import decode, encode
 from subo.data.tables.filling import filled, most_likely
 from subo.data.tables.mixed import contents_of
 from subo.data.tables.options import TableOptions
-from subo.data.tables.schema import Schema
+from subo.data.tables.schema import Scaling, Schema
 from subo.errors import InputError
-from subo.evaluation.imputation import impute
+from subo.evaluation.imputation import Imputation, impute
 from subo.sklearn.arrays import numbers_of
 from subo.sklearn.frames import as_pandas, empty, is_frame, like, with_cells
 
@@ -47,7 +47,13 @@ class Table:
 
     @classmethod
     def of(
-        cls, X: Any, frame: pd.DataFrame, *, columns: str | Mapping[str, str] | None, rows: Sequence[int]
+        cls,
+        X: Any,
+        frame: pd.DataFrame,
+        *,
+        columns: str | Mapping[str, str] | None,
+        scaling: Scaling = "standard",
+        rows: Sequence[int],
     ) -> "Table":
         """The table of a fit, with a warning of what is left out.
 
@@ -55,18 +61,20 @@ class Table:
             X: The table as it came.
             frame: Its cells.
             columns: Kinds that were asked for.
+            scaling: How columns with a density are scaled.
             rows: The rows that the schema may see.
 
         Raises:
             InputError: No schema describes the cells, or not the one that was asked for.
         """
-        options = TableOptions(columns) if isinstance(columns, str) else TableOptions()
+        options = TableOptions(columns if isinstance(columns, str) else None, column_scaling=scaling)
         kinds = options.kinds() if not isinstance(columns, Mapping) else {str(k): kind for k, kind in columns.items()}
-        read = contents_of(frame, kinds=kinds, schema=options.schema(), labeled=False)  # whose messages count all rows
+        how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": scaling, "labeled": False}
+        read = contents_of(frame, **how)  # whose messages count all rows
         _warn(read.notes)
         if len(rows) < len(frame):
             seen = frame.iloc[[*rows]].reset_index(drop=True)
-            read = contents_of(seen, kinds=kinds, schema=options.schema(), labeled=False)
+            read = contents_of(seen, **how)
         assert read.table is not None
         without = [f"{column.name!r} ({column.why})" for column in read.table.dropped if column.why != "as asked for"]
         if without:
@@ -110,12 +118,12 @@ class Table:
         return frame.to_numpy("float64") if self.template is None else like(frame, self.template)
 
     def imputed(
-        self, model: Any, X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int
+        self, models: Sequence[Any], X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int
     ) -> Any:
         """Copies of X with their missing cells filled: one with best guesses, or a list of draws.
 
         Args:
-            model: The fitted model.
+            models: The fitted model, or several that give as many draws each.
             X: The table as it came.
             frame: Its cells, under the names of the fit.
             draws: Number of copies; None for one of best guesses.
@@ -124,7 +132,8 @@ class Table:
         """
         split = self.read(frame)
         split = replace(split, x=split.x.double())  # as the model draws
-        result = impute(model, split, num_draws=draws or _GUESSED_FROM, num_samples=num_samples, seed=seed)
+        each: dict[str, Any] = {"num_draws": (draws or _GUESSED_FROM) // len(models), "num_samples": num_samples}
+        result = Imputation.of([impute(model, split, **each, seed=seed + k) for k, model in enumerate(models)])
         some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
         if poor := int((result.effective_sample_size[some] < _FEW).sum()):
             note = f"the weights of {poor:,} rows are worth fewer than {_FEW} samples, so that their draws repeat each"

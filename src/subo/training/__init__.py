@@ -1,5 +1,6 @@
 """Training: the loop, epochs, optimizers and checkpoints."""
 
+from subo.training.bootstrap import bootstrap
 from subo.training.fitting import fit
 from subo.training.history import Epoch, History, WorseWarning
 from subo.training.loop import Schedule, Step, train
@@ -13,6 +14,7 @@ __all__ = [
     "Schedule",
     "Step",
     "WorseWarning",
+    "bootstrap",
     "fit",
     "load_weights",
     "make_optimizer",

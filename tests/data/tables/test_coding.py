@@ -6,11 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
+import subo
 from assertions import assert_refused
-from subo.data.tables.coding import decode, encode, raw_numbers
-from subo.data.tables.inferring import infer_schema
+from subo.data.tables.coding import decode, encode, raw_numbers, scaled
+from subo.data.tables.inferring import completed, infer_schema
+from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Column, Schema
+from subo.errors import InputError
 from subo.parts.columns import Columns
 
 NAN, INF = math.nan, math.inf
@@ -212,11 +216,11 @@ def log_p(frame, schema, params):
 def test_a_column_in_other_units_has_a_density_in_those_units(name, factor):
     torch.manual_seed(0)
     frame = raw_columns()
-    scaled = frame.assign(**{name: factor * frame[name]})
-    schema, other = infer_schema(frame), infer_schema(scaled)
+    other_frame = frame.assign(**{name: factor * frame[name]})
+    schema, other = infer_schema(frame), infer_schema(other_frame)
     assert schema.described == other.described == ("real", "positive", "spike")
     params = torch.randn(Columns((3,), columns=schema.described).num_params)
-    shifts = log_p(scaled, other, params) - log_p(frame, schema, params)
+    shifts = log_p(other_frame, other, params) - log_p(frame, schema, params)
     has_density = torch.ones(400) if name != "spike" else torch.tensor(frame[name] != 0).float()
     torch.testing.assert_close(shifts, -math.log(factor) * has_density, rtol=0, atol=2e-4)
     gone = frame.assign(**{name: np.nan})
@@ -233,3 +237,103 @@ def test_a_real_column_has_the_normal_density_of_its_cells():
     scale = 3 * family.kinds[0].scale.of().item()
     expected = torch.distributions.Normal(40.0, scale).log_prob(torch.tensor([37.0, 40.0, 49.0]))
     torch.testing.assert_close(p.log_prob(encode(frame, schema)), expected)
+
+
+# Quantile scaling
+
+
+def heavy(rows=300):
+    """Columns with heavy tails, some cells of which are missing, ties and dates among them."""
+    rng = np.random.default_rng(1)
+    tails = rng.standard_cauchy(rows)
+    spiked = np.where(rng.random(rows) < 0.3, 0.0, np.exp(tails.clip(-20, 20)))
+    frame = pd.DataFrame(
+        {
+            "real": 40 + 3 * tails,
+            "rounded": (5 * tails).round(0) + 0.5,
+            "positive": np.exp(rng.standard_t(2, rows).clip(-9, 9)),
+            "spike": spiked,
+            "day": pd.Timestamp("2020-01-01") + pd.to_timedelta((100 * tails.clip(-30, 30)).round(), "D"),
+        }
+    )
+    return frame.mask(rng.random(frame.shape) < 0.1)
+
+
+KINDS_OF_HEAVY = {"real": "real", "rounded": "real", "positive": "positive", "spike": "spike", "day": "date"}
+
+
+def test_quantile_scaling_gives_normal_scores_and_comes_back():
+    frame = heavy()
+    schema = infer_schema(frame, KINDS_OF_HEAVY, scaling="quantile")
+    x = encode(frame, schema)
+    for column, cells in zip(schema.columns, x.double().numpy().T, strict=True):
+        known = np.sort(cells[np.isfinite(cells)])
+        scores = norm.ppf((np.arange(len(known)) + 0.5) / len(known))
+        assert 10 < len(column.knots) <= 33
+        if column.name != "rounded":  # which has ties
+            assert np.abs(known - scores)[20:-20].max() < 0.25
+    back = decode(x, schema)
+    pd.testing.assert_frame_equal(back, frame, rtol=2e-5, atol=1e-3, check_dtype=False)
+    plain = infer_schema(frame, KINDS_OF_HEAVY)
+    assert all(column.knots == () and column.scaling == "standard" for column in plain.columns)
+    assert plain.described == ("real", "real", "positive", "spike", "date")
+
+
+def test_the_derivative_of_quantile_scaling_is_in_the_density():
+    frame = heavy()
+    schema = infer_schema(frame, KINDS_OF_HEAVY, scaling="quantile")
+    family = Columns((5,), columns=schema.described).double()
+    family.set_units(**schema.units())
+    x = encode(frame, schema).double()
+    claimed = family(torch.zeros(1, family.num_params).double()).jacobian.of_columns(x)
+    for number, column in enumerate(schema.columns):
+        raw = raw_numbers(frame, column)
+        known = np.isfinite(raw)
+        step = 1e-7 * np.abs(raw[known]).clip(1e-3)
+        slope = (scaled(raw[known] + step, column) - scaled(raw[known] - step, column)) / (2 * step)
+        expected = np.log(slope) - (raw[known] if column.log else 0)  # d log y / dy = 1 / y
+        close = np.isclose(claimed[known, number].numpy(), expected, atol=1e-4)
+        assert close.mean() > 0.98, column.name  # a step or float32 may lead across a knot
+        assert not claimed[~known, number].any()
+
+
+@pytest.mark.parametrize("factor", [4.0, 0.01])
+def test_quantile_scaling_does_not_depend_on_units(factor):
+    torch.manual_seed(0)
+    frame = heavy()[["real", "positive"]]
+    kinds = {"real": "real", "positive": "positive"}
+    schema = infer_schema(frame, kinds, scaling="quantile")
+    other_frame = frame.assign(real=factor * frame["real"])
+    other = infer_schema(other_frame, kinds, scaling="quantile")
+    params = torch.randn(Columns((2,), columns=schema.described).num_params)
+    shifts = log_p(other_frame, other, params) - log_p(frame, schema, params)
+    expected = -math.log(factor) * torch.tensor(frame["real"].notna().to_numpy()).float()
+    torch.testing.assert_close(shifts, expected, rtol=0, atol=1e-3)
+
+
+def test_a_schema_keeps_its_knots_and_a_file_may_ask_for_them(tmp_path):
+    frame = heavy()
+    schema = infer_schema(frame, KINDS_OF_HEAVY, scaling="quantile")
+    schema.save(tmp_path / "s.json")
+    assert Schema.load(tmp_path / "s.json") == schema
+    written = Schema((Column("real", "real", scaling="quantile"), Column("positive", "positive")))
+    made = completed(written, frame)
+    assert made.columns[0].knots == schema.columns[0].knots
+    assert made.columns[1].knots == ()
+    record = {"name": "a", "kind": "real"}
+    for wrong in ({"scaling": "other"}, {"knots": [0, 1], "scores": [1, 0]}, {"knots": [0, 1]}, {"knots": [1]}):
+        with pytest.raises(InputError, match="scaling must be|knots and scores"):
+            Schema.from_json({"columns": [record | wrong]})
+    with pytest.raises(InputError, match="`column_scaling` has no effect"):
+        TableOptions(columns=str(tmp_path / "s.json"), column_scaling="quantile").schema()
+
+
+def test_a_model_is_stored_with_its_knots(tmp_path):
+    heavy().to_csv(tmp_path / "t.csv", index=False)
+    data = subo.load_data(tmp_path / "t.csv", table=TableOptions(column_scaling="quantile"))
+    model = subo.make("vae", data, latent_dim=2, hidden=(4,)).model
+    subo.save(model, tmp_path / "m.safetensors")
+    again = subo.load_model(tmp_path / "m.safetensors")
+    z = torch.zeros(len(data.test), 2)
+    found, expected = (one.decode(z).log_prob(data.test.x) for one in (again, model))
+    torch.testing.assert_close(found, expected)

@@ -111,12 +111,16 @@ def test_the_guess_of_a_number_is_the_mean_of_its_cells():
     torch.testing.assert_close(found, torch.tensor((np.log(cells) - 0.5) / 2).float())
 
 
-@pytest.mark.parametrize("kind, levels", [("category", "uvw"), ("boolean", "uv"), ("ordinal", "uvw")])
+@pytest.mark.parametrize("kind, levels", [("category", "uvw"), ("boolean", "uv")])
 def test_the_guess_of_a_level_is_the_most_frequent_one(kind, levels):
     draws = [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0], [0.0, 0.0]]
     assert guesses(draws, kind=kind, levels=tuple(levels)).tolist() == [0.0, 1.0]
-    if kind == "ordinal":
-        assert guesses([[0.0], [0.0], [2.0], [2.0], [2.0]], kind=kind, levels=tuple(levels)).tolist() == [2.0]
+
+
+def test_the_guess_of_ordered_levels_is_their_median():
+    draws = [[0.0, 2.0], [0.0, 2.0], [1.0, 0.0], [2.0, 2.0], [2.0, 0.0]]
+    assert guesses(draws, kind="ordinal", levels=(1, 2, 3)).tolist() == [1.0, 2.0]
+    assert guesses(draws, kind="category", levels=("u", "v", "w")).tolist() == [0.0, 2.0]
 
 
 def test_the_guess_is_the_spike_from_half_of_the_draws():

@@ -298,3 +298,17 @@ def test_refusals_name_the_file(tmp_path):
         read_mixed(path, options=TableOptions())
     with assert_refused(f"{path}: there is no column 'c'"):
         read_mixed(path, options=TableOptions(columns="c=real"))
+
+
+def test_counts_narrower_than_any_negative_binomial_are_said():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"grade": 5 + rng.integers(0, 2, 200), "calls": rng.poisson(4, 200)})
+    kinds = {"grade": "count", "calls": "count"}
+    contents = contents_of(frame, kinds=kinds)
+    (note,) = contents.notes
+    assert "column 'grade' is a count whose variance, 0.248, is below its mean, 5.55" in note
+    assert "`columns` grade=ordinal or grade=real" in note
+    assert contents_of(frame, schema=contents.table).notes == ()  # of later rows nothing is decided
+    assert contents_of(frame, kinds={"grade": "ordinal", "calls": "count"}).notes == ()
+    written = Schema((Column("grade", "count"), Column("calls", "count")))
+    assert contents_of(frame, schema=written).notes == (note,)

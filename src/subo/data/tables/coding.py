@@ -11,9 +11,12 @@ count          itself                                           0
 boolean ...    the number of the level, from 0; unseen: last    0
 ============== ================================================ ==================================
 
-The right column is what turns a density of the numbers into one of the cells: ``log p(cell) = log p(number) +
-log |d number / d cell|``.
+Columns of quantile scaling bring this number t to normal scores, w(t), linear between and beyond the column's knots,
+which adds ``log w'(t)`` to the right column. That is what turns a density of the numbers into one of the cells:
+``log p(cell) = log p(number) + log |d number / d cell|``.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -25,7 +28,7 @@ from subo.data.tables.kinds import check_finite, dates
 from subo.data.tables.schema import LEVELED, Column, Level, Schema, plain
 from subo.errors import InputError
 
-__all__ = ["decode", "encode", "raw_numbers"]
+__all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
 
 _DAY = 86_400e9  # nanoseconds
 _MOST = float(np.finfo(np.float32).max)
@@ -50,9 +53,38 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
             f"the table has no column {', '.join(map(repr, missing))}; its columns are "
             f"{', '.join(map(str, frame.columns))}"
         )
-    numbers = [(raw_numbers(frame, column) - column.center) / column.unit for column in schema.modeled]
+    numbers = [scaled(raw_numbers(frame, column), column) for column in schema.modeled]
     x = np.stack(numbers, axis=1)
     return torch.from_numpy(np.where(np.isinf(x), x, x.clip(-_MOST, _MOST)).astype(np.float32))
+
+
+def scaled(raw: np.ndarray, column: Column) -> np.ndarray:
+    """A column's numbers, before center and unit, as the model sees them.
+
+    Example:
+        >>> column = Column("age", "real", center=40.0, unit=10.0, knots=(-1.0, 0.0, 3.0), scores=(-1.0, 0.0, 1.0))
+        >>> scaled(np.array([30.0, 55.0, 100.0]), column)
+        array([-1. ,  0.5,  2. ])
+    """
+    return _through((raw - column.center) / column.unit, column.knots, column.scores)
+
+
+def unscaled(x: np.ndarray, column: Column) -> np.ndarray:
+    """The inverse of :func:`scaled`."""
+    return _through(x, column.scores, column.knots) * column.unit + column.center
+
+
+def _through(values: np.ndarray, start: Sequence[float], end: Sequence[float]) -> np.ndarray:
+    """The piecewise linear function through some points, linear beyond them; the identity without any."""
+    if not start:
+        return values
+    known, x, y = np.isfinite(values), np.array(start), np.array(end)
+    at = values[known]
+    above = np.searchsorted(x, at).clip(1, len(x) - 1)
+    rise = (y[above] - y[above - 1]) / (x[above] - x[above - 1])
+    result = values.copy()
+    result[known] = y[above] + (at - x[above]) * rise
+    return result
 
 
 def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
@@ -116,10 +148,8 @@ def decode(x: Float[Tensor, "N D"], schema: Schema, given: Float[Tensor, "N C"] 
     if given is not None:
         frame = pd.concat([decode(x, schema), decode(given, schema.given)], axis=1)
         return frame[[column.name for column in schema.kept]]
-    units = np.array([[column.center, column.unit] for column in schema.modeled])
-    raw = x.double().cpu().numpy() * units[:, 1] + units[:, 0]
-    columns = zip(schema.modeled, raw.T, strict=True)
-    return pd.DataFrame({column.name: _cells(column, values) for column, values in columns})
+    columns = zip(schema.modeled, x.double().cpu().numpy().T, strict=True)
+    return pd.DataFrame({column.name: _cells(column, unscaled(values, column)) for column, values in columns})
 
 
 def _cells(column: Column, values: np.ndarray) -> pd.Series:

@@ -6,22 +6,31 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
 from subo.data.tables.kinds import hold_to, kind_of_column, puts_day_first, spike_of
-from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Schema, plain
+from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["completed", "infer_schema"]
 
+_KNOTS, _CELLS_PER_KNOT = 33, 20
 
-def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) -> Schema:
+
+def infer_schema(
+    frame: pd.DataFrame,
+    asked: Mapping[str, str] | None = None,
+    *,
+    scaling: Scaling = "standard",
+) -> Schema:
     """The schema of a table.
 
     Args:
         frame: The table.
         asked: Kinds by the names of columns.
+        scaling: How columns with a density are scaled.
 
     Raises:
         InputError: A column that was asked for is not there, its cells cannot be of that kind, or no column is left.
@@ -42,7 +51,7 @@ def infer_schema(frame: pd.DataFrame, asked: Mapping[str, str] | None = None) ->
     if not schema.modeled:
         left_out = "; ".join(f"{column.name}: {column.why}" for column in schema.columns)
         raise InputError(f"no column is left to be modeled ({left_out})")
-    return Schema(tuple(_in_units(column, frame) for column in schema.columns))
+    return Schema(tuple(_in_units(replace(column, scaling=scaling), frame) for column in schema.columns))
 
 
 def completed(schema: Schema, frame: pd.DataFrame) -> Schema:
@@ -62,6 +71,7 @@ def _completed(column: Column, frame: pd.DataFrame) -> Column:
     found = _column(frame[column.name], column.kind)
     given = {
         "why": column.why,
+        "scaling": column.scaling,
         "levels": column.levels or found.levels,
         "log": column.log or (column.kind == "spike" and found.log),
     }
@@ -99,7 +109,7 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
 def _in_units(column: Column, frame: pd.DataFrame) -> Column:
     """A column with center and unit, whatever a few of its cells are."""
     if column.kind not in SCALED:
-        return column
+        return replace(column, scaling="standard")
     raw = raw_numbers(frame, column)
     known = raw[np.isfinite(raw)]
     if len(known) == 0:
@@ -107,7 +117,25 @@ def _in_units(column: Column, frame: pd.DataFrame) -> Column:
     if column.kind == "date" and bool((known == known.round()).all()):
         column = replace(column, decimals=0)  # whole days
     center, _, unit = center_and_units(torch.from_numpy(known)[:, None], torch.Size([1]))
-    return replace(column, center=center.item(), unit=unit.item())
+    column = replace(column, center=center.item(), unit=unit.item())
+    if column.scaling == "standard":
+        return column
+    knots, scores = _normal_scores((known - column.center) / column.unit)
+    return replace(column, knots=knots, scores=scores)
+
+
+def _normal_scores(numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Knots halfway between neighboring numbers, and the normal quantiles of the shares below: equally spaced in these.
+
+    None of the numbers is a knot, where the density jumps.
+    """
+    values, counts = np.unique(numbers, return_counts=True)
+    below = counts.cumsum()[:-1] / len(numbers)
+    if len(below) < 2:
+        return (), ()
+    wanted = ndtr(np.linspace(ndtri(below[0]), ndtri(below[-1]), min(_KNOTS, 2 + len(numbers) // _CELLS_PER_KNOT)))
+    at = np.unique(np.abs(below[:, None] - wanted).argmin(0))
+    return tuple(((values[at] + values[at + 1]) / 2).tolist()), tuple(ndtri(below[at]).tolist())
 
 
 def _levels(known: pd.Series) -> tuple[Level, ...]:

@@ -1,8 +1,10 @@
 """Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
-from subo.data.tables.schema import LEVELED, Schema, plain
+from subo.data.tables.schema import LEVELED, Column, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["contents_of", "read_mixed"]
@@ -24,6 +26,7 @@ __all__ = ["contents_of", "read_mixed"]
 _LABEL = "label"
 _SIZE = "the size of a row"
 _LISTED = 5
+_CLEAR = 3  # standard errors of a Poisson's variance
 
 
 def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = None, size: str | None = None) -> Contents:
@@ -46,12 +49,14 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     read = read_frame(path, separator=separator, decimal=decimal, missing=missing)
     try:
         given = options.given if schema is None else None
-        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, condition=given, size=size)
+        how: dict[str, Any] = {"condition": given, "scaling": options.column_scaling, "size": size}
+        contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, **how)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
     marks = {"missing": missing, "separator": separator, "decimal": decimal}
-    return replace(contents, notes=(*read.notes, *contents.notes), table=replace(contents.table, **marks))
+    table, notes = replace(contents.table, **marks), (*read.notes, *contents.notes)
+    return replace(contents, notes=notes, table=table, frame=read.frame)
 
 
 def contents_of(
@@ -60,6 +65,7 @@ def contents_of(
     kinds: dict[str, str] | None = None,
     schema: Schema | None = None,
     condition: Sequence[str] | None = None,
+    scaling: Scaling = "standard",
     labeled: bool = True,
     size: str | None = None,
 ) -> Contents:
@@ -71,6 +77,7 @@ def contents_of(
         schema: What the columns are, if it is decided; what it does not say of them is inferred.
         condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
             of the schema.
+        scaling: How columns with a density are scaled, if no schema decides.
         labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
         size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
 
@@ -85,14 +92,16 @@ def contents_of(
     if cells.shape[1] == 0:
         raise InputError("there is no column of data beside 'label'")
     notes: list[str] = []
+    decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
-        schema = infer_schema(cells, kinds)
+        schema = infer_schema(cells, kinds, scaling=scaling)
         notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
     else:
         notes += _others(cells, schema)
         schema = completed(schema, cells)
     if size is not None:
         schema = _without(schema, size)
+    notes += _narrow_counts(cells, [column for column in schema.kept if column.name not in decided])
     if condition is not None:
         if labels is not None and _LABEL in condition:
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
@@ -167,6 +176,23 @@ def _half_numbers(frame: pd.DataFrame) -> list[str]:
                 f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
                 f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, clear it, "
                 "or name it in `missing`"
+            )
+    return notes
+
+
+def _narrow_counts(frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
+    """What is said of counts that vary less than those of a Poisson, the narrowest of the negative binomials."""
+    notes = []
+    for column in columns:
+        if column.kind != "count":
+            continue
+        cells = pd.to_numeric(frame[column.name]).dropna().astype("float64")
+        mean, variance = float(cells.mean()), float(cells.var())
+        if variance < mean * (1 - _CLEAR * math.sqrt(2 / max(len(cells) - 1, 1))):
+            notes.append(
+                f"Careful: column {column.name!r} is a count whose variance, {variance:.3g}, is below its mean, "
+                f"{mean:.3g}: no negative binomial is that narrow, and its cells will be drawn too far apart. As an "
+                f"ordinal or real column it is described: `columns` {column.name}=ordinal or {column.name}=real"
             )
     return notes
 

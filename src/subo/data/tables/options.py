@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from subo.data.tables.schema import Schema
+from subo.data.tables.schema import Scaling, Schema
 from subo.errors import InputError
 
 __all__ = ["TABLES", "TableOptions"]
@@ -20,6 +20,9 @@ class TableOptions:
         columns: Kinds of columns, such as age=count,income=positive,zip=category,id=drop, in place of those that their
             cells suggest; or a schema file (.json), as a run writes it. Kinds: real, positive (log-normal), count,
             boolean, category, ordinal, date, spike (one frequent value, numbers beside) and drop (left out).
+        column_scaling: How numbers and dates are scaled for the model: by center and standard deviation (standard), or
+            then brought to normal scores by a piecewise linear map, for heavy tails and several modes (quantile). In a
+            schema file each column has a scaling of its own.
         missing: Words that stand for a missing cell, such as ?,-999; empty cells, NA, NaN, None and NaT always do.
         separator: What stands between the cells of text; by default what gives all rows the same number of cells.
         decimal: Decimal mark of text; by default a comma where numbers are seen to have one.
@@ -32,6 +35,7 @@ class TableOptions:
     """
 
     columns: str | None = None
+    column_scaling: Scaling = "standard"
     missing: tuple[str, ...] = ()
     separator: str | None = None
     decimal: str | None = None
@@ -60,7 +64,13 @@ class TableOptions:
         return {name.strip(): kind.strip() for name, _, kind in pairs}
 
     def schema(self) -> Schema | None:
-        """The schema of a file; None where no file was given."""
+        """The schema of a file; None where no file was given.
+
+        Raises:
+            InputError: It is no schema, or a scaling was asked for beside it.
+        """
+        if self._is_file and self.column_scaling != "standard":
+            raise InputError("`column_scaling` has no effect with a schema file: write the scaling of columns there")
         return Schema.load(Path(self.columns)) if self.columns is not None and self._is_file else None
 
     @property

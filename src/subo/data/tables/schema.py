@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
-__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Schema", "plain"]
+__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Scaling", "Schema", "plain"]
 
 Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
 """A kind of column; ``drop`` is left out of the model."""
@@ -24,6 +25,9 @@ SCALED = ("real", "positive", "date", "spike")
 """Kinds with a density."""
 
 Level = str | int | float | bool
+
+Scaling = Literal["standard", "quantile"]
+"""How numbers with a density are scaled."""
 
 
 def plain(value: Any) -> Any:
@@ -49,6 +53,9 @@ class Column:
         day_first: Whether the day comes before the month in dates of text such as 03/04/2020.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.
+        scaling: Whether numbers stay as they are by center and unit, or are then brought to normal scores.
+        knots: For that, numbers by center and unit.
+        scores: What stands for them; between and beyond them the way is linear.
         given: Whether the model is conditioned on it, in place of describing it.
     """
 
@@ -65,6 +72,9 @@ class Column:
     day_first: bool = False
     center: float = 0.0
     unit: float = 1.0
+    scaling: Scaling = "standard"
+    knots: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
     given: bool = False
 
     @property
@@ -74,13 +84,14 @@ class Column:
 
     @property
     def described(self) -> str:
-        """Kind and number of levels, as a model's settings have them.
+        """Kind and number of levels or knots, as a model's settings have them.
 
         Example:
             >>> Column("zip", "category", levels=("01", "02")).described
             'category 2'
         """
-        return f"{self.kind} {len(self.levels)}" if self.levels else self.kind
+        count = len(self.levels or self.knots)
+        return f"{self.kind} {count}" if count else self.kind
 
 
 @dataclass(frozen=True)
@@ -154,19 +165,25 @@ class Schema:
         r"""What turns a density of the numbers into one of the cells, see :class:`subo.parts.columns.Columns`.
 
         Returns:
-            ``shift`` and ``slope``, with :math:`\log |dx / dy| = -(shift + slope \cdot x)`: ``log unit`` and, since
-            ``log cell = center + unit * x``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the
-            probability of a new level after N cells without one, ``1 / (N + 2)`` by Laplace's rule of succession.
+            ``shift`` and ``slope``, with :math:`\log |dt / dy| = -(shift + slope \cdot t)`: ``log unit`` and, since
+            ``log cell = center + unit * t``, ``center`` and ``unit`` of logarithms beside it; and ``unseen``, the
+            probability of a new level after N cells without one, ``1 / (N + 2)`` by Laplace's rule of succession. Where
+            columns have knots also ``knots`` and ``scores``, as many for each: linear tails go on.
         """
         columns = self.modeled
         shift = [math.log(column.unit) + column.center * column.log for column in columns]
         slope = [column.unit * column.log for column in columns]
         unseen = [1 / (column.observed + 2) for column in columns]
-        return {"shift": torch.tensor(shift), "slope": torch.tensor(slope), "unseen": torch.tensor(unseen)}
+        units = {"shift": torch.tensor(shift), "slope": torch.tensor(slope), "unseen": torch.tensor(unseen)}
+        if most := max(len(column.knots) for column in columns):
+            units["knots"] = torch.tensor([_continued(column.knots, most) for column in columns])
+            units["scores"] = torch.tensor([_continued(column.scores, most) for column in columns])
+        return units
 
     def as_json(self) -> dict[str, Any]:
         """In JSON's types."""
-        columns = [{**asdict(column), "levels": list(column.levels)} for column in self.columns]
+        lists = [{name: list(getattr(column, name)) for name in _LISTS} for column in self.columns]
+        columns = [{**asdict(column), **own} for column, own in zip(self.columns, lists, strict=True)]
         return {"columns": columns, "missing": [*self.missing], "separator": self.separator, "decimal": self.decimal}
 
     @classmethod
@@ -202,12 +219,20 @@ class Schema:
         return cls.from_json(read_json(path), where=str(path))
 
 
+def _continued(values: Sequence[float], size: int) -> list[float]:
+    """As many values, which go on in the last step; 0, 1, ... of none."""
+    known = [*values] or [0.0, 1.0]
+    return known + [known[-1] + k * (known[-1] - known[-2]) for k in range(1, size - len(known) + 1)]
+
+
 def _is_no_word(value: Any) -> bool:
     return not isinstance(value, str)
 
 
+_LISTS = ("levels", "knots", "scores")
+
 _TYPES: dict[str, Any] = {
-    "name": str, "why": str, "dtype": str, "missing": int, "observed": int,
+    "name": str, "why": str, "dtype": str, "scaling": str, "missing": int, "observed": int,
     "log": bool, "day_first": bool, "given": bool, "decimals": int | None,
     "center": int | float, "unit": int | float, "spike": int | float | None,
 }  # fmt: skip
@@ -237,4 +262,17 @@ def _column(record: Any, where: str) -> Column:
         raise InputError(f"{where}: the unit must be above 0 and finite, not {record['unit']}")
     if not math.isfinite(record.get("center", 0)):
         raise InputError(f"{where}: the center must be finite, not {record['center']}")
-    return Column(**{"log": record["kind"] == "positive", **record, "levels": tuple(levels)})
+    if record.get("scaling", "standard") not in get_args(Scaling):
+        raise InputError(f"{where}: the scaling must be standard or quantile, not {record['scaling']!r}")
+    known, scores = record.get("knots") or [], record.get("scores") or []
+    if not _increase(known) or not _increase(scores) or len(known) != len(scores) or len(known) == 1:
+        raise InputError(f"{where}: knots and scores are equally many numbers that increase, at least two or none")
+    lists = {"levels": tuple(levels), "knots": tuple(known), "scores": tuple(scores)}
+    return Column(**{"log": record["kind"] == "positive", **record, **lists})
+
+
+def _increase(values: Any) -> bool:
+    """Whether these are finite numbers, each larger than the one before."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        return False
+    return all(map(math.isfinite, values)) and all(a < b for a, b in pairwise(values))
