@@ -13,6 +13,7 @@ from torch import Size, Tensor, nn
 from torch.testing import assert_close
 
 import subo
+from subo.explorer.heads import head
 from subo.explorer.model import exported
 from subo.explorer.operations import NotExportedError, Store, operations
 from subo.explorer.page import MODULES, script
@@ -114,6 +115,12 @@ def test_means_and_densities_are_torchs(page: Any, name: str):
     assert found == pytest.approx(log_prob.item(), rel=1e-4, abs=1e-4)
 
 
+def test_a_likelihood_that_describes_which_cells_are_missing_is_not_exported():
+    family = Columns((1,), columns=("real",), missing_model="self")
+    with pytest.raises(NotExportedError, match="which cells are missing"):
+        head(family, Store())
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_draws_have_the_familys_moments(page: Any, name: str):
     model = made(FAMILIES[name])
@@ -131,12 +138,19 @@ def test_draws_have_the_familys_moments(page: Any, name: str):
     assert bool(((drawn[:3] - mean).abs() < 5 * deviation / math.sqrt(count)).all())
 
 
-def test_cells_of_every_kind_are_torchs(page: Any):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_cells_of_every_kind_are_torchs(page: Any, scaled: bool):
     torch.manual_seed(1)
-    family = Columns((7,), columns=COLUMNS, scale="network", degrees_of_freedom="shared", dispersion="network")
-    family.set_units(
-        shift=torch.randn(7), slope=torch.tensor([0.0, 0, 0, 0.4, 0, 1.0, 0]), unseen=torch.full((7,), 0.01)
-    )
+    columns = ("real 4", *COLUMNS[1:]) if scaled else COLUMNS
+    family = Columns((7,), columns=columns, scale="network", degrees_of_freedom="shared", dispersion="network")
+    slope = torch.tensor([0.0, 0, 0, 0.4, 0, 1.0, 0])
+    units = {"shift": torch.randn(7), "slope": slope, "unseen": torch.full((7,), 0.01)}
+    if scaled:
+        identity = torch.arange(4.0).repeat(7, 1)
+        knots, scores = identity.clone(), identity.clone()
+        knots[0], scores[0] = torch.tensor([-1.0, 0.0, 0.4, 5.0]), torch.tensor([-2.0, 0.1, 0.6, 1.2])
+        units |= {"knots": knots, "scores": scores}
+    family.set_units(**units)
     examples = torch.tensor(
         [[0.5, 2, 7, math.inf, 1, 0.2, 1], [math.nan, 0, 3, 0.4, 3, -1, 0], [1.5, 1, 0, 0.1, 0, 2, 0]]
     )

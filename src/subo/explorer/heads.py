@@ -95,6 +95,8 @@ def _full_rank(family: FullRankGaussian, store: Store) -> Head:
 
 def _columns(family: Columns, store: Store) -> Head:
     """The columns by kind, each group with its share of the parameters."""
+    if len(family.masks):
+        raise NotExportedError("the likelihood also describes which cells are missing")
     groups, first = [], 0
     for kind in family.kinds:
         shape = Size([kind.size])
@@ -113,7 +115,9 @@ def _columns(family: Columns, store: Store) -> Head:
             own = [row[keep].tolist() for row, keep in zip(steps.detach(), kind.own, strict=True)]
             record["thresholds"] = own
         groups.append(record)
-    jacobian = {"shift": family.shift.tolist(), "slope": family.slope.tolist()}
+    jacobian: Head = {"shift": family.shift.tolist(), "slope": family.slope.tolist()}
+    if "knots" in family._buffers:
+        jacobian |= {"knots": family.knots.tolist(), "scores": family.scores.tolist()}
     return {"family": "columns", "size": family.event_shape.numel(), "groups": groups, **jacobian}
 
 

@@ -118,7 +118,7 @@ def _columns(data: Data) -> list[dict[str, Any]] | None:
     table = data.meaning.table
     if table is None:
         return None
-    names = ("name", "kind", "center", "unit", "log", "spike")
+    names = ("name", "kind", "center", "unit", "log", "spike", "knots", "scores")
     return [
         encoded({name: getattr(column, name) for name in names})
         | {"levels": [str(level) for level in column.levels or ()]}

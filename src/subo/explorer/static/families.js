@@ -1,5 +1,5 @@
 // Families of p(x|z): the mean, the log-density and draws for given parameters, the counterpart of explorer/heads.py.
-import { logGamma, logSumExp, sigmoid, softplus } from "./numbers.js";
+import { logGamma, logSumExp, sigmoid, softplus, through } from "./numbers.js";
 
 const _LOG_2PI = Math.log(2 * Math.PI);
 
@@ -191,7 +191,7 @@ function _levels(logits) {
 }
 
 // Columns of a table by kind; a missing cell is NaN and adds nothing.
-function _columns({ groups, shift, slope, size }, network) {
+function _columns({ groups, shift, slope, knots, scores, size }, network) {
   const cells = (params) => {
     const all = new Array(size);
     for (const group of groups) {
@@ -208,7 +208,9 @@ function _columns({ groups, shift, slope, size }, network) {
       cells(params).forEach((cell, d) => {
         if (Number.isNaN(x[d])) return;
         total += cell.logProb(x[d]);
-        if (Number.isFinite(x[d])) total -= shift[d] + slope[d] * x[d];
+        if (!Number.isFinite(x[d])) return;
+        const back = knots ? through(scores[d], knots[d], x[d]) : { value: x[d], slope: 1 };
+        total -= Math.log(back.slope) + shift[d] + slope[d] * back.value;
       });
       return total;
     },

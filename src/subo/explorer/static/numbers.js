@@ -74,6 +74,14 @@ export class Random {
   }
 }
 
+// The piecewise linear function through some points at x, linear beyond them, and its slope there.
+export function through(start, end, x) {
+  let k = 1;
+  while (k < start.length - 1 && start[k] <= x) k++;
+  const slope = (end[k] - end[k - 1]) / (start[k] - start[k - 1]);
+  return { value: end[k] + (x - start[k]) * slope, slope };
+}
+
 // log sum exp(values), exact for values of any size.
 export function logSumExp(values) {
   let highest = -Infinity;

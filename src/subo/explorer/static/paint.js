@@ -1,6 +1,6 @@
 // Pictures of examples: images, curves, rows of a table.
 import { theme } from "./colors.js";
-import { Random, plain } from "./numbers.js";
+import { Random, plain, through } from "./numbers.js";
 
 const _LISTED = 20; // features that are shown as bars with names; more are a curve
 
@@ -83,7 +83,8 @@ export function cellText(column, value) {
   if (Number.isNaN(value)) return "";
   if (column.levels.length) return column.levels[value] ?? "a new level";
   if (value === Infinity) return plain(column.spike);
-  const number = value * column.unit + column.center;
+  const scaled = column.knots.length ? through(column.scores, column.knots, value).value : value;
+  const number = scaled * column.unit + column.center;
   if (column.kind === "date") return new Date(number * 86400000).toISOString().slice(0, 10);
   return plain(column.log ? Math.exp(number) : column.kind === "count" ? Math.round(value) : number);
 }

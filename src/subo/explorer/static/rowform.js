@@ -1,5 +1,5 @@
 // A row of a table as a form: a field for each column, empty where the cell is unknown.
-import { row } from "./numbers.js";
+import { row, through } from "./numbers.js";
 import { cellText } from "./paint.js";
 
 export class RowForm {
@@ -53,5 +53,7 @@ export function codedCell(column, text) {
   const number = column.kind === "date" ? Date.parse(text) / 86400000 : Number(text);
   if (column.spike !== null && number === column.spike) return Infinity;
   const plainNumber = column.log ? Math.log(number) : number;
-  return column.kind === "count" ? Math.round(number) : (plainNumber - column.center) / column.unit;
+  if (column.kind === "count") return Math.round(number);
+  const scaled = (plainNumber - column.center) / column.unit;
+  return column.knots.length ? through(column.knots, column.scores, scaled).value : scaled;
 }
