@@ -65,7 +65,7 @@ def filled_by(method: str, frame: pd.DataFrame, seed: int, epochs: Any) -> np.nd
     if method == "column means":
         return frame.fillna(frame.mean()).to_numpy()
     if method == "iterative, linear":
-        return IterativeImputer(random_state=seed).fit_transform(frame)
+        return np.asarray(IterativeImputer(random_state=seed).fit_transform(frame))
     return by_subo(frame, seed, "self" if method.endswith("self") else "none", epochs)
 
 
@@ -86,7 +86,8 @@ def main() -> None:
         complete = {"wine": wine, "mixture": mixture}[name]()
         x = (complete - complete.mean(0)) / complete.std(0)
         for how in options.hiding:
-            errors, seconds = {method: [] for method in METHODS}, dict.fromkeys(METHODS, 0.0)
+            errors: dict[str, list[float]] = {method: [] for method in METHODS}
+            seconds: dict[str, float] = dict.fromkeys(METHODS, 0.0)
             for seed in range(options.seeds):
                 hidden = hidden_cells(x, how, np.random.default_rng(seed))
                 names = pd.Index([f"x{number}" for number in range(x.shape[1])])
