@@ -77,7 +77,7 @@ def test_parameters_are_those_of_recipe_and_fit():
     reasons = dict.fromkeys(("epochs", "batch_size", "learning_rate", "patience"), "follows from the rows")
     assert {ours[name].default for name in reasons} == {"auto"}
     own = {"columns", "validation_fraction", "calibration_fraction", "evaluation_samples", "false_alarm_rate"}
-    own |= {"contamination", "device", "random_state", "verbose"}
+    own |= {"column_scaling", "contamination", "device", "min_level_count", "random_state", "verbose"}
     assert set(ours) <= {*recipe, *training, *own}
     for name in set(ours) - own - set(reasons):
         assert ours[name].default == (recipe if name in recipe else training)[name].default, name

@@ -107,6 +107,7 @@ LIMITS: dict[str, Limit] = {
     "mean": Limit(),
     "min_scale": Limit(0, 1, above=True, below=True, hint="Without a floor densities are unbounded."),
     "levels": _from(1, 2**16),
+    "min_level_count": _COUNT,
     "num_classes": _from(2, 1_000_000),
     "num_data": _SIZE,
     "num_labels": _COUNT,

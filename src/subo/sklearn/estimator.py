@@ -73,6 +73,7 @@ class VariationalAutoencoder(
             :meth:`inverse_transform` gives means at s = 1.
         column_scaling: How numbers and dates of a table are scaled: by center and standard deviation (``standard``), or
             then brought to normal scores, for heavy tails (``quantile``).
+        min_level_count: Cells that a level of a category has at least; rarer ones are one level, ``other``.
         epochs: Maximum number of passes over the rows; auto follows from their number, as in
             :func:`subo.training_settings`, which also sets the schedules of learning rate and KL.
         batch_size: Number of rows in a batch; auto follows from their number.
@@ -156,6 +157,7 @@ class VariationalAutoencoder(
         table = None
         if isinstance(given, pd.DataFrame):
             how = {"columns": settings["columns"], "scaling": settings["column_scaling"]}
+            how["min_level_count"] = settings["min_level_count"]
             table = Table.of(X, given, **how, rows=parts.known.tolist())
             x = table.coded(given)
         else:

@@ -24,6 +24,7 @@ def _signature() -> inspect.Signature:
         columns: str | Mapping[str, str] | None = None,
         size_factor: Literal["none", "observed"] = "none",
         column_scaling: Scaling = "standard",
+        min_level_count: int = 1,
         calibration_fraction: float = 0.0,
         evaluation_samples: int = 1000,
         false_alarm_rate: float = 0.05,

@@ -53,6 +53,7 @@ class Table:
         *,
         columns: str | Mapping[str, str] | None,
         scaling: Scaling = "standard",
+        min_level_count: int = 1,
         rows: Sequence[int],
     ) -> "Table":
         """The table of a fit, with a warning of what is left out.
@@ -62,14 +63,17 @@ class Table:
             frame: Its cells.
             columns: Kinds that were asked for.
             scaling: How columns with a density are scaled.
+            min_level_count: Cells that a level of a category has at least.
             rows: The rows that the schema may see.
 
         Raises:
             InputError: No schema describes the cells, or not the one that was asked for.
         """
-        options = TableOptions(columns if isinstance(columns, str) else None, column_scaling=scaling)
+        of_levels = {"column_scaling": scaling, "min_level_count": min_level_count}
+        options = TableOptions(columns if isinstance(columns, str) else None, **of_levels)  # pyright: ignore[reportArgumentType]
         kinds = options.kinds() if not isinstance(columns, Mapping) else {str(k): kind for k, kind in columns.items()}
         how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": scaling, "labeled": False}
+        how["min_level_count"] = min_level_count
         read = contents_of(frame, **how)  # whose messages count all rows
         _warn(read.notes)
         if len(rows) < len(frame):

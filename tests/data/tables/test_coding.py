@@ -337,3 +337,58 @@ def test_a_model_is_stored_with_its_knots(tmp_path):
     z = torch.zeros(len(data.test), 2)
     found, expected = (one.decode(z).log_prob(data.test.x) for one in (again, model))
     torch.testing.assert_close(found, expected)
+
+
+# Rare levels as one
+
+
+def towns() -> pd.DataFrame:
+    """Two towns of many people, three of few, and one person of a town alone."""
+    names = ["Oslo"] * 40 + ["Rome"] * 30 + ["Bath"] * 3 + ["Cork"] * 2 + ["Nice"] * 2 + [None] * 3
+    return pd.DataFrame({"town": names, "age": np.linspace(20, 60, len(names))})
+
+
+def test_rare_levels_are_one_and_new_ones_another():
+    (town, _) = infer_schema(towns(), min_level_count=5).columns
+    assert (town.levels, town.pooled) == (("Oslo", "Rome", "other"), ("Bath", "Cork", "Nice"))
+    assert "3 levels with fewer than 5 cells each" in town.why
+    schema = Schema((town,))
+    numbers = encode(pd.DataFrame({"town": ["Cork", "Rome", "Paris", None, "other"]}), schema)[:, 0].tolist()
+    np.testing.assert_array_equal(numbers, [2, 1, 3, NAN, 2])
+    assert decode(torch.tensor([[2.0], [0.0]]), schema)["town"].tolist() == ["other", "Oslo"]
+    assert infer_schema(towns(), min_level_count=3).columns[0].pooled == ("Cork", "Nice")
+    assert infer_schema(towns()[:73], min_level_count=5).columns[0].pooled == ()  # one rare level stays itself
+
+
+def test_the_probability_of_a_pooled_level_is_that_of_the_group():
+    schema = infer_schema(towns(), min_level_count=5)
+    family = Columns((2,), columns=schema.described)
+    family.set_units(**schema.units())
+    x = encode(towns(), schema)
+    p = family(family.start(x).unsqueeze(0))
+    cells = torch.tensor([[0, NAN], [1, NAN], [2, NAN], [3, NAN]])
+    assert p.log_prob(cells).exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert p.log_prob(cells[2:3]).exp().item() == pytest.approx(7.5 / 78.5, rel=0.02)
+
+
+def test_numbers_that_are_rare_levels_are_one_too_and_a_schema_keeps_them(tmp_path):
+    frame = pd.DataFrame({"zip": [1] * 40 + [2] * 30 + [3] * 2 + [4] * 2, "other": ["other"] * 37 + ["b"] * 37})
+    schema = infer_schema(frame, {"zip": "category"}, min_level_count=3)
+    assert schema.columns[0].levels == (1, 2, "other")
+    schema.save(tmp_path / "schema.json")
+    assert Schema.load(tmp_path / "schema.json") == schema
+    assert decode(encode(frame, schema), schema)["zip"].tolist() == [1] * 40 + [2] * 30 + ["other"] * 4
+    assert completed(schema, frame) == schema
+    for wrong in ({"pooled": ["a", "a"], "levels": ["b"]}, {"pooled": ["a"]}, {"pooled": 3}):
+        stored = {"columns": [{"name": "zip", "kind": "category", **wrong}]}
+        with pytest.raises(InputError):
+            Schema.from_json(stored)
+
+
+def test_a_fit_pools_levels_as_it_is_asked_to(tmp_path):
+    towns().to_csv(tmp_path / "t.csv", index=False)
+    data = subo.load_data(tmp_path / "t.csv", table=TableOptions(min_level_count=5))
+    assert data.meaning.table is not None
+    assert data.meaning.table.columns[0].levels == ("Oslo", "Rome", "other")
+    with pytest.raises(InputError, match="`min_level_count` has no effect"):
+        TableOptions(columns=str(tmp_path / "s.json"), min_level_count=2).schema()

@@ -131,6 +131,7 @@ def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
     known = cells.notna().to_numpy()
     if (other := known & (numbers < 0)).any():
         texts = {_text(level): number for number, level in enumerate(column.levels)}
+        texts |= {_text(level): len(column.levels) - 1 for level in column.pooled}
         numbers[other] = [texts.get(_text(plain(cell)), len(column.levels)) for cell in cells[other]]
     return np.where(known, numbers.astype("float64"), np.nan)
 

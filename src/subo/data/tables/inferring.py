@@ -24,6 +24,7 @@ def infer_schema(
     asked: Mapping[str, str] | None = None,
     *,
     scaling: Scaling = "standard",
+    min_level_count: int = 1,
 ) -> Schema:
     """The schema of a table.
 
@@ -31,6 +32,7 @@ def infer_schema(
         frame: The table.
         asked: Kinds by the names of columns.
         scaling: How columns with a density are scaled.
+        min_level_count: Cells that a level of a category has at least; rarer levels are one together.
 
     Raises:
         InputError: A column that was asked for is not there, its cells cannot be of that kind, or no column is left.
@@ -47,7 +49,8 @@ def infer_schema(
         )
     if unknown := [name for name in asked if name not in frame.columns]:
         raise InputError(f"there is no column {unknown[0]!r}; the columns are {', '.join(map(str, frame.columns))}")
-    schema = Schema(tuple(_column(frame[name], asked.get(name)) for name in frame.columns))
+    columns = (_column(frame[name], asked.get(name)) for name in frame.columns)
+    schema = Schema(tuple(_with_pool(column, frame[column.name], min_level_count) for column in columns))
     if not schema.modeled:
         left_out = "; ".join(f"{column.name}: {column.why}" for column in schema.columns)
         raise InputError(f"no column is left to be modeled ({left_out})")
@@ -73,6 +76,7 @@ def _completed(column: Column, frame: pd.DataFrame) -> Column:
         "why": column.why,
         "scaling": column.scaling,
         "levels": column.levels or found.levels,
+        "pooled": column.pooled,
         "log": column.log or (column.kind == "spike" and found.log),
     }
     found = replace(found, **given, spike=found.spike if column.spike is None else column.spike)
@@ -104,6 +108,20 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     if reading.kind == "date":
         return replace(column, decimals=None, day_first=puts_day_first(known))
     return column
+
+
+def _with_pool(column: Column, cells: pd.Series, least: int) -> Column:
+    """A category whose levels with fewer cells than that are one, the last; a single rare level stays its own."""
+    if column.kind != "category" or least <= 1:
+        return column
+    counts = cells.value_counts()
+    rare = tuple(level for level in column.levels if counts[level] < least)
+    own = tuple(level for level in column.levels if level not in rare)
+    if len(rare) < 2:
+        return column
+    name = next(name for name in ("other", "other levels", "(other levels)") if name not in own)
+    why = f"{column.why}; other: {len(rare)} levels with fewer than {least} cells each"
+    return replace(column, levels=(*own, name), pooled=rare, why=why, dtype="object")
 
 
 def _in_units(column: Column, frame: pd.DataFrame) -> Column:

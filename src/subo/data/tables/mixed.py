@@ -50,6 +50,7 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     try:
         given = options.given if schema is None else None
         how: dict[str, Any] = {"condition": given, "scaling": options.column_scaling, "size": size}
+        how["min_level_count"] = options.min_level_count
         contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, **how)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -66,6 +67,7 @@ def contents_of(
     schema: Schema | None = None,
     condition: Sequence[str] | None = None,
     scaling: Scaling = "standard",
+    min_level_count: int = 1,
     labeled: bool = True,
     size: str | None = None,
 ) -> Contents:
@@ -78,6 +80,7 @@ def contents_of(
         condition: The columns that the model is conditioned on, whose cells are the context ``given``; by default those
             of the schema.
         scaling: How columns with a density are scaled, if no schema decides.
+        min_level_count: Cells that a level of a category has at least, if no schema decides.
         labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
         size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
 
@@ -94,7 +97,7 @@ def contents_of(
     notes: list[str] = []
     decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
-        schema = infer_schema(cells, kinds, scaling=scaling)
+        schema = infer_schema(cells, kinds, scaling=scaling, min_level_count=min_level_count)
         notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
     else:
         notes += _others(cells, schema)

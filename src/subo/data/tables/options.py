@@ -23,6 +23,8 @@ class TableOptions:
         column_scaling: How numbers and dates are scaled for the model: by center and standard deviation (standard), or
             then brought to normal scores by a piecewise linear map, for heavy tails and several modes (quantile). In a
             schema file each column has a scaling of its own.
+        min_level_count: Cells that a level of a category has at least; rarer ones are one level together, called other,
+            in the model and in what it writes.
         missing: Words that stand for a missing cell, such as ?,-999; empty cells, NA, NaN, None and NaT always do.
         separator: What stands between the cells of text; by default what gives all rows the same number of cells.
         decimal: Decimal mark of text; by default a comma where numbers are seen to have one.
@@ -36,6 +38,7 @@ class TableOptions:
 
     columns: str | None = None
     column_scaling: Scaling = "standard"
+    min_level_count: int = 1
     missing: tuple[str, ...] = ()
     separator: str | None = None
     decimal: str | None = None
@@ -67,10 +70,11 @@ class TableOptions:
         """The schema of a file; None where no file was given.
 
         Raises:
-            InputError: It is no schema, or a scaling was asked for beside it.
+            InputError: It is no schema, or something that it sets was asked for beside it.
         """
-        if self._is_file and self.column_scaling != "standard":
-            raise InputError("`column_scaling` has no effect with a schema file: write the scaling of columns there")
+        for name, plain in (("column_scaling", "standard"), ("min_level_count", 1)):
+            if self._is_file and getattr(self, name) != plain:
+                raise InputError(f"`{name}` has no effect with a schema file: write what it sets of columns there")
         return Schema.load(Path(self.columns)) if self.columns is not None and self._is_file else None
 
     @property

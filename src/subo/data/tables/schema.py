@@ -47,6 +47,7 @@ class Column:
         observed: How many were not.
         dtype: pandas' type of the cells, which is given back.
         levels: The values that a boolean, category or ordinal column has, in order.
+        pooled: Rare values of a category, which are one level together, the last of `levels`.
         spike: The value that many cells of a ``spike`` column share.
         log: Whether numbers are the logarithms of cells, those of a spike apart.
         decimals: Decimal places that numbers are written with; None where they have many.
@@ -66,6 +67,7 @@ class Column:
     observed: int = 0
     dtype: str = "float64"
     levels: tuple[Level, ...] = ()
+    pooled: tuple[Level, ...] = ()
     spike: float | None = None
     log: bool = False
     decimals: int | None = None
@@ -229,7 +231,7 @@ def _is_no_word(value: Any) -> bool:
     return not isinstance(value, str)
 
 
-_LISTS = ("levels", "knots", "scores")
+_LISTS = ("levels", "pooled", "knots", "scores")
 
 _TYPES: dict[str, Any] = {
     "name": str, "why": str, "dtype": str, "scaling": str, "missing": int, "observed": int,
@@ -253,11 +255,14 @@ def _column(record: Any, where: str) -> Column:
     for name, kind in _TYPES.items():
         if name in record and (not isinstance(record[name], kind) or isinstance(record[name], bool) != (kind is bool)):
             raise InputError(f"{where}: {name} cannot be {record[name]!r}")
-    levels = record.get("levels", ())
-    if not isinstance(levels, list | tuple) or not all(isinstance(level, Level) for level in levels):
-        raise InputError(f"{where}: levels are a list of values, not {levels!r}")
-    if len({*levels}) < len(levels):
-        raise InputError(f"{where}: each level is given once, not {levels!r}")
+    levels, pooled = record.get("levels", ()), record.get("pooled", ())
+    for name, values in (("levels", levels), ("pooled", pooled)):
+        if not isinstance(values, list | tuple) or not all(isinstance(level, Level) for level in values):
+            raise InputError(f"{where}: {name} are a list of values, not {values!r}")
+    if len({*levels, *pooled}) < len(levels) + len(pooled):
+        raise InputError(f"{where}: each level is given once, not {[*levels, *pooled]!r}")
+    if pooled and not levels:
+        raise InputError(f"{where}: pooled values are one level, the last of its levels: name these, too")
     if not 0 < record.get("unit", 1) < math.inf:
         raise InputError(f"{where}: the unit must be above 0 and finite, not {record['unit']}")
     if not math.isfinite(record.get("center", 0)):
@@ -267,7 +272,7 @@ def _column(record: Any, where: str) -> Column:
     known, scores = record.get("knots") or [], record.get("scores") or []
     if not _increase(known) or not _increase(scores) or len(known) != len(scores) or len(known) == 1:
         raise InputError(f"{where}: knots and scores are equally many numbers that increase, at least two or none")
-    lists = {"levels": tuple(levels), "knots": tuple(known), "scores": tuple(scores)}
+    lists = {"levels": tuple(levels), "pooled": tuple(pooled), "knots": tuple(known), "scores": tuple(scores)}
     return Column(**{"log": record["kind"] == "positive", **record, **lists})
 
 
