@@ -151,9 +151,13 @@ def findings_of(experiment: Experiment) -> dict[str, Any]:
         full = "numbers" in record
         lines = record["numbers"] if full else [asdict(line) for line in _evaluation(record).numbers()]
         log_px = experiment.config.log_px
-        named = [{**line, "name": line["name"].replace("log p(x)", log_px)} for line in lines]
+        count = record.get("num_data")
+        named = [
+            {**line, "name": line["name"].replace("log p(x)", log_px), "num_data": line.get("num_data") or count}
+            for line in lines
+        ]
         about = {"complete": record.get("complete", True), "sentences": record.get("sentences", []), "full": full}
-        found[split] = {"numbers": encoded(named), "count": record.get("num_data"), **about}
+        found[split] = {"numbers": encoded(named), "count": count, **about}
     return found
 
 

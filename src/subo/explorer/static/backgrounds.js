@@ -18,12 +18,13 @@ export function backgrounds(app) {
     ...(pictures ? [{ value: "grid", name: "decoded, -3 to 3" }] : []),
     ...(pictures && plane ? [{ value: "quantiles", name: "decoded, by the normal's quantiles" }] : []),
     ...(plane && record.examples.q ? [{ value: "aggregate", name: "aggregate posterior" }] : []),
-    ...(model.decoder && space.size > 1 ? [{ value: "stretching", name: "how the decoder stretches" }] : []),
+    ...(model.decoder && space.size > 1 && !record.columns ? [{ value: "stretching", name: "how the decoder stretches" }] : []),
   ];
 }
 
 // Draws a background into a pen whose coordinates are those of the plane, by `place`; kept until something changes.
 export function paintBackground(app, name, pen, place, key) {
+  if (!backgrounds(app).some(({ value }) => value === name)) return; // of an address of another run
   const kept = (app.backgroundCache ||= new Map());
   const full = `${name} ${key}`;
   if (!kept.has(full)) {
@@ -55,7 +56,7 @@ function _aggregate(q) {
 function _densityMap(logDensity, [low, high]) {
   const values = _onCells(low, high, (point) => logDensity(Float32Array.from(point)));
   const highest = Math.max(...values);
-  return _map(values, low, high, (value) => [86, 140, 200, 190 * Math.exp((value - highest) / 2)]);
+  return _map(values, low, high, (value) => [60, 120, 200, 235 * Math.exp((value - highest) / 2)]);
 }
 
 // log sqrt det J'J of the mean of p(x|z) in the plane's two directions, by differences.

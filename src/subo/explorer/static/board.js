@@ -58,6 +58,7 @@ export class Board {
   }
 
   _show() {
+    this.changed?.();
     const pen = this.element.getContext("2d");
     const image = imageOf(this.shades, this.app.record.shape, { factor: 1, shift: 0 });
     this.blank.forEach((unknown, at) => unknown && image.data.set([230, 140, 20, 255], 4 * at));

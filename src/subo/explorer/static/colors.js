@@ -1,14 +1,14 @@
 // Colors that color-blind readers can tell apart: Okabe and Ito's for classes, viridis for numbers.
 
 const _CLASSES = [
-  "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d1f", "#6a51a3", "#7f7f7f", "#2f4f4f",
-  "#a6d854", "#b2182b",
+  "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a08a1c", "#8f6fd1", "#8c8c8c", "#a0522d",
+  "#7fb800", "#c8405a",
 ];
 const _VIRIDIS = [
   [68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99],
   [170, 220, 50], [253, 231, 37],
 ];
-const _UNKNOWN = "#9994";
+const _UNKNOWN = "#9999";
 
 export function classColor(k) {
   return _CLASSES[k % _CLASSES.length];
@@ -20,7 +20,7 @@ export function shade(share) {
 }
 
 export function shadeParts(share) {
-  const at = Math.min(Math.max(share, 0), 1) * (_VIRIDIS.length - 1);
+  const at = Math.min(Math.max(share || 0, 0), 1) * (_VIRIDIS.length - 1);
   const low = Math.min(Math.floor(at), _VIRIDIS.length - 2);
   return _VIRIDIS[low].map((value, k) => Math.round(value + (at - low) * (_VIRIDIS[low + 1][k] - value)));
 }

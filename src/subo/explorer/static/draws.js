@@ -1,6 +1,6 @@
 // Samples from the prior beside samples from the aggregate posterior: do they look alike?
 import { button, figure, section, table } from "./layout.js";
-import { Random } from "./numbers.js";
+import { Random, row } from "./numbers.js";
 import { columnSummary } from "./paint.js";
 import { takeaways } from "./save.js";
 
@@ -43,7 +43,8 @@ export class Draws {
       const i = Math.floor(random.uniform() * app.examples.length);
       return [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)];
     });
-    this.sides.replaceChildren(this._side("z ~ p(z)", fromPrior), this._side("z ~ q(z|x)", fromData));
+    const sides = [this._side("z ~ p(z)", fromPrior), this._side("z ~ q(z|x)", fromData)];
+    this.sides.replaceChildren(...sides, ...(app.record.columns ? [figure(this._ofData(), "the data: the page's examples")] : []));
   }
 
   _side(caption, drawn) {
@@ -57,6 +58,12 @@ export class Draws {
       box.append(picture);
     }
     return figure(box, caption);
+  }
+
+  _ofData() {
+    const { app } = this;
+    const column = (d) => app.examples.map((i) => row(app.x, i)[d]).filter((value) => !Number.isNaN(value));
+    return table(app.record.columns.map((one, d) => [one.name, columnSummary(one, column(d))]), "row");
   }
 
   // What rows drawn at these z are like, column by column.

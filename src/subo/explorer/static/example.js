@@ -15,12 +15,49 @@ export class Example {
     this.decoded = document.createElement("div");
     this.decoded.className = "decoded";
     this.body = document.createElement("div");
-    this.element.append(this.decoded, this.body);
+    this.element.append(this._finder(), ...(app.record.columns ? [this.body, this.decoded] : [this.decoded, this.body]));
     if (app.model.decodes || (app.live && app.record.examples.latents.layers.length === 1)) this._makeDecoded();
     app.state.on(["z", "label", "example"], () => this._showDecoded());
     app.state.on(["example"], () => this._show());
     this._showDecoded();
     this._show();
+  }
+
+  // Ways to an example: its row, its neighbors, the lowest log p(x).
+  _finder() {
+    const { app } = this;
+    const { rows, scores } = app.record.examples;
+    const bar = document.createElement("div");
+    bar.className = "controls";
+    const label = document.createElement("label");
+    const field = document.createElement("input");
+    Object.assign(field, { type: "number", min: 1, className: "rownumber" });
+    const show = () => (field.value = rows[app.example]);
+    field.addEventListener("change", () => {
+      const found = rows.indexOf(Number(field.value));
+      if (found >= 0) app.select(found);
+      show();
+    });
+    app.state.on(["example"], show);
+    show();
+    label.append("row ", field);
+    const step = (by) => () => app.select((app.example + by + rows.length) % rows.length);
+    bar.append(label, button("Previous", step(-1)), button("Next", step(1)));
+    if (scores) bar.append(this._lowest(scores));
+    return bar;
+  }
+
+  _lowest({ log_px: logPx }) {
+    const { app } = this;
+    const order = app.examples.filter((i) => logPx[i] !== null).sort((a, b) => logPx[a] - logPx[b]);
+    const select = document.createElement("select");
+    select.append(new Option(`lowest ${app.record.log_px}`, ""));
+    for (const i of order.slice(0, 20)) select.append(new Option(`row ${app.record.examples.rows[i]}: ${logPx[i].toFixed(1)}`, i));
+    select.addEventListener("change", () => {
+      if (select.value) app.select(Number(select.value));
+      select.value = "";
+    });
+    return select;
   }
 
   _makeDecoded() {
@@ -109,15 +146,16 @@ export class Example {
     const { app } = this;
     const name = app.record.log_px;
     const gap = scores.log_px[i] === null || scores.elbo[i] === null ? null : scores.log_px[i] - scores.elbo[i];
+    const trusted = !(scores.pareto_k[i] > 0.7);
     const box = document.createElement("div");
     box.append(
       table([
-        [name, withError(scores.log_px[i], scores.standard_error[i]), `${scores.num_samples} samples`],
+        [name, trusted ? withError(scores.log_px[i], scores.standard_error[i]) : `about ${plain(scores.log_px[i])} or higher`, `${scores.num_samples} samples`],
         ["ELBO", plain(scores.elbo[i]), "= -(rate + distortion)"],
         ["rate", plain(scores.rate[i]), "KL(q(z|x) || p(z))"],
         ["distortion", plain(scores.distortion[i]), "-E log p(x|z)"],
-        ["gap", plain(gap), `${name} - ELBO`],
-        ["k-hat", plain(scores.pareto_k[i]), scores.pareto_k[i] > 0.7 ? `too few samples: ${name} may be higher` : ""],
+        ["gap", trusted ? plain(gap) : "", trusted ? `${name} - ELBO${gap < 0 ? ": below 0 by the noise of the samples" : ""}` : "not known by these samples"],
+        ["k-hat", plain(scores.pareto_k[i]), trusted ? "" : `above 0.7: ${scores.num_samples} samples are too few, and the error is not known`],
       ]),
       takeaways({
         name: `example-${app.record.examples.rows[i]}`,
@@ -159,10 +197,11 @@ export class Example {
     const { app } = this;
     const bound = elboOf(app.model, x, context, q);
     const exact = this.exact && this.exact.i === app.example ? this.exact : null;
-    let text = `ELBO of the shown q: ${withError(bound.mean, bound.error)} nats.`;
+    const first = q === app.qOf(app.example) || !app.shownQ ? null : elboOf(app.model, x, context, app.qOf(app.example));
+    let text = first ? `ELBO of the encoder's q: ${withError(first.mean, first.error)} nats; of the optimized q: ${withError(bound.mean, bound.error)}.` : `ELBO of the encoder's q: ${withError(bound.mean, bound.error)} nats.`;
     if (exact) {
       _paintPosterior(canvas, exact, q);
-      text += ` Exact ${app.record.log_px}: ${exact.logPx.toFixed(3)}. KL(q || p(z|x)) = ${withError(exact.logPx - bound.mean, bound.error)}.`;
+      text += ` Exact ${app.record.log_px}: ${exact.logPx.toFixed(3)}. KL(q || p(z|x)) = ${withError(exact.logPx - bound.mean, bound.error)}, q being the white ellipse of two standard deviations.`;
     }
     words.textContent = text;
   }
@@ -178,7 +217,7 @@ export class Example {
         app.shownQ = ascent.step();
       }
       this._compare(canvas, words, x, context, app.shownQ);
-      words.textContent += ` ${ascent.steps} steps.`;
+      words.textContent += ` ${ascent.steps} steps${ascent.steps < _STEPS ? "" : ", done"}.`;
       app.plane.draw();
       if (ascent.steps < _STEPS) this.running = requestAnimationFrame(advance);
     };
@@ -212,7 +251,7 @@ function _paintPosterior(canvas, { side, logPosterior, low, high }, q) {
   pen.stroke();
   pen.fillStyle = "#fff";
   pen.font = "11px system-ui, sans-serif";
-  pen.fillText(`${low[0].toFixed(2)} to ${high[0].toFixed(2)}`, 6, canvas.height - 6);
-  pen.fillText(`${low[1].toFixed(2)} to ${high[1].toFixed(2)}`, 6, 14);
+  pen.fillText(`z1: ${low[0].toFixed(2)} to ${high[0].toFixed(2)}`, 6, canvas.height - 6);
+  pen.fillText(`z2, upwards: ${low[1].toFixed(2)} to ${high[1].toFixed(2)}`, 6, 14);
   canvas.setAttribute("aria-label", "Exact posterior, and the ellipse of q");
 }

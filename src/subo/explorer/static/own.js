@@ -14,9 +14,10 @@ export class Own {
     const isTable = Boolean(app.record.columns);
     const hint = isTable
       ? "Change cells; an empty cell is unknown and is filled in from its exact conditional, by importance resampling."
-      : "Draw, or drop an image; with Blank, pixels become unknown and are filled in.";
+      : `Draw, or drop an image; with Blank, pixels become unknown and are filled in.${app.x.values instanceof Uint8Array ? " The model describes bits: greys count as black or white." : ""}`;
     this.element = section("own", "Your own x", hint);
     this.input = isTable ? new RowForm(app) : new Board(app);
+    this.input.changed = () => this.result.replaceChildren();
     this.result = document.createElement("div");
     const bar = document.createElement("div");
     bar.className = "controls";
@@ -36,15 +37,21 @@ export class Own {
     const random = new Random(1);
     const q = app.model.encode(x, context);
     const found = known ? null : logMarginal(app.model, x, context, q, random);
-    const rows = [["q(z|x), mean", Array.from(q.mean.slice(0, 6), (value) => value.toFixed(2)).join(", "), ""]];
+    const problem = this.input.problem?.();
+    if (problem) {
+      this.result.replaceChildren(paragraph(problem, "place"));
+      return;
+    }
+    const rows = known ? [] : [["q(z|x), mean", Array.from(q.mean.slice(0, 6), (value) => value.toFixed(2)).join(", "), ""]];
+    if (known) rows.push(["unknown pixels", `${known.filter((one) => !one).length} of ${known.length}`, "filled in below; the encoder needs whole images, so that there is no log p(x)"]);
     if (found) {
-      rows.push([app.record.log_px, withError(found.logPx, found.error), `${found.samples} samples, ${found.ess.toFixed(0)} of them effective`]);
+      rows.push([app.record.log_px, withError(found.logPx, found.error), `${found.samples} samples, ${found.ess.toFixed(0)} of them effective${found.ess < found.samples / 20 ? ": too few to be trusted" : ""}${x.some(Number.isNaN) ? "; of the known cells" : ""}`]);
       const scores = app.record.examples.scores?.log_px.filter((value) => value !== null) || [];
       const below = scores.filter((value) => value <= found.logPx).length;
-      rows.push(["p-value", ((below + 1) / (scores.length + 1)).toFixed(3), `share of the page's ${app.record.examples.split} examples that are as odd`]);
+      if (!x.some(Number.isNaN)) rows.push(["p-value", ((below + 1) / (scores.length + 1)).toFixed(3), `share of the page's ${app.record.examples.split} examples that are as odd`]);
     }
     this.result.replaceChildren(table(rows), this._pictures(x, known, q, context, random));
-    app.moveTo(q.mean);
+    if (!known) app.moveTo(q.mean);
   }
 
   _pictures(x, known, q, context, random) {
@@ -56,10 +63,11 @@ export class Own {
       picture.show(values, options);
       strip.append(figure(picture, caption));
     };
-    add(app.model.mean(q.mean, context), "reconstruction", { params: app.model.params(q.mean, context) });
+    if (app.record.columns) add(x, "your row, and p(x|z) at its z", { params: app.model.params(q.mean, context) });
+    else if (!known) add(app.model.mean(q.mean, context), "reconstruction");
     const filled = app.record.columns ? this._cells(x, q, context, random) : known && this._pixels(x, known, context, random);
-    (filled || []).forEach((values, k) => add(values, `filled, draw ${k + 1}`));
-    if (known) strip.prepend(paragraph("Draws of p(x unknown | x known), by Metropolis within Gibbs.", "hint"));
+    (filled || []).forEach((values, k) => add(values, known ? `mean at draw ${k + 1}` : `filled, draw ${k + 1}`));
+    if (known) strip.prepend(paragraph("Unknown pixels: E[x|z] at draws of z given the known ones, by Metropolis within Gibbs.", "hint"));
     return strip;
   }
 

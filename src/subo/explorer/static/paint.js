@@ -108,6 +108,7 @@ function _rowView(record, model) {
   table.show = (values, { params, odd } = {}) => {
     const cells = params && model.decoder.family.cells(params);
     table.replaceChildren(
+      ...(cells ? [_head(["column", "cell", "8 of 10 draws of p(x|z)"])] : []),
       ...record.columns.map((column, d) => {
         const line = document.createElement("tr");
         if (odd && odd.includes(d)) [line.className, line.title] = ["odd", "Odd: given the others of its row, among the oddest hundredth of such cells"];
@@ -119,6 +120,13 @@ function _rowView(record, model) {
     );
   };
   return table;
+}
+
+function _head(names) {
+  const line = document.createElement("tr");
+  line.className = "head";
+  line.append(...names.map((name) => _cellOf("td", name)));
+  return line;
 }
 
 function _cellOf(tag, text) {

@@ -1,5 +1,6 @@
 // Pins in latent space, and the path between the last two of them: straight, spherical, or the shortest in data space.
-import { button, control, figure, section } from "./layout.js";
+import { button, control, figure, section, table } from "./layout.js";
+import { cellText } from "./paint.js";
 import { takeaways } from "./save.js";
 
 const _POINTS = 9; // of a strip
@@ -34,6 +35,7 @@ export class Paths {
     this.element.append(takeaways({ name: "path", rows: () => [app.space.names, ...this.points.map((z) => Array.from(z))], python: () => app.python("means = subo.evaluation.decode(model, z)  # z: the rows of the CSV") }));
     this.points = [];
     app.path = () => this.points;
+    app.state.on(["pins", "path"], () => app.state.set({ attribute: "" }));
     app.state.on(["pins", "path", "label", "attribute"], () => this._show());
     app.state.on(["z", "example"], () => app.state.get("attribute") && this._later());
     this._show();
@@ -57,15 +59,27 @@ export class Paths {
     const { app } = this;
     this.points = this._path();
     const shown = this.points.length ? Array.from({ length: _POINTS }, (_, k) => this.points[Math.round((k * (this.points.length - 1)) / (_POINTS - 1))]) : [];
+    if (app.record.columns && shown.length) {
+      this.strip.replaceChildren(pathTable(app, shown));
+      app.plane?.draw();
+      return;
+    }
     this.strip.replaceChildren(
       ...shown.map((z, k) => {
         const picture = app.painter(72);
         picture.show(app.model.mean(z, app.context()), { params: app.model.params(z, app.context()) });
-        return figure(picture, `${k + 1}`);
+        return figure(picture, app.state.get("attribute") ? ((4 * k) / (_POINTS - 1) - 2).toFixed(1) : `${k + 1}`);
       }),
     );
     app.plane?.draw();
   }
+}
+
+// A path through a table: a line for each column, and how its mean or likeliest level changes.
+function pathTable(app, points) {
+  const some = points.filter((_, k) => k % 2 === 0);
+  const means = some.map((z) => app.model.mean(z, app.context()));
+  return table(app.record.columns.map((column, d) => [column.name, ...means.map((mean) => cellText(column, mean[d]))]), "row");
 }
 
 // The difference between the mean of the posterior means of a class and that of all others.

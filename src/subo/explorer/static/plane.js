@@ -68,8 +68,8 @@ export class Plane {
     );
     if (range) {
       this.legend.innerHTML = '<span class="low"></span><i class="ramp"></i><span class="high"></span>';
-      this.legend.querySelector(".low").textContent = plain(range[0]);
-      this.legend.querySelector(".high").textContent = plain(range[1]);
+      this.legend.querySelector(".low").textContent = `≤ ${plain(range[0])}`;
+      this.legend.querySelector(".high").textContent = `≥ ${plain(range[1])}`;
     }
   }
 

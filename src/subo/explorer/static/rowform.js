@@ -8,12 +8,26 @@ export class RowForm {
     this.element = document.createElement("form");
     this.element.className = "rowform";
     this.element.addEventListener("submit", (event) => event.preventDefault());
+    this.element.addEventListener("input", () => this.changed?.());
     this.fields = app.record.columns.map((column) => this._field(column));
     this.take(app.example);
   }
 
   buttons() {
     return [];
+  }
+
+  // What is wrong with a field, in words; null if nothing is.
+  problem() {
+    const wrong = this.app.record.columns.findIndex((column, d) => {
+      const text = this.fields[d].value.trim();
+      const coded = codedCell(column, text);
+      return text !== "" && (Number.isNaN(coded) || coded === -Infinity || (column.kind === "count" && (coded < 0 || !Number.isInteger(Number(text)))));
+    });
+    if (wrong < 0) return null;
+    const column = this.app.record.columns[wrong];
+    const needs = { count: "a whole number from 0 upwards", positive: "a number above 0", date: "a date" }[column.kind] || "a number";
+    return `${column.name} is ${needs}; an empty field is unknown.`;
   }
 
   known() {
@@ -36,6 +50,7 @@ export class RowForm {
     const values = row(this.app.x, i);
     this.app.record.columns.forEach((column, d) => {
       const known = !Number.isNaN(values[d]);
+      this.changed?.();
       this.fields[d].value = column.levels.length ? (known ? String(values[d]) : "") : cellText(column, values[d]);
     });
   }

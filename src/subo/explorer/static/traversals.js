@@ -1,6 +1,7 @@
 // Each dimension of latent space: what it carries, and what the decoder makes of it.
 import { figure, section } from "./layout.js";
 import { plain } from "./numbers.js";
+import { cellText } from "./paint.js";
 import { takeaways } from "./save.js";
 
 const _STOPS = [-3, -2, -1, 0, 1, 2, 3];
@@ -10,8 +11,9 @@ export class Traversals {
   constructor(app) {
     this.app = app;
     const { latents } = app.record.examples;
+    const shown = app.record.columns ? "Each with the three columns that it changes most from -2 to 2" : "Each from -3 to 3";
     const rule = "Grey: inactive, its posterior mean hardly varies over the examples (variance at most 0.01).";
-    this.element = section("dimensions", "The dimensions", `Each from -3 to 3, the others as at the dragged z; the most informative first. ${rule}`);
+    this.element = section("dimensions", "The dimensions", `${shown}, the others as at the dragged z; the most informative first${latents.kl ? "" : ", by the variance of posterior means, since the KL of single dimensions is not known"}. ${rule}`);
     this.list = document.createElement("div");
     this.list.className = "traversals";
     this.element.append(this.list);
@@ -41,7 +43,10 @@ export class Traversals {
       line.append(name, bar);
       const pictures = app.model.decoder && !app.record.columns ? _STOPS.map((stop) => this._stop(line, d, stop)) : [];
       this.list.append(line);
-      return { d, pictures };
+      const words = document.createElement("span");
+      words.className = "changes";
+      if (app.record.columns && app.model.decoder) line.append(words);
+      return { d, pictures, words };
     });
     this._show();
   }
@@ -63,12 +68,34 @@ export class Traversals {
 
   _show() {
     const { app } = this;
-    for (const { d, pictures } of this.rows)
+    for (const { d, pictures, words } of this.rows) {
       pictures.forEach((picture, k) => {
         const z = _with(app.z(), d, _STOPS[k]);
         picture.show(app.model.mean(z, app.context()));
       });
+      if (app.record.columns && app.model.decoder) words.textContent = changesOf(app, d);
+    }
   }
+}
+
+// The three columns of a table that a dimension changes most, from -2 to 2: levels by their probabilities, numbers in
+// units of their scale.
+function changesOf(app, d) {
+  const { family } = app.model.decoder;
+  const [low, high] = [-2, 2].map((stop) => family.cells(app.model.params(_with(app.z(), d, stop), app.context())));
+  const changes = app.record.columns.map((column, j) => {
+    if (low[j].probabilities) {
+      const shares = low[j].probabilities.map((share, k) => high[j].probabilities[k] - share);
+      const k = shares.reduce((best, share, i) => (Math.abs(share) > Math.abs(shares[best]) ? i : best), 0);
+      const [from, to] = [low, high].map((cells) => `${Math.round(100 * cells[j].probabilities[k])}%`);
+      return { size: 2 * Math.abs(shares[k]), text: `${column.name} ${column.levels[k]} ${from} → ${to}` };
+    }
+    const [from, to] = [low[j].mean, high[j].mean];
+    const size = low[j].scale ? Math.abs(to - from) / ((low[j].scale + high[j].scale) / 2) : Math.abs(Math.log(to / from));
+    return { size: Number.isFinite(size) ? size : 0, text: `${column.name} ${cellText(column, from)} → ${cellText(column, to)}` };
+  });
+  const most = changes.sort((a, b) => b.size - a.size).slice(0, 3);
+  return most.map(({ text }) => text).join("; ");
 }
 
 function _with(z, d, value) {
