@@ -1,15 +1,18 @@
 """Rows of a sparse matrix in the place of a tensor of rows: only those that are read become dense."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Integer
-from scipy.sparse import sparray, spmatrix, vstack
 from torch import Size, Tensor
 
 from subo.errors import InputError
+
+with warnings.catch_warnings():  # whose filters SciPy's import changes
+    from scipy.sparse import sparray, spmatrix, vstack
 
 __all__ = [
     "Rows",

@@ -137,7 +137,7 @@ def evaluate_run_fully(
         evaluation = replace(evaluation, baseline=same_rows.beside(of_model))
         table = (table[0], *lines_of(evaluation.baseline), *table[1:])
     log_px = experiment.config.log_px
-    table = tuple(replace(line, name=line.name.replace("log p(x)", log_px)) for line in table)
+    table = tuple(_called(line, log_px) for line in table)
     said = tuple(sentence.replace("log p(x)", log_px) for sentence in said)
     known = (written[0], experiment, findings, evaluation, table, said)
     experiment.check_current()
@@ -156,6 +156,12 @@ def evaluate_run_fully(
     except Exception as error:  # in any case, the numbers are written
         said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
     return FullEvaluation(table, said, complete, tuple(written))
+
+
+def _called(line: Number, log_px: str) -> Number:
+    """A line with the name that log p(x) has in this run."""
+    names = {name: getattr(line, name).replace("log p(x)", log_px) for name in ("name", "estimator")}
+    return replace(line, **names)
 
 
 def _identity(experiment: Experiment, data: Data, positions: Tensor) -> str:

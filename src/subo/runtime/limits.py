@@ -95,6 +95,7 @@ LIMITS: dict[str, Limit] = {
     "event_shape": _SIZE,
     "flow_hidden": _WIDTH,
     "flow_transforms": _LAYERS,
+    "height": _COUNT,
     "hidden": _WIDTH,
     "hidden_between": _WIDTH,
     "image_shape": _SIZE,
