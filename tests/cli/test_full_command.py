@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,11 @@ def rows_of(run: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "evaluation.csv").read_text().splitlines()))
 
 
-def test_pieces_of_other_data_are_not_taken_for_these(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_pieces_of_other_data_are_not_taken_for_these(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     """A run whose q is fitted to the data at hand: other --max-data are other data."""
+    monkeypatch.setattr(import_module("subo.experiments.experiment"), "Ascent", partial(Ascent, steps=30))
     table, run, fresh = tmp_path / "x.npy", tmp_path / "run", tmp_path / "fresh"
     np.save(table, np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32))
     options = ["--inference", "local", "--epochs", "1", "--latent-dim", "2", "--hidden", "8", "--quiet"]
