@@ -17,8 +17,35 @@ export class Findings {
       if (!complete) this.element.append(_note("This evaluation is not complete yet: the same command continues it."));
       this.element.append(takeaways({ name: `numbers-${split}`, rows: () => _rows(numbers), python: () => app.python(`numbers = run.run.read_evaluation("${split}")`) }));
     }
-    this.element.append(_about(app.record));
+    this.element.append(_glossary(app.record.log_px), _about(app.record));
   }
+}
+
+// What the words mean, in the order in which a reader meets them.
+function _glossary(name) {
+  const box = document.createElement("details");
+  const head = document.createElement("summary");
+  head.textContent = "What the words mean";
+  box.append(head);
+  box.append(
+    table(
+      [
+        ["nat", "the unit of natural logarithms of probabilities: 1.44 bits"],
+        [name, "how probable the model finds an example; estimated from samples of q(z|x), weighted by p(x, z) / q(z|x)"],
+        ["ELBO", `a lower bound on ${name} that needs no weights: minus rate minus distortion`],
+        ["rate", "KL(q(z|x) || p(z)), how far q is from the prior: the nats that z carries about x"],
+        ["distortion", "what is left to say about x once z is known: the mean of -log p(x|z) under q"],
+        ["gap", `${name} - ELBO = KL(q(z|x) || p(z|x)): what q misses of the exact posterior`],
+        ["k-hat", "the shape of the weights' tail; above 0.7 the samples are too few, and neither value nor error can be trusted"],
+        ["effective samples", "how many equal weights would be as informative"],
+        ["active unit", "a dimension of z whose posterior mean varies over the examples (variance above 0.01)"],
+        ["bound", "what training maximized; the ELBO unless another was chosen"],
+        ["p-value", "the share of held-out examples that are at least as improbable"],
+      ],
+      "about",
+    ),
+  );
+  return box;
 }
 
 function _note(text) {

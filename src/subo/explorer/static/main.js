@@ -31,7 +31,7 @@ class App {
     const colors = Object.keys(record.examples.colors);
     this.state = new State({
       example: 0, z: [], label: 0, color: colors.includes("label") ? "label" : colors[0] || "", back: "none", axes: "auto",
-      pins: [], path: "straight", attribute: "", frame: -1,
+      pins: [], path: "straight", attribute: "", frame: -1, points: "shown",
     });
   }
 

@@ -30,7 +30,7 @@ export class Plane {
     this._fit();
     this._listen();
     app.state.on(["color", "back", "axes", "label"], () => this._refresh());
-    app.state.on(["z", "example", "pins"], () => this.draw());
+    app.state.on(["z", "example", "pins", "points"], () => this.draw());
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     this._refresh();
   }
@@ -42,6 +42,8 @@ export class Plane {
     const colors = Object.keys(app.record.examples.colors).map((name) => ({ value: name, name }));
     bar.append(control("Color", app.state, "color", [{ value: "", name: "none" }, ...colors]));
     bar.append(control("Behind", app.state, "back", backgrounds(app)));
+    const points = ["shown", "hidden"].map((value) => ({ value, name: value }));
+    bar.append(control("Points", app.state, "points", points));
     if (app.space.choices().length) bar.append(control("Axes", app.state, "axes", app.space.choices()));
     return bar;
   }
@@ -118,7 +120,8 @@ export class Plane {
     const pictures = back === "grid" || back === "quantiles";
     pen.globalAlpha = pictures ? 1 : 0.75;
     [pen.strokeStyle, pen.lineWidth] = [ink.paper, ratio];
-    this.points.forEach((point, k) => {
+    const shown = app.state.get("points") === "hidden" ? [] : this.points;
+    shown.forEach((point, k) => {
       const [x, y] = this.place(point);
       pen.fillStyle = this.colors ? this.colors[k] : ink.accent;
       pen.beginPath();
@@ -236,7 +239,10 @@ export class Plane {
       canvas.setPointerCapture(event.pointerId);
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!start) return;
+      if (!start) {
+        this._name(pixel(event));
+        return;
+      }
       const here = pixel(event);
       start.moved ||= Math.hypot(here[0] - start.at[0], here[1] - start.at[1]) > 4;
       if (start.moved) this.app.moveTo(this.app.space.lift(this.at(here), this.app.z()));
@@ -256,6 +262,15 @@ export class Plane {
     const nearest = this._nearest(pixel);
     if (nearest.distance < 12 * (devicePixelRatio || 1)) this.app.select(nearest.example);
     else this.app.moveTo(this.app.space.lift(this.at(pixel), this.app.z()));
+  }
+
+  // What lies under the pointer, as the canvas' title.
+  _name(pixel) {
+    const { distance, example } = this._nearest(pixel);
+    const { rows, colors } = this.app.record.examples;
+    const color = colors[this.app.state.get("color")];
+    const near = distance < 8 * (devicePixelRatio || 1);
+    this.canvas.title = near ? `row ${rows[example]}${color ? `: ${plain(color[example])}` : ""}` : "";
   }
 
   _nearest(pixel) {

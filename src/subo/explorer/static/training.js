@@ -48,7 +48,7 @@ export class Training {
     this.slider.addEventListener("input", () => app.state.set({ frame: Number(this.slider.value) }));
     const bar = document.createElement("div");
     bar.className = "controls";
-    bar.append(button("Play", () => this._play(), "From the first epoch to the last"), this.slider, this.words);
+    bar.append(button("Play", () => this._play(), "From the first epoch to the last; once more stops it"), this.slider, this.words);
     const moving = document.createElement("div");
     moving.append(this.canvas, bar);
     this.sides.append(moving);
@@ -99,6 +99,11 @@ export class Training {
 
   _play() {
     cancelAnimationFrame(this.playing);
+    if (this.isPlaying) {
+      this.isPlaying = false;
+      return;
+    }
+    this.isPlaying = true;
     const last = this.frames.epochs.length - 1;
     const seconds = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 4;
     const began = performance.now();
@@ -106,7 +111,8 @@ export class Training {
       const frame = Math.min(last, seconds ? ((performance.now() - began) / 1000 / seconds) * last : last);
       this.show(frame);
       if (frame < last) this.playing = requestAnimationFrame(advance);
-      else this.app.state.set({ frame: -1 });
+      else this.isPlaying = false;
+      if (frame >= last) this.app.state.set({ frame: -1 });
     };
     advance();
   }
