@@ -1,6 +1,6 @@
 // The server beside the page, if there is one: it decodes what the page cannot, and tells how a running fit goes on.
 
-const _PAUSE = 3000; // milliseconds between questions about a running fit
+const [_OFTEN, _SELDOM] = [3000, 10000]; // milliseconds between questions, while a fit runs and after
 
 export class Live {
   // Null in a file: there is nobody to ask.
@@ -23,12 +23,12 @@ export class Live {
     return answer && answer.means && answer.means.map((row) => Float32Array.from(row));
   }
 
-  // Calls a function with the course of training until the fit is finished.
+  // Calls a function with the course of training as it goes on; afterwards it only looks whether the server is there.
   follow(listener) {
     const ask = async () => {
       const answer = await this._ask("course");
       if (answer && answer.course) listener(answer.course);
-      if (!this.gone && !(answer && answer.finished)) setTimeout(ask, _PAUSE);
+      if (!this.gone) setTimeout(ask, answer && answer.finished ? _SELDOM : _OFTEN);
     };
     ask();
   }
