@@ -10,6 +10,9 @@ import pytest
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+_PATIENCE = 120_000  # milliseconds: other tests take their share of the machine
+
+
 @contextmanager
 def browser() -> Iterator[Any]:
     """A browser without a window."""
@@ -19,7 +22,7 @@ def browser() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here: apt-get install chromium")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=_PATIENCE)
         try:
             yield opened
         finally:
@@ -28,6 +31,7 @@ def browser() -> Iterator[Any]:
 
 def silent(page: Any) -> list[str]:
     """What a page must not do: a list that grows with errors of its console and with requests to elsewhere."""
+    page.set_default_timeout(_PATIENCE)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
@@ -38,7 +42,7 @@ def silent(page: Any) -> list[str]:
     return faults
 
 
-def until(page: Any, expression: str, *, seconds: float = 60) -> None:
+def until(page: Any, expression: str, *, seconds: float = 120) -> None:
     """Waits until an expression is true. (Playwright's own way is forbidden by the page's content security policy.)"""
     for _ in range(int(20 * seconds)):
         if page.evaluate(expression):
