@@ -43,7 +43,7 @@ def randomized(mask: nn.Module, scale: float = 1.0) -> None:
             parameter.normal_().mul_(scale)
 
 
-def compared(mask: SelfMasking, found: Tensor, expected: Tensor, *parameters: Tensor, rtol: float = 1e-6) -> None:
+def assert_exact(mask: SelfMasking, found: Tensor, expected: Tensor, *parameters: Tensor, rtol: float = 1e-6) -> None:
     """In value and in the gradient of everything that it depends on."""
     assert_close(found, expected, rtol=rtol, atol=1e-9)
     of = [*parameters, *mask.parameters()]
@@ -70,10 +70,10 @@ def test_the_expectation_of_a_threshold_is_the_integral(slope: float):
     loc, scale = torch.randn(3, requires_grad=True), torch.tensor([0.3, 1.0, 2.0], requires_grad=True)
     gone = torch.ones(3, dtype=torch.bool)
     exact = integral(mask, lambda x: Gaussian(loc, scale, 0).log_prob(x), loc.detach(), scale.detach())
-    compared(mask, mask.expected(Gaussian(loc, scale, 0), gone), exact, loc, scale)
+    assert_exact(mask, mask.expected(Gaussian(loc, scale, 0), gone), exact, loc, scale)
     df = torch.tensor([2.5, 5.0, 60.0], requires_grad=True)
     exact = integral(mask, lambda x: StudentT(df, loc, scale).log_prob(x), loc.detach(), scale.detach())
-    compared(mask, mask.expected(StudentT(df, loc, scale), gone), exact, loc, scale, df, rtol=3e-6)
+    assert_exact(mask, mask.expected(StudentT(df, loc, scale), gone), exact, loc, scale, df, rtol=3e-6)
 
 
 def test_a_cell_far_out_costs_seven_nats_at_most():
@@ -94,7 +94,7 @@ def test_the_expectation_beside_a_spike_has_two_parts():
     exact = integral(mask, normal.log_prob, loc.detach(), torch.ones(2))
     share = logit.sigmoid()
     both = (share * mask(torch.full((2,), INF))[0].exp() + (1 - share) * exact.exp()).log()
-    compared(mask, mask.expected(Spiked(logit, normal), torch.ones(2, dtype=torch.bool)), both, logit, loc)
+    assert_exact(mask, mask.expected(Spiked(logit, normal), torch.ones(2, dtype=torch.bool)), both, logit, loc)
 
 
 @pytest.mark.parametrize("dispersion", [0.0, 1e-5, 0.3, 4.0])
@@ -106,7 +106,7 @@ def test_the_expectation_over_counts_is_the_sum(dispersion: float):
     counts = torch.arange(6000.0).unsqueeze(-1)
     p = NegativeBinomial(log_mean, a)
     exact = (p.log_prob(counts) + mask(counts)[0]).logsumexp(0)
-    compared(mask, mask.expected(p, torch.ones(3, dtype=torch.bool)), exact, log_mean, a)
+    assert_exact(mask, mask.expected(p, torch.ones(3, dtype=torch.bool)), exact, log_mean, a)
 
 
 def test_the_expectation_over_levels_is_the_sum():
@@ -120,14 +120,14 @@ def test_the_expectation_over_levels_is_the_sum():
         known = logits[column, :levels].softmax(-1) * 0.9
         shares = torch.cat([known, torch.tensor([0.1])])
         by_column.append((shares * link(mask.heights[: levels + 1, column])).sum().log())
-    compared(mask, mask.expected(p, torch.ones(2, dtype=torch.bool)), torch.stack(by_column), logits)
+    assert_exact(mask, mask.expected(p, torch.ones(2, dtype=torch.bool)), torch.stack(by_column), logits)
     graded = ByLevel(torch.tensor([2.0]))
     randomized(graded)
     location = torch.randn(1, requires_grad=True)
     grades = Ordinal(location, torch.tensor([[-0.5, 1.0]]))
     terms = [grades.log_prob(torch.tensor([k])) + graded(torch.tensor([k]))[0] for k in (0.0, 1.0, 2.0)]
     found = graded.expected(grades, torch.ones(1, dtype=torch.bool))
-    compared(graded, found, torch.stack(terms).logsumexp(0), location)
+    assert_exact(graded, found, torch.stack(terms).logsumexp(0), location)
 
 
 @pytest.mark.parametrize("make", [ByThreshold, BySpike, ByDecay, lambda size: ByLevel(torch.full((size,), 4.0))])
