@@ -103,6 +103,7 @@ def load_data(
     mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
     size = _source_of_sizes(size_factor, meaning)
     contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, table=mixed, size=size, note=note)
+    contents = replace(contents, frame=None)  # before its rows are divided, which takes as much memory again
     data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size, size=size)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 

@@ -11,7 +11,7 @@ from subo.errors import InputError
 
 __all__ = ["center_and_units", "far_rows"]
 
-_SORTED = 1_000_000  # numbers, for quantiles
+_SORTED = 100_000  # numbers, for quantiles
 _NEAR, _FAR = 10, 1000  # standard deviations: up to the first, values count in full; beyond the second, a row is far
 
 

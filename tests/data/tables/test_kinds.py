@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from assertions import assert_refused
-from subo.data.tables.kinds import dates, hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.kinds import counts_of, dates, hold_to, kind_of_column, puts_day_first, spike_of
 from subo.data.tables.schema import plain
 
 RNG = np.random.default_rng
@@ -126,8 +126,8 @@ def test_whole_numbers_in_order_are_an_identifier_beyond_20():
 
 def test_a_fifth_of_the_cells_makes_a_spike():
     others = RNG(0).normal(size=80)
-    assert spike_of(pd.Series([*others, *[3.0] * 20])) == 3.0
-    assert spike_of(pd.Series([*others, *[3.0] * 19])) is None
+    assert spike_of(counts_of(pd.Series([*others, *[3.0] * 20]))) == 3.0
+    assert spike_of(counts_of(pd.Series([*others, *[3.0] * 19]))) is None
     assert kind_of_column(pd.Series([*others, *[3.0] * 20])) == (
         "spike", "3 in 20% of the cells, and other values beside"
     )  # fmt: skip
@@ -136,9 +136,9 @@ def test_a_fifth_of_the_cells_makes_a_spike():
 
 def test_what_is_beside_a_spike_varies():
     for distinct, found in [(20, None), (21, 0.0)]:
-        assert spike_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(4), *[0.0] * 50])) == found
+        assert spike_of(counts_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(4), *[0.0] * 50]))) == found
     for distinct, found in [(50, None), (51, 0.0)]:  # however long the table
-        assert spike_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(40), *[0.0] * 2000])) == found
+        assert spike_of(counts_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(40), *[0.0] * 2000]))) == found
 
 
 def test_text_is_a_category_with_5_rows_a_level_and_1000_levels():

@@ -5,9 +5,13 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from assertions import assert_refused
 from data_files import text
+from subo.data.tables import parsing
+from subo.data.tables.mixed import read_mixed
+from subo.data.tables.options import TableOptions
 from subo.data.tables.reading import read_frame
 
 
@@ -18,6 +22,81 @@ def read(tmp_path, content, name="x.csv", **options):
 def columns(read):
     """Cells by column, None where one is missing."""
     return {name: cells.astype(object).where(cells.notna(), None).tolist() for name, cells in read.frame.items()}
+
+
+# Blocks
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["1", "2", "3", "4", "5"],
+        ["1", "2", "3.5", "4", ""],
+        ["", "", "3", "", "5"],
+        ["", "", "", "", ""],
+        ["1", "2", "3", "x", "5"],
+        ["", "", "x", "x", "y"],
+        ["x", "x", "", "", "y"],
+        ["x", "x", "x", "x", ""],
+        ["x", "y", "z", "u", "v"],
+        ["true", "false", "", "true", "false"],
+        ["true", "false", "1", "0", "1"],
+        ["true", "false", "x", "y", "y"],
+        ["1", "2", "3", "04", "5"],
+        ["1.5", "1.5", "3", "04.5", "5"],
+        ["'=a", "'=a", "'=a", "b", "a"],
+    ],
+    ids=" ".join,
+)
+def test_blocks_of_rows_are_read_as_one(cells, tmp_path, monkeypatch):
+    content = "n,a,b\n" + "".join(f"{number},{cell},z\n" for number, cell in enumerate(cells, 1))
+    whole = read(tmp_path, content)
+    assert not any(dtype == "category" for dtype in whole.frame.dtypes)
+    monkeypatch.setattr(parsing, "_ROWS", 2)
+    found = read(tmp_path, content)
+    assert columns(found) == columns(whole)
+    assert found.notes == whole.notes
+    for name in ("n", "a"):
+        dtypes = (whole.frame[name].dtype, found.frame[name].dtype)
+        assert dtypes[0] == dtypes[1] or (str(dtypes[0]), str(dtypes[1])) == (parsing.AS_TEXT, "category")
+
+
+def test_text_of_many_rows_is_a_category_where_it_repeats_and_its_type_is_that_of_text(tmp_path, monkeypatch):
+    path = text(tmp_path / "x.csv", "a,b,c\n" + "".join(f"{i % 3},{'xyz'[i % 3]},t{i}\n" for i in range(30)))
+    whole = read_mixed(path, options=TableOptions())
+    monkeypatch.setattr(parsing, "_ROWS", 20)
+    assert [str(dtype) for dtype in read_frame(path).frame.dtypes] == ["int64", "category", "str"]
+    found = read_mixed(path, options=TableOptions())
+    assert found.table == whole.table
+    torch.testing.assert_close(found.parts[0].x, whole.parts[0].x)
+
+
+@pytest.mark.parametrize("row", ["1,2", "1", "1,2,3,4"])
+def test_rows_of_another_length_are_refused_in_later_blocks(row, tmp_path, monkeypatch):
+    monkeypatch.setattr(parsing, "_ROWS", 2)
+    with assert_refused("row 5", "under a header of 3"):
+        read(tmp_path, "a,b,c\n" + "1,2,3\n" * 4 + row + "\n" + "1,2,3\n" * 4)
+
+
+def test_the_bytes_tell_which_files_need_another_look(tmp_path, monkeypatch):
+    refuse, again = [], []
+    monkeypatch.setattr(parsing, "_refuse_widths", lambda *_: refuse.append(1))
+    monkeypatch.setattr(parsing, "_whole_with_zeros", lambda *_: again.append(1) or set())
+    for content, looked in [
+        ("a,b\n1,\n0.5,2020-01-05\n", (0, 0)),
+        ("a,b\n1,\n2\n", (1, 0)),
+        ('a,b\n1,\n"2,3",\n', (1, 0)),
+        ("a,b\n1,2\n3,05\n", (0, 1)),
+        ("a,b\n1,2\n05,3\n", (0, 1)),
+        ("a,b\n1,2\n3, 05\n", (0, 1)),
+        ('a,b\n1,2\n3,"05"\n', (0, 1)),
+        ("a,b\r1,2\r05,3\r", (0, 1)),
+    ]:
+        refuse.clear()
+        again.clear()
+        monkeypatch.setattr(parsing, "_BYTES", 3)
+        parsing.parse(text(tmp_path / "x.csv", content), parsing.Layout(("a", "b"), ",", ".", [""]), [])
+        assert (len(refuse), len(again)) == looked, content
 
 
 # Separators and decimal marks

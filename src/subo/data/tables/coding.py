@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.data.tables.kinds import check_finite, dates
+from subo.data.tables.kinds import check_finite, dates, distinct
 from subo.data.tables.schema import LEVELED, Column, Level, Schema, plain
 from subo.errors import InputError
 
@@ -53,9 +53,11 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
             f"the table has no column {', '.join(map(repr, missing))}; its columns are "
             f"{', '.join(map(str, frame.columns))}"
         )
-    numbers = [scaled(raw_numbers(frame, column), column) for column in schema.modeled]
-    x = np.stack(numbers, axis=1)
-    return torch.from_numpy(np.where(np.isinf(x), x, x.clip(-_MOST, _MOST)).astype(np.float32))
+    x = np.empty((len(frame), len(schema.modeled)), dtype=np.float32)
+    for number, column in enumerate(schema.modeled):
+        cells = scaled(raw_numbers(frame, column), column)
+        x[:, number] = np.where(np.isinf(cells), cells, cells.clip(-_MOST, _MOST))
+    return torch.from_numpy(x)
 
 
 def scaled(raw: np.ndarray, column: Column) -> np.ndarray:
@@ -111,15 +113,20 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
 
 
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
-    """Dates as days since 1970."""
-    texts = cells.astype("str").where(cells.notna())
-    read = cells if pd.api.types.is_datetime64_any_dtype(cells) else dates(texts, day_first=column.day_first)
-    if len(bad := np.flatnonzero(read.isna() & cells.notna())):
+    """Dates as days since 1970; of text, each date is read once."""
+    if pd.api.types.is_datetime64_any_dtype(cells):
+        return _days_since(cells)
+    codes, values = distinct(cells)
+    days = _days_since(dates(pd.Series(values).astype("str"), day_first=column.day_first))
+    if len(bad := np.flatnonzero((codes >= 0) & np.isnan([*days, 0])[codes])):
         raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {plain(cells.iloc[bad[0]])!r} is not a date")
+    return np.append(days, np.nan)[codes]
+
+
+def _days_since(read: pd.Series) -> np.ndarray:
     if read.dt.tz is not None:
         read = read.dt.tz_convert("UTC").dt.tz_localize(None)
-    days = read.astype("datetime64[ns]").astype("int64").to_numpy() / _DAY
-    return np.where(read.isna(), np.nan, days)
+    return np.where(read.isna(), np.nan, read.astype("datetime64[ns]").astype("int64").to_numpy() / _DAY)
 
 
 def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
@@ -127,13 +134,14 @@ def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
 
     What pandas reads as a number in one file may be text in another that has other cells beside: both are the level.
     """
-    numbers = pd.Index(column.levels, dtype=object).get_indexer(pd.Index(cells.astype(object)))
-    known = cells.notna().to_numpy()
-    if (other := known & (numbers < 0)).any():
+    codes, values = distinct(cells)
+    values = values.astype(object)
+    numbers = pd.Index(column.levels, dtype=object).get_indexer(values)
+    if (other := numbers < 0).any():
         texts = {_text(level): number for number, level in enumerate(column.levels)}
         texts |= {_text(level): len(column.levels) - 1 for level in column.pooled}
-        numbers[other] = [texts.get(_text(plain(cell)), len(column.levels)) for cell in cells[other]]
-    return np.where(known, numbers.astype("float64"), np.nan)
+        numbers[other] = [texts.get(_text(plain(value)), len(column.levels)) for value in values[other]]
+    return np.append(numbers.astype("float64"), np.nan)[codes]
 
 
 def _text(level: Level) -> str:

@@ -10,13 +10,14 @@ from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.kinds import hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.kinds import counts_of, hold_to, kind_of_column, puts_day_first, spike_of
 from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["completed", "infer_schema"]
 
 _KNOTS, _CELLS_PER_KNOT = 33, 20
+_LOOKED_AT = 1000
 
 
 def infer_schema(
@@ -92,21 +93,18 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     column = Column(
         str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
     )
-    if pd.api.types.is_any_real_numeric_dtype(known) and len(known):
-        column = replace(column, decimals=_decimals(known.astype("float64")))
+    numeric = pd.api.types.is_any_real_numeric_dtype(known) and len(known) > 0
+    if numeric or reading.kind in ("real", "positive", "spike"):
+        numbers = pd.to_numeric(known).astype("float64")
+        column = replace(column, decimals=_decimals(numbers), log=reading.kind == "positive")
+        if reading.kind == "spike":
+            spike = spike_of(counts_of(numbers))
+            spike = float(numbers.mode().iloc[0]) if spike is None else spike
+            return replace(column, spike=spike, log=bool(numbers[numbers != spike].min() > 0))
     if reading.kind in LEVELED:
         return replace(column, levels=_levels(known))
-    if reading.kind == "spike":
-        numbers = pd.to_numeric(known).astype("float64")
-        spike = spike_of(numbers)
-        spike = float(numbers.mode().iloc[0]) if spike is None else spike
-        log = bool(numbers[numbers != spike].min() > 0)
-        return replace(column, spike=spike, log=log, decimals=_decimals(numbers))
-    if reading.kind in ("real", "positive"):
-        decimals = _decimals(pd.to_numeric(known).astype("float64"))
-        return replace(column, log=reading.kind == "positive", decimals=decimals)
     if reading.kind == "date":
-        return replace(column, decimals=None, day_first=puts_day_first(known))
+        return replace(column, decimals=None, day_first=puts_day_first(pd.Series(known.unique())))
     return column
 
 
@@ -164,7 +162,9 @@ def _levels(known: pd.Series) -> tuple[Level, ...]:
 def _decimals(known: pd.Series) -> int | None:
     """The decimal places that suffice for all numbers, up to 6."""
     values = known.to_numpy()
-    for places in range(7):
-        if np.allclose(values.round(places), values, rtol=1e-13, atol=0):
-            return places
-    return None
+    some = values[:_LOOKED_AT]  # mostly, these need as many
+    return next((places for places in range(7) if _suffice(places, some) and _suffice(places, values)), None)
+
+
+def _suffice(places: int, values: np.ndarray) -> bool:
+    return np.allclose(values.round(places), values, rtol=1e-13, atol=0)

@@ -17,7 +17,17 @@ from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 
-__all__ = ["Reading", "check_finite", "dates", "hold_to", "kind_of_column", "puts_day_first", "spike_of"]
+__all__ = [
+    "Reading",
+    "check_finite",
+    "counts_of",
+    "dates",
+    "distinct",
+    "hold_to",
+    "kind_of_column",
+    "puts_day_first",
+    "spike_of",
+]
 
 _FEW = 20  # distinct whole numbers, up to which they have probabilities
 _MOST_LEVELS = 1000
@@ -56,17 +66,31 @@ def kind_of_column(cells: pd.Series) -> Reading:
     if (strange := _strange(known)) is not None:
         return Reading("drop", f"no kind describes cells of the type {type(strange).__name__}")
     known = _as_numbers(known)
-    distinct = known.nunique()
-    if distinct == 1:
+    counts = counts_of(known)
+    if len(counts) == 1:
         return Reading("drop", f"constant: every observed cell is {known.iloc[0]}")
-    if types.is_bool_dtype(known) or set(map(type, known.unique())) <= {bool, np.bool_}:
+    if types.is_bool_dtype(known) or set(map(type, counts.index)) <= {bool, np.bool_}:
         return Reading("boolean", "true and false")
     if types.is_datetime64_any_dtype(known):
         return Reading("date", "dates")
     if types.is_numeric_dtype(known):
         check_finite(cells)
-        return _of_numbers(known.astype("float64"), distinct)
-    return _of_text(known.astype(str), distinct)
+        return _of_numbers(known.astype("float64"), counts.set_axis(counts.index.astype("float64")))
+    return _of_text(counts.set_axis(counts.index.astype(str)))
+
+
+def distinct(cells: pd.Series) -> tuple[np.ndarray, pd.Index]:
+    """The position of each cell among the distinct values, -1 for a missing one, and these."""
+    if isinstance(cells.dtype, pd.CategoricalDtype):
+        return cells.cat.codes.to_numpy(), cells.cat.categories
+    codes, values = pd.factorize(cells)
+    return codes, pd.Index(values)
+
+
+def counts_of(known: pd.Series) -> pd.Series:
+    """How many cells have each value: kinds are told from the distinct values, which are few in long tables."""
+    counts = known.value_counts(sort=False)
+    return counts[counts > 0]
 
 
 def _strange(known: pd.Series) -> object | None:
@@ -91,16 +115,16 @@ def check_finite(cells: pd.Series) -> None:
         raise InputError(f"column {cells.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]} is not a finite number")
 
 
-def _of_text(known: pd.Series, distinct: int) -> Reading:
-    levels = known.unique()
+def _of_text(counts: pd.Series) -> Reading:
+    levels, distinct, cells = counts.index, len(counts), int(counts.sum())
     if distinct == 2 and {level.lower() for level in levels} in _BOOLEANS:
         return Reading("boolean", f"{levels[0]} and {levels[1]}")
     if _are_dates(pd.Series(levels)):
         return Reading("date", "text in the form of dates")
-    if distinct == len(known) > 1:
+    if distinct == cells > 1:
         return Reading("drop", "every row has a text of its own: an identifier or free text")
-    if distinct > _MOST_LEVELS or len(known) < _ROWS_PER_LEVEL * distinct:
-        return Reading("drop", f"{distinct:,} different texts in {len(known):,} cells: too many for a category")
+    if distinct > _MOST_LEVELS or cells < _ROWS_PER_LEVEL * distinct:
+        return Reading("drop", f"{distinct:,} different texts in {cells:,} cells: too many for a category")
     return Reading("category", f"{distinct} levels of text")
 
 
@@ -131,60 +155,65 @@ def _parts(texts: pd.Series) -> pd.DataFrame:
     return texts.astype("str").str.extract(_PARTS).astype("float64")
 
 
-def _of_numbers(known: pd.Series, distinct: int) -> Reading:
-    whole = bool((known == known.round()).all())
-    if distinct == 2 and set(known.unique()) == {0.0, 1.0}:
+def _of_numbers(known: pd.Series, counts: pd.Series) -> Reading:
+    distinct, values = len(counts), counts.index.to_numpy()
+    whole = bool((values == values.round()).all())
+    if distinct == 2 and set(values) == {0.0, 1.0}:
         return Reading("boolean", "0 and 1")
-    steps = known.diff().dropna()
-    if whole and distinct == len(known) > _FEW and len(steps.unique()) == 1:
+    if whole and distinct == len(known) > _FEW and known.diff().dropna().nunique() == 1:
         return Reading("drop", "every row has a whole number of its own, in order: an identifier")
     if whole and distinct <= _FEW:
         return Reading("ordinal", f"{distinct} different whole numbers")
-    if (spike := spike_of(known)) is not None:
-        share = (known == spike).mean()
-        return Reading("spike", f"{spike:g} in {share:.0%} of the cells, and other values beside")
-    if whole and known.min() >= 0 and _is_count(known):
+    if (spike := spike_of(counts)) is not None:
+        return Reading("spike", f"{spike:g} in {counts[spike] / len(known):.0%} of the cells, and other values beside")
+    if whole and values.min() >= 0 and _is_count(torch.tensor(values), torch.tensor(counts.to_numpy("float64"))):
         ratio = known.var() / known.mean()
         return Reading("count", f"whole numbers from 0 upwards, whose variance is {ratio:.3g} times their mean")
     return _of_densities(known)
 
 
-def spike_of(known: pd.Series) -> float | None:
+def spike_of(counts: pd.Series) -> float | None:
     """The value that a fifth of the cells have, or more, beside values that vary; None where there is none."""
-    counts = known.value_counts()
-    value, share = counts.index[0], counts.iloc[0] / len(known)
-    others = known[known != value]
-    varied = others.nunique() > max(_FEW, min(_VARIED, 0.1 * len(others)))
-    return float(value) if share >= _SPIKE and varied else None
+    values, numbers = counts.index.to_numpy(), counts.to_numpy()
+    most = numbers.argmax()
+    share = numbers[most] / numbers.sum()
+    varied = len(values) - 1 > max(_FEW, min(_VARIED, 0.1 * (numbers.sum() - numbers[most])))
+    return float(values[most]) if share >= _SPIKE and varied else None
 
 
-def _is_count(known: pd.Series) -> bool:
+def _is_count(x: Tensor, counts: Tensor) -> bool:
     """Whether a negative binomial describes whole numbers better than a rounded normal and a rounded log-normal.
 
     Each has the moments of the cells, and all three give probabilities to whole numbers, so that their likelihoods can
     be set side by side. A count is of few events: cells far from 0 as against their mean are none.
     """
-    x = torch.tensor(known.to_numpy())
-    mean, variance = x.mean(), x.var()
+    mean, variance = _moments(x, counts)
     if x.min() > 0.5 * mean:
         return False
     dispersion = (variance - mean).clamp(min=1e-3 * mean) / mean**2
-    as_counts = NegativeBinomial(mean.log(), dispersion).log_prob(x).sum()
+    as_counts = (counts * NegativeBinomial(mean.log(), dispersion).log_prob(x)).sum()
     lows, highs = x - 0.5, x + 0.5
-    logs = (x + 0.5).log()  # -infinity to the smallest cell below, which is 0
-    as_logs = _within((lows + 0.5).log(), (highs + 0.5).log(), logs.mean(), logs.std())
-    return bool(as_counts > torch.maximum(_within(lows, highs, mean, variance.sqrt()), as_logs))
+    center, log_variance = _moments((x + 0.5).log(), counts)
+    as_logs = _within((lows + 0.5).log(), (highs + 0.5).log(), center, log_variance.sqrt())  # from -infinity for 0
+    as_numbers = _within(lows, highs, mean, variance.sqrt())
+    return bool(as_counts > torch.maximum((counts * as_numbers).sum(), (counts * as_logs).sum()))
+
+
+def _moments(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of values that occur so many times."""
+    mean = (counts * x).sum() / counts.sum()
+    return mean, (counts * (x - mean) ** 2).sum() / (counts.sum() - 1)
 
 
 def _within(low: Tensor, high: Tensor, center: Tensor, scale: Tensor) -> Tensor:
-    """The log-likelihood of a normal variable to lie between each low and high."""
+    """The logarithms of a normal variable's probabilities to lie between each low and high."""
     mass = torch.special.ndtr((high - center) / scale) - torch.special.ndtr((low - center) / scale)
-    return mass.clamp(min=1e-300).log().sum()
+    return mass.clamp(min=1e-300).log()
 
 
 def _of_densities(known: pd.Series) -> Reading:
     skew = float(known.skew())  # pyright: ignore[reportArgumentType]
-    if known.min() > 0 and skew > _SKEWED and abs(float(known.map(math.log).skew())) < skew / 2:  # pyright: ignore[reportArgumentType]
+    if known.min() > 0 and skew > _SKEWED and abs(float(known.transform(np.log).skew())) < skew / 2:  # pyright: ignore[reportArgumentType]
         return Reading("positive", f"above 0, with a long tail that the logarithm does not have (skewness {skew:.1f})")
     return Reading("real", "numbers")
 

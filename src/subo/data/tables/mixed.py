@@ -16,7 +16,9 @@ from subo.data.splits import Split
 from subo.data.tables.coding import encode
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
+from subo.data.tables.kinds import distinct
 from subo.data.tables.options import TableOptions
+from subo.data.tables.parsing import AS_TEXT
 from subo.data.tables.reading import read_frame
 from subo.data.tables.schema import LEVELED, Column, Scaling, Schema, plain
 from subo.errors import InputError
@@ -55,9 +57,14 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     assert contents.table is not None
-    marks = {"missing": missing, "separator": separator, "decimal": decimal}
-    table, notes = replace(contents.table, **marks), (*read.notes, *contents.notes)
+    marks: dict[str, Any] = {"missing": missing, "separator": separator, "decimal": decimal}
+    columns = tuple(_as_text(column) if read.of_text else column for column in contents.table.columns)
+    table, notes = replace(contents.table, columns=columns, **marks), (*read.notes, *contents.notes)
     return replace(contents, notes=notes, table=table, frame=read.frame)
+
+
+def _as_text(column: Column) -> Column:
+    return replace(column, dtype=AS_TEXT) if column.dtype == "category" else column
 
 
 def contents_of(
@@ -169,10 +176,12 @@ def _half_numbers(frame: pd.DataFrame) -> list[str]:
     """What is said of columns in which numbers and text are mixed."""
     notes = []
     for name, cells in frame.items():
-        if not pd.api.types.is_string_dtype(cells) and not pd.api.types.infer_dtype(cells).startswith("mixed"):
+        texts = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else cells
+        if not pd.api.types.is_string_dtype(texts) and not pd.api.types.infer_dtype(cells).startswith("mixed"):
             continue
-        known = cells.notna().to_numpy()
-        number = pd.to_numeric(cells.astype("str"), errors="coerce").notna().to_numpy() & known
+        codes, values = distinct(cells)
+        known, of_values = codes >= 0, pd.to_numeric(pd.Series(values).astype("str"), errors="coerce").notna()
+        number = np.append(of_values, False)[codes]
         if number.any() and (known & ~number).any():
             row = int(np.argmax(known & ~number))
             notes.append(

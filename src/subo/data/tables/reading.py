@@ -5,11 +5,8 @@ numbers with leading zeros, rows that are too short.
 """
 
 import csv
-import gzip
 import io
 import re
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 from pandas.api import types
-from pandas.errors import ParserError, ParserWarning
 
+from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, Layout, opened, parse
 from subo.errors import InputError
 from subo.files.tables import name_in
 
@@ -32,8 +29,6 @@ _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 1 << 20  # bytes from which the layout is seen
 _LOOKED_AT = 1000  # rows of them
 _WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
-_LEADING_ZERO = re.compile(r"0\d+")
-_DAMAGED = (OSError, EOFError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,10 +38,12 @@ class FrameRead:
     Attributes:
         frame: The columns in their order, missing cells as pandas has them.
         notes: In words, what was decided that another reader might have decided otherwise.
+        of_text: Whether the file is text: what is a category in the frame was text, then.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
+    of_text: bool = False
 
 
 def read_frame(
@@ -76,17 +73,16 @@ def read_frame(
     header = _header(rows, path)
     point = decimal or _decimal_of(rows[1:], mark)
     as_text = [name for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False) if _keeps_zeros(cells)]
-    frame = _parsed(path, header, mark, point, missing, as_text)
-    if more := _keep_zeros_later(path, frame, mark, len(rows)):
-        as_text = [name for name in header if name in (*as_text, *more)]
-        frame = _parsed(path, header, mark, point, missing, as_text)
+    frame, as_text = parse(path, Layout(header, mark, point, [*MISSING, *missing]), as_text)
     notes = []
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
     notes += [f"{name} stays text, since its numbers begin with 0" for name in as_text]
-    return FrameRead(frame.apply(_without_quotes), tuple(notes))
+    return FrameRead(
+        frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)}), tuple(notes), of_text=True
+    )
 
 
 def _check_mark(name: str, mark: str | None) -> None:
@@ -96,16 +92,15 @@ def _check_mark(name: str, mark: str | None) -> None:
 
 def _beginning(path: Path) -> str:
     """The first megabyte of a file of text, up to the end of a line."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
-        with opened(path, "rb") as file:
+        with opened(path) as file:
             raw = file.read(_SAMPLE)
             whole = len(raw) < _SAMPLE
         end = len(raw) if whole else raw.rfind(b"\n") + 1
         return raw[:end].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not text in UTF-8 ({error}): write it again as UTF-8") from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({error}): usually it is cut off or not what its name says") from error
 
 
@@ -145,25 +140,7 @@ def _decimal_of(rows: Iterable[Sequence[str]], separator: str) -> str:
 
 def _keeps_zeros(cells: Iterable[str]) -> bool:
     """Whether numbers begin with a 0 that a number would lose, as zip codes do."""
-    return any(map(_LEADING_ZERO.fullmatch, cells))
-
-
-def _keep_zeros_later(path: Path, frame: pd.DataFrame, separator: str, seen: int) -> list[str]:
-    """The columns of whole numbers of which some, after the rows that were seen, begin with a 0."""
-    numbers = [number for number in range(frame.shape[1]) if _is_whole(frame.iloc[:, number])]
-    if len(frame) < seen or not numbers:
-        return []
-    options = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True, "dtype": str, "index_col": False}
-    texts = pd.read_csv(path, **options, usecols=numbers, keep_default_na=False)
-    return [
-        str(frame.columns[number])
-        for number, (_, cells) in zip(numbers, texts.items(), strict=True)
-        if cells.str.fullmatch(_LEADING_ZERO).any()
-    ]
-
-
-def _is_whole(cells: pd.Series) -> bool:
-    return types.is_any_real_numeric_dtype(cells) and bool((cells.dropna() == cells.dropna().round()).all())
+    return any(map(LEADING_ZERO.fullmatch, cells))
 
 
 def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
@@ -192,61 +169,22 @@ def _is_number(cell: str) -> bool:
     return cell.isascii() and "_" not in cell and pd.notna(pd.to_numeric(cell, errors="coerce"))
 
 
-def _parsed(
-    path: Path, header: tuple[str, ...], separator: str, decimal: str, missing: Sequence[str], as_text: Sequence[str]
-) -> pd.DataFrame:
-    """The frame that pandas reads, every row with as many cells as the header."""
-    words = [*MISSING, *missing]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ParserWarning)  # of rows with more cells than the header
-            frame = pd.read_csv(
-                path,
-                sep=separator,
-                decimal=decimal,
-                encoding="utf-8-sig",
-                header=0,
-                index_col=False,
-                skipinitialspace=True,
-                keep_default_na=False,
-                na_values=words,
-                dtype=dict.fromkeys(as_text, str),
-                low_memory=False,
-            )
-    except (ParserError, ParserWarning, ValueError, *_DAMAGED) as error:
-        _refuse_widths(path, separator, len(header))
-        raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
-    if len(frame) == 0:
-        raise InputError(f"{path} is empty: it has a header and no rows")
-    if frame.iloc[:, -1].isna().any():  # a row that is too short ends in missing cells, too
-        _refuse_widths(path, separator, len(header))
-    frame.columns = pd.Index(header)
-    return frame
+def _quoted(frame: pd.DataFrame) -> list[str]:
+    """Columns of text in which a cell begins with the apostrophe that keeps a formula from being one.
+
+    :func:`subo.files.tables.write_table` sets it.
+    """
+    texts = {name: cells.cat.categories if _repeats(cells) else cells for name, cells in frame.items()}
+    texts = {name: cells for name, cells in texts.items() if types.is_string_dtype(cells)}
+    return [str(name) for name, cells in texts.items() if cells.str.startswith("'", na=False).any()]
 
 
-def _refuse_widths(path: Path, separator: str, width: int) -> None:
-    """Refuses the first row that has more or fewer cells than the header."""
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    try:
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file, delimiter=separator)
-            rows = -1
-            for cells in lines:
-                rows += bool(cells)
-                if cells and len(cells) != width:
-                    raise InputError(
-                        f"{path}, row {rows} (line {lines.line_num}): {len(cells)} cells under a header of {width}; "
-                        "usually a separator is missing, or stands in text without quotes or as a decimal mark"
-                    )
-    except (csv.Error, UnicodeDecodeError, *_DAMAGED) as error:
-        raise InputError(f"{path} cannot be read as a table of text ({error}): write it again") from error
+def _repeats(cells: pd.Series) -> bool:
+    return isinstance(cells.dtype, pd.CategoricalDtype)
 
 
 def _without_quotes(cells: pd.Series) -> pd.Series:
-    """Text without the apostrophe that :func:`subo.files.tables.write_table` sets before what looks like a formula."""
-    if not (types.is_string_dtype(cells) and cells.str.startswith("'", na=False).any()):
-        return cells
-    return cells.map(name_in, na_action="ignore")
+    return cells.astype(cells.cat.categories.dtype if _repeats(cells) else cells.dtype).map(name_in, na_action="ignore")
 
 
 def _of_arrow(path: Path) -> pd.DataFrame:

@@ -1,0 +1,242 @@
+"""Text of a known layout as a frame, block after block, so that memory holds the cells and not their text.
+
+pandas parses; what it does not tell is seen in the bytes: rows that are too short, and zeros before a number.
+"""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+from pandas.errors import ParserError, ParserWarning
+
+from subo.errors import InputError
+
+__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "Layout", "opened", "parse"]
+
+DAMAGED = (OSError, EOFError, zlib.error)
+LEADING_ZERO = re.compile(r"0\d+")
+AS_TEXT: Any = str(pd.Series(["text"]).dtype)
+"""What pandas calls the type of text."""
+
+_ROWS = 65_536  # of a block
+_BYTES = 1 << 20
+_BEFORE_A_CELL = b'\n\r "'
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file of text is read.
+
+    Attributes:
+        header: The names of the columns.
+        separator: What stands between cells.
+        decimal: The decimal mark.
+        missing: Cells that hold no value.
+    """
+
+    header: tuple[str, ...]
+    separator: str
+    decimal: str
+    missing: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Bytes:
+    """What the bytes of a file show: the most lines that there can be, and whether some cell may begin with zeros."""
+
+    lines: int
+    leading_zeros: bool
+
+
+def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The frame, every row with as many cells as the header, and the columns that stay text for leading zeros.
+
+    Of a file of several blocks, text that repeats is a category, which takes a byte or two of a cell.
+
+    Args:
+        path: The file.
+        layout: How it is read.
+        as_text: Columns that are known to begin with zeros.
+
+    Raises:
+        InputError: A row has more or fewer cells than the header; says which.
+    """
+    seen = _bytes_of(path, layout.separator)
+    with_zeros = {layout.header.index(name) for name in as_text}
+    try:
+        frame = _frame(path, layout, seen.lines, with_zeros)
+        if seen.leading_zeros and (more := _whole_with_zeros(path, layout, frame)):
+            with_zeros |= more
+            frame = _frame(path, layout, seen.lines, with_zeros)
+    except (ParserError, ParserWarning, ValueError, *DAMAGED) as error:
+        _refuse_widths(path, layout)
+        raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
+    if len(frame) == 0:
+        raise InputError(f"{path} is empty: it has a header and no rows")
+    if frame.iloc[:, -1].isna().any() and not _all_there(path, layout, len(frame)):  # a short row ends in missing cells
+        _refuse_widths(path, layout)
+    return frame.set_axis(list(layout.header), axis=1), tuple(layout.header[number] for number in sorted(with_zeros))
+
+
+def opened(path: Path) -> io.BufferedIOBase:
+    """The bytes of a file, of a compressed one as they were."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _bytes_of(path: Path, separator: str) -> _Bytes:
+    ends, zeros, before = {b"\n": 1, b"\r": 1}, False, b"\n"
+    starts = np.isin(np.arange(256), list(_BEFORE_A_CELL + separator.encode()[-1:]))
+    for raw in _pieces(path):
+        ends = {end: lines + raw.count(end) for end, lines in ends.items()}
+        codes = np.frombuffer(before + raw, dtype=np.uint8)
+        at = np.flatnonzero((codes[1:-1] == ord("0")) & (codes[2:] >= ord("0")) & (codes[2:] <= ord("9")))
+        zeros = zeros or bool(starts[codes[at]].any())
+        before = (before + raw)[-2:]
+    return _Bytes(max(ends.values()), zeros)
+
+
+def _all_there(path: Path, layout: Layout, rows: int) -> bool:
+    """Whether there are as many separators as the rows need; in quotes they separate nothing."""
+    separators = 0
+    for raw in _pieces(path):
+        separators += raw.count(layout.separator.encode())
+        if b'"' in raw or not layout.separator.isascii():
+            return False
+    return separators == (rows + 1) * (len(layout.header) - 1)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with opened(path) as file:
+        while raw := file.read(_BYTES):
+            yield raw
+
+
+def _blocks(path: Path, layout: Layout, **options: Any) -> Iterator[pd.DataFrame]:
+    """The rows by blocks, columns by their number; options as for pandas."""
+    common: dict[str, Any] = {"sep": layout.separator, "encoding": "utf-8-sig", "header": 0, "index_col": False}
+    common |= {"names": range(len(layout.header)), "skipinitialspace": True, "keep_default_na": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)  # of rows with more cells than the header
+        with pd.read_csv(path, **common, low_memory=False, chunksize=_ROWS, **options) as blocks:
+            yield from blocks
+
+
+def _frame(path: Path, layout: Layout, lines: int, as_text: set[int]) -> pd.DataFrame:
+    """The columns; those that are numbers in one block and text in another are read again, as text."""
+    options: dict[str, Any] = {"decimal": layout.decimal, "na_values": list(layout.missing)}
+    columns = [_Cells(lines) for _ in layout.header]
+    for block in _blocks(path, layout, dtype=dict.fromkeys(as_text, str), **options):
+        for number, column in enumerate(columns):
+            column.append(block[number])
+    if mixed := {number for number, column in enumerate(columns) if len(column.sorts) > 1}:
+        del columns
+        return _frame(path, layout, lines, as_text | mixed)
+    return pd.DataFrame({number: column.joined() for number, column in enumerate(columns)}, copy=False)
+
+
+class _Cells:
+    """The cells of a column, block after block; numbers go into one array, which memory holds once.
+
+    Attributes:
+        sorts: What the cells of the blocks are, but for those without any.
+    """
+
+    def __init__(self, lines: int) -> None:
+        self._lines, self._rows = lines, 0
+        self._numbers: np.ndarray | None = None
+        self._parts: list[pd.Series] = []
+        self.sorts: set[str] = set()
+
+    def append(self, cells: pd.Series) -> None:
+        sort = _sort_of(cells)
+        self.sorts |= {sort} - {"none"}
+        if sort in ("numbers", "none") and not self._parts:
+            self._add(cells.to_numpy())
+            return
+        if self._numbers is not None:
+            self._parts = [pd.Series(self._numbers[: self._rows])]
+            self._numbers = None
+        first = not self._parts and len(cells) < _ROWS
+        self._parts.append(cells if first or sort != "text" else _compact(cells))
+
+    def _add(self, cells: np.ndarray) -> None:
+        end = self._rows + len(cells)
+        if self._numbers is None:
+            self._numbers = np.empty(self._lines, dtype=cells.dtype)
+        elif (kind := np.result_type(self._numbers, cells)) != self._numbers.dtype:
+            self._numbers = self._numbers.astype(kind)
+        self._numbers[self._rows : end] = cells
+        self._rows = end
+
+    def joined(self) -> pd.Series:
+        parts = self._parts
+        if self._numbers is not None:
+            return pd.Series(self._numbers[: self._rows], copy=False)
+        if any(map(_repeats, parts)) and all(_repeats(part) or part.isna().all() for part in parts):
+            parts = [part if _repeats(part) else part.astype(AS_TEXT).astype("category") for part in parts]
+            return pd.Series(types.union_categoricals(parts))
+        if len(parts) > 1 and "text" in self.sorts:
+            parts = [part.astype(AS_TEXT) for part in parts]
+        return pd.concat(parts, ignore_index=True)
+
+
+def _compact(cells: pd.Series) -> pd.Series:
+    """Text as a category, if it repeats."""
+    category = cells.astype("category")
+    return category if 2 * len(category.cat.categories) < len(cells) else cells
+
+
+def _sort_of(cells: pd.Series) -> str:
+    """What the cells of a block are: numbers, true and false, text, or none."""
+    if cells.isna().all():
+        return "none"
+    if types.is_bool_dtype(cells):
+        return "boolean"
+    if types.is_numeric_dtype(cells):
+        return "numbers"
+    return "boolean" if types.infer_dtype(cells, skipna=True) == "boolean" else "text"
+
+
+def _repeats(cells: pd.Series) -> bool:
+    return isinstance(cells.dtype, pd.CategoricalDtype)
+
+
+def _whole_with_zeros(path: Path, layout: Layout, frame: pd.DataFrame) -> set[int]:
+    """The columns of whole numbers of which some begin with a 0 that a number would lose, as zip codes do."""
+    numbers = [number for number in range(frame.shape[1]) if _is_whole(frame[number])]
+    if not numbers:
+        return set()
+    texts = _blocks(path, layout, usecols=numbers, dtype=str, na_filter=False)
+    return {number for block in texts for number in numbers if block[number].str.fullmatch(LEADING_ZERO).any()}
+
+
+def _is_whole(cells: pd.Series) -> bool:
+    return types.is_any_real_numeric_dtype(cells) and bool((cells.dropna() == cells.dropna().round()).all())
+
+
+def _refuse_widths(path: Path, layout: Layout) -> None:
+    """Refuses the first row that has more or fewer cells than the header."""
+    width = len(layout.header)
+    try:
+        with opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:  # pyright: ignore[reportArgumentType]
+            lines = csv.reader(file, delimiter=layout.separator)
+            rows = -1
+            for cells in lines:
+                rows += bool(cells)
+                if cells and len(cells) != width:
+                    raise InputError(
+                        f"{path}, row {rows} (line {lines.line_num}): {len(cells)} cells under a header of {width}; "
+                        "usually a separator is missing, or stands in text without quotes or as a decimal mark"
+                    )
+    except (csv.Error, UnicodeDecodeError, *DAMAGED) as error:
+        raise InputError(f"{path} cannot be read as a table of text ({error}): write it again") from error
