@@ -21,7 +21,7 @@ def table(rows: int, columns: int = 4) -> Data:
         (112, 4, 4, 32, 16),
         (700, 2, 2, 128, 64),
         (3000, 30, 16, 128, 256),
-        (10**6, 99, 16, 128, 256),
+        (10**6, 99, 16, 128, 1024),
     ],
 )
 def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):
