@@ -21,7 +21,7 @@ def signals_that_come() -> None:
             signal.signal(number, handler)
 
 
-WHOLE_PROGRAMS = ("cli", "files", "runs", "runtime")
+WHOLE_PROGRAMS = ("cli", "explorer", "files", "runs", "runtime")
 """Tests of commands and files. What they run is called by the tests of its own package, too, and checked there."""
 
 

@@ -61,7 +61,7 @@ def test_scikit_learn_contract_of_the_defaults():
     code = """
         import sys, warnings, subo
         assert "sklearn" not in sys.modules  # it takes a second to import
-        estimator = subo.VariationalAutoencoder(epochs=5, evaluation_samples=50)  # all but these as they are
+        estimator = subo.VariationalAutoencoder(epochs=2, evaluation_samples=20)  # all but these as they are
         from sklearn.exceptions import SkipTestWarning
         from sklearn.utils.estimator_checks import check_estimator
         warnings.simplefilter("error", SkipTestWarning)

@@ -37,7 +37,7 @@ def one_run(out, fabric, updates):
     data = Data("bits", *split(x), kind="binary")
     objective = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), Encoder()))
     objective.double()
-    epochs, batch_size = (3, 54) if updates == "joint" else (15, 9)
+    epochs, batch_size = (3, 54) if updates == "joint" else (6, 9)
     fit(objective, data, epochs=epochs, batch_size=batch_size, optimizer="SGD", learning_rate=0.1, fabric=fabric,
         run_dir=out, updates=updates)
     if fabric.is_global_zero:

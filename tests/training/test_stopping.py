@@ -22,7 +22,7 @@ LONG = [
     "--binarize",
     "dynamic",
     "--epochs",
-    30,
+    12,
     "--evaluation-samples",
     5,
     "--quiet",
@@ -57,7 +57,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
     number: signal.Signals, code: int, tmp_path: Path, uninterrupted: dict[str, torch.Tensor], capsys
 ):
     out = tmp_path / "run"
-    checkpoint_minutes = 1e-4 if number == signal.SIGKILL else 10
+    checkpoint_minutes = 0.01 if number == signal.SIGKILL else 10
     process = start(out, "--checkpoint-minutes", checkpoint_minutes)
     wait_for(out / "checkpoint.pt" if number == signal.SIGKILL else out / "metrics.jsonl")
     process.send_signal(number)
