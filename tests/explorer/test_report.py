@@ -22,12 +22,22 @@ MARKUP = '<img src=x onerror="alert(1)">'
 Shown = tuple[str, Path, Path]
 
 
-def table(path: Path) -> Path:
+def table(folder: Path) -> Path:
+    path = folder.with_suffix(".csv")
     rng = np.random.default_rng(0)
     kinds = rng.choice([MARKUP, "b", "=1+1"], 120)
     frame = pd.DataFrame({"</script><b>kind": kinds, "size": rng.normal(5, 2, 120), "count": rng.poisson(30, 120) ** 2})
     frame.loc[:9, "size"] = np.nan
     frame.to_csv(path, index=False)
+    return path
+
+
+def waves(path: Path) -> Path:
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        angle = rng.uniform(0.1, 0.4) * np.arange(rng.integers(12, 20)) + rng.uniform(0, 6)
+        np.save(path / f"{number}.npy", np.stack([np.sin(angle), np.cos(angle)], axis=1))
     return path
 
 
@@ -40,6 +50,7 @@ RUNS: dict[str, list[Any]] = {
     "categories": ["digits", "--latent-dim", 3, "--posterior", "categorical", "--gradient", "gumbel-softmax"],
     "ladder": ["digits", "--recipe", "ladder", "--latent-dims", "3,2"],
     "table": ["table"],
+    "waves": ["waves", "--recipe", "deep-markov", "--latent-dim", 2],
 }
 
 
@@ -55,8 +66,9 @@ def shown(
 ) -> tuple[str, Path, Path]:
     folder = tmp_path_factory.mktemp(request.param)
     source, *options = RUNS[request.param]
-    source = table(folder / "table.csv") if source == "table" else source
-    short = [word for word in SHORT if word not in ("--hidden", 16)] if request.param == "ladder" else SHORT
+    source = {"table": table, "waves": waves}[source](folder / source) if source in ("table", "waves") else source
+    own_widths = request.param in ("ladder", "waves")
+    short = [word for word in SHORT if word not in ("--hidden", 16)] if own_widths else SHORT
     out, page = folder / "run", folder / "report.html"
     with pytest.MonkeyPatch.context() as patch:  # pictures of the run are not those of its page
         patch.setattr("subo.experiments.fitting.draw_figures", lambda *_: None)
@@ -93,7 +105,7 @@ def test_the_picture_at_a_dragged_point_is_the_models(opened: Any, shown: Shown)
     name, out, page = shown
     tab, faults = loaded(opened, page)
     if not tab.evaluate("Boolean(subo.model.decoder) && subo.record.shape.length === 3"):
-        assert name in ("flow", "categories", "ladder", "table")
+        assert name in ("flow", "categories", "ladder", "table", "waves")
         tab.close()
         return
     box = tab.locator("canvas.plane").bounding_box()
@@ -116,6 +128,27 @@ def test_the_picture_at_a_dragged_point_is_the_models(opened: Any, shown: Shown)
     until(tab, "location.hash.includes('z=')")
     tab.evaluate("subo.select(5)")
     until(tab, "document.querySelector('.decoded .place').textContent.includes(subo.meanOf(5)[0].toFixed(2))")
+    tab.close()
+    assert not faults
+
+
+def test_a_ladder_has_a_picture_of_each_layer_and_a_sequence_its_forecast(opened: Any, shown: Shown):
+    name, _, page = shown
+    if name not in ("ladder", "waves"):
+        return
+    tab, faults = loaded(opened, page)
+    if name == "ladder":
+        assert tab.locator("#layers figcaption").all_inner_texts()[:2] == ["z2 alone", "and z1"]
+        before = tab.evaluate("document.querySelector('#layers canvas').toDataURL()")
+        tab.evaluate("subo.select(3)")
+        assert tab.evaluate("document.querySelector('#layers canvas').toDataURL()") != before
+    else:
+        first = tab.inner_text("#forecast figcaption")
+        tab.get_by_role("button", name="Next").click()
+        assert tab.inner_text("#forecast figcaption") != first
+        of = tab.evaluate("subo.record.examples.sequence")
+        tab.evaluate(f"subo.select({len(of) - 1})")
+        assert f"row {max(of) + 1}:" in tab.inner_text("#forecast figcaption")
     tab.close()
     assert not faults
 

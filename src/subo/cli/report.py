@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
 from subo.cli.messages import say
+from subo.errors import InputError
 
 if TYPE_CHECKING:
     from subo.runs.config import RunConfig
@@ -20,6 +21,8 @@ def report(
     *,
     out: Path = Path("report.html"),
     split: Literal["test", "validation", "train"] = "test",
+    beside: Path | None = None,
+    num_samples: int | None = None,
 ) -> None:
     """Writes what a run learned into one page, which opens anywhere: nothing is loaded from elsewhere.
 
@@ -30,6 +33,8 @@ def report(
         run: Run folder.
         out: Output file, .html.
         split: Which split of the run's data its examples are of.
+        beside: Another run folder, of the same data: its numbers, paired differences and samples stand beside.
+        num_samples: Posterior samples for each log p(x) of two runs side by side, 1000 by default.
     """
     from subo.experiments.experiment import open_run
     from subo.explorer.page import page
@@ -38,9 +43,18 @@ def report(
 
     check_ending(out, ".html")
     check_apart(out, run)
+    if beside is None and num_samples is not None:
+        raise InputError("`num_samples` is of a comparison: name another run by `beside`, or leave it out")
+    if beside is not None and split == "train":
+        raise InputError("runs are compared on data that neither was fitted to: `split` must be test or validation")
     experiment = open_run(run)
     command = command_of_run(experiment.config, experiment.run.path)
-    text = page(record_of(experiment, experiment.data(), split=split, command=command))
+    record = record_of(experiment, experiment.data(), split=split, command=command)
+    if beside is not None:
+        from subo.explorer.beside import beside_record
+
+        record["beside"] = beside_record(run, beside, split=split, num_samples=num_samples or 1000)
+    text = page(record)
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     say(f"written to {out} ({len(text) / 1e6:.1f} MB): open it in a browser")

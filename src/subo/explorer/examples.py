@@ -64,7 +64,7 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
         "plane": _plane(usage),
     }
     if few.lengths is not None:
-        return record
+        return record | _by_steps(record, few.lengths)
     x, context = few.read(torch.arange(len(few)))
     record["x"] = packed(x, "u8" if _as_bytes(few) and few.levels == 1 else "f32")
     if "given" in context:
@@ -81,6 +81,16 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     known = {"log p(x)": scores.log_px, "rate": scores.rates.sum(0), "ELBO": scores.elbo, "k-hat": scores.pareto_k}
     record["colors"] = {**record["colors"], **{name: _finite(values) for name, values in known.items()}}
     return record
+
+
+def _by_steps(record: dict[str, Any], lengths: Tensor) -> dict[str, Any]:
+    """Of sequences, the points of the plane are the states of their steps: each has its sequence's row and colors."""
+    of = torch.arange(len(lengths)).repeat_interleave(lengths).tolist()
+    steps = [step for length in lengths.tolist() for step in range(1, length + 1)]
+    known = {name: [values[i] for i in of] for name, values in record["colors"].items()}
+    labels = None if record["labels"] is None else [record["labels"][i] for i in of]
+    rows = [record["rows"][i] for i in of]
+    return {"rows": rows, "labels": labels, "sequence": of, "colors": {**known, "time step": steps}}
 
 
 def _latents(usage: LatentUsage) -> dict[str, Any]:

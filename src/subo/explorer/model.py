@@ -10,6 +10,7 @@ from torch.distributions import Distribution, Independent, MixtureSameFamily, Mu
 from subo.explorer.heads import head
 from subo.explorer.numbers import Store, packed
 from subo.explorer.operations import NotExportedError, operations
+from subo.models.markov import Markov
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional
 from subo.parts.labels import num_labels_of
@@ -73,6 +74,8 @@ def _prior(model: Any) -> dict[str, Any]:
     """The prior as a mixture of normals, by class if it depends on one."""
     if type(model) is not VAE:
         raise NotExportedError(f"a {type(model).__name__} has more than one layer of latents")
+    if isinstance(model.prior, Markov):
+        raise NotExportedError("the prior is a chain, as long as the sequence")
     count = num_labels_of(model)
     if count is None:
         return {"of": [gaussians(prior_of(model))]}

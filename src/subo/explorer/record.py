@@ -17,6 +17,8 @@ from subo.experiments.experiment import Experiment, model_for
 from subo.experiments.units import describe_log_px
 from subo.explorer.course import course_record
 from subo.explorer.examples import chosen, example_record
+from subo.explorer.forecasts import forecasts_record
+from subo.explorer.layered import layers_record
 from subo.explorer.model import exported
 from subo.explorer.numbers import packed
 from subo.files.nonfinite import encoded
@@ -54,7 +56,9 @@ def record_of(experiment: Experiment, data: Data, *, split: str = "test", comman
     with evaluating(model), torch.no_grad():
         own = exported(model, torch.Size(config.data.event_shape))
         examples = example_record(experiment, model, data, few, rows, split=split)
-        atlas = _atlas(model, examples) if "missing" in own["decoder"] else None
+        needs_atlas = "missing" in own["decoder"] and not data.sequential
+        atlas = _atlas(model, examples) if needs_atlas else None
+        layers, forecasts = layers_record(model, few, _shading(few)), forecasts_record(model, few)
     return {
         "format": _FORMAT,
         "run": experiment.run.path.name,
@@ -70,6 +74,8 @@ def record_of(experiment: Experiment, data: Data, *, split: str = "test", comman
         "model": own,
         "atlas": atlas,
         "examples": examples,
+        "layers": layers,
+        "forecasts": forecasts,
         "course": course_record(experiment.run, data),
         "findings": findings_of(experiment),
     }

@@ -41,7 +41,8 @@ export class Example {
     app.state.on(["example"], show);
     show();
     label.append("row ", field);
-    const step = (by) => () => app.select((app.example + by + rows.length) % rows.length);
+    const distinct = [...new Set(rows)]; // of sequences, many points have one row
+    const step = (by) => () => app.select(rows.indexOf(distinct.at((distinct.indexOf(rows[app.example]) + by) % distinct.length)));
     bar.append(label, button("Previous", step(-1)), button("Next", step(1)));
     if (scores) bar.append(this._lowest(scores));
     return bar;

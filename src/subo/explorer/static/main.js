@@ -1,7 +1,10 @@
 // The page: what all of its parts share, and their order.
+import { Beside } from "./beside.js";
 import { Draws } from "./draws.js";
 import { Example } from "./example.js";
 import { Findings } from "./findings.js";
+import { Forecasts } from "./forecasts.js";
+import { Layers } from "./layers.js";
 import { paragraph } from "./layout.js";
 import { Live } from "./live.js";
 import { Model } from "./model.js";
@@ -128,6 +131,8 @@ export function start(record) {
   main.append(top);
   app.plane = add(Plane, top);
   add(Example, top);
+  if (record.layers) add(Layers);
+  if (record.forecasts) add(Forecasts);
   if (app.model.decoder && app.space.size === app.model.latents) add(Paths);
   if (record.course) {
     app.training = add(Training);
@@ -137,6 +142,7 @@ export function start(record) {
   if (app.model.decoder && app.model.encoder && app.model.priors && app.x && app.qOf(0) && !record.classes && _isDrawn(record)) add(Own);
   if (app.model.decodes && app.model.priors) add(Draws);
   add(Findings);
+  if (record.beside) add(Beside);
   const missing = Object.entries(app.model.missing).filter(([, reason]) => reason);
   if (missing.length) main.append(paragraph(`Not in this page: ${missing.map(([part, reason]) => `the ${part} (${reason})`).join("; ")}.`, "hint"));
   return app;
