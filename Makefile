@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 		--evaluation-samples 10000 --out runs/demo --overwrite
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(PYTEST_OPTIONS)  # a thread each: models are too small to share
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)  # a thread each: models are too small to share
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

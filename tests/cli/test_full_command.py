@@ -87,6 +87,7 @@ def test_pieces_of_other_data_are_not_taken_for_these(
 ):
     """A run whose q is fitted to the data at hand: other --max-data are other data."""
     monkeypatch.setattr(import_module("subo.experiments.experiment"), "Ascent", partial(Ascent, steps=30))
+    monkeypatch.setattr(import_module("subo.evaluation.evidence.annealed"), "_PILOT", (5, 5))
     table, run, fresh = tmp_path / "x.npy", tmp_path / "run", tmp_path / "fresh"
     np.save(table, np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32))
     options = ["--inference", "local", "--epochs", "1", "--latent-dim", "2", "--hidden", "8", "--quiet"]

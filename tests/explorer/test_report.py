@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from browser import browser, silent, until
+from PIL import Image
 
 from command_line import run
 from subo.evaluation.reconstruction import decode
@@ -217,6 +218,60 @@ def test_every_button_can_be_pressed(opened: Any, shown: Shown):
     tab.wait_for_timeout(200)
     tab.close()
     assert not faults, name
+
+
+def test_pictures_and_paths_are_taken_away(opened: Any, shown: Shown, tmp_path: Path):
+    name, out, page = shown
+    if name not in ("digits", "grey"):
+        return
+    tab, faults = loaded(opened, page, accept_downloads=True)
+    size = tab.evaluate("subo.space.size")
+    first, second = [-1.0] * size, [1.5] * size
+    tab.evaluate(f"subo.state.set({{pins: [{first}, {second}]}})")
+    until(tab, "document.querySelectorAll('#paths .strip canvas').length === 9")
+    shading, saved = tab.evaluate("subo.record.shading"), {}
+    for word in ("GIF", "PNG"):
+        with tab.expect_download() as found:
+            tab.locator("#paths").get_by_role("button", name=word).click()
+        saved[word] = tmp_path / f"path.{word.lower()}"
+        found.value.save_as(saved[word])
+    tab.close()
+    assert not faults
+    with Image.open(saved["GIF"]) as moving:
+        assert (moving.n_frames, moving.size) == (46, (224, 224))  # pyright: ignore[reportAttributeAccessIssue]
+        for frame, z in ((0, first), (23, second)):
+            moving.seek(frame)
+            shades = np.asarray(moving.convert("L"))[14::28, 14::28].astype(float)
+            mean = decode(open_run(out).model, torch.tensor([z]))[0, 0]
+            expected = (shading["factor"] * mean + shading["shift"]).clamp(0, 1)
+            np.testing.assert_allclose(shades, 255 * expected, atol=2)
+    with Image.open(saved["PNG"]) as picture:
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_a_moving_picture_is_what_was_drawn(opened: Any, shown: Shown, tmp_path: Path):
+    """Noise, which makes the reader's dictionary start again, in greys and in colors."""
+    name, _, page = shown
+    if name != "digits":
+        return
+    tab, faults = loaded(opened, page)
+    for channels in (1, 3):
+        pixels = np.random.default_rng(0).integers(0, 6, (2, 90, 110, channels)) * 51
+        pixels = np.broadcast_to(pixels, (2, 90, 110, 3))
+        alpha = np.full((2, 90, 110, 1), 255)
+        data = np.concatenate([pixels, alpha], -1).reshape(2, -1).tolist()
+        call = """([frames]) => {
+            const { gifOf } = modules["gif.js"];
+            return Array.from(gifOf(frames.map((data) => new ImageData(Uint8ClampedArray.from(data), 110, 90))));
+        }"""
+        path = tmp_path / f"{channels}.gif"
+        path.write_bytes(bytes(tab.evaluate(call, [data])))
+        with Image.open(path) as moving:
+            for frame in range(2):
+                moving.seek(frame)
+                np.testing.assert_array_equal(np.asarray(moving.convert("RGB")), pixels[frame])
+    tab.close()
+    assert not faults
 
 
 def test_dark_is_dark(opened: Any, shown: Shown):

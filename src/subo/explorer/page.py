@@ -12,8 +12,8 @@ __all__ = ["MODULES", "page", "script"]
 MODULES = (
     *("numbers.js", "network.js", "families.js", "prior.js", "model.js", "posterior.js", "space.js"),
     *("state.js", "colors.js", "layout.js", "save.js", "live.js", "paint.js", "axes.js", "backgrounds.js"),
-    *("plane.js", "example.js", "training.js", "traversals.js", "paths.js", "board.js", "rowform.js", "own.js"),
-    *("layers.js", "forecasts.js", "draws.js", "findings.js", "beside.js", "main.js"),
+    *("plane.js", "example.js", "training.js", "traversals.js", "gif.js", "paths.js", "board.js", "rowform.js"),
+    *("own.js", "layers.js", "forecasts.js", "draws.js", "findings.js", "beside.js", "main.js"),
 )
 """The page's modules in the order of their imports."""
 

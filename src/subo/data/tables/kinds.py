@@ -83,14 +83,15 @@ def distinct(cells: pd.Series) -> tuple[np.ndarray, pd.Index]:
     """The position of each cell among the distinct values, -1 for a missing one, and these."""
     if isinstance(cells.dtype, pd.CategoricalDtype):
         return cells.cat.codes.to_numpy(), cells.cat.categories
-    codes, values = pd.factorize(cells)
+    codes, values = pd.factorize(cells.astype(object) if types.is_string_dtype(cells) else cells)
     return codes, pd.Index(values)
 
 
 def counts_of(known: pd.Series) -> pd.Series:
     """How many cells have each value: kinds are told from the distinct values, which are few in long tables."""
-    counts = known.value_counts(sort=False)
-    return counts[counts > 0]
+    codes, values = distinct(known)
+    counts = np.bincount(codes[codes >= 0], minlength=len(values))
+    return pd.Series(counts[counts > 0], index=values[counts > 0])
 
 
 def _strange(known: pd.Series) -> object | None:

@@ -41,7 +41,7 @@ TemperatureSchedule = Literal["sigmoid", "linear"]
 
 _SIGMOID = 4.0  # where the sigmoid is cut: at sigma(-4) and sigma(4)
 _FEW = 4
-_PILOT = (50, 200)  # temperatures of the run that adapts the steps: a tenth of all within these limits, at most all
+_PILOT = (50, 200)  # temperatures of the run that adapts the steps: a tenth of all, within these limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ class Annealing:
         Step sizes adapted during the estimate would depend on its chains, and bias it.
         """
         fewest, most = _PILOT
-        count = min(max(self.temperatures // 10, fewest), most, self.temperatures)
+        count = min(max(self.temperatures // 10, fewest), most)
         table = adapted(bridge, state, self.betas(count), leapfrog_steps=self.leapfrog_steps)
         return [table[min(t * count // self.temperatures, count - 1)] for t in range(self.temperatures)]
 

@@ -1,7 +1,7 @@
 // Another run beside this one: numbers with paired differences, settings that differ, samples of both.
 import { figure, paragraph, section } from "./layout.js";
 import { row, unpack, withError } from "./numbers.js";
-import { takeaways } from "./save.js";
+import { montage, takeaways } from "./save.js";
 
 const _WORDS = { log_px: "log p(x)", elbo: "ELBO", rate: "rate", distortion: "distortion" };
 
@@ -11,7 +11,7 @@ export class Beside {
     const { names, split, count, num_samples: samples } = (this.record = app.record.beside);
     this.element = section("beside", `Beside ${names[1]}`, `Both runs on the same ${count.toLocaleString("en")} ${split} examples, K = ${samples.toLocaleString("en")}, in nats per example. Differences are paired example by example, so that their errors are smaller than those of the columns.`);
     this.element.append(this._table(this.rows()), ...this._sentences(), this._settings(), ...this._samples());
-    this.element.append(takeaways({ name: "beside", rows: () => this.rows(), python: () => app.python(`comparison = subo.compare({"${names[0]}": run.model, "${names[1]}": subo.open_run("${names[1]}").model}, split)`) }));
+    this.element.append(takeaways({ name: "beside", canvas: () => montage(this.element), rows: () => this.rows(), python: () => app.python(`comparison = subo.compare({"${names[0]}": run.model, "${names[1]}": subo.open_run("${names[1]}").model}, split)`) }));
   }
 
   // What is shown, as text.

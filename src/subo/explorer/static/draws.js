@@ -2,7 +2,7 @@
 import { button, figure, section, table } from "./layout.js";
 import { Random, row } from "./numbers.js";
 import { columnSummary } from "./paint.js";
-import { takeaways } from "./save.js";
+import { montage, takeaways } from "./save.js";
 
 const _EACH = 24;
 const _ROWS = 20; // of a table, for each z
@@ -29,7 +29,7 @@ export class Draws {
     this.element.append(bar, this.sides);
     const told = this._told();
     if (told) this.element.append(told);
-    this.element.append(takeaways({ name: "samples", python: () => app.python("z, p = model.sample(24)\nx = p.mean") }));
+    this.element.append(takeaways({ name: "samples", canvas: app.record.columns ? undefined : () => montage(this.sides), python: () => app.python("z, p = model.sample(24)\nx = p.mean") }));
     app.state.on(["label"], () => this._show());
     this._show();
   }

@@ -3,7 +3,7 @@ import { shade } from "./colors.js";
 import { button, figure, paragraph, section, table } from "./layout.js";
 import { Random, plain, row, withError } from "./numbers.js";
 import { Ascent, elboOf, exactPosterior } from "./posterior.js";
-import { takeaways } from "./save.js";
+import { montage, takeaways } from "./save.js";
 
 const _DRAWS = 6;
 const _STEPS = 300;
@@ -160,6 +160,7 @@ export class Example {
       ]),
       takeaways({
         name: `example-${app.record.examples.rows[i]}`,
+        canvas: app.record.columns ? undefined : () => montage(this.body),
         rows: () => [["row", "log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"], ...app.examples.map((n) => [
           app.record.examples.rows[n], ...["log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"].map((key) => scores[key][n]),
         ])],

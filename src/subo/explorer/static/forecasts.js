@@ -2,6 +2,7 @@
 import { theme } from "./colors.js";
 import { figure, paragraph, section } from "./layout.js";
 import { unpack } from "./numbers.js";
+import { montage, takeaways } from "./save.js";
 
 const _CURVES = 6; // numbers of a step that are drawn as curves; more are a roll
 
@@ -13,7 +14,7 @@ export class Forecasts {
     this.element = section("forecast", "The forecast", `The last quarter of the sequence as it came, and as it is expected from what precedes: the mean, and where ${share}% of the draws lie.`);
     this.strip = document.createElement("div");
     this.strip.className = "forecast";
-    this.element.append(this.strip);
+    this.element.append(this.strip, takeaways({ name: "forecast", canvas: () => montage(this.strip), python: () => app.python("ahead = subo.evaluation.forecast(model, split, steps=12)") }));
     app.state.on(["example"], () => this._show());
     this._show();
   }

@@ -1,6 +1,7 @@
 // A ladder's layers: what is left of the selected example where only its upper layers are kept.
 import { figure, paragraph, section } from "./layout.js";
 import { row, unpack } from "./numbers.js";
+import { montage, takeaways } from "./save.js";
 
 export class Layers {
   constructor(app) {
@@ -10,7 +11,7 @@ export class Layers {
     this.element = section("layers", "The layers", "The mean of x where the layers up to the named one are the example's and those below are drawn anew, by 16 samples: what sharpens from one picture to the next is what the layer adds.");
     this.strip = document.createElement("div");
     this.strip.className = "strip";
-    this.element.append(this.strip);
+    this.element.append(this.strip, takeaways({ name: "layers", canvas: () => montage(this.strip) }));
     app.state.on(["example"], () => this._show());
     this._show();
   }

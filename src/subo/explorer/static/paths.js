@@ -1,11 +1,14 @@
 // Pins in latent space, and the path between the last two of them: straight, spherical, or the shortest in data space.
+import { gifOf } from "./gif.js";
 import { button, control, figure, section, table } from "./layout.js";
-import { cellText } from "./paint.js";
-import { takeaways } from "./save.js";
+import { cellText, imageOf } from "./paint.js";
+import { montage, takeaways } from "./save.js";
 
 const _POINTS = 9; // of a strip
 const _FINE = 17; // of a path that is bent
 const _ROUNDS = 80;
+const _FRAMES = 24; // of a moving picture, one way
+const _SIDE = 224; // of it, in pixels
 
 export class Paths {
   constructor(app) {
@@ -32,13 +35,37 @@ export class Paths {
       bar.append(control("Attribute", app.state, "attribute", [{ value: "", name: "none" }, ...choices]));
     }
     this.element.append(bar, this.strip);
-    this.element.append(takeaways({ name: "path", rows: () => [app.space.names, ...this.points.map((z) => Array.from(z))], python: () => app.python("means = subo.evaluation.decode(model, z)  # z: the rows of the CSV") }));
+    this.element.append(takeaways({ name: "path", canvas: app.record.columns ? undefined : () => montage(this.strip), ...(app.record.shape.length === 3 ? { gif: () => this.gif() } : {}), rows: () => [app.space.names, ...this.points.map((z) => Array.from(z))], python: () => app.python("means = subo.evaluation.decode(model, z)  # z: the rows of the CSV") }));
     this.points = [];
     app.path = () => this.points;
     app.state.on(["pins", "path"], () => app.state.set({ attribute: "" }));
     app.state.on(["pins", "path", "label", "attribute"], () => this._show());
     app.state.on(["z", "example"], () => app.state.get("attribute") && this._later());
     this._show();
+  }
+
+  // The path there and back, enlarged; null without one.
+  gif() {
+    if (this.points.length < 2) return null;
+    const there = Array.from({ length: _FRAMES }, (_, k) => {
+      const place = (k * (this.points.length - 1)) / (_FRAMES - 1);
+      const from = Math.min(Math.floor(place), this.points.length - 2);
+      return _mixed(this.points[from], this.points[from + 1], place - from);
+    });
+    return gifOf([...there, ...there.slice(1, -1).reverse()].map((z) => this._frame(z)));
+  }
+
+  _frame(z) {
+    const { record, model } = this.app;
+    const [, height, width] = record.shape;
+    const times = Math.max(1, Math.floor(_SIDE / Math.max(height, width)));
+    const [small, large] = [document.createElement("canvas"), document.createElement("canvas")];
+    [small.width, small.height, large.width, large.height] = [width, height, times * width, times * height];
+    small.getContext("2d").putImageData(imageOf(model.mean(z, this.app.context()), record.shape, record.shading), 0, 0);
+    const pen = large.getContext("2d");
+    pen.imageSmoothingEnabled = false;
+    pen.drawImage(small, 0, 0, large.width, large.height);
+    return pen.getImageData(0, 0, large.width, large.height);
   }
 
   _later() {

@@ -6,6 +6,12 @@ function _offer(name, url) {
   link.click();
 }
 
+function _offerBytes(name, bytes, type) {
+  const url = URL.createObjectURL(new Blob([bytes], { type }));
+  _offer(name, url);
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
 function _button(text, title, act) {
   const button = document.createElement("button");
   button.type = "button";
@@ -15,18 +21,49 @@ function _button(text, title, act) {
   return button;
 }
 
-// Buttons under a picture or a table: canvases become PNG, rows CSV; python is a function that gives lines.
-export function takeaways({ name, canvas, rows, python }) {
+// The pictures of a part of the page and their captions, as they lie there, on one canvas.
+export function montage(element) {
+  const frame = element.getBoundingClientRect();
+  const canvas = document.createElement("canvas");
+  const sharp = 2;
+  [canvas.width, canvas.height] = [Math.ceil(sharp * element.scrollWidth), Math.ceil(sharp * element.scrollHeight)];
+  const pen = canvas.getContext("2d");
+  const style = getComputedStyle(element);
+  pen.scale(sharp, sharp);
+  pen.fillStyle = getComputedStyle(document.body).backgroundColor;
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.imageSmoothingEnabled = false;
+  const place = (part) => {
+    const box = part.getBoundingClientRect();
+    return [box.left - frame.left + element.scrollLeft, box.top - frame.top + element.scrollTop, box.width, box.height];
+  };
+  for (const picture of element.querySelectorAll("canvas")) if (picture.width && picture.height) pen.drawImage(picture, ...place(picture));
+  pen.fillStyle = style.color;
+  pen.font = `12px ${style.fontFamily}`;
+  pen.textAlign = "center";
+  for (const caption of element.querySelectorAll("figcaption")) {
+    const [left, top, width, height] = place(caption);
+    pen.fillText(caption.textContent, left + width / 2, top + height - 4, width);
+  }
+  return canvas;
+}
+
+// Buttons under a picture or a table: canvases become PNG, frames GIF, rows CSV; python is a function that gives lines.
+export function takeaways({ name, canvas, gif, rows, python }) {
   const bar = document.createElement("div");
   bar.className = "takeaways";
   if (canvas) bar.append(_button("PNG", "Save this picture", () => _offer(`${name}.png`, canvas().toDataURL("image/png"))));
+  if (gif) {
+    bar.append(
+      _button("GIF", "Save this as a moving picture", () => {
+        const bytes = gif();
+        if (bytes) _offerBytes(`${name}.gif`, bytes, "image/gif");
+      }),
+    );
+  }
   if (rows) {
     bar.append(
-      _button("CSV", "Save this table", () => {
-        const url = URL.createObjectURL(new Blob([rows().map(csvLine).join("")], { type: "text/csv" }));
-        _offer(`${name}.csv`, url);
-        setTimeout(() => URL.revokeObjectURL(url), 1000);
-      }),
+      _button("CSV", "Save this table", () => _offerBytes(`${name}.csv`, rows().map(csvLine).join(""), "text/csv")),
     );
   }
   if (python) {

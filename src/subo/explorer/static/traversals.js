@@ -2,7 +2,7 @@
 import { figure, section } from "./layout.js";
 import { plain } from "./numbers.js";
 import { cellText } from "./paint.js";
-import { takeaways } from "./save.js";
+import { montage, takeaways } from "./save.js";
 
 const _STOPS = [-3, -2, -1, 0, 1, 2, 3];
 const _MOST = 24; // dimensions
@@ -20,6 +20,7 @@ export class Traversals {
     this.element.append(
       takeaways({
         name: "dimensions",
+        canvas: app.record.columns ? undefined : () => montage(this.list),
         rows: () => [["dimension", "kl", "variance_of_means", "active"], ...latents.names.map((name, d) => [name, latents.kl?.[d], latents.variance[d], latents.active[d]])],
         python: () => app.python("usage = subo.evaluation.latent_usage(model, split)"),
       }),
