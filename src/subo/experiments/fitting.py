@@ -36,6 +36,7 @@ from subo.runs.config import DataConfig, DeviceConfig, RunConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
+from subo.runtime.threads import suited_threads, with_threads
 from subo.training.divergence import default_clip
 from subo.training.fitting import fit
 from subo.training.history import Epoch, History, WorseWarning
@@ -306,6 +307,9 @@ def _fitted(
             held.enter_context(run.writing())
             run.begin(experiment.config.as_json(), overwrite=overwrite)
 
+        if experiment.config.device.threads is None and fabric.device.type == "cpu":
+            rows = training.batch_size * experiment.objective.num_samples
+            held.enter_context(with_threads(suited_threads(experiment.objective, rows)))
         history = fit(
             experiment.objective,
             data.train if local else data,  # other data have no rows of parameters during training

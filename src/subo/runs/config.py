@@ -129,6 +129,7 @@ class DeviceConfig:
     precision: str = "32-true"
     processes: int = 1
     strategy: str = "auto"
+    threads: int | None = None
 
 
 R = TypeVar("R", Meaning, SizeFactor, DataConfig, TrainingConfig, DeviceConfig)

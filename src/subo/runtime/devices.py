@@ -46,6 +46,7 @@ def make_fabric(
     precision: PrecisionName = "32-true",
     processes: int = 1,
     strategy: StrategyName = "auto",
+    threads: int | None = None,
 ) -> "Fabric":
     """Creates the Fabric that moves, wraps and launches.
 
@@ -57,11 +58,15 @@ def make_fabric(
         precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
         processes: Number of processes that share each batch.
         strategy: How several processes work together, as Lightning Fabric names it; ``auto`` is data-parallel.
+        threads: Threads of torch on the CPU in each process; by default one for the steps of a small model, and
+            otherwise as many as torch takes.
 
     Raises:
         InputError: This machine has no such device, or too few of them, or a name is unknown.
     """
     _check_there(device, precision)
+    if threads is not None:
+        torch.set_num_threads(threads)
     logger = logging.getLogger("lightning_fabric")
     handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
     environment = dict(os.environ)

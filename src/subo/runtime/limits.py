@@ -158,6 +158,7 @@ LIMITS: dict[str, Limit] = {
     "patience": _SIZE,
     "posterior_steps": _COUNT,
     "processes": Limit(1, max(2, os.cpu_count() or 1), too_many="More processes than processors do not help."),
+    "threads": Limit(1, max(4, os.cpu_count() or 1), too_many="More threads than processors do not help."),
     "rows_learning_rate": _POSITIVE,
     "seed": _from(-(2**62), 2**62),
     "size": _POSITIVE,
