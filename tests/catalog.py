@@ -19,6 +19,7 @@ from subo.gradients import (
     GradientEstimator,
     GumbelSoftmax,
     Pathwise,
+    ReinMax,
     ScoreFunction,
     StickingTheLanding,
     StraightThrough,
@@ -151,6 +152,7 @@ GRADIENTS: dict[str, Callable[[], GradientEstimator]] = {
 DISCRETE_GRADIENTS: dict[str, Callable[[], GradientEstimator]] = {
     **{label: make for label, make in GRADIENTS.items() if not make().path},
     "straight-through": StraightThrough,
+    "reinmax": ReinMax,
     "gumbel-softmax": GumbelSoftmax,
 }
 

@@ -28,6 +28,7 @@ from subo import (
     InputError,
     Objective,
     Pathwise,
+    ReinMax,
     Renyi,
     ScoreFunction,
     StandardNormal,
@@ -325,6 +326,7 @@ def test_the_mean_gradient_over_bits_is_that_of_enumeration(make, bound, num_sam
     [
         (ScoreFunction, ELBO()),
         (StraightThrough, ELBO()),
+        (ReinMax, ELBO()),
         (GumbelSoftmax, ELBO()),
         (lambda: ScoreFunction("mean"), IWAE()),
         (VIMCO, IWAE()),
@@ -453,6 +455,46 @@ def test_straight_through_is_biased_where_it_is_not():
         assert estimator.biased
 
 
+def test_reinmax_has_less_bias_than_straight_through():
+    count = 30_000
+    _, truth = by_enumeration(ELBO(), 1)
+    far = []
+    for estimator in (ReinMax(), StraightThrough()):
+        found = gradients(bits(count), Y.expand(count, 3), estimator, ELBO(), 1)["logits"]
+        far.append((found.mean(0) - truth["logits"]).norm())
+        noise = (found.std(0) / math.sqrt(count)).norm()
+    assert far[0] + 5 * noise < far[1]
+
+
+@pytest.mark.parametrize("kind", ["bits", "one-hot"])
+@pytest.mark.parametrize("degree, exact", [(1, True), (2, True), (3, False)])
+def test_reinmax_is_exact_up_to_quadratic_functions(kind: str, degree: int, exact: bool):
+    """Its gradient depends on the sample alone, so that its expectation is a sum over samples: no noise is left."""
+    logits = torch.tensor([0.7] if kind == "bits" else [0.3, -1.2, 0.9, 0.1]).requires_grad_()
+    generator = torch.Generator().manual_seed(3)
+    weights = [torch.randn([len(logits)] * order, generator=generator) for order in range(1, degree + 1)]
+
+    def f(z: Tensor) -> Tensor:
+        letters = "abc"
+        terms = [
+            torch.einsum(",".join([letters[:order], *letters[:order]]), w, *[z] * order)
+            for order, w in enumerate(weights, 1)
+        ]
+        return torch.stack(terms).sum()
+
+    q = Independent(TorchBernoulli(logits=logits), 1) if kind == "bits" else OneHotCategorical(logits=logits)
+    values = torch.tensor([[0.0], [1.0]]) if kind == "bits" else torch.eye(4)
+    mean = torch.stack([q.log_prob(z).exp() * f(z) for z in values]).sum()
+    (truth,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    z = ReinMax().path(q, torch.Size([500]))
+    expected = torch.zeros_like(logits)
+    for value in values:
+        first = z[int(((z - value).abs().sum(-1) < 1e-9).nonzero()[0])]
+        (slope,) = torch.autograd.grad(f(first), logits, retain_graph=True)
+        expected += q.log_prob(value).exp().detach() * slope
+    assert torch.allclose(expected, truth, rtol=1e-9, atol=1e-12) == exact
+
+
 @pytest.mark.parametrize("kind", ["bits", "one-hot"])
 def test_gumbel_softmax_samples_are_of_q_and_their_slope_is_of_the_softmax(kind):
     logits = torch.randn(4, 3).requires_grad_()
@@ -474,7 +516,9 @@ def test_gumbel_softmax_samples_are_of_q_and_their_slope_is_of_the_softmax(kind)
         assert_close(one, other)
 
 
-@pytest.mark.parametrize("estimator", [StraightThrough(), GumbelSoftmax(1.0)], ids=["straight-through", "gumbel"])
+@pytest.mark.parametrize(
+    "estimator", [StraightThrough(), ReinMax(), GumbelSoftmax(1.0)], ids=["straight-through", "reinmax", "gumbel"]
+)
 def test_a_path_through_categories_reaches_their_densities(estimator):
     """log q(z) - log p(z) is linear in z: its gradient along a straight path is the exact one."""
     count = 40_000
@@ -487,7 +531,7 @@ def test_a_path_through_categories_reaches_their_densities(estimator):
     start = logits.clone().requires_grad_()
     kl = torch.distributions.kl_divergence(OneHotCategorical(logits=start), OneHotCategorical(logits=prior))
     (truth,) = torch.autograd.grad(kl.sum(), start)
-    if isinstance(estimator, StraightThrough):
+    if not isinstance(estimator, GumbelSoftmax):
         assert_unbiased(found.flatten(1), truth, "phi")
     assert found.flatten(1).mean(0) @ truth.flatten() > 0  # Gumbel-softmax is biased, and not blind
 

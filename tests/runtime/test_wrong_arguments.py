@@ -239,6 +239,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "ScoreFunction": lambda: (subo.ScoreFunction, {}),
     "StickingTheLanding": lambda: (subo.StickingTheLanding, {}),
     "StraightThrough": lambda: (subo.StraightThrough, {}),
+    "ReinMax": lambda: (subo.ReinMax, {}),
     "VIMCO": lambda: (subo.VIMCO, {}),
     "WakePhi": lambda: (subo.WakePhi, {}),
     "Objective": lambda: (subo.Objective, {"model": pca()}),

@@ -106,5 +106,5 @@ def _has_path(q: Distribution) -> None:
         raise InputError(
             f"this estimator differentiates along the path from q's parameters to z, but the posterior's {kind_of(q)} "
             "has no rsample. Use a family that has one (Gaussian, Laplace, a flow) or ScoreFunction, which needs none; "
-            "for discrete latents there are also StraightThrough and GumbelSoftmax, which are biased."
+            "for discrete latents there are also StraightThrough, ReinMax and GumbelSoftmax, which are biased."
         )

@@ -16,6 +16,7 @@ from subo.gradients import (
     GradientEstimator,
     GumbelSoftmax,
     Pathwise,
+    ReinMax,
     ScoreFunction,
     StickingTheLanding,
     StraightThrough,
@@ -41,6 +42,7 @@ STANDARD: dict[str, Callable[[Tensor], GradientEstimator]] = {
     "score-none": lambda x: ScoreFunction("none"),
     "wake-phi": lambda x: WakePhi(),
     "straight-through": lambda x: StraightThrough(),
+    "reinmax": lambda x: ReinMax(),
     "gumbel-softmax": lambda x: GumbelSoftmax(),
 }
 """Every estimator by name, made for a batch x; unbiased ones first, the less noisy ones before the others."""

@@ -6,7 +6,7 @@ from typing import Any
 from subo.core.estimator import GradientEstimator, Pathwise, check_path
 from subo.gradients.pathwise import DReG, StickingTheLanding
 from subo.gradients.score_function import VIMCO, ScoreFunction, WakePhi
-from subo.gradients.straight_through import GumbelSoftmax, StraightThrough
+from subo.gradients.straight_through import GumbelSoftmax, ReinMax, StraightThrough
 
 __all__ = [
     "ESTIMATORS",
@@ -15,6 +15,7 @@ __all__ = [
     "GradientEstimator",
     "GumbelSoftmax",
     "Pathwise",
+    "ReinMax",
     "ScoreFunction",
     "StickingTheLanding",
     "StraightThrough",
@@ -35,6 +36,7 @@ ESTIMATORS: dict[str, Callable[..., GradientEstimator]] = {
     "score-function": _score_function,
     "wake-phi": WakePhi,
     "straight-through": StraightThrough,
+    "reinmax": ReinMax,
     "gumbel-softmax": GumbelSoftmax,
 }
 """The estimators by name; the keywords of each are the options that it takes."""

@@ -304,7 +304,8 @@ class GradientOptions:
 
     Args:
         gradient: Estimator of the bound's gradient; auto selects pathwise, and for discrete latents vimco with iwae,
-            else score-function. straight-through and gumbel-softmax are biased, wake-phi follows another objective.
+            else score-function. straight-through, reinmax and gumbel-softmax are biased, wake-phi follows another
+            objective.
         baseline: Baseline of score-function: a running mean, leave-one-out over the samples, or a network of x; auto
             selects leave-one-out if there are enough samples, else the mean.
         normalize_signal: Whether score-function divides its signal by a running standard deviation.
