@@ -5,13 +5,15 @@ import { unpack } from "./numbers.js";
 import { montage, takeaways } from "./save.js";
 
 const _CURVES = 6; // numbers of a step that are drawn as curves; more are a roll
+const [_ACROSS, _DOWN] = [10, 5]; // of a roll's cell, in pixels
 
 export class Forecasts {
   constructor(app) {
     this.app = app;
     this.record = app.record.forecasts;
-    const share = Math.round(100 * this.record.coverage);
-    this.element = section("forecast", "The forecast", `The last quarter of the sequence as it came, and as it is expected from what precedes: the mean, and where ${share}% of the draws lie.`);
+    const few = unpack(this.record.sequences[0].x).shape[1] <= _CURVES;
+    const fan = few ? `, and where ${Math.round(100 * this.record.coverage)}% of the draws lie` : "";
+    this.element = section("forecast", "The forecast", `The last quarter of the sequence as it came, and as it is expected from what precedes: the mean${fan}.`);
     this.strip = document.createElement("div");
     this.strip.className = "forecast";
     this.element.append(this.strip, takeaways({ name: "forecast", canvas: () => montage(this.strip), python: () => app.python("ahead = subo.evaluation.forecast(model, split, steps=12)") }));
@@ -37,6 +39,7 @@ export class Forecasts {
     }
     const expected = x.values.slice();
     if (ahead) expected.set(ahead.mean, (length - found.steps) * width);
+    Object.assign(this.shown, _range([...x.values, ...expected], width));
     this.strip.replaceChildren(
       figure(_roll(x.values, this.shown), `${name}, as it came`),
       ...(ahead ? [figure(_roll(expected, this.shown), "the same, and after the line the mean of what is expected")] : []),
@@ -86,20 +89,32 @@ function _fan({ x, length, width, steps, mean, lower, upper }) {
   return canvas;
 }
 
-// Steps from left to right, numbers of a step from below; a line where the forecast begins.
-function _roll(values, { length, width, steps }) {
-  const canvas = _canvas(length, width, "A roll: time from left to right");
+// Steps from left to right, numbers of a step from below, of those that occur; a line where the forecast begins.
+function _roll(values, { length, width, steps, low, high }) {
+  const rows = high - low + 1;
+  const canvas = _canvas(length * _ACROSS, rows * _DOWN, "A roll: time from left to right");
   const pen = canvas.getContext("2d");
-  const image = new ImageData(length, width);
   const top = Math.max(1e-9, ...values);
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, canvas.width, canvas.height);
   for (let t = 0; t < length; t++)
-    for (let d = 0; d < width; d++) {
-      const place = 4 * ((width - 1 - d) * length + t);
-      image.data.fill(255 - 255 * Math.max(0, Math.min(1, values[t * width + d] / top)), place, place + 3);
-      image.data[place + 3] = 255;
+    for (let d = low; d <= high; d++) {
+      const share = Math.max(0, Math.min(1, values[t * width + d] / top));
+      if (!share) continue;
+      pen.fillStyle = `rgb(0 0 0 / ${share})`;
+      pen.fillRect(t * _ACROSS, (high - d) * _DOWN, _ACROSS, _DOWN);
     }
-  pen.putImageData(image, 0, 0);
   pen.fillStyle = theme().second;
-  if (steps) pen.fillRect(length - steps, 0, 0.5, width);
+  if (steps) pen.fillRect((length - steps) * _ACROSS - 1, 0, 2, canvas.height);
   return canvas;
+}
+
+// The lowest and the highest number of a step that is ever more than a twentieth of the largest, and one beside each.
+function _range(values, width) {
+  const least = Math.max(...values) / 20;
+  const found = Array.from({ length: width }, (_, d) => d).filter((d) => {
+    for (let at = d; at < values.length; at += width) if (values[at] > least) return true;
+    return false;
+  });
+  return found.length ? { low: Math.max(0, found[0] - 1), high: Math.min(width - 1, found.at(-1) + 1) } : { low: 0, high: width - 1 };
 }
