@@ -358,7 +358,15 @@ def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_varianc
     found = gradient_statistics(bits(), x, num_samples=(1, 4), draws=10)
     phi = {(r.estimator, r.num_samples): r for r in found if r.part == "phi"}
     assert {name for name, _ in phi} == {
-        *("score-leave-one-out", "score-network", "score-mean", "score-none", "straight-through", "gumbel-softmax"),
+        *(
+            "score-leave-one-out",
+            "score-network",
+            "score-mean",
+            "score-none",
+            "straight-through",
+            "reinmax",
+            "gumbel-softmax",
+        ),
     }
     assert phi["score-leave-one-out", 4].bias is None
     assert phi["score-network", 1].bias is None
