@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from subo.errors import InputError
 from subo.experiments.compare import compare_runs, open_comparable
 from subo.experiments.experiment import Experiment
 from subo.explorer.numbers import packed
@@ -66,6 +67,6 @@ def _samples(experiment: Experiment) -> dict[str, Any] | None:
     try:
         with evaluating(experiment.model), forked(0), torch.no_grad():
             means = experiment.model.sample(_SAMPLES)[1].mean.cpu()
-    except (AttributeError, TypeError, ValueError, NotImplementedError):
+    except (InputError, NotImplementedError):  # a missing condition or mask; a distribution without a mean
         return None
     return packed(means, "f16") if list(means.shape[1:]) == list(shape) else None

@@ -4,13 +4,11 @@ from typing import Any
 
 import torch
 
-from subo.core import context as contexts
 from subo.data.sequences import unpadded
 from subo.data.splits import Split
-from subo.errors import InputError
 from subo.evaluation.forecasting import forecast
 from subo.explorer.numbers import packed
-from subo.models.markov import MarkovDistribution
+from subo.models.markov import Markov
 
 __all__ = ["forecasts_record"]
 
@@ -27,7 +25,7 @@ def forecasts_record(model: Any, few: Split) -> dict[str, Any] | None:
         model: The model, in evaluation mode.
         few: The sequences.
     """
-    if few.lengths is None or not _is_chain(model):
+    if few.lengths is None or not isinstance(getattr(model, "prior", None), Markov):
         return None
     shown = few.take(torch.arange(min(len(few), _MOST)))
     x, context = shown.read(torch.arange(len(shown)))
@@ -39,15 +37,6 @@ def forecasts_record(model: Any, few: Split) -> dict[str, Any] | None:
             break
         kept.append(record)
     return {"coverage": _COVERAGE, "sequences": kept}
-
-
-def _is_chain(model: Any) -> bool:
-    try:
-        return isinstance(
-            contexts.call(model.prior, context={"mask": torch.ones(1, 2, dtype=torch.bool)}), MarkovDistribution
-        )
-    except (AttributeError, TypeError, InputError):  # no prior, or one that needs a context
-        return False
 
 
 def _of_one(model: Any, sequence: torch.Tensor) -> tuple[dict[str, Any], int]:

@@ -88,7 +88,7 @@ def distinct(cells: pd.Series) -> tuple[np.ndarray, pd.Index]:
 
 
 def counts_of(known: pd.Series) -> pd.Series:
-    """How many cells have each value: kinds are told from the distinct values, which are few in long tables."""
+    """The number of cells with each value. Kinds follow from the distinct values, which are few in long tables."""
     codes, values = distinct(known)
     counts = np.bincount(codes[codes >= 0], minlength=len(values))
     return pd.Series(counts[counts > 0], index=values[counts > 0])

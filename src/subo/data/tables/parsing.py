@@ -21,7 +21,7 @@ from pandas.errors import ParserError, ParserWarning
 
 from subo.errors import InputError
 
-__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "Layout", "opened", "parse"]
+__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "Layout", "opened", "parse", "repeats"]
 
 DAMAGED = (OSError, EOFError, zlib.error)
 LEADING_ZERO = re.compile(r"0\d+")
@@ -182,8 +182,8 @@ class _Cells:
         parts = self._parts
         if self._numbers is not None:
             return pd.Series(self._numbers[: self._rows], copy=False)
-        if any(map(_repeats, parts)) and all(_repeats(part) or part.isna().all() for part in parts):
-            parts = [part if _repeats(part) else part.astype(AS_TEXT).astype("category") for part in parts]
+        if any(map(repeats, parts)) and all(repeats(part) or part.isna().all() for part in parts):
+            parts = [part if repeats(part) else part.astype(AS_TEXT).astype("category") for part in parts]
             return pd.Series(types.union_categoricals(parts))
         if len(parts) > 1 and "text" in self.sorts:
             parts = [part.astype(AS_TEXT) for part in parts]
@@ -207,7 +207,8 @@ def _sort_of(cells: pd.Series) -> str:
     return "boolean" if types.infer_dtype(cells, skipna=True) == "boolean" else "text"
 
 
-def _repeats(cells: pd.Series) -> bool:
+def repeats(cells: pd.Series) -> bool:
+    """Whether the cells are kept as a category."""
     return isinstance(cells.dtype, pd.CategoricalDtype)
 
 

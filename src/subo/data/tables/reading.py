@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.api import types
 
-from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, Layout, opened, parse
+from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, Layout, opened, parse, repeats
 from subo.errors import InputError
 from subo.files.tables import name_in
 
@@ -174,17 +174,13 @@ def _quoted(frame: pd.DataFrame) -> list[str]:
 
     :func:`subo.files.tables.write_table` sets it.
     """
-    texts = {name: cells.cat.categories if _repeats(cells) else cells for name, cells in frame.items()}
+    texts = {name: cells.cat.categories if repeats(cells) else cells for name, cells in frame.items()}
     texts = {name: cells for name, cells in texts.items() if types.is_string_dtype(cells)}
     return [str(name) for name, cells in texts.items() if cells.str.startswith("'", na=False).any()]
 
 
-def _repeats(cells: pd.Series) -> bool:
-    return isinstance(cells.dtype, pd.CategoricalDtype)
-
-
 def _without_quotes(cells: pd.Series) -> pd.Series:
-    return cells.astype(cells.cat.categories.dtype if _repeats(cells) else cells.dtype).map(name_in, na_action="ignore")
+    return cells.astype(cells.cat.categories.dtype if repeats(cells) else cells.dtype).map(name_in, na_action="ignore")
 
 
 def _of_arrow(path: Path) -> pd.DataFrame:
