@@ -138,7 +138,7 @@ def test_what_else_is_measured_of_a_split_is_told_its_context():
     assert_close(reconstruct(model, data), model.likelihood(posterior.mean, c).mean.detach())
     information = mutual_information(model, data, num_samples=20)
     # every example has a prior of its own: no density that the aggregate posterior could be compared with
-    assert (information.marginal_kl, information.given, information.told) == (None, (), ("c",))
+    assert (information.marginal_kl, information.given, information.received) == (None, (), ("c",))
     assert 0 < information.value < information.ceiling == math.log(30)
     correlation = total_correlation(model, data)
     assert correlation is not None

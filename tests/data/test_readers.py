@@ -6,6 +6,7 @@ import zipfile
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import sparse
@@ -232,6 +233,36 @@ def test_only_a_column_named_label_holds_labels(tmp_path):
         assert labels_of(part).tolist() == [{1.0: 1, 4.0: 2, 7.0: 0}[v] for v in part.x[:, 0].tolist()]
 
 
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather"])
+def test_a_table_of_numbers_comes_in_every_format_of_tables(ending, tmp_path):
+    path = tmp_path / f"x{ending}"
+    frame = pd.DataFrame({"a": [1.5, 2.5, -3.0], "label": ["rose", "lily", "rose"], "zip": [1067, 80331, 7]})
+    if ending == ".parquet":
+        frame.to_parquet(path)
+    elif ending == ".feather":
+        frame.to_feather(path)
+    else:
+        frame.to_csv(path, sep="\t" if "tsv" in ending else ",", index=False)
+    rows = number_rows(path)
+    assert rows.x.tolist() == [[1.5, 1067.0], [2.5, 80331.0], [-3.0, 7.0]]
+    assert (rows.class_names, labels_of(rows).tolist()) == (("lily", "rose"), [1, 0, 1])
+
+
+def test_marks_and_leading_zeros_of_a_table_of_numbers(tmp_path):
+    said: list[str] = []
+    path = text(tmp_path / "x.csv", "a;zip;label\n1,5;01067;07\n-2,25;80331;7\n")
+    rows = number_rows(path, note=said.append)
+    assert rows.x.tolist() == [[1.5, 1067.0], [-2.25, 80331.0]]
+    assert rows.class_names == ("7",)
+    assert [note.partition(" ")[0] for note in said] == ["cells", "numbers"]
+
+
+def test_a_label_that_looks_like_a_number_is_the_runs_name(tmp_path):
+    run = Meaning("real", (1,), feature_names=("a",), class_names=("4.5", "lily"))
+    rows = number_rows(text(tmp_path / "x.csv", "a,label\n1,4.5\n"), meaning=run)
+    assert (rows.class_names, labels_of(rows).tolist()) == (("4.5", "lily"), [0])
+
+
 def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
     assert number_rows(text(tmp_path / "x.csv", "0,1\n5,6\n")).x.tolist() == [[5.0, 6.0]]
 
@@ -239,11 +270,11 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
 @pytest.mark.parametrize(
     "content, facts",
     [
-        ("a,b\n1,2\n\n3,x\n", ("column 'b'", "row 2 (line 4)", "'x' isn't a number")),
-        ("a,b\n1,2\n ,4\n", ("column 'a'", "row 2 (line 3)", "the cell is empty")),
+        ("a,b\n1,2\n\n3,x\n", ("column 'b'", "row 2:", "'x' isn't a number", "auto")),
+        ("a,b\n1,2\n ,4\n", ("column 'a'", "row 2:", "the cell is empty")),
         ("a,b\n1,2\n3\n", ("row 2 (line 3)", "1 cells", "header of 2")),
         ("a,b\n1,2,3\n", ("row 1 (line 2)", "3 cells", "header of 2")),
-        ("a,b\n1,2\n3,nan\n", ("1 of 4", "row 2, column 'b'")),
+        ("a,b\n1,2\n3,nan\n", ("column 'b'", "row 2:", "the cell is empty")),
         ("a,b\n1,2\n-inf,1e39\n", ("2 of 4", "row 2, column 'a'")),
         ("label,b\n1,2\nnan,3\n", ("row 2, column 'label'", "missing")),
         ("a,label\n1,2\n3,4.5\n", ("row 2, column 'label'", "integers", "4.5")),
@@ -252,9 +283,8 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
         ("1.5,2\n3,4\n", ("first line holds numbers", "header")),
         ("1,0\n3,4\n", ("first line holds numbers",)),
         (",a\n0,1\n", ("column 1 has no name", "index=False")),
-        ("a,b,a\n1,2,3\n", ("two columns have the same name", "a, b, a")),
+        ("a,b,a\n1,2,3\n", ("two columns have the name 'a'", "a, b, a")),
         ("label\n1\n", ("no column of data",)),
-        ("a;b\n1;2\n", ("semicolons", "commas")),
     ],
 )
 def test_tables_that_cant_be_used(content, facts, tmp_path):
@@ -272,7 +302,7 @@ def test_a_table_of_one_row(tmp_path):
 
 @pytest.mark.parametrize("cell", ["1_000", "１２", "٣", "0x10", "1e", "--1"])
 def test_numbers_as_only_python_writes_them_are_text(cell, tmp_path):
-    with assert_refused("column 'a'", "row 1 (line 2)", f"{cell!r} isn't a number"):
+    with assert_refused("column 'a'", "row 1:", f"{cell!r} isn't a number"):
         numbers(text(tmp_path / "x.csv", f"a,b\n{cell},2\n3,4\n"))
 
 

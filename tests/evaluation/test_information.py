@@ -263,7 +263,7 @@ def test_with_a_prior_for_each_class_the_rate_is_cut_within_classes(told: bool):
     assert found.standard_error < 0.02
     assert found.rate == pytest.approx(found.value + known(found.marginal_kl), abs=1e-12)
     assert abs(found.rate - truth["information"] - truth["marginal"]) < 5 * found.rate_se
-    assert (found.given, found.told) == (("label",), ("label",))
+    assert (found.given, found.received) == (("label",), ("label",))
     assert found.ceiling == pytest.approx((6 * math.log(6) + 5 * math.log(5)) / 12)
     parts = measured(model, split, num_samples=5000)
     assert (parts.marginal_kl, parts.given) == (found.marginal_kl, ("label",))
@@ -302,7 +302,7 @@ def test_one_prior_of_all_classes_is_held_against_the_aggregate_of_all_and_the_i
     table = {line.name for line in evaluate_fully(model, split, depth=depth).numbers()}
     assert {"mutual information I((x, c); z)", "marginal KL(q(z) || p(z))"} <= table
     found = mutual_information(model, split)
-    assert (found.given, found.told, found.ceiling) == ((), ("label",), math.log(12))
+    assert (found.given, found.received, found.ceiling) == ((), ("label",), math.log(12))
 
 
 def test_a_mean_that_only_the_class_moves_makes_no_active_unit():

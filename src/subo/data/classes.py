@@ -11,7 +11,12 @@ __all__ = ["as_class", "numbered"]
 
 
 def as_class(text: str) -> int | str:
-    """A class as an integer if it is written as one, such as 3, -8 or 5.0; else the text itself."""
+    """A class as an integer if it is written as one, such as 3, -8 or 5.0; else the text itself.
+
+    Python's own 1_000 and digits of other scripts are text.
+    """
+    if not text.isascii() or "_" in text:
+        return text
     try:
         whole = int(float(text))
         return int(text) if text.lstrip("+-").isdecimal() else whole if whole == float(text) else text

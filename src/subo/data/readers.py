@@ -14,7 +14,6 @@ from scipy import sparse
 
 from subo.data.classes import numbered
 from subo.data.contents import Contents
-from subo.data.csv_tables import read_table
 from subo.data.image_folders import IMAGES, holds_images, read_images
 from subo.data.meaning import Meaning
 from subo.data.sequences import lined_up
@@ -100,12 +99,10 @@ def _read_table(path: Path, meaning: Meaning | None, table: TableOptions | None,
         from subo.data.tables.mixed import read_mixed  # and with it pandas, which takes a second to import
 
         return read_mixed(path, options=table or TableOptions(), schema=schema, size=size)
-    if path.suffix.lower() != ".csv":
-        raise InputError(
-            f"{path}: a likelihood of one kind of numbers reads them from .csv: write it so, or use the likelihood auto"
-        )
+    from subo.data.tables.numbers import read_numbers
+
     known = None if meaning is None else meaning.class_names
-    contents = read_table(path, later=meaning is not None, known=known or ())
+    contents = read_numbers(path, later=meaning is not None, known=known or ())
     return contents if size in (None, OBSERVED) else _sized(contents, size, path)
 
 

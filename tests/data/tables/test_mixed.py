@@ -41,6 +41,11 @@ def is_near(x, expected):
     return torch.allclose(x, torch.tensor(expected), equal_nan=True)
 
 
+def test_that_leading_zeros_keep_a_column_text_is_said(tmp_path):
+    contents = read_mixed(text(tmp_path / "x.csv", "zip,n\n01067,1.5\n80331,2.5\n01067,3.5\n"), options=TableOptions())
+    assert "zip stays text, since its numbers begin with 0" in contents.notes
+
+
 # With a schema
 
 

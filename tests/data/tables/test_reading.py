@@ -207,14 +207,14 @@ def test_formulas_that_were_made_text_are_text_again(tmp_path):
 def test_numbers_with_leading_zeros_stay_text_and_this_is_said(tmp_path):
     found = read(tmp_path, "zip,n,share\n01234,1,0.5\n90210,0,00.5\n,2,0\n")
     assert columns(found) == {"zip": ["01234", "90210", None], "n": [1, 0, 2], "share": [0.5, 0.5, 0.0]}
-    assert found.notes == ("zip stays text, since its numbers begin with 0",)
+    assert (found.notes, found.with_zeros) == ((), ("zip",))
 
 
 @pytest.mark.parametrize("rows", [999, 1000, 1500])
 def test_leading_zeros_are_found_beyond_the_first_rows(rows, tmp_path):
     found = read(tmp_path, "n,zip,x\n" + "1,12345,0.5\n" * rows + "2,01234,0.25\n")
     assert columns(found)["zip"] == ["12345"] * rows + ["01234"]
-    assert found.notes == ("zip stays text, since its numbers begin with 0",)
+    assert (found.notes, found.with_zeros) == ((), ("zip",))
     assert [str(dtype) for dtype in found.frame.dtypes] == ["int64", "str", "float64"]
 
 

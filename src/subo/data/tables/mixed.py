@@ -59,7 +59,9 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     assert contents.table is not None
     marks: dict[str, Any] = {"missing": missing, "separator": separator, "decimal": decimal}
     columns = tuple(_as_text(column) if read.of_text else column for column in contents.table.columns)
-    table, notes = replace(contents.table, columns=columns, **marks), (*read.notes, *contents.notes)
+    table = replace(contents.table, columns=columns, **marks)
+    zeros = (f"{name} stays text, since its numbers begin with 0" for name in read.with_zeros)
+    notes = (*read.notes, *zeros, *contents.notes)
     return replace(contents, notes=notes, table=table, frame=read.frame)
 
 

@@ -39,15 +39,22 @@ class FrameRead:
         frame: The columns in their order, missing cells as pandas has them.
         notes: In words, what was decided that another reader might have decided otherwise.
         of_text: Whether the file is text: what is a category in the frame was text, then.
+        with_zeros: Columns that stay text since their numbers begin with 0.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     of_text: bool = False
+    with_zeros: tuple[str, ...] = ()
 
 
 def read_frame(
-    path: Path, *, separator: str | None = None, decimal: str | None = None, missing: Sequence[str] = ()
+    path: Path,
+    *,
+    separator: str | None = None,
+    decimal: str | None = None,
+    missing: Sequence[str] = (),
+    of_text: Sequence[str] = (),
 ) -> FrameRead:
     """Reads a table.
 
@@ -58,6 +65,7 @@ def read_frame(
         decimal: The decimal mark of text; by default a comma where cells are not separated by commas and numbers such
             as 1,5 occur and none such as 1.5, else a point.
         missing: Further words for a missing value, such as ``?`` or ``-999``.
+        of_text: Columns of a file of text whose cells are kept as they are written.
 
     Raises:
         InputError: The file cannot be read, or is not a table with a name for each column; says in which row.
@@ -72,17 +80,17 @@ def read_frame(
     mark = separator or _separator_of(sample)
     header = _header(rows, path)
     point = decimal or _decimal_of(rows[1:], mark)
-    as_text = [name for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False) if _keeps_zeros(cells)]
+    columns = zip(header, zip(*rows[1:], strict=False), strict=False)
+    as_text = [name for name, cells in columns if name in of_text or _keeps_zeros(cells)]
     frame, as_text = parse(path, Layout(header, mark, point, [*MISSING, *missing]), as_text)
     notes = []
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
-    notes += [f"{name} stays text, since its numbers begin with 0" for name in as_text]
-    return FrameRead(
-        frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)}), tuple(notes), of_text=True
-    )
+    frame = frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)})
+    with_zeros = tuple(name for name in as_text if name not in of_text)
+    return FrameRead(frame, tuple(notes), of_text=True, with_zeros=with_zeros)
 
 
 def _check_mark(name: str, mark: str | None) -> None:

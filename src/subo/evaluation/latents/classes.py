@@ -12,7 +12,7 @@ from subo.core import context as contexts
 from subo.data.splits import Split
 from subo.models.graph import Child, Joint
 
-__all__ = ["Classes", "prior_classes", "told"]
+__all__ = ["Classes", "prior_classes", "received"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def prior_classes(model: Any, split: Split, index: Integer[Tensor, " N"] | None 
     return classes if (classes.sizes > 1).double().mean() >= 0.5 else None
 
 
-def told(model: Any, split: Split) -> tuple[str, ...]:
+def received(model: Any, split: Split) -> tuple[str, ...]:
     """Names of the context that any part of a model receives."""
     return _read(model, _known(split))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from subo.core.draw import Draw, LatentVariableModel
 from subo.data.splits import Split, takes_data
 from subo.errors import InputError
-from subo.evaluation.latents.classes import Classes, prior_classes, told
+from subo.evaluation.latents.classes import Classes, prior_classes, received
 from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
@@ -32,8 +32,8 @@ class MutualInformation:
 
     Attributes:
         value: ``I(x; z)`` under q; ``I(x; z | c)`` if the prior receives a class c (see `given`), and ``I((x, c); z)``
-            if only other parts receive context (see `told`). It cannot exceed `ceiling`: near it, q distinguishes all
-            of these examples, and with more data it would be larger.
+            if only other parts receive context (see `received`). It cannot exceed `ceiling`: near it, q distinguishes
+            all of these examples, and with more data it would be larger.
         standard_error: Standard error of `value`.
         marginal_kl: ``KL(q(z) || p(z))``: how far the aggregate posterior is from the prior; within classes, the mean
             of ``KL(q(z|c) || p(z|c))``. None if nearly every example has a different prior: then there is no aggregate
@@ -47,7 +47,7 @@ class MutualInformation:
             data.
         given: Names of the context that the prior receives, which defines the classes for all terms; empty if it
             receives none.
-        told: Names of the context that any part of the model receives.
+        received: Names of the context that any part of the model receives.
     """
 
     value: float
@@ -60,12 +60,12 @@ class MutualInformation:
     num_samples: int
     ceiling: float
     given: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    received: tuple[str, ...] = ()
 
     def numbers(self, beside: Beside = ALONE) -> Iterator[Number]:
         """The rate in its parts; if the prior receives the class c, within classes and named accordingly."""
         information, marginal = "mutual information I(x; z)", "marginal KL(q(z) || p(z))"
-        if self.told:
+        if self.received:
             information = "mutual information I((x, c); z)"
         if self.given:
             information, marginal = "I(x; z | c) within classes", "KL(q(z|c) || p(z|c)) within classes"
@@ -139,7 +139,7 @@ def mutual_information(
         num_samples=num_samples,
         ceiling=math.log(num_data) if classes is None else classes.sizes.double().log().mean().item(),
         given=() if classes is None else classes.names,
-        told=told(model, split),
+        received=received(model, split),
     )
 
 
