@@ -1,12 +1,18 @@
 """The command ``impute``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import run_and_rows
 from subo.errors import InputError
+from subo.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from subo.data.splits import Split
 
 __all__ = ["impute"]
 
@@ -76,20 +82,26 @@ def impute(
         model = model_for(experiment, split, progress=True)
         with bar("missing cells", len(split), show=True) as advance:
             result = imputed(model, split, **options, advance=advance)
-    missing = int(split.x.isnan().sum())
     tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
     save_frame(out, filled(frame, tables, schema, numbered=draws is not None and draws > 1), schema)
-    some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
-    effective = result.effective_sample_size[some]
-    by = f" by {refits} refits" if refits else ""
-    say(f"{missing:,} missing cells of {int(split.x.isnan().any(1).sum()):,} rows filled{by}, {out} written")
-    if (given := split.context.get("given")) is not None and bool(given.isnan().any()):
+    by = f" by {counted(refits, 'refit')}" if refits else ""
+    rows = counted(int(split.x.isnan().any(1).sum()), "row")
+    say(f"{counted(int(split.x.isnan().sum()), 'missing cell')} of {rows} filled{by}, {out} written")
+    _say_what_to_know(split, result.effective_sample_size, experiment.config.given, num_samples)
+
+
+def _say_what_to_know(split: "Split", effective: "Tensor", given: str | None, num_samples: int) -> None:
+    """Names cells that stay missing, and rows whose draws repeat each other."""
+    cells = split.context.get("given")
+    if cells is not None and (gone := int(cells.isnan().sum())):
         say(
-            f"{int(given.isnan().sum()):,} missing cells of the condition ({experiment.config.given}) stay missing: "
+            f"{counted(gone, 'missing cell')} of the condition ({given}) {'stays' if gone == 1 else 'stay'} missing: "
             "the model describes the other columns given these"
         )
-    if bool((effective < _FEW).any()):
+    missing = split.x.isnan()
+    few = int((effective[missing.any(1) & ~missing.all(1)] < _FEW).sum())
+    if few:
         say(
-            f"Careful: the weights of {int((effective < _FEW).sum()):,} rows are worth fewer than {_FEW} samples, so "
-            f"that their draws repeat each other. More samples: --num-samples {10 * num_samples}"
+            f"Careful: the weights of {counted(few, 'row')} are worth fewer than {_FEW} samples, so that their draws "
+            f"repeat each other. More samples: --num-samples {10 * num_samples}"
         )

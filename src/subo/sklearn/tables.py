@@ -19,6 +19,7 @@ from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Scaling, Schema
 from subo.errors import InputError
 from subo.evaluation.imputation import Imputation, impute
+from subo.runtime.wording import counted
 from subo.sklearn.arrays import numbers_of
 from subo.sklearn.frames import as_pandas, empty, is_frame, like, with_cells
 
@@ -140,8 +141,9 @@ class Table:
         result = Imputation.of([impute(model, split, **each, seed=seed + k) for k, model in enumerate(models)])
         some = split.x.isnan().any(1) & ~split.x.isnan().all(1)
         if poor := int((result.effective_sample_size[some] < _FEW).sum()):
-            note = f"the weights of {poor:,} rows are worth fewer than {_FEW} samples, so that their draws repeat each"
-            _warn([f"{note} other: increase `evaluation_samples`, which is {num_samples:,}"])
+            worth = f"the weights of {counted(poor, 'row')} are worth fewer than {_FEW} samples"
+            more = f"increase `evaluation_samples`, which is {num_samples:,}"
+            _warn([f"{worth}, so that their draws repeat each other: {more}"])
         if draws is None:
             return self._filled(X, frame, most_likely(result.draws, self.schema))
         return [self._filled(X, frame, draw) for draw in result.draws]
