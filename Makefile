@@ -1,19 +1,26 @@
-# make demo: install subo into .venv and fit it to real data; make test: the tests; make lint: style and types.
+# make demo: install subo into .venv and fit it to real data; make test: the tests that take no seconds each;
+# make test-slow: the others, whole programs and long proofs; make lint: style and types.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 # Bits have probabilities; importance weighting trains a q(z|x) wide enough for log p(x) to be trusted; the cosine ends training.
 demo: $(VENV)/.installed
 	$(BIN)/subo fit digits --binarize dynamic --bound iwae --num-samples 10 --epochs 60 --learning-rate 3e-3 --decay cosine \
 		--evaluation-samples 10000 --out runs/demo --overwrite
 
+# Models are too small to share: a thread each.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)
+
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_OPTIONS)  # a thread each: models are too small to share
+	$(PYTEST)
+
+test-slow: $(VENV)/.installed-dev
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -36,6 +36,7 @@ def blocks(language: str, page: str = "README.md") -> list[str]:
 
 @pytest.mark.parametrize(("page", "block"), [(page, block) for page in PAGES for block in blocks("python", page)])
 @unchecked_shapes()
+@pytest.mark.slow
 def test_the_pages_python(page: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -176,6 +176,7 @@ def test_what_cannot_be_drawn_is_refused_before_a_figure_is_made():
     assert not plt.get_fignums()
 
 
+@pytest.mark.slow
 def test_the_module_is_there_when_it_is_asked_for():
     lines = (
         "import sys, subo; subo.fit; assert 'matplotlib' not in sys.modules and 'plot' in dir(subo); "

@@ -196,6 +196,7 @@ def test_an_evaluation_is_shown_by_what_is_written(fitted: Path):
 
 @pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
+@pytest.mark.slow
 def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     rows = np.random.default_rng(0).normal(size=(60, 7))
     rows[:, 1:] = 3.0
@@ -294,6 +295,7 @@ def test_a_named_set_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
+@pytest.mark.slow
 def test_pixels_under_a_categorical_likelihood_are_whole_numbers(tmp_path: Path):
     out = tmp_path / "run"
     assert run("fit", "digits", "--likelihood", "categorical", "--out", out, "--quiet", *SMALL) == 0
@@ -321,6 +323,7 @@ COMBINATIONS = [
 @pytest.mark.pictures
 @pytest.mark.usefixtures("no_ink")
 @pytest.mark.parametrize("options", COMBINATIONS, ids=" ".join)
+@pytest.mark.slow
 def test_any_combination_fits_and_is_read_back(options: list[str], tmp_path: Path):
     out = tmp_path / "run"
     small = ["--latent-dim", 2, "--epochs", 1, "--evaluation-samples", 4, "--quiet"]
@@ -467,6 +470,7 @@ def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes are POSIX's")
 @pytest.mark.parametrize("command", ["show", "evaluate"])
+@pytest.mark.slow
 def test_a_reader_that_has_gone_is_no_error(fitted: Path, command: str):
     process = subprocess.Popen(
         [sys.executable, "-m", "subo", command, str(fitted)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -16,6 +16,8 @@ from subo.experiments.experiment import open_run
 from subo.inference.ascent import Ascent
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 FIT = ["--hidden", "16", "--latent-dim", 1, "--epochs", 60, "--learning-rate", 0.02, "--evaluation-samples", 50]
 SHORT = ["--hidden", "4", "--latent-dim", 1, "--epochs", 1, "--evaluation-samples", 20]
 CONDITION = ["--condition", 'sort,"ripe, days"']

@@ -11,6 +11,8 @@ from annotated import counts, write
 from command_line import assert_refused, run
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 FIT = ["--likelihood", "negative-binomial", "--hidden", "16", "--latent-dim", 1, "--evaluation-samples", 20]
 
 

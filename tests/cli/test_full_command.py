@@ -15,6 +15,8 @@ from subo.cli.entry import main
 from subo.evaluation.gaps import Gaps, gaps
 from subo.inference.ascent import Ascent
 
+pytestmark = pytest.mark.slow
+
 
 def evaluated(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     with pytest.raises(SystemExit) as stopped:

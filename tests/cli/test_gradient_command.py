@@ -60,6 +60,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table_and_a_picture(fitted: Path, capsys: pytest.CaptureFixture):
     backend = matplotlib.get_backend()
     assert run("gradients", fitted, "--bound", "iwae", "--num-samples", "1,4", "--draws", 10) == 0

@@ -9,6 +9,8 @@ import pytest
 from command_line import assert_refused, run
 from shapes import unchecked_shapes
 
+pytestmark = pytest.mark.slow
+
 FIT = ["--hidden", "16", "--latent-dim", 2, "--evaluation-samples", 50, "--quiet"]
 
 

@@ -261,6 +261,7 @@ def test_samples_lack_cells_as_the_data_do(fitted: tuple[Path, Path], tmp_path: 
     assert (gaps.where(kept) == whole.where(kept)).where(kept, True).all().all(), "the other cells are the same"
 
 
+@pytest.mark.slow
 def test_regret_is_a_second_score(fitted: tuple[Path, Path], tmp_path: Path):
     folder, _ = fitted
     few = people(150).head(6)

@@ -48,6 +48,7 @@ def linear(posterior: type[nn.Module] = ExactPosterior, *, log_scale: float = -0
 # Transitions
 
 
+@pytest.mark.slow
 def test_transitions_leave_the_skewed_posterior_as_it_is():
     model, x = skewed_model(), skewed_data(3)
     mean, third = exact_moments(model, x)
@@ -106,6 +107,7 @@ def test_latents_of_a_graph_are_packed_and_unpacked():
 
 @pytest.mark.parametrize("start, schedule", [("prior", "linear"), ("posterior", "sigmoid")])
 @pytest.mark.usefixtures("errors_of_drawn_weights")
+@pytest.mark.slow
 def test_it_agrees_with_quadrature(start: Any, schedule: Any):
     model, x = skewed_model(), skewed_data(5)
     found = ais(
@@ -159,6 +161,7 @@ def test_one_temperature_is_importance_sampling_from_the_prior():
     assert (acceptance == 1).all()
 
 
+@pytest.mark.slow
 def test_a_context_reaches_prior_and_likelihood():
     model = catalog.conditional_vae().double()
     x, context = torch.randint(2, (4, 6)).double(), catalog.context_of(4)
@@ -237,6 +240,7 @@ def test_one_chain_knows_nothing_of_its_error():
 
 
 @pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.slow
 def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
     model = skewed_model()
     with forked(0):
@@ -254,6 +258,7 @@ def test_the_bracket_holds_and_closes_with_temperatures(start: Any):
     assert long.width.mean() < 0.5 * short.width.mean()
 
 
+@pytest.mark.slow
 def test_the_upper_bound_is_the_harmonic_mean_of_its_chains():
     model = linear(log_scale=1.0)
     with forked(0):
@@ -333,6 +338,7 @@ class NoisyShare(nn.Module):
 
 
 @pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.slow
 def test_chains_that_leave_the_support_of_a_node_are_rejected(start: Any):
     """A node of a graph that lies between 0 and 1, below one that is unbounded: against the sum over a grid of both."""
     posterior = Joint(a=lambda x: share(x), b=Child(Gaussian((1,)), nn.Linear(1, 2), "a"))

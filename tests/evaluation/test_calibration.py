@@ -150,6 +150,7 @@ def test_a_skewed_posterior_is_calibrated_by_its_own_samples():
     assert found.p_value > 0.01
 
 
+@pytest.mark.slow
 def test_a_normal_about_the_mode_of_a_skewed_posterior_is_found_out():
     """As Laplace's approximation has it: z1 leans to the left, its mode lies above most of it; z2 to the right."""
     model = skewed_model()

@@ -184,6 +184,7 @@ def test_the_better_of_two_searches_is_taken(shift: float, size: float):
 
 @pytest.mark.usefixtures("errors_of_drawn_weights")
 @unchecked_shapes()
+@pytest.mark.slow
 def test_of_a_skewed_posterior_the_chain_holds_and_a_flow_beats_the_gaussian():
     model = skewed_model()
     x = torch.cat([skewed_data(3), torch.tensor([[0.0, 0.0, 6.0, 1.0]]).double()])

@@ -215,6 +215,7 @@ def test_a_bias_is_found_and_none_where_there_is_none():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_the_bias_of_an_unbiased_estimator_is_a_standard_normal_of_two():
     torch.manual_seed(1)
     model, x = vae(), torch.rand(3, 6).round()
@@ -353,6 +354,7 @@ def bits() -> VAE:
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_discrete_latents_are_compared_with_an_unbiased_estimator_of_low_variance():
     x = torch.rand(5, 6).round()
     found = gradient_statistics(bits(), x, num_samples=(1, 4), draws=10)

@@ -133,6 +133,7 @@ def assert_estimates(estimate, truth: Tensor):
 
 @pytest.mark.parametrize("max_rows", [64, 5000])
 @pytest.mark.usefixtures("errors_of_drawn_weights")
+@pytest.mark.slow
 def test_both_estimates_of_probabilistic_pca_are_the_evidence(max_rows):
     model, likelihood = pca()
     x = likelihood(torch.randn(8, 2, dtype=torch.float64)).sample()
@@ -198,6 +199,7 @@ def enumerated(model: VAE, x: Tensor, context: dict[str, Tensor] | None = None) 
 @pytest.mark.parametrize("max_rows", [30, 5000])
 @pytest.mark.parametrize("labelled", [False, True])
 @pytest.mark.usefixtures("errors_of_drawn_weights")
+@pytest.mark.slow
 def test_both_estimates_of_latent_bits_are_those_of_enumeration(max_rows, labelled):
     model, x = bits()
     context = {"label": torch.linspace(-2, 2, 10, dtype=torch.float64)} if labelled else None

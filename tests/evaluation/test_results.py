@@ -195,6 +195,7 @@ def test_a_history_shows_its_first_last_and_best_epoch():
     assert record["best_epoch"] == found.best_epoch
 
 
+@pytest.mark.slow
 def test_findings_are_shown_under_their_questions():
     torch.manual_seed(0)
     found = findings()

@@ -61,7 +61,13 @@ def opened() -> Iterator[Any]:
         yield found
 
 
-@pytest.fixture(scope="module", params=RUNS)
+QUICK = ("digits", "table")
+"""Whose pages are opened where the slow tests are left out."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUNS]
+)
 def shown(
     request: pytest.FixtureRequest, opened: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, Path]:
@@ -198,6 +204,7 @@ def test_the_slider_moves_points_to_the_recorded_means(opened: Any, shown: Shown
     assert not faults
 
 
+@pytest.mark.slow
 def test_every_button_can_be_pressed(opened: Any, shown: Shown):
     name, _, page = shown
     if name not in ("digits", "one", "flow", "table"):
@@ -249,6 +256,7 @@ def test_pictures_and_paths_are_taken_away(opened: Any, shown: Shown, tmp_path: 
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
 
 
+@pytest.mark.slow
 def test_a_moving_picture_is_what_was_drawn(opened: Any, shown: Shown, tmp_path: Path):
     """Noise, which makes the reader's dictionary start again, in greys and in colors."""
     name, _, page = shown

@@ -332,6 +332,7 @@ def test_animation_has_room_for_the_priors_contours_and_names_the_data(tmp_path,
     assert min(axes.get_ylim()) < outer.min()
 
 
+@pytest.mark.slow
 def test_animation_of_many_frames_is_small(tmp_path, rng):
     frames = np.linspace(0, 1, 20)[:, None, None] * rng.normal(size=(1000, 2))
     figures.animate_means(frames, np.arange(1000) % 10, [f"epoch {i}" for i in range(20)], tmp_path / "a.gif")

@@ -105,6 +105,7 @@ def test_figures_leave_out_what_is_not_finite_and_say_so():
     figure.canvas.draw()
 
 
+@pytest.mark.slow
 def test_a_row_of_the_test_data_beyond_floats_stops_no_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -77,6 +77,7 @@ def test_infer_finds_the_best_diagonal_gaussian():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_infer_finds_log_px_with_a_full_rank_gaussian():
     model, x = pca(), data(30)
     fitted = infer(model, x, family=FullRankGaussian((d,)), ascent=Ascent(num_samples=64, tolerance=1e-4, steps=2000))
@@ -88,6 +89,7 @@ def test_infer_finds_log_px_with_a_full_rank_gaussian():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_infer_needs_no_path_through_z():
     """numpy knows no gradients: all of it comes from the score."""
 
@@ -111,6 +113,7 @@ def test_infer_needs_no_path_through_z():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_decoder_outside_of_torch_is_fitted_by_the_score_and_refused_by_a_path():
     """Its slope in z is unknown; its offset is learned, as is q."""
 
@@ -157,6 +160,7 @@ def test_infer_is_never_worse_than_its_start():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_infer_improves_on_a_converged_encoder():
     torch.manual_seed(0)
     model, x = pca(amortized()), data(100)
@@ -176,6 +180,7 @@ def test_infer_improves_on_a_converged_encoder():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_datum_stops_by_itself_and_company_changes_nothing():
     model, x = pca(), data(4)
     options = {"family": BalancedGaussian(), "ascent": Ascent(num_samples=2 * d, steps=3000)}

@@ -31,6 +31,7 @@ def exact_log_px(model: VAE, x: Tensor) -> Tensor:
     return joint.logsumexp(0) + 2 * (grid[1] - grid[0]).log()
 
 
+@pytest.mark.slow
 def test_the_gaps_of_layers_are_found_where_q_can_be_exact():
     model, x = chain(), torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
     with torch.no_grad():  # constant scales make all of it Gaussian
@@ -61,6 +62,7 @@ def test_an_exact_posterior_has_nothing_to_refit_and_no_gap():
     assert_close(found.log_px, state_space.log_px(x, mask).detach(), rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_chain_with_another_posterior_has_both_gaps():
     exact = LinearGaussianStateSpace(1, 1).double()
     parts, x = exact.as_vae(), torch.randn(2, 3, 1, dtype=torch.float64)

@@ -127,6 +127,7 @@ def test_samples_of_the_prior_have_its_covariance():
 
 
 @unchecked_shapes()  # the chain above is checked; here thousands of steps are taken
+@pytest.mark.slow
 def test_learning_reaches_the_greatest_evidence_of_a_chain():
     """Three layers of one latent each are one Gaussian latent to x: probabilistic PCA, whose maximum is known.
 
@@ -205,6 +206,7 @@ def test_its_gap_is_the_sum_of_divergences_layer_by_layer():
     assert_within(evidence.log_prob(x) - model.draw(x, num_samples=20_000).log_weight.detach(), gap)
 
 
+@pytest.mark.slow
 def test_annealing_and_importance_sampling_run_on_a_graph():
     model, evidence = shifted()
     x = evidence.sample(torch.Size([3]))
@@ -216,6 +218,7 @@ def test_annealing_and_importance_sampling_run_on_a_graph():
     assert ((sampled.log_px - evidence.log_prob(x)).abs() < 5 * sampled.standard_error).all()
 
 
+@pytest.mark.slow
 def test_gradients_along_the_path_and_by_the_score_have_the_same_mean():
     model, evidence = shifted()
     x = evidence.sample(torch.Size([2]))

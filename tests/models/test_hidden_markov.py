@@ -319,6 +319,7 @@ def separate(length: int) -> tuple[HiddenMarkov, Tensor]:
 
 
 @pytest.mark.parametrize("amortized", [False, True], ids=["exact", "amortized"])
+@pytest.mark.slow
 def test_learning_reaches_the_largest_evidence(amortized: bool):
     length = 5
     truth, x = separate(length)

@@ -119,6 +119,7 @@ def test_the_vae_is_the_model_in_value_and_gradient(answers: Tensor):
     assert ((estimate.log_px - truth).abs() < 5 * estimate.standard_error).all()
 
 
+@pytest.mark.slow
 def test_estimates_are_those_of_marginal_maximum_likelihood_unless_the_elbo_is_maximized(answers: Tensor):
     best = maximum(lambda params: log_px(params, answers), 2 * J)
     hessian = torch.autograd.functional.hessian(lambda params: -log_px(params, answers).sum(), best)

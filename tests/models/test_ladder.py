@@ -342,6 +342,7 @@ def exact_log_px(model: Ladder, x: Tensor) -> Tensor:
     return (probability.log() + log_weight).logsumexp(0)
 
 
+@pytest.mark.slow
 def test_importance_sampling_annealing_and_brackets_find_the_evidence():
     model = tiny_ladder()
     x = torch.stack([BITS, 1 - BITS])

@@ -255,6 +255,7 @@ def test_the_gaps_of_a_mean_field_posterior_are_its_known_ones():
     assert ((found.approximation - gap).abs() < error).all()
 
 
+@pytest.mark.slow
 def test_learning_with_the_exact_posterior_reaches_the_largest_evidence():
     truth = random_model(dim=2, latent_dim=1, length=8)
     x = truth.as_vae().sample(30)[1].sample()

@@ -109,6 +109,7 @@ class Banana(torch.nn.Module):
         return torch.distributions.Independent(torch.distributions.Normal(loc, scale, validate_args=False), 1)
 
 
+@pytest.mark.slow
 def test_fitted_to_a_bent_posterior_it_comes_nearer_than_any_gaussian():
     model = VAE(StandardNormal(2), Banana(), Conditional(Gaussian((2,)), mlp(1, 4))).double()
     x = torch.zeros(1, 1, dtype=torch.float64)

@@ -118,6 +118,7 @@ def test_the_rate_is_the_divergence_from_the_prior_of_the_class():
 
 
 @pytest.mark.usefixtures("errors_of_drawn_weights")
+@pytest.mark.slow
 def test_what_else_is_measured_is_measured_given_the_label():
     model = linear_vae()
     exact = VAE(model.prior, model.likelihood, ExactPosterior(model))

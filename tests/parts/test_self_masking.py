@@ -174,6 +174,7 @@ def two_bits() -> tuple[VAE, list[str]]:
     return VAE(BernoulliPrior(2), Conditional(family, decoder), q), kinds
 
 
+@pytest.mark.slow
 def test_a_discrete_table_with_its_mask_is_enumerated():
     torch.manual_seed(5)
     model, _ = two_bits()

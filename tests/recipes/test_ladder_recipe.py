@@ -133,6 +133,7 @@ def test_every_gradient_that_is_offered_runs(gradient: Any):
     assert all(parameter.grad is not None for parameter in objective.parameters())
 
 
+@pytest.mark.slow
 def test_training_with_warm_up_and_free_bits_raises_the_bound_on_structured_bits():
     torch.manual_seed(3)
     kinds = torch.randint(2, (4, 16)).float()  # four patterns with a tenth of their bits flipped

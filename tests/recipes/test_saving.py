@@ -88,6 +88,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("data", FORMS.values(), ids=FORMS)
+@pytest.mark.slow
 def test_examples_are_taken_in_any_form(data: object):
     """What is drawn may differ, and what is computed of the examples may not."""
     pca = subo.probabilistic_pca(5, 2)

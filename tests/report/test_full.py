@@ -100,6 +100,7 @@ def test_on_probabilistic_pca_every_number_is_the_exact_one():
     assert not any("Left out" in sentence for sentence in sentences(findings))
 
 
+@pytest.mark.slow
 def test_skewed_posteriors_are_measured_right():
     model, x = skewed_model(), skewed_data(12)
     depth = Depth(num_samples=5000, intensive_data=2, temperatures=20, gap_steps=50, calibration_data=100)
@@ -112,6 +113,7 @@ def test_skewed_posteriors_are_measured_right():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_and_ends_with_the_same_numbers(tmp_path: Path):
     model, data = pca_model(), Split(torch.randn(210, 5))
     whole = evaluate_fully(model, data, depth=SHALLOW)
@@ -207,6 +209,7 @@ def test_discrete_latents_get_a_bracket_by_importance_sampling_and_a_reason_for_
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
     class Alone:
         def __init__(self, model: VAE):
@@ -239,6 +242,7 @@ def test_a_model_of_ones_own_and_a_posterior_of_rows_are_served():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_the_tables_errors_and_measures_are_those_of_the_functions():
     model, x = skewed_model(), skewed_data(50)
     findings = evaluate_fully(model, Split(x), depth=SHALLOW)
@@ -259,6 +263,7 @@ def test_the_tables_errors_and_measures_are_those_of_the_functions():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_labels_are_probed_and_bits_drawn_at_every_read_are_drawn_once():
     x = torch.rand(120, 6)
     data = Split((x * 255).to(torch.uint8), levels=255, labels=torch.arange(120) % 2, resample=True)

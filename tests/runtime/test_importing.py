@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from subo.runtime.randomness import forked
@@ -61,6 +62,7 @@ def test_importing_changes_nothing_and_loads_nothing_heavy():
     assert run.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_package_is_imported_at_once_and_the_library_when_it_is_asked_for():
     """So that the command line answers signals while it is imported."""
     lines = (

@@ -13,6 +13,8 @@ import torch
 from subo.runs.run import Run
 from subo.runtime.processes import is_first, keep_together
 
+pytestmark = pytest.mark.slow
+
 WORKER = '''
 import sys
 import torch

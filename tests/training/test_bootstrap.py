@@ -33,6 +33,7 @@ def of_mean(data: Data, seed: int) -> Objective:
     return Objective(subo.VAE(subo.StandardNormal(1), Mean(data.train.x.mean().item()), q))
 
 
+@pytest.mark.slow
 def test_the_spread_of_refits_is_the_standard_error():
     x = torch.randn(200, 1)
     data = Data("x", Split(x), Split(x[:0]), Split(x[:0]), kind="real")

@@ -161,6 +161,7 @@ def test_a_crashed_local_fit_resumes_bit_for_bit(tmp_path: Path, precision: Prec
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_local_fit_of_a_linear_model_reaches_the_best_of_diagonal_posteriors():
     model, x = pca(Local(Gaussian((d,)), 60)), data(60)
     for parameter in model.likelihood.parameters():

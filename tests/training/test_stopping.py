@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from command_line import assert_refused, run
 from shapes import unchecked_shapes
 
+pytestmark = pytest.mark.slow
+
 LONG = [
     "--latent-dim",
     2,

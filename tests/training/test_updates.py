@@ -180,6 +180,7 @@ def test_a_schedule_goes_on_from_its_state():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_fit_says_when_aggressive_updates_ended(tmp_path: Path):
     objective, data = small_objective(), clusters()
     history = fit(objective, data, epochs=22, batch_size=5, learning_rate=0.1, updates="aggressive", run_dir=tmp_path)
@@ -212,6 +213,7 @@ class Stop(Exception):
     "updates, posterior_steps, crashes, epochs", [("alternating", 2, [2], 3), ("aggressive", 1, [2, 10], 11)]
 )
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_crashed_run_resumes_bit_for_bit(tmp_path: Path, updates, posterior_steps: int, crashes: list, epochs: int):
     """While the updates are aggressive, in the middle of a window, and when they are joint again."""
     options = {"epochs": epochs, "batch_size": 5, "learning_rate": 0.1}
