@@ -58,7 +58,7 @@ def test_the_size_of_a_row_is_its_total_in_the_unit_of_the_fit():
 def test_sizes_that_make_no_sense_are_refused():
     with assert_refused("means of counts"):
         VariationalAutoencoder(**{**QUICK, "likelihood": "gaussian"}).fit(X)
-    with assert_refused("a table of mixed columns does not have"):
+    with assert_refused("a total of columns of several kinds means nothing"):
         VariationalAutoencoder(**{**QUICK, "likelihood": "columns"}).fit(X)
     with assert_refused("its total is 0"):
         VariationalAutoencoder(**QUICK).fit(np.vstack([X, np.zeros((1, 3))]))

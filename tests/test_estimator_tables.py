@@ -346,3 +346,92 @@ def test_columns_may_be_scaled_by_their_quantiles():
     whole = model.impute(mixed())
     assert not whole.drop(columns="id").isna().any(axis=None)
     assert whole["age"].between(-20, 120).all()
+
+
+# Columns as a condition, and sizes
+
+
+def sorted_counts(rows: int = 300) -> pd.DataFrame:
+    """A column whose mean depends on the sort of a row, and a count in proportion to its depth."""
+    rng = np.random.default_rng(0)
+    sort, depth = rng.choice(["a", "b"], rows), rng.uniform(0.5, 2.0, rows).round(2)
+    y = np.where(sort == "a", 0.0, 5.0) + 0.5 * rng.normal(size=rows)
+    return pd.DataFrame({"sort": sort, "depth": depth, "y": y, "n": rng.poisson(20 * depth)})
+
+
+@pytest.fixture(scope="module")
+@unchecked_shapes()
+def conditional() -> VariationalAutoencoder:
+    settings: dict[str, Any] = {"condition": "sort", "size_factor": "depth", "columns": "n=count", "hidden": (16,)}
+    return VariationalAutoencoder(**settings, epochs=30, evaluation_samples=50, random_state=0).fit(sorted_counts())
+
+
+def test_rows_are_drawn_given_the_condition(conditional: VariationalAutoencoder):
+    assert [column.name for column in conditional.schema_.given.modeled] == ["sort"]
+    assert [column.name for column in conditional.schema_.modeled] == ["y", "n"]
+    for sort, mean in (("a", 0.0), ("b", 5.0)):
+        rows = conditional.sample(500, 0, given={"sort": sort})
+        assert set(rows["sort"]) == {sort}
+        assert abs(rows["y"].mean() - mean) < 0.3
+    free = conditional.sample(1000, 0)
+    assert list(free.columns) == ["sort", "y", "n"]
+    assert abs((free["sort"] == "a").mean() - (sorted_counts()["sort"] == "a").mean()) < 5 * 0.5 / 1000**0.5
+    both = conditional.sample(2, 0, given=pd.DataFrame({"other": [1, 2], "sort": ["b", "a"]}))
+    assert list(both["sort"]) == ["b", "a"]
+    assert both["y"].iloc[0] > 2.5 > both["y"].iloc[1]
+    means = conditional.inverse_transform(
+        np.zeros((2, conditional.transform(free.assign(depth=1.0)).shape[1])), given=both
+    )
+    assert abs(means["y"].iloc[0] - 5) < 0.5
+
+
+def test_scores_are_given_condition_and_size(conditional: VariationalAutoencoder):
+    """Those of the model itself: the density of y and n alone, at the row's sort and its depth over the mean depth."""
+    frame = sorted_counts().head(5)
+    wrong = frame.assign(sort=frame["sort"].map({"a": "b", "b": "a"}))
+    assert (conditional.score_samples(frame) > conditional.score_samples(wrong) + 5).all()
+    deep = frame.assign(depth=frame["depth"] * 4)
+    assert (conditional.score_samples(frame) > conditional.score_samples(deep) + 2).all()
+    unit, parts = conditional.size_factor_, conditional._table.read(frame)
+    assert torch.equal(parts.context["size"], torch.tensor(frame["depth"].to_numpy()))
+    context = {**parts.context, "size": parts.context["size"] / unit.unit}
+    result = score(conditional.model_, type(parts)(parts.x, context=context), num_samples=2000, seed=1)
+    error = result.standard_error.numpy() + 0.3  # of 50 samples
+    np.testing.assert_array_less(abs(conditional.score_samples(frame) - result.log_px.numpy()), 5 * error)
+
+
+def test_a_condition_that_does_not_fit_is_refused(conditional: VariationalAutoencoder):
+    frame = sorted_counts()
+    for name in ("sort", "depth"):
+        with assert_refused(f"column '{name}' of the fit is missing"):
+            conditional.score(frame.drop(columns=name))
+    z = np.zeros((2, conditional.transform(frame).shape[1]))
+    with assert_refused("conditioned on sort", "`given`"):
+        conditional.inverse_transform(z)
+    with assert_refused("there is no column 'x'"):
+        conditional.sample(2, given={"x": 1})
+    with assert_refused("leaves out sort"):
+        conditional.sample(2, given=frame[["y"]])
+    with assert_refused("3 rows", "one for each of 2"):
+        conditional.sample(2, given=frame.head(3))
+    with assert_refused("received int"):
+        conditional.sample(2, given=3)
+    for settings, X, facts in (
+        ({"condition": "zip"}, frame, ("no column 'zip'",)),
+        ({"condition": "labels"}, frame, ("y is not read",)),
+        ({"condition": "y"}, frame[["y", "n"]].to_numpy(), ("numbers of one kind",)),
+        ({"size_factor": "observed"}, frame, ("no column 'observed'",)),
+        ({"size_factor": "depth", "likelihood": "negative-binomial"}, frame[["n"]], ("use observed",)),
+    ):
+        with assert_refused("`" + next(iter(settings)) + "`", *facts):
+            VariationalAutoencoder(**QUICK, **settings).fit(X)
+    with assert_refused("not conditioned", "`given`"):
+        VariationalAutoencoder(**QUICK).fit(frame[["y", "n"]].to_numpy()).sample(2, given={"y": 1})
+
+
+def test_missing_cells_are_filled_given_the_condition(conditional: VariationalAutoencoder):
+    frame = sorted_counts()
+    gaps = frame.assign(y=frame["y"].where(frame.index >= 20))
+    filled = conditional.impute(gaps)
+    assert (abs(filled["y"] - frame["y"])[:20] < 2.5).all()
+    pd.testing.assert_frame_equal(filled[["sort", "depth", "n"]], frame[["sort", "depth", "n"]])

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from subo.data.tables.schema import Schema
     from subo.runs.config import RunConfig
 
-__all__ = ["cells_given", "context_of_samples", "with_given"]
+__all__ = ["cells_given", "context_of_samples"]
 
 
 def cells_given(text: str | None, config: "RunConfig", *, label: str | None) -> "pd.DataFrame | None":
@@ -62,24 +61,6 @@ def _pairs(text: str | None, names: Sequence[str]) -> dict[str, str]:
             raise InputError(f"--given has two values for {name}: give one.")
         pairs[name] = rest[1:].strip()
     return pairs
-
-
-def with_given(x: "Tensor", schema: "Schema", cells: "pd.DataFrame", given: "Tensor") -> "pd.DataFrame":
-    """Drawn rows with the cells that they were given: numbers as they were given, not rounded as the data were.
-
-    Args:
-        x: Coded rows, ``(N, D)``.
-        schema: What the columns are.
-        cells: The row of cells that were given.
-        given: The same, coded, ``(N, C)``.
-    """
-    from subo.data.tables.coding import decode
-
-    frame = decode(x, schema, given)
-    exact = [column.name for column in schema.given.modeled if not column.levels and column.kind != "date"]
-    for name in exact:
-        frame[name] = cells[name].iloc[0]
-    return frame
 
 
 def context_of_samples(

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
 from subo.cli.forecast import _ENTRY
-from subo.cli.given import cells_given, context_of_samples, with_given
+from subo.cli.given import cells_given, context_of_samples
 from subo.cli.messages import say
 from subo.cli.rows import endings_of, is_of_sequences, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
@@ -59,6 +59,7 @@ def sample(
             sample, whatever its values; by a model of the missing cells (fit --missing-model), as it says.
         seed: Seed for the draws.
     """
+    from subo.data.tables.given import with_given
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise

@@ -26,12 +26,13 @@ from subo.recipes.recipe import documented
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.randomness import forked
 from subo.sklearn.arrays import as_stored, numbers_of, seed_of, warn_of_constants
+from subo.sklearn.conditions import Condition, Known
 from subo.sklearn.division import divided
 from subo.sklearn.frames import empty, is_frame, like
 from subo.sklearn.imputing import ImputationMethods, Recipe
 from subo.sklearn.outliers import OutlierMethods
-from subo.sklearn.parameters import GROUPS, OPTIONS, SIGNATURE, TRAINING
-from subo.sklearn.rows import as_rows, drawn_sizes, given_rows, size_factor_of, sized, starting_rows
+from subo.sklearn.parameters import CONDITIONS, GROUPS, OPTIONS, SIGNATURE, TRAINING
+from subo.sklearn.rows import as_rows, given_rows, size_factor_of, sized, starting_rows
 from subo.sklearn.scoring import HeldOut, row_scores
 from subo.sklearn.tables import Table
 from subo.training.fitting import fit
@@ -68,9 +69,11 @@ class VariationalAutoencoder(
             nothing. Two give a map to look at.
         columns: Kinds of columns in place of those that their cells suggest, as a dictionary or as text,
             ``"age=count,zip=category,id=drop"``; or the path of a schema (.json). See docs/tables.md for the kinds.
-        size_factor: The size s of a row, by which the means of its counts are multiplied: its total over the mean total
-            of the rows to train on (``observed``). Scores are then log p(x|s), samples have sizes of training rows, and
-            :meth:`inverse_transform` gives means at s = 1.
+        condition: Columns of a frame that the model is conditioned on, a name or several: scores are then log p of the
+            other columns given these.
+        size_factor: The size s of a row, by which the means of its counts are multiplied: its total (``observed``) or a
+            column of a frame, over the mean of the rows to train on. Scores are then log p(x|s), samples have sizes of
+            training rows, and :meth:`inverse_transform` gives means at s = 1.
         column_scaling: How numbers and dates of a table are scaled: by center and standard deviation (``standard``), or
             then brought to normal scores, for heavy tails (``quantile``).
         min_level_count: Cells that a level of a category has at least; rarer ones are one level, ``other``.
@@ -156,26 +159,25 @@ class VariationalAutoencoder(
         parts = divided(given.shape[0], **fractions, seed=seed)
         table = None
         if isinstance(given, pd.DataFrame):
-            how = {"columns": settings["columns"], "scaling": settings["column_scaling"]}
-            how["min_level_count"] = settings["min_level_count"]
-            table = Table.of(X, given, **how, rows=parts.known.tolist())
-            x = table.coded(given)
+            table = Table.of(X, given, settings, rows=parts.known.tolist())
+            rows = table.coded(given)
         else:
-            x = as_stored(given, _names(self))
-        sizes = size_factor_of(Split(x), settings["size_factor"], parts.training, is_table=table is not None)
-        rows = sized(Split(x), sizes)
+            rows = Split(as_stored(given, _names(self)))
+        sizes = size_factor_of(rows, settings["size_factor"], parts.training, is_table=table is not None)
+        rows = sized(rows, sizes)
         training, held_out = rows.take(parts.training), rows.take(parts.validation)
         kind = kind_of(training.x, held_out.x) if table is None else "mixed"
         data = Data("X", training, held_out, held_out, kind)  # fit has no use for test data
-        options = resolved("vae", {name: settings[name] for name in (*OPTIONS, "size_factor")}, data)
-        likelihood, schema = options["likelihood"], table and table.schema
-        meaning, (examples, context) = replace(data.meaning, table=schema), starting_rows(training, seed)
-        objective = model_of(
-            "vae", options, x.shape[1:], examples=examples, context=context, meaning=meaning, seed=seed
-        )
+        schema = None if table is None else table.schema
+        meaning = replace(data.meaning, table=schema, sizes=sizes)
+        data = replace(data, decided=meaning)
+        options = resolved("vae", {name: settings[name] for name in (*OPTIONS, *CONDITIONS)}, data)
+        likelihood, (examples, context) = options["likelihood"], starting_rows(training, seed)
+        known = {"examples": examples, "context": context, "meaning": meaning}
+        objective = model_of("vae", options, rows.event_shape, **known, seed=seed)
         check_support(objective.model, rows.take(parts.stand_ins), where="X")
         if table is None and not LIKELIHOODS[likelihood].is_discrete:
-            warn_of_constants(x[parts.known], _names(self))
+            warn_of_constants(rows.x[parts.known], _names(self))
         decided = {name: settings[name] for name in TRAINING if settings[name] != "auto"}
         decided = training_settings(objective, data, **decided)
         history = fit(
@@ -194,7 +196,7 @@ class VariationalAutoencoder(
         self.history_, self.n_iter_ = history, len(history.epochs)
         self.seed_ = seed
         self._held_out = HeldOut(rows.take(parts.calibration if len(parts.calibration) else parts.validation))
-        self._sizes = training.context.get("size")
+        self._condition = Condition(dict(training.context), schema)
         self._n_features_out = options["latent_dim"]
         return self
 
@@ -215,11 +217,12 @@ class VariationalAutoencoder(
         sampled = self.posterior in ("inverse-autoregressive", "spline")
         return posterior_means(self.model_, x, batch_size=1 if sampled else 1000).numpy()
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: Any, *, given: Any = None) -> Any:
         """Means ``E[x|z]`` of the data at given latents.
 
         Args:
             X: Latents z, ``(N, latent_dim)``.
+            given: With a `condition`, the cells of its columns: a value for each, or a frame of one row or N.
 
         Returns:
             ``(N, D)``, in the units of the data: an array of float64 or, after a fit to a frame, such a frame, with the
@@ -231,27 +234,32 @@ class VariationalAutoencoder(
         if z.shape[1] != self._n_features_out:
             wanted = f"latents with {self._n_features_out} columns, as returned by transform"
             raise InputError(f"inverse_transform expects {wanted}, but these have {z.shape[1]}")
-        context = None if self._sizes is None else {"size": torch.ones(len(z), dtype=torch.float64)}
-        return self._written(decode(self.model_, torch.tensor(np.ascontiguousarray(z)), context))
+        known = self._condition.at(len(z), given)
+        return self._written(decode(self.model_, torch.tensor(np.ascontiguousarray(z)), known.context), known)
 
     @checked_arguments
-    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None, *, given: Any = None
+    ) -> Any:
         """New rows: z from p(z), then x from p(x|z), including its noise.
 
         Args:
             n_samples: Number of rows.
             random_state: Random state for the draws; None for different ones at every call.
+            given: With a `condition`, the cells of its columns: a value for each, or a frame of one row or `n_samples`.
+                By default those of training rows at random.
 
         Returns:
             ``(n_samples, D)``, in the order drawn: an array of float64 or, after a fit to a frame, such a frame, with
-            the columns that are modeled and their types. No cell is missing.
+            the columns that are modeled, those of the condition, and their types. No drawn cell is missing.
         """
         check_is_fitted(self)
         elements: int = self.n_features_in_  # pyright: ignore[reportAttributeAccessIssue] (set by validate_data)
         check_samples(n_samples, elements, 8 * elements, remedy="Lower n_samples.")
         with forked(seed_of(random_state)):
-            context = drawn_sizes(self._sizes, n_samples)
-            return self._written(draw_data(self.model_, n_samples, context, elements=elements, dtype=torch.float64))
+            known = self._condition.drawn(n_samples, given)
+            drawn = draw_data(self.model_, n_samples, known.context, elements=elements, dtype=torch.float64)
+        return self._written(drawn, known)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """``log p(x)`` of each row in nats, by importance sampling; for a density, it depends on the units of X.
@@ -291,14 +299,14 @@ class VariationalAutoencoder(
         """Rows, checked against the fitted model."""
         check_is_fitted(self)
         if self._table is not None:
-            return self._table.read(self._table.arranged(self, X))
+            return sized(self._table.read(self._table.arranged(self, X)), self.size_factor_)
         numbers = numbers_of(self, X, reset=False, missing=False, dtype=np.float32, dense=False)
         return sized(Split(as_rows(numbers)), self.size_factor_)
 
-    def _written(self, x: Tensor) -> Any:
+    def _written(self, x: Tensor, known: Known) -> Any:
         """Rows of the model in the form of the fit's."""
         if self._table is not None:
-            return self._table.write(x)
+            return self._table.write(x, known)
         if self._template is None:
             return x.numpy()
         return like(pd.DataFrame(x.numpy(), columns=[*map(str, self._template.columns)]), self._template)

@@ -1,7 +1,7 @@
 """The estimator's parameters: options of the recipe ``vae``, and those for reading, training and scoring a table."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions,
 from subo.recipes.recipe import parameters_of
 from subo.runtime.devices import DeviceName
 
-__all__ = ["GROUPS", "OPTIONS", "SIGNATURE", "TRAINING"]
+__all__ = ["CONDITIONS", "GROUPS", "OPTIONS", "SIGNATURE", "TRAINING"]
 
 GROUPS = (LikelihoodOptions, LatentOptions, NetworkOptions, BoundOptions)
 
@@ -22,7 +22,8 @@ def _signature() -> inspect.Signature:
     def table(
         *,
         columns: str | Mapping[str, str] | None = None,
-        size_factor: Literal["none", "observed"] = "none",
+        condition: str | Sequence[str] = "none",
+        size_factor: str = "none",
         column_scaling: Scaling = "standard",
         min_level_count: int = 1,
         calibration_fraction: float = 0.0,
@@ -54,6 +55,9 @@ def _signature() -> inspect.Signature:
 SIGNATURE = _signature()
 OPTIONS = tuple(parameter.name for group in GROUPS for parameter in parameters_of(group))
 """Names of the recipe's options."""
+
+CONDITIONS = ("condition", "size_factor")
+"""Names of the recipe's options that name columns."""
 
 TRAINING = ("epochs", "batch_size", "learning_rate", "patience")
 """Names of the settings of training, of which those that are ``auto`` follow from the rows."""

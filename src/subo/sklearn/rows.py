@@ -8,16 +8,15 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from subo.data.size_factors import SizeFactor, totals, with_sizes
+from subo.data.size_factors import OBSERVED, SizeFactor, totals, with_sizes
 from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.recipes.for_data import examples_and_context
 from subo.sklearn.arrays import numbers_of
 from subo.sklearn.frames import as_pandas, is_frame
-from subo.typing import Context
 
-__all__ = ["as_rows", "drawn_sizes", "given_rows", "size_factor_of", "sized", "starting_rows"]
+__all__ = ["as_rows", "given_rows", "size_factor_of", "sized", "starting_rows"]
 
 
 def as_rows(numbers: Any) -> Any:
@@ -29,6 +28,8 @@ def given_rows(estimator: Any, X: Any, settings: dict[str, Any]) -> Any:
     """The rows of a fit: a frame for a table of mixed columns, or numbers of one kind, which may be sparse."""
     likelihood, columns = settings["likelihood"], settings["columns"]
     mixed = likelihood in ("auto", "columns")
+    if settings["condition"] == "labels":
+        raise InputError("`condition` names columns of X: y is not read")
     if not mixed and columns is not None:
         raise InputError(f"`columns` are kinds of columns, but the likelihood {likelihood} describes all alike")
     if mixed and is_frame(X):
@@ -40,6 +41,11 @@ def given_rows(estimator: Any, X: Any, settings: dict[str, Any]) -> Any:
     numbers = numbers_of(estimator, X, reset=True, missing=mixed, dense=as_columns)
     if isinstance(numbers, np.ndarray) and (as_columns or np.isnan(numbers).any()):
         return pd.DataFrame(numbers, columns=pd.Index([f"x{number}" for number in range(numbers.shape[1])]))
+    if settings["condition"] != "none":
+        raise InputError(
+            f"`condition` names columns of a frame, which the likelihood columns describes; received "
+            f"{settings['condition']!r}, and X is numbers of one kind"
+        )
     return numbers
 
 
@@ -53,14 +59,16 @@ def size_factor_of(rows: Split, source: str, training: Tensor, *, is_table: bool
         is_table: Whether they are a table of mixed columns.
 
     Raises:
-        InputError: They are such a table, whose rows have no total.
+        InputError: A column is named, and there are none.
     """
     if source == "none":
         return None
-    if is_table:
+    if is_table:  # whose total means nothing, as its reader says
+        return SizeFactor(source, rows.context["size"].double()[training].mean().item())
+    if source != OBSERVED:
         raise InputError(
-            "`size_factor` is a row's total of counts, which a table of mixed columns does not have: use a likelihood "
-            "such as negative-binomial, or subo.load_data with the name of a column"
+            f"`size_factor` names the column {source!r}, but the likelihood of these rows describes all columns alike: "
+            "use observed, or a frame with the likelihood columns"
         )
     return SizeFactor(source, totals(rows)[training].mean().item())
 
@@ -78,8 +86,3 @@ def starting_rows(training: Split, seed: int) -> tuple[Tensor, dict[str, Tensor]
     if isinstance(training.x, SparseRows):
         return examples_and_context(training, seed=seed)
     return training.x, dict(training.context)
-
-
-def drawn_sizes(sizes: Tensor | None, count: int) -> Context | None:
-    """Sizes of training rows at random, as the context of samples; None without sizes."""
-    return None if sizes is None else {"size": sizes[torch.randint(len(sizes), (count,))].double()}

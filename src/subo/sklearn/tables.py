@@ -12,15 +12,18 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from subo.data.splits import Split
-from subo.data.tables.coding import decode, encode
+from subo.data.tables.coding import decode
 from subo.data.tables.filling import filled, most_likely
+from subo.data.tables.given import with_given
 from subo.data.tables.mixed import contents_of
 from subo.data.tables.options import TableOptions
-from subo.data.tables.schema import Scaling, Schema
+from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.evaluation.imputation import Imputation, impute
+from subo.recipes.condition import columns_of
 from subo.runtime.wording import counted
 from subo.sklearn.arrays import numbers_of
+from subo.sklearn.conditions import Known
 from subo.sklearn.frames import as_pandas, empty, is_frame, like, with_cells
 
 __all__ = ["Table"]
@@ -39,54 +42,49 @@ class Table:
         template: The frame without rows; None where X was an array.
         ordered: Whether later frames must have the same columns in the same order. That is scikit-learn's contract for
             numbers; a frame that has other columns too is read by name.
+        size: The column of the sizes of rows.
     """
 
     schema: Schema
     names: tuple[str, ...]
     template: Any
     ordered: bool
+    size: str | None = None
 
     @classmethod
-    def of(
-        cls,
-        X: Any,
-        frame: pd.DataFrame,
-        *,
-        columns: str | Mapping[str, str] | None,
-        scaling: Scaling = "standard",
-        min_level_count: int = 1,
-        rows: Sequence[int],
-    ) -> "Table":
+    def of(cls, X: Any, frame: pd.DataFrame, settings: Mapping[str, Any], *, rows: Sequence[int]) -> "Table":
         """The table of a fit, with a warning of what is left out.
 
         Args:
             X: The table as it came.
             frame: Its cells.
-            columns: Kinds that were asked for.
-            scaling: How columns with a density are scaled.
-            min_level_count: Cells that a level of a category has at least.
+            settings: Parameters of the estimator, of which those of columns are read.
             rows: The rows that the schema may see.
 
         Raises:
             InputError: No schema describes the cells, or not the one that was asked for.
         """
-        of_levels = {"column_scaling": scaling, "min_level_count": min_level_count}
-        options = TableOptions(columns if isinstance(columns, str) else None, **of_levels)  # pyright: ignore[reportArgumentType]
+        columns, least = settings["columns"], settings["min_level_count"]
+        of_levels = {"column_scaling": settings["column_scaling"], "min_level_count": least}
+        options = TableOptions(columns if isinstance(columns, str) else None, **of_levels)
         kinds = options.kinds() if not isinstance(columns, Mapping) else {str(k): kind for k, kind in columns.items()}
-        how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": scaling, "labeled": False}
-        how["min_level_count"] = min_level_count
+        size = None if settings["size_factor"] == "none" else settings["size_factor"]
+        how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": options.column_scaling}
+        how |= {"condition": columns_of(settings["condition"]) or None, "size": size}
+        how |= {"min_level_count": least, "labeled": False}
         read = contents_of(frame, **how)  # whose messages count all rows
         _warn(read.notes)
         if len(rows) < len(frame):
             seen = frame.iloc[[*rows]].reset_index(drop=True)
             read = contents_of(seen, **how)
         assert read.table is not None
-        without = [f"{column.name!r} ({column.why})" for column in read.table.dropped if column.why != "as asked for"]
+        left = [column for column in read.table.dropped if column.name != size and column.why != "as asked for"]
+        without = [f"{column.name!r} ({column.why})" for column in left]
         if without:
             _warn([f"left out: {', '.join(without)}"])
         template = empty(X) if is_frame(X) else None
         numbers = [types.is_numeric_dtype(cells) and not types.is_complex_dtype(cells) for _, cells in frame.items()]
-        return cls(read.table, tuple(map(str, frame.columns)), template, all(numbers))
+        return cls(read.table, tuple(map(str, frame.columns)), template, all(numbers), size)
 
     def arranged(self, estimator: Any, X: Any) -> pd.DataFrame:
         """The cells of a later X under the names of the fit.
@@ -100,26 +98,35 @@ class Table:
         frame = as_pandas(X)
         if len(frame) == 0:
             raise InputError("X has no rows: at least one is needed")
-        own = [*frame.columns] == [column.name for column in self.schema.modeled]  # as sampled rows have
+        own = [*frame.columns] == [column.name for column in self.schema.kept]  # as sampled rows have
         if self.template is None or (self.ordered and not own):
             named: Any = X if isinstance(X, pd.DataFrame) else frame
             validate_data(estimator, named, reset=False, skip_check_array=True)
             return frame.set_axis(pd.Index(self.names), axis=1)
         return frame
 
-    def coded(self, frame: pd.DataFrame) -> Float[Tensor, "N D"]:
-        """Cells as numbers, without a word about levels that are new."""
-        return encode(frame, self.schema)
+    def coded(self, frame: pd.DataFrame) -> Split:
+        """Cells as rows of the model, without a word about levels that are new."""
+        return contents_of(frame, schema=self.schema, labeled=False, size=self.size).parts[0]
 
     def read(self, frame: pd.DataFrame) -> Split:
         """Cells as rows of the model, with a warning of columns and levels that the fit did not have."""
-        read = contents_of(frame, schema=self.schema, labeled=False)
+        read = contents_of(frame, schema=self.schema, labeled=False, size=self.size)
         _warn(read.notes)
         return read.parts[0]
 
-    def write(self, x: Float[Tensor, "N D"]) -> Any:
-        """Rows of the model as X had them: the columns that are modeled, with their types."""
-        frame = decode(x, self.schema)
+    def write(self, x: Float[Tensor, "N D"], known: Known) -> Any:
+        """Rows of the model as X had them: the columns that are modeled, and those of the condition, with their types.
+
+        Args:
+            x: The rows.
+            known: What they are given.
+        """
+        given = None if known.context is None else known.context.get("given")
+        if given is None or known.cells is None:
+            frame = decode(x, self.schema, given)
+        else:
+            frame = with_given(x, self.schema, known.cells, given)
         return frame.to_numpy("float64") if self.template is None else like(frame, self.template)
 
     def imputed(

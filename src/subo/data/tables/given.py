@@ -9,12 +9,12 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from subo.data.tables.coding import raw_numbers
+from subo.data.tables.coding import decode, raw_numbers
 from subo.data.tables.reading import MISSING
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 
-__all__ = ["given_cells", "unlearned"]
+__all__ = ["given_cells", "unlearned", "with_given"]
 
 _LISTED = 10  # levels
 
@@ -58,6 +58,24 @@ def unlearned(given: Float[Tensor, "N C"], schema: Schema) -> list[str]:
                 "model makes of a missing one is not learned"
             )
     return notes
+
+
+def with_given(
+    x: Float[Tensor, "N D"], schema: Schema, cells: pd.DataFrame, given: Float[Tensor, "N C"]
+) -> pd.DataFrame:
+    """Drawn rows with the cells that they were given: numbers as they were given, not rounded as the data were.
+
+    Args:
+        x: Coded rows.
+        schema: What the columns are.
+        cells: The cells that were given, one row for all or one for each.
+        given: The same, coded.
+    """
+    frame = decode(x, schema, given)
+    exact = [column.name for column in schema.given.modeled if not column.levels and column.kind != "date"]
+    for name in exact:
+        frame[name] = cells[name].iloc[0] if len(cells) == 1 else cells[name].to_numpy()
+    return frame
 
 
 def _check_names(names: list[str], schema: Schema) -> None:
