@@ -379,10 +379,9 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         for word in words:
             assert word in message, message
     for text, words in {
-        "a;b\n1;2\n3;4\n5;6\n": ["semicolons", "commas"],
-        "a\tb\n1\t2\n3\t4\n": ["tabs", "commas"],
-        "a,b\n1,2\n3,x\n5,6\n7,8\n": ["'b'", "row 2"],
-        "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["2 of 8", "row 2", "'b'"],
+        "a;b\n1;2\n3;x\n5;6\n7;8\n": ["'b'", "row 2", "'x' isn't a number"],
+        "a,b\n1,2\n3,nan\n5,inf\n7,8\n": ["'b'", "row 2", "the cell is empty"],
+        "a,b\n1,2\n3,4\n5,inf\n7,8\n": ["1 of 8", "row 3", "'b'"],
     }.items():
         as_numbers = ("--likelihood", "gaussian")
         message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), *as_numbers, "--out", out)

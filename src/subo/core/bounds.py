@@ -70,7 +70,7 @@ class ELBO:
 
     def reported(self) -> "ELBO":
         """The bound on log p(x) that this one shapes: beta 1, no free bits."""
-        return ELBO(closed_form_kl=self.closed_form_kl)
+        return ELBO(closed_form_kl=self.closed_form_kl) if self.beta != 1 or self.free_bits else self
 
 
 @dataclass(frozen=True)
