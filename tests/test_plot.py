@@ -17,6 +17,7 @@ import subo
 from subo import InputError, Objective, Split, plot
 from subo.evaluation import Gaps, latent_usage
 from subo.evaluation.reconstruction import reconstruct
+from subo.report.pictures import grid_means
 from subo.training.history import History
 
 
@@ -118,6 +119,44 @@ def test_the_plane_has_the_posterior_means_and_the_classes():
     assert plot.latent_plane(model(latent_dim=4), X).get_xlabel().startswith("first principal component")
 
 
+def test_the_plane_is_colored_by_any_column():
+    ages = np.linspace(20.5, 60.25, 12)
+    ax = plot.latent_plane(model(), X, color={"age": ages})
+    (dots,) = (c for c in ax.collections if isinstance(c, PathCollection))
+    np.testing.assert_array_equal(np.asarray(dots.get_array()), ages)
+    ax = plot.latent_plane(model(), (X, torch.arange(12)), color={"city": ["Oslo", None, "Rome"] * 4})
+    legend = ax.get_legend()
+    assert legend is not None
+    assert (legend.get_title().get_text(), len(legend.get_texts())) == ("city", 3)
+
+
+class Shifted(nn.Module):
+    """Means that follow a context."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 10)
+
+    def forward(self, z: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        return self.linear(z) + torch.cat([shift, torch.zeros_like(shift)], dim=1).expand(len(z), 10)
+
+
+def test_a_model_is_drawn_in_its_context():
+    torch.manual_seed(0)
+    encoder = subo.Conditional(subo.Gaussian((2,)), nn.Linear(5, 4))
+    own = subo.VAE(subo.StandardNormal(2), subo.Conditional(subo.Gaussian((5,)), Shifted()), encoder)
+
+    def curves(shift: float) -> np.ndarray:
+        ax = plot.samples(own, 6, context={"shift": torch.full((6, 5), shift)})
+        return np.array([line.get_xdata() for line in ax.lines])
+
+    np.testing.assert_allclose(curves(3.0), curves(0.0) + 3, rtol=1e-5, atol=1e-5)
+    one = {"shift": torch.full((1, 5), 3.0)}
+    none = {"shift": torch.zeros(1, 5)}
+    torch.testing.assert_close(grid_means(own, context=one), grid_means(own, context=none) + one["shift"])
+    assert rendered(plot.decoder_plane(own, context=one)).has_data()
+
+
 def test_bars_are_the_kl_of_each_dimension():
     usage = latent_usage(model(latent_dim=3), X)
     assert usage.kl is not None
@@ -169,6 +208,8 @@ def test_what_cannot_be_drawn_is_refused_before_a_figure_is_made():
         (lambda: plot.samples(model(), feature_names=["a"]), "1 feature names for 5 features"),
         (lambda: plot.latent_plane(model(), "digits"), "load_data"),
         (lambda: plot.samples(model(), 0), "num_samples must be"),
+        (lambda: plot.latent_plane(model(), X, color={"age": [1.0, 2.0]}), "a value for each of 12 examples"),
+        (lambda: plot.latent_plane(model(), X, color={}), "received 0 names"),
         (lambda: plot.history(fitted(1), ax="left"), "ax must be"),  # pyright: ignore[reportArgumentType]
     ):
         with pytest.raises(InputError, match=words):

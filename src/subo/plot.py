@@ -4,11 +4,12 @@ The same functions draw the pictures of a run. Examples are given as usual: a te
 :class:`~subo.Split`. The title, labels and limits of the axes that are returned can be changed as usual.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
@@ -27,6 +28,7 @@ from subo.report.pictures import curves_of, draw_latent_plane, draw_latent_usage
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked
 from subo.training.history import History
+from subo.typing import Context
 
 __all__ = ["decoder_plane", "gaps", "history", "kl_by_dimension", "latent_plane", "reconstructions", "samples"]
 
@@ -34,7 +36,12 @@ __all__ = ["decoder_plane", "gaps", "history", "kl_by_dimension", "latent_plane"
 @takes_data
 @checked_arguments
 def latent_plane(
-    model: LatentVariableModel, split: Split, *, classes: Sequence[str] | None = None, ax: Axes | None = None
+    model: LatentVariableModel,
+    split: Split,
+    *,
+    classes: Sequence[str] | None = None,
+    color: Mapping[str, Any] | None = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Posterior means of data, colored by label, with the contours of the prior if z has two dimensions.
 
@@ -44,15 +51,23 @@ def latent_plane(
         model: The model.
         split: The data.
         classes: Names of the labels 0, 1, ...; by default the data's own.
+        color: What colors the examples in place of their labels, such as a column of a frame: one name, and a number or
+            a name for each example.
         ax: Axes to draw on.
+
+    Raises:
+        InputError: `color` is not one name with as many values as examples.
 
     Example:
         >>> from subo import probabilistic_pca
-        >>> latent_plane(probabilistic_pca(5, 2), torch.randn(50, 5)).get_xlabel()
+        >>> x = torch.randn(50, 5)
+        >>> latent_plane(probabilistic_pca(5, 2), x, color={"age": x[:, 0]}).get_xlabel()
         'z1'
     """
+    colors = None if color is None else _colors(color, len(split))
+    usage, how = latent_usage(model, split), {"name": "examples", "classes": classes, "colors": colors}
     ax = _axes(ax, (6.6, 5.6))
-    draw_latent_plane(_any(model), latent_usage(model, split), split, name="examples", classes=classes, panel=ax)
+    draw_latent_plane(_any(model), usage, split, **how, panel=ax)
     return ax
 
 
@@ -121,6 +136,7 @@ def samples(
     model: LatentVariableModel,
     num_samples: int = 64,
     *,
+    context: Context | None = None,
     seed: int = 0,
     feature_names: Sequence[str] | None = None,
     ax: Axes | None = None,
@@ -130,6 +146,7 @@ def samples(
     Args:
         model: The model; a conditional model gives an equal number of samples of every class.
         num_samples: Number of samples; at most 100 are drawn.
+        context: What the samples are given by name, a row each, if the model is conditioned on more than a class.
         seed: Seed for the samples.
         feature_names: Names of a vector's features, shown if there are 20 or fewer.
         ax: Axes to draw on.
@@ -143,7 +160,7 @@ def samples(
         10
     """
     with forked(seed):
-        means: Tensor = prior_draws(model, num_samples)[1].mean.detach().cpu()
+        means: Tensor = prior_draws(model, num_samples, context)[1].mean.detach().cpu()
     _check_names(feature_names, means)
     ax = _axes(ax, (6, 6.4) if means.ndim > 2 else (6, 4))
     figures.samples(shading(means)(means), feature_names=feature_names, panel=ax)
@@ -151,27 +168,32 @@ def samples(
 
 
 @checked_arguments
-def decoder_plane(model: LatentVariableModel, *, label: int = 0, ax: Axes | None = None) -> Axes:
+def decoder_plane(
+    model: LatentVariableModel, *, label: int = 0, context: Context | None = None, ax: Axes | None = None
+) -> Axes:
     """Means of p(x|z) over a square of the latent plane, from -3 to 3 in both dimensions.
 
     Args:
         model: A model with two continuous latents.
         label: The class, for a conditional model.
+        context: What else the model is given by name, one row.
         ax: Axes to draw on.
 
     Raises:
-        InputError: z does not have two continuous dimensions.
+        InputError: z does not have two continuous dimensions, or `context` more than one row.
 
     Example:
         >>> from subo import probabilistic_pca
         >>> decoder_plane(probabilistic_pca(5, 2)).get_ylabel()
         'z2'
     """
+    if rows := [name for name, tensor in (context or {}).items() if len(tensor) != 1]:
+        raise InputError(f"`context` is one row, for the whole plane, but {rows[0]} has several: take one")
     with forked(0):
-        z = prior_draws(model, 1)[0]
+        z = prior_draws(model, 1, context)[0]
     if not isinstance(z, Tensor) or z.shape[1:] != (2,) or has_discrete_prior(model):
         raise InputError("`decoder_plane` needs a model with two continuous latents: subo.make(..., latent_dim=2)")
-    means = grid_means(_any(model), label)
+    means = grid_means(_any(model), label, context)
     ax = _axes(ax, (7, 7))
     figures.decoder_grid(shading(means.flatten(0, 1))(means), panel=ax)
     return ax
@@ -220,6 +242,19 @@ def gaps(gaps: Gaps, *, ax: Axes | None = None) -> Axes:
     ax = _axes(ax, (7, 3.8))
     gaps_per_datum(gaps.approximation.numpy(), gaps.amortization.numpy(), panel=ax)
     return ax
+
+
+def _colors(color: Mapping[str, Any], count: int) -> tuple[str, np.ndarray]:
+    """The name and the values of what colors the examples."""
+    if len(color) != 1:
+        raise InputError(f"`color` is one name and its values, such as {{'age': ages}}; received {len(color)} names")
+    ((name, values),) = color.items()
+    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if values.dtype == object:  # text, with missing cells
+        values = np.array(["missing" if value is None or value != value else str(value) for value in values])
+    if values.shape != (count,):
+        raise InputError(f"`color`: {name} has the shape {values.shape}; expected a value for each of {count} examples")
+    return str(name), values
 
 
 def _check_names(names: Sequence[str] | None, x: Tensor) -> None:

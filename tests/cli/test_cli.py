@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import fields, replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -458,6 +459,18 @@ def test_run_and_data_that_change_places(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").symlink_to(run_dir)
     assert run("show", "digits") == 0  # a run of that name is one
+
+
+def test_show_as_a_page_holds_what_show_prints(fitted: Path, capsys: pytest.CaptureFixture):
+    assert run("show", fitted) == 0
+    printed = capsys.readouterr().out
+    assert run("show", fitted, "--html") == 0
+    page = capsys.readouterr().out
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    shown = unescape(page[page.index("<pre") :].partition("</pre>")[0].partition(">")[2])
+    assert shown.split() == printed.split()  # however lines wrap
+    assert "<script" not in page
 
 
 def test_a_device_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):

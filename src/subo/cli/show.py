@@ -1,5 +1,8 @@
 """The command ``show``."""
 
+from contextlib import redirect_stdout
+from html import escape
+from io import StringIO
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +19,12 @@ from subo.runs.run import Run
 __all__ = ["print_run", "show"]
 
 
-def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
+def show(run: RunPath, /, *, html: bool = False, accept_changes: bool = False) -> None:
     """Shows what is in a run folder: data, model, training and results.
 
     Args:
         run: Run folder.
+        html: Write it as a page, as in subo show RUN --html > run.html. The page of the model itself is subo report.
         accept_changes: Accept settings and weights that were changed by hand. A run stores SHA-256 digests of its
             weights, checkpoint and settings, and refuses to work with others.
     """
@@ -29,14 +33,30 @@ def show(run: RunPath, /, *, accept_changes: bool = False) -> None:
     opened = Run.open(run, finished=False)
     if accept_changes:
         opened.accept_changes()
-    print_run(opened)
+    if not html:
+        print_run(opened)
+        return
+    with redirect_stdout(StringIO()) as printed:
+        print_run(opened, width=_WIDTH)
+    print(_page(str(run), printed.getvalue()))
+
+
+def _page(title: str, text: str) -> str:
+    """What was printed, as a page of its own."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<h1>{escape(title)}</h1>\n"
+        f'<pre style="white-space: pre-wrap; line-height: 1.4">{escape(text)}</pre>\n</html>'
+    )
 
 
 _NAMED = 20  # classes
+_WIDTH = 110  # of a page, in letters
 
 
-def print_run(run: Run) -> None:
-    """Prints what is in a run folder: data, model, training and results."""
+def print_run(run: Run, *, width: int | None = None) -> None:
+    """Prints what is in a run folder: data, model, training and results; by default as wide as the terminal."""
     from subo.experiments.experiment import (
         open_run,  # here, since it takes a second to import
     )
@@ -72,7 +92,7 @@ def print_run(run: Run) -> None:
     files = sorted(path.relative_to(run.path).as_posix() for path in run.path.rglob("*.[cjgpsm]*"))
     hidden = ("snapshots", "evaluation-pieces")
     table.add_row("files", ", ".join(name for name in files if not name.startswith(hidden)))
-    Console().print(table)
+    Console(width=width).print(table)
     if caution := run.caution:
         say(f"Careful: {caution}")
     results = [file for split in SPLITS for file in (run.evaluation_of(split), run.per_datum(split))]

@@ -224,12 +224,13 @@ def _prior_density(
     return x.numpy(), y.numpy(), _array(density)
 
 
-def grid_means(model: VAE, label: int = 0) -> Tensor:
-    """``E[x|z]`` over a square of the latent plane, for this class if the model is conditional."""
+def grid_means(model: VAE, label: int = 0, context: Context | None = None) -> Tensor:
+    """``E[x|z]`` over a square of the latent plane, for this class if the model is conditional, or this one context."""
     axis = torch.linspace(-_LIMIT, _LIMIT, _GRID)
     z2, z1 = torch.meshgrid(axis, axis, indexing="ij")
     z = torch.stack([z1, z2], dim=-1).reshape(-1, 2)
-    means = decode(model, z, {"label": torch.full((len(z),), label)})
+    given = {name: tensor.expand(len(z), *tensor.shape[1:]) for name, tensor in (context or {}).items()}
+    means = decode(model, z, {"label": torch.full((len(z),), label), **given})
     return means.unflatten(0, (_GRID, _GRID))
 
 
