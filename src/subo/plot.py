@@ -188,7 +188,7 @@ def decoder_plane(
         'z2'
     """
     if rows := [name for name, tensor in (context or {}).items() if len(tensor) != 1]:
-        raise InputError(f"`context` is one row, for the whole plane, but {rows[0]} has several: take one")
+        raise InputError(f"context must be one row, for the whole plane, but {rows[0]} has several: take one")
     with forked(0):
         z = prior_draws(model, 1, context)[0]
     if not isinstance(z, Tensor) or z.shape[1:] != (2,) or has_discrete_prior(model):

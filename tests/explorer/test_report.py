@@ -1,6 +1,8 @@
 """The page of a run in a real browser: it loads nothing, says nothing, shows what Python computes, and can be used."""
 
+import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from command_line import run
 from subo.evaluation.reconstruction import decode
 from subo.experiments.experiment import open_run
+from subo.runs.run import Run
 
 SHORT = ["--epochs", 2, "--hidden", 16, "--evaluation-samples", 20, "--quiet"]
 MARKUP = '<img src=x onerror="alert(1)">'
@@ -254,6 +257,46 @@ def test_pictures_and_paths_are_taken_away(opened: Any, shown: Shown, tmp_path: 
             np.testing.assert_allclose(shades, 255 * expected, atol=2)
     with Image.open(saved["PNG"]) as picture:
         assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+
+
+def test_surprisal_and_error_are_shown_where_they_were_measured(opened: Any, shown: Shown, tmp_path: Path):
+    name, out, _ = shown
+    if name != "digits":
+        return
+    pieces, page = Run(out).pieces("test"), tmp_path / "page.html"
+    pieces.mkdir(parents=True)
+    plain = {"surprisal_se": 0.1, "error_se": 0.1, "elbo_se": 0.1, "num_data": 20}
+    points = [{"epoch": e, "step": 15 * e, "surprisal": 30.0 - e, "error": 4.0 / e, **plain} for e in (1, 2)]
+    (pieces / "training-20-100-0.json").write_text(json.dumps(points))
+    try:
+        assert run("report", out, "--out", page) == 0
+    finally:
+        shutil.rmtree(pieces.parent)
+    tab, faults = loaded(opened, page, accept_downloads=True)
+    gap = "#training svg.curves:nth-of-type(5)"
+    assert tab.locator(f"{gap} text.title").text_content() == "-ELBO = surprisal + error"
+    heights = tab.evaluate(
+        f"""[...document.querySelectorAll("{gap} polyline")].map((line) => [...line.points].map((point) => point.y))"""
+    )
+    (first, last), (low, lower) = heights
+    assert first < last < low < lower  # y points down: 33, 30, 29, 28
+    assert (last - first) / (lower - low) == pytest.approx((33 - 30) / (29 - 28), rel=1e-3)
+    with tab.expect_download() as found:
+        tab.locator("#training").get_by_role("button", name="PNG").click()
+    found.value.save_as(tmp_path / "training.png")
+    place = tab.evaluate(
+        f"""(() => {{
+            const [svg, box] = [document.querySelector("{gap}"), document.querySelector("#training .course")];
+            const [inner, outer] = [svg.getBoundingClientRect(), box.getBoundingClientRect()];
+            return [inner.left - outer.left, inner.top - outer.top, inner.width, inner.height];
+        }})()"""
+    )
+    tab.close()
+    assert not faults
+    with Image.open(tmp_path / "training.png") as picture:
+        left, top, width, height = (round(2 * value) for value in place)
+        panel = np.asarray(picture.convert("RGB"))[top : top + height, left : left + width].reshape(-1, 3).astype(int)
+    assert len(np.unique(panel, axis=0)) > 20  # two lines and words, smoothed
 
 
 @pytest.mark.slow

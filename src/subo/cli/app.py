@@ -22,12 +22,13 @@ from subo.cli.report import report
 from subo.cli.sample import sample
 from subo.cli.score import score
 from subo.cli.show import show
+from subo.cli.sweep import sweep
 from subo.errors import InputError
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
 COMMANDS = (
-    *(evaluate, compare, gradients, sample, reconstruct, encode, decode, interpolate, traverse),
+    *(sweep, evaluate, compare, gradients, sample, reconstruct, encode, decode, interpolate, traverse),
     *(score, impute, forecast, report, explore, show),
 )
 """All but ``fit``, whose signature depends on the recipe."""

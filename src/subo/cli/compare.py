@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from subo.evaluation.seeds import SeedMean
     from subo.runs.config import RunConfig
 
-__all__ = ["compare", "print_comparison"]
+__all__ = ["compare", "print_comparison", "print_over_seeds"]
 
 _COLUMNS = 100  # the widest table
 
@@ -57,7 +57,7 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
         for warning in _warnings(row, comparison, row.name in local):
             print(f"Careful: {row.name} {warning.replace('log p(x)', log_px)}")
     if comparison.over_seeds:
-        _print_over_seeds(comparison, log_px)
+        print_over_seeds(comparison, log_px)
     first = comparison.rows[0].name
     print(f"\nAgainst {first}, run by run, paired over the {comparison.num_data} examples:")
     for row in comparison.rows[1:]:
@@ -66,7 +66,7 @@ def print_comparison(comparison: "Comparison", config: "RunConfig", *, local: Se
                 print(f"  {_in_words(difference, name, row.name, first)}")
 
 
-def _print_over_seeds(comparison: "Comparison", log_px: str) -> None:
+def print_over_seeds(comparison: "Comparison", log_px: str) -> None:
     """Prints one row per setting, then in words how the others differ from the first."""
     seeds = {row.name: str(row.training_seed) for row in comparison.rows}
     print("\nMeans over training seeds, of runs that differ in nothing else; +- standard error between seeds, and over")
@@ -167,7 +167,8 @@ def compare(
     different data, split or binarization are refused, and so is a density beside a probability.
 
     Args:
-        runs: Two or more run folders; the others are compared with the first.
+        runs: Two or more run folders, or folders of several seeds (fit --seeds); the others are compared with the
+            first.
         split: Which split of the runs' data.
         num_samples: Posterior samples for each log p(x).
         max_data: Number of examples to use, the first ones; by default all.
@@ -175,7 +176,9 @@ def compare(
         out: File to write the numbers to as well: .csv or .json.
     """
     from subo.experiments import compare as comparing
+    from subo.experiments.seeds import runs_within
 
+    runs = tuple(one for run in runs for one in runs_within(run))
     if out is not None:
         check_ending(out, ".csv", ".json")
         check_apart(out, *runs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from subo.cli.messages import print_evaluation, say
 from subo.cli.options import grouped
 from subo.cli.schema import say_schema
+from subo.cli.seeds import fit_seeds
 from subo.data.dataset import describe_constants
 from subo.errors import InputError, Interrupted
 from subo.experiments.units import kind_of_log_px
@@ -22,13 +23,18 @@ if TYPE_CHECKING:
 __all__ = ["announce", "conclude", "fit"]
 
 _CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
-_OWN = ("out", "resume", "evaluation_samples", "quiet")  # not settings of a run
+_OWN = ("out", "resume", "evaluation_samples", "quiet", "seeds", "jobs", "measure")  # not settings of a run
 
 
 def fit(**given: Any) -> None:
     """Fits a model to data, measures it on held-out data and draws its pictures, all in one run folder."""
-    from subo.experiments.fitting import finish_run
+    from subo.experiments.fitting import finish_run, validate_run
 
+    if given.get("seeds") is not None:
+        fit_seeds(given, given.get("out") or _folder_of(given.get("data") or ""))
+        return
+    if "jobs" in given:
+        raise InputError("--jobs is the number of trainings at a time with --seeds: give both, or leave it out.")
     progress = not given.get("quiet", False)
     try:
         fitted = (_resumed if given.get("resume") else _started)(given, progress=progress)
@@ -42,11 +48,13 @@ def fit(**given: Any) -> None:
     run = experiment.run.path
     if progress:
         conclude(fitted.history, experiment.config.training, out=run, trained=fitted.trained)
-    result = finish_run(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
+    finish = validate_run if given.get("measure") == "validation" else finish_run
+    result = finish(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
     if progress:
         print_evaluation(asdict(result), experiment.config, run=run)
         say(f"run:      {run}")
-        say(f"pictures: {run / 'figures'}")
+        if finish is finish_run:
+            say(f"pictures: {run / 'figures'}")
 
 
 def _started(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":

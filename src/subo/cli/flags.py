@@ -1,8 +1,10 @@
-"""Turns parameters in the library's messages into flags of the command line."""
+"""Parameters as flags of the command line: in the library's messages, and in commands that start others."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["in_flags"]
+__all__ = ["in_flags", "words_of"]
 
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]*))?`")
 _OTHER_NAMES = {"run_dir": "out"}
@@ -26,3 +28,25 @@ def in_flags(message: str) -> str:
         return f"--no-{name}" if value == "False" else f"--{name} {value}"
 
     return _PARAMETER.sub(flag, message)
+
+
+def words_of(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as words of a command; None is left out.
+
+    Example:
+        >>> words_of({"latent_dim": 2, "hidden": (20, 10), "quiet": True, "dequantize": False, "clip": None})
+        ['--latent-dim=2', '--hidden=20,10', '--quiet', '--no-dequantize']
+    """
+    words = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            several = value if isinstance(value, list | tuple) else None
+            words.append(f"--{flag}={value if several is None else ','.join(map(_quoted, several))}")
+    return words
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if "," in str(value) else str(value)

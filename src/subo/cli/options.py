@@ -81,6 +81,21 @@ def fit_signature(recipe: str) -> inspect.Signature:
             0,
             "Seed for the data: split, bits and noise of held-out data. Use one for all runs to be compared.",
         ),
+        own(
+            "seeds",
+            int | None,
+            None,
+            "Train so many models, with the seeds --seed, --seed + 1, ...: each is a run in a subfolder of --out, and "
+            "the mean over them has an error over training seeds beside that over the data.",
+        ),
+        own("jobs", int | None, None, "Trainings at a time with --seeds; by default one for each processor core."),
+        own(
+            "measure",
+            Literal["test", "validation"],
+            "test",
+            "The data on which the fitted model is measured; with validation no pictures are drawn, and the test data "
+            "are left alone.",
+        ),
         own("resume", bool, False, "Continue the run in --out from its checkpoint.", negative=()),
         own("overwrite", bool, False, "Replace the run in --out.", negative=()),
         own(

@@ -43,7 +43,7 @@ from subo.training.history import Epoch, History, WorseWarning
 from subo.training.python_runs import check_recipe
 from subo.training.settings import training_settings
 
-__all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run"]
+__all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run", "validate_run"]
 
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
 
@@ -242,6 +242,20 @@ def finish_run(
                     "written."
                 )
     return result
+
+
+def validate_run(experiment: Experiment, data: Data, *, num_samples: int | None = None, **told: Any) -> Evaluation:
+    """Measures a fitted run on its validation data, and leaves the test data alone.
+
+    Args:
+        experiment: The run.
+        data: Its data.
+        num_samples: K for log p(x).
+        told: ``progress`` and ``note``, as for :func:`finish_run`.
+    """
+    if not len(data.validation):
+        raise InputError(f"{data.name} has no validation data to measure: use `measure=test`")
+    return evaluate_run(experiment, data, split="validation", num_samples=num_samples, **told)
 
 
 def _settings(

@@ -32,7 +32,7 @@ from subo.runs.run import Run
 from subo.runtime.progress import stages_bar
 from subo.runtime.randomness import stream
 
-__all__ = ["FullEvaluation", "evaluate_run_fully"]
+__all__ = ["FullEvaluation", "evaluate_run_fully", "kept_course"]
 
 _TRAINING_DATA = 500  # examples used to follow the gap over training
 _COURSE = "the gap over training"
@@ -236,12 +236,7 @@ class _Course:
     @property
     def points(self) -> list[TrainingGap]:
         """The points measured so far."""
-        unknown: Any = math.nan  # null, from older runs
-        try:
-            points: list[dict[str, Any]] = decoded(read_json(self.kept)) if self.kept.exists() else []
-            return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
-        except (InputError, TypeError, AttributeError):  # a damaged file is measured again
-            return []
+        return _points(self.kept)
 
     @property
     def missing(self) -> list[int]:
@@ -268,6 +263,22 @@ class _Course:
             advance(_COURSE, 1)
             if is_over():
                 break
+
+
+def kept_course(run: Run, split: str = "test") -> list[TrainingGap]:
+    """Surprisal and error as a full evaluation measured them last; empty if it did not."""
+    files = sorted(run.pieces(split).glob("training-*.json"), key=lambda file: file.stat().st_mtime)
+    return _points(files[-1]) if files else []
+
+
+def _points(file: Path) -> list[TrainingGap]:
+    """The points in a file; none in a damaged one, which is measured again."""
+    unknown: Any = math.nan  # null, from older runs
+    try:
+        points: list[dict[str, Any]] = decoded(read_json(file)) if file.exists() else []
+        return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
+    except (InputError, TypeError, AttributeError):
+        return []
 
 
 def _is_drawn(course: Sequence[TrainingGap]) -> bool:

@@ -7,6 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from subo.data.dataset import Data
+from subo.experiments.full_evaluation import kept_course
 from subo.explorer.numbers import packed
 from subo.report.pictures import curves_of
 from subo.runs.run import Run
@@ -28,7 +29,7 @@ def course_record(run: Run, data: Data) -> dict[str, Any] | None:
         return None
     epochs, train, validation, best = curves_of(records)
     curves = {"train": _lists(train), "validation": None if validation is None else _lists(validation)}
-    return {"epochs": epochs.tolist(), **curves, "best": best, "frames": _frames(run, data)}
+    return {"epochs": epochs.tolist(), **curves, "best": best, "frames": _frames(run, data), "gap": _gap(run)}
 
 
 def _lists(curves: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
@@ -36,6 +37,15 @@ def _lists(curves: dict[str, np.ndarray]) -> dict[str, list[float | None]]:
         name: [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
         for name, values in curves.items()
     }
+
+
+def _gap(run: Run) -> dict[str, list[Any]] | None:
+    """Surprisal and error over the epochs, if a full evaluation measured them at two or more."""
+    points = sorted(kept_course(run), key=lambda point: point.epoch)
+    if len(points) < 2:
+        return None
+    values = {name: np.array([getattr(point, name) for point in points]) for name in ("surprisal", "error")}
+    return {"epochs": [point.epoch for point in points], **_lists(values)}
 
 
 def _frames(run: Run, data: Data) -> dict[str, Any] | None:

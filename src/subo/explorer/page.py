@@ -11,7 +11,7 @@ __all__ = ["MODULES", "page", "script"]
 
 MODULES = (
     *("numbers.js", "network.js", "families.js", "prior.js", "model.js", "posterior.js", "space.js"),
-    *("state.js", "colors.js", "layout.js", "save.js", "live.js", "paint.js", "axes.js", "backgrounds.js"),
+    *("state.js", "colors.js", "layout.js", "axes.js", "save.js", "live.js", "paint.js", "backgrounds.js"),
     *("plane.js", "example.js", "training.js", "traversals.js", "gif.js", "paths.js", "board.js", "rowform.js"),
     *("own.js", "layers.js", "forecasts.js", "draws.js", "findings.js", "beside.js", "main.js"),
 )

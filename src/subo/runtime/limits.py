@@ -174,6 +174,8 @@ LIMITS: dict[str, Limit] = {
     "contamination": Limit(0, 0.5, above=True),
     "impute.draws": _from(1, 1_000_000),
     "impute.num_draws": _from(1, 1_000_000),
+    "jobs": _from(1, 10_000),
+    "seeds": _from(2, 10_000, "An error over seeds needs two."),
     "refits": _from(2, 1000, "A variance between fits needs two."),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
     "bdmc.num_samples": Limit(

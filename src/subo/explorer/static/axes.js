@@ -44,6 +44,30 @@ export function curves(title, x, series) {
   return svg;
 }
 
+// Draws such a panel with the pen of a canvas, in a box of the page.
+export function drawn(pen, svg, [left, top, width, height]) {
+  pen.save();
+  pen.translate(left, top);
+  pen.scale(width / _WIDTH, height / _HEIGHT);
+  for (const mark of svg.querySelectorAll("line, polyline, text")) {
+    const style = getComputedStyle(mark);
+    if (style.visibility === "hidden") continue;
+    if (mark.tagName === "text") {
+      [pen.fillStyle, pen.font] = [style.fill, `${style.fontWeight} ${style.fontSize} ${style.fontFamily}`];
+      pen.textAlign = { middle: "center", end: "right" }[style.textAnchor] ?? "left";
+      pen.fillText(mark.textContent, mark.getAttribute("x"), mark.getAttribute("y"));
+      continue;
+    }
+    const ends = ["1", "2"].map((end) => ({ x: mark.getAttribute(`x${end}`), y: mark.getAttribute(`y${end}`) }));
+    [pen.strokeStyle, pen.lineWidth] = [style.stroke, parseFloat(style.strokeWidth)];
+    pen.setLineDash(style.strokeDasharray === "none" ? [] : style.strokeDasharray.split(/[ ,]+/).map(parseFloat));
+    pen.beginPath();
+    for (const { x, y } of mark.points ? Array.from(mark.points) : ends) pen.lineTo(Number(x), Number(y));
+    pen.stroke();
+  }
+  pen.restore();
+}
+
 // The range that is shown: without the first steps of training, if those are far from all else.
 function _range(values) {
   const sorted = [...values].sort((a, b) => a - b);

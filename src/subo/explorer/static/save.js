@@ -1,4 +1,5 @@
 // What is taken away from the page: a picture as PNG, a table as CSV, the lines of Python that compute it.
+import { drawn } from "./axes.js";
 
 function _offer(name, url) {
   const link = document.createElement("a");
@@ -38,6 +39,7 @@ export function montage(element) {
     return [box.left - frame.left + element.scrollLeft, box.top - frame.top + element.scrollTop, box.width, box.height];
   };
   for (const picture of element.querySelectorAll("canvas")) if (picture.width && picture.height) pen.drawImage(picture, ...place(picture));
+  for (const panel of element.querySelectorAll("svg.curves")) drawn(pen, panel, place(panel));
   pen.fillStyle = style.color;
   pen.font = `12px ${style.fontFamily}`;
   pen.textAlign = "center";

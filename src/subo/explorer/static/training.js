@@ -3,7 +3,7 @@ import { curves } from "./axes.js";
 import { classColor, theme } from "./colors.js";
 import { button, section } from "./layout.js";
 import { unpack } from "./numbers.js";
-import { takeaways } from "./save.js";
+import { montage, takeaways } from "./save.js";
 
 const _CURVES = { bound: "bound", elbo: "ELBO", rate: "rate", distortion: "distortion" };
 
@@ -14,7 +14,7 @@ export class Training {
     this.sides = document.createElement("div");
     this.sides.className = "course";
     this.element.append(this.sides);
-    this.element.append(takeaways({ name: "training", rows: () => _rows(this.course), python: () => app.python("history = run.run.read_metrics()") }));
+    this.element.append(takeaways({ name: "training", canvas: () => montage(this.sides), rows: () => _rows(this.course), python: () => app.python("history = run.run.read_metrics()") }));
     app.state.on(["frame"], () => this.frames && this.show());
     this.update(app.record.course);
   }
@@ -31,6 +31,7 @@ export class Training {
         ...(course.validation ? [{ name: "validation", values: course.validation[key], style: "second" }] : []),
       ]),
     );
+    if (course.gap) this.panels.push(_gap(course.gap));
     box.append(...this.panels);
     this.sides.replaceChildren(box);
     if (course.frames) this._makeFrames(course.frames);
@@ -116,6 +117,15 @@ export class Training {
     };
     advance();
   }
+}
+
+// What training lowers is a sum: what the model does not know of the data, and what the posterior adds.
+function _gap({ epochs, surprisal, error }) {
+  const sum = surprisal.map((value, i) => (value === null || error[i] === null ? null : value + error[i]));
+  return curves("-ELBO = surprisal + error", epochs, [
+    { name: "-ELBO", values: sum, style: "first" },
+    { name: "surprisal", values: surprisal, style: "second" },
+  ]);
 }
 
 function _rows(course) {

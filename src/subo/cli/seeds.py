@@ -1,0 +1,85 @@
+"""The option ``--seeds`` of ``fit``: one setting trained several times, and its error over training seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from subo.cli.compare import print_over_seeds
+from subo.cli.flags import words_of
+from subo.cli.messages import say
+from subo.errors import InputError, Interrupted
+from subo.runtime.interrupts import Stopped
+from subo.runtime.jobs import Ended, Job, run_jobs
+
+__all__ = ["fit_seeds", "say_ended"]
+
+_OF_ALL = ("data", "out", "seed", "seeds", "jobs", "resume", "overwrite", "quiet")  # the others are each run's
+
+
+def fit_seeds(given: Mapping[str, Any], out: Path) -> None:
+    """Trains a model once for each of several seeds, in processes, and prints its mean over them.
+
+    Args:
+        given: Options of ``fit``.
+        out: The folder in which each run has its own.
+    """
+    from subo.experiments.seeds import check_place, seed_folder
+
+    first, quiet = given.get("seed", 0), given.get("quiet", False)
+    seeds = range(first, first + given["seeds"])
+    resume, overwrite = given.get("resume", False), given.get("overwrite", False)
+    check_place(out, seeds, resume=resume, overwrite=overwrite)
+    folders = {seed: seed_folder(out, seed) for seed in seeds}
+    jobs = [job for seed in seeds if (job := _job(given, seed, folders[seed], resume=resume)) is not None]
+    if not quiet:
+        say(f"{len(seeds)} trainings, {len(jobs)} of them still to be done: {folders[first]} to {folders[seeds[-1]]}")
+    try:
+        ended = run_jobs(jobs, at_a_time=given.get("jobs"), on_end=None if quiet else say_ended)
+    except Stopped as stopped:
+        again = f"subo fit --resume --seeds {len(seeds)} --seed {first} --out {out}"
+        raise Interrupted(
+            f"stopped. To go on, repeat the command with --resume: {again}", signal=stopped.signal
+        ) from stopped
+    if failed := [one for one in ended if one.code]:
+        raise InputError(
+            f"{len(failed)} of {len(seeds)} trainings failed, of {', '.join(one.job.name for one in failed)}; the "
+            f"others are finished. The first said: {failed[0].message or f'nothing, exit code {failed[0].code}'}"
+        )
+    _conclude(list(folders.values()), out, quiet=quiet, num_samples=given.get("evaluation_samples"))
+
+
+def _job(given: Mapping[str, Any], seed: int, folder: Path, *, resume: bool) -> Job | None:
+    """The command that trains with a seed, or goes on; None if the run is finished."""
+    from subo.runs.run import Run
+
+    run = Run(folder)
+    if resume and run.model.exists() and run.evaluation_of("test").exists():
+        return None
+    own = {name: value for name, value in given.items() if name not in _OF_ALL}
+    goes_on = resume and run.config.exists()
+    own |= {"seed": seed, "out": folder, "quiet": True}
+    own |= {"resume": True} if goes_on else {"overwrite": True} if given.get("overwrite") else {}
+    source = () if given.get("data") is None else (given["data"],)
+    if not goes_on and not source:
+        raise InputError(f"{folder} is not begun, and needs the data: repeat the command that began the others")
+    return Job(f"seed {seed}", ("fit", *source, *words_of(own)))
+
+
+def say_ended(ended: Ended) -> None:
+    """One line about a training that has ended."""
+    say(f"{ended.job.name}: {'done' if ended.code == 0 else ended.message or f'exit code {ended.code}'}")
+
+
+def _conclude(folders: Sequence[Path], out: Path, *, quiet: bool, num_samples: int | None) -> None:
+    """Measures all runs on the same test data, prints their mean, and writes it to ``seeds.json``."""
+    from subo.experiments import compare as comparing
+
+    experiments = comparing.open_comparable(folders)
+    comparison = comparing.compare_runs(experiments, num_samples=num_samples or 1000, progress=not quiet)
+    config = next(iter(experiments.values())).config
+    named = replace(comparison, over_seeds=tuple(replace(mean, name=str(out)) for mean in comparison.over_seeds))
+    comparing.save_comparison(out / "seeds.json", named, config)
+    if not quiet:
+        print_over_seeds(named, config.log_px)
+        say(f"written to {out / 'seeds.json'}; subo compare takes {out} for all of its runs")

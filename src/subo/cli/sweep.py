@@ -1,0 +1,138 @@
+"""The command ``sweep``: many settings in processes, chosen by the validation data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from subo.cli.flags import words_of
+from subo.cli.messages import say
+from subo.errors import InputError, Interrupted
+from subo.runtime.digits import in_digits
+from subo.runtime.interrupts import Stopped
+from subo.runtime.jobs import Ended, Job, run_jobs
+from subo.runtime.wording import counted
+
+if TYPE_CHECKING:
+    from subo.experiments.sweeps import Sweep, Trial
+
+__all__ = ["sweep"]
+
+_COLUMNS = 100  # the widest table
+_REFUSED = ("out", "resume", "overwrite", "quiet", "seeds", "jobs", "measure")
+
+
+def sweep(
+    config: Annotated[Path, Parameter(help="The sweep, .json: data, settings, and a grid or random values.")],
+    /,
+    *,
+    out: Path | None = None,
+    jobs: int | None = None,
+    num_samples: int = 1000,
+) -> None:
+    """Trains many settings, and chooses one by log p(x) of the validation data.
+
+    The file has the keys data, settings that all trials have, and either grid, lists of values of which all
+    combinations are tried, or random with the number of trials: for each, a value is drawn from each list, or from a
+    range such as {"low": 0.0001, "high": 0.01, "log": true}. Names are those of fit's options, with underscores:
+    {"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "hidden": [[200], [200, 200]]}}.
+
+    Each trial is a run of its own. A stopped sweep goes on when the command is repeated. The test data are measured
+    once, for the chosen run: its log p(x) of the validation data is the highest of many, so it is too high on average.
+
+    Args:
+        config: The sweep.
+        out: Folder of the sweep; runs/NAME by default.
+        jobs: Trainings at a time; by default one for each processor core.
+        num_samples: Posterior samples for each log p(x).
+    """
+    from subo.experiments.sweeps import Sweep, Trial, ranked, save_trials
+
+    asked = Sweep.read(config)
+    if refused := [name for name in (*asked.settings, *asked.varied) if name in _REFUSED]:
+        raise InputError(f"{config} sets {refused[0]}, which the sweep sets itself: leave it out")
+    out = out or Path("runs") / config.stem
+    asked.keep(out)
+    folders = [asked.folder(out, number) for number in range(1, len(asked.trials) + 1)]
+    todo = [(n, folder) for n, folder in enumerate(folders) if not _is_done(folder)]
+    say(f"{counted(len(folders), 'trial')}, {len(todo)} of them still to be done, in {out}")
+    failures = _train(asked, todo, jobs=jobs, num_samples=num_samples, again=f"subo sweep {config} --out {out}")
+    trials = [
+        Trial(folder.name, values, failure=failures[n]) if n in failures else Trial.of(folder, values)
+        for n, (folder, values) in enumerate(zip(folders, asked.trials, strict=True))
+    ]
+    best, *_ = order = ranked(trials)
+    save_trials(out / "trials.csv", order, asked.varied)
+    _print(order, asked.varied)
+    if best.log_px is None:
+        raise InputError(f"all trials failed; the first said: {order[0].failure}")
+    say(f"written to {out / 'trials.csv'}")
+    _measure(out / best.name, num_samples)
+
+
+def _is_done(folder: Path) -> bool:
+    from subo.runs.run import Run
+
+    return Run(folder).model.exists() and Run(folder).evaluation_of("validation").exists()
+
+
+def _train(
+    asked: "Sweep", todo: list[tuple[int, Path]], *, jobs: int | None, num_samples: int, again: str
+) -> dict[int, str]:
+    """Trains what is not done; gives what failed ones said, by their number."""
+    from subo.runs.run import Run
+
+    words: dict[str, int] = {}
+    commands = []
+    for number, folder in todo:
+        own = {"out": folder, "quiet": True, "measure": "validation", "evaluation_samples": num_samples}
+        begun = Run(folder).config.exists()
+        settings = {"resume": True} if begun else {**asked.settings, **asked.trials[number]}
+        commands.append(Job(folder.name, ("fit", *(() if begun else (asked.data,)), *words_of({**settings, **own}))))
+        words[folder.name] = number
+
+    def tell(ended: Ended) -> None:
+        say(f"trial {ended.job.name}: {'done' if ended.code == 0 else ended.message or f'exit code {ended.code}'}")
+
+    try:
+        ended = run_jobs(commands, at_a_time=jobs, on_end=tell)
+    except Stopped as stopped:
+        raise Interrupted(f"stopped. To go on, repeat: {again}", signal=stopped.signal) from stopped
+    return {words[one.job.name]: one.message or f"exit code {one.code}" for one in ended if one.code}
+
+
+def _print(trials: "list[Trial]", varied: tuple[str, ...]) -> None:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
+    for name in ("trial", *varied):
+        table.add_column(name, overflow="fold")
+    for name in ("validation log p(x)", "epochs", "seconds"):
+        table.add_column(name, justify="right", overflow="fold")
+    for trial in trials:
+        shown = (
+            "failed" if trial.log_px is None else " +- ".join(filter(None, in_digits(trial.log_px, trial.log_px_se)))
+        )
+        numbers = ["" if value is None else f"{value:.0f}" for value in (trial.epochs, trial.seconds)]
+        cells = [trial.name, *(str(trial.values[name]) for name in varied), shown, *numbers]
+        table.add_row(*map(Text, cells))
+    Console(width=_COLUMNS).print(table)
+
+
+def _measure(run: Path, num_samples: int) -> None:
+    """Measures the chosen run on the test data, unless that is done."""
+    from dataclasses import asdict
+
+    from subo.cli.messages import print_evaluation
+    from subo.experiments.experiment import open_run
+    from subo.experiments.fitting import finish_run
+    from subo.files.nonfinite import decoded
+
+    experiment = open_run(run)
+    say(f"chosen: {run}, whose test data are measured now, once:")
+    if experiment.run.evaluation_of("test").exists():
+        result = decoded(experiment.run.read_evaluation("test"))
+    else:
+        result = asdict(finish_run(experiment, num_samples=num_samples, note=say))
+    print_evaluation(result, experiment.config, run=run)

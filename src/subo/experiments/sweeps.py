@@ -1,0 +1,179 @@
+"""Sweeps: one data set, many settings, of which the validation data choose one."""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from subo.errors import InputError
+from subo.files.nonfinite import decoded
+from subo.files.tables import write_table
+from subo.files.whole import read_json, write_json
+from subo.runs.run import Run
+
+__all__ = ["Sweep", "Trial", "ranked", "save_trials"]
+
+_KEYS = {"data", "settings", "grid", "random", "trials", "seed"}
+_RANGE = {"low", "high", "log"}
+_EXAMPLE = '{"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "beta": [0.5, 1]}}'
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is tried.
+
+    Attributes:
+        data: Name or path of the data.
+        settings: Options of ``fit`` that all trials have.
+        varied: Names of the options in which they differ.
+        trials: What each has of these.
+    """
+
+    data: str
+    settings: Mapping[str, Any]
+    varied: tuple[str, ...]
+    trials: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def read(cls, path: Path) -> "Sweep":
+        """Reads a sweep from JSON.
+
+        Its keys are ``data``, ``settings`` that all trials have, and either ``grid``, lists of values of which all
+        combinations are tried, or ``random`` with the number of ``trials``: a value of each list, or of the range
+        ``{"low": 1e-4, "high": 1e-2, "log": true}``, is drawn for each trial, with a ``seed``.
+
+        Raises:
+            InputError: The file is none, or has other keys or values; says which.
+        """
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("data"), str):
+            raise InputError(f"{path} is not a sweep: expected an object with the key data, such as {_EXAMPLE}")
+        if unknown := sorted({*found} - _KEYS):
+            raise InputError(f"{path} has the unknown key {unknown[0]!r}: the keys are {', '.join(sorted(_KEYS))}")
+        settings, by_grid = found.get("settings", {}), "grid" in found
+        if by_grid == ("random" in found) or (by_grid and {"trials", "seed"} & {*found}):
+            raise InputError(f"{path} needs either a grid, or random values with a number of trials")
+        varied = found["grid"] if by_grid else found["random"]
+        for what, value in (("settings", settings), ("grid" if by_grid else "random", varied)):
+            if not isinstance(value, dict) or (what != "settings" and not value):
+                raise InputError(f"{path}, {what}: expected an object of options and their values, got {value!r}")
+        if twice := sorted({*settings} & {*varied}):
+            raise InputError(f"{path}: {twice[0]} is both set and varied: give one")
+        try:
+            trials = _grid(varied) if by_grid else _drawn(varied, found.get("trials"), found.get("seed", 0))
+        except InputError as error:
+            raise InputError(f"{path}, {error}") from error
+        return cls(found["data"], settings, tuple(varied), trials)
+
+    def keep(self, folder: Path) -> None:
+        """Writes what is tried into the sweep's folder, or checks that it is what was tried before.
+
+        Raises:
+            InputError: The folder holds other trials, or a run.
+        """
+        if Run(folder).config.exists():
+            raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
+        file, own = folder / "sweep.json", json.loads(json.dumps(asdict(self)))
+        if file.exists():
+            if read_json(file) != own:
+                raise InputError(f"{folder} holds a sweep of other trials: give another `run_dir`, or remove it")
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, own)
+
+    def folder(self, out: Path, number: int) -> Path:
+        """The run of a trial, numbered from 1."""
+        return out / f"{number:0{len(str(len(self.trials)))}d}"
+
+
+def _grid(lists: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """All combinations; the last option varies fastest."""
+    for name, values in lists.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"grid: {name} must be a list of values, got {values!r}")
+    return tuple(dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values()))
+
+
+def _drawn(choices: Mapping[str, Any], trials: Any, seed: Any) -> tuple[dict[str, Any], ...]:
+    """Values at random: of lists, or uniform in a range, of numbers or their logarithms."""
+    if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
+        raise InputError(f"trials must be a whole number, at least 1, got {trials!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed must be a whole number, at least 0, got {seed!r}")
+    rng = np.random.default_rng(seed)
+    return tuple({name: _value(name, choice, rng) for name, choice in choices.items()} for _ in range(trials))
+
+
+def _value(name: str, choice: Any, rng: np.random.Generator) -> Any:
+    if isinstance(choice, list) and choice:
+        return choice[int(rng.integers(len(choice)))]
+    if not isinstance(choice, dict) or not {"low", "high"} <= {*choice} <= _RANGE:
+        raise InputError(f'random: {name} must be a list of values or a range such as {{"low": 1, "high": 9}}')
+    low, high, log = choice["low"], choice["high"], choice.get("log", False)
+    numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
+    if not (numbers and low < high and (low > 0 or not log)):
+        above = ", both above 0 for log" if log else ""
+        raise InputError(f"random: the range of {name} must have numbers low < high{above}; got {low!r} and {high!r}")
+    if isinstance(low, int) and isinstance(high, int) and not log:
+        return int(rng.integers(low, high + 1))
+    drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if log else float(rng.uniform(low, high))
+    return round(drawn) if isinstance(low, int) and isinstance(high, int) else float(f"{drawn:.4g}")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial and what came of it.
+
+    Attributes:
+        name: Its folder's name.
+        values: The options in which it differs.
+        log_px: Mean log p(x) of the validation data; None if it failed.
+        log_px_se: Its standard error over them.
+        num_samples: K.
+        epochs: Epochs of training.
+        seconds: Their time.
+        failure: What a failed one said.
+    """
+
+    name: str
+    values: Mapping[str, Any]
+    log_px: float | None = None
+    log_px_se: float | None = None
+    num_samples: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+    failure: str = ""
+
+    @classmethod
+    def of(cls, folder: Path, values: Mapping[str, Any]) -> "Trial":
+        """A finished trial, from its run folder."""
+        run = Run(folder)
+        found, last = decoded(run.read_evaluation("validation")), run.read_metrics()[-1]
+        measured = {name: found[name] for name in ("log_px", "log_px_se", "num_samples")}
+        return cls(folder.name, values, **measured, epochs=last["epoch"], seconds=last["seconds"])
+
+
+def ranked(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials, the highest log p(x) first; failed ones last."""
+
+    def rank(trial: Trial) -> float:
+        return -math.inf if trial.log_px is None or math.isnan(trial.log_px) else trial.log_px
+
+    return sorted(trials, key=rank, reverse=True)
+
+
+def save_trials(path: Path, trials: Sequence[Trial], varied: Sequence[str]) -> None:
+    """Writes a table, .csv, with a row for each trial."""
+    own = ("log_px", "log_px_se", "num_samples", "epochs", "seconds", "failure")
+    header = ["trial", *varied, *(f"validation_{name}" if "log_px" in name else name for name in own)]
+    cells = ([t.name, *(_text(t.values[name]) for name in varied), *(getattr(t, name) for name in own)] for t in trials)
+    write_table(path, header, cells)
+
+
+def _text(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float | str) else json.dumps(value)

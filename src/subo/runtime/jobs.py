@@ -1,0 +1,100 @@
+"""Several commands of subo, each in a process of its own, some at a time."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+__all__ = ["Ended", "Job", "run_jobs"]
+
+_LOOK = 0.05  # seconds between looks
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command.
+
+    Attributes:
+        name: What it is called in messages.
+        words: The words after ``subo``.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        job: The command.
+        code: Its exit code; 0 if it did what it was asked for.
+        message: What it wrote to its standard error.
+    """
+
+    job: Job
+    code: int
+    message: str
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, at_a_time: int | None = None, on_end: Callable[[Ended], object] | None = None
+) -> list[Ended]:
+    """Runs commands until all have ended, also if some fail.
+
+    They have a session of their own: Ctrl-C reaches this process alone, which then asks them to stop, as SIGTERM does,
+    and waits until they have written what they need to go on.
+
+    Args:
+        jobs: The commands.
+        at_a_time: How many run at the same time; by default one for each processor core. With several, each has one
+            thread, unless it asks for more.
+        on_end: Called after each.
+    """
+    at_a_time = min(at_a_time or _cores(), len(jobs))
+    waiting, ended = deque(jobs), list[Ended]()
+    running: dict[subprocess.Popen, tuple[Job, IO[bytes]]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_a_time:
+                process, job, said = _started(waiting.popleft(), alone=at_a_time == 1)
+                running[process] = job, said
+            for process in [process for process in running if process.poll() is not None]:
+                job, said = running.pop(process)
+                ended.append(Ended(job, process.returncode, _read(said)))
+                if on_end is not None:
+                    on_end(ended[-1])
+            time.sleep(_LOOK)
+    except BaseException:
+        for process in running:
+            process.send_signal(signal.SIGTERM)
+        for process in running:
+            process.wait()
+        raise
+    return ended
+
+
+def _cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _started(job: Job, *, alone: bool) -> tuple[subprocess.Popen, Job, IO[bytes]]:
+    said = tempfile.TemporaryFile()  # noqa: SIM115 (closed when it is read; a pipe could fill up)
+    environment = dict(os.environ) if alone else {**os.environ, "OMP_NUM_THREADS": "1"}
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": said}
+    command = [sys.executable, "-m", "subo", *job.words]
+    return subprocess.Popen(command, start_new_session=True, env=environment, **options), job, said
+
+
+def _read(file: IO[bytes]) -> str:
+    with file:
+        file.seek(0)
+        return file.read().decode(errors="replace").strip()

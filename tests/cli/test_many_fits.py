@@ -1,0 +1,219 @@
+"""Several trainings in processes: seeds of one setting, and sweeps over settings."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from assertions import assert_refused as assert_refused_in_python
+from command_line import assert_refused, run
+from subo.cli.app import command_of
+from subo.cli.flags import words_of
+from subo.experiments.seeds import runs_within
+from subo.experiments.sweeps import Sweep, Trial, ranked, save_trials
+from subo.runs.run import Run
+from subo.runtime.jobs import Job, run_jobs
+
+SETTINGS = {"epochs": 2, "hidden": [8]}
+FIT = ["--epochs", 2, "--hidden", 8, "--latent-dim", 2, "--evaluation-samples", 20]
+
+
+def written(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def table(folder: Path) -> Path:
+    rows = np.random.default_rng(0).normal(size=(60, 3)).round(3)
+    pd.DataFrame(rows, columns=list("abc")).to_csv(folder / "t.csv", index=False)
+    return folder / "t.csv"
+
+
+# What is tried
+
+
+def test_a_grid_is_all_combinations(tmp_path: Path):
+    grid = {"latent_dim": [2, 5], "beta": [0.5, 1.0, 4.0]}
+    sweep = Sweep.read(written(tmp_path / "s.json", {"data": "digits", "settings": SETTINGS, "grid": grid}))
+    assert (sweep.data, sweep.settings, sweep.varied) == ("digits", SETTINGS, ("latent_dim", "beta"))
+    assert [(t["latent_dim"], t["beta"]) for t in sweep.trials] == [(z, b) for z in (2, 5) for b in (0.5, 1.0, 4.0)]
+    assert sweep.folder(tmp_path, 3) == tmp_path / "3"
+
+
+def test_random_values_fill_their_ranges_and_are_the_same_by_seed(tmp_path: Path):
+    ranges: dict[str, Any] = {
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "beta": {"low": 1.0, "high": 3.0},
+        "latent_dim": {"low": 2, "high": 5},
+        "prior": ["normal", "vamp"],
+    }
+    asked = {"data": "digits", "random": ranges, "trials": 2000, "seed": 1}
+    trials = Sweep.read(written(tmp_path / "s.json", asked)).trials
+    assert trials == Sweep.read(tmp_path / "s.json").trials
+    assert trials != Sweep.read(written(tmp_path / "s.json", {**asked, "seed": 2})).trials
+    rates = np.log10([trial["learning_rate"] for trial in trials])
+    assert (rates.min() >= -4, rates.max() <= -2) == (True, True)
+    assert abs(rates.mean() + 3) < 5 * (2 / math.sqrt(12)) / math.sqrt(2000)
+    betas = np.array([trial["beta"] for trial in trials])
+    assert abs(betas.mean() - 2) < 5 * (2 / math.sqrt(12)) / math.sqrt(2000)
+    sizes = np.bincount([trial["latent_dim"] for trial in trials])
+    assert list(np.flatnonzero(sizes)) == [2, 3, 4, 5]
+    assert (abs(sizes[2:] - 500) < 5 * math.sqrt(2000 * 0.25 * 0.75)).all()
+    assert {trial["prior"] for trial in trials} == {"normal", "vamp"}
+
+
+@pytest.mark.parametrize(
+    "sweep, facts",
+    [
+        ([], ("is not a sweep", '"grid"')),
+        ({"grid": {"beta": [1]}}, ("the key data",)),
+        ({"data": "digits"}, ("either a grid, or random values",)),
+        ({"data": "digits", "grid": {"beta": [1]}, "random": {"beta": [1]}}, ("either a grid",)),
+        ({"data": "digits", "grid": {"beta": [1]}, "trials": 3}, ("either a grid",)),
+        ({"data": "digits", "grids": {}}, ("unknown key 'grids'",)),
+        ({"data": "digits", "grid": {}}, ("grid: expected an object",)),
+        ({"data": "digits", "grid": {"beta": 1}}, ("beta must be a list",)),
+        ({"data": "digits", "grid": {"beta": []}}, ("beta must be a list",)),
+        ({"data": "digits", "settings": {"beta": 1}, "grid": {"beta": [1]}}, ("beta is both set and varied",)),
+        ({"data": "digits", "settings": 3, "grid": {"beta": [1]}}, ("settings: expected an object",)),
+        ({"data": "digits", "random": {"beta": [1]}}, ("trials must be", "None")),
+        ({"data": "digits", "random": {"beta": [1]}, "trials": True}, ("trials must be",)),
+        ({"data": "digits", "random": {"beta": [1]}, "trials": 2, "seed": -1}, ("seed must be",)),
+        ({"data": "digits", "random": {"beta": 3}, "trials": 2}, ("beta must be a list of values or a range",)),
+        ({"data": "digits", "random": {"beta": {"low": 2, "high": 1}}, "trials": 2}, ("low < high",)),
+        ({"data": "digits", "random": {"beta": {"low": 0, "high": 1, "log": True}}, "trials": 2}, ("above 0",)),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused(sweep: Any, facts: tuple[str, ...], tmp_path: Path):
+    with assert_refused_in_python("s.json", *facts):
+        Sweep.read(written(tmp_path / "s.json", sweep))
+
+
+def test_settings_as_words_are_read_back():
+    settings = {"latent_dim": 3, "hidden": [20, 10], "dequantize": False, "learning_rate": 1e-3, "prior": "vamp"}
+    names = {"condition": ("sex", "city, where born"), "missing": ["?", "-999"], "columns": "a=count,b=drop"}
+    bound: Any = command_of(["fit", "t.csv", *words_of({**settings, **names})])
+    given = bound.keywords
+    assert {name: given[name] for name in settings} == {**settings, "hidden": (20, 10)}
+    assert {name: given[name] for name in names} == {**names, "missing": ("?", "-999")}
+
+
+def test_the_best_comes_first_and_failures_last(tmp_path: Path):
+    trials = [Trial("1", {"beta": 1}, log_px=-3.0), Trial("2", {"beta": [1, 2]}, failure="no"), Trial("3", {"beta": 2})]
+    trials += [Trial("4", {"beta": 3}, log_px=-1.0), Trial("5", {"beta": 4}, log_px=math.nan)]
+    order = ranked(trials)
+    assert [trial.name for trial in order][:2] == ["4", "1"]
+    save_trials(tmp_path / "t.csv", order, ("beta",))
+    rows = pd.read_csv(tmp_path / "t.csv")
+    assert list(rows["validation_log_px"][:2]) == [-1.0, -3.0]
+    assert rows.set_index("trial")["failure"].to_dict()[2] == "no"
+
+
+def test_a_folder_of_seeds_is_its_runs_in_their_order(tmp_path: Path):
+    for name in ("seed-10", "seed-2", "other"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in runs_within(tmp_path)] == ["seed-2", "seed-10"]
+    (tmp_path / "config.json").write_text("{}")
+    assert runs_within(tmp_path) == [tmp_path]
+    assert runs_within(tmp_path / "none") == [tmp_path / "none"]
+
+
+def test_options_of_several_trainings_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert "give both" in assert_refused(capsys, "fit", "digits", "--jobs", 2)
+    assert "--seeds must be" in assert_refused(capsys, "fit", "digits", "--seeds", 1)
+    Run(tmp_path / "run").path.mkdir()
+    Run(tmp_path / "run").config.write_text("{}")
+    assert "is a single run" in assert_refused(capsys, "fit", "digits", "--seeds", 2, "--out", tmp_path / "run")
+    (tmp_path / "seed-1").mkdir()
+    assert "--resume goes on" in assert_refused(capsys, "fit", "digits", "--seeds", 2, "--out", tmp_path)
+    sweep = {"data": "digits", "grid": {"out": ["a"]}}
+    assert "sets out" in assert_refused(capsys, "sweep", written(tmp_path / "s.json", sweep))
+    good = written(tmp_path / "s.json", {"data": "digits", "grid": {"beta": [1, 2]}})
+    assert "is a run" in assert_refused(capsys, "sweep", good, "--out", tmp_path / "run")
+    (tmp_path / "kept").mkdir()
+    written(tmp_path / "kept" / "sweep.json", {"data": "digits"})
+    assert "other trials" in assert_refused(capsys, "sweep", good, "--out", tmp_path / "kept")
+
+
+# In processes
+
+
+def test_commands_run_some_at_a_time_and_all_to_their_end():
+    jobs = [Job("help", ("--version",)), Job("wrong", ("fit", "--nonsense"))]
+    ended = {one.job.name: one for one in run_jobs(jobs, at_a_time=2)}
+    assert (ended["help"].code, ended["help"].message) == (0, "")
+    assert ended["wrong"].code == 2
+    assert "--nonsense" in ended["wrong"].message
+    assert run_jobs([]) == []
+
+
+@pytest.mark.slow
+def test_seeds_have_a_mean_and_the_error_between_them(tmp_path: Path, capsys: pytest.CaptureFixture):
+    data, out = table(tmp_path), tmp_path / "runs"
+    assert run("fit", data, "--seeds", 3, "--seed", 4, "--out", out, *FIT) == 0
+    said = capsys.readouterr().out
+    assert "4, 5, 6" in said
+    found = json.loads((out / "seeds.json").read_text())
+    (mean,) = found["over_seeds"]
+    rows = [row["log_px"] for row in found["rows"]]
+    assert mean["log_px"] == pytest.approx(np.mean(rows))
+    assert mean["log_px_se_seeds"] == pytest.approx(np.std(rows, ddof=1) / math.sqrt(3))
+    seeds = [Run(path).read_config().training.seed for path in runs_within(out)]
+    assert seeds == [4, 5, 6]
+    before = [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)]
+    assert run("fit", data, "--seeds", 3, "--seed", 4, "--out", out, *FIT, "--resume", "--quiet") == 0
+    assert [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)] == before
+    assert run("compare", out, "--num-samples", 20, "--out", tmp_path / "c.json") == 0
+    assert len(json.loads((tmp_path / "c.json").read_text())["rows"]) == 3
+
+
+@pytest.mark.slow
+def test_a_sweep_chooses_by_validation_data_and_measures_the_test_data_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    grid = {"learning_rate": [1e-5, 0.02], "prior": ["normal", "nonsense"]}
+    asked = {"data": str(table(tmp_path)), "settings": {**SETTINGS, "epochs": 10}, "grid": grid}
+    sweep, out = written(tmp_path / "s.json", asked), tmp_path / "sweep"
+    assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
+    said = capsys.readouterr().out
+    assert 'Invalid value "nonsense"' in said
+    rows = pd.read_csv(out / "trials.csv")
+    assert list(rows["trial"][:2]) == [3, 1]  # the larger step, in ten epochs
+    assert rows["validation_log_px"].notna().sum() == 2
+    assert rows["failure"].notna().sum() == 2
+    assert [Run(out / name).evaluation_of("test").exists() for name in "13"] == [False, True]
+    assert not list((out / "1" / "figures").glob("*"))
+    before = (out / "3" / "evaluation.json").stat().st_mtime_ns
+    assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
+    assert "2 of them still to be done" in capsys.readouterr().out  # those that failed
+    assert (out / "3" / "evaluation.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_stopped_sweep_leaves_no_process_behind_and_goes_on(tmp_path: Path):
+    asked = {"data": str(table(tmp_path)), "settings": {**SETTINGS, "epochs": 100_000}, "grid": {"beta": [1, 2, 3]}}
+    sweep, out = written(tmp_path / "s.json", asked), tmp_path / "sweep"
+    command = [sys.executable, "-m", "subo", "sweep", str(sweep), "--out", str(out), "--jobs", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while not all((out / name / "metrics.jsonl").exists() for name in "12") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert f"subo sweep {sweep}" in said
+    for name in "12":
+        assert (out / name / "checkpoint.pt").exists()
+        with Run(out / name).writing():  # nobody else does
+            pass
+    assert not (out / "3").exists()
