@@ -117,6 +117,7 @@ def test_scores_are_those_of_subo(linear):
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_errors_of_different_rows_are_independent(linear):
     """With one noise for all rows, the mean of 100 was hardly more precise than one of them."""
     model, X = linear
@@ -379,6 +380,7 @@ def test_each_column_has_its_own_classes():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_one_far_cell_costs_the_other_rows_next_to_nothing():
     X, usual = table(500), table(100, seed=1)
     settings = {"hidden": (20,), "epochs": 15, "learning_rate": 1e-2, "evaluation_samples": 20, "random_state": 0}

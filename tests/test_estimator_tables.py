@@ -367,8 +367,9 @@ def conditional() -> VariationalAutoencoder:
 
 
 def test_rows_are_drawn_given_the_condition(conditional: VariationalAutoencoder):
-    assert [column.name for column in conditional.schema_.given.modeled] == ["sort"]
-    assert [column.name for column in conditional.schema_.modeled] == ["y", "n"]
+    schema: Any = conditional.schema_
+    assert [column.name for column in schema.given.modeled] == ["sort"]
+    assert [column.name for column in schema.modeled] == ["y", "n"]
     for sort, mean in (("a", 0.0), ("b", 5.0)):
         rows = conditional.sample(500, 0, given={"sort": sort})
         assert set(rows["sort"]) == {sort}
@@ -392,7 +393,8 @@ def test_scores_are_given_condition_and_size(conditional: VariationalAutoencoder
     assert (conditional.score_samples(frame) > conditional.score_samples(wrong) + 5).all()
     deep = frame.assign(depth=frame["depth"] * 4)
     assert (conditional.score_samples(frame) > conditional.score_samples(deep) + 2).all()
-    unit, parts = conditional.size_factor_, conditional._table.read(frame)
+    unit: Any = conditional.size_factor_
+    parts = conditional._table.read(frame)
     assert torch.equal(parts.context["size"], torch.tensor(frame["depth"].to_numpy()))
     context = {**parts.context, "size": parts.context["size"] / unit.unit}
     result = score(conditional.model_, type(parts)(parts.x, context=context), num_samples=2000, seed=1)
@@ -416,13 +418,14 @@ def test_a_condition_that_does_not_fit_is_refused(conditional: VariationalAutoen
         conditional.sample(2, given=frame.head(3))
     with assert_refused("received int"):
         conditional.sample(2, given=3)
-    for settings, X, facts in (
+    refused: Any = (
         ({"condition": "zip"}, frame, ("no column 'zip'",)),
         ({"condition": "labels"}, frame, ("y is not read",)),
         ({"condition": "y"}, frame[["y", "n"]].to_numpy(), ("numbers of one kind",)),
         ({"size_factor": "observed"}, frame, ("no column 'observed'",)),
         ({"size_factor": "depth", "likelihood": "negative-binomial"}, frame[["n"]], ("use observed",)),
-    ):
+    )
+    for settings, X, facts in refused:
         with assert_refused("`" + next(iter(settings)) + "`", *facts):
             VariationalAutoencoder(**QUICK, **settings).fit(X)
     with assert_refused("not conditioned", "`given`"):

@@ -14,6 +14,8 @@ from subo.cli.sample import _labels_to_draw
 from subo.experiments.compare import _differences
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--latent-dim", "2", "--hidden", "32", "--evaluation-samples", "5", "--quiet"]
 FITTED = ["--binarize", "dynamic", "--condition", "labels", "--learning-rate", "0.01", "--epochs", "12"]
 

@@ -19,6 +19,8 @@ from subo.data.values import kind_of
 from subo.experiments.config import dequantizes
 from subo.experiments.fitting import start_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -14,6 +14,8 @@ from subo.evaluation.paths import interpolate
 from subo.evaluation.reconstruction import decode
 from subo.experiments.experiment import open_run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--hidden", 8, "--epochs", 2, "--evaluation-samples", 10, "--quiet"]
 
 

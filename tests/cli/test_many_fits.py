@@ -147,6 +147,7 @@ def test_options_of_several_trainings_that_make_no_sense(tmp_path: Path, capsys:
 # In processes
 
 
+@pytest.mark.slow
 def test_commands_run_some_at_a_time_and_all_to_their_end():
     jobs = [Job("help", ("--version",)), Job("wrong", ("fit", "--nonsense"))]
     ended = {one.job.name: one for one in run_jobs(jobs, at_a_time=2)}

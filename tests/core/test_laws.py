@@ -36,6 +36,43 @@ def weights(num_samples: int, num_data: int = 3, spread: float = 3.0) -> Weights
     return Weights(spread * torch.randn(num_samples, num_data, dtype=torch.float64))
 
 
+def test_the_renyi_bound_of_order_minus_one_tends_to_the_chi_upper_bound_of_order_two():
+    """Of log-normal weights, 1/2 log E[w^2] is their mean plus their variance, above log E[w]."""
+    mean, spread, count = -2.0, 0.4, 400_000
+    draw = Weights(mean + spread * torch.randn(count, 1, dtype=torch.float64))
+    error = math.sqrt(math.expm1(4 * spread**2) / count) / 2  # of the logarithm of a mean of squares
+    assert abs(Renyi(-1.0)(draw).item() - (mean + spread**2)) < 5 * error
+    assert mean + spread**2 > mean + spread**2 / 2
+
+
+class _Repeated(nn.Module):
+    """One q(z|x) for every row, with parameters of its own: the gradients of the rows are independent estimates."""
+
+    def __init__(self, likelihood: LinearGaussian, x: Tensor):
+        super().__init__()
+        exact = likelihood.posterior_mean(x).detach()
+        widest = torch.linalg.eigvalsh(likelihood.precision())[0].rsqrt().detach()
+        self.mean, self.scale = nn.Parameter(exact + 0.5), 1.2 * widest
+
+    def forward(self, x: Tensor) -> Independent:
+        return Independent(Normal(self.mean, self.scale), 1)
+
+
+@pytest.mark.parametrize("alpha, power", [(0.0, -0.5), (0.5, 0.5)])
+def test_between_iwae_and_elbo_the_gradient_of_phi_stands_out_more_with_more_samples(alpha: float, power: float):
+    """Its signal over its noise goes as K to this power (Rainforth et al., 2018; Daudel et al., 2024)."""
+    likelihood = imperfect(1)[0].likelihood
+    x = torch.zeros(4000, 5, dtype=torch.float64)
+    ratios = []
+    for num_samples in (8, 128):
+        model = VAE(StandardNormal(2), likelihood, _Repeated(likelihood, x)).double()
+        Objective(model, Renyi(alpha), num_samples=num_samples)(x).loss.backward()
+        gradient = model.posterior.mean.grad
+        ratios.append((gradient.mean(0).abs() / gradient.std(0)).max().item())
+    slope = math.log(ratios[1] / ratios[0]) / math.log(128 / 8)
+    assert abs(slope - power) < 0.12, ratios
+
+
 # Orders of bounds
 
 

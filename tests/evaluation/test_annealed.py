@@ -135,6 +135,7 @@ def test_from_the_exact_posterior_every_weight_is_the_evidence():
 
 @pytest.mark.parametrize("temperatures", [1, 4])
 @pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.slow
 def test_weights_are_unbiased_upwards_and_their_inverse_downwards_with_few_temperatures(temperatures: int, start: Any):
     model = linear(Shifted, log_scale=1.0)  # wide enough for 1 / p(x|z) to have a variance
     x = 2.0 * torch.randn(2, 5, dtype=torch.float64)
@@ -306,6 +307,7 @@ class Noisy(nn.Module):
 
 
 @pytest.mark.parametrize("start", ["prior", "posterior"])
+@pytest.mark.slow
 def test_chains_that_leave_the_support_are_rejected(start: Any):
     model = VAE(Unit(), Noisy(), Unit())
     x = torch.tensor([[0.1, 0.9], [0.5, 0.2]]).double()
@@ -407,6 +409,23 @@ def test_the_bracket_by_importance_sampling_serves_discrete_latents():
     assert many.acceptance is None
 
 
+def test_with_one_sample_the_bracket_is_that_of_elbo_and_eubo():
+    """By enumeration: E_q[log w], and E[log w] under the exact posterior, log p(x) + KL(p(z|x) || q(z|x))."""
+    model = bits_model()
+    with forked(0):
+        x = model.sample(2000)[1].sample()
+    every = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * 4)[:, None].expand(-1, 2000, -1)
+    with torch.no_grad():
+        log_joint, log_q = model.log_joint(x, every), model.posterior(x).log_prob(every)
+    log_weight, log_posterior = log_joint - log_q, log_joint - log_joint.logsumexp(0)
+    elbo, eubo = ((density.exp() * log_weight).sum(0) for density in (log_q, log_posterior))
+    assert (elbo < log_joint.logsumexp(0)).all()
+    assert (eubo > log_joint.logsumexp(0)).all()
+    found = bdmc(model, 2000, estimator="importance", num_samples=1)
+    assert_within(found.lower - elbo, 0.0)
+    assert_within(found.upper - eubo, 0.0)
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [
@@ -447,8 +466,8 @@ def test_a_likelihood_without_a_gradient_is_refused():
 def test_brackets_of_too_few_data_or_samples_are_refused():
     with pytest.raises(InputError, match="num_data must be at least 2, not 1"):
         bdmc(skewed_model(), 1)
-    with pytest.raises(InputError, match="num_samples must be at least 2, not 1"):
-        bdmc(skewed_model(), 5, estimator="importance", num_samples=1)
+    with pytest.raises(InputError, match="num_samples must be at least 1, not 0"):
+        bdmc(skewed_model(), 5, estimator="importance", num_samples=0)
 
 
 def test_the_sigmoid_ends_at_one_and_is_symmetric():

@@ -229,6 +229,7 @@ def test_the_larger_estimate_is_taken(monkeypatch: pytest.MonkeyPatch):
     assert_close_to(found.log_px[~taken], truth[~taken], found.log_px_se[~taken], 1e-3)
 
 
+@pytest.mark.slow
 def test_discrete_latents_have_no_annealing_and_no_flow():
     torch.manual_seed(0)
     prior = nn.Module()

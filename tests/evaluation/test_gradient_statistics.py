@@ -173,6 +173,7 @@ SPIKE = [1.0, *[0.2] * 49]
         (SPIKE, 1, (0.3, 1.0, 2.0)),  # and where it is not
     ],
 )
+@pytest.mark.slow
 def test_the_intervals_cover_the_size_of_the_mean_in_95_of_a_hundred_cases(scales, place, sizes):
     """Estimate and error of the norm covered it in 72 to 88%; the squared norm is unbiased, and no interval is 0."""
     scale, count, cases = torch.tensor(scales, dtype=torch.float64), 100, 400
@@ -259,6 +260,7 @@ def test_the_signal_falls_with_samples_for_the_pathwise_gradient_and_rises_for_d
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_baseline_is_fitted_to_the_batch_and_what_was_given_stays_as_it_was():
     x = torch.linspace(-3, 4, 8, dtype=torch.float64).unsqueeze(1)
     network = mlp(1, 1, hidden=(20,)).double()

@@ -149,6 +149,7 @@ def test_surprisal_and_error_over_training_are_the_closed_forms():
     assert points[0].elbo == pytest.approx(estimate.elbo.mean().item(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_annealing_mends_the_surprisal_of_a_bad_posterior():
     likelihood = linear()
     model, x = model_with(likelihood, shift=6.0, raw=-6.0), torch.randn(5, D).double()

@@ -64,7 +64,7 @@ def opened() -> Iterator[Any]:
         yield found
 
 
-QUICK = ("digits", "table")
+QUICK = ("digits",)
 """Whose pages are opened where the slow tests are left out."""
 
 

@@ -162,6 +162,7 @@ def test_a_nonfinite_loss_names_step_term_and_mend_and_changes_nothing():
 
 
 @unchecked_shapes()
+@pytest.mark.slow
 def test_a_linear_vae_reaches_the_evidence_of_pca():
     """Lucas et al., 2019: the ELBO of a linear VAE has no maximum but that of the evidence."""
     torch.manual_seed(0)

@@ -89,8 +89,11 @@ class IWAE:
 class Renyi:
     r"""The variational Renyi bound, ``1/(1-alpha) log 1/K sum_k w_k^(1-alpha)`` (Li and Turner, 2016, section 4).
 
-    It falls as alpha rises: the IWAE bound at 0, the ELBO at 1, the largest weight at minus infinity. For
-    ``alpha < 0`` it is not a lower bound on log p(x) as K grows.
+    It falls as alpha rises: the IWAE bound at 0, the ELBO at 1, the largest weight at minus infinity. Between 0 and 1
+    it is the VR-IWAE bound (Daudel et al., 2023, equation 7). For phi, the signal-to-noise ratio of its gradient along
+    the path then rises with the square root of K, where that of IWAE falls with it (Daudel et al., 2024, arXiv
+    2410.12035; Rainforth et al., 2018). For ``alpha < 0`` it is not a lower bound on log p(x) as K grows: it tends to
+    the chi upper bound, CUBO, of order ``1 - alpha`` (Dieng et al., 2017, equation 3).
 
     At alpha = 1 the formula is 0/0, and near it the logarithm's rounding is divided by ``1 - alpha``. With the mean m
     of the log-weights l taken out, the same number is

@@ -178,9 +178,6 @@ LIMITS: dict[str, Limit] = {
     "seeds": _from(2, 10_000, "An error over seeds needs two."),
     "refits": _from(2, 1000, "A variance between fits needs two."),
     "bdmc.num_data": _from(2, 1_000_000_000, "One example gives no standard error."),
-    "bdmc.num_samples": Limit(
-        2, 10_000_000, hint="One sample in the upper bound is the one that generated the example.", too_many=_ENOUGH
-    ),
     "chains": _from(1, 100_000),
     "evaluate.chains": _CHAINS,
     "gaps.chains": _CHAINS,

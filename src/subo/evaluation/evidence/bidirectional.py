@@ -91,7 +91,8 @@ def bdmc(
 
     With ``estimator="importance"`` there is no annealing and no requirement on the latents (they may be discrete): the
     lower bound has K samples of q(z|x), the upper one z* in place of one of them, for which
-    ``E[(1/K sum_k w_k)^{-1}] = 1 / p(x)`` holds as well. If q is poor, both are loose.
+    ``E[(1/K sum_k w_k)^{-1}] = 1 / p(x)`` holds as well. If q is poor, both are loose. With K = 1 the lower bound is
+    the ELBO, the upper one the evidence upper bound, EUBO, ``log p(x) + KL(p(z|x) || q(z|x))`` in expectation.
 
     Args:
         model: The model.
@@ -99,7 +100,7 @@ def bdmc(
         context: Named context tensors with one row per example, if the model needs any.
         estimator: ``annealed`` or ``importance``.
         annealing: Temperatures, chains and transitions of annealing.
-        num_samples: K of importance sampling; at least two.
+        num_samples: K of importance sampling.
         seed: Seed for data and samples.
         max_rows: Number of latents decoded at a time; bounds memory.
         progress: Whether to show progress.
