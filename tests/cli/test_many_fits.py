@@ -170,9 +170,14 @@ def test_seeds_have_a_mean_and_the_error_between_them(tmp_path: Path, capsys: py
     assert mean["log_px_se_seeds"] == pytest.approx(np.std(rows, ddof=1) / math.sqrt(3))
     seeds = [Run(path).read_config().training.seed for path in runs_within(out)]
     assert seeds == [4, 5, 6]
+    assert found["split"] == "test"
     before = [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)]
     assert run("fit", data, "--seeds", 3, "--seed", 4, "--out", out, *FIT, "--resume", "--quiet") == 0
     assert [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)] == before
+    untouched = tmp_path / "untouched"
+    assert run("fit", data, "--seeds", 2, "--out", untouched, *FIT, "--measure", "validation", "--quiet") == 0
+    assert json.loads((untouched / "seeds.json").read_text())["split"] == "validation"
+    assert not any(Run(path).evaluation_of("test").exists() for path in runs_within(untouched))
     assert run("compare", out, "--num-samples", 20, "--out", tmp_path / "c.json") == 0
     assert len(json.loads((tmp_path / "c.json").read_text())["rows"]) == 3
 

@@ -46,7 +46,8 @@ def fit_seeds(given: Mapping[str, Any], out: Path) -> None:
             f"{len(failed)} of {len(seeds)} trainings failed, of {', '.join(one.job.name for one in failed)}; the "
             f"others are finished. The first said: {failed[0].message or f'nothing, exit code {failed[0].code}'}"
         )
-    _conclude(list(folders.values()), out, quiet=quiet, num_samples=given.get("evaluation_samples"))
+    measured = {"split": given.get("measure", "test"), "num_samples": given.get("evaluation_samples") or 1000}
+    _conclude(list(folders.values()), out, quiet=quiet, **measured)
 
 
 def _job(given: Mapping[str, Any], seed: int, folder: Path, *, resume: bool) -> Job | None:
@@ -54,7 +55,7 @@ def _job(given: Mapping[str, Any], seed: int, folder: Path, *, resume: bool) -> 
     from subo.runs.run import Run
 
     run = Run(folder)
-    if resume and run.model.exists() and run.evaluation_of("test").exists():
+    if resume and run.model.exists() and run.evaluation_of(given.get("measure", "test")).exists():
         return None
     own = {name: value for name, value in given.items() if name not in _OF_ALL}
     goes_on = resume and run.config.exists()
@@ -71,12 +72,12 @@ def say_ended(ended: Ended) -> None:
     say(f"{ended.job.name}: {'done' if ended.code == 0 else ended.message or f'exit code {ended.code}'}")
 
 
-def _conclude(folders: Sequence[Path], out: Path, *, quiet: bool, num_samples: int | None) -> None:
-    """Measures all runs on the same test data, prints their mean, and writes it to ``seeds.json``."""
+def _conclude(folders: Sequence[Path], out: Path, *, quiet: bool, split: str, num_samples: int) -> None:
+    """Measures all runs on the same held-out data, prints their mean, and writes it to ``seeds.json``."""
     from subo.experiments import compare as comparing
 
     experiments = comparing.open_comparable(folders)
-    comparison = comparing.compare_runs(experiments, num_samples=num_samples or 1000, progress=not quiet)
+    comparison = comparing.compare_runs(experiments, split=split, num_samples=num_samples, progress=not quiet)
     config = next(iter(experiments.values())).config
     named = replace(comparison, over_seeds=tuple(replace(mean, name=str(out)) for mean in comparison.over_seeds))
     comparing.save_comparison(out / "seeds.json", named, config)
