@@ -18,6 +18,8 @@ from subo.evaluation.conformal import conformal_p_values
 from subo.sklearn.division import divided
 from subo.sklearn.scoring import HeldOut, conformal_threshold, quantile_threshold
 
+pytestmark = pytest.mark.slow
+
 QUICK: dict[str, Any] = {"epochs": 2, "hidden": (8,), "evaluation_samples": 10, "random_state": 0}
 
 

@@ -13,6 +13,8 @@ from subo.data.loading import load_rows
 from subo.experiments.experiment import open_run
 from subo.report import Depth, evaluate_fully
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--latent-dim", 2, "--reader-hidden", 6, "--transition-hidden", 6, "--hidden", 6, "--epochs", 2]
 
 

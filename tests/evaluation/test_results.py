@@ -85,7 +85,7 @@ def findings() -> Findings:
 MAKERS = [evaluation, comparison, gaps, history, findings]
 
 
-@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
+@pytest.fixture(scope="module", params=MAKERS, ids=lambda make: make.__name__)
 def result(request: pytest.FixtureRequest) -> Result:
     torch.manual_seed(0)
     return request.param()
