@@ -418,6 +418,10 @@ def test_a_condition_that_does_not_fit_is_refused(conditional: VariationalAutoen
         conditional.sample(2, given=frame.head(3))
     with assert_refused("received int"):
         conditional.sample(2, given=3)
+    with assert_refused("sort cannot be 'c'", "its levels are a, b"):
+        conditional.sample(2, given=pd.DataFrame({"sort": ["a", "c"]}))
+    with assert_refused("sort needs one value, not list"):
+        conditional.sample(2, given={"sort": ["a", "b"]})
     refused: Any = (
         ({"condition": "zip"}, frame, ("no column 'zip'",)),
         ({"condition": "labels"}, frame, ("y is not read",)),

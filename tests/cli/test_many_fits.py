@@ -90,6 +90,8 @@ def test_random_values_fill_their_ranges_and_are_the_same_by_seed(tmp_path: Path
         ({"data": "digits", "random": {"beta": [1]}, "trials": 2, "seed": -1}, ("seed must be",)),
         ({"data": "digits", "random": {"beta": 3}, "trials": 2}, ("beta must be a list of values or a range",)),
         ({"data": "digits", "random": {"beta": {"low": 2, "high": 1}}, "trials": 2}, ("low < high",)),
+        ({"data": "digits", "random": {"beta": {"low": 0, "high": 10**23}}, "trials": 2}, ("low < high",)),
+        ({"data": "digits", "random": {"beta": {"low": -1e308, "high": 1e308}}, "trials": 2}, ("low < high",)),
         ({"data": "digits", "random": {"beta": {"low": 0, "high": 1, "log": True}}, "trials": 2}, ("above 0",)),
     ],
 )
@@ -111,11 +113,19 @@ def test_the_best_comes_first_and_failures_last(tmp_path: Path):
     trials = [Trial("1", {"beta": 1}, log_px=-3.0), Trial("2", {"beta": [1, 2]}, failure="no"), Trial("3", {"beta": 2})]
     trials += [Trial("4", {"beta": 3}, log_px=-1.0), Trial("5", {"beta": 4}, log_px=math.nan)]
     order = ranked(trials)
-    assert [trial.name for trial in order][:2] == ["4", "1"]
+    assert [trial.name for trial in order] == ["4", "1", "5", "2", "3"]
     save_trials(tmp_path / "t.csv", order, ("beta",))
     rows = pd.read_csv(tmp_path / "t.csv")
     assert list(rows["validation_log_px"][:2]) == [-1.0, -3.0]
     assert rows.set_index("trial")["failure"].to_dict()[2] == "no"
+
+
+def test_drawn_values_stay_in_their_range(tmp_path: Path):
+    ranges = {"learning_rate": {"low": 0.9, "high": 0.99999}, "beta": {"low": 12345.2, "high": 12345.8}}
+    sweep = written(tmp_path / "s.json", {"data": "digits", "random": ranges, "trials": 500})
+    for trial in Sweep.read(sweep).trials:
+        assert 0.9 <= trial["learning_rate"] <= 0.99999
+        assert 12345.2 <= trial["beta"] <= 12345.8
 
 
 def test_a_folder_of_seeds_is_its_runs_in_their_order(tmp_path: Path):
@@ -173,6 +183,7 @@ def test_seeds_have_a_mean_and_the_error_between_them(tmp_path: Path, capsys: py
     assert found["split"] == "test"
     before = [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)]
     assert run("fit", data, "--seeds", 3, "--seed", 4, "--out", out, *FIT, "--resume", "--quiet") == 0
+    assert "--beta" in assert_refused(capsys, "fit", "--seeds", 3, "--seed", 4, "--out", out, "--resume", "--beta", 3)
     assert [(path / "model.safetensors").stat().st_mtime_ns for path in runs_within(out)] == before
     untouched = tmp_path / "untouched"
     assert run("fit", data, "--seeds", 2, "--out", untouched, *FIT, "--measure", "validation", "--quiet") == 0
@@ -202,6 +213,20 @@ def test_a_sweep_chooses_by_validation_data_and_measures_the_test_data_once(
     assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
     assert "2 of them still to be done" in capsys.readouterr().out  # those that failed
     assert (out / "3" / "evaluation.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_density_is_not_chosen_over_a_probability(tmp_path: Path, capsys: pytest.CaptureFixture):
+    bits = np.random.default_rng(0).integers(2, size=(60, 3))
+    np.save(tmp_path / "bits.npy", bits.astype(bool))
+    grid = {"likelihood": ["bernoulli", "gaussian"]}
+    asked = {"data": str(tmp_path / "bits.npy"), "settings": SETTINGS, "grid": grid}
+    sweep, out = written(tmp_path / "s.json", asked), tmp_path / "sweep"
+    refused = assert_refused(capsys, "sweep", sweep, "--out", out, "--num-samples", 20)
+    assert "a density is not a probability" in refused
+    assert len(pd.read_csv(out / "trials.csv")) == 2
+    assert not any(Run(out / name).evaluation_of("test").exists() for name in "12")
+    assert "another --num-samples" in assert_refused(capsys, "sweep", sweep, "--out", out, "--num-samples", 30)
 
 
 @pytest.mark.slow

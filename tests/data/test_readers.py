@@ -248,6 +248,15 @@ def test_a_table_of_numbers_comes_in_every_format_of_tables(ending, tmp_path):
     assert (rows.class_names, labels_of(rows).tolist()) == (("lily", "rose"), [1, 0, 1])
 
 
+def test_dates_and_truth_values_are_no_numbers(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0], "day": pd.to_datetime(["2020-01-01", "2020-01-02"])})
+    frame.to_parquet(tmp_path / "x.parquet")
+    with assert_refused("column 'day'", "row 1:", "isn't a number"):
+        number_rows(tmp_path / "x.parquet")
+    with assert_refused("column 'b'", "'True' isn't a number"):
+        number_rows(text(tmp_path / "x.csv", "a,b\n1,True\n2,False\n"))
+
+
 def test_marks_and_leading_zeros_of_a_table_of_numbers(tmp_path):
     said: list[str] = []
     path = text(tmp_path / "x.csv", "a;zip;label\n1,5;01067;07\n-2,25;80331;7\n")

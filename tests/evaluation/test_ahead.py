@@ -91,16 +91,22 @@ def test_where_it_is_not_known_nothing_is_said():
     assert directions_ahead(objective(likelihood="laplace"), split) is None
     assert directions_ahead(objective(prior="mixture"), split) is None
     assert directions_ahead(Objective(objective().model, IWAE(), num_samples=3), split) is None
+    assert directions_ahead(Objective(objective().model, ELBO(free_bits=0.5)), split) is None
+    assert (
+        directions_ahead(objective(condition="labels", num_labels=2), Split(split.x, labels=torch.arange(400) % 2))
+        is None
+    )
     assert directions_ahead(Objective(objective().model, ELBO()), split) is not None
 
 
 @pytest.mark.parametrize(
     "ahead, words",
     [
-        (Ahead(4, 4, 3.0, 1.0), ""),
-        (Ahead(0, 4, 0.5, 1.0), "no latent"),
-        (Ahead(1, 4, 3.0, 1.0), "1 direction of the data has"),
-        (Ahead(2, 4, 3.0, 1.0), "leave 2 of them unused"),
+        (Ahead(4, 4, 5, 3.0, 1.0), ""),
+        (Ahead(0, 4, 5, 0.5, 1.0), "no latent"),
+        (Ahead(1, 4, 5, 3.0, 1.0), "1 direction of the data has"),
+        (Ahead(2, 4, 5, 3.0, 1.0), "leave 2 of them unused"),
+        (Ahead(3, 20, 3, 3.0, 1.0), ""),
     ],
 )
 def test_in_words(ahead: Ahead, words: str):

@@ -1,6 +1,6 @@
 """The command ``fit``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from subo.cli.messages import print_evaluation, say
 from subo.cli.options import grouped
+from subo.cli.resuming import changes_of
 from subo.cli.schema import say_schema
 from subo.cli.seeds import fit_seeds
 from subo.data.dataset import describe_constants
@@ -17,13 +18,10 @@ from subo.experiments.units import kind_of_log_px
 
 if TYPE_CHECKING:
     from subo.experiments.fitting import Fitted, Start
-    from subo.runs.config import RunConfig, TrainingConfig
+    from subo.runs.config import TrainingConfig
     from subo.training.history import History
 
 __all__ = ["announce", "conclude", "fit"]
-
-_CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
-_OWN = ("out", "resume", "evaluation_samples", "quiet", "seeds", "jobs", "measure")  # not settings of a run
 
 
 def fit(**given: Any) -> None:
@@ -93,51 +91,8 @@ def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
 
     if (out := given.get("out")) is None:
         raise InputError("--resume continues the run in --out RUN: name it.")
-    config = Run.open(out, finished=False).read_config()
-    others = [name for name in given if name not in (*_OWN, *_CHANGEABLE)]
-    for name in others:
-        value, stored = _plain(name, given[name]), _plain(name, _stored(config, name))
-        if value not in (stored, "auto"):
-            raise InputError(
-                f"--resume continues with the run's own settings, but --{name.replace('_', '-')} {_shown(value)} "
-                f"differs from the run's, {_shown(stored)}. Leave it out, or fit another run. Only "
-                f"{_flags(_CHANGEABLE)} can change."
-            )
-    changes = {name: given[name] for name in _CHANGEABLE if name in given}
+    changes = changes_of(Run.open(out, finished=False).read_config(), given)
     return resume_run(out, changes=changes, progress=progress)
-
-
-def _stored(config: "RunConfig", name: str) -> Any:
-    """The value in a run's config for an option of ``fit``."""
-    data = config.data
-    known = {
-        **config.settings,
-        **vars(config.device),
-        "recipe": config.recipe,
-        "data": data.source,
-        "data_dir": data.data_dir,
-        "data_seed": data.seed,
-        "binarize": data.binarize,
-        "dequantize": data.dequantize,
-        "image_size": data.event_shape[-1],
-        "overwrite": False,
-    }
-    return known.get(name)
-
-
-def _plain(name: str, value: Any) -> Any:
-    """A value in the form in which a config stores it."""
-    if name in ("data", "data_dir") and value is not None and Path(value).exists():
-        return str(Path(value).resolve())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _flags(names: Sequence[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in names)
 
 
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}

@@ -85,8 +85,8 @@ def fit_signature(recipe: str) -> inspect.Signature:
             "seeds",
             int | None,
             None,
-            "Train this many models, with the seeds --seed, --seed + 1, ...: each is a run in a subfolder of --out, and "
-            "the mean over them has an error over training seeds beside that over the data.",
+            "Train this many models, with the seeds --seed, --seed + 1, ...: each is a run in a subfolder of --out, "
+            "and the mean over them has an error over training seeds beside that over the data.",
         ),
         own("jobs", int | None, None, "Trainings at a time with --seeds; by default one for each processor core."),
         own(

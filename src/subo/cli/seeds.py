@@ -1,5 +1,6 @@
 """The option ``--seeds`` of ``fit``: one setting trained several times, and its error over training seeds."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from subo.cli.compare import print_over_seeds
 from subo.cli.flags import words_of
 from subo.cli.messages import say
+from subo.cli.resuming import changes_of
 from subo.errors import InputError, Interrupted
 from subo.runtime.interrupts import Stopped
 from subo.runtime.jobs import Ended, Job, run_jobs
@@ -37,10 +39,12 @@ def fit_seeds(given: Mapping[str, Any], out: Path) -> None:
     try:
         ended = run_jobs(jobs, at_a_time=given.get("jobs"), on_end=None if quiet else say_ended)
     except Stopped as stopped:
-        again = f"subo fit --resume --seeds {len(seeds)} --seed {first} --out {out}"
-        raise Interrupted(
-            f"stopped. To go on, repeat the command with --resume: {again}", signal=stopped.signal
-        ) from stopped
+        again = words_of({name: value for name, value in given.items() if name not in ("data", "overwrite", "resume")})
+        source = () if given.get("data") is None else (given["data"],)
+        command = shlex.join(
+            ["subo", "fit", *source, *again, *([] if "out" in given else [f"--out={out}"]), "--resume"]
+        )
+        raise Interrupted(f"stopped.\nTo go on: {command}", signal=stopped.signal) from stopped
     if failed := [one for one in ended if one.code]:
         raise InputError(
             f"{len(failed)} of {len(seeds)} trainings failed, of {', '.join(one.job.name for one in failed)}; the "
@@ -51,14 +55,18 @@ def fit_seeds(given: Mapping[str, Any], out: Path) -> None:
 
 
 def _job(given: Mapping[str, Any], seed: int, folder: Path, *, resume: bool) -> Job | None:
-    """The command that trains with a seed, or goes on; None if the run is finished."""
+    """The command that trains with a seed, or goes on; None if the run is finished and has nothing to change."""
     from subo.runs.run import Run
 
     run = Run(folder)
-    if resume and run.model.exists() and run.evaluation_of(given.get("measure", "test")).exists():
-        return None
     own = {name: value for name, value in given.items() if name not in _OF_ALL}
     goes_on = resume and run.config.exists()
+    if goes_on:
+        config = run.read_config()
+        changes = changes_of(config, {**own, **({} if given.get("data") is None else {"data": given["data"]})})
+        same = all(getattr(config.training, name) == value for name, value in changes.items())
+        if same and run.model.exists() and run.evaluation_of(given.get("measure", "test")).exists():
+            return None
     own |= {"seed": seed, "out": folder, "quiet": True}
     own |= {"resume": True} if goes_on else {"overwrite": True} if given.get("overwrite") else {}
     source = () if given.get("data") is None else (given["data"],)
@@ -79,6 +87,11 @@ def _conclude(folders: Sequence[Path], out: Path, *, quiet: bool, split: str, nu
     experiments = comparing.open_comparable(folders)
     comparison = comparing.compare_runs(experiments, split=split, num_samples=num_samples, progress=not quiet)
     config = next(iter(experiments.values())).config
+    if len(comparison.over_seeds) != 1:
+        raise InputError(
+            f"the runs in {out} differ in more than their seeds, so that they have no common mean: subo compare {out} "
+            "shows each"
+        )
     named = replace(comparison, over_seeds=tuple(replace(mean, name=str(out)) for mean in comparison.over_seeds))
     comparing.save_comparison(out / "seeds.json", named, config)
     if not quiet:

@@ -1,5 +1,7 @@
 """The command ``sweep``: many settings in processes, chosen by the validation data."""
 
+import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["sweep"]
 
 _COLUMNS = 100  # the widest table
-_REFUSED = ("out", "resume", "overwrite", "quiet", "seeds", "jobs", "measure")
+_REFUSED = ("out", "resume", "overwrite", "quiet", "seeds", "jobs", "measure", "evaluation_samples", "help", "version")
 
 
 def sweep(
@@ -49,17 +51,20 @@ def sweep(
         jobs: Trainings at a time; by default one for each processor core.
         num_samples: Posterior samples for each log p(x).
     """
+    from subo.experiments.compare import open_comparable
     from subo.experiments.sweeps import Sweep, Trial, ranked, save_trials
 
     asked = Sweep.read(config)
     if refused := [name for name in (*asked.settings, *asked.varied) if name in _REFUSED]:
         raise InputError(f"{config} sets {refused[0]}, which the sweep sets itself: leave it out")
     out = out or Path("runs") / config.stem
-    asked.keep(out)
+    asked.keep(out, num_samples=num_samples)
     folders = [asked.folder(out, number) for number in range(1, len(asked.trials) + 1)]
     todo = [(n, folder) for n, folder in enumerate(folders) if not _is_done(folder)]
     say(f"{counted(len(folders), 'trial')}, {len(todo)} of them still to be done, in {out}")
-    failures = _train(asked, todo, jobs=jobs, num_samples=num_samples, again=f"subo sweep {config} --out {out}")
+    own = words_of({"out": out, "num_samples": num_samples, "jobs": jobs})
+    again = shlex.join(["subo", "sweep", str(config), *own])
+    failures = _train(asked, out, todo, jobs=jobs, num_samples=num_samples, again=again)
     trials = [
         Trial(folder.name, values, failure=failures[n]) if n in failures else Trial.of(folder, values)
         for n, (folder, values) in enumerate(zip(folders, asked.trials, strict=True))
@@ -67,9 +72,13 @@ def sweep(
     best, *_ = order = ranked(trials)
     save_trials(out / "trials.csv", order, asked.varied)
     _print(order, asked.varied)
-    if best.log_px is None:
-        raise InputError(f"all trials failed; the first said: {order[0].failure}")
     say(f"written to {out / 'trials.csv'}")
+    if best.log_px is None:
+        raise InputError(f"all trials failed; the first said: {best.failure}")
+    if not math.isfinite(best.log_px):
+        raise InputError("no trial has a finite log p(x) of the validation data: nothing is chosen")
+    if len(measured := [out / trial.name for trial in trials if trial.log_px is not None]) > 1:
+        open_comparable(measured)  # refuses other data, or a density beside a probability
     _measure(out / best.name, num_samples)
 
 
@@ -80,7 +89,7 @@ def _is_done(folder: Path) -> bool:
 
 
 def _train(
-    asked: "Sweep", todo: list[tuple[int, Path]], *, jobs: int | None, num_samples: int, again: str
+    asked: "Sweep", out: Path, todo: list[tuple[int, Path]], *, jobs: int | None, num_samples: int, again: str
 ) -> dict[int, str]:
     """Trains what is not done; gives what failed ones said, by their number."""
     from subo.runs.run import Run
@@ -101,7 +110,8 @@ def _train(
         ended = run_jobs(commands, at_a_time=jobs, on_end=tell)
     except Stopped as stopped:
         raise Interrupted(f"stopped. To go on, repeat: {again}", signal=stopped.signal) from stopped
-    return {words[one.job.name]: one.message or f"exit code {one.code}" for one in ended if one.code}
+    failed = [one for one in ended if one.code or not _is_done(out / one.job.name)]
+    return {words[one.job.name]: one.message or f"nothing was measured, exit code {one.code}" for one in failed}
 
 
 def _print(trials: "list[Trial]", varied: tuple[str, ...]) -> None:

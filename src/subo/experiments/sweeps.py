@@ -20,6 +20,7 @@ __all__ = ["Sweep", "Trial", "ranked", "save_trials"]
 
 _KEYS = {"data", "settings", "grid", "random", "trials", "seed"}
 _RANGE = {"low", "high", "log"}
+_LARGEST = 1e18  # of a range's ends
 _EXAMPLE = '{"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "beta": [0.5, 1]}}'
 
 
@@ -70,18 +71,25 @@ class Sweep:
             raise InputError(f"{path}, {error}") from error
         return cls(found["data"], settings, tuple(varied), trials)
 
-    def keep(self, folder: Path) -> None:
+    def keep(self, folder: Path, *, num_samples: int) -> None:
         """Writes what is tried into the sweep's folder, or checks that it is what was tried before.
+
+        Args:
+            folder: The folder.
+            num_samples: K for log p(x), which grows with it: it is the same for all trials.
 
         Raises:
             InputError: The folder holds other trials, or a run.
         """
         if Run(folder).config.exists():
             raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
-        file, own = folder / "sweep.json", json.loads(json.dumps(asdict(self)))
+        file, own = folder / "sweep.json", json.loads(json.dumps({**asdict(self), "num_samples": num_samples}))
         if file.exists():
             if read_json(file) != own:
-                raise InputError(f"{folder} holds a sweep of other trials: give another `run_dir`, or remove it")
+                raise InputError(
+                    f"{folder} holds a sweep of other trials, or with another `num_samples`: give another `run_dir`, "
+                    "or remove it"
+                )
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_json(file, own)
@@ -116,13 +124,14 @@ def _value(name: str, choice: Any, rng: np.random.Generator) -> Any:
         raise InputError(f'random: {name} must be a list of values or a range such as {{"low": 1, "high": 9}}')
     low, high, log = choice["low"], choice["high"], choice.get("log", False)
     numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (low, high))
-    if not (numbers and low < high and (low > 0 or not log)):
+    if not (numbers and max(abs(low), abs(high)) < _LARGEST and low < high and (low > 0 or not log)):
         above = ", both above 0 for log" if log else ""
         raise InputError(f"random: the range of {name} must have numbers low < high{above}; got {low!r} and {high!r}")
     if isinstance(low, int) and isinstance(high, int) and not log:
         return int(rng.integers(low, high + 1))
     drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if log else float(rng.uniform(low, high))
-    return round(drawn) if isinstance(low, int) and isinstance(high, int) else float(f"{drawn:.4g}")
+    rounded = round(drawn) if isinstance(low, int) and isinstance(high, int) else float(f"{drawn:.4g}")
+    return rounded if low <= rounded <= high else drawn
 
 
 @dataclass(frozen=True)
@@ -159,10 +168,12 @@ class Trial:
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials, the highest log p(x) first; failed ones last."""
+    """The trials, the highest log p(x) first, then those where it is no number, then failed ones."""
 
-    def rank(trial: Trial) -> float:
-        return -math.inf if trial.log_px is None or math.isnan(trial.log_px) else trial.log_px
+    def rank(trial: Trial) -> tuple[int, float]:
+        if trial.log_px is None or math.isnan(trial.log_px):
+            return (0 if trial.log_px is None else 1), 0.0
+        return 2, trial.log_px
 
     return sorted(trials, key=rank, reverse=True)
 

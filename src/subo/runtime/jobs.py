@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from subo.runtime.interrupts import Stopped, stop_signals
+
 __all__ = ["Ended", "Job", "run_jobs"]
 
 _LOOK = 0.05  # seconds between looks
@@ -64,8 +66,11 @@ def run_jobs(
     try:
         while waiting or running:
             while waiting and len(running) < at_a_time:
-                process, job, said = _started(waiting.popleft(), alone=at_a_time == 1)
-                running[process] = job, said
+                with stop_signals() as came:  # a process that is just being started is not forgotten
+                    process, job, said = _started(waiting.popleft(), alone=at_a_time == 1)
+                    running[process] = job, said
+                if came():
+                    raise Stopped(came())
             for process in [process for process in running if process.poll() is not None]:
                 job, said = running.pop(process)
                 ended.append(Ended(job, process.returncode, _read(said)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subo.data.tables.coding import encode
-from subo.data.tables.given import given_cells
+from subo.data.tables.given import check_cells, given_cells
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.sklearn.frames import as_pandas, is_frame
@@ -72,7 +72,7 @@ class Condition:
         """The cells that a user gave, checked."""
         if given is None:
             return None
-        if self.schema is None:
+        if self.schema is None or not self._columns:
             raise InputError("this model is not conditioned on columns of a table: leave `given` out")
         if isinstance(given, Mapping):
             return given_cells(given, self.schema)
@@ -83,6 +83,7 @@ class Condition:
             raise InputError(f"`given` leaves out {', '.join(left)}, on which the model is conditioned")
         if len(frame) not in (1, count):
             raise InputError(f"`given` has {len(frame):,} rows: one is needed, or one for each of {count:,}")
+        check_cells(frame[names], self.schema)
         return frame[names]
 
     def _coded(self, cells: pd.DataFrame | None, count: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from subo.data.tables.reading import MISSING
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 
-__all__ = ["given_cells", "unlearned", "with_given"]
+__all__ = ["check_cells", "given_cells", "unlearned", "with_given"]
 
 _LISTED = 10  # levels
 
@@ -39,8 +39,23 @@ def given_cells(values: Mapping[str, Any], schema: Schema) -> pd.DataFrame:
     """
     columns = {column.name: column for column in schema.given.modeled}
     _check_names([*values], schema)
+    for name, value in values.items():
+        if not (value is None or pd.api.types.is_scalar(value)):
+            raise InputError(f"`given`: {name} needs one value, not {type(value).__name__}: several come in a frame")
     cells = {name: _cell(values[name], column, schema) for name, column in columns.items()}
     return pd.concat([cell.rename(name) for name, cell in cells.items()], axis=1)
+
+
+def check_cells(cells: pd.DataFrame, schema: Schema) -> None:
+    """Refuses cells of the condition that are not of their column's kind, or a level that the fit has never seen.
+
+    Args:
+        cells: A frame with the columns of the condition.
+        schema: What the columns of the table are.
+    """
+    for column in schema.given.modeled:
+        for value in cells[column.name].dropna().unique():
+            _cell(value, column, schema)
 
 
 def unlearned(given: Float[Tensor, "N C"], schema: Schema) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api import types
 
 from subo.data.classes import as_class, numbered
 from subo.data.contents import Contents
@@ -50,7 +51,8 @@ def read_numbers(path: Path, *, later: bool = False, known: Sequence[str] = ()) 
 def _numbers(cells: pd.Series, path: Path) -> np.ndarray:
     """Cells as numbers; of text, those that begin with 0 are numbers here, too."""
     values = cells.astype("str") if isinstance(cells.dtype, pd.CategoricalDtype) else cells
-    numbers = pd.to_numeric(values, errors="coerce")
+    other = types.is_bool_dtype(values) or types.is_datetime64_any_dtype(values) or types.is_timedelta64_dtype(values)
+    numbers = pd.Series(np.nan, index=cells.index) if other else pd.to_numeric(values, errors="coerce")
     if numbers.isna().any():
         row = int(np.argmax(numbers.isna()))
         cell = cells.iloc[row]

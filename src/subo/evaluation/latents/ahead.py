@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.bounds import ELBO
+from subo.core.context import receives
 from subo.core.objective import Objective
 from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
@@ -17,7 +18,8 @@ from subo.parts.priors import StandardNormal
 
 __all__ = ["Ahead", "directions_ahead", "principal_variances"]
 
-_EXAMPLES, _MOST_ELEMENTS = 5000, 20_000
+_MOST_ELEMENTS = 5000
+_FEW, _MANY = 1000, 5000  # examples of which the covariance is taken, of many and of few elements
 
 
 @dataclass(frozen=True)
@@ -27,18 +29,20 @@ class Ahead:
     Attributes:
         used: Number of directions of x whose variance is above `threshold`.
         latents: Number of latents.
+        directions: Number of directions of x, no more of which can be used.
         largest: The largest variance of a direction, in squared units of the likelihood.
         threshold: ``beta * scale^2``.
     """
 
     used: int
     latents: int
+    directions: int
     largest: float
     threshold: float
 
     def __str__(self) -> str:
-        """In words; empty if all latents can be used."""
-        if self.used >= self.latents:
+        """In words; empty if all latents, or all directions, can be used."""
+        if self.used >= min(self.latents, self.directions):
             return ""
         found = f"beta * scale^2 = {self.threshold:.3g}, and "
         if self.used == 0:
@@ -71,7 +75,7 @@ def directions_ahead(objective: Objective, data: Split) -> Ahead | None:
 
     Args:
         objective: An ELBO, with a Gaussian likelihood of fixed scale and a standard normal prior.
-        data: The training data, of which at most 5,000 are used.
+        data: The training data, of which at most 5,000 are used, or 1,000 of more than 1,000 elements.
 
     Returns:
         None where the scale is learned, which adapts to the data, or where the argument does not apply.
@@ -88,20 +92,30 @@ def directions_ahead(objective: Objective, data: Split) -> Ahead | None:
     bound = objective.bound
     if not (isinstance(bound, ELBO) and isinstance(likelihood, Conditional) and isinstance(prior, StandardNormal)):
         return None
+    if bound.free_bits or any(name in data.context or name == "label" for name in _given(likelihood)):
+        return None
     family = likelihood.family
     if not isinstance(family, Gaussian) or isinstance(family.location_scale.scale.source, str):
         return None
     scale, unit = float(family.location_scale.scale.source), family.location_scale.unit
     if isinstance(data.x, SparseRows) or data.lengths is not None or data.event_shape.numel() > _MOST_ELEMENTS:
         return None
-    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_EXAMPLES]
+    most = _MANY if data.event_shape.numel() <= _FEW else _FEW
+    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most]
     x, _ = data.read(rows, generator=torch.Generator().manual_seed(0))
     variances = principal_variances(x.double() if unit is None else x.double() / unit.cpu().double())
     threshold = bound.beta * scale**2
-    return Ahead(int((variances > threshold).sum()), prior.zeros.numel(), variances[0].item(), threshold)
+    used = int((variances > threshold).sum())
+    return Ahead(used, prior.zeros.numel(), len(variances), variances[0].item(), threshold)
+
+
+def _given(likelihood: Conditional) -> set[str]:
+    """Names of the context that the likelihood receives."""
+    return {name for part in likelihood.modules() for name in receives(part)[0]}
 
 
 def principal_variances(x: Float[Tensor, "N ..."]) -> Float[Tensor, " M"]:
     """The eigenvalues of the covariance of x, the largest first; at most N of them."""
     centered = (x - x.mean(0)).flatten(1)
-    return torch.linalg.svdvals(centered).square() / len(x)
+    products = centered @ centered.mT if len(centered) < centered.shape[1] else centered.mT @ centered
+    return torch.linalg.eigvalsh(products).flip(0).clamp(min=0) / len(x)
