@@ -12,6 +12,8 @@ import pytest
 from command_line import assert_refused, run
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 FIT = ["--epochs", 3, "--hidden", "16", "--latent-dim", 2, "--evaluation-samples", 50]
 
 

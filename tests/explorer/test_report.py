@@ -19,6 +19,8 @@ from subo.evaluation.reconstruction import decode
 from subo.experiments.experiment import open_run
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--epochs", 2, "--hidden", 16, "--evaluation-samples", 20, "--quiet"]
 MARKUP = '<img src=x onerror="alert(1)">'
 
@@ -64,13 +66,7 @@ def opened() -> Iterator[Any]:
         yield found
 
 
-QUICK = ("digits",)
-"""Whose pages are opened where the slow tests are left out."""
-
-
-@pytest.fixture(
-    scope="module", params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in RUNS]
-)
+@pytest.fixture(scope="module", params=RUNS)
 def shown(
     request: pytest.FixtureRequest, opened: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, Path]:

@@ -22,6 +22,8 @@ from subo.experiments.experiment import open_latest, open_run
 from subo.explorer.server import Explorer, application
 from subo.runs.run import Run
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--latent-dim", 2, "--hidden", 8, "--epochs", 2, "--evaluation-samples", 10, "--binarize", "dynamic"]
 
 
