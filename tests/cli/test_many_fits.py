@@ -61,7 +61,7 @@ def test_random_values_fill_their_ranges_and_are_the_same_by_seed(tmp_path: Path
     assert trials == Sweep.read(tmp_path / "s.json").trials
     assert trials != Sweep.read(written(tmp_path / "s.json", {**asked, "seed": 2})).trials
     rates = np.log10([trial["learning_rate"] for trial in trials])
-    assert (rates.min() >= -4, rates.max() <= -2) == (True, True)
+    assert -4 <= rates.min() < rates.max() <= -2
     assert abs(rates.mean() + 3) < 5 * (2 / math.sqrt(12)) / math.sqrt(2000)
     betas = np.array([trial["beta"] for trial in trials])
     assert abs(betas.mean() - 2) < 5 * (2 / math.sqrt(12)) / math.sqrt(2000)

@@ -160,7 +160,7 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
             "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
             f"are clipped at a norm of {clip:g}, so that the others count; --clip sets a different norm."
         )
-    if caution := start.ahead():
+    if caution := start.unused_latents():
         say(caution)
     if caution := start.caution(num_samples):
         say(caution)

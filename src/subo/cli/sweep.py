@@ -12,10 +12,11 @@ from rich.text import Text
 
 from subo.cli.flags import words_of
 from subo.cli.messages import say
+from subo.cli.seeds import say_ended
 from subo.errors import InputError, Interrupted
 from subo.runtime.digits import in_digits
 from subo.runtime.interrupts import Stopped
-from subo.runtime.jobs import Ended, Job, run_jobs
+from subo.runtime.jobs import Job, run_jobs
 from subo.runtime.wording import counted
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def sweep(
     say(f"{counted(len(folders), 'trial')}, {len(todo)} of them still to be done, in {out}")
     own = words_of({"out": out, "num_samples": num_samples, "jobs": jobs})
     again = shlex.join(["subo", "sweep", str(config), *own])
-    failures = _train(asked, out, todo, jobs=jobs, num_samples=num_samples, again=again)
+    failures = _train(asked, todo, jobs=jobs, num_samples=num_samples, again=again)
     trials = [
         Trial(folder.name, values, failure=failures[n]) if n in failures else Trial.of(folder, values)
         for n, (folder, values) in enumerate(zip(folders, asked.trials, strict=True))
@@ -89,29 +90,29 @@ def _is_done(folder: Path) -> bool:
 
 
 def _train(
-    asked: "Sweep", out: Path, todo: list[tuple[int, Path]], *, jobs: int | None, num_samples: int, again: str
+    asked: "Sweep", todo: list[tuple[int, Path]], *, jobs: int | None, num_samples: int, again: str
 ) -> dict[int, str]:
     """Trains what is not done; gives what failed ones said, by their number."""
     from subo.runs.run import Run
 
-    words: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     commands = []
     for number, folder in todo:
         own = {"out": folder, "quiet": True, "measure": "validation", "evaluation_samples": num_samples}
         begun = Run(folder).config.exists()
         settings = {"resume": True} if begun else {**asked.settings, **asked.trials[number]}
-        commands.append(Job(folder.name, ("fit", *(() if begun else (asked.data,)), *words_of({**settings, **own}))))
-        words[folder.name] = number
-
-    def tell(ended: Ended) -> None:
-        say(f"trial {ended.job.name}: {'done' if ended.code == 0 else ended.message or f'exit code {ended.code}'}")
+        name = f"trial {folder.name}"
+        commands.append(Job(name, ("fit", *(() if begun else (asked.data,)), *words_of({**settings, **own}))))
+        numbers[name] = number
 
     try:
-        ended = run_jobs(commands, at_a_time=jobs, on_end=tell)
+        ended = run_jobs(commands, at_a_time=jobs, on_end=say_ended)
     except Stopped as stopped:
         raise Interrupted(f"stopped. To go on, repeat: {again}", signal=stopped.signal) from stopped
-    failed = [one for one in ended if one.code or not _is_done(out / one.job.name)]
-    return {words[one.job.name]: one.message or f"nothing was measured, exit code {one.code}" for one in failed}
+    folders = dict(todo)
+    by_number = {numbers[one.job.name]: one for one in ended}
+    failed = {n: one for n, one in by_number.items() if one.code or not _is_done(folders[n])}
+    return {n: one.message or f"nothing was measured, exit code {one.code}" for n, one in failed.items()}
 
 
 def _print(trials: "list[Trial]", varied: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from subo.data.quantization import dequantized
 from subo.data.tables.options import TableOptions
 from subo.errors import InputError
 from subo.evaluation.effort import caution_of_samples
-from subo.evaluation.latents.ahead import directions_ahead
+from subo.evaluation.latents.predicted_units import predict_active_units
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.summary import Evaluation
 from subo.experiments.config import built, dequantizes
@@ -72,9 +72,9 @@ class Start:
         """The default largest norm of a gradient, set if some values are far from the others."""
         return default_clip(self.data.train) if self.config.training.clip is None else None
 
-    def ahead(self) -> str:
+    def unused_latents(self) -> str:
         """How many latents a linear model would leave unused, in words; empty if none, or if it is not known."""
-        return str(directions_ahead(self.objective, self.data.train) or "")
+        return str(predict_active_units(self.objective, self.data.train) or "")
 
     def caution(self, num_samples: int | None) -> str:
         """How long log p(x) of the test data will take with this many samples, if it is long; empty if q is local."""

@@ -1,4 +1,4 @@
-"""How many latents can be used at all, before training: from the data's covariance and the likelihood's scale."""
+"""How many latents can be active, before training: from the data's covariance and the likelihood's scale."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,26 +15,27 @@ from subo.data.splits import Split
 from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
 from subo.parts.priors import StandardNormal
+from subo.runtime.wording import counted
 
-__all__ = ["Ahead", "directions_ahead", "principal_variances"]
+__all__ = ["PredictedUnits", "predict_active_units", "principal_variances"]
 
 _MOST_ELEMENTS = 5000
 _FEW, _MANY = 1000, 5000  # examples of which the covariance is taken, of many and of few elements
 
 
 @dataclass(frozen=True)
-class Ahead:
+class PredictedUnits:
     """What a linear model would use.
 
     Attributes:
-        used: Number of directions of x whose variance is above `threshold`.
+        active: Number of directions of x whose variance is above `threshold`.
         latents: Number of latents.
         directions: Number of directions of x, no more of which can be used.
         largest: The largest variance of a direction, in squared units of the likelihood.
         threshold: ``beta * scale^2``.
     """
 
-    used: int
+    active: int
     latents: int
     directions: int
     largest: float
@@ -42,23 +43,24 @@ class Ahead:
 
     def __str__(self) -> str:
         """In words; empty if all latents, or all directions, can be used."""
-        if self.used >= min(self.latents, self.directions):
+        if self.active >= min(self.latents, self.directions):
             return ""
         found = f"beta * scale^2 = {self.threshold:.3g}, and "
-        if self.used == 0:
+        if self.active == 0:
             return (
                 f"Careful: no direction of the data has a variance above {found}the largest is {self.largest:.3g}: a "
-                "linear model would use no latent, and training starts where the posterior has collapsed. Use a "
-                "smaller `scale` or `beta`, or a learned scale"
+                "linear model would use no latent, and a collapsed posterior stays collapsed. Use a smaller `scale` or "
+                "`beta`, or a learned scale"
             )
+        have = f"{counted(self.active, 'direction')} of the data {'has' if self.active == 1 else 'have'}"
         return (
-            f"Careful: {self.used} direction{'s' * (self.used > 1)} of the data {'have' if self.used > 1 else 'has'} a "
-            f"variance above {found}there are {self.latents} latents: a linear model would leave "
-            f"{self.latents - self.used} of them unused. For more, use a smaller `scale` or `beta`, or a learned scale"
+            f"Careful: {have} a variance above {found}there are {self.latents} latents: a linear model would leave "
+            f"{self.latents - self.active} of them unused. For more, use a smaller `scale` or `beta`, or a learned "
+            "scale"
         )
 
 
-def directions_ahead(objective: Objective, data: Split) -> Ahead | None:
+def predict_active_units(objective: Objective, data: Split) -> PredictedUnits | None:
     r"""Predicts how many latents a linear model would use, from the principal variances of x.
 
     Let a linear decoder's weight on the latent of a principal direction of variance :math:`\lambda` be w, the fixed
@@ -84,7 +86,7 @@ def directions_ahead(objective: Objective, data: Split) -> Ahead | None:
         >>> from subo.recipes import vae
         >>> x = torch.randn(500, 4) * torch.tensor([3.0, 2.0, 0.5, 0.1])
         >>> objective = vae((4,), latent_dim=3, likelihood="gaussian", scale=1.0)  # units of 1: without examples
-        >>> directions_ahead(objective, Split(x)).used
+        >>> predict_active_units(objective, Split(x)).active
         2
     """
     model: Any = objective.model
@@ -106,7 +108,7 @@ def directions_ahead(objective: Objective, data: Split) -> Ahead | None:
     variances = principal_variances(x.double() if unit is None else x.double() / unit.cpu().double())
     threshold = bound.beta * scale**2
     used = int((variances > threshold).sum())
-    return Ahead(used, prior.zeros.numel(), len(variances), variances[0].item(), threshold)
+    return PredictedUnits(used, prior.zeros.numel(), len(variances), variances[0].item(), threshold)
 
 
 def _given(likelihood: Conditional) -> set[str]:

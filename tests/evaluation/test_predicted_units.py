@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from subo import ELBO, IWAE, Objective
 from subo.data.splits import Split
-from subo.evaluation.latents.ahead import Ahead, directions_ahead, principal_variances
+from subo.evaluation.latents.predicted_units import PredictedUnits, predict_active_units, principal_variances
 from subo.recipes import vae
 
 VARIANCES = torch.tensor([4.0, 2.0, 1.2, 0.5, 0.1], dtype=torch.float64)
@@ -58,9 +58,9 @@ def test_a_linear_model_uses_the_directions_above_beta_times_the_variance_of_the
     beta: float, scale: float, used: int
 ):
     x = examples()
-    found = directions_ahead(objective(scale, beta=beta), Split(x))
+    found = predict_active_units(objective(scale, beta=beta), Split(x))
     assert found is not None
-    assert (found.used, found.latents, found.threshold) == (used, 4, pytest.approx(beta * scale**2))
+    assert (found.active, found.latents, found.threshold) == (used, 4, pytest.approx(beta * scale**2))
     assert found.largest == pytest.approx(4.0, rel=1e-5)
     expected = (VARIANCES[:4] - beta * scale**2).clamp(min=0)
     torch.testing.assert_close(best_weights(x, beta, scale), expected, atol=2e-4, rtol=1e-3)
@@ -77,38 +77,38 @@ def test_scales_are_in_the_units_of_the_likelihood():
     x = examples().float()
     far = 1000 * x
     own, same = (
-        directions_ahead(objective(0.8, examples=rows), Split(rows)) for rows in (x, far)
+        predict_active_units(objective(0.8, examples=rows), Split(rows)) for rows in (x, far)
     )  # units follow the data
     assert own is not None
     assert same is not None
-    assert (own.used, own.latents) == (same.used, same.latents)
+    assert (own.active, own.latents) == (same.active, same.latents)
     assert own.largest == pytest.approx(same.largest, rel=1e-4)
 
 
 def test_where_it_is_not_known_nothing_is_said():
     split = Split(examples().float())
-    assert directions_ahead(objective("shared"), split) is None
-    assert directions_ahead(objective(likelihood="laplace"), split) is None
-    assert directions_ahead(objective(prior="mixture"), split) is None
-    assert directions_ahead(Objective(objective().model, IWAE(), num_samples=3), split) is None
-    assert directions_ahead(Objective(objective().model, ELBO(free_bits=0.5)), split) is None
+    assert predict_active_units(objective("shared"), split) is None
+    assert predict_active_units(objective(likelihood="laplace"), split) is None
+    assert predict_active_units(objective(prior="mixture"), split) is None
+    assert predict_active_units(Objective(objective().model, IWAE(), num_samples=3), split) is None
+    assert predict_active_units(Objective(objective().model, ELBO(free_bits=0.5)), split) is None
     assert (
-        directions_ahead(objective(condition="labels", num_labels=2), Split(split.x, labels=torch.arange(400) % 2))
+        predict_active_units(objective(condition="labels", num_labels=2), Split(split.x, labels=torch.arange(400) % 2))
         is None
     )
-    assert directions_ahead(Objective(objective().model, ELBO()), split) is not None
+    assert predict_active_units(Objective(objective().model, ELBO()), split) is not None
 
 
 @pytest.mark.parametrize(
-    "ahead, words",
+    "units, words",
     [
-        (Ahead(4, 4, 5, 3.0, 1.0), ""),
-        (Ahead(0, 4, 5, 0.5, 1.0), "no latent"),
-        (Ahead(1, 4, 5, 3.0, 1.0), "1 direction of the data has"),
-        (Ahead(2, 4, 5, 3.0, 1.0), "leave 2 of them unused"),
-        (Ahead(3, 20, 3, 3.0, 1.0), ""),
+        (PredictedUnits(4, 4, 5, 3.0, 1.0), ""),
+        (PredictedUnits(0, 4, 5, 0.5, 1.0), "no latent"),
+        (PredictedUnits(1, 4, 5, 3.0, 1.0), "1 direction of the data has"),
+        (PredictedUnits(2, 4, 5, 3.0, 1.0), "leave 2 of them unused"),
+        (PredictedUnits(3, 20, 3, 3.0, 1.0), ""),
     ],
 )
-def test_in_words(ahead: Ahead, words: str):
-    assert words in str(ahead)
-    assert bool(str(ahead)) == bool(words)
+def test_in_words(units: PredictedUnits, words: str):
+    assert words in str(units)
+    assert bool(str(units)) == bool(words)
