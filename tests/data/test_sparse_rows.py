@@ -13,9 +13,10 @@ import subo
 from assertions import assert_refused
 from subo.data import Data
 from subo.data.loading import load_data, load_rows
-from subo.data.sparse_rows import SparseRows, chunks
+from subo.data.sparse_rows import SparseRows
 from subo.data.splits import as_split
 from subo.data.spread import far_rows
+from subo.data.stored_rows import chunks
 from subo.data.values import constant_elements, kind_of, num_classes_of
 from subo.recipes.for_data import make
 

@@ -133,7 +133,8 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     what = f"examples of shape {shape}"
     if data.steps:
         what = f"sequences of {sum(data.steps.values()):,} steps of shape {shape}"
-    say(f"{data.name}: {sum(sizes.values()):,} {what}, {kind}{drawn}: {parts}")
+    where = ", read from disk batch by batch" * data.on_disk
+    say(f"{data.name}: {sum(sizes.values()):,} {what}, {kind}{drawn}{where}: {parts}")
     if data.meaning.table is not None:
         say_schema(data.meaning.table)
     asked = _ASKED.get(kind, "")

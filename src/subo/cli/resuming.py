@@ -48,6 +48,7 @@ def _stored(config: "RunConfig", name: str) -> Any:
         "data_seed": data.seed,
         "binarize": data.binarize,
         "dequantize": data.dequantize,
+        "on_disk": data.on_disk,
         "image_size": data.event_shape[-1],
         "overwrite": False,
     }

@@ -11,8 +11,9 @@ import torch
 
 from subo.data.classes import numbered
 from subo.data.contents import Contents
-from subo.data.sparse_rows import SparseRows, checked, is_sparse, stored
+from subo.data.sparse_rows import SparseRows, checked, is_sparse
 from subo.data.splits import Split
+from subo.data.stored_rows import stored
 from subo.data.tables.coding import encode
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import infer_schema

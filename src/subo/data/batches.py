@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor
 
 from subo.core.context import check_rows
+from subo.data.read_ahead import ReadAhead, by_blocks, rows_in_buffer
+from subo.data.rows_on_disk import RowsOnDisk
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.runtime.arguments import accepted
@@ -109,7 +112,8 @@ def batches(
 
     The order depends on `(seed, epoch)`, the bits of batch b on `(seed, epoch, b)`, and neither on the number
     of processes. Each process takes every `world_size`-th example: together they see what one would see.
-    Shuffled sequences are batched with others of similar length, to reduce padding.
+    Shuffled sequences are batched with others of similar length, to reduce padding. Rows on disk are shuffled by
+    blocks, and then within buffers (:func:`subo.data.read_ahead.by_blocks`), and read ahead.
 
     Args:
         split: Split to read.
@@ -126,26 +130,54 @@ def batches(
         so that all processes take the same number of steps.
     """
     count = num_batches(split, batch_size)
-    order = torch.arange(len(split))
-    if shuffle:
-        order = torch.randperm(len(split), generator=stream("order", seed, epoch))
-        if split.lengths is not None:
-            order = _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
-    for b in range(first, count):
-        index = order[b * batch_size : (b + 1) * batch_size]
-        generator = stream("batch", seed, epoch, b) if split.resample else None
-        if world_size == 1:
-            yield Batch(*split.read(index, generator=generator), 1.0)
-            continue
-        share = torch.arange(len(index))[rank::world_size]
-        weight = len(share) * world_size / len(index)
-        if weight == 0:
-            share = torch.zeros(1, dtype=torch.long)
-        if split.resample:  # the whole batch is drawn, so that a share's bits do not depend on the number of processes
-            x, context = split.read(index, generator=generator)
-            yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
-        else:
-            yield Batch(*split.read(index[share]), weight)
+    order = _order(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
+    whole = world_size == 1 or split.resample  # a share's bits do not depend on the number of processes
+    with _opened(split, order, batch_size, first=first, every=1 if whole else world_size, rank=rank) as source:
+        for b in range(first, count):
+            index = order[b * batch_size : (b + 1) * batch_size]
+            generator = stream("batch", seed, epoch, b) if split.resample else None
+            if world_size == 1:
+                yield Batch(*source.read(index, generator=generator), 1.0)
+                continue
+            share = torch.arange(len(index))[rank::world_size]
+            weight = len(share) * world_size / len(index)
+            if weight == 0:
+                share = torch.zeros(1, dtype=torch.long)
+            if whole:
+                x, context = source.read(index, generator=generator)
+                yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
+            else:
+                yield Batch(*source.read(index[share]), weight)
+
+
+def _order(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:
+    """The random order of an epoch."""
+    generator = stream("order", seed, epoch)
+    if isinstance(split.x, RowsOnDisk):
+        buffer = rows_in_buffer(split.x, batch_size)
+        return by_blocks(len(split), block=split.x.block, buffer=buffer, generator=generator)
+    order = torch.randperm(len(split), generator=generator)
+    if split.lengths is None:
+        return order
+    return _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
+
+
+def _opened(
+    split: Split, order: Integer[Tensor, " N"], batch_size: int, *, first: int, every: int, rank: int
+) -> AbstractContextManager[Split | ReadAhead]:
+    """What batches are read from: the split itself, or buffers of its rows on disk, from that of the first batch on.
+
+    Of buffers, only the rows of this process's shares are read: every so many of a batch, and its first, which stands
+    in for an empty share.
+    """
+    if not isinstance(split.x, RowsOnDisk):
+        return nullcontext(split)
+    within = torch.arange(len(order)) % batch_size
+    mine = (within % every == rank % every) | (within == 0)
+    buffer = rows_in_buffer(split.x, batch_size)
+    start = first * batch_size // buffer
+    pairs = list(zip(order.split(buffer), mine.split(buffer), strict=True))[start:]
+    return ReadAhead(split, (some[own] for some, own in pairs))
 
 
 def _of_like_length(

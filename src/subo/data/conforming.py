@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from subo.data.dataset import Data
 from subo.data.meaning import Meaning
-from subo.data.sparse_rows import Rows, SparseRows
 from subo.data.splits import Split
+from subo.data.stored_rows import Rows, changed, some_of, stored
 from subo.errors import InputError
 
 __all__ = ["conform", "in_order", "numbered_alike", "with_num_labels"]
@@ -40,23 +42,23 @@ def conform(rows: Split, meaning: Meaning, *, where: str) -> Split:
             f"{where}: the run was fitted to {fitted}, but these are {came}: give it data of the same kind"
         )
     rows = replace(rows, x=_laid_out(rows.x, meaning.event_shape))
-    stored = not rows.x.is_floating_point()
+    integers = not rows.x.is_floating_point()
     if not meaning.pixels:
-        if not stored or meaning.sequential:
+        if not integers or meaning.sequential:
             return rows
-        if rows.levels == 1 and bool((rows.x <= 1).all()):
-            return replace(rows, x=rows.x.float())
+        if rows.levels == 1 and bool((stored(rows.x) <= 1).all()):
+            return replace(rows, x=changed(rows.x, Tensor.float))
         raise InputError(
             f"{where}: the run was fitted to numbers as they were, but these are 8-bit pixels, whose unit it does not "
             "know: give an array of numbers (float32) in the units of the training data"
         )
-    return _levels(rows, meaning, where) if stored else _of_numbers(rows, meaning, where)
+    return _levels(rows, meaning, where) if integers else _of_numbers(rows, meaning, where)
 
 
 def _laid_out(x: Rows, shape: Sequence[int]) -> Rows:
     """Moves channels to where a shape has them, if that yields the shape; else the data are left unchanged."""
     shape = tuple(shape)
-    if tuple(x.shape[1:]) == shape or isinstance(x, SparseRows):
+    if tuple(x.shape[1:]) == shape or not isinstance(x, Tensor):
         return x
     for laid_out in (x, x.unsqueeze(1), *((x.movedim(3, 1), x.movedim(1, 3)) if x.ndim == 4 else ())):
         if tuple(laid_out.shape[1:]) == shape:
@@ -66,7 +68,7 @@ def _laid_out(x: Rows, shape: Sequence[int]) -> Rows:
 
 def _levels(rows: Split, meaning: Meaning, where: str) -> Split:
     """Bytes, with the levels of the run or, for bits and for named sets, their own."""
-    highest = int(rows.x.max())
+    highest = int(stored(rows.x).max())
     if highest > rows.levels:
         raise InputError(
             f"{where} holds the value {highest}, but the pixels that the run was fitted to have the levels 0 to "
@@ -75,7 +77,7 @@ def _levels(rows: Split, meaning: Meaning, where: str) -> Split:
     if rows.levels == meaning.levels or not meaning.whole:
         return rows
     if rows.levels == 1:
-        return replace(rows, x=rows.x * meaning.levels, levels=meaning.levels)
+        return replace(rows, x=changed(rows.x, partial(torch.mul, other=meaning.levels)), levels=meaning.levels)
     raise InputError(
         f"{where} has the levels 0 to {rows.levels}, but the run was fitted to the levels 0 to {meaning.levels}: give "
         "it pixels with these levels"
@@ -84,7 +86,7 @@ def _levels(rows: Split, meaning: Meaning, where: str) -> Split:
 
 def _of_numbers(rows: Split, meaning: Meaning, where: str) -> Split:
     """Numbers in place of pixels: what the model sees."""
-    top, x = (meaning.levels if meaning.whole else 1), rows.x
+    top, x = (meaning.levels if meaning.whole else 1), some_of(rows.x)
     outside = (x < 0) | (x > top) | ((x != x.round()) & meaning.whole)
     if outside.any():
         what = f"whole numbers, the levels 0 to {top}" if meaning.whole else "the levels scaled to [0, 1]"
@@ -92,7 +94,8 @@ def _of_numbers(rows: Split, meaning: Meaning, where: str) -> Split:
             f"{where} holds {x[outside][0].item():g}. The run was fitted to 8-bit pixels, so numbers must be {what}: "
             f"give bytes (uint8) from 0 to {meaning.levels}, or such numbers"
         )
-    return replace(rows, x=x.to(torch.uint8), levels=meaning.levels) if meaning.whole else rows
+    as_bytes = partial(Tensor.to, dtype=torch.uint8)
+    return replace(rows, x=changed(rows.x, as_bytes), levels=meaning.levels) if meaning.whole else rows
 
 
 def in_order(rows: Split, names: Sequence[str] | None, wanted: Sequence[str] | None, *, where: str) -> Split:

@@ -18,7 +18,18 @@ from subo.data.splits import Split
 from subo.errors import InputError
 from subo.runtime.memory import check_room
 
-__all__ = ["IMAGES", "holds_images", "read_images"]
+__all__ = [
+    "IMAGES",
+    "about_image",
+    "classes_of",
+    "holds_images",
+    "listed",
+    "notes_of",
+    "on_image",
+    "on_open_image",
+    "pixels_of",
+    "read_images",
+]
 
 IMAGES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _ORIENTATION = 0x0112  # the EXIF tag: how a camera was held
@@ -41,15 +52,10 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
     Raises:
         InputError: There are no images, they differ in size or are too large, or one can't be read; says which.
     """
-    files = list(_files(folder))
-    paths = [path for path in files if path.suffix.lower() in IMAGES]
-    if not paths:
-        raise InputError(
-            f"{folder}: no images found in the folder or its subfolders ({', '.join(IMAGES)}), and no sequences (.npy)"
-        )
-    classes, labels = _classes(folder, paths)
+    files, paths = listed(folder)
+    classes, labels = classes_of(folder, paths)
     image_size = meaning.image_size if meaning is not None else image_size
-    about = [_on_image(path, _about) for path in paths]  # headers only, before pixels fill the memory
+    about = [on_image(path, about_image) for path in paths]  # headers only, before pixels fill the memory
     width, height = about[0][0] if image_size is None else (image_size, image_size)
     if image_size is None:
         _check_sizes(folder, paths, [size for size, _, _ in about], meaning)
@@ -58,7 +64,7 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
     check_room(len(paths) * width * height * channels, str(folder), "Use a part of it.")
     pixels = np.empty((len(paths), channels, height, width), dtype=np.uint8)
     for row, path in zip(pixels, paths, strict=True):
-        read = _on_image(path, lambda image: _pixels(image, channels, image_size))
+        read = on_image(path, lambda image: pixels_of(image, channels, image_size))
         row[:] = np.moveaxis(read.reshape(height, width, channels), 2, 0)
     x = torch.from_numpy(pixels)
     names = tuple(path.relative_to(folder).as_posix() for path in paths)
@@ -66,8 +72,19 @@ def read_images(folder: Path, *, meaning: Meaning | None = None, image_size: int
     return Contents(
         (Split(x, levels=255, labels=labels, names=names),),
         classes=classes,
-        notes=tuple(_notes(folder, files, moving, image_size)),
+        notes=tuple(notes_of(folder, files, moving, image_size)),
     )
+
+
+def listed(folder: Path) -> tuple[list[Path], list[Path]]:
+    """All files of a folder and its subfolders, and those of them that are images."""
+    files = list(_files(folder))
+    paths = [path for path in files if path.suffix.lower() in IMAGES]
+    if not paths:
+        raise InputError(
+            f"{folder}: no images found in the folder or its subfolders ({', '.join(IMAGES)}), and no sequences (.npy)"
+        )
+    return files, paths
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -85,7 +102,7 @@ def _files(folder: Path) -> Iterator[Path]:
     yield from sorted(found, key=lambda path: path.relative_to(folder).parts)
 
 
-def _classes(folder: Path, paths: Sequence[Path]) -> tuple[tuple[int | str, ...] | None, torch.Tensor | None]:
+def classes_of(folder: Path, paths: Sequence[Path]) -> tuple[tuple[int | str, ...] | None, torch.Tensor | None]:
     """The class of each image, which is the path of its folder; none if all lie in the top folder.
 
     Raises:
@@ -124,7 +141,7 @@ def _check_sizes(
     )
 
 
-def _about(image: Image.Image) -> tuple[tuple[int, int], str, bool]:
+def about_image(image: Image.Image) -> tuple[tuple[int, int], str, bool]:
     """Width and height as displayed, mode, and whether the image has several frames."""
     (width, height), turned = image.size, image.getexif().get(_ORIENTATION, 1) >= 5
     if image.mode[0] in "IF":
@@ -132,7 +149,8 @@ def _about(image: Image.Image) -> tuple[tuple[int, int], str, bool]:
     return ((height, width) if turned else (width, height)), image.mode, getattr(image, "is_animated", False)
 
 
-def _pixels(image: Image.Image, channels: int, image_size: int | None) -> np.ndarray:
+def pixels_of(image: Image.Image, channels: int, image_size: int | None) -> np.ndarray:
+    """The pixels of an open image, upright: ``(H, W)`` of grey ones, ``(H, W, 3)`` of colors."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("P"):  # a palette with transparency must go through RGBA
         upright = upright.convert("RGBA")
@@ -149,21 +167,26 @@ def _pixels(image: Image.Image, channels: int, image_size: int | None) -> np.nda
     return np.asarray(upright)
 
 
-def _on_image(path: Path, function: Callable[[Image.Image], Any]) -> Any:
-    """Opens an image for a function, and says which one can't be read."""
+def on_image(path: Path, function: Callable[[Image.Image], Any]) -> Any:
+    """Opens an image for a function, and says which one can't be read; not in threads, which share all filters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about damaged metadata; damaged pixels raise
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return on_open_image(path, function)
+
+
+def on_open_image(path: Path, function: Callable[[Image.Image], Any]) -> Any:
+    """As :func:`on_image`, with the warnings' filters as they are."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about damaged metadata; damaged pixels raise
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return function(image)
+        with Image.open(path) as image:
+            return function(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # Pillow's plugins raise nearly anything on bytes that are not an image
         raise InputError(f"{path} can't be read as an image ({error}): remove it or save it again") from error
 
 
-def _notes(folder: Path, files: Sequence[Path], moving: Sequence[str], image_size: int | None) -> Iterator[str]:
+def notes_of(folder: Path, files: Sequence[Path], moving: Sequence[str], image_size: int | None) -> Iterator[str]:
     """What was not read, and what was done to the images."""
     left = Counter(path.suffix.lower() or "no ending" for path in files if path.suffix.lower() not in IMAGES)
     if left:

@@ -18,8 +18,8 @@ from subo.data.named_sets import NAMES, read_named
 from subo.data.quantization import binarized, check_policies, dequantized, drawn_rows
 from subo.data.readers import FORMATS, read_file
 from subo.data.size_factors import OBSERVED, with_sizes
-from subo.data.sparse_rows import joined
 from subo.data.splits import Binarize, Split
+from subo.data.stored_rows import joined, stored
 from subo.data.tables.options import TableOptions
 from subo.data.values import kind_of
 from subo.errors import InputError
@@ -39,6 +39,7 @@ def load_data(
     dequantize: bool | None = None,
     image_size: int | None = None,
     size_factor: str = "none",
+    on_disk: bool | None = None,
     seed: int = 0,
     table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
@@ -86,6 +87,9 @@ def load_data(
             Without it all images must have the same size.
         size_factor: The size of a row, which each example then has as its context ``size``, over the mean of the rows
             to train on: its total (``observed``), or a column, which is not modeled itself.
+        on_disk: Whether rows stay in their files and are read batch by batch: those of a `.npy`, of a folder of `.npy`
+            that are parts of one array, or of a folder of images. By default those of a `.npy` that would take more
+            than a quarter of the free memory.
         seed: Seed for the split, the bits and the noise.
         table: How a table of mixed columns is read. None: all of its cells are numbers, which one likelihood describes.
         meaning: Meaning of the values, if it was decided before; None: it is decided here.
@@ -102,9 +106,10 @@ def load_data(
     _check_image_size(source, image_size)
     mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
     size = _source_of_sizes(size_factor, meaning)
-    contents = _read(source, data_dir, seed, meaning=meaning, image_size=image_size, table=mixed, size=size, note=note)
+    known = {"meaning": meaning, "image_size": image_size, "size": size}
+    contents = _read(source, data_dir, seed, **known, table=mixed, on_disk=on_disk, note=note)
     contents = replace(contents, frame=None)  # before its rows are divided, which takes as much memory again
-    data = _data(contents, str(source), seed, meaning=meaning, image_size=image_size, size=size)
+    data = _data(contents, str(source), seed, **known)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
 
@@ -118,6 +123,7 @@ def load_rows(
     seed: int = 0,
     table: TableOptions | None = TableOptions(),  # noqa: B008 (a frozen record)
     meaning: Meaning | None = None,
+    on_disk: bool | None = None,
     note: Callable[[str], object] | None = None,
     on_frame: Callable[[Any], object] | None = None,
 ) -> Split:
@@ -141,6 +147,7 @@ def load_rows(
         table: How a table of mixed columns is read, as for `load_data`.
         meaning: Meaning of the values of the data that a model was fitted to, `Data.meaning`; None: it is decided from
             the data being loaded.
+        on_disk: Whether rows stay in their files, as for `load_data`.
         note: Receives messages about what is not read or is changed.
         on_frame: Receives the cells of a table of mixed columns, all rows as they came.
 
@@ -155,7 +162,7 @@ def load_rows(
     check_policies(binarize, dequantize=dequantize)
     mixed = None if binarize != "none" or dequantize else table
     size = _source_of_sizes("none", meaning)
-    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, size=size, note=note)
+    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, size=size, on_disk=on_disk, note=note)
     if on_frame is not None:
         on_frame(contents.frame)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
@@ -269,10 +276,13 @@ def _read(
     image_size: int | None = None,
     table: TableOptions | None = None,
     size: str | None = None,
+    on_disk: bool | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Contents:
     """Finds out what a source is, and reads it."""
     if isinstance(source, str) and source in NAMES:
+        if on_disk:
+            raise InputError(f"{source} is read whole: `on_disk` is for files and folders of your own; leave it out")
         if size not in (None, OBSERVED):
             raise InputError(f"`size_factor` names the column {size!r}, but {source} has no columns: use observed")
         return _named(read_named(source, data_dir=data_dir, seed=seed), divided=source == "digits")
@@ -286,7 +296,7 @@ def _read(
     if not there:
         _not_found(_short(source))
     try:
-        contents = read_file(path, meaning=meaning, image_size=image_size, table=table, size=size)
+        contents = read_file(path, meaning=meaning, image_size=image_size, table=table, size=size, on_disk=on_disk)
     except (OSError, MemoryError) as error:
         what = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
         raise InputError(f"{source} can't be read: {what}") from error
@@ -313,8 +323,8 @@ def _may_be_bits(parts: Sequence[Split], meaning: Meaning) -> bool:
     def are_levels(part: Split) -> bool:
         return meaning.whole if part.x.is_floating_point() else part.levels == meaning.levels > 1
 
-    return all(are_levels(part) and int(part.x.max()) <= 1 for part in parts) and any(
-        bool(part.x.any()) for part in parts
+    return all(are_levels(part) and int(stored(part.x).max()) <= 1 for part in parts) and any(
+        bool(stored(part.x).any()) for part in parts
     )
 
 

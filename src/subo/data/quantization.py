@@ -8,15 +8,17 @@ constant; for the same data divided by L, the volume is ``L^-D`` and the constan
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from subo.data.content_noise import uniform_by_content
 from subo.data.dataset import Data
-from subo.data.splits import NOISE_STEPS, Binarize, Split
+from subo.data.draws import bits_by_content, noisy_by_content
+from subo.data.splits import Binarize, Split
+from subo.data.stored_rows import changed, stored
 from subo.data.values import Kind, kind_of
 from subo.errors import InputError
 from subo.runtime.randomness import stream
@@ -128,15 +130,15 @@ def drawn_rows(rows: Split, *, binarize: Binarize, dequantize: bool, seed: int, 
                 f"{where}: the run was fitted to dequantized integers, but these are {kind_of(rows.x)} numbers: give "
                 "8-bit pixels, as images or an array of bytes (N, H, W)"
             )
-        noise = (uniform_by_content(rows.x, "noise", seed, "rows") * NOISE_STEPS).floor() / NOISE_STEPS
-        return replace(rows, dequantize=True, x=rows.x + noise.float())
+        noisy = partial(noisy_by_content, key=("noise", seed, "rows"))
+        return replace(rows, dequantize=True, x=changed(rows.x, noisy))
     if binarize == "none":
         return rows
-    x = rows.x.double() / rows.levels
-    if x.min() < 0 or x.max() > 1:
+    some = stored(rows.x)
+    if some.min() < 0 or some.max() > rows.levels:
         _check_grey(kind_of(rows.x, levels=rows.levels), where=where)
-    bits = uniform_by_content(rows.x, "bits", seed, "rows") < x
-    return replace(rows, x=bits.to(torch.uint8), levels=1)
+    bits = partial(bits_by_content, levels=rows.levels, key=("bits", seed, "rows"))
+    return replace(rows, x=changed(rows.x, bits), levels=1)
 
 
 def quantized(x: Float[Tensor, "..."], *, levels: int) -> UInt8[Tensor, "..."]:

@@ -16,6 +16,7 @@ from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.image_folders import IMAGES, holds_images, read_images
 from subo.data.meaning import Meaning
+from subo.data.on_disk import is_large, read_on_disk
 from subo.data.sequences import lined_up
 from subo.data.size_factors import OBSERVED
 from subo.data.sparse_rows import SparseRows, checked
@@ -42,6 +43,7 @@ def read_file(
     image_size: int | None = None,
     table: TableOptions | None = None,
     size: str | None = None,
+    on_disk: bool | None = None,
 ) -> Contents:
     """Reads an existing file or folder; the formats are described at `subo.load_data`.
 
@@ -51,11 +53,15 @@ def read_file(
         image_size: Size to which a folder's images are brought.
         table: How a table of mixed columns is read; None: all of its cells are numbers.
         size: Source of the sizes of rows: ``observed``, or a column, whose numbers become the context ``size``.
+        on_disk: Whether rows stay in their files; None: those of a `.npy` that is large for the memory.
 
     Raises:
         InputError: The format is unknown, or the content can't be used; says why.
     """
     column = None if size == OBSERVED else size
+    if on_disk or (on_disk is None and is_large(path)):
+        _check_no_column(column, path)
+        return read_on_disk(path, meaning=meaning, image_size=image_size)
     if path.is_dir():
         _check_no_column(column, path)
         files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from subo.data.rows_on_disk import RowsOnDisk
 from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
 from subo.errors import InputError
@@ -33,6 +34,9 @@ class SizeFactor:
 def totals(split: Split) -> Float[Tensor, " N"]:
     """The sum of each row, in float64."""
     x = split.x
+    if isinstance(x, RowsOnDisk):
+        parts = torch.arange(len(x)).split(x.block)
+        return torch.cat([x.index_select(0, rows).flatten(1).sum(1, dtype=torch.float64) for rows in parts])
     return x.sums() if isinstance(x, SparseRows) else x.flatten(1).sum(1, dtype=torch.float64)
 
 

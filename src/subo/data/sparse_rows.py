@@ -1,7 +1,6 @@
 """Rows of a sparse matrix in the place of a tensor of rows: only those that are read become dense."""
 
 import warnings
-from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,20 +11,9 @@ from torch import Size, Tensor
 from subo.errors import InputError
 
 with warnings.catch_warnings():  # whose filters SciPy's import changes
-    from scipy.sparse import sparray, spmatrix, vstack
+    from scipy.sparse import sparray, spmatrix
 
-__all__ = [
-    "Rows",
-    "Sparse",
-    "SparseRows",
-    "arrays",
-    "checked",
-    "chunks",
-    "column_ranges",
-    "is_sparse",
-    "joined",
-    "stored",
-]
+__all__ = ["Sparse", "SparseRows", "checked", "is_sparse", "sparse_ranges"]
 
 _AT_A_TIME = 4_000_000  # numbers of rows that are made dense together
 
@@ -107,42 +95,10 @@ def is_sparse(x: Any) -> bool:
     return isinstance(x, Sparse)
 
 
-Rows: TypeAlias = Tensor | SparseRows
-"""What a split keeps its rows in."""
-
-
-def stored(x: Rows) -> Tensor:
-    """Numbers among which are all values of some rows: a tensor itself; of sparse rows those that are kept, and a 0."""
-    return x if isinstance(x, Tensor) else torch.from_numpy(np.append(x.matrix.data, x.matrix.dtype.type(0)))
-
-
-def arrays(x: Rows) -> tuple[Tensor, ...]:
-    """All that is kept of some rows, as tensors."""
-    if isinstance(x, Tensor):
-        return (x,)
-    return tuple(map(torch.from_numpy, (x.matrix.data, x.matrix.indices, x.matrix.indptr)))
-
-
-def chunks(x: Rows) -> Iterator[Tensor]:
-    """The rows a few at a time, dense."""
-    if isinstance(x, Tensor):
-        yield x
-        return
-    for start in range(0, len(x), x.at_a_time):
-        yield x.index_select(0, torch.arange(start, min(start + x.at_a_time, len(x))))
-
-
-def column_ranges(x: SparseRows) -> tuple[Tensor, Tensor]:
+def sparse_ranges(x: SparseRows) -> tuple[Tensor, Tensor]:
     """The smallest and the largest number of each column."""
     least, most = (np.asarray(x.matrix.min(0).todense()), np.asarray(x.matrix.max(0).todense()))
     return torch.from_numpy(least.ravel()), torch.from_numpy(most.ravel())
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of several splits, one after the other."""
-    if any(isinstance(part, SparseRows) for part in parts):
-        return SparseRows(vstack([part.matrix for part in parts], format="csr"))  # pyright: ignore
-    return torch.cat([*parts])  # pyright: ignore
 
 
 def checked(x: Any, *, where: str) -> Any:

@@ -9,7 +9,7 @@ before it.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -18,18 +18,24 @@ from jaxtyping import Float, Integer, Shaped
 from torch import Tensor
 
 from subo.core.context import check_rows
+from subo.data.draws import bits, bits_by_content, noisy, noisy_by_content
+from subo.data.rows_on_disk import RowsOnDisk
 from subo.data.sequences import lined_up, padded, positions
 from subo.data.sparse_rows import Sparse, SparseRows, checked, is_sparse
 from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.typing import Context
 
-__all__ = ["NOISE_STEPS", "Binarize", "Split", "as_batch", "as_split", "split_of", "takes_data"]
+__all__ = [
+    "Binarize",
+    "Split",
+    "as_batch",
+    "as_split",
+    "split_of",
+    "takes_data",
+]
 
 T = TypeVar("T")
-
-NOISE_STEPS = 2**16
-"""Bits of u in [0, 1) that float32 holds beside 8 bits."""
 
 Binarize = Literal["none", "static", "dynamic"]
 _OWN = {"index": "the data's numbers, from first on", "label": "give labels", "mask": "give lengths"}
@@ -39,7 +45,7 @@ _OWN = {"index": "the data's numbers, from first on", "label": "give labels", "m
 if TYPE_CHECKING:
     Stored: TypeAlias = Tensor  # for which sparse rows stand in where rows are taken
 else:
-    Stored = Shaped[Tensor, " M *event"] | SparseRows | Sparse
+    Stored = Shaped[Tensor, " M *event"] | SparseRows | RowsOnDisk | Sparse
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +54,7 @@ class Split:
 
     Attributes:
         x: `(N, *event)`; integers for pixels, else float32. A sparse matrix of SciPy stays sparse, and only the rows
-            that are read become dense.
+            that are read become dense. Rows of files stay there, see :class:`subo.data.rows_on_disk.RowsOnDisk`.
         levels: The stored value that means 1.0: 255 for 8-bit pixels; 1 for unscaled values.
         labels: `(N,)` integers, or None.
         resample: Whether every read draws again: bits that are 1 with probability `x / levels`, or u with `dequantize`.
@@ -78,7 +84,7 @@ class Split:
     context: Mapping[str, Shaped[Tensor, "N ..."]] = field(default_factory=dict)
 
     def __post_init__(self):
-        if not isinstance(self.x, Tensor | SparseRows) and is_sparse(self.x):
+        if not isinstance(self.x, Tensor | SparseRows | RowsOnDisk) and is_sparse(self.x):
             object.__setattr__(self, "x", SparseRows(self.x))  # frozen for everyone else
         if self.lengths is not None and len(self.lengths) and int(self.lengths.min()) < 1:
             raise InputError("a sequence has at least one step, but one of the lengths is 0: leave it out")
@@ -184,7 +190,7 @@ class Split:
                 "read(index, generator=...)"
             )
         else:
-            x = _noisy(stored, generator) if self.dequantize else _bits(stored, self.levels, generator).float()
+            x = noisy(stored, generator) if self.dequantize else bits(stored, self.levels, generator).float()
         context = {"index": index + self.first if self.first else index}
         if self.labels is not None:
             context["label"] = self.labels[index]
@@ -204,6 +210,10 @@ class Split:
         known["rows"] = None if self.rows is None else self.rows[index]
         return replace(self, x=self.x[rows], **known)
 
+    def looked_at(self) -> Integer[Tensor, " n"]:
+        """Positions of the examples from which all are judged: all; of rows on disk some, that are spread evenly."""
+        return self.x.looked_at() if isinstance(self.x, RowsOnDisk) else torch.arange(len(self))
+
     def label_names(self) -> list[str] | list[int] | None:
         """The name of each example's class, or its number if it has no name; None without labels."""
         if self.labels is None or self.class_names is None:
@@ -217,12 +227,19 @@ class Split:
         """Replaces the data by one draw of what `resample` draws at every read.
 
         Returns:
-            A Bernoulli draw, kept as bits, or `x + u` if the data are dequantized.
+            A Bernoulli draw, kept as bits, or `x + u` if the data are dequantized. Rows on disk stay there, and each
+            draw follows from the row's values and one number of the generator.
         """
+        if isinstance(self.x, RowsOnDisk):
+            key = int(torch.randint(2**62, (), generator=generator))
+            if self.dequantize:
+                return replace(self, x=self.x.then(partial(noisy_by_content, key=("noise", key))), resample=False)
+            drawn = partial(bits_by_content, levels=self.levels, key=("bits", key))
+            return replace(self, x=self.x.then(drawn), levels=1, resample=False)
         if self.dequantize:
-            return replace(self, x=_noisy(self.x, generator), resample=False)
-        bits = _bits(self.x, self.levels, generator).to(torch.uint8)
-        return replace(self, x=bits, levels=1, resample=False)
+            return replace(self, x=noisy(self.x, generator), resample=False)
+        x = bits(self.x, self.levels, generator).to(torch.uint8)
+        return replace(self, x=x, levels=1, resample=False)
 
 
 def split_of(x: Tensor, context: Mapping[str, Tensor]) -> Split:
@@ -331,15 +348,3 @@ def _tensor(rows: Any) -> Any:
         return checked(SparseRows(rows), where="the data")
     tensor = torch.as_tensor(np.ascontiguousarray(rows))
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
-
-
-def _bits(x: Tensor, levels: int, generator: torch.Generator) -> Tensor:
-    """Draws 1 with probability x / levels: of `levels` equally likely integers, x are below x."""
-    if x.is_floating_point():  # rand is in [0, 1), so 0 and 1 are never flipped here either
-        return torch.rand(x.shape, generator=generator) * levels < x
-    return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype) < x
-
-
-def _noisy(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Adds u from [0, 1), in steps: `torch.rand` would round some x + u to x + 1."""
-    return x + torch.randint(NOISE_STEPS, x.shape, generator=generator, dtype=torch.float32) / NOISE_STEPS

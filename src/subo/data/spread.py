@@ -2,10 +2,11 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Size, Tensor
 
-from subo.data.sparse_rows import SparseRows, chunks
+from subo.data.sparse_rows import SparseRows
+from subo.data.stored_rows import Rows, chunks, some_of
 from subo.data.values import constant_elements
 from subo.errors import InputError
 
@@ -56,14 +57,15 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
     return center, torch.where(constant, size, unit), torch.where(constant, size / 1000, unit)
 
 
-def far_rows(x: Float[Tensor, " N *event"] | SparseRows) -> Bool[Tensor, " N"]:
+def far_rows(x: Rows) -> Bool[Tensor, " N"]:
     """Which rows have a value more than 1,000 units from the center, which makes a gradient that much larger.
 
-    Of sparse rows, center and units are those of some, spread over all.
+    Of sparse rows, center and units are those of some, spread over all; of rows on disk only these are looked at.
     """
     if isinstance(x, SparseRows):
         center, unit, _ = center_and_units(x.spread(), x.shape[1:])
         return torch.cat([((some - center).abs() > _FAR * unit).any(1) for some in chunks(x)])
+    x = some_of(x)
     if not bool(x.isfinite().all()):  # cells of a table that are missing, or at a spike
         known = x.where(x.isfinite(), torch.nan)
         x = torch.where(known.isnan(), known.nanmedian(0).values.nan_to_num(0), known)

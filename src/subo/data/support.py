@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Integer
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
@@ -33,7 +33,7 @@ def support_of(distribution: Distribution) -> Any:
 
 @torch.no_grad()
 def check_support(model: LatentVariableModel, split: Split, *, where: str = "the data") -> None:
-    """Refuses data of another shape than the model's, or with values outside its support.
+    """Refuses data of another shape than the model's, or with values outside its support; of rows on disk, some.
 
     Args:
         model: The model.
@@ -43,11 +43,11 @@ def check_support(model: LatentVariableModel, split: Split, *, where: str = "the
     Raises:
         InputError: Says which example is wrong and how, and what to do.
     """
-    for start, x, support in _parts(model, split, where=where):
+    for index, x, support in _parts(model, split, split.looked_at(), where=where):
         outside = ~support.check(x)
         if outside.any():
             row = int(outside.nonzero()[0, 0])
-            raise InputError(_message(f"{where}: {_rows(split)} {start + row + 1}", support, x[row]))
+            raise InputError(_message(f"{where}: {_rows(split)} {int(index[row]) + 1}", support, x[row]))
 
 
 @contextmanager
@@ -92,8 +92,8 @@ def in_support(model: LatentVariableModel, split: Split, *, where: str = "the da
         InputError: The data have another shape than the model's, or a value is not finite.
     """
     inside = torch.ones(len(split), dtype=torch.bool)
-    for start, x, support in _parts(model, split, where=where):
-        inside[start : start + len(x)] = support.check(x)
+    for index, x, support in _parts(model, split, torch.arange(len(split)), where=where):
+        inside[index] = support.check(x)
     return inside
 
 
@@ -108,8 +108,10 @@ def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
     return split.take(torch.where(inside, torch.arange(len(split)), int(inside.int().argmax())))
 
 
-def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[tuple[int, Tensor, Any]]:
-    """Chunks of finite data of the model's shape: the position of the first, their values, and the model's support."""
+def _parts(
+    model: LatentVariableModel, split: Split, wanted: Integer[Tensor, " n"], *, where: str
+) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """Chunks of finite data of the model's shape: their positions, their values, and the model's support."""
     first = replace(split.take(torch.arange(1)), resample=False)
     x, context = place(model, *first.read(torch.arange(1)))
     with evaluating(model), forked(0):
@@ -132,17 +134,16 @@ def _parts(model: LatentVariableModel, split: Split, *, where: str) -> Iterator[
     split = replace(split, resample=False)  # noise keeps a value in its cell: its midpoint suffices
     chunk = min(_CHUNK, _NUMBERS // split.event_shape.numel())  # rows; for sequences, as many steps
     chunk = max(1, chunk * split.event_shape.numel() // split.num_elements)
-    for start in range(0, len(split), chunk):
-        index = torch.arange(start, min(start + chunk, len(split)))
+    for index in wanted.split(chunk):
         x, _ = split.read(index)
         finite = x.isfinite().flatten(1).all(1) | isinstance(support, Rows)  # which allow missing cells
         if not finite.all():
-            row = start + int((~finite).nonzero()[0, 0])
+            row = int(index[(~finite).nonzero()[0, 0]])
             raise InputError(
                 f"{where}: {_rows(split)} {row + 1} holds NaN or infinity. Usually a value is missing: drop the row or "
                 "fill it."
             )
-        yield start, x, support
+        yield index, x, support
 
 
 def _shape_hint(p: Distribution, came: torch.Size) -> str:

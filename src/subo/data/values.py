@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from subo.data.sparse_rows import SparseRows, column_ranges, stored
+from subo.data.sparse_rows import SparseRows
+from subo.data.stored_rows import Rows, column_ranges, some_of, stored
 from subo.errors import InputError
 
 __all__ = ["Kind", "check_resolution", "check_values", "constant_elements", "kind_of", "num_classes_of"]
@@ -17,7 +18,7 @@ Kind = Literal["binary", "grey", "whole", "real", "mixed"]
 _EXACT = 2**24  # beyond it float32 holds whole numbers only, so that every number is one
 
 
-def kind_of(*parts: Shaped[Tensor, " _ *event"] | SparseRows, levels: int = 1) -> Kind:
+def kind_of(*parts: Rows, levels: int = 1) -> Kind:
     """Infers the kind of data from the values alone.
 
     The first that holds of: `binary`, all are 0 or `levels`; `grey`, there are levels, or all are in [0, 1];
@@ -40,15 +41,16 @@ def kind_of(*parts: Shaped[Tensor, " _ *event"] | SparseRows, levels: int = 1) -
     return "whole" if whole and lowest >= 0 and highest <= _EXACT else "real"
 
 
-def constant_elements(x: Shaped[Tensor, " N *event"] | SparseRows) -> Shaped[Tensor, " *event"]:
+def constant_elements(x: Rows) -> Shaped[Tensor, " *event"]:
     """Which elements are constant over all data, exactly: a standard deviation may be a rounding error away from 0."""
     if isinstance(x, SparseRows):
         least, most = column_ranges(x)
         return least == most
-    return (x == x[:1]).all(0)
+    some = some_of(x)
+    return (some == some[:1]).all(0)
 
 
-def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"] | SparseRows]) -> int | tuple[int, ...]:
+def num_classes_of(parts: Sequence[Rows]) -> int | tuple[int, ...]:
     """The number of classes 0, 1, ..., at least two: per column of a table, or over all pixels.
 
     Args:
@@ -58,7 +60,7 @@ def num_classes_of(parts: Sequence[Shaped[Tensor, " _ *event"] | SparseRows]) ->
         >>> num_classes_of([torch.tensor([[0, 7], [2, 1]]), torch.tensor([[1, 9]])])
         (3, 10)
     """
-    highest = [column_ranges(x)[1] if isinstance(x, SparseRows) else x.amax(0) for x in parts if len(x)]
+    highest = [column_ranges(x)[1] for x in parts if len(x)]
     largest = torch.stack(highest).amax(0)
     if largest.ndim != 1:
         return max(2, 1 + int(largest.max()))

@@ -86,8 +86,8 @@ def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
         train: Training rows, of which 10,000 are used at most.
         held_out: Other rows.
     """
-    known, rows = (_all_of(split) for split in (train, held_out))
-    known = known[:: -(-len(known) // _ROWS)]
+    known = train.read(torch.arange(0, len(train), -(-len(train) // _ROWS)))[0]
+    rows = held_out.read(torch.arange(len(held_out)))[0]
     if not isinstance(family, Columns):
         limited = family.is_discrete or getattr(family, "limits", None) is not None
         if limited or known.shape[1] > _WIDEST:
@@ -215,7 +215,3 @@ def _log_gaps(known: Tensor, rows: Tensor) -> Tensor:
     """The log-probability of which cells of each row are missing, by the shares of missing cells in known ones."""
     share = (known.isnan().sum(0).double() + 0.5) / (len(known) + 1)
     return torch.where(rows.isnan(), share.log(), (-share).log1p()).sum(1)
-
-
-def _all_of(split: Split) -> Tensor:
-    return split.read(torch.arange(len(split)))[0]

@@ -105,6 +105,7 @@ class Experiment:
             dequantize=asked.dequantize,
             seed=asked.seed,
             meaning=asked.meaning,
+            on_disk=asked.on_disk,
         )
         data = data_in_levels(data, self.config.likelihood)
         if data.fingerprint != asked.fingerprint:

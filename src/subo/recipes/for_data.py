@@ -224,7 +224,8 @@ def examples_and_context(split: Split, *, seed: int) -> tuple[Float[Tensor, " N 
     most = _EXAMPLES
     if isinstance(split.x, SparseRows):
         most = min(most, max(1000, split.x.at_a_time))
-    chosen = torch.randperm(len(split), generator=stream("examples", seed))
+    known = split.looked_at()
+    chosen = known[torch.randperm(len(known), generator=stream("examples", seed))]
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]
     some = split.take(chosen[before < most])

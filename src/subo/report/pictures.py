@@ -14,9 +14,9 @@ from torch import Tensor
 from subo import figures
 from subo.data.dataset import Data
 from subo.data.quantization import quantized
-from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
 from subo.data.spread import center_and_units
+from subo.data.stored_rows import some_of
 from subo.evaluation.latents.usage import LatentUsage, latent_usage
 from subo.evaluation.reconstruction import decode, reconstruct
 from subo.models.ladder import Ladder
@@ -167,8 +167,7 @@ def feature_units(data: Data) -> Units | None:
         return np.zeros(x.shape[1]), np.ones(x.shape[1])
     if x.ndim != 2 or data.kind not in ("real", "whole") or (data.feature_names is None and x.shape[1] > _LISTED):
         return None
-    some = x.spread() if isinstance(x, SparseRows) else x
-    center, unit, _ = center_and_units(some.double(), x.shape[1:])
+    center, unit, _ = center_and_units(some_of(x).double(), x.shape[1:])
     return _array(center), _array(unit)
 
 

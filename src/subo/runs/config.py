@@ -43,6 +43,7 @@ class DataConfig:
         steps: Number of time steps in each, for sequences; otherwise None.
         kind: What the values are, as the model sees them.
         levels: The stored value that means 1.0.
+        on_disk: Whether the rows stayed in their files.
         constant: Number of elements with the same value in all training data; None for older runs.
         binarize: The binarization policy.
         binarization: The binarization policy in words.
@@ -62,6 +63,7 @@ class DataConfig:
     steps: Mapping[str, int] | None
     kind: str
     levels: int
+    on_disk: bool
     constant: int | None
     binarize: Literal["none", "static", "dynamic"]
     binarization: str

@@ -6,7 +6,14 @@ from typing import Any
 __all__ = ["SINCE", "completed", "meaning_of"]
 
 SINCE: dict[str, dict[str, Any]] = {
-    "data": {"dequantize": False, "noise": "none was added", "levels": 1, "constant": None, "division": None},
+    "data": {
+        "dequantize": False,
+        "noise": "none was added",
+        "levels": 1,
+        "constant": None,
+        "division": None,
+        "on_disk": False,
+    },
 }
 """By section of the config, settings added later, with the value that describes what was done before."""
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from subo.runtime.interrupts import Stopped, stop_signals
 
-__all__ = ["Ended", "Job", "run_jobs"]
+__all__ = ["Ended", "Job", "num_cores", "run_jobs"]
 
 _LOOK = 0.05  # seconds between looks
 
@@ -60,7 +60,7 @@ def run_jobs(
             thread, unless it asks for more.
         on_end: Called after each.
     """
-    at_a_time = min(at_a_time or _cores(), len(jobs))
+    at_a_time = min(at_a_time or num_cores(), len(jobs))
     waiting, ended = deque(jobs), list[Ended]()
     running: dict[subprocess.Popen, tuple[Job, IO[bytes]]] = {}
     try:
@@ -86,7 +86,7 @@ def run_jobs(
     return ended
 
 
-def _cores() -> int:
+def num_cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -103,7 +103,8 @@ def predict_active_units(objective: Objective, data: Split) -> PredictedUnits | 
     if isinstance(data.x, SparseRows) or data.lengths is not None or data.event_shape.numel() > _MOST_ELEMENTS:
         return None
     most = _MANY if data.event_shape.numel() <= _FEW else _FEW
-    rows = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most]
+    known = data.looked_at()
+    rows = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(0))[:most]]
     x, _ = data.read(rows, generator=torch.Generator().manual_seed(0))
     variances = principal_variances(x.double() if unit is None else x.double() / unit.cpu().double())
     threshold = bound.beta * scale**2
