@@ -1,7 +1,9 @@
 """Sequences: which steps of a padded batch are real, and sequences whose steps are independent of each other.
 
 A batch of sequences ``(B, T, ...)`` is padded to its longest one. Its mask ``(B, T)`` is True at the real steps, which
-come first in every row. Padded steps do not count: their log-densities are 0, and so are their values.
+come first in every row. Padded steps do not count: their log-densities are 0, and so are their values. At a real step
+NaN stands for a value that was not observed, and is integrated out (:mod:`subo.distributions.observed`); of a step
+without any observed value only the state remains.
 """
 
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from subo.core.context import check_rows
+from subo.distributions.observed import observed_log_prob
 from subo.errors import InputError
 from subo.parts.families import Family
 from subo.runtime.arguments import checked_arguments
@@ -70,20 +73,17 @@ def masked(values: Shaped[Tensor, "..."], mask: Bool[Tensor, "... T"] | None, *,
 
 
 def check_observed(x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> None:
-    """Refuses sequences with NaN or infinity at a real step, and a mask that does not fit."""
+    """Refuses sequences with infinity at a real step, and a mask that does not fit; NaN is a missing value."""
     if mask is not None:
         check_mask(mask, length=x.shape[1], num_data=len(x))
-    finite = masked(x, mask, event_dims=x.ndim - 2).isfinite().flatten(1).all(1)
-    if not finite.all():
-        row = int((~finite).nonzero()[0, 0])
-        raise InputError(
-            f"sequence {row + 1} of {len(x)} holds NaN or infinity. Usually a value is missing: leave the sequence "
-            "out, or fill it."
-        )
+    infinite = masked(x, mask, event_dims=x.ndim - 2).isinf().flatten(1).any(1)
+    if infinite.any():
+        row = int(infinite.nonzero()[0, 0])
+        raise InputError(f"sequence {row + 1} of {len(x)} holds infinity; a missing value is NaN.")
 
 
 class Steps(Distribution):
-    r"""A sequence of independent steps as one event: ``log p(x) = sum_t mask_t log p(x_t)``.
+    r"""A sequence of independent steps as one event: ``log p(x) = sum_t mask_t log p(x_t)``, of the observed values.
 
     Args:
         steps: The distribution of every step of every sequence, batch shape ``(prod(lead) * T,)``.
@@ -131,17 +131,17 @@ class Steps(Distribution):
         return self.log_prob_by_step(value).sum(-1)
 
     def log_prob_by_step(self, value: Tensor) -> Tensor:
-        """``log p(x_t)`` of each step, ``(*sample, *lead, T)``, 0 at padded ones."""
+        """``log p(x_t)`` of the observed values of each step, ``(*sample, *lead, T)``, 0 at padded ones."""
         value = masked(value, self.mask, event_dims=len(self.steps.event_shape))  # padding may be anything
         sizes = (*self.batch_shape, self.length)
         unflatten = getattr(self.steps, "unflatten", None)
         if unflatten is not None:  # no copies are needed for the samples
-            return masked(unflatten(sizes).log_prob(value), self.mask)
+            return masked(observed_log_prob(unflatten(sizes), value), self.mask)
         split = value.ndim - len(self.event_shape)
         lead = torch.broadcast_shapes(value.shape[:split], self.batch_shape)
         value = value.expand(lead + self.event_shape)
         rows = value.reshape(*lead[: len(lead) - len(self.batch_shape)], -1, *self.steps.event_shape)
-        return masked(self.steps.log_prob(rows).unflatten(-1, sizes), self.mask)
+        return masked(observed_log_prob(self.steps, rows).unflatten(-1, sizes), self.mask)
 
     def unflatten(self, sizes: tuple[int, ...]) -> "Steps":
         """The same distribution with its first batch dimension split into `sizes`; a view."""

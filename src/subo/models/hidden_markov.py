@@ -1,5 +1,7 @@
 r"""Hidden Markov models: a chain of states 0 .. S-1, each of which emits an observation; all inference is exact.
 
+Values that were not observed are NaN, and are integrated out.
+
 It follows from the messages ``log b_t(s) = log p(x_{t+1} .. x_T | z_t = s)``, which are computed backwards:
 
 .. math:: \log b_{t-1}(s) = \log \sum_{s'} p(z_t = s' | z_{t-1} = s) \, p(x_t | s') \, b_t(s'), \qquad b_T = 1
@@ -14,6 +16,7 @@ from torch.distributions import Distribution
 
 from subo.core.draw import Draw
 from subo.distributions.discrete import Categorical
+from subo.distributions.observed import observed_log_prob
 from subo.errors import InputError
 from subo.models.emission import Emission, check_mask, check_observed, masked
 from subo.models.markov import Markov, MarkovDistribution
@@ -76,14 +79,14 @@ class HiddenMarkovPosterior(nn.Module):
         return torch.stack(messages[::-1], 1)
 
     def emitted(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T S"]:
-        """``log p(x_t | z_t)`` for every step and state, 0 at padded ones."""
+        """``log p(x_t | z_t)`` of the observed values for every step and state, 0 at padded ones."""
         if mask is not None:
             check_mask(mask, length=x.shape[1], num_data=len(x))
             x = masked(x, mask, event_dims=x.ndim - 2)
         network: Any = self.likelihood.network
         of_states = self.likelihood.family(network.weight)
         values = x.unsqueeze(2).expand(*x.shape[:2], *of_states.batch_shape, *of_states.event_shape)
-        return masked(of_states.log_prob(values), mask, event_dims=1)
+        return masked(observed_log_prob(of_states, values), mask, event_dims=1)
 
     @property
     def initial(self) -> Float[Tensor, " S"]:
@@ -145,7 +148,7 @@ class HiddenMarkov(nn.Module):
 
     @checked_arguments
     def log_px(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
-        """The exact evidence, in nats; differentiable in the parameters."""
+        """The exact evidence of the observed values, in nats; differentiable in the parameters."""
         exact = self.exact
         return (exact.initial + exact.future(self._observed(x, mask), mask)[:, 0]).logsumexp(-1)
 

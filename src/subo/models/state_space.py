@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
+from subo.distributions.observed import embedded, has_missing, observed_log_prob
 from subo.errors import InputError
 from subo.models.emission import Emission, check_mask, check_observed, masked
 from subo.models.markov import Markov, MarkovDistribution
@@ -102,6 +103,9 @@ class LinearGaussianStateSpace(nn.Module):
     squares that stays positive (Joseph's form), and ``log p(x) = sum_t log N(x_t; C m^-_t + d, S_t)``. Covariances do
     not depend on the data, and are computed once for all of them.
 
+    Values that were not observed are NaN. Then S_t is that of the observed ones, K_t is 0 for the others, and so is
+    their part of ``R^{-1}``: covariances depend on which are missing, and each sequence has its own.
+
     Args:
         dim: Size D of an observation.
         latent_dim: Size d of a state.
@@ -137,17 +141,17 @@ class LinearGaussianStateSpace(nn.Module):
 
     @checked_arguments
     def log_px(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, " B"]:
-        """The exact evidence, in nats; differentiable in the parameters."""
+        """The exact evidence of the observed values, in nats; differentiable in the parameters."""
         x = self._observed(x, mask)
         run = self._run(x)
-        by_step = MultivariateNormal(run.expected, run.covariance_of_x, validate_args=False).log_prob(x)
+        by_step = observed_log_prob(MultivariateNormal(run.expected, run.covariance_of_x, validate_args=False), x)
         return masked(by_step, mask).sum(-1)
 
     @checked_arguments
     def filter(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
         """Moments of ``p(z_t | x_1 .. x_t)``: each state given the observations so far."""
         run = self._run(self._observed(x, mask))
-        return _moments(run.mean, run.covariance.expand(len(x), -1, -1, -1), mask)
+        return _moments(run.mean, run.covariance.expand(len(x), *run.covariance.shape[-3:]), mask)
 
     @checked_arguments
     def smooth(self, x: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"] | None = None) -> Moments:
@@ -158,18 +162,19 @@ class LinearGaussianStateSpace(nn.Module):
         """
         run = self._run(self._observed(x, mask))
         weight, noise = self.transition.weight, self.transition_noise.covariance
-        mean, covariance = run.mean[:, -1], run.covariance[-1].expand(len(x), -1, -1)
+        mean, covariance = run.mean[:, -1], run.covariance[..., -1, :, :].expand(len(x), -1, -1)
         means, covariances = [mean], [covariance]
         for t in reversed(range(x.shape[1] - 1)):
-            factor = torch.linalg.cholesky(run.predicted_covariance[t + 1])
-            gain = torch.cholesky_solve(weight @ run.covariance[t], factor).mT
+            filtered = run.covariance[..., t, :, :]
+            factor = torch.linalg.cholesky(run.predicted_covariance[..., t + 1, :, :])
+            gain = torch.cholesky_solve(weight @ filtered, factor).mT
             rest = torch.eye(len(weight)).to(weight) - gain @ weight
-            fixed = rest @ run.covariance[t] @ rest.mT + gain @ noise @ gain.mT  # of z_t given x and z_{t+1}
-            mean = run.mean[:, t] + (mean - run.predicted_mean[:, t + 1]) @ gain.mT
+            fixed = rest @ filtered @ rest.mT + gain @ noise @ gain.mT  # of z_t given x and z_{t+1}
+            mean = run.mean[:, t] + _times(gain, mean - run.predicted_mean[:, t + 1])
             covariance = fixed + gain @ covariance @ gain.mT
             if mask is not None:  # nothing comes after the last real step
                 mean = torch.where(mask[:, t + 1, None], mean, run.mean[:, t])
-                covariance = torch.where(mask[:, t + 1, None, None], covariance, run.covariance[t])
+                covariance = torch.where(mask[:, t + 1, None, None], covariance, filtered)
             means.append(mean)
             covariances.append(covariance)
         return _moments(torch.stack(means[::-1], 1), torch.stack(covariances[::-1], 1), mask)
@@ -189,7 +194,7 @@ class LinearGaussianStateSpace(nn.Module):
         return masked(x, mask, event_dims=1)
 
     def _observed(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The same, after checking that they are finite."""
+        """The same, after checking that they are finite or missing."""
         x = self.checked(x, mask)
         check_observed(x, None)
         return x
@@ -198,7 +203,7 @@ class LinearGaussianStateSpace(nn.Module):
         """The filter over all steps."""
         weight, bias, noise = self.transition.weight, self.transition.bias, self.transition_noise.covariance
         read, shift, blur = self.emission.weight, self.emission.bias, self.emission_noise.covariance
-        eye = torch.eye(len(weight)).to(weight)
+        eye, seen = torch.eye(len(weight)).to(weight), ~x.isnan() if has_missing(x) else None
         mean, covariance = self.first.loc.expand(len(x), -1), self.first.family.covariance
         means, covariances = [], []
         for t in range(x.shape[1]):
@@ -206,27 +211,35 @@ class LinearGaussianStateSpace(nn.Module):
                 mean, covariance = F.linear(mean, weight, bias), weight @ covariance @ weight.mT + noise
             predicted, uncertain = mean, covariance
             expected, of_x = F.linear(mean, read, shift), read @ covariance @ read.mT + blur
-            gain = torch.cholesky_solve(read @ covariance, torch.linalg.cholesky(of_x)).mT
+            known, error, used = of_x, x[:, t] - expected, read
+            if seen is not None:
+                known, used = embedded(of_x, seen[:, t]), torch.where(seen[:, t].unsqueeze(-1), read, 0)
+                error = torch.where(seen[:, t], x[:, t].nan_to_num(0) - expected, 0)
+            gain = torch.cholesky_solve(used @ covariance, torch.linalg.cholesky(known)).mT
             rest = eye - gain @ read
-            mean = mean + (x[:, t] - expected) @ gain.mT
+            mean = mean + _times(gain, error)
             covariance = rest @ covariance @ rest.mT + gain @ blur @ gain.mT
             means.append((predicted, mean, expected))
             covariances.append((uncertain, covariance, of_x))
         return _Run(
             *(torch.stack(each, 1) for each in zip(*means, strict=True)),
-            *(torch.stack(each, 0) for each in zip(*covariances, strict=True)),
+            *(torch.stack(torch.broadcast_tensors(*each), -3) for each in zip(*covariances, strict=True)),
         )
 
 
 class _Run(NamedTuple):
-    """The filter's results at every step."""
+    """The filter's results at every step; one covariance for all sequences where no value is missing."""
 
     predicted_mean: Float[Tensor, "B T d"]
     mean: Float[Tensor, "B T d"]
     expected: Float[Tensor, "B T D"]
-    predicted_covariance: Float[Tensor, "T d d"]
-    covariance: Float[Tensor, "T d d"]
-    covariance_of_x: Float[Tensor, "T D D"]
+    predicted_covariance: Float[Tensor, "*B T d d"]
+    covariance: Float[Tensor, "*B T d d"]
+    covariance_of_x: Float[Tensor, "*B T D D"]
+
+
+def _times(matrix: Float[Tensor, "*_ d e"], vector: Float[Tensor, "*B e"]) -> Float[Tensor, "*B d"]:
+    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def _moments(mean: Tensor, covariance: Tensor, mask: Tensor | None) -> Moments:
@@ -261,9 +274,15 @@ class StateSpacePosterior(nn.Module):
         own = self.state_space
         x = own.checked(x, mask)
         weight, bias = own.transition.weight, own.transition.bias
-        solved = torch.cholesky_solve(own.emission.weight, own.emission_noise.scale_tril)  # R^-1 C
-        seen = masked((own.emission.weight.mT @ solved).expand(*x.shape[:2], -1, -1), mask, event_dims=2)
-        linear = masked((x - own.emission.bias) @ solved, mask, event_dims=1)
+        read, observed = own.emission.weight, ~x.isnan()
+        if bool(observed.all()):
+            solved = torch.cholesky_solve(read, own.emission_noise.scale_tril)  # R^-1 C
+        else:
+            read = torch.where(observed.unsqueeze(-1), read, 0)
+            factor = torch.linalg.cholesky(embedded(own.emission_noise.covariance, observed))
+            solved, x = torch.cholesky_solve(read, factor), x.nan_to_num(0)
+        seen = masked((read.mT @ solved).expand(*x.shape[:2], -1, -1), mask, event_dims=2)
+        linear = masked(_times(solved.mT, x - own.emission.bias), mask, event_dims=1)
         h, e = seen[:, -1], linear[:, -1]
         steps = []
         for t in reversed(range(1, x.shape[1])):
