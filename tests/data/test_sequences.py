@@ -202,7 +202,8 @@ def test_what_is_written_can_be_read(tmp_path: Path):
     [
         ([np.ones((2, 3)), np.ones((2, 4)), np.ones((1, 3))], ["arr_0 has 3", "arr_1 has 4", "transposed"]),
         ([np.ones((2, 3)), np.ones((0, 3)), np.ones((1, 3))], ["arr_1 is empty", "at least one step"]),
-        ([np.ones((2, 3)), np.full((2, 3), np.nan), np.ones((1, 3))], ["arr_1", "NaN"]),
+        ([np.ones((2, 3)), np.full((2, 3), np.inf), np.ones((1, 3))], ["arr_1", "NaN or infinite"]),
+        ([np.full((2, 3), np.nan)] * 3, ["all values are NaN", "none is observed"]),
         ([np.ones((2, 3)), np.ones((2, 3))], ["at least three sequences", "2 sequences"]),
     ],
 )

@@ -14,8 +14,11 @@ from torch.testing import assert_close
 
 from assertions import assert_refused, assert_within
 from padding import mask_of
-from subo import ELBO, IWAE, Bernoulli, Categorical, Gaussian, OneHotCategorical, Poisson
+from subo import ELBO, IWAE, Bernoulli, Categorical, Gaussian, OneHotCategorical, Poisson, Split, fit, make
+from subo.data.spread import observed_in_turn
+from subo.data.values import kind_of, num_classes_of
 from subo.distributions.observed import observed_log_prob
+from subo.models.deep_markov import BackwardReader
 from subo.parts.columns import Columns
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
@@ -187,3 +190,67 @@ def log_joint_of_paths_of_columns(model: Any, x: Tensor) -> Tensor:
     for t in range(1, len(x)):
         total = total + transition[z[:, t - 1], z[:, t]] + emitted[t, z[:, t]]
     return total
+
+
+# The recipe deep-markov
+
+
+def waves() -> Any:
+    """Noisy waves with missing values, and three steps of each without any."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(12, 20, (40,), generator=generator)
+    parts = []
+    for length in lengths.tolist():
+        phase = 6 * torch.rand((), generator=generator)
+        x = torch.stack([(0.5 * torch.arange(length) + phase).sin(), (0.5 * torch.arange(length) + phase).cos()], 1)
+        x = x + 0.1 * torch.randn(x.shape, generator=generator)
+        x[torch.rand(x.shape, generator=generator) < 0.2] = NAN
+        x[4:7] = NAN
+        parts.append(x)
+    return Split(torch.cat(parts), lengths=lengths)
+
+
+def test_the_recipe_starts_at_the_observed_values_and_learns_from_them():
+    split = waves()
+    settings = {"latent_dim": 3, "hidden": (16,), "transition_hidden": 16, "reader_hidden": 16}
+    objective = make("deep-markov", split, likelihood="gaussian", **settings)
+    unit = objective.model.likelihood.family.location_scale.unit
+    observed = split.x[~split.x.isnan().any(1)]
+    assert_close(unit, observed.std(0, correction=0), rtol=0.15, atol=0)
+    reader = objective.model.posterior.reader
+    assert reader.marks
+    before = objective(*split.read(torch.arange(40))).bound.mean()
+    fit(objective, split, epochs=15, batch_size=8, learning_rate=1e-2)
+    after = objective(*split.read(torch.arange(40))).bound
+    assert after.isfinite().all()
+    assert after.mean() > before + 5
+
+
+def test_a_missing_value_is_no_value_to_the_reader_but_its_mark():
+    reader = BackwardReader(nn.Flatten(), 2, hidden=4, marks=True)
+    x = torch.randn(1, 3, 2)
+    gone = x.clone()
+    gone[0, 1, 0] = NAN
+    filled = gone.nan_to_num(0)
+    assert not torch.allclose(reader(gone), reader(filled))
+    plain = BackwardReader(nn.Flatten(), 2, hidden=4)
+    assert_close(plain(gone), plain(filled))
+
+
+def test_observed_values_stand_in_for_missing_ones():
+    x = torch.randn(1000, 3)
+    x[torch.rand(1000, 3) < 0.4] = NAN
+    x[:, 2] = NAN
+    full = observed_in_turn(x)
+    known = ~x.isnan()
+    assert_close(full[known], x[known])
+    for column in range(2):
+        assert {*full[:, column].tolist()} == {*x[known[:, column], column].tolist()}
+        assert_close(full[:, column].std(), x[known[:, column], column].std(), rtol=0.05, atol=0)
+    assert (full[:, 2] == 0).all()
+
+
+def test_kinds_and_classes_are_those_of_the_observed_values():
+    x = torch.tensor([[0.0, NAN], [1.0, 2.0]])
+    assert (kind_of(x[:, :1]), kind_of(x), num_classes_of([x])) == ("binary", "whole", (2, 3))
+    assert_refused(lambda: Split.from_sequences([torch.full((3, 2), NAN)]), "none is observed")

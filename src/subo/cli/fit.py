@@ -137,6 +137,8 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
     say(f"{data.name}: {sum(sizes.values()):,} {what}, {kind}{drawn}{where}: {parts}")
     if data.meaning.table is not None:
         say_schema(data.meaning.table)
+    elif data.steps and (share := float(start.data.train.x.isnan().double().mean())):
+        say(f"{share:.1%} of the values to train on are missing: they are integrated out")
     asked = _ASKED.get(kind, "")
     if kind == "whole" and len(shape) > 1:
         asked += "; pixels with levels are arrays of bytes, uint8"

@@ -1,7 +1,7 @@
 """Sequences of different lengths in memory: all steps one after the other, padded batch by batch.
 
 N sequences of T_1, ..., T_N steps take the memory of their steps, ``(sum of T_i, *event)``; a batch is padded to its
-longest sequence, and its mask says which steps are real.
+longest sequence, and its mask says which steps are real. NaN at a real step is a missing value.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,8 @@ def lined_up(sequences: Mapping[str, np.ndarray], *, where: str | Path) -> tuple
         Steps ``(sum of T_i, D)`` in float32, and lengths ``(N,)``.
 
     Raises:
-        InputError: A sequence is empty, of another width or rank, not numeric, or holds NaN or infinity.
+        InputError: A sequence is empty, of another width or rank, not numeric, or holds infinity; or all values are
+            NaN, which stands for a missing one.
     """
     columns: dict[str, np.ndarray] = {}
     for name, array in sequences.items():
@@ -94,5 +95,7 @@ def lined_up(sequences: Mapping[str, np.ndarray], *, where: str | Path) -> tuple
     with np.errstate(over="ignore"):
         ready = {name: torch.from_numpy(steps.astype(np.float32)) for name, steps in columns.items()}
     for name, steps in ready.items():
-        check_values(steps, where=f"{where}, sequence {name}")
+        check_values(steps.where(~steps.isnan(), 0), where=f"{where}, sequence {name}")  # NaN is a missing value
+    if all(bool(steps.isnan().all()) for steps in ready.values()):
+        raise InputError(f"{where}: all values are NaN, which stands for a missing value: none is observed")
     return torch.cat(list(ready.values())), torch.tensor([len(steps) for steps in ready.values()])

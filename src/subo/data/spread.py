@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Size, Tensor
 
 from subo.data.sparse_rows import SparseRows
@@ -10,7 +10,7 @@ from subo.data.stored_rows import Rows, chunks, some_of
 from subo.data.values import constant_elements
 from subo.errors import InputError
 
-__all__ = ["center_and_units", "far_rows"]
+__all__ = ["center_and_units", "far_rows", "observed_in_turn"]
 
 _SORTED = 100_000  # numbers, for quantiles
 _NEAR, _FAR = 10, 1000  # standard deviations: up to the first, values count in full; beyond the second, a row is far
@@ -71,6 +71,25 @@ def far_rows(x: Rows) -> Bool[Tensor, " N"]:
         x = torch.where(known.isnan(), known.nanmedian(0).values.nan_to_num(0), known)
     center, unit, _ = center_and_units(x, x.shape[1:])
     return ((x - center).abs() > _FAR * unit).flatten(1).any(1)
+
+
+def observed_in_turn(x: Float[Tensor, " N *event"]) -> Float[Tensor, " N *event"]:
+    """Examples whose missing elements, NaN, are the observed ones of the same place, one after the other.
+
+    Their mean and spread are those of the observed elements, but for the last turn; 0 where none is observed.
+
+    Example:
+        >>> observed_in_turn(torch.tensor([[1.0], [float("nan")], [3.0], [float("nan")]]))[:, 0]
+        tensor([1., 1., 3., 3.])
+    """
+    missing = x.isnan()
+    if not bool(missing.any()):
+        return x
+    columns, gaps = x.flatten(1).clone(), missing.flatten(1)
+    for column, gap in zip(columns.unbind(1), gaps.unbind(1), strict=True):
+        known = column[~gap]
+        column[gap] = known[torch.arange(int(gap.sum())) % len(known)] if len(known) else column.new_zeros(())
+    return columns.reshape(x.shape)
 
 
 def _limits(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,8 @@ def column_ranges(x: Rows) -> tuple[Tensor, Tensor]:
     if isinstance(x, SparseRows):
         return sparse_ranges(x)
     some = some_of(x)
+    if some.is_floating_point() and bool(some.isnan().any()):  # missing values of sequences
+        return some.nan_to_num(torch.inf).amin(0), some.nan_to_num(-torch.inf).amax(0)
     return some.amin(0), some.amax(0)
 
 

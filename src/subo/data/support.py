@@ -137,6 +137,8 @@ def _parts(
     for index in wanted.split(chunk):
         x, _ = split.read(index)
         finite = x.isfinite().flatten(1).all(1) | isinstance(support, Rows)  # which allow missing cells
+        if split.lengths is not None:  # NaN is a missing value, for which 0 stands in: every family's support has it
+            finite, x = ~x.isinf().flatten(1).any(1), x.where(~x.isnan(), 0)
         if not finite.all():
             row = int(index[(~finite).nonzero()[0, 0]])
             raise InputError(

@@ -27,10 +27,10 @@ def kind_of(*parts: Rows, levels: int = 1) -> Kind:
     [0, 1] look like a grey picture. So it is used to choose only the likelihood of bits.
 
     Args:
-        parts: All of the values, `(N, *event)` each, as stored.
+        parts: All of the values, `(N, *event)` each, as stored; NaN, a missing value, does not count.
         levels: The stored value that means 1.0; 1 for unscaled values.
     """
-    values = [stored(x) for x in parts]
+    values = [_known(stored(x)) for x in parts]
     if all(bool(((x == 0) | (x == levels)).all()) for x in values):
         return "binary"
     ends = torch.tensor([[value.item() for value in x.aminmax()] for x in values if len(x)], dtype=torch.float64)
@@ -39,6 +39,10 @@ def kind_of(*parts: Rows, levels: int = 1) -> Kind:
         return "grey"
     whole = all(not x.is_floating_point() or bool((x == x.round()).all()) for x in values)
     return "whole" if whole and lowest >= 0 and highest <= _EXACT else "real"
+
+
+def _known(x: Tensor) -> Tensor:
+    return x[~x.isnan()] if x.is_floating_point() and bool(x.isnan().any()) else x
 
 
 def constant_elements(x: Rows) -> Shaped[Tensor, " *event"]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +17,7 @@ __all__ = ["forecasts", "sequence_panels"]
 
 _CURVES = 6  # numbers per step that are drawn as curves; more make a map
 _ROW_HEIGHT, _WIDTH = 1.9, 8.5  # inches
+_MISSING = "#f3c9b0"  # of a map, which is white where there is nothing
 
 
 def sequence_panels(
@@ -91,25 +93,26 @@ def _grid(rows: int, columns: int, title: str) -> tuple[Figure, ndarray]:
 
 
 def _range(sequences: Sequence[ndarray]) -> tuple[float, float]:
-    low, high = min(float(s.min()) for s in sequences), max(float(s.max()) for s in sequences)
+    seen = np.concatenate([sequence[~np.isnan(sequence)] for sequence in sequences])  # NaN is a missing value
+    low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
     return low, high if high > low else low + 1
 
 
 def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequence[str] | None) -> None:
-    """Draws curves, or a map that is white where there is nothing."""
+    """Draws curves, or a map that is white where there is nothing; NaN is a missing value."""
     if sequence.shape[1] > _CURVES:
         extent = (0.5, len(sequence) + 0.5, -0.5, sequence.shape[1] - 0.5)
-        options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "cmap": "Greys", "interpolation": "none"}
+        shades = colormaps["Greys"].with_extremes(bad=_MISSING)
+        options: dict[str, Any] = {"aspect": "auto", "origin": "lower", "cmap": shades, "interpolation": "none"}
         axes.imshow(sequence.T, vmin=low, vmax=high, extent=extent, **options)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
     colors = [BLUE] if sequence.shape[1] == 1 else CLASS_COLORS
     for d, color in zip(range(sequence.shape[1]), colors, strict=False):
         label = None if names is None else as_text(names[d])
-        steps = np.arange(1, len(sequence) + 1)
-        axes.plot(
-            steps, sequence[:, d], color=color, lw=1.2, label=label, marker="o" if len(steps) == 1 else None, ms=4
-        )
+        steps, curve = np.arange(1, len(sequence) + 1), sequence[:, d]
+        alone = len(steps) == 1 or bool(np.isnan(curve).any())  # a value between missing ones is no line
+        axes.plot(steps, curve, color=color, lw=1.2, label=label, marker="o" if alone else None, ms=3)
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

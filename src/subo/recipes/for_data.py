@@ -15,6 +15,7 @@ from subo.data.meaning import Meaning
 from subo.data.sparse_rows import Sparse, SparseRows
 from subo.data.splits import Split, as_split
 from subo.data.values import kind_of, num_classes_of
+from subo.distributions.observed import has_missing
 from subo.errors import InputError
 from subo.parts.columns import Columns
 from subo.parts.labels import count_labels
@@ -137,6 +138,8 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
+    if "marks" in settings and settings["marks"] is None:
+        settings["marks"] = any(has_missing(part.x) for part in parts)
     if condition := _condition_on_columns(recipe, settings.get("condition"), data):
         settings["condition"] = condition
     if size_factor := _size_factor(recipe, settings.get("size_factor"), data):
