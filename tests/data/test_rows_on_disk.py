@@ -2,6 +2,7 @@
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -90,7 +91,7 @@ def test_with_one_block_the_order_is_uniform():
 @pytest.mark.parametrize("resample", [False, True])
 def test_an_epoch_reads_each_row_once_and_processes_share_it(tmp_path: Path, small_buffers: None, resample: bool):
     x = RNG.integers(2, size=(205, 3, 3)).astype(np.uint8) * RNG.integers(256, size=(205, 1, 1)).astype(np.uint8)
-    rows = RowsOnDisk(NpyShards(shards(tmp_path, [x[:100], x[100:]])))
+    rows: Any = RowsOnDisk(NpyShards(shards(tmp_path, [x[:100], x[100:]])))
     labels, size = torch.arange(205) % 4, torch.rand(205)
     known = {"labels": labels, "levels": 255, "resample": resample, "first": 7, "context": {"size": size}}
     stays, memory = Split(rows, **known), Split(torch.from_numpy(x), **known)
@@ -115,6 +116,11 @@ def test_an_epoch_reads_each_row_once_and_processes_share_it(tmp_path: Path, sma
                 assert_close(share.x, batch.x[rank::3])
     unshuffled = torch.cat([batch.x for batch in batches(replace_draws(stays), 20, seed=0, epoch=1, shuffle=False)])
     assert_close(unshuffled, replace_draws(memory).read(torch.arange(205))[0])
+
+
+def numbers_of(split: Split) -> torch.Tensor:
+    rows: Any = split.x
+    return rows.numbers
 
 
 def replace_draws(split: Split) -> Split:
@@ -148,8 +154,8 @@ def test_a_model_is_fitted_measured_and_resumed_bit_for_bit(tmp_path: Path, smal
     subo.fit(resumed, data, epochs=4, run_dir=tmp_path / "run", resume=True, **options)
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
-    x = torch.from_numpy(np.load(tmp_path / "x.npy"))[data.test.x.numbers]
-    options = {"num_samples": 5, "seed": 0}
+    x = torch.from_numpy(np.load(tmp_path / "x.npy"))[numbers_of(data.test)]
+    options: dict[str, Any] = {"num_samples": 5, "seed": 0}
     memory = Split(x)
     (_, a), (_, b) = (measure(whole.model, split, name="test", **options) for split in (data.test, memory))
     assert_close(a.log_px, b.log_px)
@@ -168,7 +174,7 @@ def test_bits_that_are_drawn_once_stay_what_they_are_and_have_the_mean_of_the_gr
     assert torch.equal(bits, again)
     assert torch.equal(bits, load_data(tmp_path / "x.npy", on_disk=True, binarize="static").test.read(index)[0])
     assert {*bits.unique().tolist()} == {0.0, 1.0}
-    grey = torch.from_numpy(x)[data.test.x.numbers].unsqueeze(1) / 255
+    grey = torch.from_numpy(x)[numbers_of(data.test)].unsqueeze(1) / 255
     error = (grey * (1 - grey)).sum() ** 0.5
     assert (bits - grey).sum().abs() < 5 * error
     rows = load_rows(tmp_path / "x.npy", on_disk=True, binarize="static", seed=1).read(index)[0]
@@ -198,6 +204,8 @@ def test_images_of_a_folder_are_decoded_when_they_are_read(tmp_path: Path):
         Image.fromarray(RNG.integers(256, size=(6, 5), dtype=np.uint8)).save(folder / f"{number}.png")
     (stays,), (memory,) = (read(tmp_path / "images").parts for read in (read_on_disk, read_images))
     assert_close(stays.read(torch.arange(12))[0], memory.read(torch.arange(12))[0])
+    assert stays.labels is not None
+    assert memory.labels is not None
     assert torch.equal(stays.labels, memory.labels)
     (small,), (all_small,) = (read(tmp_path / "images", image_size=4).parts for read in (read_on_disk, read_images))
     assert_close(small.read(torch.tensor([3, 1]))[0], all_small.read(torch.tensor([3, 1]))[0])
