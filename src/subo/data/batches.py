@@ -30,11 +30,13 @@ class Batch:
             else the split has.
         weight: Weight of the mean over this share: the mean over processes of `weight * mean(share)` is the
             mean over the whole batch. 1 for a single process.
+        whole: Number of examples in the whole batch, over all processes; None if it is not shared.
     """
 
     x: Float[Tensor, " B *event"]
     context: dict[str, Tensor]
     weight: float
+    whole: int | None = None
 
 
 def batch_of(item: Any) -> Batch:
@@ -141,11 +143,11 @@ def batches(
         weight = len(share) * world_size / len(index)
         if weight == 0:
             share = torch.zeros(1, dtype=torch.long)
-        if split.resample:  # the whole batch is drawn, so that a share's bits do not depend on the number of processes
+        if split.resample or split.lengths is not None:  # bits and padding do not depend on the number of processes
             x, context = split.read(index, generator=generator)
-            yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
+            yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight, len(index))
         else:
-            yield Batch(*split.read(index[share]), weight)
+            yield Batch(*split.read(index[share]), weight, len(index))
 
 
 def _of_like_length(
