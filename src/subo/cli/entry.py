@@ -43,7 +43,10 @@ def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
     """Runs a command and returns the exit code."""
 
     def failed(message: str, code: int) -> int:
-        wait_for_the_first()
+        try:
+            wait_for_the_first()
+        except KeyboardInterrupt:  # a launcher ends all processes when one has failed
+            return code
         if debug:
             traceback.print_exc()
         print(f"subo: {in_flags(message)}", file=sys.stderr)

@@ -92,7 +92,7 @@ def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
     if (out := given.get("out")) is None:
         raise InputError("--resume continues the run in --out RUN: name it.")
     changes = changes_of(Run.open(out, finished=False).read_config(), given)
-    return resume_run(out, changes=changes, progress=progress)
+    return resume_run(out, changes=changes, processes=given.get("processes"), progress=progress)
 
 
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}

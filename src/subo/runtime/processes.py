@@ -9,9 +9,10 @@ import socket
 import threading
 import time
 
+from subo.runtime.launchers import STARTED_BY_SUBO, launched
+
 __all__ = ["is_first", "keep_together", "wait_for_the_first"]
 
-_FIRST = "SUBO_FIRST_PROCESS"
 _LOOK = 0.5  # seconds between looks
 _PATIENCE = 5.0  # seconds for the first process to say what went wrong
 
@@ -21,18 +22,22 @@ def keep_together() -> None:
 
     Processes that another launcher starts, such as ``torchrun``, are left to it.
     """
+    if launched() is not None:
+        return
     if "LOCAL_RANK" not in os.environ:
-        os.environ[_FIRST] = str(os.getpid())
+        os.environ[STARTED_BY_SUBO] = str(os.getpid())
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the others need not report that the first one is gone
         if not _is_free(os.environ.get("MASTER_PORT", "0")):
             del os.environ["MASTER_PORT"]  # then Fabric looks for a free one
     elif not is_first():
-        threading.Thread(target=_end_with, args=(int(os.environ[_FIRST]),), daemon=True).start()
+        threading.Thread(target=_end_with, args=(int(os.environ[STARTED_BY_SUBO]),), daemon=True).start()
 
 
 def is_first() -> bool:
-    """Whether this process was not started by another one of the same run."""
-    return _FIRST not in os.environ or int(os.environ[_FIRST]) == os.getpid()
+    """Whether this is the process that reports: it was not started by another one of the same run."""
+    if (among := launched()) is not None:
+        return among.rank == 0
+    return STARTED_BY_SUBO not in os.environ or int(os.environ[STARTED_BY_SUBO]) == os.getpid()
 
 
 def wait_for_the_first() -> None:

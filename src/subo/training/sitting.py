@@ -258,7 +258,6 @@ class Sitting:
             "batch_size": self.plan.batch_size,
             "num_data": self.source.num_data,
             "steps_per_epoch": self.steps_per_epoch,
-            "processes": self.fabric.world_size,
             "updates": self.plan.updates,
             "posterior_steps": self.plan.posterior_steps,
         }
