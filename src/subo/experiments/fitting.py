@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -37,6 +38,7 @@ from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
 from subo.runtime.launchers import launched
 from subo.runtime.threads import suited_threads, with_threads
+from subo.runtime.together import Together
 from subo.training.fitting import fit
 from subo.training.history import Epoch, WorseWarning
 from subo.training.python_runs import check_recipe
@@ -88,37 +90,43 @@ def start_run(
     options, trained = _settings(recipe, options or {}, training or {})
     data, device = data or {}, device or {}
     fabric = make_fabric(**device)
-    fabric.launch()
-    placed = DeviceConfig(**{**device, "processes": fabric.world_size})
-    first = fabric.is_global_zero
-    if first:
-        _check_apart(out, source)
-        Run.place(out, overwrite=overwrite)
-    likelihood = options.get("likelihood", "auto")
-    condition = columns_of(options.get("condition", "none"))
-    of_one_kind = likelihood not in ("auto", "columns") and not source.lower().endswith(".h5ad")
-    asked = {
-        **data,
-        "table": _of_tables(data.get("table", {}), likelihood if of_one_kind else "auto", condition=condition),
-    }
-    asked["size_factor"] = options.get("size_factor", "none")
-    read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
-    read = with_num_labels(read, options.get("num_labels"))
-    settled = resolved(recipe, options, read)
-    check_effects(RECIPES[recipe], options, settled)
-    place = source if source in NAMES else str(Path(source).resolve())
-    of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
-    config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
-    objective = built(config, read)
-    config = replace(config, training=_training(training_settings(objective, read, **trained), seed=seed))
+    with Together(fabric, partial(_left, Run(out), since=time.time())):
+        fabric.launch()
+        placed = DeviceConfig(**{**device, "processes": fabric.world_size})
+        first = fabric.is_global_zero
+        if first:
+            _check_apart(out, source)
+            Run.place(out, overwrite=overwrite)
+        likelihood = options.get("likelihood", "auto")
+        condition = columns_of(options.get("condition", "none"))
+        of_one_kind = likelihood not in ("auto", "columns") and not source.lower().endswith(".h5ad")
+        asked = {
+            **data,
+            "table": _of_tables(data.get("table", {}), likelihood if of_one_kind else "auto", condition=condition),
+        }
+        asked["size_factor"] = options.get("size_factor", "none")
+        read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
+        read = with_num_labels(read, options.get("num_labels"))
+        settled = resolved(recipe, options, read)
+        check_effects(RECIPES[recipe], options, settled)
+        place = source if source in NAMES else str(Path(source).resolve())
+        of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
+        config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
+        objective = built(config, read)
+        config = replace(config, training=_training(training_settings(objective, read, **trained), seed=seed))
 
-    def announce() -> None:
-        if on_start is not None and first:
-            on_start(Start(config, objective, read, likelihood == "auto", noisy))
+        def announce() -> None:
+            if on_start is not None and first:
+                on_start(Start(config, objective, read, likelihood == "auto", noisy))
 
-    return _fitted(
-        Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
-    )
+        return _fitted(
+            Experiment(Run(out), config, objective),
+            read,
+            fabric,
+            on_start=announce,
+            progress=progress,
+            overwrite=overwrite,
+        )
 
 
 def _of_tables(given: Mapping[str, Any], likelihood: str, *, condition: tuple[str, ...]) -> TableOptions | None:
@@ -169,11 +177,12 @@ def resume_run(
     if processes is None and launched() is None:
         processes = config.device.processes
     fabric = make_fabric(**{**asdict(config.device), "processes": processes})
-    fabric.launch()
-    experiment = Experiment(run, config, rebuilt(run, config))
-    data = experiment.data()
-    change = partial(run.change_training, changes or {})
-    return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
+    with Together(fabric, partial(_left, run)):
+        fabric.launch()
+        experiment = Experiment(run, config, rebuilt(run, config))
+        data = experiment.data()
+        change = partial(run.change_training, changes or {})
+        return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
 
 
 def finish_run(
@@ -229,6 +238,18 @@ def _training(given: Mapping[str, Any], *, seed: int) -> TrainingConfig:
     """All settings of a training: those that were given, and the defaults of :func:`subo.fit`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
     return TrainingConfig.of({**defaults, **given, "seed": seed})
+
+
+def _left(run: Run, *, since: float = 0.0) -> str:
+    """What a run that was cut off can go on from: its checkpoint, if one was written after a time."""
+    if not run.checkpoint.exists() or run.checkpoint.stat().st_mtime < since:
+        return "No checkpoint was written before: it has to start again, with more frequent checkpoints if need be."
+    try:
+        saved = run.load_checkpoint()
+    except InputError as error:
+        return f"The checkpoint can't be used: {error}"
+    where = f"of step {saved['step']}, in epoch {saved['epoch'] + 1},"
+    return f"The checkpoint {where} is whole: resume the run {run.path} to go on from there."
 
 
 def _check_apart(out: Path, source: str | Path) -> None:

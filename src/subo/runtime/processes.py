@@ -8,13 +8,17 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from subo.runtime.launchers import STARTED_BY_SUBO, launched
 
-__all__ = ["is_first", "keep_together", "wait_for_the_first"]
+__all__ = ["end_with", "is_first", "keep_together", "last_words", "wait_for_the_first"]
 
 _LOOK = 0.5  # seconds between looks
 _PATIENCE = 5.0  # seconds for the first process to say what went wrong
+
+last_words: list[Callable[[], str]] = []
+"""What a process says when the first one is gone, which can't say anything any more; see subo.runtime.together."""
 
 
 def keep_together() -> None:
@@ -30,7 +34,7 @@ def keep_together() -> None:
         if not _is_free(os.environ.get("MASTER_PORT", "0")):
             del os.environ["MASTER_PORT"]  # then Fabric looks for a free one
     elif not is_first():
-        threading.Thread(target=_end_with, args=(int(os.environ[STARTED_BY_SUBO]),), daemon=True).start()
+        threading.Thread(target=_follow, args=(int(os.environ[STARTED_BY_SUBO]),), daemon=True).start()
 
 
 def is_first() -> bool:
@@ -38,6 +42,13 @@ def is_first() -> bool:
     if (among := launched()) is not None:
         return among.rank == 0
     return STARTED_BY_SUBO not in os.environ or int(os.environ[STARTED_BY_SUBO]) == os.getpid()
+
+
+def end_with(*messages: str, code: int) -> None:
+    """Ends this process at once, whatever its main thread waits for."""
+    for message in messages:
+        os.write(2, f"subo: {message}\n".encode(errors="backslashreplace"))
+    os._exit(code)
 
 
 def wait_for_the_first() -> None:
@@ -49,10 +60,10 @@ def wait_for_the_first() -> None:
         time.sleep(_PATIENCE)
 
 
-def _end_with(first: int) -> None:
+def _follow(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_LOOK)
-    os._exit(1)
+    end_with(*(words() for words in last_words), code=1)
 
 
 def _is_free(port: str) -> bool:
