@@ -26,7 +26,7 @@ def test_docstring_examples(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert failed == 0
 
 
-NAMES = ("inference", "evaluation", "explorer", "performance", "runs", "structure", "layers", "tables", "time")
+NAMES = ("inference", "evaluation", "explorer", "performance", "runs", "scale", "structure", "layers", "tables", "time")
 PAGES = ("README.md", *(f"docs/{name}.md" for name in NAMES))
 
 

@@ -133,7 +133,8 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
         precision: Precision to use instead of a Fabric, as in :func:`make_fabric`, with the same default.
 
     Raises:
-        InputError: `fabric` is something else, was given with a device or a precision, or there is no such device here.
+        InputError: `fabric` is something else, divides models among processes, was given with a device or a precision,
+            or there is no such device here.
     """
     asked: dict[str, Any] = {
         name: value for name, value in (("device", device), ("precision", precision)) if value is not None
@@ -148,7 +149,15 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
         raise InputError(
             f"fabric must be a lightning_fabric.Fabric, already launched, not {fabric!r}: leave it out to train here"
         )
+    if (divided := type(made.strategy).__name__) in _DIVIDING:
+        raise InputError(
+            f"`fabric` has a {divided}, which divides a model's parameters among processes, but validation, "
+            "checkpoints and the best weights need them whole in each: use `strategy=ddp`, which divides the batches"
+        )
     return made
+
+
+_DIVIDING = {"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
 
 
 @contextmanager
