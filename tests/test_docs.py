@@ -33,6 +33,7 @@ NAMES = (
     "large-data",
     "performance",
     "runs",
+    "scale",
     "structure",
     "layers",
     "tables",

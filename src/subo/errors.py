@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-__all__ = ["DivergedError", "InputError", "Interrupted", "in_words", "of_system"]
+__all__ = ["DivergedError", "InputError", "Interrupted", "ProcessLostError", "in_words", "of_system"]
 
 
 class InputError(ValueError):
@@ -33,6 +33,19 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, *, signal: int):
         super().__init__(message)
         self.signal = signal
+
+
+class ProcessLostError(RuntimeError):
+    """One of the processes that share a training has ended before its time, and the others can't go on.
+
+    Args:
+        message: Which one, how it ended, and what is left to go on from.
+        code: Exit code of a command that this ends: 128 + n after the signal n.
+    """
+
+    def __init__(self, message: str, *, code: int):
+        super().__init__(message)
+        self.code = code
 
 
 _FULL = "Free some space, or choose another path."

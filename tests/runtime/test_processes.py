@@ -18,27 +18,18 @@ pytestmark = pytest.mark.slow
 WORKER = '''
 import sys
 import torch
-from torch import nn
 from subo import VAE, Bernoulli, Conditional, Gaussian, Objective, StandardNormal, fit, mlp
 from subo.data import Data
 from subo.data.dataset import split
 from subo.runtime.devices import make_fabric
 
-class Encoder(nn.Module):
-    """q(z|x) without noise: two processes draw other noise than one, and nothing else may differ."""
-    def __init__(self):
-        super().__init__()
-        self.network = mlp(5, 2, hidden=(8,))
-    def forward(self, x):
-        scale = torch.full((len(x), 2), 1e-12, dtype=x.dtype)
-        return torch.distributions.Independent(torch.distributions.Normal(self.network(x), scale), 1)
-
 def one_run(out, fabric, updates):
     torch.manual_seed(0)
     x = torch.bernoulli(torch.full((203, 5), 0.5), generator=torch.Generator().manual_seed(0))
     data = Data("bits", *split(x), kind="binary")
-    objective = Objective(VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), Encoder()))
-    objective.double()
+    encoder = Conditional(Gaussian((2,)), mlp(5, 4, hidden=(8,)))
+    model = VAE(StandardNormal(2), Conditional(Bernoulli((5,)), mlp(2, 5, hidden=(8,))), encoder)
+    objective = Objective(model, num_samples=2).double()
     epochs, batch_size = (3, 54) if updates == "joint" else (6, 9)
     fit(objective, data, epochs=epochs, batch_size=batch_size, optimizer="SGD", learning_rate=0.1, fabric=fabric,
         run_dir=out, updates=updates)

@@ -5,6 +5,7 @@ import math
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -33,7 +34,7 @@ from subo.data.dataset import Data, split
 from subo.data.loading import load_data
 from subo.data.splits import Split
 from subo.runs.run import Run
-from subo.runtime.devices import PrecisionName, make_fabric
+from subo.runtime.devices import PrecisionName, as_fabric, make_fabric
 from subo.training.divergence import noise_of_change
 from subo.training.history import Epoch, History, WorseWarning
 from subo.training.metrics import measure
@@ -433,3 +434,14 @@ def test_the_device_and_precision_are_named_or_given_as_a_fabric():
         fit(fitted, data, device="cpu", fabric=make_fabric(device="cpu"))
     with pytest.raises(InputError, match="device must be one of"):
         fit(fitted, data, device=cast(Any, "abacus"))
+
+
+@pytest.mark.parametrize("name", ["FSDPStrategy", "ModelParallelStrategy"])
+def test_a_fabric_that_divides_the_model_is_refused(name: str):
+    from lightning_fabric import strategies
+
+    options = {"parallelize_fn": lambda model, mesh: model} if name == "ModelParallelStrategy" else {}
+    strategy = getattr(strategies, name)(**options)
+    fabric: Any = SimpleNamespace(strategy=strategy, device=torch.device("cpu"), world_size=2)
+    with pytest.raises(InputError, match=f"`fabric` has a {name}.*use `strategy=ddp`"):
+        as_fabric(fabric)

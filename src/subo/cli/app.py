@@ -24,6 +24,7 @@ from subo.cli.score import score
 from subo.cli.show import show
 from subo.cli.sweep import sweep
 from subo.errors import InputError
+from subo.runtime.launchers import launched
 
 __all__ = ["COMMANDS", "command_of", "make_app", "recipe_of"]
 
@@ -86,6 +87,11 @@ def command_of(tokens: Sequence[str]) -> Callable[[], Any]:
     except CycloptsError as error:
         raise InputError(str(error)) from error
     check_options(command, bound.arguments)
+    if (among := launched()) is not None and command.__name__ != "command":
+        raise InputError(
+            f"{among.by} started {among.processes} processes of 'subo {tokens[0]}', and each would do all of it: of "
+            f"the commands, only fit shares its work among the processes of a launcher. Run it without {among.by}."
+        )
     if command.__name__ == "command":
         return partial(command, **bound.arguments)  # only what was given: --resume depends on it
     return partial(command, *bound.args, **bound.kwargs)

@@ -22,6 +22,7 @@ def encode(
     color: str | None = None,
     part: DataPart = "all",
     data_dir: DataDir = None,
+    processes: int = 1,
 ) -> None:
     """Computes the representation of data: posterior means, the same at every call.
 
@@ -33,6 +34,7 @@ def encode(
             has them.
         color: Column of a table that colors the map; by default the label.
         part: Which part of the data.
+        processes: Number of processes that share the examples; the means do not depend on it.
     """
     from subo import figures
     from subo.evaluation.latents.usage import latent_usage
@@ -43,7 +45,7 @@ def encode(
     check_apart(out, run, data)
     experiment, split = run_and_rows(run, data, part, data_dir)
     if is_of_sequences(experiment):
-        encode_sequences(experiment, split, out)
+        encode_sequences(experiment, split, out, processes=processes)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
     table, colors = experiment.config.data.meaning.table, None
@@ -52,7 +54,7 @@ def encode(
             raise InputError(f"--color {color} colors a map of a table's rows: give --out a .png, and a run of a table")
         colors = color, column_values(split, table, color)
     model = model_for(experiment, split, progress=True)
-    usage = latent_usage(model, split)
+    usage = latent_usage(model, split, processes=processes)
     if ending == ".png":
         if len(split) < 2:
             raise InputError("a map needs at least two examples; write one example's representation to .npy or .csv")
@@ -62,12 +64,12 @@ def encode(
     say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")
 
 
-def encode_sequences(experiment: Any, split: Split, out: Path) -> None:
+def encode_sequences(experiment: Any, split: Split, out: Path, *, processes: int = 1) -> None:
     """Writes the posterior mean of every state."""
     from subo.evaluation.latents.usage import posterior_means
 
     check_ending(out, ".npz", ".csv")
-    means = posterior_means(experiment.objective.model, split)
+    means = posterior_means(experiment.objective.model, split, processes=processes)
     save_sequences(
         out, means, lengths_of(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=names_of(split)
     )

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from subo.cli.flags import in_flags
-from subo.errors import DivergedError, InputError, Interrupted, in_words
+from subo.errors import DivergedError, InputError, Interrupted, ProcessLostError, in_words
 from subo.runtime.interrupts import Stopped, Stops
 from subo.runtime.processes import wait_for_the_first
 from subo.runtime.streams import standard_streams
@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command and ends the process.
 
     The exit code is 0 for success, 2 for an invalid input, and 128 + n after the signal n: 130 for Ctrl-C, 143 for
-    SIGTERM, 129 for a closed terminal; 141 if the reader of the output went away.
+    SIGTERM, 129 for a closed terminal, 137 if another process of the run was killed; 141 if the reader of the output
+    went away.
     """
     tokens = list(sys.argv[1:] if argv is None else argv)
     os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever windows the environment asks for
@@ -43,7 +44,10 @@ def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
     """Runs a command and returns the exit code."""
 
     def failed(message: str, code: int) -> int:
-        wait_for_the_first()
+        try:
+            wait_for_the_first()
+        except KeyboardInterrupt:  # a launcher ends all processes when one has failed
+            return code
         if debug:
             traceback.print_exc()
         print(f"subo: {in_flags(message)}", file=sys.stderr)
@@ -57,6 +61,8 @@ def _run(tokens: Sequence[str], stops: Stops, *, debug: bool) -> int:
         command()
     except (InputError, DivergedError) as error:
         return failed(str(error), 2)
+    except ProcessLostError as lost:
+        return failed(str(lost), lost.code)
     except (Interrupted, Stopped) as stopped:
         return failed(str(stopped), 128 + stopped.signal)
     except KeyboardInterrupt:

@@ -42,6 +42,7 @@ def evaluate(
     intensive_data: int = 100,
     temperatures: int = 1000,
     chains: int = 16,
+    processes: int = 1,
 ) -> None:
     """Measures a run on held-out data: log p(x) and ELBO with their standard errors, rate, distortion.
 
@@ -61,10 +62,15 @@ def evaluate(
         intensive_data: With --full: number of examples for costly measurements (annealing, gaps, bracket).
         temperatures: With --full: number of annealing temperatures.
         chains: With --full: number of annealing chains for each example.
+        processes: Without --full: number of processes that share the examples; the numbers do not depend on it.
     """
     from subo.experiments import experiment as experiments
 
     experiment = experiments.open_run(run)
+    if full and processes > 1:
+        raise InputError(
+            "--processes share an evaluation without --full, which does one piece at a time: leave one out."
+        )
     if full:
         depth = {"max_data": max_data, "intensive_data": intensive_data, "temperatures": temperatures, "chains": chains}
         _evaluate_fully(
@@ -77,7 +83,14 @@ def evaluate(
             "--full, or leave them out."
         )
     result = experiments.evaluate_run(
-        experiment, experiment.data(), split=split, num_samples=num_samples, seed=seed, progress=True, note=say
+        experiment,
+        experiment.data(),
+        split=split,
+        num_samples=num_samples,
+        seed=seed,
+        processes=processes,
+        progress=True,
+        note=say,
     )
     print_evaluation(asdict(result), experiment.config, run=run)
     if caution := experiment.run.caution:

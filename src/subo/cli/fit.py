@@ -13,7 +13,7 @@ from subo.cli.resuming import changes_of
 from subo.cli.schema import say_schema
 from subo.cli.seeds import fit_seeds
 from subo.data.dataset import describe_constants
-from subo.errors import InputError, Interrupted
+from subo.errors import InputError, Interrupted, ProcessLostError
 from subo.experiments.units import kind_of_log_px
 
 if TYPE_CHECKING:
@@ -40,6 +40,10 @@ def fit(**given: Any) -> None:
         out = given.get("out") or _folder_of(given["data"])
         message = f"{stopped}\nThat is: subo fit --resume --out {out}"
         raise Interrupted(message, signal=stopped.signal) from stopped
+    except ProcessLostError as lost:
+        out = given.get("out") or _folder_of(given["data"])
+        how = f"\nThat is: subo fit --resume --out {out}" if "resume" in str(lost) else ""
+        raise ProcessLostError(f"{lost}{how}", code=lost.code) from lost
     if fitted is None:  # another process of the same run
         return
     experiment, samples, note = fitted.experiment, given.get("evaluation_samples"), say if progress else None
@@ -92,7 +96,7 @@ def _resumed(given: Mapping[str, Any], *, progress: bool) -> "Fitted | None":
     if (out := given.get("out")) is None:
         raise InputError("--resume continues the run in --out RUN: name it.")
     changes = changes_of(Run.open(out, finished=False).read_config(), given)
-    return resume_run(out, changes=changes, progress=progress)
+    return resume_run(out, changes=changes, processes=given.get("processes"), progress=progress)
 
 
 _USES = {"train": "train on", "validation": "validate on", "test": "test on"}

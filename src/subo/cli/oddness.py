@@ -53,6 +53,7 @@ def oddness_of(
     regret: bool,
     cells: Path | None,
     seed: int,
+    processes: int = 1,
 ) -> Oddness:
     """P-values of examples, those that are odd, and in a table the columns of their odd cells.
 
@@ -65,6 +66,7 @@ def oddness_of(
         regret: Whether to measure the likelihood regret, too.
         cells: File for the scores of a table's cells.
         seed: Seed for the samples.
+        processes: Number of processes that share the test data.
     """
     from subo.evaluation.cells import cell_p_values, cell_scores
     from subo.evaluation.conformal import conformal_p_values, marked
@@ -86,7 +88,8 @@ def oddness_of(
         return Oddness(sentences=(f"No p-values: {error}",))
     model, count = model_for(experiment, held_out, progress=True), scores.num_samples
     say(f"p-values are ranks among the {len(held_out):,} test examples of the run, which are scored, too")
-    p_values = conformal_p_values(scores.log_px, score(model, held_out, num_samples=count, seed=seed).log_px)
+    ranked = score(model, held_out, num_samples=count, seed=seed, processes=processes)
+    p_values = conformal_p_values(scores.log_px, ranked.log_px)
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
     sentences = []
     if regret:

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 __all__ = ["changes_of"]
 
 _CHANGEABLE = ("epochs", "minutes", "patience", "checkpoint_minutes")
-_OWN = ("out", "resume", "evaluation_samples", "quiet", "seeds", "jobs", "measure")  # not settings of a run
+_OWN = (
+    "out",
+    "resume",
+    "evaluation_samples",
+    "quiet",
+    "seeds",
+    "jobs",
+    "measure",
+    "processes",
+)  # not settings of a run
 
 
 def changes_of(config: "RunConfig", given: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def score(
     part: DataPart = "all",
     data_dir: DataDir = None,
     seed: int = 0,
+    processes: int = 1,
 ) -> None:
     """Estimates log p(x) of each example, the anomaly score: the lower, the more unusual.
 
@@ -59,6 +60,7 @@ def score(
         cells: For a table of mixed columns, another output file (.csv): log p of each cell given the others of its row.
         part: Which part of the data.
         seed: Seed for the samples.
+        processes: Number of processes that share the examples; the scores do not depend on it.
     """
     from subo.evaluation.effort import caution_of_samples
     from subo.evaluation.scores import score as scored
@@ -77,8 +79,9 @@ def score(
     if caution := caution_of_samples(model, split, num_samples):
         say(caution)
     with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
-        scores = scored(model, split, num_samples=num_samples, seed=seed, advance=advance)
-    oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, seed=seed)
+        scores = scored(model, split, num_samples=num_samples, seed=seed, processes=processes, advance=advance)
+    shared = {"seed": seed, "processes": processes}
+    oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, **shared)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())
     else:

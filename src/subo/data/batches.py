@@ -33,11 +33,13 @@ class Batch:
             else the split has.
         weight: Weight of the mean over this share: the mean over processes of `weight * mean(share)` is the
             mean over the whole batch. 1 for a single process.
+        whole: Number of examples in the whole batch, over all processes; None if it is not shared.
     """
 
     x: Float[Tensor, " B *event"]
     context: dict[str, Tensor]
     weight: float
+    whole: int | None = None
 
 
 def batch_of(item: Any) -> Batch:
@@ -131,7 +133,8 @@ def batches(
     """
     count = num_batches(split, batch_size)
     order = _order(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
-    whole = world_size == 1 or split.resample  # a share's bits do not depend on the number of processes
+    drawn = split.resample or split.lengths is not None  # bits and padding do not depend on the number of processes
+    whole = world_size == 1 or drawn
     with _opened(split, order, batch_size, first=first, every=1 if whole else world_size, rank=rank) as source:
         for b in range(first, count):
             index = order[b * batch_size : (b + 1) * batch_size]
@@ -145,9 +148,9 @@ def batches(
                 share = torch.zeros(1, dtype=torch.long)
             if whole:
                 x, context = source.read(index, generator=generator)
-                yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight)
+                yield Batch(x[share], {name: value[share] for name, value in context.items()}, weight, len(index))
             else:
-                yield Batch(*source.read(index[share]), weight)
+                yield Batch(*source.read(index[share]), weight, len(index))
 
 
 def _order(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:

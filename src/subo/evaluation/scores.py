@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
 from subo.core.offers import Mixture
-from subo.data.batches import batches
+from subo.data.batches import batches, num_batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import in_support, stand_ins
 from subo.errors import InputError
@@ -21,7 +22,8 @@ from subo.models.folding import decoded_at_a_time
 from subo.models.vae import VAE
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
-from subo.runtime.randomness import forked
+from subo.runtime.randomness import forked, seed_of_piece
+from subo.runtime.shares import in_shares
 
 _WEIGHED = 1_000_000  # latents drawn at a time, times the components of their prior
 _PASSES = 20  # at least, so that progress is also visible with few data,
@@ -105,9 +107,10 @@ def score(
     max_rows: int | None = None,
     seed: int = 0,
     pareto: bool = True,
+    processes: int = 1,
     advance: Callable[[float], object] | None = None,
 ) -> Scores:
-    """log p(x) of every example; the same numbers at every call with the same seed.
+    """log p(x) of every example; the same numbers at every call with the same seed, in any number of processes.
 
     Examples outside the likelihood's support, such as 1.2 if it describes [0, 1], have a log p(x) of -infinity, which
     is exact (its error is 0), an infinite distortion, and NaN for all else. They do not affect the numbers of the
@@ -120,6 +123,8 @@ def score(
         max_rows: Number of latents drawn at a time; by default as many as the decoder's output allows, at most 40,000.
         seed: Seed for the samples.
         pareto: Whether to fit the weights' tails for k-hat.
+        processes: Number of processes of one thread each that share the examples, on the CPU. A script that asks for
+            several needs ``if __name__ == "__main__":``, since each of them imports it.
         advance: Called with the number of examples done, as they finish, in fractions.
     """
     if num_samples < 1:
@@ -130,16 +135,32 @@ def score(
         empty = Scores(nothing, nothing, nothing, nothing, nothing.unsqueeze(0), nothing, num_samples)
         return empty.where(inside)
     split = stand_ins(split, inside)
-    parts = []
     max_rows = max_rows or latents_at_a_time(model, split)
     max_rows = min(max_rows, max(_AT_ONCE, math.ceil(len(split) * num_samples / _PASSES)))
     size = max(1, min(len(split), max_rows, _DATA))
-    with evaluating(model), forked(seed):
-        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
-            x, context = place(model, batch.x, batch.context)
-            options: Any = {"num_samples": num_samples, "max_rows": max_rows, "pareto": pareto, "advance": advance}
-            parts.append(log_marginal(model, x, context, **options))
-    return Scores.of(parts).where(inside)
+    options: dict[str, Any] = {"num_samples": num_samples, "max_rows": max_rows, "pareto": pareto}
+    if processes == 1:
+        options["advance"] = advance
+    work = partial(_estimates, model, split, size, seed, options)
+
+    def done(pieces: range) -> None:
+        if advance is not None:
+            advance(min(pieces.stop * size, len(split)) - pieces.start * size)
+
+    return Scores.of(in_shares(work, num_batches(split, size), processes=processes, advance=done)).where(inside)
+
+
+@torch.no_grad()
+def _estimates(
+    model: Any, split: Split, size: int, seed: int, options: dict[str, Any], pieces: range
+) -> list[ImportanceEstimate]:
+    """The estimates of some batches of a size, each with noise of its own."""
+    parts = batches(split, size, seed=seed, epoch=0, shuffle=False, first=pieces.start)
+    estimates = []
+    for piece, batch in zip(pieces, parts, strict=False):
+        with evaluating(model), forked(seed_of_piece(seed, piece)):
+            estimates.append(log_marginal(model, *place(model, batch.x, batch.context), **options))
+    return estimates
 
 
 def latents_at_a_time(model: Any, split: Split) -> int:

@@ -229,16 +229,18 @@ def measure(
     num_samples: int = 1000,
     max_rows: int | None = None,
     seed: int = 0,
+    processes: int = 1,
     advance: Callable[[float], object] | None = None,
 ) -> tuple[Evaluation, Scores]:
-    """Like :func:`evaluate`, but also returns the per-example numbers; `max_rows` as in :func:`score`."""
+    """Like :func:`evaluate`, but also returns the per-example numbers; `max_rows`, `processes` as in :func:`score`."""
     if len(split) < 2:
         raise InputError("one example gives no standard error: evaluate on at least two")
     check_support(model, split)  # a single example outside would make the mean infinite
-    scores = score(model, split, num_samples=num_samples, max_rows=max_rows, seed=seed, advance=advance)
+    shared: Any = {"seed": seed, "processes": processes, "advance": advance}
+    scores = score(model, split, num_samples=num_samples, max_rows=max_rows, **shared)
     evaluation = Evaluation.from_scores(
         scores,
-        latent_usage(model, split),
+        latent_usage(model, split, processes=processes),
         split=name,
         elements=split.elements,
         lengths=split.lengths,

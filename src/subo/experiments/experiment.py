@@ -171,6 +171,7 @@ def evaluate_run(
     split: str = "test",
     num_samples: int | None = None,
     seed: int = 0,
+    processes: int = 1,
     progress: bool = False,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -187,6 +188,7 @@ def evaluate_run(
         split: ``test``, ``validation`` or ``train``.
         num_samples: K for log p(x), for all examples; by default chosen by the time it takes.
         seed: Seed for the samples.
+        processes: Number of processes that share the examples.
         progress: Whether to show progress.
         note: Is given what should be known before, such as how long it takes.
     """
@@ -203,7 +205,8 @@ def evaluate_run(
     elif note is not None and (caution := caution_of_samples(model, held_out, num_samples)):
         note(caution)
     with bar(f"log p(x), {num_samples} samples", len(held_out), show=progress) as advance:
-        measured = measure(model, held_out, name=split, num_samples=num_samples, seed=seed, advance=advance)
+        shared: Any = {"processes": processes, "advance": advance}
+        measured = measure(model, held_out, name=split, num_samples=num_samples, seed=seed, **shared)
     experiment.check_current()
     baseline = baseline_of(experiment, data, held_out)
     beside = None if baseline is None else baseline.beside(measured[1].log_px)

@@ -2,17 +2,17 @@
 
 import inspect
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subo.core.objective import Objective
 from subo.data.conforming import with_num_labels
 from subo.data.dataset import Data
 from subo.data.loading import load_data
@@ -20,12 +20,11 @@ from subo.data.named_sets import NAMES
 from subo.data.quantization import dequantized
 from subo.data.tables.options import TableOptions
 from subo.errors import InputError
-from subo.evaluation.effort import caution_of_samples
-from subo.evaluation.latents.predicted_units import predict_active_units
 from subo.evaluation.latents.usage import posterior_means
 from subo.evaluation.summary import Evaluation
 from subo.experiments.config import built, dequantizes
 from subo.experiments.experiment import Experiment, evaluate_run, model_for, rebuilt
+from subo.experiments.start import Fitted, Start
 from subo.experiments.units import data_in_levels
 from subo.files.whole import lies_in
 from subo.recipes import RECIPES
@@ -37,68 +36,17 @@ from subo.runs.config import DataConfig, DeviceConfig, RunConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_settings
 from subo.runtime.devices import make_fabric
+from subo.runtime.launchers import launched
 from subo.runtime.threads import suited_threads, with_threads
-from subo.training.divergence import default_clip
+from subo.runtime.together import Together
 from subo.training.fitting import fit
-from subo.training.history import Epoch, History, WorseWarning
+from subo.training.history import Epoch, WorseWarning
 from subo.training.python_runs import check_recipe
 from subo.training.settings import training_settings
 
 __all__ = ["Fitted", "Start", "finish_run", "resume_run", "start_run", "validate_run"]
 
 _SNAPSHOT_DATA, _SNAPSHOTS = 1000, 60
-
-
-@dataclass(frozen=True)
-class Start:
-    """What was read and chosen, before training begins.
-
-    Attributes:
-        config: Config of the run.
-        objective: The model and its gradient estimator.
-        data: Data that it is fitted to.
-        chosen: Whether the likelihood was chosen from the data.
-        noisy: Whether integers are dequantized by default rather than on request.
-    """
-
-    config: RunConfig
-    objective: Objective
-    data: Data
-    chosen: bool
-    noisy: bool
-
-    @property
-    def clip(self) -> float | None:
-        """The default largest norm of a gradient, set if some values are far from the others."""
-        return default_clip(self.data.train) if self.config.training.clip is None else None
-
-    def unused_latents(self) -> str:
-        """How many latents a linear model would leave unused, in words; empty if none, or if it is not known."""
-        return str(predict_active_units(self.objective, self.data.train) or "")
-
-    def caution(self, num_samples: int | None) -> str:
-        """How long log p(x) of the test data will take with this many samples, if it is long; empty if q is local."""
-        if num_samples is None or self.config.is_local:
-            return ""
-        return caution_of_samples(self.objective.model, self.data.test, num_samples, option="evaluation_samples")
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A run after training.
-
-    Attributes:
-        experiment: The run with its model.
-        history: What training did, over all sittings.
-        data: Data that it was fitted to.
-        trained: Whether there was anything left to do in this sitting.
-    """
-
-    experiment: Experiment
-    history: History
-    data: Data
-    trained: bool
-
 
 Note = Callable[[str], None]
 
@@ -140,38 +88,45 @@ def start_run(
         The fitted run; None in all processes but the first.
     """
     options, trained = _settings(recipe, options or {}, training or {})
-    data, placed = data or {}, DeviceConfig(**(device or {}))
-    fabric = make_fabric(**asdict(placed))
-    fabric.launch()
-    first = fabric.is_global_zero
-    if first:
-        _check_apart(out, source)
-        Run.place(out, overwrite=overwrite)
-    likelihood = options.get("likelihood", "auto")
-    condition = columns_of(options.get("condition", "none"))
-    of_one_kind = likelihood not in ("auto", "columns") and not source.lower().endswith(".h5ad")
-    asked = {
-        **data,
-        "table": _of_tables(data.get("table", {}), likelihood if of_one_kind else "auto", condition=condition),
-    }
-    asked["size_factor"] = options.get("size_factor", "none")
-    read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
-    read = with_num_labels(read, options.get("num_labels"))
-    settled = resolved(recipe, options, read)
-    check_effects(RECIPES[recipe], options, settled)
-    place = source if source in NAMES else str(Path(source).resolve())
-    of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
-    config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
-    objective = built(config, read)
-    config = replace(config, training=_training(training_settings(objective, read, **trained), seed=seed))
+    data, device = data or {}, device or {}
+    fabric = make_fabric(**device)
+    with Together(fabric, partial(_left, Run(out), since=time.time())):
+        fabric.launch()
+        placed = DeviceConfig(**{**device, "processes": fabric.world_size})
+        first = fabric.is_global_zero
+        if first:
+            _check_apart(out, source)
+            Run.place(out, overwrite=overwrite)
+        likelihood = options.get("likelihood", "auto")
+        condition = columns_of(options.get("condition", "none"))
+        of_one_kind = likelihood not in ("auto", "columns") and not source.lower().endswith(".h5ad")
+        asked = {
+            **data,
+            "table": _of_tables(data.get("table", {}), likelihood if of_one_kind else "auto", condition=condition),
+        }
+        asked["size_factor"] = options.get("size_factor", "none")
+        read, noisy = _read(source, asked, likelihood=likelihood, note=note if first else None)
+        read = with_num_labels(read, options.get("num_labels"))
+        settled = resolved(recipe, options, read)
+        check_effects(RECIPES[recipe], options, settled)
+        place = source if source in NAMES else str(Path(source).resolve())
+        of_data = DataConfig.of(read, place, data_dir=data.get("data_dir"))
+        config = RunConfig(recipe, settled, of_data, _training(trained, seed=seed), placed)
+        objective = built(config, read)
+        config = replace(config, training=_training(training_settings(objective, read, **trained), seed=seed))
 
-    def announce() -> None:
-        if on_start is not None and first:
-            on_start(Start(config, objective, read, likelihood == "auto", noisy))
+        def announce() -> None:
+            if on_start is not None and first:
+                on_start(Start(config, objective, read, likelihood == "auto", noisy))
 
-    return _fitted(
-        Experiment(Run(out), config, objective), read, fabric, on_start=announce, progress=progress, overwrite=overwrite
-    )
+        return _fitted(
+            Experiment(Run(out), config, objective),
+            read,
+            fabric,
+            on_start=announce,
+            progress=progress,
+            overwrite=overwrite,
+        )
 
 
 def _of_tables(given: Mapping[str, Any], likelihood: str, *, condition: tuple[str, ...]) -> TableOptions | None:
@@ -200,12 +155,15 @@ def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: No
     return data_in_levels(data, likelihood), False
 
 
-def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress: bool = False) -> Fitted | None:
+def resume_run(
+    out: Path, *, changes: Mapping[str, Any] | None = None, processes: int | None = None, progress: bool = False
+) -> Fitted | None:
     """Resumes a run from its checkpoint.
 
     Args:
         out: Run directory.
         changes: Training settings to change from now on, such as `epochs`.
+        processes: Number of processes; by default as many as a launcher has started, else as many as the run had.
         progress: Whether to show progress.
 
     Returns:
@@ -216,12 +174,15 @@ def resume_run(out: Path, *, changes: Mapping[str, Any] | None = None, progress:
     check_recipe(run, config)
     assert config.recipe is not None, "see check_recipe"
     config = replace(config, training=replace(config.training, **_settings(config.recipe, {}, changes or {})[1]))
-    fabric = make_fabric(**asdict(config.device))
-    fabric.launch()
-    experiment = Experiment(run, config, rebuilt(run, config))
-    data = experiment.data()
-    change = partial(run.change_training, changes or {})
-    return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
+    if processes is None and launched() is None:
+        processes = config.device.processes
+    fabric = make_fabric(**{**asdict(config.device), "processes": processes})
+    with Together(fabric, partial(_left, run)):
+        fabric.launch()
+        experiment = Experiment(run, config, rebuilt(run, config))
+        data = experiment.data()
+        change = partial(run.change_training, changes or {})
+        return _fitted(experiment, data, fabric, on_start=change, progress=progress, resume=True)
 
 
 def finish_run(
@@ -277,6 +238,18 @@ def _training(given: Mapping[str, Any], *, seed: int) -> TrainingConfig:
     """All settings of a training: those that were given, and the defaults of :func:`subo.fit`."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(fit).parameters.items()}
     return TrainingConfig.of({**defaults, **given, "seed": seed})
+
+
+def _left(run: Run, *, since: float = 0.0) -> str:
+    """What a run that was cut off can go on from: its checkpoint, if one was written after a time."""
+    if not run.checkpoint.exists() or run.checkpoint.stat().st_mtime < since:
+        return "No checkpoint was written before: it has to start again, with more frequent checkpoints if need be."
+    try:
+        saved = run.load_checkpoint()
+    except InputError as error:
+        return f"The checkpoint can't be used: {error}"
+    where = f"of step {saved['step']}, in epoch {saved['epoch'] + 1},"
+    return f"The checkpoint {where} is whole: resume the run {run.path} to go on from there."
 
 
 def _check_apart(out: Path, source: str | Path) -> None:

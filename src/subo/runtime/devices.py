@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
+from subo.runtime.launchers import launched
 from subo.runtime.processes import keep_together
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make_fabric(
     *,
     device: DeviceName = "auto",
     precision: PrecisionName = "32-true",
-    processes: int = 1,
+    processes: int | None = None,
     strategy: StrategyName = "auto",
     threads: int | None = None,
 ) -> "Fabric":
@@ -56,29 +57,32 @@ def make_fabric(
     Args:
         device: ``auto``, ``cpu``, ``cuda`` (or ``gpu``), ``mps``.
         precision: Fabric's names: ``32-true``, ``64-true``, ``16-mixed`` (on a GPU), ``bf16-mixed``.
-        processes: Number of processes that share each batch.
+        processes: Number of processes that share each batch; by default as many as a launcher (torchrun, srun) has
+            started, else one.
         strategy: How several processes work together, as Lightning Fabric names it; ``auto`` is data-parallel.
         threads: Threads of torch on the CPU in each process; by default one for the steps of a small model, and
             otherwise as many as torch takes.
 
     Raises:
-        InputError: This machine has no such device, or too few of them, or a name is unknown.
+        InputError: This machine has no such device, or too few of them, or a name is unknown; or a launcher has started
+            another number of processes.
     """
     _check_there(device, precision)
     if threads is not None:
         torch.set_num_threads(threads)
-    logger = logging.getLogger("lightning_fabric")
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
-    environment = dict(os.environ)
-    from lightning_fabric import Fabric
-
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
-    for name in set(os.environ) - set(environment):
-        del os.environ[name]
-    if processes > 1:
-        keep_together()
+    among = launched()
+    processes = among.checked(processes) if among is not None else processes or 1
     options: dict[str, Any] = {"accelerator": device, "devices": processes, "precision": precision}
+    if among is not None:
+        options |= {"devices": among.per_node, "num_nodes": among.nodes}
+        among.announce()
+    elif processes > 1:
+        keep_together()
+    with _left_alone():
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+    # Fabric itself would take the variables of a batch job for a launcher, though the job has one process
+    options["plugins"] = [LightningEnvironment() if among is None else TorchElasticEnvironment()]
     try:
         return Fabric(**options, strategy=strategy if processes == 1 or strategy != "auto" else "ddp")
     except (ValueError, RuntimeError, TypeError) as error:
@@ -86,6 +90,19 @@ def make_fabric(
             f"cannot train with device '{device}', precision '{precision}', {processes} processes and strategy "
             f"'{strategy}': {str(error).splitlines()[0]}"
         ) from error
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    """Takes back what an import of Fabric does to its logger and the environment."""
+    logger = logging.getLogger("lightning_fabric")
+    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    environment = dict(os.environ)
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
 
 
 def _check_there(device: str, precision: str) -> None:
@@ -116,7 +133,8 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
         precision: Precision to use instead of a Fabric, as in :func:`make_fabric`, with the same default.
 
     Raises:
-        InputError: `fabric` is something else, was given with a device or a precision, or there is no such device here.
+        InputError: `fabric` is something else, divides models among processes, was given with a device or a precision,
+            or there is no such device here.
     """
     asked: dict[str, Any] = {
         name: value for name, value in (("device", device), ("precision", precision)) if value is not None
@@ -131,7 +149,15 @@ def as_fabric(fabric: Any, *, device: DeviceName | None = None, precision: Preci
         raise InputError(
             f"fabric must be a lightning_fabric.Fabric, already launched, not {fabric!r}: leave it out to train here"
         )
+    if (divided := type(made.strategy).__name__) in _DIVIDING:
+        raise InputError(
+            f"`fabric` has a {divided}, which divides a model's parameters among processes, but validation, "
+            "checkpoints and the best weights need them whole in each: use `strategy=ddp`, which divides the batches"
+        )
     return made
+
+
+_DIVIDING = {"DeepSpeedStrategy", "FSDPStrategy", "ModelParallelStrategy", "XLAFSDPStrategy"}
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from subo.errors import InputError
 from subo.runtime.interrupts import Stopped, stop_signals
+from subo.runtime.launchers import launched
 
 __all__ = ["Ended", "Job", "num_cores", "run_jobs"]
 
@@ -59,7 +61,15 @@ def run_jobs(
         at_a_time: How many run at the same time; by default one for each processor core. With several, each has one
             thread, unless it asks for more.
         on_end: Called after each.
+
+    Raises:
+        InputError: A launcher has started several processes, each of which would run them all.
     """
+    if (among := launched()) is not None:
+        raise InputError(
+            f"{among.by} started {among.processes} processes, which share one training; several trainings at a time "
+            f"are started by subo itself, on this machine: run the command without {among.by}"
+        )
     at_a_time = min(at_a_time or num_cores(), len(jobs))
     waiting, ended = deque(jobs), list[Ended]()
     running: dict[subprocess.Popen, tuple[Job, IO[bytes]]] = {}

@@ -10,6 +10,8 @@ import math
 import os
 from dataclasses import dataclass
 
+from subo.runtime.launchers import launched
+
 __all__ = ["LIMITS", "Limit", "is_number", "limit_of"]
 
 
@@ -80,6 +82,7 @@ _WEIGHT = _from(0, 1_000_000)
 _MINUTES = Limit(0, 1_000_000, above=True, too_many="For no limit, leave it out.")
 _EPOCHS = _from(1, 10_000_000, too_many="To train for as long as there is time, give minutes.")
 _LAYERS = Limit(1, 1000)
+_PROCESSES = max(2, os.cpu_count() or 1, among.processes if (among := launched()) else 1)  # or on several machines
 
 LIMITS: dict[str, Limit] = {
     # What a model is made of
@@ -157,7 +160,7 @@ LIMITS: dict[str, Limit] = {
     "model_steps": _COUNT,
     "patience": _SIZE,
     "posterior_steps": _COUNT,
-    "processes": Limit(1, max(2, os.cpu_count() or 1), too_many="More processes than processors do not help."),
+    "processes": Limit(1, _PROCESSES, too_many="More processes than processors do not help."),
     "threads": Limit(1, max(4, os.cpu_count() or 1), too_many="More threads than processors do not help."),
     "rows_learning_rate": _POSITIVE,
     "seed": _from(-(2**62), 2**62),

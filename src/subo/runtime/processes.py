@@ -8,12 +8,17 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 
-__all__ = ["is_first", "keep_together", "wait_for_the_first"]
+from subo.runtime.launchers import STARTED_BY_SUBO, launched
 
-_FIRST = "SUBO_FIRST_PROCESS"
+__all__ = ["end_with", "is_first", "keep_together", "last_words", "wait_for_the_first"]
+
 _LOOK = 0.5  # seconds between looks
 _PATIENCE = 5.0  # seconds for the first process to say what went wrong
+
+last_words: list[Callable[[], str]] = []
+"""What a process says when the first one is gone, which can't say anything any more; see subo.runtime.together."""
 
 
 def keep_together() -> None:
@@ -21,18 +26,29 @@ def keep_together() -> None:
 
     Processes that another launcher starts, such as ``torchrun``, are left to it.
     """
+    if launched() is not None:
+        return
     if "LOCAL_RANK" not in os.environ:
-        os.environ[_FIRST] = str(os.getpid())
+        os.environ[STARTED_BY_SUBO] = str(os.getpid())
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the others need not report that the first one is gone
         if not _is_free(os.environ.get("MASTER_PORT", "0")):
             del os.environ["MASTER_PORT"]  # then Fabric looks for a free one
     elif not is_first():
-        threading.Thread(target=_end_with, args=(int(os.environ[_FIRST]),), daemon=True).start()
+        threading.Thread(target=_follow, args=(int(os.environ[STARTED_BY_SUBO]),), daemon=True).start()
 
 
 def is_first() -> bool:
-    """Whether this process was not started by another one of the same run."""
-    return _FIRST not in os.environ or int(os.environ[_FIRST]) == os.getpid()
+    """Whether this is the process that reports: it was not started by another one of the same run."""
+    if (among := launched()) is not None:
+        return among.rank == 0
+    return STARTED_BY_SUBO not in os.environ or int(os.environ[STARTED_BY_SUBO]) == os.getpid()
+
+
+def end_with(*messages: str, code: int) -> None:
+    """Ends this process at once, whatever its main thread waits for."""
+    for message in messages:
+        os.write(2, f"subo: {message}\n".encode(errors="backslashreplace"))
+    os._exit(code)
 
 
 def wait_for_the_first() -> None:
@@ -44,10 +60,10 @@ def wait_for_the_first() -> None:
         time.sleep(_PATIENCE)
 
 
-def _end_with(first: int) -> None:
+def _follow(first: int) -> None:
     while os.getppid() == first:
         time.sleep(_LOOK)
-    os._exit(1)
+    end_with(*(words() for words in last_words), code=1)
 
 
 def _is_free(port: str) -> bool:

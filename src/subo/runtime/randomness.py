@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 import torch
 
-__all__ = ["forked", "stream"]
+__all__ = ["forked", "seed_of_piece", "stream"]
 
 
 @contextmanager
@@ -48,3 +48,15 @@ def stream(*key: str | SupportsIndex) -> torch.Generator:
     plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # accepts NumPy's integers, too
     digest = hashlib.sha256(repr(plain).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+
+
+def seed_of_piece(seed: int, piece: int) -> int:
+    """The seed of one of several pieces of work, which does not depend on who does the others.
+
+    The first piece's is the seed itself: what is done in one piece gives the same as without pieces.
+
+    Example:
+        >>> seed_of_piece(7, 0), seed_of_piece(7, 1) == seed_of_piece(7, 1) != seed_of_piece(7, 2)
+        (7, True)
+    """
+    return seed if piece == 0 else int(torch.randint(2**62, (), generator=stream("piece", seed, piece)))

@@ -168,13 +168,13 @@ def restore(
         optimizer.load_state_dict(saved.pop("optimizer"))
         updates.load_state_dict(saved.pop("updates", {}))
         fabric.strategy.precision.load_state_dict(saved.pop("precision"))
-        states = [_own(of_each, fabric) for of_each in saved.pop("random")]
+        states = [_own(of_each, fabric, equal=True) for of_each in saved.pop("random")]
         torch.set_rng_state(states[0])
         if _on_cuda(fabric) and len(states) > 1:
             torch.cuda.set_rng_state(states[1], fabric.device)
         totals = saved.pop("totals")
         saved.pop("settings")
-        return TrainingState(**saved, totals=None if totals is None else _own(totals, fabric))
+        return TrainingState(**saved, totals=None if totals is None else _own(totals, fabric, equal=False))
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{_DAMAGED} ({type(error).__name__}: {error}). {_REMEDY}") from error
 
@@ -223,12 +223,16 @@ def _of_each(own: Shaped[Tensor, " N"], fabric: "Fabric") -> Shaped[Tensor, "P N
     return torch.stack(gathered).cpu()
 
 
-def _own(of_each: Shaped[Tensor, "*P N"], fabric: "Fabric") -> Shaped[Tensor, " N"]:
+def _own(of_each: Shaped[Tensor, "*P N"], fabric: "Fabric", *, equal: bool) -> Shaped[Tensor, " N"]:
     """This process's part; a copy, since torch reads a random state from the start of its storage.
 
+    With another number of processes than before: the first's if they are `equal`, or else their sum, in the first one.
     The sums in a checkpoint of version 0.1 have no process axis.
     """
-    return of_each.reshape(fabric.world_size, -1)[fabric.global_rank].clone()
+    of_each = of_each if of_each.ndim > 1 else of_each[None]
+    if len(of_each) == fabric.world_size:
+        return of_each[fabric.global_rank].clone()
+    return of_each[0].clone() if equal else of_each.sum(0) * fabric.is_global_zero
 
 
 def _on_cuda(fabric: "Fabric") -> bool:

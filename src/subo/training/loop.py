@@ -16,6 +16,7 @@ from subo.errors import DivergedError
 from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import as_fabric
 from subo.training.fused_adam import direct_step
+from subo.training.noise import noise_of
 from subo.training.optimizers import check_over, clip_gradients, make_optimizer
 from subo.training.updates import Joint, Updates, at_rest
 
@@ -144,9 +145,10 @@ def train(
         number += 1
         *before, last = updates.turns()
         try:
-            for part in before:
-                follow(number, x, context, batch.weight, kl_weight, resting[part])
-            loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
+            with noise_of(batch, fabric, objective.num_samples):
+                for part in before:
+                    follow(number, x, context, batch.weight, kl_weight, resting[part])
+                loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
         except (RuntimeError, ValueError, IndexError, TypeError):
             with explained(objective.model, x, context, where=f"batch {number}"):
                 raise

@@ -15,6 +15,7 @@ from subo.errors import DivergedError
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.training.loop import REMEDY
+from subo.training.noise import noise_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -63,7 +64,8 @@ def measure(
     losses, problem = [], None
     with evaluating(objective), forked(seed):
         for batch in batches(split, batch_size, seed=seed, epoch=0, shuffle=False, rank=rank, world_size=world_size):
-            loss = objective(*place(objective, batch.x, batch.context))
+            with noise_of(batch, fabric, objective.num_samples):
+                loss = objective(*place(objective, batch.x, batch.context))
             problem = problem or loss.nonfinite()
             losses += [loss] * (batch.weight > 0)
     result = means(sums(losses, None, layers=len(loss.rate)), fabric)

@@ -89,7 +89,7 @@ class Sitting:
 
     def prepare(self, *, resume: bool) -> None:
         """Restores the checkpoint, if asked to; measures the objective that training is to improve."""
-        torch.manual_seed(self.plan.seed + 7919 * self.fabric.global_rank)
+        torch.manual_seed(self.plan.seed)  # in all processes, see subo.training.noise
         if resume:
             saved = self.writer.load()
             self.state = restore(saved, self.objective, self.optimizer, self.updates, self._settings(), self.fabric)
@@ -258,7 +258,6 @@ class Sitting:
             "batch_size": self.plan.batch_size,
             "num_data": self.source.num_data,
             "steps_per_epoch": self.steps_per_epoch,
-            "processes": self.fabric.world_size,
             "updates": self.plan.updates,
             "posterior_steps": self.plan.posterior_steps,
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from torch.nn.functional import one_hot
 
 from subo.core.draw import Draw, Factor, LatentVariableModel, divergence
-from subo.data.batches import batches
+from subo.data.batches import batches, num_batches
 from subo.data.splits import Split, takes_data
 from subo.distributions.gaussian import finite_density
 from subo.errors import InputError
@@ -19,7 +20,8 @@ from subo.evaluation.latents.classes import prior_classes
 from subo.evaluation.numbers import ALONE, CARRIED, Beside, Number
 from subo.models.markov import MarkovDistribution
 from subo.runtime.devices import evaluating, place
-from subo.runtime.randomness import forked
+from subo.runtime.randomness import forked, seed_of_piece
+from subo.runtime.shares import in_shares
 
 __all__ = [
     "LatentUsage",
@@ -104,27 +106,40 @@ def layer_means(draw: Draw) -> dict[str, Float[Tensor, "B ..."]]:
 
 @takes_data
 @torch.no_grad()
-def posterior_means(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> Float[Tensor, "N ..."]:
+def posterior_means(
+    model: LatentVariableModel, split: Split, *, batch_size: int = 1000, processes: int = 1
+) -> Float[Tensor, "N ..."]:
     """Posterior means of data, in their order; the same at every call. Those of several layers stand side by side.
 
     Args:
         model: The model.
         split: The data.
         batch_size: Number of examples at a time.
+        processes: Number of processes that share the examples, as in :func:`subo.evaluation.score`.
 
     Returns:
         Means on the CPU; for sequences ``(all their steps, D)``.
     """
-    parts: list[Tensor] = []
-    for draw, _ in draws(model, split, batch_size=batch_size):
+    size, num_samples = _at_a_time(model, split, batch_size)
+    work = partial(_means_of, model, split, size, num_samples)
+    return torch.cat(in_shares(work, num_batches(split, size), processes=processes))
+
+
+@torch.no_grad()
+def _means_of(model: LatentVariableModel, split: Split, size: int, num_samples: int, pieces: range) -> list[Tensor]:
+    """Posterior means of some batches of a size."""
+    parts = []
+    for draw, _ in _draws(model, split, size, num_samples, pieces):
         means = [_of_data(_means(factor), factor).mean(0).cpu() for _, factor in _named(draw)]
         parts.append(means[0] if len(means) == 1 else torch.cat([layer.flatten(1) for layer in means], dim=1))
-    return torch.cat(parts)
+    return parts
 
 
 @takes_data
 @torch.no_grad()
-def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 1000) -> LatentUsage:
+def latent_usage(
+    model: LatentVariableModel, split: Split, *, batch_size: int = 1000, processes: int = 1
+) -> LatentUsage:
     """How each dimension of the latents is used.
 
     If means are averages of samples, their variance includes their own error, so that a dimension that carries nothing
@@ -137,15 +152,16 @@ def latent_usage(model: LatentVariableModel, split: Split, *, batch_size: int = 
         model: The model.
         split: The data.
         batch_size: Number of examples at a time.
+        processes: Number of processes that share the examples, as in :func:`subo.evaluation.score`.
     """
+    size, num_samples = _at_a_time(model, split, batch_size)
+    classes = prior_classes(model, split)
+    of_data = None if classes is None else classes.of_data
+    work = partial(_parts_of, model, split, size, num_samples, of_data)
     layers: dict[str, list[_Part]] = {}
-    classes, first = prior_classes(model, split), 0
-    for draw, _ in draws(model, split, batch_size=batch_size):
-        last = first + draw.factors[0].z.shape[1]
-        of_data = None if classes is None else classes.of_data[first:last]
-        for name, factor in _named(draw):
-            layers.setdefault(name, []).append(_part(factor, of_data))
-        first = last
+    for parts in in_shares(work, num_batches(split, size), processes=processes):
+        for name, part in parts.items():
+            layers.setdefault(name, []).append(part)
     usages = [_usage(name, parts) for name, parts in layers.items()]
     if len(usages) == 1:
         return usages[0]
@@ -185,6 +201,24 @@ def _part(factor: Factor, classes: Integer[Tensor, " B"] | None) -> _Part:
     half = len(means) // 2
     halves = (means[:half].mean(0), means[half:].mean(0)) if half else (mean, mean)
     return _Part(mean, halves, _groups(factor, classes), None if kl is None else kl.cpu(), half == 0)
+
+
+@torch.no_grad()
+def _parts_of(
+    model: LatentVariableModel,
+    split: Split,
+    size: int,
+    num_samples: int,
+    classes: Integer[Tensor, " N"] | None,
+    pieces: range,
+) -> list[dict[str, _Part]]:
+    """The parts of each layer for some batches of a size."""
+    of_each = [None] * num_batches(split, size) if classes is None else classes.split(size)
+    drawn = _draws(model, split, size, num_samples, pieces)
+    return [
+        {name: _part(factor, of_each[piece]) for name, factor in _named(draw)}
+        for piece, (draw, _) in zip(pieces, drawn, strict=True)
+    ]
 
 
 def _usage(name: str, parts: list[_Part]) -> LatentUsage:
@@ -282,13 +316,28 @@ def draws(
     Raises:
         InputError: There are no data.
     """
+    size, num_samples = _at_a_time(model, split, batch_size)
+    yield from _draws(model, split, size, num_samples, range(num_batches(split, size)))
+
+
+def _at_a_time(model: LatentVariableModel, split: Split, batch_size: int) -> tuple[int, int]:
+    """Number of examples in a batch, and of samples for each."""
     if len(split) == 0:
         raise InputError("cannot measure latent usage: there are no data")
-    with evaluating(model), forked(0):
-        first, num_samples = next(batches(split, 1, seed=0, epoch=0, shuffle=False)), 1
-        if is_compound(model.draw(*place(model, first.x, first.context), path=False)):
-            most = max(1, _NUMBERS // (_LAYER_SAMPLES * split.num_elements))
-            batch_size, num_samples = min(batch_size, _LAYERED_DATA, most), _LAYER_SAMPLES
-        for batch in batches(split, batch_size, seed=0, epoch=0, shuffle=False):
+    with evaluating(model), forked(0), torch.no_grad():
+        first = next(batches(split, 1, seed=0, epoch=0, shuffle=False))
+        if not is_compound(model.draw(*place(model, first.x, first.context), path=False)):
+            return batch_size, 1
+    most = max(1, _NUMBERS // (_LAYER_SAMPLES * split.num_elements))
+    return min(batch_size, _LAYERED_DATA, most), _LAYER_SAMPLES
+
+
+def _draws(
+    model: LatentVariableModel, split: Split, size: int, num_samples: int, pieces: range
+) -> Iterator[tuple[Draw, dict[str, Tensor]]]:
+    """A draw for each of some batches of a size, and its context; a batch's noise does not depend on the others."""
+    parts = batches(split, size, seed=0, epoch=0, shuffle=False, first=pieces.start)
+    for piece, batch in zip(pieces, parts, strict=False):
+        with evaluating(model), forked(seed_of_piece(0, piece)):
             x, context = place(model, batch.x, batch.context)
             yield model.draw(x, context, num_samples=num_samples, path=False), context
