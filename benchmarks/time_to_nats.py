@@ -6,9 +6,9 @@ called once per stage, on the same model and optimizer. The learning rate is con
 last stage. The products of matrices in training are made from 16 bits where the processor can (`--products medium`);
 everything else, and all that is measured, has 32.
 
-Trained are the first 50,000 images; plans are chosen, and the training ends, by the 10,000 for validation. Then the
-10,000 for test (bits drawn once) are measured with `--test`. log p(x) by 5,000 samples is that of 100 samples over all
-images plus the difference between both over the first 1,000, with the error of this sum.
+The first 50,000 images are trained on, and plans are compared by the 10,000 for validation; the 10,000 for test (bits
+drawn once) are measured with `--test`. log p(x) by 5,000 samples is that of 100 samples over all images plus the
+difference between the two over the first 1,000, with the error of this sum.
 
     python benchmarks/time_to_nats.py --plan short --out short.pt           # trains, measures the validation data
     python benchmarks/time_to_nats.py --plan short --out short.pt --test    # measures the test data with these weights
