@@ -53,7 +53,6 @@ def jax_epoch(setting: Setting) -> Any:
 def train_jax(setting: Setting, data: dict[str, Split], epochs: int, on_epoch: OnEpoch) -> Plain:
     jax = imported("jax")
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_default_prng_impl", "rbg")  # its default, threefry, takes longer
     torch.manual_seed(0)
     jnp, plain = jax.numpy, Plain(setting)
     images = jnp.asarray(stored(data).numpy())

@@ -211,6 +211,7 @@ def error(values: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="abc")
+    parser.add_argument("--peers", nargs="+", choices=list(TRAINERS), default=list(TRAINERS), help="of a; with subo")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--num-images", type=int, default=200, help="of b")
     parser.add_argument("--num-samples", type=int, default=5000, help="of b")
@@ -222,12 +223,12 @@ def main() -> None:
     assert grey.validation is not None
     every = torch.cat([grey.train.x, grey.validation.x])
     data = {"train": Split(every, levels=grey.train.levels, resample=True)}
-    missing = absent(list(TRAINERS), data)
+    missing = absent(arguments.peers if arguments.parts == "a" else list(TRAINERS), data)
     for peer, reason in missing.items():
         print(f"{peer} is left out. {reason}")
     versions = [f"{name} {version(name)}" for name in ("torch", "pythae", "pyro-ppl", "jax") if found(name)]
     print(", ".join(versions) + "; one thread; seed 0", flush=True)
-    peers = [peer for peer in TRAINERS if peer not in missing]
+    peers = [peer for peer in arguments.peers if peer not in missing]
     if "a" in arguments.parts:
         epochs_in_turns(peers, data, arguments.rounds)
     if "b" in arguments.parts:
