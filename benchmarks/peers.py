@@ -13,8 +13,8 @@ b. log p(x) by K samples with the same weights: subo's `log_marginal` (with Pare
 c. -log p(x) of test images by subo's importance sampling, after so many seconds of training with each one's own
    settings (see OWN): 50,000 images; pythae and subo keep the best epoch by the 10,000 for validation.
 
-    pip install "subo[peers]"
-    SUBO_DATA=folder-with-mnist python benchmarks/peers.py --rounds 4 --seconds 180
+    pip install ".[peers]"
+    SUBO_DATA=folder-with-mnist python benchmarks/peers.py --rounds 4 --seconds 120
 """
 
 import argparse
@@ -168,7 +168,7 @@ def log_px_in_turns(plain: Plain, x: Tensor, num_samples: int, rounds: int, miss
         mean = f"; mean log p(x) {statistics.mean(found):8.3f}" if found else ""
         ratio = statistics.median(a / b for a, b in zip(seconds, taken["subo"], strict=True))
         print(
-            f"  {way:24s} {1e6 * sum(seconds) / (num_samples * len(x)):6.2f} microseconds a decode; in units of the "
+            f"  {way:24s} {1e6 * sum(seconds) / (num_samples * len(x)):6.2f} us a decode; in units of the "
             f"products {statistics.median(seconds) / least:5.2f}, of subo {ratio:5.2f}{mean}",
             flush=True,
         )
@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--num-images", type=int, default=200, help="of b")
     parser.add_argument("--num-samples", type=int, default=5000, help="of b")
-    parser.add_argument("--seconds", type=float, default=180, help="of c")
+    parser.add_argument("--seconds", type=float, default=120, help="of c")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
