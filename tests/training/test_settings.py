@@ -1,12 +1,12 @@
-"""Defaults that follow from the size of a table."""
+"""Defaults that follow from the size of a table, or of many images."""
 
 import pytest
 import torch
 
 import subo
 from subo.data import Data, Split, split
+from subo.recipes.data_size import TableSize
 from subo.recipes.for_data import resolved
-from subo.recipes.table_size import TableSize
 from subo.training.settings import BY_ROWS, training_settings
 
 
@@ -26,7 +26,7 @@ def table(rows: int, columns: int = 4) -> Data:
 )
 def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):
     size = TableSize(rows, columns)
-    assert (size.latent_dim, size.width, size.batch_size) == (latents, width, batch)
+    assert (size.latent_dim, size.widths, size.batch_size) == (latents, (width, width), batch)
 
 
 def test_a_model_of_a_table_follows_from_its_size_unless_it_is_asked_for():
@@ -44,11 +44,33 @@ def test_a_model_of_a_table_follows_from_its_size_unless_it_is_asked_for():
     assert resolved("vae", {"posterior": "bernoulli"}, table(1000))["prior"] == "bernoulli"
 
 
-def test_images_have_the_usual_defaults():
-    images = torch.rand(20, 1, 4, 4)
-    data = Data("images", *split(images), kind="grey")
+def images(count: int) -> Data:
+    return Data("images", *split(torch.zeros(count, 1, 2, 2)), kind="grey")
+
+
+def test_a_few_images_have_the_usual_defaults():
+    data = images(20)
     assert resolved("vae", {}, data)["latent_dim"] == 10
     assert training_settings(subo.make("vae", data), data, epochs=3) == {"epochs": 3}
+
+
+def test_many_images_get_wide_networks_and_a_cosine():
+    data, few = images(12_500), images(12_490)
+    found = {name: resolved("vae", {}, data)[name] for name in ("latent_dim", "hidden", "activation", "prior")}
+    assert found == {"latent_dim": 50, "hidden": (500, 500), "activation": "silu", "prior": "normal"}
+    assert resolved("vae", {"hidden": (9,)}, data)["hidden"] == (9,)
+    assert resolved("vae", {}, few)["hidden"] == (200, 200)
+
+
+@pytest.mark.parametrize(("count", "epochs"), [(12_500, 100), (62_500, 60), (625_000, 10)])
+def test_the_epochs_of_many_images_follow_from_their_number(count: int, epochs: int):
+    data = images(count)
+    objective = subo.make("vae", data, hidden=(8,))
+    settings = training_settings(objective, data)
+    assert (settings["epochs"], settings["batch_size"], settings["decay"]) == (epochs, 250, "cosine")
+    assert settings["patience"] == max(5, round(0.3 * epochs))
+    assert "kl_warmup_epochs" not in settings
+    assert training_settings(objective, data, epochs=4, patience=2)["patience"] == 2
 
 
 @pytest.mark.parametrize(("rows", "steps"), [(100, 4000), (20_000, 6300), (60_000, 8000)])

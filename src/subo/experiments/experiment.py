@@ -27,7 +27,7 @@ from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Local
 from subo.parts.labels import num_labels_of
-from subo.recipes.table_size import TableSize
+from subo.recipes.data_size import TableSize
 from subo.runs.config import RunConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments

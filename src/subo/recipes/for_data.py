@@ -22,8 +22,8 @@ from subo.parts.labels import count_labels
 from subo.parts.registry import LIKELIHOODS, is_over_classes, is_over_reals, options_of
 from subo.recipes import OF_SEQUENCES, RECIPES, likelihood_for
 from subo.recipes.condition import columns_of
+from subo.recipes.data_size import TableSize, size_of
 from subo.recipes.recipe import settled
-from subo.recipes.table_size import TableSize
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.randomness import forked, stream
 
@@ -130,11 +130,11 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
             else f"{recipe} describes sequences, and {data.name} are single data: sequences are a folder of .npy files "
             "(T, D), or a .npz of several such arrays"
         )
-    table = TableSize.of(data)
-    settings = settled(RECIPES[recipe], options, table=table)
+    size = size_of(data)
+    settings = settled(RECIPES[recipe], options, size=size)
     parts = [part for part in (data.train, data.validation, data.test) if len(part)]
     if settings["likelihood"] == "auto":
-        settings["likelihood"] = likelihood_for(data.kind, rows=table is not None)
+        settings["likelihood"] = likelihood_for(data.kind, rows=isinstance(size, TableSize))
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])

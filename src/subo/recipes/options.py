@@ -20,8 +20,8 @@ from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource
 from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
+from subo.recipes.data_size import DataSize
 from subo.recipes.ends import Ends, ends_of_columns, ends_of_numbers
-from subo.recipes.table_size import TableSize
 
 if TYPE_CHECKING:  # for type checkers, names from tables are any text
     LikelihoodName: TypeAlias = str
@@ -53,12 +53,12 @@ __all__ = [
 ]
 
 
-Rule: TypeAlias = Callable[[Mapping[str, Any], TableSize | None], Any]
+Rule: TypeAlias = Callable[[Mapping[str, Any], DataSize | None], Any]
 
 
-def _fitting_scale(options: Mapping[str, Any], table: TableSize | None) -> str:
+def _fitting_scale(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``scale`` auto stands for."""
-    return "per-dimension" if table is None else "network"
+    return "per-dimension" if size is None else size.scale
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,18 @@ def likelihood_for(kind: str, *, rows: bool = False) -> str:
     return {"binary": "bernoulli", "mixed": "columns"}.get(kind, "student-t" if rows else "gaussian")
 
 
-def _fitting_latents(options: Mapping[str, Any], table: TableSize | None) -> int:
+def _fitting_latents(options: Mapping[str, Any], size: DataSize | None) -> int:
     """What ``latent_dim`` auto stands for."""
-    return 10 if table is None else table.latent_dim
+    return 10 if size is None else size.latent_dim
 
 
-def _fitting_prior(options: Mapping[str, Any], table: TableSize | None) -> str:
+def _fitting_prior(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``prior`` auto stands for."""
     if options.get("condition") == "labels":
         return "by-label"
     if options["posterior"] in PRIORS:  # discrete ones have the same name
         return options["posterior"]
-    return "normal" if table is None else "mixture"
+    return "normal" if size is None else size.prior
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class LatentOptions:
     """The latents: their prior p(z), and the family of their posterior q(z|x).
 
     Args:
-        latent_dim: Size of z; auto selects 10, and for rows of a table as many as columns, at most 16 and a tenth of
-            the rows.
+        latent_dim: Size of z; auto selects 10, for 10,000 images or more 50, and for rows of a table as many as
+            columns, at most 16 and a tenth of the rows.
         prior: p(z); auto selects what fits the posterior: normal, for rows of a table mixture, or bernoulli and
             categorical for such latents; and with condition labels by-label, which is learned per class. All others are
             the same whatever the condition.
@@ -205,14 +205,14 @@ class LatentOptions:
         return made(PRIORS[name], latents.event_shape, **{**asdict(self), **own})
 
 
-def _fitting_widths(options: Mapping[str, Any], table: TableSize | None) -> tuple[int, ...]:
+def _fitting_widths(options: Mapping[str, Any], size: DataSize | None) -> tuple[int, ...]:
     """What ``hidden`` auto stands for."""
-    return (200, 200) if table is None else (table.width, table.width)
+    return (200, 200) if size is None else size.widths
 
 
-def _fitting_activation(options: Mapping[str, Any], table: TableSize | None) -> str:
+def _fitting_activation(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``activation`` auto stands for."""
-    return "tanh" if table is None else "silu"
+    return "tanh" if size is None else size.activation
 
 
 @dataclass(frozen=True)
@@ -223,9 +223,11 @@ class NetworkOptions:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
             convolutional network (conv) has one, after its convolutions, with the last of these widths. auto selects
-            200,200, and for rows of a table two layers of 32 to 128, wider for more rows.
+            200,200, for 10,000 images or more 500,500, and for rows of a table two layers of 32 to 128, wider for more
+            rows.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
-        activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table silu.
+        activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table and
+            10,000 images or more silu.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
@@ -284,14 +286,14 @@ class BoundOptions:
         return made(BOUNDS[name], **asdict(self))
 
 
-def _fitting_gradient(options: Mapping[str, Any], table: TableSize | None) -> str:
+def _fitting_gradient(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``gradient`` auto stands for."""
     if options.get("posterior") not in PRIORS:  # and so is not discrete
         return "pathwise"
     return "vimco" if options["bound"] == "iwae" else "score-function"
 
 
-def _fitting_baseline(options: Mapping[str, Any], table: TableSize | None) -> str:
+def _fitting_baseline(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``baseline`` auto stands for; none for an estimator without one."""
     if "baseline" not in options_of(ESTIMATORS[options["gradient"]]):
         return "none"

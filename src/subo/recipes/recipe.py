@@ -10,7 +10,7 @@ from typing import Any
 from subo.core.objective import Objective
 from subo.errors import InputError
 from subo.parts.registry import options_of
-from subo.recipes.table_size import TableSize
+from subo.recipes.data_size import DataSize
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.runtime.room import fits_memory
 
@@ -105,7 +105,7 @@ def defaults_of(make: Callable[..., Objective]) -> dict[str, Any]:
 
 
 def settled(
-    make: Callable[..., Objective], given: Mapping[str, Any], *, table: TableSize | None = None
+    make: Callable[..., Objective], given: Mapping[str, Any], *, size: DataSize | None = None
 ) -> dict[str, Any]:
     """All options of a recipe: those that were given, its defaults, and for every ``auto`` what it stands for.
 
@@ -114,7 +114,7 @@ def settled(
     Args:
         make: The recipe.
         given: Some of its options.
-        table: The size of the table that is modeled; None for other data.
+        size: The size of the data from which defaults follow; None where none follow from it.
 
     Raises:
         InputError: An option makes no sense.
@@ -129,7 +129,7 @@ def settled(
     for group in groups_of(make):
         for option, rule in getattr(group, "AUTO", {}).items():
             if options[option] == "auto":
-                options[option] = rule(options, table)
+                options[option] = rule(options, size)
     return options
 
 
