@@ -9,6 +9,7 @@ from torch import Tensor
 
 from subo.cli.messages import say
 from subo.data.loading import Part, load_rows
+from subo.data.on_disk import can_stay_on_disk
 from subo.data.splits import Split
 from subo.data.support import check_support, in_support
 from subo.data.tables.schema import Schema
@@ -43,6 +44,7 @@ def run_and_rows(
         dequantize=asked.dequantize,
         seed=asked.seed,
         meaning=replace(experiment.config.data.meaning, class_names=experiment.class_names()),
+        on_disk=True if asked.on_disk and can_stay_on_disk(source) else None,
         note=say,
         on_frame=on_frame,
     )

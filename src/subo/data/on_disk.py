@@ -22,7 +22,7 @@ from subo.data.values import check_resolution
 from subo.errors import InputError
 from subo.runtime.memory import free_bytes
 
-__all__ = ["is_large", "read_on_disk"]
+__all__ = ["can_stay_on_disk", "is_large", "read_on_disk"]
 
 _SHARE = 0.25  # of the free memory: data are divided into splits, which takes as much again
 _HEADERS = 1000  # images whose headers are looked at
@@ -32,6 +32,16 @@ _LABELS = "labels.npy"
 def is_large(path: Path) -> bool:
     """Whether a `.npy` would take more than a quarter of the free memory."""
     return path.suffix.lower() == ".npy" and path.is_file() and path.stat().st_size > _SHARE * free_bytes()
+
+
+def can_stay_on_disk(source: str | Path) -> bool:
+    """Whether a source is of a kind whose rows can stay in their files.
+
+    Example:
+        >>> can_stay_on_disk("rows.npy"), can_stay_on_disk("rows.csv")
+        (True, False)
+    """
+    return Path(source).is_dir() or Path(source).suffix.lower() in (".npy", ".parquet")
 
 
 def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
@@ -47,6 +57,11 @@ def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int 
     Raises:
         InputError: The data are none of these, or cannot be used; says why.
     """
+    if not can_stay_on_disk(path):
+        raise InputError(
+            f"{path}: only .npy and .parquet files, folders of them, and folders of images can stay on disk: leave "
+            "`on_disk` out, or write the rows as .npy, in several files if one is too large"
+        )
     if path.suffix.lower() == ".parquet":
         return _tables([path])
     if path.is_dir():
@@ -60,11 +75,6 @@ def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int 
         if len(shards) == len(files):
             return Contents((rows,))
         return _labeled(rows, np.load(path / _LABELS, allow_pickle=False), str(path / _LABELS))
-    if path.suffix.lower() != ".npy":
-        raise InputError(
-            f"{path}: only .npy and .parquet files, folders of them, and folders of images can stay on disk: leave "
-            "`on_disk` out, or write the rows as .npy, in several files if one is too large"
-        )
     return Contents((_arrays([path], meaning),))
 
 
