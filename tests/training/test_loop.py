@@ -182,10 +182,11 @@ def test_a_linear_vae_reaches_the_evidence_of_pca():
 # The way past torch's step
 
 
-def test_the_direct_step_is_adams_own_bit_for_bit():
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_the_direct_step_is_the_optimizers_own_bit_for_bit(kind: type):
     networks = [nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3)) for _ in range(2)]
     networks[1].load_state_dict(networks[0].state_dict())
-    direct, plain = (torch.optim.Adam(n.parameters(), lr=0.1, weight_decay=0.01, fused=True) for n in networks)
+    direct, plain = (kind(n.parameters(), lr=0.1, weight_decay=0.01, fused=True) for n in networks)
     step = direct_step(direct)
     assert step != direct.step
     for number in range(12):
@@ -208,7 +209,13 @@ def test_the_direct_step_is_adams_own_bit_for_bit():
 
 
 @pytest.mark.parametrize(
-    "options", [{"amsgrad": True, "fused": True}, {"fused": False}, {"lr": torch.tensor(0.1), "fused": True}]
+    "options",
+    [
+        {"amsgrad": True, "fused": True},
+        {"fused": False},
+        {"lr": torch.tensor(0.1), "fused": True},
+        {"decoupled_weight_decay": True, "fused": True},
+    ],
 )
 def test_every_other_optimizer_makes_its_own_step(options):
     optimizer = torch.optim.Adam(nn.Linear(2, 2).parameters(), **options)

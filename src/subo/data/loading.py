@@ -88,8 +88,8 @@ def load_data(
         size_factor: The size of a row, which each example then has as its context ``size``, over the mean of the rows
             to train on: its total (``observed``), or a column, which is not modeled itself.
         on_disk: Whether rows stay in their files and are read batch by batch: those of a `.npy`, of a folder of `.npy`
-            that are parts of one array, or of a folder of images. By default those of a `.npy` that would take more
-            than a quarter of the free memory.
+            that are parts of one array, of `.parquet` files of numbers, or of a folder of images. By default those of a
+            `.npy` that would take more than a quarter of the free memory.
         seed: Seed for the split, the bits and the noise.
         table: How a table of mixed columns is read. None: all of its cells are numbers, which one likelihood describes.
         meaning: Meaning of the values, if it was decided before; None: it is decided here.

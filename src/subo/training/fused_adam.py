@@ -1,17 +1,19 @@
-"""Calls the kernel of torch's fused Adam directly: on small models, half of a step is spent on getting there."""
+"""Calls the kernels of torch's fused Adam and AdamW directly: on small models, half of a step is spent on the way."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 
 __all__ = ["direct_step"]
 
+_KERNELS: dict[type, str] = {Adam: "_fused_adam_", AdamW: "_fused_adamw_"}
+
 
 def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """The function that makes the optimizer's step: for torch's plain fused Adam on the CPU the kernel, else ``step``.
+    """The function that makes the optimizer's step: for plain fused Adam or AdamW on the CPU the kernel, else ``step``.
 
     The kernel, its arguments and so the weights are those of ``optimizer.step()``, bit for bit, and the state stays in
     the optimizer, where checkpoints find it. Only the overhead is left out: hooks, profiling, and sorting all tensors
@@ -24,7 +26,7 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
     Args:
         optimizer: Any optimizer.
     """
-    kernel = getattr(torch, "_fused_adam_", None)  # private to torch, and may disappear
+    kernel = getattr(torch, _KERNELS.get(type(optimizer), ""), None)  # private to torch, and may disappear
     if kernel is None or not _is_plain(optimizer):
         return optimizer.step
     params: list[Tensor] = optimizer.param_groups[0]["params"]
@@ -71,12 +73,13 @@ def direct_step(optimizer: Optimizer) -> Callable[[], Any]:
 
 
 def _is_plain(optimizer: Optimizer) -> bool:
-    """Whether it is torch's unmodified Adam: fused, one group on the CPU, no hooks, no overridden step."""
-    if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
+    """Whether it is torch's unmodified optimizer: fused, one group on the CPU, no hooks, no overridden step."""
+    if len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
         return False
     group: dict[str, Any] = optimizer.param_groups[0]
     hooks = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    unusual = group["amsgrad"] or group.get("decoupled_weight_decay", False) or not isinstance(group["lr"], float)
+    decoupled = group["decoupled_weight_decay"] == (type(optimizer) is AdamW)
+    unusual = group["amsgrad"] or not decoupled or not isinstance(group["lr"], float)
     cpu = all(parameter.device.type == "cpu" and not parameter.is_complex() for parameter in group["params"])
     same = len({parameter.dtype for parameter in group["params"]}) == 1
     return bool(group["fused"] and cpu and same and not hooks and not unusual)
