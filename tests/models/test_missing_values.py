@@ -60,9 +60,11 @@ def test_of_a_normal_the_block_of_the_observed_elements_remains():
 
 def test_what_cannot_be_integrated_out_is_refused():
     p = torch.distributions.Dirichlet(torch.ones(3))
-    assert_refused(lambda: observed_log_prob(p, torch.tensor([0.5, NAN, 0.5])), "Dirichlet cannot be integrated out")
+    with assert_refused("Dirichlet cannot be integrated out"):
+        observed_log_prob(p, torch.tensor([0.5, NAN, 0.5]))
     one_hot = OneHotCategorical((1,), num_classes=3)(torch.zeros(1, 3))
-    assert_refused(lambda: observed_log_prob(one_hot, torch.tensor([[[1.0, NAN, 0.0]]])), "as a whole or not at all")
+    with assert_refused("as a whole or not at all"):
+        observed_log_prob(one_hot, torch.tensor([[[1.0, NAN, 0.0]]]))
 
 
 # A hidden Markov model: all paths, with the factors of the observed values
@@ -253,4 +255,5 @@ def test_observed_values_stand_in_for_missing_ones():
 def test_kinds_and_classes_are_those_of_the_observed_values():
     x = torch.tensor([[0.0, NAN], [1.0, 2.0]])
     assert (kind_of(x[:, :1]), kind_of(x), num_classes_of([x])) == ("binary", "whole", (2, 3))
-    assert_refused(lambda: Split.from_sequences([torch.full((3, 2), NAN)]), "none is observed")
+    with assert_refused("none is observed"):
+        Split.from_sequences([torch.full((3, 2), NAN)])

@@ -414,7 +414,7 @@ def test_all_numbers_of_a_tensor_are_in_its_range():
         (lambda: subo.Gaussian((2,), center=torch.tensor([0, math.nan])), "center must be finite everywhere"),
         (lambda: subo.Gaussian((2,), unit=torch.tensor([1.0, -2.0])), "It holds -2."),
         (lambda: subo.Poisson((5,)).params_of_mean(ROWS * math.inf), "mean must be finite everywhere"),
-        (lambda: subo.LinearGaussianStateSpace(2, 2).log_px(torch.full((1, 3, 2), math.nan)), "sequence 1 of 1 holds"),
+        (lambda: subo.LinearGaussianStateSpace(2, 2).log_px(torch.full((1, 3, 2), math.inf)), "sequence 1 of 1 holds"),
     ):
         with assert_refused(fact):
             make()

@@ -172,11 +172,11 @@ def spread_positions(count: int, most: int, *, block: int) -> Integer[Tensor, " 
     """Positions among `count`, rising: all, or at most that many, in blocks of neighbors that are spread evenly.
 
     Example:
-        >>> spread_positions(20, 6, block=2)
-        tensor([ 0,  1,  9, 10, 18, 19])
+        >>> spread_positions(20, 6, block=1)
+        tensor([ 0,  3,  7, 11, 15, 19])
     """
     if count <= most:
         return torch.arange(count)
     block = min(block, max(1, most // 50))  # of few blocks all might be alike
     starts = torch.linspace(0, count - block, max(1, most // block), dtype=torch.float64).long()
-    return (starts.unsqueeze(1) + torch.arange(block)).flatten()
+    return (starts.unsqueeze(1) + torch.arange(block)).flatten().unique()  # blocks may meet

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.objective import Objective
+from subo.data.spread import observed_in_turn
 from subo.models.deep_markov import BackwardReader, Combiner, GatedTransition, Smoother, Start
 from subo.models.emission import Emission
 from subo.models.markov import Markov
@@ -100,8 +101,8 @@ def deep_markov(
 
     Args:
         event_shape: Shape of one time step.
-        examples: Steps of training data, which set the units and their mean; without them these are
-            placeholders, for weights that are loaded next.
+        examples: Steps of training data, which set the units and their mean; NaN where a value is missing. Without
+            them these are placeholders, for weights that are loaded next.
         num_data: Number of training examples; not needed here.
         latent_dim: Size of z_t.
         hidden: Widths of the hidden layers of p(x_t|z_t), the emission, such as 100,100.
@@ -120,7 +121,7 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    ends = likelihood.build(event, examples=examples)
+    ends = likelihood.build(event, examples=None if examples is None else observed_in_turn(examples))
     family = ends.family
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     decoder = ends.start(network)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.core.offers import StartsAtExamples, StartsAtMean
-from subo.data.spread import center_and_units, observed_in_turn
+from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.parts.cells import Cells
 from subo.parts.families import Family
@@ -75,11 +75,11 @@ def ends_of_numbers(event: Size, make: Callable[..., Family], examples: Tensor |
     Args:
         event: Shape of one example.
         make: Makes the family, given ``center`` and ``unit``.
-        examples: Some training data; NaN stands for a missing value.
+        examples: Some training data.
     """
-    if examples is not None and bool((infinite := examples.isinf()).any()):
-        raise InputError(f"examples must be finite, or NaN where missing. They hold {examples[infinite][0].item():g}.")
-    examples = None if examples is None else observed_in_turn(examples)
+    if examples is not None and not bool(examples.isfinite().all()):
+        found = examples[~examples.isfinite()][0].item()
+        raise InputError(f"examples must be finite everywhere. They hold {found:g}.")
     center, unit, fine = center_and_units(examples, event)
     return Ends(make(center=center, unit=fine), event, lambda: Standardize(center, unit), examples)
 
