@@ -112,9 +112,9 @@ def train_subo(setting: Setting, data: dict[str, Split], epochs: int, on_epoch: 
     torch.manual_seed(0)
     if "validation" in data:  # its own settings
         known = subo.load_data("mnist", binarize="dynamic")
-        objective = subo.make("vae", known, latent_dim=setting.latents)
-        decay = "cosine" if setting.latents == 50 else "constant"
-        subo.fit(objective, known, epochs=epochs, decay=decay, on_epoch=lambda _: on_epoch())
+        objective = subo.make("vae", known)
+        settings = subo.training_settings(objective, known, epochs=epochs)
+        subo.fit(objective, known, **settings, on_epoch=lambda _: on_epoch())
         return objective.model
     q = subo.Gaussian((setting.latents,))
     model = subo.VAE(

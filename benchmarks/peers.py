@@ -61,8 +61,7 @@ TRAINERS: dict[str, Callable[..., Any]] = {
 }
 SAME = Setting()
 OWN = {  # and where they come from
-    "subo, as it is": (Setting(latents=10), "subo.make, subo.fit: 784-200-200-10, tanh, 100, Adam 1e-3"),
-    "subo, 50 latents": (Setting(), "the same with latent_dim=50, decay='cosine'"),
+    "subo, as it is": (Setting(), "subo.make and training_settings: 784-500-500-50, SiLU, 250, Adam 3e-3, cosine"),
     "pythae": (
         Setting((512,), 10, nn.ReLU, 200),
         "README: 784-512-10, ReLU, 200, AdamW 1e-3 (0.05; 0.91, 0.995), ReduceLROnPlateau; bce",

@@ -84,6 +84,15 @@ def test_the_forecast_is_of_the_last_quarter_from_what_precedes():
         np.testing.assert_allclose(unpacked(first[name]), getattr(ahead, name)[0], rtol=1e-3, atol=1e-3)
 
 
+def test_there_is_no_forecast_from_nothing_that_was_observed():
+    model = deep_markov((2,), likelihood="gaussian", latent_dim=2).model.eval()
+    sequence = torch.full((12, 2), torch.nan)
+    sequence[-1] = 1.0
+    record = forecasts_record(model, Split.from_sequences([sequence]))
+    assert record is not None
+    assert record["sequences"][0]["steps"] == 0
+
+
 def test_without_a_chain_there_is_no_forecast():
     assert forecasts_record(vae((3,), latent_dim=2, likelihood="gaussian").model, Split(torch.zeros(4, 3))) is None
 

@@ -43,9 +43,17 @@ def waves(path: Path) -> Path:
     rng = np.random.default_rng(0)
     for number in range(30):
         angle = rng.uniform(0.1, 0.4) * np.arange(rng.integers(12, 20)) + rng.uniform(0, 6)
-        np.save(path / f"{number}.npy", np.stack([np.sin(angle), np.cos(angle)], axis=1))
+        x = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        np.save(path / f"{number}.npy", np.where(rng.random(x.shape) < 0.1, np.nan, x))  # some values are missing
     return path
 
+
+INKED = """() => {
+  const canvas = document.querySelector("#forecast canvas");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((value, k) => k % 4 === 3 && value === 255).length;
+}"""
+"""The number of pixels of a forecast that are drawn on."""
 
 RUNS: dict[str, list[Any]] = {
     "digits": ["digits", "--latent-dim", 2, "--binarize", "dynamic"],
@@ -149,10 +157,13 @@ def test_a_ladder_has_a_picture_of_each_layer_and_a_sequence_its_forecast(opened
         tab.evaluate("subo.select(3)")
         assert tab.evaluate("document.querySelector('#layers canvas').toDataURL()") != before
     else:
+        of, steps = (tab.evaluate(f"subo.record.examples.{name}") for name in ("sequence", "colors['time step']"))
+        tab.evaluate("subo.select(1)")
+        assert f"{steps[1]} of {of.count(of[1])}" in tab.inner_text("#example table")
+        assert tab.evaluate(INKED) > 500
         first = tab.inner_text("#forecast figcaption")
         tab.get_by_role("button", name="Next").click()
         assert tab.inner_text("#forecast figcaption") != first
-        of = tab.evaluate("subo.record.examples.sequence")
         tab.evaluate(f"subo.select({len(of) - 1})")
         assert f"row {max(of) + 1}:" in tab.inner_text("#forecast figcaption")
     tab.close()

@@ -44,6 +44,8 @@ def _of_one(model: Any, sequence: torch.Tensor) -> tuple[dict[str, Any], int]:
     steps = min(_STEPS, len(sequence) // 4)
     begin = max(0, len(sequence) - steps - 3 * _STEPS)  # what is shown of the past
     record: dict[str, Any] = {"first": begin, "x": packed(sequence[begin:].float(), "f16"), "steps": steps}
+    if steps and bool(sequence[: len(sequence) - steps].isnan().all()):  # nothing to go on from
+        record["steps"] = steps = 0
     if steps:
         past = Split.from_sequences([sequence[: len(sequence) - steps]])
         ahead = forecast(model, past, steps=steps, num_samples=_SAMPLES, coverage=_COVERAGE)

@@ -73,7 +73,7 @@ def forecasts(
         if few:
             future = np.arange(start + 1, start + len(mean) + 1)
             for d, color in zip(range(mean.shape[1]), CLASS_COLORS, strict=False):
-                axes.plot(np.arange(1, start + 1), past[:, d], color=color, lw=1.2)
+                axes.plot(np.arange(1, start + 1), past[:, d], color=color, lw=1.2, marker=_marker(past[:, d]), ms=3)
                 axes.plot(future, mean[:, d], color=color, lw=1.2, ls="--")
                 axes.fill_between(future, bottom[:, d], top[:, d], color=color, alpha=0.2, lw=0)
             axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -111,9 +111,13 @@ def _draw(axes: Axes, sequence: ndarray, low: float, high: float, names: Sequenc
     for d, color in zip(range(sequence.shape[1]), colors, strict=False):
         label = None if names is None else as_text(names[d])
         steps, curve = np.arange(1, len(sequence) + 1), sequence[:, d]
-        alone = len(steps) == 1 or bool(np.isnan(curve).any())  # a value between missing ones is no line
-        axes.plot(steps, curve, color=color, lw=1.2, label=label, marker="o" if alone else None, ms=3)
+        axes.plot(steps, curve, color=color, lw=1.2, label=label, marker=_marker(curve), ms=3)
     margin = 0.05 * (high - low)
     axes.set_ylim(low - margin, high + margin)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color=GREY, lw=0.3)
+
+
+def _marker(curve: ndarray) -> str | None:
+    """A dot for each value, if some would be no line: one alone, or between missing ones."""
+    return "o" if len(curve) == 1 or bool(np.isnan(curve).any()) else None

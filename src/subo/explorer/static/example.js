@@ -107,9 +107,18 @@ export class Example {
     const scores = app.record.examples.scores;
     cancelAnimationFrame(this.running);
     app.shownQ = null;
-    this.body.replaceChildren(this._pictures(i));
+    this.body.replaceChildren(app.record.examples.sequence ? this._step(i) : this._pictures(i));
     if (scores) this.body.append(this._numbers(i, scores));
     if (app.model.decoder && app.model.priors && app.qOf(i) && app.x) this.body.append(this._inference(i));
+  }
+
+  // A step of a sequence: which one, and the mean of its state; its curves are those of the forecast.
+  _step(i) {
+    const { examples } = this.app.record;
+    const length = examples.sequence.filter((of) => of === examples.sequence[i]).length;
+    const name = `row ${examples.rows[i]}${examples.labels ? `: ${this.app.labelOf(i)}` : ""}`;
+    const states = Array.from(this.app.meanOf(i), (value, d) => [examples.latents.names[d], plain(value)]);
+    return table([["sequence", name], ["step", `${examples.colors["time step"][i]} of ${length}`], ["posterior mean", ""], ...states]);
   }
 
   _pictures(i) {

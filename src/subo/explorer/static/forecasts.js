@@ -5,6 +5,7 @@ import { unpack } from "./numbers.js";
 import { montage, takeaways } from "./save.js";
 
 const _CURVES = 6; // numbers of a step that are drawn as curves; more are a roll
+const _MISSING = "#f3c9b0";
 const [_ACROSS, _DOWN] = [10, 5]; // of a roll's cell, in pixels
 
 export class Forecasts {
@@ -60,7 +61,7 @@ function _fan({ x, length, width, steps, mean, lower, upper }) {
   const canvas = _canvas(880, 260, "A sequence and its forecast");
   const pen = canvas.getContext("2d");
   const colors = theme();
-  const all = [...x, ...(lower || []), ...(upper || [])];
+  const all = [...x, ...(lower || []), ...(upper || [])].filter(Number.isFinite); // NaN is a missing value
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const at = (t) => 10 + (860 * t) / Math.max(1, length - 1);
   const y = (value) => 250 - (240 * (value - low)) / (high - low || 1);
@@ -68,8 +69,14 @@ function _fan({ x, length, width, steps, mean, lower, upper }) {
   const hues = [colors.accent, colors.second, colors.ink, ...["#7b3294", "#b35806", "#1b7837"]];
   const line = (values, from, count, d, dashed) => {
     pen.setLineDash(dashed ? [6, 4] : []);
+    const known = (t) => t >= 0 && t < count && !Number.isNaN(values[t * width + d]);
     pen.beginPath();
-    for (let t = 0; t < count; t++) pen.lineTo(at(from + t), y(values[t * width + d]));
+    for (let t = 0; t < count; t++) {
+      if (!known(t)) continue;
+      const place = [at(from + t), y(values[t * width + d])];
+      pen[known(t - 1) ? "lineTo" : "moveTo"](...place);
+      if (!known(t - 1) && !known(t + 1)) pen.fillRect(place[0] - 2, place[1] - 2, 4, 4);
+    }
     pen.stroke();
   };
   for (let d = 0; d < width; d++) {
@@ -94,14 +101,15 @@ function _roll(values, { length, width, steps, low, high }) {
   const rows = high - low + 1;
   const canvas = _canvas(length * _ACROSS, rows * _DOWN, "A roll: time from left to right");
   const pen = canvas.getContext("2d");
-  const top = Math.max(1e-9, ...values);
+  const top = Math.max(1e-9, ...values.filter(Number.isFinite));
   pen.fillStyle = "#fff";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   for (let t = 0; t < length; t++)
     for (let d = low; d <= high; d++) {
-      const share = Math.max(0, Math.min(1, values[t * width + d] / top));
+      const value = values[t * width + d];
+      const share = Math.max(0, Math.min(1, value / top));
       if (!share) continue;
-      pen.fillStyle = `rgb(0 0 0 / ${share})`;
+      pen.fillStyle = Number.isNaN(value) ? _MISSING : `rgb(0 0 0 / ${share})`;
       pen.fillRect(t * _ACROSS, (high - d) * _DOWN, _ACROSS, _DOWN);
     }
   pen.fillStyle = theme().second;
@@ -111,7 +119,7 @@ function _roll(values, { length, width, steps, low, high }) {
 
 // The lowest and the highest number of a step that is ever more than a twentieth of the largest, and one beside each.
 function _range(values, width) {
-  const least = Math.max(...values) / 20;
+  const least = Math.max(...values.filter(Number.isFinite)) / 20;
   const found = Array.from({ length: width }, (_, d) => d).filter((d) => {
     for (let at = d; at < values.length; at += width) if (values[at] > least) return true;
     return false;
