@@ -23,6 +23,7 @@ from subo.data.read_ahead import by_blocks
 from subo.data.rows_on_disk import RowsOnDisk, spread_positions
 from subo.data.shards import NpyShards
 from subo.data.splits import Split
+from subo.evaluation.scores import score
 from subo.evaluation.summary import measure
 
 RNG = np.random.default_rng(0)
@@ -193,6 +194,9 @@ def test_layouts_labels_and_levels_are_those_of_memory(tmp_path: Path):
         assert_close(rows.read(torch.tensor([7]))[0][0], torch.from_numpy(x[7]).movedim(2, 0) / 255)
         assert rows.labels is not None
         assert rows.labels.tolist() == [1, 0, 2] * 4
+    np.save(tmp_path / "images" / "labels.npy", names.astype(object), allow_pickle=True)
+    with assert_refused("labels.npy can't be read", "astype(str)"):
+        load_rows(tmp_path / "images", on_disk=True)
     np.save(tmp_path / "images" / "labels.npy", names[:5])
     with assert_refused("12 integers or names", "(5,)"):
         load_rows(tmp_path / "images", on_disk=True)
@@ -205,6 +209,7 @@ def test_images_of_a_folder_are_decoded_when_they_are_read(tmp_path: Path):
         Image.fromarray(RNG.integers(256, size=(6, 5), dtype=np.uint8)).save(folder / f"{number}.png")
     (stays,), (memory,) = (read(tmp_path / "images").parts for read in (read_on_disk, read_images))
     assert_close(stays.read(torch.arange(12))[0], memory.read(torch.arange(12))[0])
+    assert stays.names == memory.names
     assert stays.labels is not None
     assert memory.labels is not None
     assert torch.equal(stays.labels, memory.labels)
@@ -297,3 +302,61 @@ def test_large_files_stay_on_disk_by_themselves_and_take_no_memory(tmp_path: Pat
     assert peak < 250e6
     monkeypatch.setattr(on_disk, "free_bytes", lambda: 10**10)
     assert not on_disk.is_large(path)
+
+
+def test_rows_that_are_wanted_twice_are_read_as_from_a_tensor(tmp_path: Path):
+    x = np.arange(16.0).reshape(8, 2)
+    rows, tensor = RowsOnDisk(NpyShards(shards(tmp_path, [x[:5], x[5:]]))), torch.from_numpy(x).float()
+    for wanted in ([0, 0, 2], [0, 1, 2, 0, 4, 5], [3, 3, 3], [7, 7, 5], [1, 3, 3, 2]):
+        assert_close(rows.index_select(0, torch.tensor(wanted)), tensor[wanted])
+        np.testing.assert_array_equal(
+            NpyShards([tmp_path / "0.npy", tmp_path / "1.npy"]).rows(np.sort(wanted)), x[np.sort(wanted)]
+        )
+    with assert_refused("taken by a slice or a tensor"):
+        rows[..., [1, 0]]
+
+
+def test_scores_do_not_depend_on_where_rows_are_if_one_is_outside_the_support(tmp_path: Path):
+    x = RNG.random((8, 3)).astype(np.float32)
+    x[5, 1] = 1.2
+    np.save(tmp_path / "x.npy", x)
+    model = subo.make("vae", torch.rand(50, 3), likelihood="continuous-bernoulli", latent_dim=2, hidden=(8,)).model
+    stays, memory = load_rows(tmp_path / "x.npy", on_disk=True), load_rows(tmp_path / "x.npy")
+    a, b = (score(model, split, num_samples=5, seed=0).log_px for split in (stays, memory))
+    assert a[5] == -torch.inf
+    assert_close(a, b)
+
+
+def test_columns_of_parquet_in_another_order_are_put_right_by_name(tmp_path: Path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(RNG.normal(size=(60, 3)), columns=list("abc"))
+    frame.to_parquet(tmp_path / "x.parquet")
+    meaning = load_data(tmp_path / "x.parquet", on_disk=True).meaning
+    frame[["c", "a", "b"]].to_parquet(tmp_path / "y.parquet")
+    rows = load_rows(tmp_path / "y.parquet", on_disk=True, meaning=meaning)
+    assert_close(rows.read(torch.arange(60))[0], torch.tensor(frame.to_numpy(), dtype=torch.float32))
+    frame.assign(a=1.7e9 + np.arange(60)).to_parquet(tmp_path / "x.parquet")
+    with assert_refused("column 'a'", "float32"):
+        load_data(tmp_path / "x.parquet", on_disk=True)
+
+
+def test_values_that_the_rows_that_were_looked_at_do_not_have_are_refused_when_they_are_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("subo.data.rows_on_disk._MOST_ROWS", 50)
+    for first, other, dtype in ((1, 200, np.uint8), (1, -1, np.float32), (3, 0.5, np.float32)):
+        x = RNG.integers(first + 1, size=(1000, 2, 2)).astype(dtype)
+        x[501, 0, 1] = other
+        np.save(tmp_path / "x.npy", x)
+        data = load_data(tmp_path / "x.npy", on_disk=True)
+        with assert_refused("row 502, holds", "by the rows that were looked at"):
+            for part in (data.train, data.validation, data.test):
+                part.read(torch.arange(len(part)))
+
+
+def test_numbers_for_a_run_on_pixels_are_laid_out_as_in_memory(tmp_path: Path):
+    meaning = load_data("digits").meaning
+    np.save(tmp_path / "x.npy", RNG.random((5, 8, 8)).astype(np.float32))
+    a, b = (load_rows(tmp_path / "x.npy", on_disk=on, meaning=meaning) for on in (True, False))
+    assert a.event_shape == b.event_shape == (1, 8, 8)
+    assert_close(a.read(torch.arange(5))[0], b.read(torch.arange(5))[0])

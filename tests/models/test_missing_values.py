@@ -239,6 +239,16 @@ def test_a_missing_value_is_no_value_to_the_reader_but_its_mark():
     assert_close(plain(gone), plain(filled))
 
 
+def test_an_encoder_with_parameters_has_a_gradient_where_values_are_missing():
+    reader = BackwardReader(nn.Linear(3, 2), 2, hidden=4)
+    x = torch.randn(2, 4, 3)
+    x[0, 1, 2] = NAN
+    reader(x).sum().backward()
+    assert all(
+        parameter.grad is not None and bool(parameter.grad.isfinite().all()) for parameter in reader.parameters()
+    )
+
+
 def test_observed_values_stand_in_for_missing_ones():
     x = torch.randn(1000, 3)
     x[torch.rand(1000, 3) < 0.4] = NAN

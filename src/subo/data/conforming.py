@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from subo.data.dataset import Data
 from subo.data.meaning import Meaning
+from subo.data.rows_on_disk import RowsOnDisk
+from subo.data.sparse_rows import SparseRows
 from subo.data.splits import Split
 from subo.data.stored_rows import Rows, changed, some_of, stored
 from subo.errors import InputError
@@ -58,8 +61,11 @@ def conform(rows: Split, meaning: Meaning, *, where: str) -> Split:
 def _laid_out(x: Rows, shape: Sequence[int]) -> Rows:
     """Moves channels to where a shape has them, if that yields the shape; else the data are left unchanged."""
     shape = tuple(shape)
-    if tuple(x.shape[1:]) == shape or not isinstance(x, Tensor):
+    if tuple(x.shape[1:]) == shape or isinstance(x, SparseRows):
         return x
+    if isinstance(x, RowsOnDisk):
+        laid_out: Any = partial(_laid_out, shape=shape)
+        return x.then(laid_out)
     for laid_out in (x, x.unsqueeze(1), *((x.movedim(3, 1), x.movedim(1, 3)) if x.ndim == 4 else ())):
         if tuple(laid_out.shape[1:]) == shape:
             return laid_out.contiguous()
@@ -115,7 +121,10 @@ def in_order(rows: Split, names: Sequence[str] | None, wanted: Sequence[str] | N
             f"{where}: {', and '.join(found)}. Give it the run's {len(wanted)} columns, in any order: rename or "
             "leave out what differs"
         )
-    return replace(rows, x=rows.x[..., [list(names).index(name) for name in wanted]])
+    columns = [list(names).index(name) for name in wanted]
+    if isinstance(rows.x, RowsOnDisk):
+        return replace(rows, x=rows.x.then(partial(torch.index_select, dim=1, index=torch.tensor(columns))))
+    return replace(rows, x=rows.x[..., columns])
 
 
 def numbered_alike(

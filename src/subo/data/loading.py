@@ -15,6 +15,7 @@ from subo.data.contents import Contents
 from subo.data.dataset import Data, divided
 from subo.data.meaning import Meaning
 from subo.data.named_sets import NAMES, read_named
+from subo.data.on_disk import held_to
 from subo.data.quantization import binarized, check_policies, dequantized, drawn_rows
 from subo.data.readers import FORMATS, read_file
 from subo.data.size_factors import OBSERVED, with_sizes
@@ -105,8 +106,7 @@ def load_data(
     check_policies(binarize, dequantize=bool(dequantize))
     _check_image_size(source, image_size)
     mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
-    size = _source_of_sizes(size_factor, meaning)
-    known = {"meaning": meaning, "image_size": image_size, "size": size}
+    known = {"meaning": meaning, "image_size": image_size, "size": _source_of_sizes(size_factor, meaning)}
     contents = _read(source, data_dir, seed, **known, table=mixed, on_disk=on_disk, note=note)
     contents = replace(contents, frame=None)  # before its rows are divided, which takes as much memory again
     data = _data(contents, str(source), seed, **known)
@@ -180,10 +180,8 @@ def load_rows(
         rows = replace(contents.parts[0], rows=torch.arange(1, 1 + len(contents.parts[0])))
         contents = replace(contents, parts=(rows,))
     data = _data(contents, str(source), seed, meaning=meaning, size=size)
-    if dequantize:
-        data = dequantized(data, seed=seed, once=True)
-    else:
-        data = binarized(data, "none" if binarize == "none" else "static", seed=seed)
+    bits = "none" if binarize == "none" else "static"
+    data = dequantized(data, seed=seed, once=True) if dequantize else binarized(data, bits, seed=seed)
     return _joined(data.train, data.validation, data.test) if part == "all" else getattr(data, part)
 
 
@@ -209,6 +207,8 @@ def _data(
         kind = "mixed"
     else:
         kind = kind_of(*(part.x for part in parts), levels=parts[0].levels) if meaning is None else meaning.kind
+    if meaning is None:
+        parts = tuple(held_to(kind, part) for part in parts)
     if divide := len(parts) == 1:
         parts = divided(parts[0], seed=seed, where=name)
     sizes = None if meaning is None else meaning.sizes

@@ -15,14 +15,14 @@ from subo.data.image_files import ImageFiles
 from subo.data.image_folders import about_image, classes_of, listed, notes_of, on_image
 from subo.data.meaning import Meaning
 from subo.data.parquet_rows import ParquetRows
-from subo.data.rows_on_disk import RowsOnDisk, spread_positions
+from subo.data.rows_on_disk import HeldTo, RowsOnDisk, spread_positions
 from subo.data.shards import NpyShards
 from subo.data.splits import Split
-from subo.data.values import check_resolution
+from subo.data.values import Kind, check_resolution
 from subo.errors import InputError
 from subo.runtime.memory import free_bytes
 
-__all__ = ["can_stay_on_disk", "is_large", "read_on_disk"]
+__all__ = ["can_stay_on_disk", "held_to", "is_large", "read_on_disk"]
 
 _SHARE = 0.25  # of the free memory: data are divided into splits, which takes as much again
 _HEADERS = 1000  # images whose headers are looked at
@@ -42,6 +42,12 @@ def can_stay_on_disk(source: str | Path) -> bool:
         (True, False)
     """
     return Path(source).is_dir() or Path(source).suffix.lower() in (".npy", ".parquet")
+
+
+def held_to(kind: Kind, part: Split) -> Split:
+    """Rows on disk, each held to the kind that was told from some of them when it is read; others as they are."""
+    x: Any = part.x
+    return replace(part, x=x.then(HeldTo(kind, part.levels))) if isinstance(x, RowsOnDisk) else part
 
 
 def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:
@@ -74,7 +80,7 @@ def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int 
         rows = _arrays(shards or files, meaning)
         if len(shards) == len(files):
             return Contents((rows,))
-        return _labeled(rows, np.load(path / _LABELS, allow_pickle=False), str(path / _LABELS))
+        return _labeled(rows, _read_labels(path / _LABELS), str(path / _LABELS))
     return Contents((_arrays([path], meaning),))
 
 
@@ -82,6 +88,7 @@ def _tables(paths: list[Path]) -> Contents:
     """The rows of Parquet files of numbers; the column `label` holds labels."""
     source = ParquetRows(paths, apart=["label"])
     x: Any = RowsOnDisk(source)
+    _check_resolution(source, x, str(paths[0]), source.names)
     rows = Split(x)
     labels = source.column("label")
     if labels is None:
@@ -104,8 +111,7 @@ def _arrays(paths: list[Path], meaning: Meaning | None) -> Split:
     if len(event) == 2 and is_bytes:
         x = x.then(partial(torch.unsqueeze, dim=1))
     if len(event) == 1 and meaning is None and source.dtype.itemsize > 4:
-        some = source.rows(spread_positions(len(x), 10_000, block=x.block).numpy())
-        check_resolution(torch.from_numpy(some.astype(np.float64)), where=str(paths[0]))
+        _check_resolution(source, x, str(paths[0]))
     if source.dtype == bool or x.is_floating_point():
         return Split(x)
     if meaning is not None:
@@ -113,8 +119,24 @@ def _arrays(paths: list[Path], meaning: Meaning | None) -> Split:
     return Split(x, levels=255 if int(x.spread().max()) > 1 else 1)
 
 
+def _check_resolution(source: Any, x: RowsOnDisk, where: str, names: tuple[str, ...] | None = None) -> None:
+    """Refuses columns that float32 cannot resolve, judged from some rows as they are stored."""
+    some = source.rows(x.looked_at().numpy()).astype(np.float64)
+    check_resolution(torch.from_numpy(some[np.isfinite(some).all(1)]), where=where, names=names)
+
+
 def _channels_first(x: Tensor) -> Tensor:
     return x.movedim(3, 1).contiguous()
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{path} can't be read ({error}). Usually it holds Python objects, which are never unpickled: write names "
+            "as text, with numpy.save(path, labels.astype(str))"
+        ) from error
 
 
 def _labeled(rows: Split, labels: np.ndarray, where: str) -> Contents:
@@ -142,10 +164,10 @@ def _images(folder: Path, meaning: Meaning | None, image_size: int | None) -> Co
         height, width = meaning.event_shape[1:]
     source = ImageFiles(paths, channels=channels, size=(height, width), resized=image_size is not None)
     moving = [paths[number] for number, (_, _, moves) in zip(some, about, strict=True) if moves]
-    names = [path.relative_to(folder).as_posix() for path in moving]
+    cut = len(str(folder)) + 1
     x: Any = RowsOnDisk(source)
     return Contents(
-        (Split(x, levels=255, labels=labels),),
+        (Split(x, levels=255, labels=labels, names=tuple(str(path)[cut:] for path in paths)),),
         classes=classes,
-        notes=tuple(notes_of(folder, files, names, image_size)),
+        notes=tuple(notes_of(folder, files, [str(path)[cut:] for path in moving], image_size)),
     )

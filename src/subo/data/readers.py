@@ -276,7 +276,8 @@ def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | Non
         levels = 255 if max(a.max() for a in ready.values()) > 1 else 1
     splits = tuple(Split(torch.from_numpy(a), levels=levels) for a in ready.values())
     for key, part in zip(arrays, splits, strict=True):
-        check_values(part.x, where=where[key])
+        gaps = meaning is not None and meaning.sequential  # NaN is a missing value of a sequence
+        check_values(part.x.where(~part.x.isnan(), 0) if gaps else part.x, where=where[key])
     return splits
 
 

@@ -1,8 +1,9 @@
 """Rows that stay in files, in the place of a tensor of rows: only those that are read are in memory."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Size, Tensor
 
 from subo.errors import InputError
 
-__all__ = ["RowSource", "RowsOnDisk", "spread_positions"]
+__all__ = ["HeldTo", "RowSource", "RowsOnDisk", "spread_positions"]
 
 _BLOCK = 2**20  # bytes of neighboring rows that are read together
 _LOOKED_AT, _MOST_ROWS = 2**26, 10_000  # bytes and rows from which all are judged
@@ -46,6 +47,28 @@ class RowSource(Protocol):
     def place(self, number: int) -> str:
         """Where a row is, in words."""
         ...
+
+
+@dataclass(frozen=True)
+class HeldTo:
+    """Says which values are of the kind that was told from some rows: not a change but a check of what is read.
+
+    Args:
+        kind: As :func:`subo.data.kind_of` gives it.
+        levels: The stored value that means 1.0.
+    """
+
+    kind: str
+    levels: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.kind == "binary":
+            return (x == 0) | (x == self.levels)
+        if self.kind == "grey":
+            return (x >= 0) & (x <= self.levels)
+        if self.kind == "whole":
+            return (x >= 0) & (x == x.round() if x.is_floating_point() else x >= 0)
+        return torch.ones_like(x, dtype=torch.bool)
 
 
 class RowsOnDisk:
@@ -120,8 +143,14 @@ class RowsOnDisk:
         """How many rows take that many bytes; at least one."""
         return max(1, bytes_ // self._row_bytes)
 
-    def __getitem__(self, index: Tensor | slice) -> "RowsOnDisk":
-        """These rows, which stay on disk."""
+    def __getitem__(self, index: Any) -> "RowsOnDisk":
+        """These rows, which stay on disk.
+
+        Raises:
+            InputError: The index is not of rows.
+        """
+        if not isinstance(index, slice) and not (isinstance(index, Tensor) and index.ndim == 1):
+            raise InputError(f"rows on disk are taken by a slice or a tensor of their positions, not by {index!r}")
         return RowsOnDisk(self.source, numbers=self.numbers[index], changes=self.changes)
 
     def then(self, change: Change) -> "RowsOnDisk":
@@ -134,25 +163,34 @@ class RowsOnDisk:
         Raises:
             InputError: A number is not finite; says in which row.
         """
-        wanted = self.numbers[index]
-        rising, order = wanted.sort()
-        x = self._changed(self.source.rows(rising.numpy()))
-        if x.is_floating_point() and not bool((finite := x.isfinite().flatten(1).all(1)).all()):
-            number = int(rising[int((~finite).nonzero()[0, 0])])
-            raise InputError(
-                f"{self.source.place(number)} holds NaN or infinity, but all values must be finite. Usually a value is "
-                "missing or beyond float32 (3.4e38): drop the row, or fill or scale the value"
-            )
-        if bool((order[1:] > order[:-1]).all()):
-            return x
-        return torch.empty_like(x).index_copy_(0, order, x)
+        rising, where = self.numbers[index].unique(return_inverse=True)
+        x = self._changed(self.source.rows(rising.numpy()), rising)
+        in_order = len(rising) == len(where) and bool((where[1:] > where[:-1]).all())
+        return x if in_order else x.index_select(0, where)
 
-    def _changed(self, array: np.ndarray) -> Tensor:
+    def _refused(self, bad: Tensor, numbers: Tensor, why: str) -> InputError:
+        """The error for the first row with a number that it may not hold."""
+        return InputError(f"{self.source.place(int(numbers[int(bad.flatten(1).any(1).nonzero()[0, 0])]))} {why}")
+
+    def _changed(self, array: np.ndarray, numbers: Tensor | None = None) -> Tensor:
         is_bytes = array.dtype == bool or (array.dtype == np.uint8 and array.ndim > 2)
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
             x = torch.from_numpy(array.astype(np.uint8 if is_bytes else np.float32, copy=False))
+        if numbers is not None and x.is_floating_point() and bool((bad := ~x.isfinite()).any()):
+            why = (
+                "holds NaN or infinity, but all values must be finite. Usually a value is missing or beyond float32 "
+                "(3.4e38): drop the row, or fill or scale the value"
+            )
+            raise self._refused(bad, numbers, why)
         for change in self.changes:
-            x = change(x)
+            if not isinstance(change, HeldTo):
+                x = change(x)
+            elif numbers is not None and bool((bad := ~change(x)).any()):
+                why = (
+                    f"holds {x[bad][0].item():g}, but by the rows that were looked at, all values are {change.kind}. "
+                    "Let one of the first rows show what there is, or read the data into memory (`on_disk=False`)"
+                )
+                raise self._refused(bad, numbers, why)
         return x
 
     def spread(self) -> Shaped[Tensor, " n *event"]:

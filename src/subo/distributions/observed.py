@@ -76,4 +76,4 @@ def _of_normal(p: MultivariateNormal, x: Tensor, seen: Tensor) -> Tensor:
     factor = torch.linalg.cholesky(embedded(p.covariance_matrix, seen))
     scaled = torch.linalg.solve_triangular(factor, rest.unsqueeze(-1), upper=False).squeeze(-1)
     log_scale = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    return -0.5 * scaled.square().sum(-1) - log_scale - 0.5 * math.log(2 * math.pi) * seen.sum(-1)
+    return -0.5 * scaled.square().sum(-1) - log_scale - 0.5 * math.log(2 * math.pi) * seen.sum(-1).to(rest)

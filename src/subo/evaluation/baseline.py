@@ -29,6 +29,7 @@ from subo.parts.columns import Columns
 __all__ = ["Baseline", "Gaussian", "gaussian_of", "lines_of", "table_baseline"]
 
 _ROWS = 10_000  # that it is fitted to
+_AT_ONCE = 200_000  # rows that are measured
 _WIDEST = 2000  # columns of a covariance
 _ROUNDS, _CLOSE = 50, 1e-5  # of expectation maximization; nats per row
 _RIDGE = 1e-6  # added to variances, in units of those of the columns
@@ -86,6 +87,11 @@ def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
         train: Training rows, of which 10,000 are used at most.
         held_out: Other rows.
     """
+    if len(held_out) > _AT_ONCE:
+        parts = [
+            table_baseline(family, train, held_out.take(rows)) for rows in torch.arange(len(held_out)).split(_AT_ONCE)
+        ]
+        return Baseline(parts[0].name, torch.cat([part.log_px for part in parts]))
     known = train.read(torch.arange(0, len(train), -(-len(train) // _ROWS)))[0]
     rows = held_out.read(torch.arange(len(held_out)))[0]
     if not isinstance(family, Columns):

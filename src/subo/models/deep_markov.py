@@ -69,7 +69,8 @@ class BackwardReader(nn.Module):
         marks: Whether the recurrent network is told, beside what the encoder gives, which of the elements of a step are
             observed; then `width` elements of a step.
 
-    What the encoder gives for a missing value, NaN, is replaced by 0.
+    What the encoder gives for a missing value, NaN, is replaced by 0. An encoder with parameters would get NaN for its
+    gradient: it is given 0 in place of missing values, which the marks then tell from a 0.
 
     Example:
         >>> BackwardReader(nn.Flatten(), 3, hidden=8)(torch.zeros(5, 7, 3)).shape
@@ -87,7 +88,8 @@ class BackwardReader(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
         x = masked(x, mask, event_dims=x.ndim - 2)  # padding may be anything, even NaN
-        steps = self.encoder(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        known = torch.where(x.isnan(), 0, x) if any(True for _ in self.encoder.parameters()) else x
+        steps = self.encoder(known.flatten(0, 1)).unflatten(0, x.shape[:2])
         steps = torch.where(steps.isnan(), 0, steps)
         if self.marks:
             steps = torch.cat([steps, (~x.isnan()).flatten(2).to(steps)], -1)

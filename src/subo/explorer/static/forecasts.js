@@ -108,7 +108,7 @@ function _roll(values, { length, width, steps, low, high }) {
     for (let d = low; d <= high; d++) {
       const value = values[t * width + d];
       const share = Math.max(0, Math.min(1, value / top));
-      if (!share) continue;
+      if (!share && !Number.isNaN(value)) continue;
       pen.fillStyle = Number.isNaN(value) ? _MISSING : `rgb(0 0 0 / ${share})`;
       pen.fillRect(t * _ACROSS, (high - d) * _DOWN, _ACROSS, _DOWN);
     }
