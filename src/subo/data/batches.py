@@ -175,12 +175,11 @@ def _opened(
     """
     if not isinstance(split.x, RowsOnDisk):
         return nullcontext(split)
-    within = torch.arange(len(order)) % batch_size
+    buffer = rows_in_buffer(split.x, batch_size)  # whole batches
+    within = torch.arange(min(buffer, len(order))) % batch_size
     mine = (within % every == rank % every) | (within == 0)
-    buffer = rows_in_buffer(split.x, batch_size)
-    start = first * batch_size // buffer
-    pairs = list(zip(order.split(buffer), mine.split(buffer), strict=True))[start:]
-    return ReadAhead(split, (some[own] for some, own in pairs))
+    buffers = order.split(buffer)[first * batch_size // buffer :]
+    return ReadAhead(split, (some[mine[: len(some)]] for some in buffers))
 
 
 def _of_like_length(

@@ -47,7 +47,9 @@ def can_stay_on_disk(source: str | Path) -> bool:
 def held_to(kind: Kind, part: Split) -> Split:
     """Rows on disk, each held to the kind that was told from some of them when it is read; others as they are."""
     x: Any = part.x
-    return replace(part, x=x.then(HeldTo(kind, part.levels))) if isinstance(x, RowsOnDisk) else part
+    if not isinstance(x, RowsOnDisk) or kind == "real":  # which any number is
+        return part
+    return replace(part, x=x.then(HeldTo(kind, part.levels)))
 
 
 def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int | None = None) -> Contents:

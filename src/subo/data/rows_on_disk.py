@@ -54,7 +54,7 @@ class HeldTo:
     """Says which values are of the kind that was told from some rows: not a change but a check of what is read.
 
     Args:
-        kind: As :func:`subo.data.kind_of` gives it.
+        kind: ``binary``, ``grey`` or ``whole``, as :func:`subo.data.kind_of` gives it.
         levels: The stored value that means 1.0.
     """
 
@@ -66,9 +66,7 @@ class HeldTo:
             return (x == 0) | (x == self.levels)
         if self.kind == "grey":
             return (x >= 0) & (x <= self.levels)
-        if self.kind == "whole":
-            return (x >= 0) & (x == x.round() if x.is_floating_point() else x >= 0)
-        return torch.ones_like(x, dtype=torch.bool)
+        return (x >= 0) & (x == x.round() if x.is_floating_point() else x >= 0)
 
 
 class RowsOnDisk:
