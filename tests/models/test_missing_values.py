@@ -220,7 +220,7 @@ def test_the_recipe_starts_at_the_observed_values_and_learns_from_them():
     observed = split.x[~split.x.isnan().any(1)]
     assert_close(unit, observed.std(0, correction=0), rtol=0.15, atol=0)
     reader = objective.model.posterior.reader
-    assert reader.marks
+    assert reader.missing_indicator
     before = objective(*split.read(torch.arange(40))).bound.mean()
     fit(objective, split, epochs=15, batch_size=8, learning_rate=1e-2)
     after = objective(*split.read(torch.arange(40))).bound
@@ -229,7 +229,7 @@ def test_the_recipe_starts_at_the_observed_values_and_learns_from_them():
 
 
 def test_a_missing_value_is_no_value_to_the_reader_but_its_mark():
-    reader = BackwardReader(nn.Flatten(), 2, hidden=4, marks=True)
+    reader = BackwardReader(nn.Flatten(), 2, hidden=4, missing_indicator=True)
     x = torch.randn(1, 3, 2)
     gone = x.clone()
     gone[0, 1, 0] = NAN

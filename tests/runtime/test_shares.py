@@ -110,4 +110,7 @@ def test_scores_and_means_do_not_depend_on_the_number_of_processes(name: str):
 def test_recipes_can_be_sent():
     bits = subo.load_data("digits", binarize="static")
     for recipe in ("vae", "ladder", "hierarchical"):
-        pickle.loads(pickle.dumps(subo.make(recipe, bits).model))
+        model = subo.make(recipe, bits).model
+        sent = pickle.loads(pickle.dumps(model))
+        few = bits.test.take(torch.arange(3))
+        assert_same(score(sent, few, num_samples=2, seed=0), score(model, few, num_samples=2, seed=0))

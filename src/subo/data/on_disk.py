@@ -45,7 +45,7 @@ def can_stay_on_disk(source: str | Path) -> bool:
 
 
 def held_to(kind: Kind, part: Split) -> Split:
-    """Rows on disk, each held to the kind that was told from some of them when it is read; others as they are."""
+    """Rows on disk that are checked when they are read to be of the kind inferred from some; others as they are."""
     x: Any = part.x
     if not isinstance(x, RowsOnDisk) or kind == "real":  # which any number is
         return part

@@ -51,7 +51,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class HeldTo:
-    """Says which values are of the kind that was told from some rows: not a change but a check of what is read.
+    """Which values are of the kind that was inferred from some rows: not a change but a check of what is read.
 
     Args:
         kind: ``binary``, ``grey`` or ``whole``, as :func:`subo.data.kind_of` gives it.

@@ -66,32 +66,34 @@ class BackwardReader(nn.Module):
         width: Number of its outputs.
         hidden: Size of h.
         cell: Kind of the recurrent network.
-        marks: Whether the recurrent network is told, beside what the encoder gives, which of the elements of a step are
-            observed; then `width` elements of a step.
+        missing_indicator: Whether the recurrent network also receives which elements of a step are observed; a step
+            then has `width` elements.
 
     What the encoder gives for a missing value, NaN, is replaced by 0. An encoder with parameters would get NaN for its
-    gradient: it is given 0 in place of missing values, which the marks then tell from a 0.
+    gradient: it is given 0 in place of missing values, which the indicator distinguishes from a 0.
 
     Example:
         >>> BackwardReader(nn.Flatten(), 3, hidden=8)(torch.zeros(5, 7, 3)).shape
         torch.Size([5, 7, 8])
     """
 
-    def __init__(self, encoder: nn.Module, width: int, *, hidden: int = 200, cell: str = "gru", marks: bool = False):
+    def __init__(
+        self, encoder: nn.Module, width: int, *, hidden: int = 200, cell: str = "gru", missing_indicator: bool = False
+    ):
         super().__init__()
         cells: dict[str, Callable[..., nn.Module]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
         if cell not in cells:
             raise InputError(f"cell must be one of {', '.join(cells)}, not '{cell}'")
         self.encoder = encoder
-        self.marks = marks
-        self.recurrent = cells[cell](width * (1 + marks), hidden, batch_first=True)
+        self.missing_indicator = missing_indicator
+        self.recurrent = cells[cell](width * (1 + missing_indicator), hidden, batch_first=True)
 
     def forward(self, x: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> Float[Tensor, "B T H"]:
         x = masked(x, mask, event_dims=x.ndim - 2)  # padding may be anything, even NaN
         known = torch.where(x.isnan(), 0, x) if any(True for _ in self.encoder.parameters()) else x
         steps = self.encoder(known.flatten(0, 1)).unflatten(0, x.shape[:2])
         steps = torch.where(steps.isnan(), 0, steps)
-        if self.marks:
+        if self.missing_indicator:
             steps = torch.cat([steps, (~x.isnan()).flatten(2).to(steps)], -1)
         order = reversal(mask, x.shape[1], x.device).unsqueeze(-1)
         backwards, _ = self.recurrent(torch.take_along_dim(steps, order, dim=1))

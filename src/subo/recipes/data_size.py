@@ -61,7 +61,7 @@ class TableSize:
 class ImagesSize:
     """The number of images to train on, 10,000 or more: enough for wide networks and many latents.
 
-    The settings were chosen on MNIST and Fashion-MNIST, at equal times, by validation data: `benchmarks/defaults.txt`.
+    The settings were chosen on MNIST, at equal times, by its validation data: `benchmarks/defaults.txt`.
 
     Args:
         rows: Number of images.

@@ -64,7 +64,8 @@ class ReaderOptions:
         reader: Kind of the recurrent network of q.
         reader_hidden: Size of the reader's state.
         dropout: Share of the reader's inputs that are dropped in training.
-        marks: Whether the reader is told which values of a step are missing; by default if some are.
+        missing_indicator: Whether the reader also receives which values of a step are observed; by default if some
+            are missing.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -72,13 +73,13 @@ class ReaderOptions:
     reader: Literal["gru", "lstm", "rnn"] = "gru"
     reader_hidden: int = 200
     dropout: float = 0.0
-    marks: bool | None = None
+    missing_indicator: bool | None = None
 
     def build(self, standardize: nn.Module, width: int, dim: int) -> Smoother:
         """Builds q, given the number of elements of a step and of a latent."""
         encoder = nn.Sequential(standardize, nn.Flatten(), nn.Dropout(self.dropout))
-        marks = bool(self.marks)
-        reader = BackwardReader(encoder, width, hidden=self.reader_hidden, cell=self.reader, marks=marks)
+        options: dict[str, Any] = {"cell": self.reader, "missing_indicator": bool(self.missing_indicator)}
+        reader = BackwardReader(encoder, width, hidden=self.reader_hidden, **options)
         return Smoother(reader, Combiner(dim, self.reader_hidden), dim)
 
 

@@ -138,8 +138,8 @@ def resolved(recipe: str, options: Mapping[str, Any], data: Data) -> dict[str, A
     check_likelihood(settings["likelihood"], data)
     if is_over_classes(settings["likelihood"]) and settings["num_classes"] is None:
         settings["num_classes"] = num_classes_of([part.x for part in parts])
-    if "marks" in settings and settings["marks"] is None:
-        settings["marks"] = any(has_missing(part.x) for part in parts)
+    if "missing_indicator" in settings and settings["missing_indicator"] is None:
+        settings["missing_indicator"] = any(has_missing(part.x) for part in parts)
     if condition := _condition_on_columns(recipe, settings.get("condition"), data):
         settings["condition"] = condition
     if size_factor := _size_factor(recipe, settings.get("size_factor"), data):
