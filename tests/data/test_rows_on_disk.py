@@ -202,6 +202,14 @@ def test_layouts_labels_and_levels_are_those_of_memory(tmp_path: Path):
         load_rows(tmp_path / "images", on_disk=True)
 
 
+def test_parts_are_in_natural_order_and_hidden_files_are_none(tmp_path: Path):
+    for number, name in enumerate(("part1_2", "part1_10", "part2_1")):
+        np.save(tmp_path / f"{name}.npy", np.full((2, 3), number, dtype=np.float32))
+    np.save(tmp_path / ".hidden.npy", np.ones(3))
+    x, _ = load_rows(tmp_path, on_disk=True).read(torch.arange(6))
+    assert x[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_images_of_a_folder_are_decoded_when_they_are_read(tmp_path: Path):
     for number in range(12):
         folder = tmp_path / "images" / "ab"[number % 2]
@@ -235,6 +243,9 @@ def test_parquet_is_read_by_row_groups(tmp_path: Path):
     assert (data.feature_names, data.class_names) == (("a", "b"), ("x", "y"))
     index = torch.cat([batch.context["index"] for batch in batches(data.train, 7, seed=0, epoch=1)])
     assert torch.equal(index.sort().values, torch.arange(40))
+    frame[:25].assign(label=["x", None, *["y"] * 23]).to_parquet(tmp_path / "parts" / "0.parquet")
+    with assert_refused("column label: a label is missing"):
+        load_data(tmp_path / "parts", on_disk=True)
     frame.loc[3, "a"] = np.nan
     frame.to_parquet(tmp_path / "x.parquet")
     with assert_refused("row 4,", "NaN"):

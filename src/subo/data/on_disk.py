@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from subo.data.classes import numbered
-from subo.data.contents import Contents
+from subo.data.contents import Contents, by_number, labeled
 from subo.data.image_files import ImageFiles
 from subo.data.image_folders import about_image, classes_of, listed, notes_of, on_image
 from subo.data.meaning import Meaning
@@ -73,16 +72,15 @@ def read_on_disk(path: Path, *, meaning: Meaning | None = None, image_size: int 
     if path.suffix.lower() == ".parquet":
         return _tables([path])
     if path.is_dir():
-        if tables := sorted(path.glob("*.parquet"), key=_by_number):
+        if tables := _files(path, "*.parquet"):
             return _tables(tables)
-        files = sorted(path.glob("*.npy"), key=_by_number)
+        files = _files(path, "*.npy")
         if not files:
             return _images(path, meaning, image_size)
         shards = [file for file in files if file.name != _LABELS]
         rows = _arrays(shards or files, meaning)
-        if len(shards) == len(files):
-            return Contents((rows,))
-        return _labeled(rows, _read_labels(path / _LABELS), str(path / _LABELS))
+        labels = None if len(shards) == len(files) else _read_labels(path / _LABELS)
+        return labeled(rows, labels, path / _LABELS)
     return Contents((_arrays([path], meaning),))
 
 
@@ -92,15 +90,16 @@ def _tables(paths: list[Path]) -> Contents:
     x: Any = RowsOnDisk(source)
     _check_resolution(source, x, str(paths[0]), source.names)
     rows = Split(x)
-    labels = source.column("label")
-    if labels is None:
-        return Contents((rows,), names=source.names)
-    return replace(_labeled(rows, labels, f"{paths[0]}, column label"), names=source.names)
+    labels, where = source.column("label"), f"{paths[0]}, column label"
+    if labels is not None and labels.dtype == object:  # as pyarrow has text
+        if any(label is None for label in labels):
+            raise InputError(f"{where}: a label is missing: fill it, or leave the row out")
+        labels = labels.astype(str)
+    return replace(labeled(rows, labels, where), names=source.names)
 
 
-def _by_number(path: Path) -> tuple[int, str]:
-    digits = "".join(character for character in path.stem if character.isdecimal())
-    return int(digits or -1), path.name
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted((file for file in folder.glob(pattern) if file.name[0] != "."), key=by_number)
 
 
 def _arrays(paths: list[Path], meaning: Meaning | None) -> Split:
@@ -139,17 +138,6 @@ def _read_labels(path: Path) -> np.ndarray:
             f"{path} can't be read ({error}). Usually it holds Python objects, which are never unpickled: write names "
             "as text, with numpy.save(path, labels.astype(str))"
         ) from error
-
-
-def _labeled(rows: Split, labels: np.ndarray, where: str) -> Contents:
-    labels = labels.astype(str) if labels.dtype == object else labels
-    if labels.dtype.kind not in "iubU" or labels.shape != (len(rows),):
-        raise InputError(
-            f"{where}: labels must be {len(rows)} integers or names, one for each row of all files; got an array of "
-            f"shape {labels.shape} of {labels.dtype}"
-        )
-    classes, numbers = numbered(labels)
-    return Contents((replace(rows, labels=numbers),), classes=classes)
 
 
 def _images(folder: Path, meaning: Meaning | None, image_size: int | None) -> Contents:

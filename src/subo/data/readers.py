@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from subo.data.classes import numbered
-from subo.data.contents import Contents
+from subo.data.contents import Contents, by_number, labeled
 from subo.data.image_folders import IMAGES, holds_images, read_images
 from subo.data.meaning import Meaning
 from subo.data.on_disk import is_large, read_on_disk
@@ -64,7 +63,7 @@ def read_file(
         return read_on_disk(path, meaning=meaning, image_size=image_size)
     if path.is_dir():
         _check_no_column(column, path)
-        files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=_by_number)
+        files = sorted((file for file in path.glob("*.npy") if file.name[0] != "."), key=by_number)
         if not files:
             return read_images(path, meaning=meaning, image_size=image_size)
         if holds_images(path):
@@ -123,12 +122,6 @@ def _sized(contents: Contents, size: str, path: Path) -> Contents:
     context: dict[str, torch.Tensor] = {"size": rows.x[:, names.index(size)]}  # pyright: ignore
     kept = replace(rows, x=rows.x[:, others], context=context)
     return replace(contents, parts=(kept,), names=tuple(names[number] for number in others))
-
-
-def _by_number(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sort key for names in natural order: 2.npy before 10.npy; for equal numbers, 01.npy before 1.npy."""
-    parts = re.split(r"(\d+)", path.name)  # every second part is digits
-    return [(int(part), "") if odd % 2 else (-1, part) for odd, part in enumerate(parts)], path.name
 
 
 def read_numpy(path: Path) -> np.ndarray | dict[str, np.ndarray]:
@@ -205,7 +198,7 @@ def _read_arrays(path: Path, meaning: Meaning | None) -> Contents:
             "sequences (T, D): rename the arrays"
         )
     (rows,) = _splits({key: content[key]}, path, meaning)
-    return _labelled(rows, labels, path, notes=_unread(content, (key, named)))
+    return labeled(rows, labels, path, notes=_unread(content, (key, named)))
 
 
 def _sparse(content: Mapping[str, Any], path: Path) -> Any:
@@ -233,22 +226,6 @@ def _unread(content: Mapping[str, Any], read: tuple[str | None, ...]) -> tuple[s
     return (f"arrays that are not read: {', '.join(left)}",) if left else ()
 
 
-def _labelled(rows: Split, labels: np.ndarray | None, path: Path, notes: tuple[str, ...] = ()) -> Contents:
-    """One split, with the classes named by its labels."""
-    if labels is None:
-        return Contents((rows,), notes=notes)
-    if labels.dtype.kind not in "iubSU" or labels.shape != (len(rows),):
-        raise InputError(
-            f"{path}: labels must be {len(rows)} integers or names, one per row; got an array of shape {labels.shape} "
-            f"of {labels.dtype}"
-        )
-    try:
-        classes, numbers = numbered(np.char.decode(labels, "utf-8") if labels.dtype.kind == "S" else labels)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: labels that are bytes must be text in UTF-8 ({error}): give text") from error
-    return Contents((replace(rows, labels=numbers),), classes=classes, notes=notes)
-
-
 def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray | None = None) -> Contents:
     """Makes a split from named arrays ``(T_i, D)``."""
     strange = next((name for name, array in sequences.items() if not isinstance(array, np.ndarray)), None)
@@ -256,7 +233,7 @@ def _read_sequences(sequences: Mapping[str, Any], path: Path, labels: np.ndarray
         raise InputError(f"{path}, sequence {strange}: expected one array (T, D), but the file holds several")
     x, lengths = lined_up(sequences, where=path)
     named = not all(re.fullmatch(r"arr_\d+", name) for name in sequences)  # NumPy's name for unnamed arrays
-    return _labelled(Split(x, lengths=lengths, names=tuple(sequences) if named else None), labels, path)
+    return labeled(Split(x, lengths=lengths, names=tuple(sequences) if named else None), labels, path)
 
 
 def _splits(arrays: Mapping[str, np.ndarray], path: Path, meaning: Meaning | None) -> tuple[Split, ...]:
