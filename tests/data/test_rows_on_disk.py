@@ -243,7 +243,8 @@ def test_parquet_is_read_by_row_groups(tmp_path: Path):
     assert (data.feature_names, data.class_names) == (("a", "b"), ("x", "y"))
     index = torch.cat([batch.context["index"] for batch in batches(data.train, 7, seed=0, epoch=1)])
     assert torch.equal(index.sort().values, torch.arange(40))
-    frame[:25].assign(label=["x", None, *["y"] * 23]).to_parquet(tmp_path / "parts" / "0.parquet")
+    gone = pd.Series(["x", None, *["y"] * 23], dtype=object)
+    frame[:25].assign(label=gone).to_parquet(tmp_path / "parts" / "0.parquet")
     with assert_refused("column label: a label is missing"):
         load_data(tmp_path / "parts", on_disk=True)
     frame.loc[3, "a"] = np.nan
