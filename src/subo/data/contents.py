@@ -3,7 +3,6 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,7 +26,6 @@ class Contents:
         notes: Descriptions of what was not read and how images were changed.
         table: What the columns are, for a table of mixed columns.
         beside: What the columns of a condition are, for numbers of one kind that have any beside them.
-        frame: The cells of such a table, as they came.
     """
 
     parts: tuple[Split, ...]
@@ -37,7 +35,6 @@ class Contents:
     notes: tuple[str, ...] = ()
     table: Schema | None = None
     beside: Schema | None = None
-    frame: Any = None
 
 
 def labeled(rows: Split, labels: np.ndarray | None, where: str | Path, notes: tuple[str, ...] = ()) -> Contents:

@@ -108,7 +108,6 @@ def load_data(
     mixed = None if binarize != "none" or dequantize else table  # bits and levels are numbers of one kind
     known = {"meaning": meaning, "image_size": image_size, "size": _source_of_sizes(size_factor, meaning)}
     contents = _read(source, data_dir, seed, **known, table=mixed, on_disk=on_disk, note=note)
-    contents = replace(contents, frame=None)  # before its rows are divided, which takes as much memory again
     data = _data(contents, str(source), seed, **known)
     return dequantized(data, seed=seed) if dequantize else binarized(data, binarize, seed=seed)
 
@@ -162,9 +161,8 @@ def load_rows(
     check_policies(binarize, dequantize=dequantize)
     mixed = None if binarize != "none" or dequantize else table
     size = _source_of_sizes("none", meaning)
-    contents = _read(source, data_dir, seed, meaning=meaning, table=mixed, size=size, on_disk=on_disk, note=note)
-    if on_frame is not None:
-        on_frame(contents.frame)
+    how: dict[str, Any] = {"meaning": meaning, "table": mixed, "size": size, "on_disk": on_disk, "note": note}
+    contents = _read(source, data_dir, seed, **how, on_frame=on_frame)
     if note is not None and meaning is not None and meaning.pixels and _may_be_bits(contents.parts, meaning):
         note(
             f"Careful: no value of {source} exceeds 1, but the run's pixels have the levels 0 to {meaning.levels}, so "
@@ -278,6 +276,7 @@ def _read(
     size: str | None = None,
     on_disk: bool | None = None,
     note: Callable[[str], object] | None = None,
+    on_frame: Callable[[Any], object] | None = None,
 ) -> Contents:
     """Finds out what a source is, and reads it."""
     if isinstance(source, str) and source in NAMES:
@@ -296,7 +295,8 @@ def _read(
     if not there:
         _not_found(_short(source))
     try:
-        contents = read_file(path, meaning=meaning, image_size=image_size, table=table, size=size, on_disk=on_disk)
+        how: dict[str, Any] = {"on_disk": on_disk, "on_frame": on_frame}
+        contents = read_file(path, meaning=meaning, image_size=image_size, table=table, size=size, **how)
     except (OSError, MemoryError) as error:
         what = "there is not enough memory" if isinstance(error, MemoryError) else error.strerror or error
         raise InputError(f"{source} can't be read: {what}") from error

@@ -3,7 +3,7 @@
 import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ def read_file(
     table: TableOptions | None = None,
     size: str | None = None,
     on_disk: bool | None = None,
+    on_frame: Callable[[Any], object] | None = None,
 ) -> Contents:
     """Reads an existing file or folder; the formats are described at `subo.load_data`.
 
@@ -53,6 +54,7 @@ def read_file(
         table: How a table of mixed columns is read; None: all of its cells are numbers.
         size: Source of the sizes of rows: ``observed``, or a column, whose numbers become the context ``size``.
         on_disk: Whether rows stay in their files; None: those of a `.npy` that is large for the memory.
+        on_frame: Receives the cells of a table of mixed columns, as they came.
 
     Raises:
         InputError: The format is unknown, or the content can't be used; says why.
@@ -85,7 +87,7 @@ def read_file(
         names = ", ".join(repr(known.name) for known in meaning.beside.given.modeled)
         raise InputError(f"{path}: the run is conditioned on {names} of obs, which only .h5ad files have: give it one")
     if is_table:
-        return _read_table(path, meaning, table, size)
+        return _read_table(path, meaning, table, size, on_frame)
     _check_no_column(column, path)
     return _read_arrays(path, meaning)
 
@@ -97,13 +99,19 @@ def _check_no_column(column: str | None, path: Path) -> None:
         )
 
 
-def _read_table(path: Path, meaning: Meaning | None, table: TableOptions | None, size: str | None) -> Contents:
+def _read_table(
+    path: Path,
+    meaning: Meaning | None,
+    table: TableOptions | None,
+    size: str | None,
+    on_frame: Callable[[Any], object] | None,
+) -> Contents:
     """Reads a table of mixed columns, or of numbers of one kind."""
     schema = None if meaning is None else meaning.table
     if schema is not None or (table is not None and meaning is None):
         from subo.data.tables.mixed import read_mixed  # and with it pandas, which takes a second to import
 
-        return read_mixed(path, options=table or TableOptions(), schema=schema, size=size)
+        return read_mixed(path, options=table or TableOptions(), schema=schema, size=size, on_frame=on_frame)
     from subo.data.tables.numbers import read_numbers
 
     known = None if meaning is None else meaning.class_names

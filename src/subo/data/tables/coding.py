@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from pandas.api import types
 from torch import Tensor
 
 from subo.data.tables.kinds import check_finite, dates, distinct
@@ -34,8 +35,13 @@ _DAY = 86_400e9  # nanoseconds
 _MOST = float(np.finfo(np.float32).max)
 
 
-def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
+def encode(frame: pd.DataFrame, schema: Schema, *, keep: bool = True) -> Float[Tensor, "N D"]:
     """The numbers of a table with the schema's columns, in any order; others are not looked at.
+
+    Args:
+        frame: The table.
+        schema: What the columns are.
+        keep: Whether the frame keeps its columns; otherwise each is dropped as soon as it is coded.
 
     Raises:
         InputError: A column is not there, or a cell cannot be of its kind; names the row.
@@ -53,11 +59,18 @@ def encode(frame: pd.DataFrame, schema: Schema) -> Float[Tensor, "N D"]:
             f"the table has no column {', '.join(map(repr, missing))}; its columns are "
             f"{', '.join(map(str, frame.columns))}"
         )
-    x = np.empty((len(frame), len(schema.modeled)), dtype=np.float32)
-    for number, column in enumerate(schema.modeled):
-        cells = scaled(raw_numbers(frame, column), column)
-        x[:, number] = np.where(np.isinf(cells), cells, cells.clip(-_MOST, _MOST))
-    return torch.from_numpy(x)
+    columns = np.empty((len(schema.modeled), len(frame)), dtype=np.float32)  # written whole, then turned in one pass
+    for numbers, column in zip(columns, schema.modeled, strict=True):
+        numbers[:] = _held(scaled(raw_numbers(frame, column), column))
+        if not keep:
+            del frame[column.name]
+    return torch.from_numpy(columns).t().contiguous()
+
+
+def _held(cells: np.ndarray) -> np.ndarray:
+    """Numbers in the range of float32; what is infinite stays it."""
+    beyond = np.abs(cells) > _MOST
+    return np.where(beyond & np.isfinite(cells), np.sign(cells) * _MOST, cells) if beyond.any() else cells
 
 
 def scaled(raw: np.ndarray, column: Column) -> np.ndarray:
@@ -102,19 +115,23 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     if column.kind == "date":
         return _days(cells, column)
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
-    if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
-        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
-    check_finite(pd.Series(values, name=column.name))
-    at_spike = values == column.spike if column.kind == "spike" else np.zeros(len(values), dtype=bool)
-    if column.log:
-        with np.errstate(divide="ignore", invalid="ignore"):  # what is not above 0 has no density: -infinity
-            values = np.where(values > 0, np.log(values), np.where(np.isnan(values), np.nan, -np.inf))
-    return np.where(at_spike, np.inf, values)
+    if not types.is_numeric_dtype(cells):
+        if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
+            raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
+        check_finite(pd.Series(values, name=column.name))
+    numbers = _logarithms(values) if column.log else values
+    return np.where(values == column.spike, np.inf, numbers) if column.kind == "spike" else numbers
+
+
+def _logarithms(values: np.ndarray) -> np.ndarray:
+    """What is not above 0 has no density: -infinity."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(values > 0, np.log(values), np.where(np.isnan(values), np.nan, -np.inf))
 
 
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
     """Dates as days since 1970; of text, each date is read once."""
-    if pd.api.types.is_datetime64_any_dtype(cells):
+    if types.is_datetime64_any_dtype(cells):
         return _days_since(cells)
     codes, values = distinct(cells)
     days = _days_since(dates(pd.Series(values).astype("str"), day_first=column.day_first))

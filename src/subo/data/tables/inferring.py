@@ -167,4 +167,4 @@ def _decimals(known: pd.Series) -> int | None:
 
 
 def _suffice(places: int, values: np.ndarray) -> bool:
-    return np.allclose(values.round(places), values, rtol=1e-13, atol=0)
+    return bool((np.abs(values.round(places) - values) <= 1e-13 * np.abs(values)).all())

@@ -111,8 +111,9 @@ def _as_numbers(known: pd.Series) -> pd.Series:
 
 def check_finite(cells: pd.Series) -> None:
     """Refuses numbers that are infinite, naming the first; NaN is a missing cell."""
-    infinite = np.isinf(cells.astype("float64").to_numpy()) if types.is_numeric_dtype(cells) else np.zeros(0, bool)
-    if len(bad := np.flatnonzero(infinite)):
+    if not types.is_numeric_dtype(cells) or types.is_integer_dtype(cells) or types.is_bool_dtype(cells):
+        return
+    if len(bad := np.flatnonzero(np.isinf(cells.astype("float64").to_numpy()))):
         raise InputError(f"column {cells.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]} is not a finite number")
 
 

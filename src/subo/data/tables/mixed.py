@@ -1,7 +1,7 @@
 """Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,14 @@ _LISTED = 5
 _CLEAR = 3  # standard errors of a Poisson's variance
 
 
-def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = None, size: str | None = None) -> Contents:
+def read_mixed(
+    path: Path,
+    *,
+    options: TableOptions,
+    schema: Schema | None = None,
+    size: str | None = None,
+    on_frame: Callable[[pd.DataFrame], object] | None = None,
+) -> Contents:
     """Reads a file that holds a table.
 
     Args:
@@ -39,6 +46,7 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
         options: How it is read, and kinds of columns that were asked for.
         schema: What the columns are, if a run has decided it; otherwise that is inferred from the cells.
         size: The column of the sizes of rows.
+        on_frame: Receives the cells as they came, which otherwise are not kept.
 
     Raises:
         InputError: The file cannot be read, or does not fit the schema; says where.
@@ -52,7 +60,7 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     try:
         given = options.given if schema is None else None
         how: dict[str, Any] = {"condition": given, "scaling": options.column_scaling, "size": size}
-        how["min_level_count"] = options.min_level_count
+        how |= {"min_level_count": options.min_level_count, "keep": on_frame is not None}
         contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, **how)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -62,7 +70,9 @@ def read_mixed(path: Path, *, options: TableOptions, schema: Schema | None = Non
     table = replace(contents.table, columns=columns, **marks)
     zeros = (f"{name} stays text, since its numbers begin with 0" for name in read.with_zeros)
     notes = (*read.notes, *zeros, *contents.notes)
-    return replace(contents, notes=notes, table=table, frame=read.frame)
+    if on_frame is not None:
+        on_frame(read.frame)
+    return replace(contents, notes=notes, table=table)
 
 
 def _as_text(column: Column) -> Column:
@@ -79,6 +89,7 @@ def contents_of(
     min_level_count: int = 1,
     labeled: bool = True,
     size: str | None = None,
+    keep: bool = True,
 ) -> Contents:
     """A frame as data.
 
@@ -92,6 +103,8 @@ def contents_of(
         min_level_count: Cells that a level of a category has at least, if no schema decides.
         labeled: Whether a column whose name is exactly ``label`` holds labels, unless its kind is asked for.
         size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
+        keep: Whether the frame keeps its columns; without a schema, one that is coded is dropped from it otherwise, so
+            that memory does not hold both.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -101,6 +114,7 @@ def contents_of(
     known = {*(kinds or {}), *(column.name for column in (() if schema is None else schema.columns))}
     labels = frame[_LABEL] if labeled and _LABEL in frame.columns and _LABEL not in known else None
     cells = frame if labels is None else frame.drop(columns=_LABEL)
+    keep = keep or schema is not None or labels is not None  # levels that a schema does not know are named by cells
     if cells.shape[1] == 0:
         raise InputError("there is no column of data beside 'label'")
     notes: list[str] = []
@@ -118,7 +132,7 @@ def contents_of(
         if labels is not None and _LABEL in condition:
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
         schema = schema.conditioned_on(condition)
-    x = encode(cells, schema)
+    x = encode(cells, schema, keep=keep)
     notes += [*_unseen(cells, x, schema), *_empty(x)]
     context = {} if size is None else {"size": _numbers(frame[size])}
     if schema.given.modeled:
@@ -227,7 +241,8 @@ def _unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema) -> list[str]:
 
 def _empty(x: torch.Tensor) -> list[str]:
     """What is said of rows without any cell."""
-    empty = (x.isnan().all(1).nonzero()[:, 0] + 1).tolist()
+    some = x[:, 0].isnan().nonzero()[:, 0]
+    empty = (some[x[some].isnan().all(1)] + 1).tolist()
     if not empty:
         return []
     more = f" and {len(empty) - _LISTED:,} more" if len(empty) > _LISTED else ""

@@ -76,8 +76,8 @@ def read_frame(
     _check_mark("separator", separator)
     _check_mark("decimal mark", decimal)
     sample = _beginning(path)
-    rows = _cells(sample, separator or _separator_of(sample))
     mark = separator or _separator_of(sample)
+    rows = _cells(sample, mark)
     header = _header(rows, path)
     point = decimal or _decimal_of(rows[1:], mark)
     columns = zip(header, zip(*rows[1:], strict=False), strict=False)
@@ -130,10 +130,10 @@ def _separator_of(sample: str) -> str:
     """The separator by which most rows have the same number of cells, more than one; else a comma."""
     found: dict[str, tuple[float, int]] = {}
     for separator in _SEPARATORS:
-        widths = Counter(len(row) for row in _cells(sample, separator))
-        width, count = max(widths.items(), key=lambda item: item[1], default=(1, 0))
-        if width > 1 and len(_cells(sample, separator)[0]) == width:
-            found[separator] = count / widths.total(), width
+        widths = [len(row) for row in _cells(sample, separator)]
+        width, count = Counter(widths).most_common(1)[0] if widths else (1, 0)
+        if width > 1 and widths[0] == width:
+            found[separator] = count / len(widths), width
     return max(found, key=lambda separator: found[separator], default=",")
 
 
