@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
 from subo.evaluation import log_marginal
-from subo.parts.networks import Tanh, Upscale, conv_decoder, mlp
+from subo.parts.networks import Tanh, Upscale, conv_decoder, conv_encoder, mlp, residual_mlp
 from subo.recipes.for_data import make
 from subo.runtime.devices import evaluating
 from subo.runtime.randomness import forked
@@ -91,3 +91,44 @@ def test_a_perceptron_leaves_what_it_is_given_and_gives_the_same_with_and_withou
         found = network(given)
     torch.testing.assert_close(found, network(x).detach())
     assert torch.equal(given, x)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        mlp(6, 3, hidden=(400, 400), dropout=0.3),
+        residual_mlp(6, 3, hidden=(400, 400), dropout=0.3),
+        conv_encoder((1, 4, 6), 3, hidden=400, dropout=0.3),
+    ],
+    ids=["mlp", "residual", "conv"],
+)
+def test_dropout_drops_its_share_of_hidden_units_in_training_alone(network: nn.Module):
+    """What is kept is scaled by 1 / (1 - share), so that each unit has its mean."""
+    x = torch.randn(50, 1, 4, 6) if isinstance(network[0], nn.Conv2d) else torch.randn(50, 6)
+    layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
+    assert layers
+    assert not any(isinstance(module, nn.Dropout) for module in mlp(6, 3).modules())
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
+    with forked(0):
+        network(x)
+    for hidden, dropped in seen:
+        kept = dropped != 0
+        share = 1 - kept.float().mean().item()
+        assert abs(share - 0.3) < 5 * (0.3 * 0.7 / hidden.numel()) ** 0.5
+        torch.testing.assert_close(dropped[kept], hidden[kept] / 0.7)
+    network.eval()
+    torch.testing.assert_close(network(x), network(x), rtol=0, atol=0)
+
+
+def test_only_the_encoder_of_few_rows_with_many_columns_drops_units():
+    def shares(rows: int, columns: int, **options: object) -> list[float]:
+        model = make("vae", torch.ones(rows, columns), likelihood="poisson", **options).model
+        assert not any(isinstance(module, nn.Dropout) for module in model.likelihood.modules())
+        return [module.p for module in model.posterior.modules() if isinstance(module, nn.Dropout)]
+
+    assert shares(30, 40) == [0.1, 0.1]
+    assert shares(40, 30) == []
+    assert shares(30, 40, dropout=0.0) == []
+    assert shares(40, 30, dropout=0.5, hidden=(8,)) == [0.5]

@@ -136,6 +136,7 @@ def test_training_data_alone_keeps_the_last_weights():
         ({"resume": True}, "none was given"),
         ({"batch_size": 0}, "batch"),
         ({"kl_warmup_epochs": -1.0}, "must be at least 0"),
+        ({"elbo_epochs": 2.0}, "this one is an ELBO already"),
         ({"optimizer": "Adem"}, "no optimizer"),
     ],
 )

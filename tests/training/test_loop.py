@@ -9,19 +9,24 @@ from torch import nn
 from shapes import unchecked_shapes
 from subo import (
     ELBO,
+    IWAE,
     VAE,
     Bernoulli,
     Conditional,
     DivergedError,
+    DReG,
     Gaussian,
     InputError,
     Objective,
+    Pathwise,
     StandardNormal,
+    make,
     mlp,
     probabilistic_pca,
     train,
 )
 from subo.data.batches import Batch
+from subo.gradients import GradientEstimator
 from subo.training.fused_adam import direct_step
 from subo.training.loop import Schedule
 from subo.training.optimizers import make_optimizer
@@ -111,6 +116,29 @@ def test_kl_warmup_shapes_the_gradient_and_not_the_numbers():
     beta = Objective(objective.model, ELBO(beta=0.1))
     expected = torch.autograd.grad(beta(x).loss, list(objective.parameters()))
     torch.testing.assert_close(followed, expected)
+
+
+@pytest.mark.parametrize("gradient", [Pathwise(), DReG()])
+def test_the_first_steps_follow_the_elbo_with_one_sample_and_the_others_the_bound(gradient: GradientEstimator):
+    torch.manual_seed(0)
+    objective = Objective(small_objective().model, IWAE(), gradient=gradient, num_samples=7)
+    elbo, x = Objective(objective.model, ELBO()), bits(4)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.0)
+    for first, plain in enumerate([elbo, elbo, objective]):
+        state = torch.get_rng_state()
+        schedule = Schedule(elbo=2, kl_warmup=4 if plain is elbo else 0)
+        (step,) = train(objective, [x], steps=first + 1, first=first, optimizer=optimizer, schedule=schedule)
+        taken = [p.grad for p in objective.parameters()]
+        torch.set_rng_state(state)
+        loss = plain(x, kl_weight=step.kl_weight)
+        assert torch.equal(step.loss.bound, loss.bound)
+        torch.testing.assert_close(taken, list(torch.autograd.grad(loss.loss, list(objective.parameters()))))
+
+
+def test_the_first_steps_refuse_an_estimator_of_another_bound():
+    bits_of_z = make("vae", bits(4), likelihood="bernoulli", posterior="bernoulli", bound="iwae", num_samples=5)
+    with pytest.raises(InputError, match="in the epochs that follow the ELBO: VIMCO is the gradient of IWAE"):
+        next(train(bits_of_z, [bits(4)], schedule=Schedule(elbo=1)))
 
 
 def test_clipping_shortens_the_gradient_and_reports_its_norm():

@@ -54,7 +54,7 @@ CONFIG: Expected = {
         **dict.fromkeys(("batch_size", "posterior_steps", "seed"), "a whole number"),
         **dict.fromkeys(("optimizer", "decay", "updates"), "text"),
         **dict.fromkeys(("learning_rate", "rows_learning_rate", "checkpoint_minutes"), "a number"),
-        **dict.fromkeys(("warmup_epochs", "kl_warmup_epochs"), "a number"),
+        **dict.fromkeys(("warmup_epochs", "kl_warmup_epochs", "elbo_epochs"), "a number"),
     },
     "device": "a group of settings",
 }

@@ -46,9 +46,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _behind_layer(activation: nn.Module) -> nn.Module:
-    """The nonlinearity after one of our own layers, whose output nothing else uses."""
-    return Tanh(may_overwrite=True) if type(activation) is Tanh else activation
+def _behind_layer(activation: nn.Module, dropout: float = 0.0) -> list[nn.Module]:
+    """The nonlinearity after one of our own layers, whose output nothing else uses, and its dropout."""
+    nonlinear = Tanh(may_overwrite=True) if type(activation) is Tanh else activation
+    return [nonlinear, nn.Dropout(dropout)] if dropout else [nonlinear]
 
 
 @checked_arguments
@@ -58,6 +59,7 @@ def mlp(
     *,
     hidden: Sequence[int] = (200, 200),
     activation: Callable[[], nn.Module] = Tanh,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """A multilayer perceptron on flattened input: ``(N, ...) -> (N, out_features)``.
 
@@ -69,6 +71,7 @@ def mlp(
         out_features: Elements of one output.
         hidden: Widths of the hidden layers; without any, the network is linear.
         activation: Constructor of the nonlinearity after each hidden layer.
+        dropout: Share of hidden units that are dropped in training.
 
     Example:
         >>> mlp(784, 100)(torch.zeros(5, 1, 28, 28)).shape
@@ -76,7 +79,7 @@ def mlp(
     """
     layers: list[nn.Module] = [nn.Flatten()]
     for width_in, width_out in pairwise([in_features, *hidden]):
-        layers += [nn.Linear(width_in, width_out), _behind_layer(activation())]
+        layers += [nn.Linear(width_in, width_out), *_behind_layer(activation(), dropout)]
     return nn.Sequential(*layers, nn.Linear([in_features, *hidden][-1], out_features))
 
 
@@ -98,6 +101,7 @@ def residual_mlp(
     *,
     hidden: Sequence[int] = (200, 200),
     activation: Callable[[], nn.Module] = nn.SiLU,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """A perceptron of pre-normalized residual blocks: ``(N, ...) -> (N, out_features)``.
 
@@ -106,14 +110,17 @@ def residual_mlp(
         out_features: Elements of one output.
         hidden: Widths of the blocks; all must be the same, since a block adds to its input.
         activation: Constructor of the nonlinearity inside each block.
+        dropout: Share of each block's hidden units that are dropped in training.
     """
     if not hidden or len(set(hidden)) != 1:
         raise InputError(f"a residual network needs blocks of one width, such as (200, 200), not {tuple(hidden)}")
     width = hidden[0]
-    blocks = [
-        Residual(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), activation(), nn.Linear(width, width)))
-        for _ in hidden
-    ]
+
+    def branch() -> nn.Module:
+        nonlinear = _behind_layer(activation(), dropout)
+        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), *nonlinear, nn.Linear(width, width))
+
+    blocks = [Residual(branch()) for _ in hidden]
     return nn.Sequential(
         nn.Flatten(), nn.Linear(in_features, width), *blocks, nn.LayerNorm(width), nn.Linear(width, out_features)
     )
@@ -172,6 +179,7 @@ def conv_encoder(
     channels: Sequence[int] = (32, 64),
     hidden: int = 256,
     activation: Callable[[], nn.Module] = nn.SiLU,
+    dropout: float = 0.0,
 ) -> nn.Sequential:
     """Convolutions of stride 2, then a perceptron: ``(N, C, H, W) -> (N, out_features)``, any C, H and W.
 
@@ -181,13 +189,15 @@ def conv_encoder(
         channels: Output channels of each convolution; each halves the image, rounding up.
         hidden: Width of the perceptron's hidden layer.
         activation: Constructor of the nonlinearities.
+        dropout: Share of the perceptron's hidden units that are dropped in training.
     """
     colors, height, width = _image(image_shape, channels)
     layers: list[nn.Module] = []
     for c_in, c_out in pairwise([colors, *channels]):
         layers += [nn.Conv2d(c_in, c_out, kernel_size=3, stride=2, padding=1), activation()]
     top = [colors, *channels][-1] * _halved(height, len(channels))[-1] * _halved(width, len(channels))[-1]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(top, hidden), activation(), nn.Linear(hidden, out_features))
+    perceptron = [nn.Linear(top, hidden), *_behind_layer(activation(), dropout), nn.Linear(hidden, out_features)]
+    return nn.Sequential(*layers, nn.Flatten(), *perceptron)
 
 
 @checked_arguments
@@ -210,6 +220,7 @@ def conv_decoder(
         channels: As given to the encoder: the decoder uses them in reverse order.
         hidden: Width of the perceptron's hidden layer.
         activation: Constructor of the nonlinearities.
+        dropout: Share of the perceptron's hidden units that are dropped in training.
     """
     colors, height, width = _image(image_shape, channels)
     heights, widths = _halved(height, len(channels)), _halved(width, len(channels))

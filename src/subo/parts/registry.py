@@ -188,8 +188,9 @@ class Networks:
 
 
 def _perceptrons(make: Callable[..., nn.Module]) -> Networks:
-    def encoder(event: Size, outputs: int, *, hidden: tuple[int, ...], activation: str) -> nn.Module:
-        return make(event.numel(), outputs, hidden=hidden, activation=ACTIVATIONS[activation])
+    def encoder(event: Size, outputs: int, *, hidden: tuple[int, ...], activation: str, dropout: float) -> nn.Module:
+        act = ACTIVATIONS[activation]
+        return make(event.numel(), outputs, hidden=hidden, activation=act, dropout=dropout)
 
     def decoder(latents: Size, family: Family, *, hidden: tuple[int, ...], activation: str) -> nn.Module:
         return make(latents.numel(), family.num_params, hidden=hidden[::-1], activation=ACTIVATIONS[activation])
@@ -198,10 +199,10 @@ def _perceptrons(make: Callable[..., nn.Module]) -> Networks:
 
 
 def _of_images(
-    event: Size, outputs: int, *, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str
+    event: Size, outputs: int, *, hidden: tuple[int, ...], channels: tuple[int, ...], activation: str, dropout: float
 ) -> nn.Module:
     act = ACTIVATIONS[activation]
-    return conv_encoder(event, outputs, channels=channels, hidden=_last(hidden), activation=act)
+    return conv_encoder(event, outputs, channels=channels, hidden=_last(hidden), activation=act, dropout=dropout)
 
 
 def _to_images(

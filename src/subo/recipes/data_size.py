@@ -49,6 +49,11 @@ class TableSize:
         return width, width
 
     @property
+    def dropout(self) -> float:
+        """A tenth of the encoder's hidden units where there are more columns than rows: `benchmarks/counts.txt`."""
+        return 0.1 if self.columns > self.rows else 0.0
+
+    @property
     def batch_size(self) -> int:
         """About a tenth of the rows, from 16 to 256, and a thousandth of more than a quarter of a million, up to 1024.
 
@@ -79,6 +84,7 @@ class ImagesSize:
     prior: ClassVar[str] = "normal"
     scale: ClassVar[str] = "per-dimension"
     batch_size: ClassVar[int] = 250
+    dropout: ClassVar[float] = 0.0
 
     @classmethod
     def of(cls, data: Any) -> "ImagesSize | None":

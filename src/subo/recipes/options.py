@@ -215,6 +215,11 @@ def _fitting_activation(options: Mapping[str, Any], size: DataSize | None) -> st
     return "tanh" if size is None else size.activation
 
 
+def _fitting_dropout(options: Mapping[str, Any], size: DataSize | None) -> float:
+    """What ``dropout`` auto stands for."""
+    return 0.0 if size is None else size.dropout
+
+
 @dataclass(frozen=True)
 class NetworkOptions:
     """Encoder and decoder.
@@ -228,15 +233,22 @@ class NetworkOptions:
         channels: Channels of the convolutions, such as 32,64; each halves the image.
         activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table and
             10,000 images or more silu.
+        dropout: Share of the encoder's hidden units that are dropped in training, which keeps q(z|x) from fitting
+            itself to single examples; auto selects 0.1 for tables with more columns than rows, else 0.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {"hidden": _fitting_widths, "activation": _fitting_activation}
+    AUTO: ClassVar[Mapping[str, Rule]] = {
+        "hidden": _fitting_widths,
+        "activation": _fitting_activation,
+        "dropout": _fitting_dropout,
+    }
 
     network: NetworkName = "mlp"
     hidden: tuple[int, ...] | Literal["auto"] = "auto"
     channels: tuple[int, ...] = (32, 64)
     activation: ActivationOrAuto = "auto"
+    dropout: float | Literal["auto"] = "auto"
 
     def encoder(self, event: Size, outputs: int) -> nn.Module:
         """Builds the network from x to a number of outputs."""

@@ -92,6 +92,7 @@ class TrainingConfig:
     warmup_epochs: float
     decay: Literal["constant", "cosine"]
     kl_warmup_epochs: float
+    elbo_epochs: float
     clip: float | None
     updates: UpdatesName
     posterior_steps: int

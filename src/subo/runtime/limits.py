@@ -152,6 +152,8 @@ LIMITS: dict[str, Limit] = {
     "epoch": _from(0),
     "epochs": _EPOCHS,
     "first": _from(0, 1e18),
+    "elbo": _from(0),
+    "elbo_epochs": _from(0, 10_000_000),
     "kl_warmup": _from(0),
     "kl_warmup_epochs": _from(0, 10_000_000),
     "learning_rate": _POSITIVE,

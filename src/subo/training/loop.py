@@ -34,11 +34,13 @@ class Schedule:
         warmup: Steps over which the learning rate rises linearly from 0.
         decay: ``constant``, or ``cosine``: down to 0 at the end (Loshchilov and Hutter, 2017, equation 5).
         kl_warmup: Steps over which the KL's weight rises linearly from 0 to 1 (Sonderby et al., 2016).
+        elbo: Steps at the start that follow the ELBO with one sample, whatever the objective's bound.
     """
 
     warmup: int = 0
     decay: Literal["constant", "cosine"] = "constant"
     kl_warmup: int = 0
+    elbo: int = 0
 
     def __post_init__(self):
         check_fields(self)
@@ -51,6 +53,10 @@ class Schedule:
     def kl_weight(self, step: int) -> float:
         """The factor on the KL's weight at a step (from 0)."""
         return min(1.0, (step + 1) / self.kl_warmup) if self.kl_warmup else 1.0
+
+    def stage(self, step: int) -> dict[str, Any]:
+        """What an objective is called with at a step (from 0)."""
+        return {"kl_weight": self.kl_weight(step), **({"as_elbo": True} if step < self.elbo else {})}
 
 
 @dataclass(frozen=True)
@@ -138,22 +144,22 @@ def train(
         batch = batch_of(item)
         if number == first:
             check_batch(batch)
-        factor, kl_weight = schedule.learning_rate(number, progress(number)), schedule.kl_weight(number)
+        factor, stage = schedule.learning_rate(number, progress(number)), schedule.stage(number)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         x, context = _placed(batch, like)
         number += 1
         *before, last = updates.turns()
         try:
-            with noise_of(batch, fabric, objective.num_samples):
+            with noise_of(batch, fabric, 1 if "as_elbo" in stage else objective.num_samples):
                 for part in before:
-                    follow(number, x, context, batch.weight, kl_weight, resting[part])
-                loss, norm = follow(number, x, context, batch.weight, kl_weight, resting[last])
+                    follow(number, x, context, batch.weight, stage, resting[part])
+                loss, norm = follow(number, x, context, batch.weight, stage, resting[last])
         except (RuntimeError, ValueError, IndexError, TypeError):
             with explained(objective.model, x, context, where=f"batch {number}"):
                 raise
         updates.watch(loss, batch.weight, fabric)
-        yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], kl_weight, norm)
+        yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], stage["kl_weight"], norm)
 
 
 def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -178,10 +184,10 @@ def _follower(
         x: Tensor,
         context: dict[str, Tensor],
         weight: float,
-        kl_weight: float,
+        stage: dict[str, Any],
         resting: list[nn.Parameter],
     ) -> tuple[Loss, float | None]:
-        loss: Loss = module(x, context, kl_weight=kl_weight)
+        loss: Loss = module(x, context, **stage)
         if not _finite_everywhere(loss.loss.item(), fabric):
             what = loss.nonfinite() or (
                 "the gradient's surrogate is not finite, though the bound is"

@@ -28,8 +28,9 @@ def reason_to_end(config: TrainingConfig, state: TrainingState) -> Literal["epoc
 
 def schedule_of(config: TrainingConfig, steps_per_epoch: int) -> Schedule:
     """How learning rate and KL weight change over the steps."""
-    warmup, kl_warmup = (round(epochs * steps_per_epoch) for epochs in (config.warmup_epochs, config.kl_warmup_epochs))
-    return Schedule(warmup, config.decay, kl_warmup)
+    epochs = config.warmup_epochs, config.kl_warmup_epochs, config.elbo_epochs
+    warmup, kl_warmup, elbo = (round(number * steps_per_epoch) for number in epochs)
+    return Schedule(warmup, config.decay, kl_warmup, elbo)
 
 
 def optimizer_of(config: TrainingConfig, objective: Objective, fabric: "Fabric", *, clip: float | None) -> Optimizer:

@@ -10,6 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from subo.core.objective import Objective
+from subo.core.offers import Tempered
 from subo.data.splits import Split
 from subo.errors import DivergedError, InputError, Interrupted
 from subo.evaluation.latents.information import mutual_information
@@ -73,7 +74,9 @@ class Sitting:
         at_rest(objective, self.updates)  # refuses a model that does not separate theta and phi
         objective.to(fabric.device)
         fabric.strategy.precision.convert_module(objective)
-        if plan.kl_warmup_epochs:
+        if plan.elbo_epochs and isinstance(objective.bound, Tempered):
+            raise InputError("elbo_epochs come before another bound, and this one is an ELBO already: leave them out")
+        if plan.kl_warmup_epochs > plan.elbo_epochs:
             objective.followed(0.5)  # refuses a bound without a KL to warm up
         self.optimizer = optimizer_of(plan, objective, fabric, clip=self.clip)
         self.state, self.last = TrainingState(), None
