@@ -17,6 +17,7 @@ import torch
 import uvicorn
 from torch.testing import assert_close
 
+import subo
 from command_line import run
 from subo.experiments.experiment import open_latest, open_run
 from subo.explorer.server import Explorer, application
@@ -170,3 +171,9 @@ def test_a_fit_that_has_not_ended_is_shown_by_its_last_weights(served: Explorer,
     for file in (copy / "snapshots").glob("weights-*"):
         file.unlink()
     assert run("explore", copy, "--no-browser") == 2
+
+
+def test_a_run_shows_its_page_in_a_notebook(served: Explorer):
+    shown = served.experiment.explore(height=500)
+    assert shown.html == subo.explore(served.experiment.run.path).html
+    assert "height:500px" in shown._repr_html_()

@@ -82,6 +82,12 @@ class Experiment:
         """The fitted model, a :class:`subo.LatentVariableModel`."""
         return self.objective.model
 
+    def explore(self, **options: Any) -> Any:
+        """The run's page, to be the value of a notebook's cell: :func:`subo.explore` of it, with its options."""
+        import subo  # whose explorer stands above this package, and takes a second to import
+
+        return subo.explore(self, **options)
+
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes 0, 1, ...; the data's own if a run of a conditional model has not stored them."""
         known, count = self.config.data.meaning.class_names, num_labels_of(self.objective.model)
