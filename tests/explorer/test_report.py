@@ -17,7 +17,9 @@ from PIL import Image
 from command_line import run
 from subo.evaluation.reconstruction import decode
 from subo.experiments.experiment import open_run
+from subo.report.class_pictures import prior_of
 from subo.runs.run import Run
+from subo.runtime.randomness import forked
 
 pytestmark = pytest.mark.slow
 
@@ -212,6 +214,24 @@ def test_the_slider_moves_points_to_the_recorded_means(opened: Any, shown: Shown
         until(tab, "document.querySelector('#training output').textContent === 'epoch 2'")
     tab.close()
     assert not faults
+
+
+def test_samples_of_every_prior_are_shown_beside_those_of_the_posterior(opened: Any, shown: Shown):
+    """The page draws from mixtures of normals; of other priors, such as flows, it has draws of z by torch."""
+    name, out, page = shown
+    if name in ("ladder", "table", "waves"):  # no images, or no decoder of one latent vector
+        return
+    tab, faults = loaded(opened, page)
+    assert tab.locator("#samples canvas").count() == 48
+    if tab.evaluate("Boolean(subo.model.draws)"):
+        values = tab.evaluate("subo.model.draws.map((draws) => Array.from(draws.values)).flat()")
+        model = open_run(out).model
+        with forked(0):
+            z = prior_of(model).sample(torch.Size([240]))
+        torch.testing.assert_close(torch.tensor(values, dtype=z.dtype), z.flatten(), rtol=1e-6, atol=1e-6)
+    assert tab.evaluate("Boolean(subo.model.draws)") == (name in ("flow", "categories"))
+    tab.close()
+    assert not faults, name
 
 
 @pytest.mark.slow

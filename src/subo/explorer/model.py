@@ -15,8 +15,11 @@ from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional
 from subo.parts.labels import num_labels_of
 from subo.report.class_pictures import prior_of
+from subo.runtime.randomness import forked
 
 __all__ = ["exported", "gaussians"]
+
+_DRAWS = 240
 
 
 @torch.no_grad()
@@ -28,7 +31,8 @@ def exported(model: Any, event_shape: Size) -> dict[str, Any]:
         event_shape: Shape of one example.
 
     Returns:
-        ``encoder``, ``decoder`` and ``prior``; a part that cannot run there is ``{"missing": reason}``.
+        ``encoder``, ``decoder`` and ``prior``; a part that cannot run there is ``{"missing": reason}``, of a prior with
+        draws of z.
     """
     return {
         "encoder": _tried(lambda: _conditional(_part(model, "posterior"), event_shape)),
@@ -71,16 +75,19 @@ def _conditional(part: Conditional, shape: Size) -> dict[str, Any]:
 
 
 def _prior(model: Any) -> dict[str, Any]:
-    """The prior as a mixture of normals, by class if it depends on one."""
+    """The prior as a mixture of normals, else some draws of it beside the reason; by class if it depends on one."""
     if type(model) is not VAE:
         raise NotExportedError(f"a {type(model).__name__} has more than one layer of latents")
     if isinstance(model.prior, Markov):
         raise NotExportedError("the prior is a chain, as long as the sequence")
     count = num_labels_of(model)
-    if count is None:
-        return {"of": [gaussians(prior_of(model))]}
-    one_each = [prior_of(model, torch.tensor([label])) for label in range(count)]
-    return {"of": [gaussians(p) for p in one_each]}
+    one_each = [prior_of(model, *label) for label in ([()] if count is None else torch.arange(count).reshape(-1, 1, 1))]
+    try:
+        return {"of": [gaussians(p) for p in one_each]}
+    except NotExportedError as reason:
+        with forked(0):
+            draws = [packed(p.sample(Size([_DRAWS])).reshape(_DRAWS, -1)) for p in one_each]
+        return {"missing": str(reason), "draws": draws}
 
 
 def gaussians(p: Distribution) -> dict[str, Any]:

@@ -38,7 +38,7 @@ export class Draws {
     const { app } = this;
     const random = new Random(this.seed);
     const context = app.context();
-    const fromPrior = Array.from({ length: _EACH }, () => [app.model.prior(context).sample(random), context]);
+    const fromPrior = Array.from({ length: _EACH }, () => [app.model.fromPrior(context, random), context]);
     const fromData = Array.from({ length: _EACH }, () => {
       const i = Math.floor(random.uniform() * app.examples.length);
       return [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)];

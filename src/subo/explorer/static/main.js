@@ -140,7 +140,7 @@ export function start(record) {
   }
   add(Traversals);
   if (app.model.decoder && app.model.encoder && app.model.priors && app.x && app.qOf(0) && !record.classes && _isDrawn(record)) add(Own);
-  if (app.model.decodes && app.model.priors) add(Draws);
+  if (app.model.decodes && (app.model.priors || app.model.draws)) add(Draws);
   add(Findings);
   if (record.beside) add(Beside);
   const missing = Object.entries(app.model.missing).filter(([, reason]) => reason);

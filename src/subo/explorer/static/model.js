@@ -11,6 +11,7 @@ export class Model {
     this.encoder = encoder.missing ? null : { head: encoder.head, network: new Network(encoder) };
     this.decoder = decoder.missing ? null : _decoder(decoder);
     this.priors = prior.missing ? null : prior.of.map(Mixture.of);
+    this.draws = prior.draws && prior.draws.map(unpack);
     this.atlas = record.atlas && { ...record.atlas, ...unpack(record.atlas.means) };
     this.latents = record.examples.latents.names.length;
   }
@@ -22,6 +23,14 @@ export class Model {
 
   prior(context = {}) {
     return this.priors && this.priors[this.priors.length > 1 ? context.label || 0 : 0];
+  }
+
+  // z from p(z): of a prior that the page knows, else one of the draws that came with it; null without either.
+  fromPrior(context, random) {
+    if (this.priors) return this.prior(context).sample(random);
+    if (!this.draws) return null;
+    const draws = this.draws[this.draws.length > 1 ? context.label || 0 : 0];
+    return row(draws, Math.floor(random.uniform() * draws.shape[0]));
   }
 
   // Parameters of p(x|z); null without a decoder.
