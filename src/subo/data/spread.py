@@ -5,14 +5,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Size, Tensor
 
-from subo.data.sparse_rows import SparseRows
-from subo.data.stored_rows import Rows, chunks, some_of
+from subo.data.stored_rows import Rows, chunks
 from subo.data.values import constant_elements
 from subo.errors import InputError
 
 __all__ = ["center_and_units", "far_rows", "observed_in_turn"]
 
 _SORTED = 100_000  # numbers, for quantiles
+_SPREAD = 2_000_000  # numbers, for center and units
 _NEAR, _FAR = 10, 1000  # standard deviations: up to the first, values count in full; beyond the second, a row is far
 
 
@@ -60,17 +60,25 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
 def far_rows(x: Rows) -> Bool[Tensor, " N"]:
     """Which rows have a value more than 1,000 units from the center, which makes a gradient that much larger.
 
-    Of sparse rows, center and units are those of some, spread over all; of rows on disk only these are looked at.
+    Center and units are those of some rows, spread over all; of rows on disk only these are looked at. Cells of a table
+    that are missing or at a spike, which are not finite, are not far.
     """
-    if isinstance(x, SparseRows):
-        center, unit, _ = center_and_units(x.spread(), x.shape[1:])
-        return torch.cat([((some - center).abs() > _FAR * unit).any(1) for some in chunks(x)])
-    x = some_of(x)
-    if not bool(x.isfinite().all()):  # cells of a table that are missing, or at a spike
-        known = x.where(x.isfinite(), torch.nan)
-        x = torch.where(known.isnan(), known.nanmedian(0).values.nan_to_num(0), known)
-    center, unit, _ = center_and_units(x, x.shape[1:])
-    return ((x - center).abs() > _FAR * unit).flatten(1).any(1)
+    some = _spread(x) if isinstance(x, Tensor) else x.spread()
+    known = some.where(some.isfinite(), torch.nan)
+    center, unit, _ = center_and_units(
+        known.where(known.isfinite(), known.nanmedian(0).values.nan_to_num(0)), x.shape[1:]
+    )
+
+    def is_far(rows: Tensor) -> Tensor:
+        away = (rows - center).abs()
+        return ((away > _FAR * unit) & (away < torch.inf)).flatten(1).any(1)
+
+    return torch.cat([is_far(rows) for rows in chunks(x)])
+
+
+def _spread(x: Tensor) -> Tensor:
+    """A few million numbers of a tensor: rows that are spread evenly over all."""
+    return x[:: max(1, x.numel() // _SPREAD)]
 
 
 def observed_in_turn(x: Float[Tensor, " N *event"]) -> Float[Tensor, " N *event"]:

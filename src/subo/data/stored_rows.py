@@ -21,6 +21,9 @@ Rows: TypeAlias = Tensor | SparseRows | RowsOnDisk
 """What a split keeps its rows in."""
 
 
+_AT_ONCE = 1_000_000  # numbers, which caches hold
+
+
 def some_of(x: Rows) -> Tensor:
     """Rows from which all are judged: those of a tensor, and of others some that are spread evenly, dense."""
     return x if isinstance(x, Tensor) else x.spread()
@@ -52,7 +55,8 @@ def arrays(x: Rows) -> tuple[Tensor, ...]:
 def chunks(x: Rows) -> Iterator[Tensor]:
     """The rows a few at a time, dense; of files only some."""
     if not isinstance(x, SparseRows):
-        yield some_of(x)
+        some = some_of(x)
+        yield from some.split(max(1, _AT_ONCE * len(some) // max(1, some.numel())))
         return
     for start in range(0, len(x), x.at_a_time):
         yield x.index_select(0, torch.arange(start, min(start + x.at_a_time, len(x))))
