@@ -234,10 +234,11 @@ def test_the_class_that_a_decoder_is_given_counts(page: Any, network: str):
         assert found == pytest.approx(log_prior, rel=1e-5)
 
 
-def test_the_size_of_a_row_multiplies_its_means(page: Any):
+@pytest.mark.parametrize("likelihood", ["negative-binomial", "zero-inflated-negative-binomial"])
+def test_the_size_of_a_row_multiplies_its_means(page: Any, likelihood: str):
     x = torch.distributions.Poisson(torch.rand(30, 4) * 9).sample()
     data = subo.Split(x, context={"size": x.sum(1) / x.sum(1).mean()})
-    objective = subo.make("vae", data, size_factor="observed", latent_dim=2, likelihood="negative-binomial")
+    objective = subo.make("vae", data, size_factor="observed", latent_dim=2, likelihood=likelihood)
     model, z, size = halved(objective.model), torch.tensor([0.7, -1.2]), 2.5
     with torch.no_grad():
         context = {"size": torch.tensor([size])}

@@ -16,7 +16,7 @@ from subo.data.splits import Split
 from subo.evaluation.reconstruction import reconstruct
 from subo.parts.columns import Columns
 from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
-from subo.parts.size_factors import LogPerSize, WithOffset, log_means_of
+from subo.parts.size_factors import LogPerSize, SumToTotal, WithOffset, log_means_of
 from subo.recipes import vae
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
@@ -49,6 +49,43 @@ def test_the_size_multiplies_the_mean_of_the_counts_exactly(name: str):
     by_log_mean = (up - down) / 2e-5
     assert_close(slope[:, :3].numpy(), by_log_mean, rtol=1e-6, atol=1e-7)
     assert_close(by_size.numpy(), by_log_mean.sum(1) / SIZE.numpy(), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_means_of_a_row_sum_to_its_total_and_keep_their_ratios(name: str):
+    """The density is that of means divided by their sum, by scipy, in value and gradient."""
+    family: Any = FAMILIES[name]((3,))
+    logits = getattr(family, "zero_logits", None)
+    zeros = torch.zeros(family.num_params - 3)
+    params = torch.cat([torch.tensor(RHO).log() + 50, zeros]).expand(2, -1).clone().requires_grad_()
+    decoder = WithOffset(
+        SumToTotal(nn.Identity(), log_means_of(family), 30.0, zero_logits=logits), log_means_of(family)
+    )
+    p = Conditional(family, decoder)(params, size=SIZE)
+    assert_close(p.mean.sum(1), 30 * SIZE)
+    assert_close(p.mean[1] / p.mean[1, 0], torch.tensor(RHO / RHO[0]))
+    share = 1.0 if logits is None else 0.5
+
+    def log_p(log_rho: np.ndarray) -> np.ndarray:
+        rho = np.exp(log_rho)
+        mean = 30 * SIZE.numpy()[:, None] * rho / rho.sum() / share
+        return scipys(name, X.numpy(), mean).sum()
+
+    assert_close(p.log_prob(X).sum().item(), log_p(np.log(RHO)))
+    (slope,) = torch.autograd.grad(p.log_prob(X).sum(), params)
+    steps = 1e-5 * np.eye(3)
+    expected = [(log_p(np.log(RHO) + step) - log_p(np.log(RHO) - step)) / 2e-5 for step in steps]
+    assert_close(slope.sum(0)[:3].numpy(), np.array(expected), rtol=1e-6, atol=1e-6)
+
+
+def test_further_zeros_lower_the_means_that_sum_to_the_total():
+    """Whatever the logits are: also the gradient of the sum is zero."""
+    family = ZeroInflatedNegativeBinomial((4,), dispersion="network")
+    params = torch.randn(5, family.num_params).requires_grad_()
+    total = SumToTotal(nn.Identity(), family.log_means, 7.0, zero_logits=family.zero_logits)
+    sums = family(total(params)).mean.sum(1)
+    assert_close(sums, torch.full((5,), 7.0))
+    assert_close(torch.autograd.grad(sums.sum(), params)[0], torch.zeros_like(params), rtol=0, atol=1e-12)
 
 
 def test_only_counts_of_a_table_have_the_size():
@@ -115,6 +152,7 @@ def test_a_recipe_starts_at_the_mean_per_size(likelihood: str):
     objective = make("vae", (x, {"size": size}), likelihood=likelihood, size_factor="observed", latent_dim=2)
     p: Any = objective.model.decode(torch.zeros(2, 2), {"size": torch.tensor([1.0, 2.0])})
     assert_close(p.mean[1], 2 * p.mean[0])
+    assert_close(p.mean[0].sum(), x.sum(1).mean())
     assert_close(p.mean[0], x.mean(0), rtol=0.5, atol=0.5)
     seen = objective.model.posterior.network[0](x, size=size)
     assert_close(

@@ -22,6 +22,7 @@ __all__ = [
     "StartsAtMean",
     "Tempered",
     "Unflattens",
+    "ZeroInflating",
 ]
 
 
@@ -57,6 +58,16 @@ class Exposed(Protocol):
     @property
     def log_means(self) -> Tensor:
         """Which parameters are logarithms of means: ``(num_params,)`` booleans, in the order of a flat network."""
+        ...
+
+
+@runtime_checkable
+class ZeroInflating(Protocol):
+    """A family of counts that are 0 with a further probability, which lowers their means."""
+
+    @property
+    def zero_logits(self) -> Tensor:
+        """Which parameters are logits of these probabilities, as :attr:`Exposed.log_means`, in the same order."""
         ...
 
 

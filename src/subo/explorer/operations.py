@@ -16,7 +16,7 @@ from subo.explorer.numbers import Store
 from subo.parts.cells import Cells, GivenCells
 from subo.parts.labels import Labelled, Stack
 from subo.parts.networks import Offset, Residual, Standardize, Tanh, Upscale
-from subo.parts.size_factors import LogPerSize, WithOffset
+from subo.parts.size_factors import LogPerSize, SumToTotal, WithOffset
 
 __all__ = ["WRITERS", "NotExportedError", "operations"]
 
@@ -229,6 +229,14 @@ def _with_offset(network: WithOffset, shape: Size, store: Store) -> Written:
     return Written([*inner.operations, {"op": "offset", "places": places}], Size([network.log_means.numel()]))
 
 
+def _sum_to_total(network: SumToTotal, shape: Size, store: Store) -> Written:
+    inner = operations(network.network, shape, store)
+    places, logits = network.log_means.nonzero()[:, 0].tolist(), network.zero_logits
+    record: dict[str, Any] = {"op": "total", "places": places, "total": network.total.item()}
+    record["logits"] = None if logits is None else logits.nonzero()[:, 0].tolist()
+    return Written([*inner.operations, record], Size([network.log_means.numel()]))
+
+
 def _log_per_size(network: LogPerSize, shape: Size, store: Store) -> Written:
     return Written([{"op": "per-size"}], shape)
 
@@ -254,6 +262,7 @@ WRITERS: dict[type[nn.Module], Callable[[Any, Size, Store], Written]] = {
     GivenCells: _given_cells,
     Cells: _cells,
     WithOffset: _with_offset,
+    SumToTotal: _sum_to_total,
     LogPerSize: _log_per_size,
     Tanh: _activation("tanh"),
     nn.Tanh: _activation("tanh"),

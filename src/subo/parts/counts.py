@@ -104,6 +104,11 @@ class ZeroInflatedNegativeBinomial(nn.Module):
         """Which parameters are logarithms of means: the first of each element."""
         return first_field(self)
 
+    @property
+    def zero_logits(self) -> Tensor:
+        """Which parameters are logits of the further zeros: the second of each element."""
+        return first_field(self).roll(self.event_shape.numel())
+
     @checked_arguments
     def params_of_mean(self, mean: Float[Tensor, "..."]) -> Tensor:
         """The parameters of the distribution with this positive mean, few further zeros, and a dispersion of 1."""

@@ -2,7 +2,7 @@ r"""Size factors: counts whose mean is proportional to a known size s of their r
 
 The size is the context ``size``, positive, such as the row's total over the mean total. What is modeled is then
 p(x|s): an offset :math:`\log s` of the logarithm of the mean (McCullagh and Nelder, 1989, "Generalized Linear Models",
-section 6.2).
+section 6.2). If the size is the row's total, the means of a row sum to it, and so :math:`\rho(z)` has a known sum.
 """
 
 from typing import Any
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 
 from subo.core import context as contexts
 from subo.core.offers import Exposed
 from subo.errors import InputError
 
-__all__ = ["LogPerSize", "WithOffset", "log_means_of"]
+__all__ = ["LogPerSize", "SumToTotal", "WithOffset", "log_means_of"]
 
 
 class WithOffset(nn.Module):
@@ -42,6 +43,47 @@ class WithOffset(nn.Module):
     def forward(self, input: Float[Tensor, "N ..."], size: Float[Tensor, " N"], **context: Tensor) -> Tensor:
         params = contexts.call(self.network, input, context=context).flatten(1)
         return params + torch.where(self.log_means, size.to(params).log().unsqueeze(1), 0)
+
+
+class SumToTotal(nn.Module):
+    r"""A decoder of counts whose means sum to a total T: :math:`\rho_j = T m_j / \sum_i m_i`.
+
+    For Poisson and negative binomial counts :math:`\log m` is what the network gives, and :math:`\rho / T` its softmax,
+    as in scVI (Lopez et al., 2018). Counts with further zeros have the means :math:`(1 - \pi) m`, and these sum to T.
+    So what a row's total says about all of its counts need not be learned.
+
+    Args:
+        network: ``(N, ...)`` to the parameters of a family; it receives the names of the context that it declares.
+        log_means: Which of these are logarithms of means, see :class:`subo.core.offers.Exposed`.
+        total: T.
+        zero_logits: Which are logits of the further zeros, in the order of the means; None without any.
+
+    Example:
+        >>> SumToTotal(nn.Identity(), torch.tensor([True, True]), 6.0)(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).exp()
+        tensor([[3., 3.],
+                [3., 3.]])
+    """
+
+    log_means: Tensor
+    total: Tensor
+    zero_logits: Tensor | None
+
+    def __init__(
+        self, network: nn.Module, log_means: Tensor, total: float | Tensor, *, zero_logits: Tensor | None = None
+    ):
+        super().__init__()
+        self.network = network
+        self.register_buffer("log_means", log_means, persistent=False)
+        self.register_buffer("zero_logits", zero_logits, persistent=False)
+        self.register_buffer("total", torch.as_tensor(total, dtype=torch.get_default_dtype()).clone())
+
+    def forward(self, input: Float[Tensor, "N ..."], **context: Tensor) -> Tensor:
+        params = contexts.call(self.network, input, context=context).flatten(1)
+        means = params[:, self.log_means]
+        if self.zero_logits is not None:
+            means = means + logsigmoid(-params[:, self.zero_logits])
+        excess = means.logsumexp(1, keepdim=True) - self.total.log()
+        return params - torch.where(self.log_means, excess, 0)
 
 
 class LogPerSize(nn.Module):

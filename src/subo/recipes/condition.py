@@ -64,8 +64,8 @@ class ConditionOptions:
             with labels the prior is p(z|c), too. Names that hold a comma are put in double quotes.
         num_labels: Number of classes 0 .. num_labels - 1 with condition labels; by default that of the data.
         size_factor: The size s of a row, by which the means of its counts are multiplied: each row's total (observed),
-            or the name of a column of sizes, both over their mean in the training data. The model is then
-            p(x|z,s), and log p(x) is log p(x|s).
+            to which the means then sum, or the name of a column of sizes, both over their mean in the training data.
+            The model is then p(x|z,s), and log p(x) is log p(x|s).
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"condition": {"none": _on_nothing, "labels": _on_labels}}

@@ -53,6 +53,12 @@ class Ends:
         center, unit, _ = center_and_units(seen, self.inputs)
         return replace(self, entry=lambda: Stack(LogPerSize(), Standardize(center, unit)))
 
+    def total(self, sizes: Float[Tensor, " N"] | None) -> Tensor:
+        """The total of a row of size 1, for sizes that are proportional to totals; a placeholder without examples."""
+        if self.examples is None or sizes is None:
+            return torch.ones(())
+        return (self.examples.flatten(1).sum(1) / sizes.to(self.examples)).mean()
+
     def start(self, decoder: nn.Module) -> nn.Module:
         """The decoder, which starts at what describes the data without any z, if the family has parameters for that."""
         family, examples = self.family, self.examples

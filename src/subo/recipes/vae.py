@@ -10,6 +10,8 @@ from torch import Size, Tensor, nn
 
 from subo.core.bounds import Bound
 from subo.core.objective import Objective
+from subo.core.offers import ZeroInflating
+from subo.data.size_factors import OBSERVED
 from subo.errors import InputError
 from subo.inference.semi_amortized import Refined
 from subo.models.vae import VAE
@@ -17,7 +19,7 @@ from subo.parts.conditionals import Conditional, Local
 from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import Stack
 from subo.parts.registry import made
-from subo.parts.size_factors import WithOffset, log_means_of
+from subo.parts.size_factors import SumToTotal, WithOffset, log_means_of
 from subo.recipes.condition import ConditionOptions
 from subo.recipes.options import (
     BoundOptions,
@@ -156,6 +158,9 @@ def vae(
         return chain(entry, body)
 
     decoding = conditioned(decoder, space.event_shape)
+    if condition.size_factor == OBSERVED:
+        logits = family.zero_logits if isinstance(family, ZeroInflating) else None
+        decoding = SumToTotal(decoding, log_means_of(family), ends.total(context.get("size")), zero_logits=logits)
     p_x = Conditional(family, WithOffset(decoding, log_means_of(family)) if condition.is_sized else decoding)
     q = inference.build_posterior(space, num_data, encoder)
     _check_together(latents, inference, gradient, space, is_conditional=is_conditional)

@@ -1,5 +1,5 @@
 // A network as a list of operations on one flat array, the page's counterpart of subo/explorer/operations.py.
-import { sigmoid, softplus, unpack } from "./numbers.js";
+import { logSumExp, sigmoid, softplus, unpack } from "./numbers.js";
 
 const _ACTIVATIONS = {
   tanh: () => Math.tanh,
@@ -62,6 +62,7 @@ export class Network {
       join: () => this._join(operation),
       cells: () => _cells(operation),
       offset: () => _offset(operation),
+      total: () => _total(operation),
       "per-size": () => (x, { size = 1 }) => Float32Array.from(x, (value) => Math.log1p(value / size)),
     }[operation.op];
     if (!make) throw new Error(`unknown operation ${operation.op}`);
@@ -181,6 +182,17 @@ export class Network {
       return joined;
     };
   }
+}
+
+// Logarithms of means, shifted so that the means sum to a total; those of counts with further zeros are lower.
+function _total({ places, logits, total }) {
+  return (x) => {
+    const means = places.map((place, i) => x[place] - (logits ? softplus(x[logits[i]]) : 0));
+    const excess = logSumExp(means) - Math.log(total);
+    const moved = Float32Array.from(x);
+    for (const place of places) moved[place] -= excess;
+    return moved;
+  };
 }
 
 // The logarithm of the row's size, added to logarithms of means.
