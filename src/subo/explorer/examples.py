@@ -2,7 +2,7 @@
 
 import csv
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,24 +23,34 @@ from subo.runtime.randomness import stream
 __all__ = ["chosen", "example_record"]
 
 _MOST = 2000  # examples
-_BYTES = 1_000_000  # of their values
-_WORK = 300_000_000  # elements decoded for their log p(x)
+_BYTES = 700_000  # of their values and posteriors
+_WORK = 150_000_000  # elements decoded for their log p(x)
 _RANKED, _SAMPLES, _ODD = 500, 100, 0.01  # rows among which cells are ranked, samples for each, largest p-value
 
 
-def chosen(split: Split, *, seed: int = 0) -> tuple[Split, Tensor]:
+def chosen(split: Split, *, latents: int, seed: int = 0) -> tuple[Split, Tensor]:
     """The examples that the page shows, as many as fit, with bits and noise drawn once, and their positions."""
-    size = 1 if _as_bytes(split) else 4
-    most = min(_MOST, max(50, _BYTES // max(1, size * split.event_shape.numel())))
+    bits = {"bits": 1, "u8": 8, "f32": 32}[_precision(split)] * split.event_shape.numel()
+    most = min(_MOST, max(50, _BYTES // max(1, bits // 8 + 8 * latents)))
     order = torch.randperm(len(split), generator=stream("examples of a page", seed))
     rows = order[:most].sort().values
     few = split.take(rows)
     return (few.drawn(stream("evaluation bits", seed)) if few.resample else few), rows
 
 
-def _as_bytes(split: Split) -> bool:
-    """Whether values are bits or levels that fit into a byte."""
-    return not split.x.is_floating_point() and not split.dequantize
+def _precision(split: Split) -> Literal["bits", "u8", "f32"]:
+    """How values are packed: as bits, as levels that fit into a byte, or as numbers."""
+    if split.x.is_floating_point() or split.dequantize:
+        return "f32"
+    return "bits" if split.resample or split.levels == 1 else "u8"
+
+
+def _packed(x: Tensor, few: Split) -> dict[str, Any]:
+    """The examples; of levels their numbers, and how many there are."""
+    precision = _precision(few)
+    if precision == "u8":
+        return packed((few.levels * x).round(), precision) | {"levels": few.levels}
+    return packed(x, "f32" if precision == "bits" and bool((x > 1).any()) else precision)  # numbers of classes
 
 
 def example_record(experiment: Experiment, model: Any, data: Data, few: Split, rows: Tensor, *, split: str) -> dict:
@@ -66,7 +76,7 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     if few.lengths is not None:
         return record | _by_steps(record, few.lengths)
     x, context = few.read(torch.arange(len(few)))
-    record["x"] = packed(x, "u8" if _as_bytes(few) and few.levels == 1 else "f32")
+    record["x"] = _packed(x, few)
     if "given" in context:
         record["given"] = packed(context["given"])
     if "size" in context:
@@ -119,14 +129,13 @@ def _plane(usage: LatentUsage) -> dict[str, Any]:
 
 
 def _posteriors(model: Any, few: Split) -> dict[str, Any] | None:
-    """Means and factors of the covariances of q(z|x); None where it is not a normal over vectors."""
-    means, factors = [], []
+    """Factors of the covariances of q(z|x), whose means the plane has; None where it is not a normal over vectors."""
+    factors = []
     for draw, _ in draws(model, few):
         if isinstance(draw.z, dict) or (found := _normal(draw.q)) is None or found[0].ndim != 2:
             return None
-        means.append(found[0].cpu())
         factors.append(found[1].cpu())
-    return {"means": packed(torch.cat(means)), "factors": packed(torch.cat(factors))}
+    return {"factors": packed(torch.cat(factors))}
 
 
 def _normal(q: Distribution) -> tuple[Tensor, Tensor] | None:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 __all__ = ["Store", "packed"]
 
-Precision = Literal["f16", "f32", "u8"]
-_TYPES = {"f16": np.float16, "f32": np.float32, "u8": np.uint8}
+Precision = Literal["f16", "f32", "u8", "bits"]
+_TYPES = {"f16": np.float16, "f32": np.float32, "u8": np.uint8, "bits": np.uint8}
 
 
 def packed(values: Tensor | np.ndarray, precision: Precision = "f32") -> dict[str, Any]:
@@ -19,15 +19,16 @@ def packed(values: Tensor | np.ndarray, precision: Precision = "f32") -> dict[st
     Args:
         values: The array.
         precision: Half precision for weights and coordinates, single for what densities are computed from, bytes for
-            levels of pixels.
+            levels of pixels, and for eight bits each.
 
     Example:
         >>> packed(torch.tensor([[0.0, 1.0]]), "f16")
         {'type': 'f16', 'shape': [1, 2], 'base64': 'AAAAPA=='}
     """
     array = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    array = np.ascontiguousarray(array.astype(np.dtype(_TYPES[precision]).newbyteorder("<")))
-    return {"type": precision, "shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode("ascii")}
+    stored = np.ascontiguousarray(array.astype(np.dtype(_TYPES[precision]).newbyteorder("<")))
+    stored = np.packbits(stored) if precision == "bits" else stored
+    return {"type": precision, "shape": list(array.shape), "base64": base64.b64encode(stored.tobytes()).decode("ascii")}
 
 
 class Store:

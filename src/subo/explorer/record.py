@@ -50,9 +50,9 @@ def record_of(experiment: Experiment, data: Data, *, split: str = "test", comman
     if not isinstance(split, str) or split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
     held_out: Split = getattr(data, split)
-    few, rows = chosen(held_out)
-    model = model_for(experiment, few)
     config = experiment.config
+    few, rows = chosen(held_out, latents=int(config.options.get("latent_dim", 0)))
+    model = model_for(experiment, few)
     with evaluating(model), torch.no_grad():
         own = exported(model, torch.Size(config.data.event_shape))
         examples = example_record(experiment, model, data, few, rows, split=split)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, TypeAlias
 __all__ = ["DataSize", "ImagesSize", "TableSize", "size_of"]
 
 _MOST_LATENTS, _ROWS_PER_LATENT = 16, 10
-_NARROWEST, _WIDEST = 32, 128
+_NARROWEST, _WIDEST = 32, 256
 _MANY_IMAGES = 10_000
 
 
@@ -44,9 +44,13 @@ class TableSize:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Two hidden layers, their width about four times the square root of the rows, from 32 to 128."""
+        """Two hidden layers, their width about four times the square root of the rows, from 32 to 256."""
         width = min(_WIDEST, max(_NARROWEST, nearest_power(4 * math.sqrt(self.rows))))
         return width, width
+
+    def prior_covariance(self, entries: int) -> str:
+        """Full ones, of a mixture, for as many rows as they have entries, or more: `benchmarks/small_tables.txt`."""
+        return "full" if entries <= self.rows else "diagonal"
 
     @property
     def dropout(self) -> float:

@@ -20,7 +20,7 @@ from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource
 from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
-from subo.recipes.data_size import DataSize
+from subo.recipes.data_size import DataSize, TableSize
 from subo.recipes.ends import Ends, ends_of_columns, ends_of_numbers
 
 if TYPE_CHECKING:  # for type checkers, names from tables are any text
@@ -148,6 +148,14 @@ def _fitting_prior(options: Mapping[str, Any], size: DataSize | None) -> str:
     return "normal" if size is None else size.prior
 
 
+def _fitting_covariance(options: Mapping[str, Any], size: DataSize | None) -> str:
+    """What ``prior_covariance`` auto stands for."""
+    if not isinstance(size, TableSize):
+        return "diagonal"
+    dim = options["latent_dim"]
+    return size.prior_covariance(options["prior_components"] * dim * (dim + 1) // 2)
+
+
 @dataclass(frozen=True)
 class LatentOptions:
     """The latents: their prior p(z), and the family of their posterior q(z|x).
@@ -159,7 +167,8 @@ class LatentOptions:
             categorical for such latents; and with condition labels by-label, which is learned per class. All others are
             the same whatever the condition.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
-        prior_covariance: Covariances of the mixture's components.
+        prior_covariance: Covariances of the mixture's components; auto selects full for a table with at least as
+            many rows as these have entries, else diagonal.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
         latent_classes: Number of values that each latent of the categorical posterior can take.
         flow_transforms: Number of maps in a flow, as prior or posterior.
@@ -167,12 +176,16 @@ class LatentOptions:
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"prior": PRIORS, "posterior": POSTERIORS}
-    AUTO: ClassVar[Mapping[str, Rule]] = {"latent_dim": _fitting_latents, "prior": _fitting_prior}
+    AUTO: ClassVar[Mapping[str, Rule]] = {
+        "latent_dim": _fitting_latents,
+        "prior": _fitting_prior,
+        "prior_covariance": _fitting_covariance,
+    }
 
     latent_dim: int | Literal["auto"] = "auto"
     prior: PriorName = "auto"
     prior_components: int = 10
-    prior_covariance: Literal["diagonal", "full"] = "diagonal"
+    prior_covariance: Literal["auto", "diagonal", "full"] = "auto"
     posterior: PosteriorName = "gaussian"
     latent_classes: int = 10
     flow_transforms: int = 2
@@ -228,7 +241,7 @@ class NetworkOptions:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
             convolutional network (conv) has one, after its convolutions, with the last of these widths. auto selects
-            200,200, for 10,000 images or more 500,500, and for rows of a table two layers of 32 to 128, wider for more
+            200,200, for 10,000 images or more 500,500, and for rows of a table two layers of 32 to 256, wider for more
             rows.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
         activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table and

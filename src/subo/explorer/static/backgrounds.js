@@ -1,7 +1,7 @@
 // What lies behind the points of the plane: the prior's contours, decoded pictures, the aggregate posterior, stretching.
 import { shadeParts } from "./colors.js";
 import { Mixture, Normal } from "./prior.js";
-import { row, unpack } from "./numbers.js";
+import { row } from "./numbers.js";
 import { tileOf } from "./paint.js";
 
 const _TILES = 15; // decoded pictures of an axis
@@ -38,15 +38,14 @@ export function paintBackground(app, name, pen, place, key) {
 function _made(app, name) {
   const context = app.context();
   if (name === "prior") return _densityMap((z) => app.model.prior(context).logProb(z), [-4, 4]);
-  if (name === "aggregate") return _densityMap(_aggregate(app.record.examples.q), [-4, 4]);
+  if (name === "aggregate") return _densityMap(_aggregate(app.q), [-4, 4]);
   if (name === "stretching") return _stretching(app, context);
   if (name === "grid" || name === "quantiles") return _pictures(app, context, name === "quantiles");
   return null;
 }
 
 // log q(z) = log mean_n q(z|x_n), over the examples of the page.
-function _aggregate(q) {
-  const [means, factors] = [unpack(q.means), unpack(q.factors)];
+function _aggregate({ means, factors }) {
   const parts = Array.from({ length: means.shape[0] }, (_, i) => new Normal(row(means, i), row(factors, i)));
   const mixture = new Mixture(new Float64Array(parts.length).fill(-Math.log(parts.length)), parts);
   return (z) => mixture.logProb(z);

@@ -26,7 +26,7 @@ class App {
     this.space = new Space(record.examples);
     this.examples = Array.from({ length: this.space.means.shape[0] }, (_, i) => i);
     this.x = record.examples.x && unpack(record.examples.x);
-    this.q = record.examples.q && { means: unpack(record.examples.q.means), factors: unpack(record.examples.q.factors) };
+    this.q = record.examples.q && { means: unpack(record.examples.plane.means), factors: unpack(record.examples.q.factors) };
     this.size = record.examples.size && unpack(record.examples.size).values;
     this.given = record.examples.given && unpack(record.examples.given);
     this.live = Live.find();

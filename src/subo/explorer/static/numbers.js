@@ -1,14 +1,20 @@
 // Numbers: unpacked from the record, written as text, drawn at random.
 
-const _TYPES = { f32: Float32Array, u8: Uint8Array, f16: Uint16Array };
+const _TYPES = { f32: Float32Array, u8: Uint8Array, bits: Uint8Array, f16: Uint16Array };
 
-// An array of the record, {type, shape, base64}, as {values, shape}; half precision becomes single.
+// An array of the record, {type, shape, base64}, as {values, shape}; half precision becomes single, levels shares of all.
 export function unpack(packed) {
   const text = atob(packed.base64);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
   const stored = new _TYPES[packed.type](bytes.buffer);
-  return { values: packed.type === "f16" ? Float32Array.from(stored, half) : stored, shape: packed.shape };
+  const { type, shape, levels } = packed;
+  if (type === "f16") return { values: Float32Array.from(stored, half), shape };
+  if (type === "bits") {
+    const size = shape.reduce((product, side) => product * side, 1);
+    return { values: Uint8Array.from({ length: size }, (_, i) => (stored[i >> 3] >> (7 - (i & 7))) & 1), shape };
+  }
+  return { values: levels ? Float32Array.from(stored, (level) => level / levels) : stored, shape };
 }
 
 // The number of 16 bits: sign, five bits of exponent, ten of fraction.
