@@ -198,7 +198,12 @@ def refusal(config: dict[str, Any]) -> str:
 def test_a_config_without_a_name_that_it_needs_is_refused(name: str):
     section = "data" if name in CONFIG["data"] else "training"
     rest = {known: value for known, value in CONFIG[section].items() if known != name}
-    if name in (*SINCE["data"], *SINCE["training"], "meaning", "binarization"):  # which older runs do not say, or in other words
+    if name in (
+        *SINCE["data"],
+        *SINCE["training"],
+        "meaning",
+        "binarization",
+    ):  # which older runs do not say, or in other words
         assert RunConfig.from_json({**CONFIG, section: rest}, where="config.json")
     else:
         assert name in refusal({**CONFIG, section: rest})

@@ -20,13 +20,27 @@ def table(rows: int, columns: int = 4) -> Data:
         (10, 4, 2, 32, 16),
         (112, 4, 4, 32, 16),
         (700, 2, 2, 128, 64),
-        (3000, 30, 16, 128, 256),
-        (10**6, 99, 16, 128, 1024),
+        (3000, 30, 16, 256, 256),
+        (10**6, 99, 16, 256, 1024),
     ],
 )
 def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):
     size = TableSize(rows, columns)
     assert (size.latent_dim, size.widths, size.batch_size) == (latents, (width, width), batch)
+
+
+@pytest.mark.parametrize(
+    ("rows", "components", "covariance"), [(99, 10, "diagonal"), (100, 10, "full"), (99, 9, "full")]
+)
+def test_a_full_covariance_has_no_more_entries_than_there_are_rows(rows: int, components: int, covariance: str):
+    """Of 4 latents 10 entries a component."""
+    data = Data("rows", Split(torch.randn(rows, 4)), Split(torch.randn(5, 4)), Split(torch.randn(5, 4)), kind="real")
+    options = {"prior_components": components, "latent_dim": 4}
+    assert resolved("vae", options, data)["prior_covariance"] == covariance
+    assert (
+        subo.make("vae", torch.rand(500, 1, 3, 3), prior="mixture").model.made_by.options["prior_covariance"]
+        == "diagonal"
+    )
 
 
 def test_a_model_of_a_table_follows_from_its_size_unless_it_is_asked_for():

@@ -59,9 +59,8 @@ class SumToTotal(nn.Module):
         zero_logits: Which are logits of the further zeros, in the order of the means; None without any.
 
     Example:
-        >>> SumToTotal(nn.Identity(), torch.tensor([True, True]), 6.0)(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).exp()
-        tensor([[3., 3.],
-                [3., 3.]])
+        >>> SumToTotal(nn.Identity(), torch.tensor([True, True]), 6.0)(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).exp().sum(1)
+        tensor([6., 6.])
     """
 
     log_means: Tensor
