@@ -59,7 +59,8 @@ class SumToTotal(nn.Module):
         zero_logits: Which are logits of the further zeros, in the order of the means; None without any.
 
     Example:
-        >>> SumToTotal(nn.Identity(), torch.tensor([True, True]), 6.0)(torch.tensor([[0.0, 0.0], [9.0, 9.0]])).exp().sum(1)
+        >>> decoder = SumToTotal(nn.Identity(), torch.tensor([True, True]), 6.0)
+        >>> decoder(torch.tensor([[0.0, 0.0], [0.0, 9.0]])).exp().sum(1).round(decimals=3)
         tensor([6., 6.])
     """
 
