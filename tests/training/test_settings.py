@@ -30,9 +30,9 @@ def test_sizes(rows: int, columns: int, latents: int, width: int, batch: int):
 
 
 @pytest.mark.parametrize(
-    ("rows", "components", "covariance"), [(99, 10, "diagonal"), (100, 10, "full"), (99, 9, "full")]
+    ("rows", "components", "covariance"), [(999, 10, "diagonal"), (1000, 10, "full"), (999, 9, "full")]
 )
-def test_a_full_covariance_has_no_more_entries_than_there_are_rows(rows: int, components: int, covariance: str):
+def test_a_full_covariance_has_ten_rows_for_each_entry(rows: int, components: int, covariance: str):
     """Of 4 latents 10 entries a component."""
     data = Data("rows", Split(torch.randn(rows, 4)), Split(torch.randn(5, 4)), Split(torch.randn(5, 4)), kind="real")
     options = {"prior_components": components, "latent_dim": 4}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeAlias
 
 __all__ = ["DataSize", "ImagesSize", "TableSize", "size_of"]
 
-_MOST_LATENTS, _ROWS_PER_LATENT = 16, 10
+_MOST_LATENTS, _ROWS_PER_LATENT, _ROWS_PER_ENTRY = 16, 10, 10
 _NARROWEST, _WIDEST = 32, 256
 _MANY_IMAGES = 10_000
 
@@ -49,8 +49,8 @@ class TableSize:
         return width, width
 
     def prior_covariance(self, entries: int) -> str:
-        """Full ones, of a mixture, for as many rows as they have entries, or more: `benchmarks/small_tables.txt`."""
-        return "full" if entries <= self.rows else "diagonal"
+        """Full ones, of a mixture, if there are ten rows for each of their entries: `benchmarks/small_tables.txt`."""
+        return "full" if _ROWS_PER_ENTRY * entries <= self.rows else "diagonal"
 
     @property
     def dropout(self) -> float:

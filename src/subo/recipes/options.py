@@ -167,8 +167,8 @@ class LatentOptions:
             categorical for such latents; and with condition labels by-label, which is learned per class. All others are
             the same whatever the condition.
         prior_components: Components of the mixture, or pseudo-inputs of the vamp prior.
-        prior_covariance: Covariances of the mixture's components; auto selects full for a table with at least as
-            many rows as these have entries, else diagonal.
+        prior_covariance: Covariances of the mixture's components; auto selects full for a table with at least ten
+            rows for each of their entries, else diagonal.
         posterior: Family of q(z|x); with bernoulli and categorical the latents are discrete.
         latent_classes: Number of values that each latent of the categorical posterior can take.
         flow_transforms: Number of maps in a flow, as prior or posterior.
