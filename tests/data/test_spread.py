@@ -45,6 +45,19 @@ def test_pixels_that_are_not_black_are_no_far_values(event: tuple[int, ...], sha
     assert not far_rows(x).any()
 
 
+def test_far_rows_of_many_are_those_by_the_units_of_all(monkeypatch: pytest.MonkeyPatch):
+    """In every hundredth row, which is looked at first, a column is nearly constant: by its units all would be far."""
+    torch.manual_seed(0)
+    x = torch.randn(10_000, 3)
+    x[::100, 1] = 1e-7 * torch.randn(100)
+    x[7777, 2] = 1e6
+    whole = far_rows(x)
+    monkeypatch.setattr("subo.data.spread._SPREAD", 300)
+    monkeypatch.setattr("subo.data.spread._ROWS", 100)
+    assert whole.nonzero().tolist() == far_rows(x).nonzero().tolist() == [[7777]]
+    assert not far_rows(x[:7000]).any()
+
+
 @pytest.mark.parametrize("event", [(2,), (1, 2, 1)], ids=["vectors", "images"])
 def test_rows_are_taken_from_the_whole_file(event, monkeypatch):
     monkeypatch.setattr("subo.data.spread._SORTED", 1000)

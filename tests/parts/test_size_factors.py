@@ -1,8 +1,11 @@
 """Counts with a size: exact densities against scipy and quadrature, in value and gradient."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import nbinom, poisson
@@ -12,7 +15,9 @@ from torch.testing import assert_close
 from assertions import assert_refused, assert_within
 from quadrature import Guess, Rates, exact_log_px
 from subo import VAE, Conditional, Poisson, StandardNormal, log_marginal, make
+from subo.data.loading import load_data
 from subo.data.splits import Split
+from subo.data.tables.options import TableOptions
 from subo.evaluation.reconstruction import reconstruct
 from subo.parts.columns import Columns
 from subo.parts.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
@@ -158,6 +163,18 @@ def test_a_recipe_starts_at_the_mean_per_size(likelihood: str):
     assert_close(
         seen, LogPerSize()(x, size).sub(LogPerSize()(x, size).mean(0)) / LogPerSize()(x, size).std(0, correction=0)
     )
+
+
+def test_cells_of_several_kinds_have_no_total(tmp_path: Path):
+    """The observed size of a table's row, given in Python, is an offset of its counts alone."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"real": rng.normal(size=300), "count": rng.poisson(rng.gamma(2, 20, 300))})
+    frame.loc[3, "real"] = None
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    data = load_data(tmp_path / "x.csv", table=TableOptions(columns="count=count"))
+    train = replace(data.train, context={"size": torch.rand(len(data.train)) + 0.5})
+    objective = make("vae", replace(data, train=train), size_factor="observed", latent_dim=2)
+    assert not any(isinstance(module, SumToTotal) for module in objective.model.modules())
 
 
 def test_a_reconstruction_has_the_size_of_its_row():

@@ -16,6 +16,7 @@ from assertions import assert_refused
 from shapes import unchecked_shapes
 from subo import (
     ELBO,
+    IWAE,
     VAE,
     Bernoulli,
     Conditional,
@@ -161,6 +162,41 @@ def test_patience_without_validation_is_refused():
 def test_data_that_the_model_does_not_describe_are_refused(x: torch.Tensor, message: str):
     with pytest.raises(InputError, match=message):
         fit(objective(), Split(x), epochs=1)
+
+
+def of_iwae(seed: int = 0) -> Objective:
+    return Objective(objective(seed).model, IWAE(), num_samples=6)
+
+
+def test_a_fit_follows_the_elbo_for_some_epochs_and_then_the_bound():
+    data, options = binary(), {"epochs": 2, "batch_size": 50}
+    as_elbo, staged = (
+        fit(o, data, **options, **more) for o, more in ((objective(), {}), (of_iwae(), {"elbo_epochs": 1.0}))
+    )
+    assert staged.epochs[0].train == as_elbo.epochs[0].train
+    assert staged.epochs[1].train.bound != as_elbo.epochs[1].train.bound
+    plain = fit(of_iwae(), data, **options)
+    assert plain.epochs[0].train != staged.epochs[0].train
+    assert staged.epochs[1].train.bound > staged.epochs[1].train.elbo  # six samples
+    assert staged.epochs[0].train.bound == pytest.approx(staged.epochs[0].train.elbo)  # one
+
+
+def test_the_kl_warms_up_within_the_epochs_of_the_elbo():
+    history = fit(of_iwae(), binary(), epochs=2, elbo_epochs=1.0, kl_warmup_epochs=1.0)
+    assert len(history.epochs) == 2
+    with pytest.raises(InputError, match="IWAE has no KL of its own"):
+        fit(of_iwae(), binary(), epochs=2, elbo_epochs=1.0, kl_warmup_epochs=1.5)
+
+
+def test_a_fit_that_stopped_in_the_epochs_of_the_elbo_resumes_bit_for_bit(tmp_path: Path):
+    options = {"epochs": 4, "batch_size": 50, "elbo_epochs": 3.0}
+    whole = of_iwae()
+    fit(whole, binary(), **options)
+    with pytest.raises(Stop):
+        fit(of_iwae(), binary(), run_dir=tmp_path, checkpoint_minutes=1e-9, on_epoch=interrupt_after(2), **options)
+    resumed = of_iwae(seed=5)
+    fit(resumed, binary(), run_dir=tmp_path, resume=True, **options)
+    assert torch.equal(weights(resumed), weights(whole))
 
 
 class Stop(Exception):

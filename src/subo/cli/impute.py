@@ -70,6 +70,8 @@ def impute(
     schema = experiment.config.data.meaning.table
     if schema is None:
         raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")
+    if not frames:
+        raise InputError(f"{data} is not a table, and the run was fitted to one: give a file such as .csv")
     (frame,) = frames
     if split.rows is not None:
         frame = frame.iloc[(split.rows - 1).tolist()].reset_index(drop=True)

@@ -5,6 +5,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Size, Tensor
 
+from subo.data.rows_on_disk import RowsOnDisk
+from subo.data.sparse_rows import SparseRows
 from subo.data.stored_rows import Rows, chunks
 from subo.data.values import constant_elements
 from subo.errors import InputError
@@ -12,7 +14,7 @@ from subo.errors import InputError
 __all__ = ["center_and_units", "far_rows", "observed_in_turn"]
 
 _SORTED = 100_000  # numbers, for quantiles
-_SPREAD = 2_000_000  # numbers, for center and units
+_SPREAD, _ROWS = 2_000_000, 5000  # numbers and rows, for center and units
 _NEAR, _FAR = 10, 1000  # standard deviations: up to the first, values count in full; beyond the second, a row is far
 
 
@@ -60,25 +62,34 @@ def center_and_units(examples: Tensor | None, event: Size) -> tuple[Tensor, Tens
 def far_rows(x: Rows) -> Bool[Tensor, " N"]:
     """Which rows have a value more than 1,000 units from the center, which makes a gradient that much larger.
 
-    Center and units are those of some rows, spread over all; of rows on disk only these are looked at. Cells of a table
-    that are missing or at a spike, which are not finite, are not far.
+    Center and units are first those of some rows, spread over all; if any is far by these, those of all rows decide. Of
+    sparse rows and rows on disk, the former suffice, and of the latter only these are looked at. Cells of a table that
+    are missing or at a spike, which are not finite, are not far.
     """
-    some = _spread(x) if isinstance(x, Tensor) else x.spread()
-    known = some.where(some.isfinite(), torch.nan)
-    center, unit, _ = center_and_units(
-        known.where(known.isfinite(), known.nanmedian(0).values.nan_to_num(0)), x.shape[1:]
-    )
+    some = x[:: _step(x)] if isinstance(x, Tensor) else x.spread()
+    everywhere = some if isinstance(x, RowsOnDisk) else x
+    far = _far(everywhere, some)
+    return _far(x, x) if isinstance(x, Tensor) and len(some) < len(x) and bool(far.any()) else far
+
+
+def _step(x: Tensor) -> int:
+    """Every which row: a few million numbers, and thousands of rows."""
+    return max(1, min(x.numel() // _SPREAD, len(x) // _ROWS))
+
+
+def _far(x: Tensor | SparseRows, some: Tensor) -> Bool[Tensor, " N"]:
+    """The far rows of x, by the center and units of some."""
+    known = some
+    if not bool(some.isfinite().all()):
+        known = some.where(some.isfinite(), torch.nan)
+        known = known.where(known.isfinite(), known.nanmedian(0).values.nan_to_num(0))
+    center, unit, _ = center_and_units(known, some.shape[1:])
 
     def is_far(rows: Tensor) -> Tensor:
         away = (rows - center).abs()
         return ((away > _FAR * unit) & (away < torch.inf)).flatten(1).any(1)
 
     return torch.cat([is_far(rows) for rows in chunks(x)])
-
-
-def _spread(x: Tensor) -> Tensor:
-    """A few million numbers of a tensor: rows that are spread evenly over all."""
-    return x[:: max(1, x.numel() // _SPREAD)]
 
 
 def observed_in_turn(x: Float[Tensor, " N *event"]) -> Float[Tensor, " N *event"]:

@@ -220,7 +220,6 @@ def conv_decoder(
         channels: As given to the encoder: the decoder uses them in reverse order.
         hidden: Width of the perceptron's hidden layer.
         activation: Constructor of the nonlinearities.
-        dropout: Share of the perceptron's hidden units that are dropped in training.
     """
     colors, height, width = _image(image_shape, channels)
     heights, widths = _halved(height, len(channels)), _halved(width, len(channels))

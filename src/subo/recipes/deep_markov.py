@@ -17,7 +17,8 @@ from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.registry import made
-from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions
+from subo.recipes.bound_options import BoundOptions, GradientOptions
+from subo.recipes.options import ActivationName, LikelihoodOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["deep_markov"]

@@ -14,7 +14,8 @@ from subo.parts.conditionals import Conditional
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import ACTIVATIONS, mlp
 from subo.parts.priors import StandardNormal
-from subo.recipes.options import BoundOptions, GradientOptions, LikelihoodOptions, NetworkOptions
+from subo.recipes.bound_options import BoundOptions, GradientOptions
+from subo.recipes.options import LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["hierarchical"]

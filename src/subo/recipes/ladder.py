@@ -18,7 +18,8 @@ from subo.parts.families import Family
 from subo.parts.location_scale import Gaussian
 from subo.parts.networks import ACTIVATIONS, Residual, Upscale
 from subo.parts.registry import made
-from subo.recipes.options import ActivationName, BoundOptions, GradientOptions, LikelihoodOptions
+from subo.recipes.bound_options import BoundOptions, GradientOptions
+from subo.recipes.options import ActivationName, LikelihoodOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["ladder"]

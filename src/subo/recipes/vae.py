@@ -20,14 +20,9 @@ from subo.parts.families import Family, NamedFamily
 from subo.parts.labels import Stack
 from subo.parts.registry import made
 from subo.parts.size_factors import SumToTotal, WithOffset, log_means_of
+from subo.recipes.bound_options import BoundOptions, GradientOptions
 from subo.recipes.condition import ConditionOptions
-from subo.recipes.options import (
-    BoundOptions,
-    GradientOptions,
-    LatentOptions,
-    LikelihoodOptions,
-    NetworkOptions,
-)
+from subo.recipes.options import LatentOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import recipe
 
 __all__ = ["vae"]
@@ -158,7 +153,7 @@ def vae(
         return chain(entry, body)
 
     decoding = conditioned(decoder, space.event_shape)
-    if condition.size_factor == OBSERVED:
+    if condition.size_factor == OBSERVED and columns is None:  # cells of several kinds have no total
         logits = family.zero_logits if isinstance(family, ZeroInflating) else None
         decoding = SumToTotal(decoding, log_means_of(family), ends.total(context.get("size")), zero_logits=logits)
     p_x = Conditional(family, WithOffset(decoding, log_means_of(family)) if condition.is_sized else decoding)

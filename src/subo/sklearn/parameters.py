@@ -7,7 +7,8 @@ from typing import Any, Literal
 import numpy as np
 
 from subo.data.tables.schema import Scaling
-from subo.recipes.options import BoundOptions, LatentOptions, LikelihoodOptions, NetworkOptions
+from subo.recipes.bound_options import BoundOptions
+from subo.recipes.options import LatentOptions, LikelihoodOptions, NetworkOptions
 from subo.recipes.recipe import parameters_of
 from subo.runtime.devices import DeviceName
 

@@ -167,4 +167,5 @@ def _decimals(known: pd.Series) -> int | None:
 
 
 def _suffice(places: int, values: np.ndarray) -> bool:
-    return bool((np.abs(values.round(places) - values) <= 1e-13 * np.abs(values)).all())
+    with np.errstate(invalid="ignore"):  # of infinity in a column to be dropped
+        return bool((np.abs(values.round(places) - values) <= 1e-13 * np.abs(values)).all())

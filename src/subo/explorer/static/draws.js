@@ -14,7 +14,7 @@ export class Draws {
     this.element = section(
       "samples",
       "Prior or posterior",
-      "Left: z from p(z). Right: z from q(z|x) of random examples. What only the left shows has no data; what only the right shows is never drawn.",
+      "z from p(z), and z from q(z|x) of random examples. What only the first shows has no data; what only the second shows is never drawn.",
     );
     this.sides = document.createElement("div");
     this.sides.className = "sides";
@@ -38,7 +38,7 @@ export class Draws {
     const { app } = this;
     const random = new Random(this.seed);
     const context = app.context();
-    const fromPrior = Array.from({ length: _EACH }, () => [app.model.fromPrior(context, random), context]);
+    const fromPrior = Array.from({ length: _EACH }, (_, i) => [app.model.fromPrior(context, random, _EACH * (this.seed - 1) + i), context]);
     const fromData = Array.from({ length: _EACH }, () => {
       const i = Math.floor(random.uniform() * app.examples.length);
       return [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)];

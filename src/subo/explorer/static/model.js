@@ -25,12 +25,12 @@ export class Model {
     return this.priors && this.priors[this.priors.length > 1 ? context.label || 0 : 0];
   }
 
-  // z from p(z): of a prior that the page knows, else one of the draws that came with it; null without either.
-  fromPrior(context, random) {
+  // z from p(z): of a prior that the page knows, else the draw of a number that came with it; null without either.
+  fromPrior(context, random, number) {
     if (this.priors) return this.prior(context).sample(random);
     if (!this.draws) return null;
     const draws = this.draws[this.draws.length > 1 ? context.label || 0 : 0];
-    return row(draws, Math.floor(random.uniform() * draws.shape[0]));
+    return row(draws, number % draws.shape[0]);
   }
 
   // Parameters of p(x|z); null without a decoder.

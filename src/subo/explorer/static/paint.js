@@ -108,7 +108,7 @@ function _rowView(record, model) {
   table.show = (values, { params, odd } = {}) => {
     const cells = params && model.decoder.family.cells(params);
     table.replaceChildren(
-      ...(cells ? [_head(["column", "cell", "8 of 10 draws of p(x|z)"])] : []),
+      ...(cells ? [_head(["column", "cell", "where 80% of p(x|z) lies"])] : []),
       ...record.columns.map((column, d) => {
         const line = document.createElement("tr");
         if (odd && odd.includes(d)) [line.className, line.title] = ["odd", "Odd: given the others of its row, among the oddest hundredth of such cells"];
@@ -149,7 +149,7 @@ function _fill(cell, column, p) {
   const drawn = _sorted(p);
   const [low, high] = [0.1, 0.9].map((share) => cellText(column, drawn[Math.round(share * (drawn.length - 1))]));
   cell.textContent = low === high ? low : `${low} to ${high}`;
-  cell.title = "8 of 10 draws lie here";
+  cell.title = "80% of the draws lie here";
 }
 
 // Draws of a cell in order, always the same: their quantiles are shown, whatever the distribution.
