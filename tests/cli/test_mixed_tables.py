@@ -80,6 +80,27 @@ def test_a_run_keeps_the_schema_and_takes_it_from_a_file(fitted: tuple[Path, Pat
     assert again is not None
     assert again.columns[1].kind == "positive"
     assert again.columns[2:] == table.columns[2:]
+    of_run = tmp_path / "again"
+    assert run("fit", data, "--columns", out / "config.json", "--out", of_run, *FIT, "--quiet") == 0
+    assert Run(of_run).read_config().data.meaning.table == again
+
+
+def test_a_value_that_has_no_density_is_named_by_its_column(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    fresh = people(20, seed=3)
+    fresh.loc[4, "visits"] = -2
+    fresh.to_csv(tmp_path / "new.csv", index=False)
+    assert run("score", fitted[0], tmp_path / "new.csv", "--out", tmp_path / "s.csv", "--num-samples", 20) == 0
+    assert (
+        "the first is number 5 (counted from 1), in column 'visits': their log p(x) is -inf" in capsys.readouterr().out
+    )
+    assert pd.read_csv(tmp_path / "s.csv").log_px[4] == -np.inf
+
+
+def test_samples_say_what_they_lack(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    assert run("sample", fitted[0], "-n", 9, "--out", tmp_path / "s.csv") == 0
+    assert "left out, as in the fit: id" in capsys.readouterr().out
 
 
 def test_score_has_p_values_and_names_odd_columns(
@@ -97,6 +118,7 @@ def test_score_has_p_values_and_names_odd_columns(
     said = capsys.readouterr().out
     assert "column 'extra' is left out" in said
     assert "never seen ('Paris')" in said
+    assert "no column is named as odd, since among 15 test rows no cell ranks below 0.062" in said
     table = pd.read_csv(out, keep_default_na=False)
     held_out = 15
     assert table.p_value[7] == pytest.approx(1 / (held_out + 1))

@@ -68,7 +68,6 @@ def oddness_of(
         seed: Seed for the samples.
         processes: Number of processes that share the test data.
     """
-    from subo.evaluation.cells import cell_p_values, cell_scores
     from subo.evaluation.conformal import conformal_p_values, marked
     from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
@@ -113,15 +112,30 @@ def oddness_of(
             )
     if table is not None:
         names = [column.name for column in table.modeled]
-        count = min(count, _CELL_SAMPLES)
-        own = cell_scores(model, split, num_samples=count, seed=seed)
-        columns["odd_columns"] = _odd_columns(
-            cell_p_values(own, cell_scores(model, held_out, num_samples=count, seed=seed)), names
-        )
-        if cells is not None:
-            save_array(cells, own, names=names)
-            sentences.append(f"log p of each cell given the others of its row written to {cells}")
+        options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed}
+        columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, out=cells, **options)
+        sentences += of_cells
     return Oddness(columns, tuple(sentences))
+
+
+def _odd_cells(
+    model: Any, split: "Split", held_out: "Split", names: Sequence[str], *, out: Path | None, **options: Any
+) -> tuple[list[str], list[str]]:
+    """The columns of the odd cells of each row, and what is said of them; writes log p of each cell if asked to."""
+    from subo.evaluation.cells import cell_p_values, cell_scores
+
+    own, sentences = cell_scores(model, split, **options), []
+    named = _odd_columns(cell_p_values(own, cell_scores(model, held_out, **options)), names)
+    if _ODD_CELL * (len(held_out) + 1) < 1:
+        sentences.append(
+            f"Careful: no column is named as odd, since among {len(held_out):,} test rows no cell ranks below "
+            f"{1 / (len(held_out) + 1):.2g}, and the oddest {_ODD_CELL:.0%} are named. --cells writes log p of each "
+            "cell given the others of its row"
+        )
+    if out is not None:
+        save_array(out, own, names=names)
+        sentences.append(f"log p of each cell given the others of its row written to {out}")
+    return named, sentences
 
 
 def _odd_columns(ranks: Tensor, names: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from subo.cli.messages import say
@@ -59,10 +60,23 @@ def run_and_rows(
         outside = (~inside).nonzero()[:, 0]
         say(
             f"Careful: {len(outside):,} of {len(split):,} contain values outside the support of the run's likelihood "
-            f"({experiment.config.likelihood}), the first is number {int(outside[0]) + 1} (counted from 1): their log "
-            "p(x) is -inf, and their latents are meaningless"
+            f"({experiment.config.likelihood}), the first is number {int(outside[0]) + 1} (counted from 1)"
+            f"{_where(experiment, split, int(outside[0]))}: their log p(x) is -inf, and their latents are meaningless"
         )
     return experiment, split
+
+
+def _where(experiment: Any, split: Split, row: int) -> str:
+    """In which columns a row of a table has no density: those without whose cell it has one."""
+    table = experiment.config.data.meaning.table
+    if table is None:
+        return ""
+    one = split.take(torch.full((len(table.modeled),), row))
+    x = one.x.clone()
+    x.fill_diagonal_(torch.nan)
+    inside = in_support(experiment.objective.model, replace(one, x=x))
+    named = [f"{column.name!r}" for column, is_it in zip(table.modeled, inside.tolist(), strict=True) if is_it]
+    return f", in column {named[0]}" if len(named) == 1 else ", in several columns"
 
 
 def of_rows(split: Split) -> dict[str, Sequence[Any]]:

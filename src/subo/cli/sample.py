@@ -100,6 +100,8 @@ def sample(
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
+    if table is not None and table.dropped and ending != ".png":
+        say(f"left out, as in the fit: {', '.join(column.name for column in table.dropped)}")
 
 
 def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:

@@ -18,8 +18,9 @@ class TableOptions:
 
     Args:
         columns: Kinds of columns, such as age=count,income=positive,zip=category,id=drop, in place of those that their
-            cells suggest; or a schema file (.json), as a run writes it. Kinds: real, positive (log-normal), count,
-            boolean, category, ordinal, date, spike (one frequent value, numbers beside) and drop (left out).
+            cells suggest; or a schema file (.json), such as the config.json of a run, which holds one. Kinds: real,
+            positive (log-normal), count, boolean, category, ordinal, date, spike (one frequent value, numbers beside)
+            and drop (left out).
         column_scaling: How numbers and dates are scaled for the model: by center and standard deviation (standard), or
             then brought to normal scores by a piecewise linear map, for heavy tails and several modes (quantile). In a
             schema file each column has a scaling of its own.
@@ -62,7 +63,7 @@ class TableOptions:
         if wrong is not None:
             raise InputError(
                 f"`columns` are pairs such as age=count,zip=category; received {wrong!r}. Names with commas are given "
-                "in a schema file: a .json, as a run writes it"
+                "in a schema file: a .json, such as a run's config.json"
             )
         return {name.strip(): kind.strip() for name, _, kind in pairs}
 
