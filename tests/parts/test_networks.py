@@ -128,7 +128,7 @@ def test_only_the_encoder_of_few_rows_with_many_columns_drops_units():
         assert not any(isinstance(module, nn.Dropout) for module in model.likelihood.modules())
         return [module.p for module in model.posterior.modules() if isinstance(module, nn.Dropout)]
 
-    assert shares(30, 40) == [0.1, 0.1]
+    assert shares(30, 40) == [0.2, 0.2]
     assert shares(40, 30) == []
     assert shares(30, 40, dropout=0.0) == []
     assert shares(40, 30, dropout=0.5, hidden=(8,)) == [0.5]

@@ -239,7 +239,7 @@ class NetworkOptions:
         activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table and
             10,000 images or more silu.
         dropout: Share of the encoder's hidden units that are dropped in training, which keeps q(z|x) from fitting
-            itself to single examples; auto selects 0.1 for tables with more columns than rows, else 0.
+            itself to single examples; auto selects 0.2 for tables with more columns than rows, else 0.
     """
 
     CHOICES: ClassVar[Mapping[str, Mapping[str, Any]]] = {"network": NETWORKS}
