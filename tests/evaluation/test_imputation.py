@@ -12,6 +12,7 @@ from subo.errors import InputError
 from subo.evaluation.cells import cell_scores
 from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.imputation import impute, pooled
+from subo.evaluation.scores import score
 from subo.models.probabilistic_pca import probabilistic_pca
 from tables import FactorAnalysis, with_gaps
 
@@ -26,6 +27,16 @@ def test_log_p_of_the_observed_cells_is_their_exact_density():
     exact = torch.tensor([truth.log_px(row) for row in x])
     assert ((found.log_px - exact).abs() < 5 * found.standard_error + 1e-9).all()
     assert found.log_px[0].abs() < 5 * found.standard_error[0]
+
+
+def test_the_score_of_a_row_without_any_cell_is_exactly_0():
+    truth = FactorAnalysis()
+    x = with_gaps(truth.sample(4))
+    x[2] = torch.nan
+    found = score(truth.model, Split(x), num_samples=30)
+    assert found.log_px[2] == found.standard_error[2] == 0
+    assert found.elbo[2] <= 0
+    assert bool((found.log_px != 0).sum() == (found.standard_error > 0).sum() == 3)
 
 
 def test_draws_have_the_mean_and_covariance_of_the_exact_conditional():

@@ -85,6 +85,14 @@ class Scores:
         yield Number.mean(LIKELY, "rate", self.rate, "samples of q, or closed form", count)
         yield Number.mean(LIKELY, "distortion", self.distortion, "samples of q", count)
 
+    def exact(self) -> "Scores":
+        """The same, with log p(x) = 0 and no error where log p(x|z) is 0 for all z, as of rows without any cell."""
+        certain = self.distortion == 0
+        if not bool(certain.any()):
+            return self
+        known = {"log_px": 0.0, "standard_error": 0.0, "effective_sample_size": self.num_samples, "pareto_k": torch.nan}
+        return replace(self, **{name: getattr(self, name).masked_fill(certain, value) for name, value in known.items()})
+
     def where(self, inside: Tensor) -> "Scores":
         """The same, with the scores of examples outside the support where `inside`, ``(N,)``, is false."""
         if bool(inside.all()):
@@ -147,7 +155,8 @@ def score(
         if advance is not None:
             advance(min(pieces.stop * size, len(split)) - pieces.start * size)
 
-    return Scores.of(in_shares(work, num_batches(split, size), processes=processes, advance=done)).where(inside)
+    estimates = in_shares(work, num_batches(split, size), processes=processes, advance=done)
+    return Scores.of(estimates).exact().where(inside)
 
 
 @torch.no_grad()
