@@ -174,10 +174,11 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
 
 
 def _latents(options: Mapping[str, Any]) -> str:
-    """The number of latents, layer by layer if there are several."""
+    """The number of latents and their prior; layer by layer if there are several."""
     layers = options.get("latent_dims")
     if layers is None:
-        return f"{options['latent_dim']} latents"
+        prior = f" (prior {options['prior']})" if "prior" in options else ""
+        return f"{options['latent_dim']} latents{prior}"
     return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
 
 
