@@ -1,6 +1,7 @@
 """What the networks compute, beside the shapes that the conformance test holds."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -102,13 +103,13 @@ def test_a_perceptron_leaves_what_it_is_given_and_gives_the_same_with_and_withou
     ],
     ids=["mlp", "residual", "conv"],
 )
-def test_dropout_drops_its_share_of_hidden_units_in_training_alone(network: nn.Module):
+def test_dropout_drops_its_share_of_hidden_units_in_training_alone(network: nn.Sequential):
     """What is kept is scaled by 1 / (1 - share), so that each unit has its mean."""
     x = torch.randn(50, 1, 4, 6) if isinstance(network[0], nn.Conv2d) else torch.randn(50, 6)
     layers = [module for module in network.modules() if isinstance(module, nn.Dropout)]
     assert layers
     assert not any(isinstance(module, nn.Dropout) for module in mlp(6, 3).modules())
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    seen: list[tuple[Any, Any]] = []
     for layer in layers:
         layer.register_forward_hook(lambda module, args, output: seen.append((args[0], output)))
     with forked(0):
@@ -123,7 +124,7 @@ def test_dropout_drops_its_share_of_hidden_units_in_training_alone(network: nn.M
 
 
 def test_only_the_encoder_of_few_rows_with_many_columns_drops_units():
-    def shares(rows: int, columns: int, **options: object) -> list[float]:
+    def shares(rows: int, columns: int, **options: Any) -> list[float]:
         model = make("vae", torch.ones(rows, columns), likelihood="poisson", **options).model
         assert not any(isinstance(module, nn.Dropout) for module in model.likelihood.modules())
         return [module.p for module in model.posterior.modules() if isinstance(module, nn.Dropout)]

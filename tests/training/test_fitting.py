@@ -169,10 +169,9 @@ def of_iwae(seed: int = 0) -> Objective:
 
 
 def test_a_fit_follows_the_elbo_for_some_epochs_and_then_the_bound():
-    data, options = binary(), {"epochs": 2, "batch_size": 50}
-    as_elbo, staged = (
-        fit(o, data, **options, **more) for o, more in ((objective(), {}), (of_iwae(), {"elbo_epochs": 1.0}))
-    )
+    data = binary()
+    options: dict[str, Any] = {"epochs": 2, "batch_size": 50}
+    as_elbo, staged = fit(objective(), data, **options), fit(of_iwae(), data, **options, elbo_epochs=1.0)
     assert staged.epochs[0].train == as_elbo.epochs[0].train
     assert staged.epochs[1].train.bound != as_elbo.epochs[1].train.bound
     plain = fit(of_iwae(), data, **options)
@@ -189,7 +188,7 @@ def test_the_kl_warms_up_within_the_epochs_of_the_elbo():
 
 
 def test_a_fit_that_stopped_in_the_epochs_of_the_elbo_resumes_bit_for_bit(tmp_path: Path):
-    options = {"epochs": 4, "batch_size": 50, "elbo_epochs": 3.0}
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 50, "elbo_epochs": 3.0}
     whole = of_iwae()
     fit(whole, binary(), **options)
     with pytest.raises(Stop):

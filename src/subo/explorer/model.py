@@ -81,7 +81,8 @@ def _prior(model: Any) -> dict[str, Any]:
     if isinstance(model.prior, Markov):
         raise NotExportedError("the prior is a chain, as long as the sequence")
     count = num_labels_of(model)
-    one_each = [prior_of(model, *label) for label in ([()] if count is None else torch.arange(count).reshape(-1, 1, 1))]
+    labels = [None] if count is None else torch.arange(count).split(1)
+    one_each = [prior_of(model, label) for label in labels]
     try:
         return {"of": [gaussians(p) for p in one_each]}
     except NotExportedError as reason:
