@@ -14,7 +14,7 @@ export class Draws {
     this.element = section(
       "samples",
       "Prior or posterior",
-      "z from p(z), and z from q(z|x) of random examples. What only the first shows has no data; what only the second shows is never drawn.",
+      `z from p(z), and z from q(z|x) of random examples${app.record.classes || app.given ? ", both with the condition of these" : ""}. What only the first shows has no data; what only the second shows is never drawn.`,
     );
     this.sides = document.createElement("div");
     this.sides.className = "sides";
@@ -30,19 +30,15 @@ export class Draws {
     const told = this._told();
     if (told) this.element.append(told);
     this.element.append(takeaways({ name: "samples", canvas: app.record.columns ? undefined : () => montage(this.sides), python: () => app.python("z, p = model.sample(24)\nx = p.mean") }));
-    app.state.on(["label"], () => this._show());
     this._show();
   }
 
   _show() {
     const { app } = this;
     const random = new Random(this.seed);
-    const context = app.context();
-    const fromPrior = Array.from({ length: _EACH }, (_, i) => [app.model.fromPrior(context, random, _EACH * (this.seed - 1) + i), context]);
-    const fromData = Array.from({ length: _EACH }, () => {
-      const i = Math.floor(random.uniform() * app.examples.length);
-      return [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)];
-    });
+    const chosen = Array.from({ length: _EACH }, () => Math.floor(random.uniform() * app.examples.length));
+    const fromPrior = chosen.map((i, k) => [app.model.fromPrior(app.contextOf(i), random, _EACH * (this.seed - 1) + k), app.contextOf(i)]);
+    const fromData = chosen.map((i) => [app.qOf(i) ? app.qOf(i).sample(random) : app.meanOf(i), app.contextOf(i)]);
     const sides = [this._side("z ~ p(z)", fromPrior), this._side("z ~ q(z|x)", fromData)];
     this.sides.replaceChildren(...sides, ...(app.record.columns ? [figure(this._ofData(), "the data: the page's examples")] : []));
   }
