@@ -140,7 +140,8 @@ def main() -> None:
     latents = mixed.model.posterior.family.event_shape[0]
     matrix = Split(torch.randn(100_000, width))
     options: dict[str, Any] = {"latent_dim": latents, "likelihood": "student-t", "scale": "network"}
-    numbers = subo.make("vae", matrix, **options, hidden=(128, 128), prior="mixture", activation="silu")
+    same = {name: mixed.model.made_by.options[name] for name in ("hidden", "prior", "prior_covariance", "activation")}
+    numbers = subo.make("vae", matrix, **options, **same)
     for batch_size in (subo.training_settings(mixed, data)["batch_size"], 1000):
         size = {"steps": arguments.steps, "batch_size": batch_size}
         times = [
