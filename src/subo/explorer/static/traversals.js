@@ -49,7 +49,7 @@ export class Traversals {
       if (app.record.columns && app.model.decoder) line.append(words);
       return { d, pictures, words };
     });
-    this._show();
+    this._later();
   }
 
   _stop(line, d, stop) {
@@ -61,7 +61,7 @@ export class Traversals {
     return picture;
   }
 
-  // Later, since a drag moves z at every frame and this decodes many pictures.
+  // Later, since a page opens and a drag moves z at every frame, and this decodes many pictures.
   _later() {
     clearTimeout(this.waiting);
     this.waiting = setTimeout(() => this._show(), 120);
