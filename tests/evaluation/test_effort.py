@@ -50,7 +50,7 @@ def test_data_that_are_left_out_are_left_out_at_random_the_same_at_every_call():
     assert torch.equal(Effort(100, 30).rows(30), torch.arange(30))
 
 
-def test_the_time_of_a_sample_is_told():
+def test_the_time_of_a_sample_is_measured():
     model: Any = probabilistic_pca(5, 2)
     own = model.draw
 

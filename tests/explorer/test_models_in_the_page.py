@@ -10,9 +10,12 @@ import pytest
 import torch
 from browser import browser
 from torch import Size, Tensor, nn
+from torch.distributions import Distribution
 from torch.testing import assert_close
 
 import subo
+from subo import Split
+from subo.explorer.examples import chosen, packed_examples
 from subo.explorer.heads import head
 from subo.explorer.model import exported
 from subo.explorer.operations import NotExportedError, Store, operations
@@ -325,3 +328,32 @@ class Own(nn.Linear):
 def test_what_computes_something_of_its_own_is_not_exported():
     with pytest.raises(NotExportedError, match="Own has no counterpart"):
         operations(Own(2, 3), Size([2]), Store())
+
+
+def test_a_prior_that_cannot_be_drawn_from_is_missing_without_draws():
+    class Improper(nn.Module):
+        def forward(self) -> Distribution:
+            return Distribution(event_shape=torch.Size([2]), validate_args=False)
+
+    found = exported(made(subo.Bernoulli((3,)), prior=Improper()), Size([3]))["prior"]
+    assert "Distribution" in found["missing"]
+    assert "draws" not in found
+
+
+EXAMPLES = {
+    "bits": Split((torch.rand(9, 1, 3, 5) < 0.5).to(torch.uint8)),
+    "levels": Split(torch.arange(9 * 15).reshape(9, 1, 3, 5).to(torch.uint8) * 255 // 134, levels=255),
+    "drawn": Split(torch.full((9, 1, 3, 5), 100, dtype=torch.uint8), levels=255, resample=True),
+    "classes": Split(torch.randint(0, 9, (9, 1, 3, 5)).to(torch.uint8)),
+    "numbers": Split(torch.randn(9, 15)),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_are_torchs_however_they_are_packed(page: Any, name: str):
+    few, _ = chosen(EXAMPLES[name], latents=2)
+    x, _ = few.read(torch.arange(len(few)))
+    record = packed_examples(x, few)
+    found = page.evaluate("(record) => Array.from(modules['numbers.js'].unpack(record).values)", record)
+    assert_close(torch.tensor(found).reshape(x.shape).float(), x, rtol=0, atol=0)
+    assert record["type"] == {"bits": "bits", "drawn": "bits", "numbers": "f32"}.get(name, "u8")

@@ -1,6 +1,8 @@
 """The training loop: what it yields, what it follows, and how it fails."""
 
 import math
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +135,20 @@ def test_the_first_steps_follow_the_elbo_with_one_sample_and_the_others_the_boun
         loss = plain(x, kl_weight=step.kl_weight)
         assert torch.equal(step.loss.bound, loss.bound)
         torch.testing.assert_close(taken, list(torch.autograd.grad(loss.loss, list(objective.parameters()))))
+
+
+def test_processes_share_the_noise_of_as_many_samples_as_a_step_draws(monkeypatch: pytest.MonkeyPatch):
+    """One in the steps that follow the ELBO, whatever the objective's number."""
+    seen: list[int] = []
+
+    def noise(batch: Batch, fabric: Any, num_samples: int) -> Any:
+        seen.append(num_samples)
+        return nullcontext()
+
+    monkeypatch.setattr("subo.training.loop.noise_of", noise)
+    objective = Objective(small_objective().model, IWAE(), num_samples=7)
+    assert len(list(train(objective, [bits(4)], steps=3, schedule=Schedule(elbo=2)))) == 3
+    assert seen == [1, 1, 7]
 
 
 def test_the_first_steps_refuse_an_estimator_of_another_bound():

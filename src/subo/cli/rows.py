@@ -61,12 +61,13 @@ def run_and_rows(
         say(
             f"Careful: {len(outside):,} of {len(split):,} contain values outside the support of the run's likelihood "
             f"({experiment.config.likelihood}), the first is number {int(outside[0]) + 1} (counted from 1)"
-            f"{_where(experiment, split, int(outside[0]))}: their log p(x) is -inf, and their latents are meaningless"
+            f"{_in_columns(experiment, split, int(outside[0]))}: their log p(x) is -inf, and their latents are "
+            "meaningless"
         )
     return experiment, split
 
 
-def _where(experiment: Any, split: Split, row: int) -> str:
+def _in_columns(experiment: Any, split: Split, row: int) -> str:
     """In which columns a row of a table has no density: those without whose cell it has one."""
     table = experiment.config.data.meaning.table
     if table is None:

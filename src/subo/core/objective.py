@@ -132,9 +132,8 @@ class Objective(nn.Module):
 
         Its estimator is the same, but pathwise for all that follow the path through z, such as DReG.
 
-        At the start of training one sample gives the encoder a clearer gradient than many: with K samples the
-        signal-to-noise ratio of IWAE's gradient falls as K^(-1/2) (Rainforth et al., 2018, theorem 1), and a step costs
-        K times as much.
+        One sample costs less than K, and with K the signal-to-noise ratio of IWAE's pathwise gradient for the encoder
+        falls as K^(-1/2), while that for the decoder rises as K^(1/2) (Rainforth et al., 2018, theorem 1).
         """
         return Objective(self.model, gradient=Pathwise() if self.gradient.path is True else self.gradient)
 

@@ -21,7 +21,7 @@ Rows: TypeAlias = Tensor | SparseRows | RowsOnDisk
 """What a split keeps its rows in."""
 
 
-_AT_ONCE = 1_000_000  # numbers, which caches hold
+_AT_ONCE = 1_000_000  # numbers
 
 
 def some_of(x: Rows) -> Tensor:

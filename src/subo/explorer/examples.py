@@ -12,6 +12,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from subo.data.dataset import Data
 from subo.data.splits import Split
+from subo.data.stored_rows import stored
 from subo.evaluation.cells import cell_p_values, cell_scores
 from subo.evaluation.latents.usage import LatentUsage, draws, latent_usage
 from subo.evaluation.scores import Scores, score
@@ -20,10 +21,11 @@ from subo.explorer.numbers import packed
 from subo.report.table_pictures import column_values
 from subo.runtime.randomness import stream
 
-__all__ = ["chosen", "example_record"]
+__all__ = ["chosen", "example_record", "packed_examples"]
 
 _MOST = 2000  # examples
 _BYTES = 700_000  # of their values and posteriors
+_BYTE = 255
 _WORK = 150_000_000  # elements decoded for their log p(x)
 _RANKED, _SAMPLES, _ODD = 500, 100, 0.01  # rows among which cells are ranked, samples for each, largest p-value
 
@@ -42,15 +44,20 @@ def _precision(split: Split) -> Literal["bits", "u8", "f32"]:
     """How values are packed: as bits, as levels that fit into a byte, or as numbers."""
     if split.x.is_floating_point() or split.dequantize:
         return "f32"
-    return "bits" if split.resample or split.levels == 1 else "u8"
+    if split.resample:
+        return "bits"
+    most = int(stored(split.x).max())
+    if split.levels == 1 and most <= 1:
+        return "bits"
+    return "u8" if most <= _BYTE else "f32"
 
 
-def _packed(x: Tensor, few: Split) -> dict[str, Any]:
-    """The examples; of levels their numbers, and how many there are."""
+def packed_examples(x: Tensor, few: Split) -> dict[str, Any]:
+    """The examples; of levels and classes their numbers, and by what they are divided."""
     precision = _precision(few)
     if precision == "u8":
         return packed((few.levels * x).round(), precision) | {"levels": few.levels}
-    return packed(x, "f32" if precision == "bits" and bool((x > 1).any()) else precision)  # numbers of classes
+    return packed(x, precision)
 
 
 def example_record(experiment: Experiment, model: Any, data: Data, few: Split, rows: Tensor, *, split: str) -> dict:
@@ -76,7 +83,7 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     if few.lengths is not None:
         return record | _by_steps(record, few.lengths)
     x, context = few.read(torch.arange(len(few)))
-    record["x"] = _packed(x, few)
+    record["x"] = packed_examples(x, few)
     if "given" in context:
         record["given"] = packed(context["given"])
     if "size" in context:

@@ -86,9 +86,16 @@ def _prior(model: Any) -> dict[str, Any]:
     try:
         return {"of": [gaussians(p) for p in one_each]}
     except NotExportedError as reason:
+        return {"missing": str(reason), **_draws(one_each)}
+
+
+def _draws(priors: list[Distribution]) -> dict[str, Any]:
+    """Draws of each prior; none of one that cannot be drawn from."""
+    try:
         with forked(0):
-            draws = [packed(p.sample(Size([_DRAWS])).reshape(_DRAWS, -1)) for p in one_each]
-        return {"missing": str(reason), "draws": draws}
+            return {"draws": [packed(p.sample(Size([_DRAWS])).reshape(_DRAWS, -1)) for p in priors]}
+    except NotImplementedError:
+        return {}
 
 
 def gaussians(p: Distribution) -> dict[str, Any]:

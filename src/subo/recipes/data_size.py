@@ -90,6 +90,10 @@ class ImagesSize:
     batch_size: ClassVar[int] = 250
     dropout: ClassVar[float] = 0.0
 
+    def prior_covariance(self, entries: int) -> str:
+        """Diagonal ones of a mixture, whatever the number of entries of full ones."""
+        return "diagonal"
+
     @classmethod
     def of(cls, data: Any) -> "ImagesSize | None":
         """The size of a :class:`~subo.data.Data` of at least 10,000 images to train on; None of other data."""

@@ -18,7 +18,7 @@ from subo.parts.families import Family, NamedFamily
 from subo.parts.location_scale import DegreesSource
 from subo.parts.networks import ACTIVATIONS
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS, made, options_of
-from subo.recipes.data_size import DataSize, TableSize
+from subo.recipes.data_size import DataSize
 from subo.recipes.ends import Ends, ends_of_columns, ends_of_numbers
 
 if TYPE_CHECKING:  # for type checkers, names from tables are any text
@@ -142,10 +142,9 @@ def _fitting_prior(options: Mapping[str, Any], size: DataSize | None) -> str:
 
 def _fitting_covariance(options: Mapping[str, Any], size: DataSize | None) -> str:
     """What ``prior_covariance`` auto stands for."""
-    if not isinstance(size, TableSize):
-        return "diagonal"
     dim = options["latent_dim"]
-    return size.prior_covariance(options["prior_components"] * dim * (dim + 1) // 2)
+    entries = options["prior_components"] * dim * (dim + 1) // 2
+    return "diagonal" if size is None else size.prior_covariance(entries)
 
 
 @dataclass(frozen=True)

@@ -96,8 +96,8 @@ def fit(
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
         kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
-        elbo_epochs: Epochs at the start that follow the ELBO with one sample, and then the bound: many samples cost as
-            many times the time, and tell the encoder little before it is near the posterior.
+        elbo_epochs: Epochs at the start that follow the ELBO with one sample, which takes less time than many; the
+            others follow the bound.
         clip: Largest norm of the gradient. By default gradients are clipped only if a value lies more than 1,000
             standard deviations from the others: then at 100, so that it does not drown out all other gradients.
         updates: What a batch updates: posterior and model together (joint); the posterior for some steps, then the

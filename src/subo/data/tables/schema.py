@@ -218,11 +218,10 @@ class Schema:
     @classmethod
     def load(cls, path: Path) -> "Schema":
         """Reads a schema from JSON, or from the ``config.json`` of a run, which holds that of its table."""
-        found: Any = read_json(path)
-        meaning = (
-            found["data"].get("meaning") if isinstance(found, dict) and isinstance(found.get("data"), dict) else None
-        )
-        of_run = meaning.get("table") if isinstance(meaning, dict) else None
+        found = read_json(path)
+        of_run = found
+        for name in ("data", "meaning", "table"):
+            of_run = of_run.get(name) if isinstance(of_run, dict) else None
         return cls.from_json(found if of_run is None else of_run, where=str(path))
 
 
