@@ -1,6 +1,9 @@
 """What is computed of models and data for their pictures."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
@@ -10,7 +13,9 @@ from subo.data.dataset import Data, split
 from subo.data.splits import Split
 from subo.data.values import kind_of
 from subo.evaluation import latent_usage
+from subo.recipes import deep_markov
 from subo.report.pictures import _prior_density, draw_latent_plane, feature_units, shading
+from subo.report.sequence_pictures import draw_sequence_samples
 
 
 class Far(nn.Module):
@@ -79,3 +84,17 @@ def test_pictures_of_other_values_are_brought_into_the_unit_interval():
     np.testing.assert_array_equal(shading(vectors)(vectors), vectors)
     assert np.isfinite(shading(5 + 0 * levels)(levels)).all()
     assert figures.tile(shading(levels)(levels), columns=1).shape == (17, 1)
+
+
+def test_samples_of_sequences_are_draws_beside_their_means(monkeypatch: pytest.MonkeyPatch):
+    """Draws differ from the means beside them by the noise of p(x|z), 0.5 here."""
+    shown: list[Any] = []
+    monkeypatch.setattr("subo.report.sequence_pictures.sequence_panels", lambda rows, **_: shown.append(rows))
+    model = deep_markov((2,), likelihood="gaussian", scale=0.5, latent_dim=2, reader_hidden=8, hidden=(8,)).model.eval()
+    for drawn in (True, False):
+        draw_sequence_samples(model, length=500, num=3, drawn=drawn)
+    both, means = shown
+    assert [[*row] for row in both] == 3 * [["draw of x", "mean of p(x|z) there"]]
+    assert [[*row] for row in means] == 3 * [["mean of p(x|z) there"]]
+    noise = np.concatenate([row["draw of x"] - row["mean of p(x|z) there"] for row in both])
+    assert abs(noise.std() - 0.5) < 5 * 0.5 / np.sqrt(2 * noise.size)

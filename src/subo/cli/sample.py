@@ -54,7 +54,8 @@ def sample(
             expected, or a number as in the column. By default each sample has that of a training row, drawn at random.
         steps: Length of sequences, which are written to .npz, .csv or .png; by default the mean length in training.
         mean: Give E[x|z], the default for pictures of images and curves, instead of a draw from p(x|z), the default for
-            files, which has the noise of p(x|z). If the data were dequantized, means are in levels: E[x|z] - 1/2.
+            files, which has the noise of p(x|z); a picture of sequences has both by default. If the data were
+            dequantized, means are in levels: E[x|z] - 1/2.
         missing: For a table of mixed columns: leave out the cells that a training row lacks, drawn at random for each
             sample, whatever its values; by a model of the missing cells (fit --missing-model), as it says.
         seed: Seed for the draws.
@@ -71,7 +72,6 @@ def sample(
     experiment = experiments.open_run(run)
     if is_of_sequences(experiment):
         _check_of_sequences(experiment, label=label, given=given)
-        mean = out.suffix.lower() == ".png" if mean is None else mean
         sample_sequences(experiment, out, num=num or 64, steps=steps, mean=mean, seed=seed)
         return
     ending = check_ending(out, *endings_of(experiment))
@@ -201,8 +201,8 @@ def _range_of(x: Any, meaning: Any) -> Any:
 _DRAWN = 8  # samples in a picture
 
 
-def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool, seed: int) -> None:
-    """Draws sequences of one length, by default that of a typical one in training."""
+def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None, mean: bool | None, seed: int) -> None:
+    """Draws sequences of one length, by default that of a typical one in training; a picture has their means beside."""
     from subo import figures
     from subo.report.sequence_pictures import draw_sequence_samples
     from subo.runtime.randomness import forked
@@ -218,6 +218,6 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
     else:
         known = {"mask": torch.ones(1, length, dtype=torch.bool).expand(num, length)}
         with forked(seed):
-            x = draw_data(model, num, known, elements=elements, steps=length, mean=mean)
+            x = draw_data(model, num, known, elements=elements, steps=length, mean=bool(mean))
         save_sequences(out, x.flatten(0, 1), [length] * num)
     say(f"{num} sequences of {length} steps written to {out}")

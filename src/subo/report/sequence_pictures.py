@@ -44,12 +44,13 @@ def draw_sequence_reconstructions(model: Any, split: Split) -> Any:
 
 
 def draw_sequence_samples(model: Any, *, length: int, num: int = SHOWN, drawn: bool = True, seed: int = 0) -> Any:
-    """Sequences from the model: draws of x beside the probabilities or means of their distributions."""
+    """Sequences from the model: draws of x, unless `drawn` is false, and the means of their distributions."""
     mask = torch.ones(num, length, dtype=torch.bool)
     with forked(seed), torch.no_grad():
         _, p = model.sample(num, {"mask": mask})
-        x = p.sample() if drawn else p.mean
-    rows = [{"draw of x": a.float().numpy(), "mean of p(x|z) there": b.numpy()} for a, b in zip(x, p.mean, strict=True)]
+        columns = {"draw of x": p.sample().float().numpy()} if drawn else {}
+        columns["mean of p(x|z) there"] = p.mean.numpy()
+    rows = [{name: values[row] for name, values in columns.items()} for row in range(num)]
     return sequence_panels(rows, title=f"Sequences of {length} steps from the model")
 
 
