@@ -108,14 +108,15 @@ def find_unused_port() -> int:
         return listener.getsockname()[1]
 
 
-def run_together(commands: list[list[str]], environments: list[dict[str, str]]) -> None:
+def run_together(commands: list[list[str]], environments: list[dict[str, str]]) -> list[str]:
+    """What each command printed, when all have ended well."""
     processes = [
         subprocess.Popen(command, env={**os.environ, **environment}, stdout=-1, stderr=subprocess.STDOUT, text=True)
         for command, environment in zip(commands, environments, strict=True)
     ]
     said = [process.communicate(timeout=1200)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), said
-    assert not any(text.strip() for text in said), said
+    return said
 
 
 @pytest.mark.slow
@@ -124,11 +125,18 @@ def test_two_machines_give_the_numbers_of_one_process(tmp_path: Path):
     """Two agents of torchrun on this machine, with a process each, and two processes with the variables of srun."""
     unused_port = find_unused_port()
     outs = {name: tmp_path / name for name in ("one", "torchrun", "srun")}
-    run_together([[*FIT, "--out", str(outs["one"])]], [{}])
+    said = run_together([[*FIT, "--out", str(outs["one"])]], [{}])
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     agent += ["--master-addr=127.0.0.1", f"--master-port={unused_port}"]
-    agents = [[*agent, f"--node-rank={n}", *FIT[1:], "--out", str(outs["torchrun"])] for n in range(2)]
+    agent += ["--redirects=3"]  # what subo prints goes to files: an agent may complain that the other one left first
+    logs = [tmp_path / f"log-{n}" for n in range(2)]
+    agents = [
+        [*agent, f"--node-rank={n}", f"--log-dir={logs[n]}", *FIT[1:], "--out", str(outs["torchrun"])] for n in range(2)
+    ]
     run_together(agents, [{"OMP_NUM_THREADS": "1"}] * 2)
+    printed = [path.read_text() for log in logs for path in log.rglob("std*.log")]
+    assert len(printed) == 4
+    said += printed
     step = {
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NUM_NODES": "2",
@@ -136,9 +144,10 @@ def test_two_machines_give_the_numbers_of_one_process(tmp_path: Path):
         "SLURM_LOCALID": "0",
         "MASTER_PORT": str(unused_port),
     }
-    run_together(
+    said += run_together(
         [[*FIT, "--out", str(outs["srun"])]] * 2, [{**step, "SLURM_PROCID": n, "SLURM_NODEID": n} for n in "01"]
     )
+    assert not any(text.strip() for text in said), said
     one = Run(outs["one"]).read_metrics()
     for name, out in outs.items():
         for a, b in zip(one, Run(out).read_metrics(), strict=True):
