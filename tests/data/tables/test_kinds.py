@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from assertions import assert_refused
+from subo.data.tables import kinds
 from subo.data.tables.kinds import counts_of, dates, hold_to, kind_of_column, puts_day_first, spike_of
 from subo.data.tables.schema import plain
 
@@ -139,6 +140,26 @@ def test_what_is_beside_a_spike_varies():
         assert spike_of(counts_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(4), *[0.0] * 50]))) == found
     for distinct, found in [(50, None), (51, 0.0)]:  # however long the table
         assert spike_of(counts_of(pd.Series([*np.arange(1.5, distinct + 1).repeat(40), *[0.0] * 2000]))) == found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.15, 0.19, 0.21, 0.9])
+@pytest.mark.parametrize("rows", [19_999, 20_000, 50_000])
+def test_long_columns_are_read_as_if_all_their_values_were_counted(rows, share, monkeypatch):
+    """The value at the spike stands in one piece, where a sample of neighbors would miss it or see nothing else."""
+    cells = pd.Series(RNG(0).normal(size=rows), name="a")
+    cells[: round(share * rows)] = 1.5
+    found = kind_of_column(cells)
+    monkeypatch.setattr(kinds, "_LONG", rows + 1)
+    assert found == kind_of_column(cells)
+    assert found.kind == ("spike" if share > 0.2 else "real")
+
+
+def test_a_long_column_of_a_few_fractions_is_no_spike_and_of_infinite_cells_none_at_all():
+    cells = pd.Series(RNG(0).integers(8, size=30_000) / 2, name="a")
+    assert kind_of_column(cells).kind == "real"
+    cells[29_999] = np.inf
+    with assert_refused("column 'a', row 30000"):
+        kind_of_column(cells)
 
 
 def test_text_is_a_category_with_5_rows_a_level_and_1000_levels():

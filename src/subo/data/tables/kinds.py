@@ -34,6 +34,7 @@ _MOST_LEVELS = 1000
 _ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
 _SPIKE = 0.2  # share of rows with one value, beside values that vary
 _VARIED = 50  # distinct values beside a spike that are enough in a table of any length
+_LONG, _DRAWN = 20_000, 1000  # cells
 _SKEWED = 1.0
 _CELLS = (str, bool, np.bool_, int, float, np.integer, np.floating, Decimal, datetime.date)
 _BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
@@ -66,6 +67,9 @@ def kind_of_column(cells: pd.Series) -> Reading:
     if (strange := _strange(known)) is not None:
         return Reading("drop", f"no kind describes cells of the type {type(strange).__name__}")
     known = _as_numbers(known)
+    if _is_dense(known):
+        check_finite(cells)
+        return _of_densities(known.astype("float64"))
     counts = counts_of(known)
     if len(counts) == 1:
         return Reading("drop", f"constant: every observed cell is {known.iloc[0]}")
@@ -92,6 +96,19 @@ def counts_of(known: pd.Series) -> pd.Series:
     codes, values = distinct(known)
     counts = np.bincount(codes[codes >= 0], minlength=len(values))
     return pd.Series(counts[counts > 0], index=values[counts > 0])
+
+
+def _is_dense(known: pd.Series) -> bool:
+    """Whether numbers are not whole, and none is so frequent that it were a spike: what long columns mostly are.
+
+    A thousand cells drawn at random decide, in a twentieth of the time of counting: they hold a value that a fifth of
+    all cells have fewer than 100 times once in 10^17 columns. Otherwise, and in short columns, all values are counted.
+    """
+    if len(known) < _LONG or not types.is_float_dtype(known):
+        return False
+    drawn = known.to_numpy("float64")[np.random.default_rng(0).integers(len(known), size=_DRAWN)]
+    values, counts = np.unique(drawn, return_counts=True)
+    return bool((values != values.round()).any() and counts.max() < _SPIKE / 2 * _DRAWN)
 
 
 def _strange(known: pd.Series) -> object | None:

@@ -29,7 +29,7 @@ AS_TEXT: Any = str(pd.Series(["text"]).dtype)
 """What pandas calls the type of text."""
 
 _ROWS = 65_536  # of a block
-_BYTES = 1 << 20
+_BYTES = 1 << 17  # at a time: what is computed of them stays in the processor's cache
 _LINE_ENDS = b"\n\r"
 
 
@@ -96,15 +96,15 @@ def opened(path: Path) -> io.BufferedIOBase:
 
 def _bytes_of(path: Path, separator: str) -> _Bytes:
     befores = _LINE_ENDS + separator.encode()[-1:]
-    ends, zeros, spaces, before = {b"\n": 1, b"\r": 1}, False, False, b"\n"
+    ends, zeros, spaces, before = dict.fromkeys(_LINE_ENDS, 1), False, False, b"\n"
     for raw in _pieces(path):
-        ends = {end: lines + raw.count(end) for end, lines in ends.items()}
         codes = np.frombuffer(before + raw, dtype=np.uint8)
-        begins = _among(codes, befores)
-        spaces = spaces or bool((begins[:-1] & (codes[1:] == ord(" "))).any())
-        zeros = zeros or _leading_zeros(codes, begins | _among(codes, b' "'))
+        ends = {end: lines + np.count_nonzero(codes[len(before) :] == end) for end, lines in ends.items()}
+        begins, space = _among(codes, befores), codes == ord(" ")
+        spaces = spaces or bool((begins[:-1] & space[1:]).any())
+        zeros = zeros or _leading_zeros(codes, begins | space | (codes == ord('"')))
         before = raw[-2:]
-    return _Bytes(max(ends.values()), zeros, spaces)
+    return _Bytes(int(max(ends.values())), zeros, spaces)
 
 
 def _among(codes: np.ndarray, wanted: bytes) -> np.ndarray:
@@ -218,6 +218,8 @@ def _sort_of(cells: pd.Series) -> str:
     """What the cells of a block are: numbers, true and false, text, or none."""
     if cells.head(1).isna().all() and cells.isna().all():
         return "none"
+    if isinstance(cells.dtype, pd.StringDtype):
+        return "text"
     if types.is_bool_dtype(cells):
         return "boolean"
     if types.is_numeric_dtype(cells):
