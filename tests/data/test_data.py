@@ -142,6 +142,8 @@ def test_every_datum_lands_in_one_part(n, fractions, sizes):
         assert part.labels is not None
         assert torch.equal(part.x[:, 0], part.labels)
         assert part.levels == 9
+        assert part.rows is not None
+        assert torch.equal(part.x[:, 0], part.rows - 1)
 
 
 def test_the_seed_decides_the_split():

@@ -149,7 +149,7 @@ def test_the_picture_at_a_dragged_point_is_the_models(opened: Any, shown: Shown)
 
 
 def test_a_ladder_has_a_picture_of_each_layer_and_a_sequence_its_forecast(opened: Any, shown: Shown):
-    name, _, page = shown
+    name, out, page = shown
     if name not in ("ladder", "waves"):
         return
     tab, faults = loaded(opened, page)
@@ -167,7 +167,9 @@ def test_a_ladder_has_a_picture_of_each_layer_and_a_sequence_its_forecast(opened
         tab.get_by_role("button", name="Next").click()
         assert tab.inner_text("#forecast figcaption") != first
         tab.evaluate(f"subo.select({len(of) - 1})")
-        assert f"row {max(of) + 1}:" in tab.inner_text("#forecast figcaption")
+        source = open_run(out).data().test.rows
+        assert source is not None
+        assert f"row {max(of) + 1} (row {source[-1]} of all data):" in tab.inner_text("#forecast figcaption")
     tab.close()
     assert not faults
 

@@ -174,9 +174,6 @@ def load_rows(
             parts, _ = with_sizes(parts, meaning.sizes.source, unit=meaning.sizes.unit, where=str(source))
         (rows,) = parts
         return drawn_rows(rows, binarize=binarize, dequantize=dequantize, seed=seed, where=str(source))
-    if len(contents.parts) == 1:
-        rows = replace(contents.parts[0], rows=torch.arange(1, 1 + len(contents.parts[0])))
-        contents = replace(contents, parts=(rows,))
     data = _data(contents, str(source), seed, meaning=meaning, size=size)
     bits = "none" if binarize == "none" else "static"
     data = dequantized(data, seed=seed, once=True) if dequantize else binarized(data, bits, seed=seed)

@@ -74,6 +74,7 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
     usage = latent_usage(model, few)
     record: dict[str, Any] = {
         "rows": (rows + 1).tolist(),
+        "source": None if few.rows is None else few.rows.tolist(),
         "split": split,
         "colors": _colors(experiment, data, few, rows, split),
         "labels": None if few.labels is None else few.labels.tolist(),
@@ -107,7 +108,8 @@ def _by_steps(record: dict[str, Any], lengths: Tensor) -> dict[str, Any]:
     known = {name: [values[i] for i in of] for name, values in record["colors"].items()}
     labels = None if record["labels"] is None else [record["labels"][i] for i in of]
     rows = [record["rows"][i] for i in of]
-    return {"rows": rows, "labels": labels, "sequence": of, "colors": {**known, "time step": steps}}
+    source = None if record["source"] is None else [record["source"][i] for i in of]
+    return {"rows": rows, "source": source, "labels": labels, "sequence": of, "colors": {**known, "time step": steps}}
 
 
 def _latents(usage: LatentUsage) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _draw_oddest(model: Any, data: Data, schema: Schema) -> Figure:
         text.to_numpy().tolist(),
         oddness.numpy(),
         names=[*frame.columns],
-        rows=[f"test row {row + 1}" for row in rows.tolist()],
+        rows=[f"row {row}" for row in (rows + 1 if some.rows is None else some.rows[rows]).tolist()],
         log_px=log_px[rows].tolist(),
     )
 

@@ -53,7 +53,7 @@ export class Example {
     const order = app.examples.filter((i) => logPx[i] !== null).sort((a, b) => logPx[a] - logPx[b]);
     const select = document.createElement("select");
     select.append(new Option(`lowest ${app.record.log_px}`, ""));
-    for (const i of order.slice(0, 20)) select.append(new Option(`row ${app.record.examples.rows[i]}: ${logPx[i].toFixed(1)}`, i));
+    for (const i of order.slice(0, 20)) select.append(new Option(`${app.rowOf(i)}: ${logPx[i].toFixed(1)}`, i));
     select.addEventListener("change", () => {
       if (select.value) app.select(Number(select.value));
       select.value = "";
@@ -116,9 +116,8 @@ export class Example {
   _step(i) {
     const { examples } = this.app.record;
     const length = examples.sequence.filter((of) => of === examples.sequence[i]).length;
-    const name = `row ${examples.rows[i]}${examples.labels ? `: ${this.app.labelOf(i)}` : ""}`;
     const states = Array.from(this.app.meanOf(i), (value, d) => [examples.latents.names[d], plain(value)]);
-    return table([["sequence", name], ["step", `${examples.colors["time step"][i]} of ${length}`], ["posterior mean", ""], ...states]);
+    return table([["sequence", this.app.nameOf(i)], ["step", `${examples.colors["time step"][i]} of ${length}`], ["posterior mean", ""], ...states]);
   }
 
   _pictures(i) {
@@ -133,7 +132,7 @@ export class Example {
     };
     const context = app.contextOf(i);
     const z = app.meanOf(i);
-    const name = `row ${app.record.examples.rows[i]}${app.record.examples.labels ? `: ${app.labelOf(i)}` : ""}`;
+    const name = app.nameOf(i);
     if (app.record.columns) {
       add(row(app.x, i), `${name}, and p(x|z) at its z`, { params: app.model.params(z, context), odd: app.record.examples.odd?.[i] });
       return strip;
@@ -170,8 +169,8 @@ export class Example {
       takeaways({
         name: `example-${app.record.examples.rows[i]}`,
         canvas: app.record.columns ? undefined : () => montage(this.body),
-        rows: () => [["row", "log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"], ...app.examples.map((n) => [
-          app.record.examples.rows[n], ...["log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"].map((key) => scores[key][n]),
+        rows: () => [["row", "row_of_all", "log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"], ...app.examples.map((n) => [
+          app.record.examples.rows[n], app.record.examples.source?.[n] ?? "", ...["log_px", "standard_error", "elbo", "rate", "distortion", "pareto_k"].map((key) => scores[key][n]),
         ])],
         python: () => app.python(`scores = subo.evaluation.score(model, split.take(torch.tensor([${app.record.examples.rows[i] - 1}])))`),
       }),

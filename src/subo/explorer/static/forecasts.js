@@ -33,7 +33,7 @@ export class Forecasts {
     const [length, width] = x.shape;
     const ahead = found.steps ? { mean: unpack(found.mean).values, lower: unpack(found.lower).values, upper: unpack(found.upper).values } : null;
     this.shown = { x: x.values, length, width, first: found.first, steps: found.steps, ...ahead };
-    const name = `row ${this.app.record.examples.rows[this.app.example]}`;
+    const name = this.app.rowOf(this.app.example);
     if (width <= _CURVES) {
       this.strip.replaceChildren(figure(_fan(this.shown), `${name}: as it came (lines) and as it is expected (dashes, fan), from step ${found.first + length - found.steps + 1}`));
       return;

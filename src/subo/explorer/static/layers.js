@@ -32,7 +32,7 @@ export class Layers {
       picture.show(this.shadesOf(l, i));
       return add(picture, l ? `and ${name}` : `${name} alone`);
     });
-    this.strip.replaceChildren(...pictures, add(own, `row ${app.record.examples.rows[i]}`));
+    this.strip.replaceChildren(...pictures, add(own, app.rowOf(i)));
   }
 
   // The picture of one layer and example, as values of x.

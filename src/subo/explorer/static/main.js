@@ -84,8 +84,16 @@ class App {
     return { label, given: this.given && row(this.given, i), size: this.size ? this.size[i] : 1 };
   }
 
-  labelOf(i) {
-    return this.record.examples.colors.label?.[i] ?? this.record.examples.labels[i];
+  // The row of the page's examples, and that of all data.
+  rowOf(i) {
+    const { rows, source } = this.record.examples;
+    return `row ${rows[i]}${source ? ` (row ${source[i]} of all data)` : ""}`;
+  }
+
+  // The same, with the class.
+  nameOf(i) {
+    const { labels, colors } = this.record.examples;
+    return labels ? `${this.rowOf(i)}: ${colors.label?.[i] ?? labels[i]}` : this.rowOf(i);
   }
 
   // The lines of Python that lead to a number.

@@ -267,10 +267,10 @@ export class Plane {
   // What lies under the pointer, as the canvas' title.
   _name(pixel) {
     const { distance, example } = this._nearest(pixel);
-    const { rows, colors } = this.app.record.examples;
+    const { colors } = this.app.record.examples;
     const color = colors[this.app.state.get("color")];
     const near = distance < 8 * (devicePixelRatio || 1);
-    this.canvas.title = near ? `row ${rows[example]}${color ? `: ${plain(color[example])}` : ""}` : "";
+    this.canvas.title = near ? `${this.app.rowOf(example)}${color ? `: ${plain(color[example])}` : ""}` : "";
   }
 
   _nearest(pixel) {
