@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from command_line import run
 from run_configs import run_config
 from subo.cli.fit import conclude
+from subo.cli.impute import _say_what_to_know
 from subo.cli.messages import _cautions
+from subo.data.splits import Split
 from subo.training.history import Epoch, History
 from subo.training.metrics import Metrics
 
@@ -128,3 +131,19 @@ def test_latents_that_carry_something_are_not_called_collapsed(rate: float, acti
     assert len(cautions) == (said is not None)
     assert all(said in caution and f"rate {rate:.3f} nats" in caution for caution in cautions if said)
     assert not any("collapsed" in caution for caution in cautions if rate > 1)
+
+
+def test_impute_names_the_rows_whose_weights_say_little(capsys: pytest.CaptureFixture):
+    """Neither rows without gaps nor such as have gaps only; by their number in the file, the poorest first."""
+    gap = float("nan")
+    x = torch.tensor([[1.0, gap], [gap, gap], [1.0, 2.0], [gap, 1.0], [2.0, gap]])
+    effective = torch.tensor([9.9, 1.0, 1.0, 1.5, 10.0])
+    _say_what_to_know(Split(x), effective, None, 100)
+    assert "of 2 rows are worth fewer than 10 samples, fewest in rows 4, 1: their draws" in capsys.readouterr().out
+    of_part = Split(x, rows=torch.tensor([71, 30, 12, 5, 88]))
+    _say_what_to_know(of_part, effective - torch.tensor([0, 0, 0, -20, 0]), None, 100)
+    said = capsys.readouterr().out
+    assert "of 1 row are worth fewer than 10 samples, fewest in row 71:" in said
+    assert "--num-samples 1000" in said
+    _say_what_to_know(Split(x), torch.full((5,), 10.0), None, 100)
+    assert capsys.readouterr().out == ""

@@ -62,6 +62,9 @@ def test_fit_says_what_is_the_condition_and_what_is_reported(tmp_path: Path, cap
     assert "the condition" not in lines["color"]
     assert "log p(x|c)" in said
     assert "in the data's units, given sort, ripe, days" in said
+    baseline = json.loads((tmp_path / "run" / "evaluation.json").read_text())["baseline"]
+    assert baseline["name"].startswith("one Gaussian for numbers around a linear regression on the condition")
+    assert -4 < baseline["log_px"] < -2.8  # log 1/3 of the color, and -2.1 of a normal of deviation 2 in 9 of 10 rows
     config = Run(tmp_path / "run").read_config()
     assert config.options["condition"] == ("sort", "ripe, days")
     assert config.data.event_shape == (2,)

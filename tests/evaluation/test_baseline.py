@@ -8,13 +8,16 @@ import pytest
 import torch
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, nbinom
+from sklearn.linear_model import Ridge
 from sklearn.mixture import GaussianMixture
 from tests.tables import with_gaps
+from torch.distributions import MultivariateNormal
 
 from subo import Bernoulli
 from subo import Gaussian as GaussianFamily
 from subo.data import Split
 from subo.evaluation.baseline import Baseline, gaussian_of, table_baseline
+from subo.parts.cells import Cells
 from subo.parts.columns import Columns
 
 of_cells: Any = multivariate_normal
@@ -111,6 +114,53 @@ def test_bits_are_described_one_by_one():
     share = x.mean(0).double()
     exact = (x[:5] * share.log() + (1 - x[:5]) * (1 - share).log()).sum(1)
     torch.testing.assert_close(found.log_px, exact.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_beside_a_model_given_c_numbers_lie_around_their_regression_on_it():
+    """The exact p(x|c) of the model that rows were drawn from, and the ridge solution of scikit-learn."""
+    torch.manual_seed(0)
+    c = torch.randint(3, (2000, 1)).float()
+    slope = torch.tensor([[0.0, 0.0], [4.0, -2.0], [1.0, 6.0]])
+    x = slope[c[:, 0].long()] + torch.randn(2000, 2) @ torch.tensor([[1.0, 0.5], [0.0, 0.3]])
+    level = torch.randint(2, (2000, 1)).float()
+    rows = Split(torch.cat([x, level], 1), context={"given": c})
+    cells = Cells(("category 3",), c)
+    family = Columns((3,), columns=("real", "real", "category 2"))
+    found = table_baseline(family, rows, rows, features=lambda context: cells(context["given"]))
+    assert found.name == (
+        "one Gaussian for numbers around a linear regression on the condition, other columns by themselves"
+    )
+    by_ridge = Ridge(alpha=1.0).fit(cells(c), x)
+    left = x.double() - torch.from_numpy(by_ridge.predict(cells(c).double()))
+    share = torch.bincount(level[:, 0].long()).double() / 2000
+    exact = gaussian_of(left).log_prob(left) + share[level[:, 0].long()].log()
+    torch.testing.assert_close(found.log_px, exact, rtol=0, atol=1e-3)  # the share is found by gradient
+    truth = MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.5], [0.5, 0.34]]))
+    truth = truth.log_prob(x - slope[c[:, 0].long()]) + math.log(0.5)
+    assert abs(found.log_px.mean() - truth.mean()) < 0.01
+    blind = table_baseline(family, rows, rows)
+    assert found.log_px.mean() > blind.log_px.mean() + 1
+
+
+def test_the_regression_is_that_of_the_known_cells_and_of_known_rows():
+    """Ridge regressions of scikit-learn, each on the rows where its column is known; others change nothing."""
+    torch.manual_seed(0)
+    c, others = torch.randn(50, 3), torch.randn(20, 3)
+    x = c @ torch.randn(3, 2) + torch.randn(50, 2)
+    x[torch.rand(50, 2) < 0.3] = torch.nan
+    y = torch.randn(20, 2).where(torch.rand(20, 2) < 0.7, torch.nan)
+    features = {50: c, 20: others}
+    train, test = Split(x), Split(y)
+    found = table_baseline(
+        Columns((2,), columns=("real", "real")), train, test, features=lambda context: features[len(context["index"])]
+    )
+    left, right = x.double(), y.double()
+    for column in range(2):
+        there = ~x[:, column].isnan()
+        fitted = Ridge(alpha=1.0).fit(c[there].double(), x[there, column].double())
+        left[:, column] -= torch.from_numpy(fitted.predict(c.double()))
+        right[:, column] -= torch.from_numpy(fitted.predict(others.double()))
+    torch.testing.assert_close(found.log_px, gaussian_of(left).log_prob(right), rtol=0, atol=1e-6)
 
 
 def test_units_count_in_the_density():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["impute"]
 
 _FEW = 10  # effective samples, below which draws repeat each other
+_NAMED = 5  # rows
 
 
 def impute(
@@ -101,9 +102,12 @@ def _say_what_to_know(split: "Split", effective: "Tensor", given: str | None, nu
             "the model describes the other columns given these"
         )
     missing = split.x.isnan()
-    few = int((effective[missing.any(1) & ~missing.all(1)] < _FEW).sum())
-    if few:
+    few = (missing.any(1) & ~missing.all(1) & (effective.cpu() < _FEW)).nonzero()[:, 0]
+    if len(few):
+        first = few[effective.cpu()[few].argsort()[:_NAMED]]
+        rows = [str(row) for row in (first + 1 if split.rows is None else split.rows[first]).tolist()]
+        most = f", fewest in row{'s' * (len(rows) > 1)} {', '.join(rows)}"
         say(
-            f"Careful: the weights of {counted(few, 'row')} are worth fewer than {_FEW} samples, so that their draws "
+            f"Careful: the weights of {counted(len(few), 'row')} are worth fewer than {_FEW} samples{most}: their draws "
             f"repeat each other. More samples: --num-samples {10 * num_samples}"
         )

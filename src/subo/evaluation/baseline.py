@@ -7,11 +7,12 @@ described by itself, by its own family:
 
 m and C are those of the highest likelihood of the observed cells, by expectation maximization over the missing ones
 (Little and Rubin, 2019, "Statistical Analysis with Missing Data", section 11.2), the eta_j by gradient. Beside a model
-that also describes which cells are missing, each is missing with its column's probability.
+that also describes which cells are missing, each is missing with its column's probability. Beside a model of p(x|c) the
+numbers' mean is m + B f(c), by ridge regression on the condition's features f(c); the other columns do not depend on c.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from subo.data.splits import Split
 from subo.evaluation.estimates import Estimate
 from subo.evaluation.numbers import LIKELY, Number
 from subo.parts.columns import Columns
+from subo.typing import Context
 
 __all__ = ["Baseline", "Gaussian", "gaussian_of", "lines_of", "table_baseline"]
 
@@ -79,37 +81,75 @@ def lines_of(baseline: Mapping[str, Any] | None) -> Iterator[Number]:
 
 
 @torch.no_grad()
-def table_baseline(family: Any, train: Split, held_out: Split) -> Baseline:
+def table_baseline(
+    family: Any, train: Split, held_out: Split, *, features: Callable[[Context], Tensor] | None = None
+) -> Baseline:
     """Fits the baseline to the training rows of a table, and gives ``log p_0(x)`` of held-out ones.
 
     Args:
         family: Family of p(x|z) of the model to be compared; its parameters are left alone.
         train: Training rows, of which 10,000 are used at most.
         held_out: Other rows.
+        features: Those of each row's condition, `(N, F)`, in units of their standard deviations.
     """
     if len(held_out) > _AT_ONCE:
         parts = [
-            table_baseline(family, train, held_out.take(rows)) for rows in torch.arange(len(held_out)).split(_AT_ONCE)
+            table_baseline(family, train, held_out.take(rows), features=features)
+            for rows in torch.arange(len(held_out)).split(_AT_ONCE)
         ]
         return Baseline(parts[0].name, torch.cat([part.log_px for part in parts]))
-    known = train.read(torch.arange(0, len(train), -(-len(train) // _ROWS)))[0]
-    rows = held_out.read(torch.arange(len(held_out)))[0]
+    known, of_known = train.read(torch.arange(0, len(train), -(-len(train) // _ROWS)))
+    rows, of_rows = held_out.read(torch.arange(len(held_out)))
+
+    def jointly(columns: Tensor) -> Tensor:
+        """The log-density of the held-out rows' numbers."""
+        a, b = known[:, columns], rows[:, columns]
+        if features is not None:
+            a, b = _around(a.double(), b.double(), features(of_known).double(), features(of_rows).double())
+        return gaussian_of(a).log_prob(b)
+
+    whole = "one Gaussian" if features is None else "one Gaussian around a linear regression on the condition"
     if not isinstance(family, Columns):
         limited = family.is_discrete or getattr(family, "limits", None) is not None
         if limited or known.shape[1] > _WIDEST:
             return Baseline("each column by itself", _alone(family, known, rows).double())
-        return Baseline("one Gaussian", gaussian_of(known).log_prob(rows))
+        return Baseline(whole, jointly(torch.arange(known.shape[1])))
     gaps = _log_gaps(known, rows) if len(family.masks) else torch.zeros(len(rows), dtype=torch.float64)
-    reals = list(family.numbers)
+    reals = torch.tensor([*family.numbers], dtype=torch.long)
     cells = _alone(family, known, rows)
-    if not 2 <= len(reals) <= _WIDEST:
+    if not 1 + (features is None) <= len(reals) <= _WIDEST:
         return Baseline("each column by itself", cells.sum(1) + gaps)
     change = family(torch.zeros(1, family.num_params).to(family.shift)).jacobian.of_columns(rows)
-    normal = gaussian_of(known[:, reals]).log_prob(rows[:, reals]) + change[:, reals].double().sum(1)
+    normal = jointly(reals) + change[:, reals].double().sum(1)
     others = torch.ones(rows.shape[1], dtype=torch.bool)
     others[reals] = False
-    name = "one Gaussian" if not others.any() else "one Gaussian for numbers, other columns by themselves"
-    return Baseline(name, normal + cells[:, others].sum(1) + gaps)
+    name = whole.replace("one Gaussian", "one Gaussian for numbers") + ", other columns by themselves"
+    return Baseline(name if others.any() else whole, normal + cells[:, others].sum(1) + gaps)
+
+
+def _around(
+    known: Float[Tensor, "N D"],
+    rows: Float[Tensor, "M D"],
+    of_known: Float[Tensor, "N F"],
+    of_rows: Float[Tensor, "M F"],
+) -> tuple[Float[Tensor, "N D"], Float[Tensor, "M D"]]:
+    """Rows less the ridge regression of each column on the features of its known cells.
+
+    Its penalty of 1 is a standard normal prior on the coefficients in units of the noise, so that a level of few rows
+    keeps near the others.
+    """
+    known, rows = known.clone(), rows.clone()
+    for column, other in zip(known.unbind(1), rows.unbind(1), strict=True):
+        there = ~column.isnan()
+        if not there.any():
+            continue
+        y, f = column[there], of_known[there]
+        center, middle = y.mean(), f.mean(0)
+        square = (f - middle).T @ (f - middle) + torch.eye(f.shape[1]).to(f)
+        slope = torch.linalg.solve(square, (f - middle).T @ (y - center))
+        column -= (of_known - middle) @ slope
+        other -= (of_rows - middle) @ slope
+    return known, rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 from subo.core.bounds import ELBO, reported
 from subo.core.objective import Objective
@@ -25,6 +27,7 @@ from subo.files.whole import write_json
 from subo.inference.ascent import Ascent
 from subo.inference.per_example import infer
 from subo.models.vae import VAE
+from subo.parts.cells import Cells
 from subo.parts.conditionals import Local
 from subo.parts.labels import num_labels_of
 from subo.recipes.data_size import TableSize
@@ -33,6 +36,7 @@ from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.progress import bar
 from subo.training.python_runs import check_recipe
+from subo.typing import Context
 
 __all__ = [
     "Experiment",
@@ -229,10 +233,21 @@ def evaluate_run(
 
 
 def baseline_of(experiment: Experiment, data: Data, split: Split) -> Baseline | None:
-    """What a model without latents gives some rows of a table; None for other data, and for a model of p(x|c)."""
-    if TableSize.of(data) is None or experiment.config.is_conditional:
+    """What a model without latents gives some rows of a table; None for other data, and for rows with sizes."""
+    if TableSize.of(data) is None or experiment.config.is_sized:
         return None
-    return table_baseline(experiment.model.likelihood.family, data.train, split)
+    features = _features_of_condition(experiment, data)
+    return table_baseline(experiment.model.likelihood.family, data.train, split, features=features)
+
+
+def _features_of_condition(experiment: Experiment, data: Data) -> Callable[[Context], Tensor] | None:
+    """What gives the condition of rows as numbers; None without one."""
+    if (classes := num_labels_of(experiment.model)) is not None:
+        return lambda context: one_hot(context["label"].long(), classes).float()
+    if (given := data.meaning.given) is None or not experiment.config.is_conditional:
+        return None
+    cells = Cells(given.described, data.train.context["given"])
+    return lambda context: cells(context["given"])
 
 
 def training_seconds(run: Run) -> float | None:
