@@ -108,6 +108,6 @@ def _say_what_to_know(split: "Split", effective: "Tensor", given: str | None, nu
         rows = [str(row) for row in (first + 1 if split.rows is None else split.rows[first]).tolist()]
         most = f", fewest in row{'s' * (len(rows) > 1)} {', '.join(rows)}"
         say(
-            f"Careful: the weights of {counted(len(few), 'row')} are worth fewer than {_FEW} samples{most}: their draws "
-            f"repeat each other. More samples: --num-samples {10 * num_samples}"
+            f"Careful: the weights of {counted(len(few), 'row')} are worth fewer than {_FEW} samples{most}: their "
+            f"draws repeat each other. More samples: --num-samples {10 * num_samples}"
         )
