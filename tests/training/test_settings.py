@@ -1,4 +1,4 @@
-"""Defaults that follow from the size of a table, or of many images."""
+"""Defaults that follow from the size of a table, or the number of images or sequences."""
 
 import pytest
 import torch
@@ -62,18 +62,37 @@ def images(count: int) -> Data:
     return Data("images", *split(torch.zeros(count, 1, 2, 2)), kind="grey")
 
 
-def test_a_few_images_have_the_usual_defaults():
-    data = images(20)
-    assert resolved("vae", {}, data)["latent_dim"] == 10
-    assert training_settings(subo.make("vae", data), data, epochs=3) == {"epochs": 3}
+@pytest.mark.parametrize(("count", "batch", "steps"), [(20, 16, 6000), (1797, 128, 6000), (12_000, 128, 6000)])
+def test_fewer_images_get_small_batches_and_enough_steps(count: int, batch: int, steps: int):
+    data = images(count)
+    found = {name: resolved("vae", {}, data)[name] for name in ("latent_dim", "hidden", "activation", "prior")}
+    assert found == {"latent_dim": 16, "hidden": (256, 256), "activation": "silu", "prior": "normal"}
+    settings = training_settings(subo.make("vae", data, hidden=(8,)), data)
+    made = settings["epochs"] * -(-len(data.train) // settings["batch_size"])
+    assert steps <= made <= 1.02 * steps
+    assert settings["batch_size"] == batch
+    assert "kl_warmup_epochs" not in settings
+    assert training_settings(subo.make("vae", data), data, epochs=3)["epochs"] == 3
+
+
+@pytest.mark.parametrize(("count", "batch"), [(30, 16), (286, 32), (2000, 128)])
+def test_sequences_get_small_batches_and_enough_steps(count: int, batch: int):
+    parts = (Split.from_sequences([torch.randn(4, 2)] * n) for n in (count, 5, 5))
+    data = Data("waves", *parts, kind="real")
+    objective = subo.make("deep-markov", data, latent_dim=2, hidden=(4,), reader_hidden=4, transition_hidden=4)
+    settings = training_settings(objective, data)
+    made = settings["epochs"] * -(-len(data.train) // settings["batch_size"])
+    assert 2000 <= made <= 1.02 * 2000
+    assert (settings["batch_size"], settings["kl_warmup_epochs"]) == (batch, 0.2 * settings["epochs"])
+    assert training_settings(objective, data, batch_size=100, epochs=7)["kl_warmup_epochs"] == pytest.approx(1.4)
 
 
 def test_many_images_get_wide_networks_and_a_cosine():
-    data, few = images(12_500), images(12_490)
+    data, fewer = images(12_500), images(12_490)
     found = {name: resolved("vae", {}, data)[name] for name in ("latent_dim", "hidden", "activation", "prior")}
     assert found == {"latent_dim": 50, "hidden": (500, 500), "activation": "silu", "prior": "normal"}
     assert resolved("vae", {"hidden": (9,)}, data)["hidden"] == (9,)
-    assert resolved("vae", {}, few)["hidden"] == (200, 200)
+    assert resolved("vae", {}, fewer)["hidden"] == (256, 256)
 
 
 @pytest.mark.parametrize(("count", "epochs"), [(12_500, 100), (62_500, 60), (625_000, 10)])

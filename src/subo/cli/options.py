@@ -198,7 +198,7 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
             }
         if function is fit and name in BY_ROWS:
             usual = "100" if name == "epochs" else parameter.default
-            extra["show_default"] = lambda _, usual=usual: f"{usual}; for a table or many images by their number"
+            extra["show_default"] = lambda _, usual=usual: f"{usual}; for tables, images and sequences by their number"
         text = " ".join((helps.get(name) or "").replace("``", "").split())
         parameters.append(
             inspect.Parameter(

@@ -1,14 +1,17 @@
-"""The size of a table, or of a large set of images, from which the defaults of a model follow."""
+"""The size of a table, or the number of images or sequences, from which defaults of a model and its training follow."""
 
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-__all__ = ["DataSize", "ImagesSize", "TableSize", "size_of"]
+__all__ = ["DataSize", "ImagesSize", "SequencesSize", "TableSize", "size_of"]
 
 _MOST_LATENTS, _ROWS_PER_LATENT, _ROWS_PER_ENTRY = 16, 10, 10
 _NARROWEST, _WIDEST = 32, 256
 _MANY_IMAGES = 10_000
+_STEPS, _EPOCHS = (4000, 8000), 100  # at least, for few rows; at most, for many; between these
+_STEPS_FOR_IMAGES, _EPOCHS_OF_IMAGES, _STEPS_FOR_FEW_IMAGES = 12_000, (10, 100), 6000
+_STEPS_FOR_SEQUENCES = 2000
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class TableSize:
     activation: ClassVar[str] = "silu"
     prior: ClassVar[str] = "mixture"
     scale: ClassVar[str] = "network"
+    kl_warmup: ClassVar[float] = 0.2
 
     @classmethod
     def of(cls, data: Any) -> "TableSize | None":
@@ -65,48 +69,108 @@ class TableSize:
         """
         return max(min(256, max(16, nearest_power(self.rows / 10))), min(1024, nearest_power(self.rows / 1000)))
 
+    def epochs(self, steps_per_epoch: int) -> int:
+        """100, or as many as 4,000 steps take for few rows, and 8,000 steps for many."""
+        fewest, most = _STEPS
+        return math.ceil(min(max(fewest, _EPOCHS * steps_per_epoch), most) / steps_per_epoch)
+
 
 @dataclass(frozen=True)
 class ImagesSize:
-    """The number of images to train on, 10,000 or more: enough for wide networks and many latents.
+    """The number of images to train on: 10,000 are enough for wide networks and many latents.
 
-    The settings were chosen on MNIST, at equal times, by its validation data: `benchmarks/defaults.txt`.
+    The settings were chosen at equal times, by the validation data of MNIST, and for fewer of digits and of 2,000
+    images of MNIST: `benchmarks/defaults.txt`.
 
     Args:
         rows: Number of images.
 
     Example:
-        >>> ImagesSize(50_000).widths
-        (500, 500)
+        >>> ImagesSize(50_000).widths, ImagesSize(1_500).widths
+        ((500, 500), (256, 256))
     """
 
     rows: int
 
-    latent_dim: ClassVar[int] = 50
-    widths: ClassVar[tuple[int, ...]] = (500, 500)
     activation: ClassVar[str] = "silu"
     prior: ClassVar[str] = "normal"
     scale: ClassVar[str] = "per-dimension"
-    batch_size: ClassVar[int] = 250
     dropout: ClassVar[float] = 0.0
+    kl_warmup: ClassVar[float] = 0.0
+
+    @classmethod
+    def of(cls, data: Any) -> "ImagesSize | None":
+        """The size of a :class:`~subo.data.Data` of images; None of other data."""
+        return cls(len(data.train)) if len(data.train.event_shape) == 3 and not data.sequential else None
+
+    @property
+    def latent_dim(self) -> int:
+        """Those that are not needed carry nothing, and cost nothing but time."""
+        return 50 if self._are_many else 16
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Two hidden layers."""
+        return (500, 500) if self._are_many else (256, 256)
 
     def prior_covariance(self, entries: int) -> str:
         """Diagonal ones of a mixture, whatever the number of entries of full ones."""
         return "diagonal"
 
+    @property
+    def batch_size(self) -> int:
+        """Of fewer than 10,000 images about a tenth, from 16 to 128."""
+        return 250 if self._are_many else min(128, max(16, nearest_power(self.rows / 10)))
+
+    def epochs(self, steps_per_epoch: int) -> int:
+        """For 12,000 steps, in 10 to 100 epochs; for 6,000 steps with fewer than 10,000 images."""
+        if not self._are_many:
+            return math.ceil(_STEPS_FOR_FEW_IMAGES / steps_per_epoch)
+        fewest, most = _EPOCHS_OF_IMAGES
+        return min(most, max(fewest, math.ceil(_STEPS_FOR_IMAGES / steps_per_epoch)))
+
+    @property
+    def _are_many(self) -> bool:
+        return self.rows >= _MANY_IMAGES
+
+
+@dataclass(frozen=True)
+class SequencesSize:
+    """The number of sequences to train on, from which training follows; the recipe's networks are the same for all.
+
+    Args:
+        rows: Number of sequences.
+
+    Example:
+        >>> SequencesSize(229).batch_size
+        32
+    """
+
+    rows: int
+
+    kl_warmup: ClassVar[float] = 0.2
+
     @classmethod
-    def of(cls, data: Any) -> "ImagesSize | None":
-        """The size of a :class:`~subo.data.Data` of at least 10,000 images to train on; None of other data."""
-        is_large = len(data.train.event_shape) == 3 and not data.sequential and len(data.train) >= _MANY_IMAGES
-        return cls(len(data.train)) if is_large else None
+    def of(cls, data: Any) -> "SequencesSize | None":
+        """The size of a :class:`~subo.data.Data` of sequences; None of other data."""
+        return cls(len(data.train)) if data.sequential else None
+
+    @property
+    def batch_size(self) -> int:
+        """About a tenth of the sequences, from 16 to 128."""
+        return min(128, max(16, nearest_power(self.rows / 10)))
+
+    def epochs(self, steps_per_epoch: int) -> int:
+        """For 2,000 steps."""
+        return math.ceil(_STEPS_FOR_SEQUENCES / steps_per_epoch)
 
 
 DataSize: TypeAlias = TableSize | ImagesSize
-"""What defaults follow from."""
+"""What the defaults of a model follow from."""
 
 
 def size_of(data: Any) -> DataSize | None:
-    """The size of data from which defaults follow; None where the same ones hold for all sizes."""
+    """The size of data from which a model's defaults follow; None where the same ones hold for all sizes."""
     return TableSize.of(data) or ImagesSize.of(data)
 
 

@@ -152,8 +152,8 @@ class LatentOptions:
     """The latents: their prior p(z), and the family of their posterior q(z|x).
 
     Args:
-        latent_dim: Size of z; auto selects 10, for 10,000 images or more 50, and for rows of a table as many as
-            columns, at most 16 and a tenth of the rows.
+        latent_dim: Size of z; auto selects 16 for images, 50 for 10,000 or more, and for rows of a table as many as
+            columns, at most 16 and a tenth of the rows; else 10.
         prior: p(z); auto selects what fits the posterior: normal, for rows of a table mixture, or bernoulli and
             categorical for such latents; and with condition labels by-label, which is learned per class. All others are
             the same whatever the condition.
@@ -232,11 +232,10 @@ class NetworkOptions:
         network: Kind of encoder and decoder; conv is for images.
         hidden: Widths of the encoder's hidden layers, such as 200,200; the decoder has the same in reverse. A
             convolutional network (conv) has one, after its convolutions, with the last of these widths. auto selects
-            200,200, for 10,000 images or more 500,500, and for rows of a table two layers of 32 to 256, wider for more
-            rows.
+            256,256 for images, 500,500 for 10,000 or more, and for rows of a table two layers of 32 to 256, wider for
+            more rows; else 200,200.
         channels: Channels of the convolutions, such as 32,64; each halves the image.
-        activation: Nonlinearity of encoder and decoder; auto selects tanh, and for rows of a table and
-            10,000 images or more silu.
+        activation: Nonlinearity of encoder and decoder; auto selects silu for images and rows of a table, else tanh.
         dropout: Share of the encoder's hidden units that are dropped in training, which keeps q(z|x) from fitting
             itself to single examples; auto selects 0.2 for tables with more columns than rows, else 0.
     """

@@ -1,4 +1,4 @@
-"""Settings of training that follow from the size of a table, or of a large set of images."""
+"""Settings of training that follow from the size of a table, or the number of images or sequences."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.parts.conditionals import Local
-from subo.recipes.data_size import DataSize, TableSize, size_of
+from subo.recipes.data_size import SequencesSize, size_of
 from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.training.fitting import fit
@@ -23,11 +23,8 @@ __all__ = ["BY_ROWS", "training_settings"]
 BY_ROWS = ("batch_size", "epochs", "learning_rate", "decay", "warmup_epochs", "kl_warmup_epochs", "patience")
 """The settings that follow from a table's rows, or the number of images."""
 
-_STEPS = 4000, 8000  # at least, for few rows; at most, for many
-_EPOCHS = 100  # between these
-_STEPS_FOR_IMAGES, _EPOCHS_OF_IMAGES = 12_000, (10, 100)
 _LEARNING_RATE = 3e-3
-_WARMUP, _KL_WARMUP, _PATIENCE = 0.02, 0.2, 0.3  # shares of the epochs
+_WARMUP, _PATIENCE = 0.02, 0.3  # shares of the epochs
 _LEAST_PATIENCE = 5
 
 
@@ -35,7 +32,7 @@ _LEAST_PATIENCE = 5
 def training_settings(
     objective: Objective, data: Data | Split | Tensor | np.ndarray | tuple[object, object], **options: Any
 ) -> dict[str, Any]:
-    """Settings of :func:`subo.fit` that suit a table or 10,000 images by their number; for other data those given.
+    """Settings of :func:`subo.fit` that suit a table, images or sequences by their number; for other data those given.
 
     Few rows get small batches, since it is steps that fit a model: 4,000 at least, for 100 epochs up to 8,000. The
     learning rate rises over the first 2% of the epochs and falls by a cosine; the KL's weight rises over the first 20%,
@@ -43,7 +40,8 @@ def training_settings(
     without a better validation bound. `benchmarks/small_tables.txt` compares the result with Gaussian mixtures.
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
-    patience, and no KL warm-up. `benchmarks/defaults.txt` compares them with fixed settings at equal times.
+    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps. Sequences get such batches, 2,000
+    steps, and the KL warm-up of tables. `benchmarks/defaults.txt` compares them with fixed settings at equal times.
 
     Args:
         objective: Objective to train.
@@ -65,11 +63,11 @@ def training_settings(
     given, known = checked_settings(inspect.signature(fit).parameters, options), as_data(data)
     if not isinstance(data, Data):
         check_support(objective.model, known.train, where="the data")
-    size = size_of(known)
+    size = size_of(known) or SequencesSize.of(known)
     if size is None:
         return given
     batch_size = given.get("batch_size", size.batch_size)
-    epochs = given.get("epochs") or _epochs(size, math.ceil(size.rows / batch_size))
+    epochs = given.get("epochs") or size.epochs(math.ceil(size.rows / batch_size))
     settings: dict[str, Any] = {
         "batch_size": batch_size,
         "learning_rate": _LEARNING_RATE,
@@ -78,15 +76,8 @@ def training_settings(
     }
     if given.get("minutes") is None:
         settings["epochs"] = epochs
-    if isinstance(objective.bound, Tempered) and isinstance(size, TableSize):
-        settings["kl_warmup_epochs"] = _KL_WARMUP * epochs
+    if isinstance(objective.bound, Tempered) and size.kl_warmup:
+        settings["kl_warmup_epochs"] = size.kl_warmup * epochs
     if len(known.validation) and not isinstance(getattr(objective.model, "posterior", None), Local):
         settings["patience"] = max(_LEAST_PATIENCE, round(_PATIENCE * epochs))
     return {**settings, **given}
-
-
-def _epochs(size: DataSize, steps_per_epoch: int) -> int:
-    if isinstance(size, TableSize):
-        return math.ceil(min(max(_STEPS[0], _EPOCHS * steps_per_epoch), _STEPS[1]) / steps_per_epoch)
-    fewest, most = _EPOCHS_OF_IMAGES
-    return min(most, max(fewest, math.ceil(_STEPS_FOR_IMAGES / steps_per_epoch)))
