@@ -45,7 +45,10 @@ def measured(member: str, way: str, seed: int, minutes: float, num_samples: int)
     name, options = MEMBERS[member]
     data = subo.load_data(name, **options)
     if member.startswith(f"{FEW:,}"):
-        data = replace(data, train=data.train.take(torch.arange(FEW)))
+        train, validation = (
+            split.take(torch.arange(n)) for split, n in ((data.train, FEW), (data.validation, FEW // 4))
+        )
+        data = replace(data, train=train, validation=validation)
     likelihood = "gaussian" if data.dequantize else "auto"
     model = BEFORE if way == "before" and not data.sequential else {}
     recipe = "deep-markov" if data.sequential else "vae"
