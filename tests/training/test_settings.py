@@ -75,6 +75,17 @@ def test_fewer_images_get_small_batches_and_enough_steps(count: int, batch: int,
     assert training_settings(subo.make("vae", data), data, epochs=3)["epochs"] == 3
 
 
+def test_a_few_images_without_validation_are_seen_a_hundred_times_at_most():
+    data = images(300)
+    by_row = subo.make("vae", data, hidden=(8,), inference="local")
+    settings = training_settings(by_row, data)
+    assert (settings["epochs"], settings["warmup_epochs"]) == (100, 2)
+    assert "patience" not in settings
+    assert training_settings(by_row, data, epochs=400)["epochs"] == 400
+    assert training_settings(subo.make("vae", data), data.train)["epochs"] == 100
+    assert training_settings(subo.make("vae", data), data)["epochs"] == 750
+
+
 @pytest.mark.parametrize(("count", "batch"), [(30, 16), (286, 32), (2000, 128)])
 def test_sequences_get_small_batches_and_enough_steps(count: int, batch: int):
     parts = (Split.from_sequences([torch.randn(4, 2)] * n) for n in (count, 5, 5))

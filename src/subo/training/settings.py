@@ -13,7 +13,7 @@ from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.parts.conditionals import Local
-from subo.recipes.data_size import SequencesSize, size_of
+from subo.recipes.data_size import ImagesSize, SequencesSize, size_of
 from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.training.fitting import fit
@@ -26,6 +26,7 @@ BY_ROWS = ("batch_size", "epochs", "learning_rate", "decay", "warmup_epochs", "k
 _LEARNING_RATE = 3e-3
 _WARMUP, _PATIENCE = 0.02, 0.3  # shares of the epochs
 _LEAST_PATIENCE = 5
+_UNWATCHED_EPOCHS = 100  # of images, if no validation bound ends a fit that learns them by heart
 
 
 @checked_arguments
@@ -40,8 +41,9 @@ def training_settings(
     without a better validation bound. `benchmarks/small_tables.txt` compares the result with Gaussian mixtures.
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
-    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps. Sequences get such batches, 2,000
-    steps, and the KL warm-up of tables. `benchmarks/defaults.txt` compares them with fixed settings at equal times.
+    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where no
+    validation bound ends training. Sequences get such batches, 2,000 steps, and the KL warm-up of tables.
+    `benchmarks/defaults.txt` compares them with fixed settings at equal times.
 
     Args:
         objective: Objective to train.
@@ -67,7 +69,10 @@ def training_settings(
     if size is None:
         return given
     batch_size = given.get("batch_size", size.batch_size)
+    ends_early = bool(len(known.validation)) and not isinstance(getattr(objective.model, "posterior", None), Local)
     epochs = given.get("epochs") or size.epochs(math.ceil(size.rows / batch_size))
+    if "epochs" not in given and isinstance(size, ImagesSize) and not ends_early:
+        epochs = min(epochs, _UNWATCHED_EPOCHS)
     settings: dict[str, Any] = {
         "batch_size": batch_size,
         "learning_rate": _LEARNING_RATE,
@@ -78,6 +83,6 @@ def training_settings(
         settings["epochs"] = epochs
     if isinstance(objective.bound, Tempered) and size.kl_warmup:
         settings["kl_warmup_epochs"] = size.kl_warmup * epochs
-    if len(known.validation) and not isinstance(getattr(objective.model, "posterior", None), Local):
+    if ends_early:
         settings["patience"] = max(_LEAST_PATIENCE, round(_PATIENCE * epochs))
     return {**settings, **given}
