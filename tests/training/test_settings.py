@@ -5,7 +5,7 @@ import torch
 
 import subo
 from subo.data import Data, Split, split
-from subo.recipes.data_size import TableSize
+from subo.recipes.data_size import SequencesSize, TableSize
 from subo.recipes.for_data import resolved
 from subo.training.settings import BY_ROWS, training_settings
 
@@ -96,6 +96,11 @@ def test_sequences_get_small_batches_and_enough_steps(count: int, batch: int):
     assert 2000 <= made <= 1.02 * 2000
     assert (settings["batch_size"], settings["kl_warmup_epochs"]) == (batch, 0.2 * settings["epochs"])
     assert training_settings(objective, data, batch_size=100, epochs=7)["kl_warmup_epochs"] == pytest.approx(1.4)
+
+
+@pytest.mark.parametrize(("length", "steps"), [(20, 2000), (100, 2000), (200, 1000), (5000, 300)])
+def test_long_sequences_get_fewer_steps(length: float, steps: int):
+    assert SequencesSize(160, length).epochs(10) == steps // 10
 
 
 def test_many_images_get_wide_networks_and_a_cosine():

@@ -11,7 +11,7 @@ _NARROWEST, _WIDEST = 32, 256
 _MANY_IMAGES = 10_000
 _STEPS, _EPOCHS = (4000, 8000), 100  # at least, for few rows; at most, for many; between these
 _STEPS_FOR_IMAGES, _EPOCHS_OF_IMAGES, _STEPS_FOR_FEW_IMAGES = 12_000, (10, 100), 6000
-_STEPS_FOR_SEQUENCES = 2000
+_STEPS_FOR_SEQUENCES, _LONG_SEQUENCE = (300, 2000), 100
 
 
 @dataclass(frozen=True)
@@ -140,20 +140,24 @@ class SequencesSize:
 
     Args:
         rows: Number of sequences.
+        length: Their mean number of time steps.
 
     Example:
-        >>> SequencesSize(229).batch_size
+        >>> SequencesSize(229, 60.0).batch_size
         32
     """
 
     rows: int
+    length: float
 
     kl_warmup: ClassVar[float] = 0.2
 
     @classmethod
     def of(cls, data: Any) -> "SequencesSize | None":
         """The size of a :class:`~subo.data.Data` of sequences; None of other data."""
-        return cls(len(data.train)) if data.sequential else None
+        if not data.sequential:
+            return None
+        return cls(len(data.train), data.train.num_steps / max(1, len(data.train)))
 
     @property
     def batch_size(self) -> int:
@@ -161,8 +165,10 @@ class SequencesSize:
         return min(128, max(16, nearest_power(self.rows / 10)))
 
     def epochs(self, steps_per_epoch: int) -> int:
-        """For 2,000 steps."""
-        return math.ceil(_STEPS_FOR_SEQUENCES / steps_per_epoch)
+        """For 2,000 steps, and as much work for sequences of more than 100 time steps: fewer, but 300 at least."""
+        fewest, most = _STEPS_FOR_SEQUENCES
+        steps = max(fewest, most * min(1.0, _LONG_SEQUENCE / self.length))
+        return math.ceil(steps / steps_per_epoch)
 
 
 DataSize: TypeAlias = TableSize | ImagesSize

@@ -42,8 +42,8 @@ def training_settings(
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
     patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where no
-    validation bound ends training. Sequences get such batches, 2,000 steps, and the KL warm-up of tables.
-    `benchmarks/defaults.txt` compares them with fixed settings at equal times.
+    validation bound ends training. Sequences get such batches, 2,000 steps, fewer if they are longer than 100 on
+    average, and the KL warm-up of tables. `benchmarks/defaults.txt` compares them with fixed settings at equal times.
 
     Args:
         objective: Objective to train.
