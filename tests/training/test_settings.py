@@ -98,7 +98,7 @@ def test_sequences_get_small_batches_and_enough_steps(count: int, batch: int):
     assert training_settings(objective, data, batch_size=100, epochs=7)["kl_warmup_epochs"] == pytest.approx(1.4)
 
 
-@pytest.mark.parametrize(("length", "steps"), [(20, 2000), (100, 2000), (200, 1000), (5000, 300)])
+@pytest.mark.parametrize(("length", "steps"), [(20.0, 2000), (100.0, 2000), (200.0, 1000), (5000.0, 300)])
 def test_long_sequences_get_fewer_steps(length: float, steps: int):
     assert SequencesSize(160, length).epochs(10) == steps // 10
 
