@@ -1,4 +1,4 @@
-"""The defaults of large sets of images beside fixed settings of before, after the same time of training.
+"""The defaults of images and sequences beside fixed settings of before, after the same time of training.
 
     python benchmarks/defaults.py --minutes 2 --seeds 0 1
 

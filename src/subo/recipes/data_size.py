@@ -79,8 +79,8 @@ class TableSize:
 class ImagesSize:
     """The number of images to train on: 10,000 are enough for wide networks and many latents.
 
-    The settings were chosen at equal times, by the validation data of MNIST, and for fewer of digits and of 2,000
-    images of MNIST: `benchmarks/defaults.txt`.
+    The settings were chosen by the validation data of MNIST, and for fewer images by those of digits and of 2,000
+    images of MNIST and Fashion-MNIST: `benchmarks/defaults.txt`.
 
     Args:
         rows: Number of images.
