@@ -31,7 +31,7 @@ MEMBERS = {
     "fashion-mnist, bits": ("fashion-mnist", {"binarize": "dynamic"}),
     "fashion-mnist, levels": ("fashion-mnist", {"dequantize": True}),
     "digits, bits": ("digits", {"binarize": "dynamic"}),
-    "digits, levels": ("digits", {}),
+    "digits, levels": ("digits", {"dequantize": True}),
     "2,000 of mnist, bits": ("mnist", {"binarize": "dynamic"}),
     "2,000 of fashion-mnist, bits": ("fashion-mnist", {"binarize": "dynamic"}),
     "chorales": ("jsb-chorales", {}),

@@ -147,3 +147,12 @@ def test_impute_names_the_rows_whose_weights_say_little(capsys: pytest.CaptureFi
     assert "--num-samples 1000" in said
     _say_what_to_know(Split(x), torch.full((5,), 10.0), None, 100)
     assert capsys.readouterr().out == ""
+
+
+def test_a_training_that_ended_within_the_warm_up_of_the_kl_is_told(capsys: pytest.CaptureFixture):
+    whole = history(*[-100.0] * 20, best=20, stopped_by="minutes")
+    assert "KL" not in said(capsys, whole, minutes=1.0)
+    cut = replace(whole, epochs=(*whole.epochs[:-1], replace(whole.epochs[-1], kl_weight=0.321)))
+    words = said(capsys, cut, minutes=1.0)
+    assert "when the KL's weight had risen to 0.32 of 1" in words
+    assert "--kl-warmup-epochs 4" in words

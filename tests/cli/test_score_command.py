@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from command_line import run
 from subo.data.loading import load_data
@@ -27,6 +28,15 @@ def test_a_published_part_is_scored_in_its_order(tmp_path: Path):
     values = np.array(table["log_px"], dtype=float)
     evaluation = json.loads((fitted / "evaluation.json").read_text())
     assert values.mean() == pytest.approx(evaluation["log_px"], abs=1e-4)
+    whole = tmp_path / "whole.csv"
+    assert run("score", fitted, "digits", "--num-samples", 10, "--out", whole) == 0
+    of_all = columns_of(whole)
+    assert sorted(map(int, of_all["row"])) == list(range(1, 1798))
+    assert of_all["row"][-179:] == table["row"]
+    source = load_digits().target
+    assert list(map(int, of_all["label"])) == [source[int(row) - 1] for row in of_all["row"]]
+    assert run("encode", fitted, "digits", "--out", whole) == 0
+    assert columns_of(whole)["row"] == of_all["row"]
     assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.npy") == 0
     np.testing.assert_allclose(np.load(tmp_path / "s.npy"), values, rtol=1e-4)
 

@@ -261,7 +261,7 @@ class Stop(Exception):
 
 def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path):
     whole_data = load_data("digits", dequantize=True)
-    parts = [replace(s, x=s.x.flatten(1)[:120, 20:25], labels=None) for s in
+    parts = [replace(s, x=s.x.flatten(1)[:120, 20:25], labels=None, rows=None) for s in
              (whole_data.train, whole_data.validation, whole_data.test)]  # fmt: skip
     data = Data("d", *parts, kind="real", dequantize=True)
 

@@ -132,6 +132,8 @@ def test_what_data_are_called_goes_with_them(tmp_path: Path):
     assert load_rows(tmp_path / "a.npz").names is None
     np.savez(tmp_path / "b.npz", bach=ragged()[0], telemann=ragged()[1])
     assert load_rows(tmp_path / "b.npz").names == ("bach", "telemann")
+    with pytest.raises(InputError, match="3 rows of a source for 2 examples"):
+        Split(torch.zeros(5, 1), lengths=torch.tensor([2, 3]), rows=torch.arange(3))
     with pytest.raises(InputError, match="1 names for 2 examples"):
         Split(torch.zeros(2, 3), names=("a",))
 

@@ -1,5 +1,7 @@
 """Defaults that follow from the size of a table, or the number of images or sequences."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -149,6 +151,11 @@ def test_only_what_the_objective_allows_is_set():
     assert "patience" not in training_settings(local, data)
     alone = Data("rows", data.train, Split(torch.zeros(0, 4)), data.test, kind="real")
     assert "patience" not in training_settings(weighted, alone)
+    for some in (images(20), Data("waves", *[Split.from_sequences([torch.zeros(4, 2)])] * 3, kind="real")):
+        none = replace(some, train=some.train.take(torch.arange(0)))
+        assert training_settings(subo.make(("vae", "deep-markov")[some.sequential], some), none, clip=1.0) == {
+            "clip": 1.0
+        }
 
 
 def test_they_fit():

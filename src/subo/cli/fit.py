@@ -192,6 +192,12 @@ def conclude(history: "History", training: "TrainingConfig", *, out: Path, train
         trained: Whether there was anything to do in this sitting.
     """
     last = history.epochs[-1]
+    if trained and last.kl_weight < 1:
+        say(
+            f"Careful: training ended when the KL's weight had risen to {last.kl_weight:.2f} of 1, so that the model "
+            "was never fitted to the bound that is reported. Give it more time, or "
+            f"--kl-warmup-epochs {last.epoch // 5}"
+        )
     reason = {
         "epochs": "all epochs are done",
         "minutes": f"time is up (--minutes {training.minutes or 0:g})",

@@ -259,7 +259,8 @@ def _joined(*splits: Split) -> Split:
     names = tuple(name for part in splits for name in part.names or ()) if named else None
     shared = [name for name in splits[0].context if all(name in part.context for part in splits)]
     context = {name: torch.cat([part.context[name] for part in splits]) for name in shared}
-    return replace(splits[0], x=x, labels=of_all("labels"), lengths=of_all("lengths"), names=names, context=context)
+    known = {name: of_all(name) for name in ("labels", "lengths", "rows")}
+    return replace(splits[0], x=x, names=names, context=context, **known)
 
 
 def _read(

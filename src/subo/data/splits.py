@@ -93,16 +93,16 @@ class Split:
                 f"the lengths of the sequences sum to {int(self.lengths.sum())}, but there are {len(self.x)} steps: x "
                 "has the steps of all sequences, one after the other"
             )
-        if self.names is not None and len(self.names) != len(self):
-            raise InputError(f"there are {len(self.names)} names for {len(self)} examples")
+        for what, known in (("names", self.names), ("rows of a source", self.rows)):
+            if known is not None and len(known) != len(self):
+                raise InputError(f"there are {len(known)} {what} for {len(self)} examples")
         for name, tensor in self.context.items():
             if name in _OWN:
                 raise InputError(f"the context '{name}' is the split's own ({_OWN[name]}): use another name")
             if not isinstance(tensor, Tensor):
-                raise InputError(
-                    f"the context '{name}' must be a tensor with one row per example, not {type(tensor).__name__}: "
-                    "torch.as_tensor converts an array"
-                )
+                kind = type(tensor).__name__
+                how = "torch.as_tensor converts an array"
+                raise InputError(f"the context '{name}' must be a tensor with one row per example, not {kind}: {how}")
         check_rows(self.context if self.labels is None else {"label": self.labels, **self.context}, len(self))
 
     @classmethod

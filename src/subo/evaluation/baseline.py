@@ -90,7 +90,7 @@ def table_baseline(
         family: Family of p(x|z) of the model to be compared; its parameters are left alone.
         train: Training rows, of which 10,000 are used at most.
         held_out: Other rows.
-        features: Those of each row's condition, `(N, F)`, in units of their standard deviations.
+        features: Those of each row's condition, `(N, F)`, of order one.
     """
     if len(held_out) > _AT_ONCE:
         parts = [
@@ -139,16 +139,14 @@ def _around(
     keeps near the others.
     """
     known, rows = known.clone(), rows.clone()
-    for column, other in zip(known.unbind(1), rows.unbind(1), strict=True):
-        there = ~column.isnan()
+    for columns, there in _patterns(known.T):
         if not there.any():
             continue
-        y, f = column[there], of_known[there]
-        center, middle = y.mean(), f.mean(0)
-        square = (f - middle).T @ (f - middle) + torch.eye(f.shape[1]).to(f)
-        slope = torch.linalg.solve(square, (f - middle).T @ (y - center))
-        column -= (of_known - middle) @ slope
-        other -= (of_rows - middle) @ slope
+        middle = of_known[there].mean(0)
+        f, y = of_known[there] - middle, known[there][:, columns]
+        slopes = torch.linalg.solve(f.T @ f + torch.eye(f.shape[1]).to(f), f.T @ (y - y.mean(0)))
+        known[:, columns] -= (of_known - middle) @ slopes
+        rows[:, columns] -= (of_rows - middle) @ slopes
     return known, rows
 
 
@@ -225,7 +223,7 @@ def _expected(current: Gaussian, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _patterns(x: Tensor) -> Iterator[tuple[Tensor, Bool[Tensor, " D"]]]:
-    """The rows with the same observed cells, and which these are."""
+    """The rows with the same observed cells, and which of a row's cells these are."""
     patterns, which = (~x.isnan()).unique(dim=0, return_inverse=True)
     order = which.argsort()
     sizes = which.bincount(minlength=len(patterns)).tolist()

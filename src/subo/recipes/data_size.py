@@ -67,7 +67,7 @@ class TableSize:
 
         A batch of 1024 of mixed columns takes twice the time of one of 256, for four times the rows.
         """
-        return max(min(256, max(16, nearest_power(self.rows / 10))), min(1024, nearest_power(self.rows / 1000)))
+        return max(_tenth(self.rows, most=256), min(1024, nearest_power(self.rows / 1000)))
 
     def epochs(self, steps_per_epoch: int) -> int:
         """100, or as many as 4,000 steps take for few rows, and 8,000 steps for many."""
@@ -120,7 +120,7 @@ class ImagesSize:
     @property
     def batch_size(self) -> int:
         """Of fewer than 10,000 images about a tenth, from 16 to 128."""
-        return 250 if self._are_many else min(128, max(16, nearest_power(self.rows / 10)))
+        return 250 if self._are_many else _tenth(self.rows, most=128)
 
     def epochs(self, steps_per_epoch: int) -> int:
         """For 12,000 steps, in 10 to 100 epochs; for 6,000 steps with fewer than 10,000 images."""
@@ -155,17 +155,17 @@ class SequencesSize:
     @classmethod
     def of(cls, data: Any) -> "SequencesSize | None":
         """The size of a :class:`~subo.data.Data` of sequences; None of other data."""
-        if not data.sequential:
+        if not data.sequential or len(data.train) == 0:
             return None
-        return cls(len(data.train), data.train.num_steps / max(1, len(data.train)))
+        return cls(len(data.train), data.train.num_steps / len(data.train))
 
     @property
     def batch_size(self) -> int:
         """About a tenth of the sequences, from 16 to 128."""
-        return min(128, max(16, nearest_power(self.rows / 10)))
+        return _tenth(self.rows, most=128)
 
     def epochs(self, steps_per_epoch: int) -> int:
-        """For 2,000 steps, and as much work for sequences of more than 100 time steps: fewer, but 300 at least."""
+        """For 2,000 steps, and as much work for sequences of more than 100 time steps, but for 300 steps at least."""
         fewest, most = _STEPS_FOR_SEQUENCES
         steps = max(fewest, most * min(1.0, _LONG_SEQUENCE / self.length))
         return math.ceil(steps / steps_per_epoch)
@@ -178,6 +178,11 @@ DataSize: TypeAlias = TableSize | ImagesSize
 def size_of(data: Any) -> DataSize | None:
     """The size of data from which a model's defaults follow; None where the same ones hold for all sizes."""
     return TableSize.of(data) or ImagesSize.of(data)
+
+
+def _tenth(rows: int, *, most: int) -> int:
+    """About a tenth of the examples, at least 16."""
+    return min(most, max(16, nearest_power(rows / 10)))
 
 
 def nearest_power(number: float) -> int:

@@ -2,8 +2,8 @@
 
 A group is a frozen record. The field that chooses by name is listed in `CHOICES` with the table of choices; an option
 belongs to those entries that have a keyword of its name in their signature. `AUTO` defines what ``auto`` stands for: a
-rule for each such field that sees all of a recipe's options and the size of the table that is modeled, None for other
-data; no group is built with an ``auto``.
+rule for each such field that sees all of a recipe's options and the size of the table or the set of images, None for
+other data; no group is built with an ``auto``.
 """
 
 from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ from subo.training.fitting import fit
 __all__ = ["BY_ROWS", "training_settings"]
 
 BY_ROWS = ("batch_size", "epochs", "learning_rate", "decay", "warmup_epochs", "kl_warmup_epochs", "patience")
-"""The settings that follow from a table's rows, or the number of images."""
+"""The settings that follow from the number of a table's rows, of images or of sequences."""
 
 _LEARNING_RATE = 3e-3
 _WARMUP, _PATIENCE = 0.02, 0.3  # shares of the epochs
@@ -41,9 +41,13 @@ def training_settings(
     without a better validation bound. `benchmarks/small_tables.txt` compares the result with Gaussian mixtures.
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
-    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where no
-    validation bound ends training. Sequences get such batches, 2,000 steps, fewer if they are longer than 100 on
-    average, and the KL warm-up of tables. `benchmarks/defaults.txt` compares them with fixed settings at equal times.
+    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where
+    neither a validation bound nor minutes end training. Sequences get such batches, 2,000 steps, fewer if they are
+    longer than 100 on average, and the KL warm-up of tables. `benchmarks/defaults.txt` compares both with fixed
+    settings.
+
+    With minutes alone the learning rate follows the clock, and warm-ups are as long as if there were none: in a short
+    time, give `kl_warmup_epochs`.
 
     Args:
         objective: Objective to train.
@@ -66,7 +70,7 @@ def training_settings(
     if not isinstance(data, Data):
         check_support(objective.model, known.train, where="the data")
     size = size_of(known) or SequencesSize.of(known)
-    if size is None:
+    if size is None or size.rows == 0:
         return given
     batch_size = given.get("batch_size", size.batch_size)
     ends_early = bool(len(known.validation)) and not isinstance(getattr(objective.model, "posterior", None), Local)
