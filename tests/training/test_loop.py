@@ -89,8 +89,10 @@ def test_schedule_rises_and_decays():
     assert [schedule.learning_rate(step, 0.0) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert schedule.learning_rate(10, 0.5) == pytest.approx(0.5)
     assert schedule.learning_rate(10, 1.0) == pytest.approx(0.0)
-    assert [schedule.kl_weight(step) for step in range(3)] == [0.5, 1.0, 1.0]
-    assert Schedule().learning_rate(0, 0.9) == Schedule().kl_weight(0) == 1
+    assert [schedule.kl_weight(step, 0.9) for step in range(3)] == [0.5, 1.0, 1.0]
+    timed = Schedule(kl_warmup=10, by_clock=True)
+    assert [timed.kl_weight(4, done) for done in (0.0, 0.25, 0.3, 0.5, 1.0)] == [0.5, 0.5, 0.6, 1.0, 1.0]
+    assert Schedule().learning_rate(0, 0.9) == Schedule().kl_weight(0, 0.0) == 1
 
 
 def test_learning_rate_follows_the_schedule_in_training():

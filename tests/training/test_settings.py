@@ -73,7 +73,7 @@ def test_fewer_images_get_small_batches_and_enough_steps(count: int, batch: int,
     made = settings["epochs"] * -(-len(data.train) // settings["batch_size"])
     assert steps <= made <= 1.02 * steps
     assert settings["batch_size"] == batch
-    assert "kl_warmup_epochs" not in settings
+    assert settings["kl_warmup_epochs"] == pytest.approx(0.2 * settings["epochs"])
     assert training_settings(subo.make("vae", data), data, epochs=3)["epochs"] == 3
 
 
@@ -156,6 +156,13 @@ def test_only_what_the_objective_allows_is_set():
         assert training_settings(subo.make(("vae", "deep-markov")[some.sequential], some), none, clip=1.0) == {
             "clip": 1.0
         }
+
+
+def test_where_the_clock_alone_ends_training_the_kl_counts_in_full_at_its_end():
+    data = table(60)
+    history = subo.fit(subo.make("vae", data, hidden=(8,)), data, minutes=0.01, kl_warmup_epochs=1e6)
+    assert history.epochs[0].kl_weight < 1
+    assert history.epochs[-1].kl_weight == 1
 
 
 def test_they_fit():

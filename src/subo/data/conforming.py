@@ -37,7 +37,7 @@ def conform(rows: Split, meaning: Meaning, *, where: str) -> Split:
         InputError: The data do not match what the model was fitted to.
     """
     if meaning.sequential and rows.lengths is None and rows.x.ndim == 2:  # one array (T, D) is one of them
-        rows = replace(rows, labels=None, context={}, names=None, lengths=torch.tensor([len(rows.x)]))
+        rows = replace(rows, labels=None, context={}, names=None, rows=None, lengths=torch.tensor([len(rows.x)]))
     if meaning.sequential != (rows.lengths is not None):
         kinds = ("sequences", "single data")
         fitted, came = kinds if meaning.sequential else kinds[::-1]

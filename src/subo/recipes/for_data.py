@@ -232,6 +232,6 @@ def examples_and_context(split: Split, *, seed: int) -> tuple[Float[Tensor, " N 
     steps = torch.ones(len(split), dtype=torch.long) if split.lengths is None else split.lengths
     before = steps[chosen].cumsum(0) - steps[chosen]
     some = split.take(chosen[before < most])
-    flat = replace(some, lengths=None, labels=None, names=None, context={})
+    flat = replace(some, lengths=None, labels=None, names=None, rows=None, context={})
     x, _ = flat.read(torch.arange(len(flat)), generator=stream("example bits", seed))
     return x, {} if split.lengths is not None else dict(some.context)

@@ -95,7 +95,8 @@ def fit(
         rows_learning_rate: Learning rate for the parameters that local inference keeps for each example.
         warmup_epochs: Epochs over which the learning rate rises from 0.
         decay: ``constant`` or ``cosine``, down to 0 at the end.
-        kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1.
+        kl_warmup_epochs: Epochs over which the KL's weight rises from 0 to 1; where minutes alone end training, it is 1
+            after half of them at the latest.
         elbo_epochs: Epochs at the start that follow the ELBO with one sample, which takes less time than many; the
             others follow the bound.
         clip: Largest norm of the gradient. By default gradients are clipped only if a value lies more than 1,000

@@ -35,12 +35,14 @@ class Schedule:
         decay: ``constant``, or ``cosine``: down to 0 at the end (Loshchilov and Hutter, 2017, equation 5).
         kl_warmup: Steps over which the KL's weight rises linearly from 0 to 1 (Sonderby et al., 2016).
         elbo: Steps at the start that follow the ELBO with one sample, whatever the objective's bound.
+        by_clock: Whether time alone ends training: the KL's weight is then 1 after half of it at the latest.
     """
 
     warmup: int = 0
     decay: Literal["constant", "cosine"] = "constant"
     kl_warmup: int = 0
     elbo: int = 0
+    by_clock: bool = False
 
     def __post_init__(self):
         check_fields(self)
@@ -50,13 +52,14 @@ class Schedule:
         rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         return rise * (0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if self.decay == "cosine" else 1.0)
 
-    def kl_weight(self, step: int) -> float:
-        """The factor on the KL's weight at a step (from 0)."""
-        return min(1.0, (step + 1) / self.kl_warmup) if self.kl_warmup else 1.0
+    def kl_weight(self, step: int, progress: float) -> float:
+        """The factor on the KL's weight at a step (from 0), when a fraction `progress` of training is done."""
+        rise = (step + 1) / self.kl_warmup if self.kl_warmup else 1.0
+        return min(1.0, max(rise, 2 * progress) if self.by_clock else rise)
 
-    def stage(self, step: int) -> dict[str, Any]:
-        """What an objective is called with at a step (from 0)."""
-        return {"kl_weight": self.kl_weight(step), **({"as_elbo": True} if step < self.elbo else {})}
+    def stage(self, step: int, progress: float) -> dict[str, Any]:
+        """What an objective is called with at a step (from 0), when a fraction `progress` of training is done."""
+        return {"kl_weight": self.kl_weight(step, progress), **({"as_elbo": True} if step < self.elbo else {})}
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def train(
         batch = batch_of(item)
         if number == first:
             check_batch(batch)
-        factor, stage = schedule.learning_rate(number, progress(number)), schedule.stage(number)
+        done = progress(number)
+        factor, stage = schedule.learning_rate(number, done), schedule.stage(number, done)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
         x, context = _placed(batch, like)

@@ -41,13 +41,12 @@ def training_settings(
     without a better validation bound. `benchmarks/small_tables.txt` compares the result with Gaussian mixtures.
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
-    patience, and no KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where
-    neither a validation bound nor minutes end training. Sequences get such batches, 2,000 steps, fewer if they are
-    longer than 100 on average, and the KL warm-up of tables. `benchmarks/defaults.txt` compares both with fixed
+    patience, and no KL warm-up; fewer images the KL warm-up of tables, batches of 128 at most and 6,000 steps, but 100
+    epochs at most where neither a validation bound nor minutes end training. Sequences get such batches and warm-up,
+    and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
     settings.
 
-    With minutes alone the learning rate follows the clock, and warm-ups are as long as if there were none: in a short
-    time, give `kl_warmup_epochs`.
+    With minutes alone the learning rate follows the clock, and the KL's weight is 1 after half of them at the latest.
 
     Args:
         objective: Objective to train.
