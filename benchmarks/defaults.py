@@ -2,8 +2,9 @@
 
     python benchmarks/defaults.py --minutes 2 --seeds 0 1
 
-    python benchmarks/defaults.py --minutes 0.5 --members "digits, bits" "digits, levels" "2,000 of mnist, bits"
-        "2,000 of fashion-mnist, bits" chorales
+    python benchmarks/defaults.py --minutes 1 --seeds 0 --members "digits, bits" "digits, levels" "2,000 of mnist, bits"
+        "2,000 of fashion-mnist, bits"
+    python benchmarks/defaults.py --minutes 3 --seeds 0 --members chorales
 
 *before*: 10 latents, two layers of 200 with tanh, batches of 100, Adam with a constant step of 0.001. *defaults*: what
 `subo fit` chooses. Each training has one thread and its minutes by the clock, two trainings at a time; the step size of

@@ -118,7 +118,7 @@ def environment() -> dict[str, str]:
 FIT = [sys.executable, "-m", "subo", "fit"]
 OPTIONS = [
     *("digits", "--device", "cpu", "--threads", "1", "--precision", "64-true", "--batch-size", "100"),
-    *("--decay", "constant", "--warmup-epochs", "0", "--learning-rate", "0.001"),  # whatever the number of epochs
+    *("--decay", "constant", "--warmup-epochs", "0", "--kl-warmup-epochs", "0"),  # whatever the number of epochs
     *("--measure", "validation", "--evaluation-samples", "5", "--quiet"),
 ]
 
