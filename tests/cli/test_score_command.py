@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,8 +34,8 @@ def test_a_published_part_is_scored_in_its_order(tmp_path: Path):
     of_all = columns_of(whole)
     assert sorted(map(int, of_all["row"])) == list(range(1, 1798))
     assert of_all["row"][-179:] == table["row"]
-    source = load_digits().target
-    assert list(map(int, of_all["label"])) == [source[int(row) - 1] for row in of_all["row"]]
+    source: Any = load_digits()
+    assert list(map(int, of_all["label"])) == [source.target[int(row) - 1] for row in of_all["row"]]
     assert run("encode", fitted, "digits", "--out", whole) == 0
     assert columns_of(whole)["row"] == of_all["row"]
     assert run("score", fitted, "digits", "--part", "test", "--num-samples", 10, "--out", tmp_path / "s.npy") == 0
