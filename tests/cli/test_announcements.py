@@ -149,7 +149,7 @@ def test_impute_names_the_rows_whose_weights_say_little(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == ""
 
 
-def test_a_training_that_ended_within_the_warm_up_of_the_kl_is_told(capsys: pytest.CaptureFixture):
+def test_the_weight_of_the_kl_is_named_where_training_ended_before_it_was_1(capsys: pytest.CaptureFixture):
     whole = history(*[-100.0] * 20, best=20, stopped_by="minutes")
     assert "KL" not in said(capsys, whole, minutes=1.0)
     cut = replace(whole, epochs=(*whole.epochs[:-1], replace(whole.epochs[-1], kl_weight=0.321)))

@@ -214,6 +214,8 @@ def test_labels_stay_the_condition_that_they_were(tmp_path: Path, capsys: pytest
         assert run("fit", data, *options, "--out", tmp_path / name, *SHORT, "--quiet") == 0
         message = assert_refused(capsys, "sample", tmp_path / name, "--given", "sort=plum", "--out", tmp_path / "s.csv")
         assert ("--label" in message) == (name == "labels")
+        baseline = json.loads((tmp_path / name / "evaluation.json").read_text())["baseline"]["name"]
+        assert ("on the condition" in baseline) == (name == "labels")
         assert "conditioned on" in message
     assert open_run(tmp_path / "labels").config.given == "the label"
     assert run("sample", tmp_path / "labels", "--label", "a", "--out", tmp_path / "s.csv") == 0

@@ -192,12 +192,6 @@ def conclude(history: "History", training: "TrainingConfig", *, out: Path, train
         trained: Whether there was anything to do in this sitting.
     """
     last = history.epochs[-1]
-    if trained and last.kl_weight < 1:
-        say(
-            f"Careful: training ended when the KL's weight had risen to {last.kl_weight:.2f} of 1, so that the model "
-            "was never fitted to the bound that is reported. Give it more time, or "
-            f"--kl-warmup-epochs {last.epoch // 5}"
-        )
     reason = {
         "epochs": "all epochs are done",
         "minutes": f"time is up (--minutes {training.minutes or 0:g})",
@@ -206,6 +200,12 @@ def conclude(history: "History", training: "TrainingConfig", *, out: Path, train
     if trained:
         best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
         say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
+        if last.kl_weight < 1:
+            say(
+                f"Careful: training ended when the KL's weight had risen to {last.kl_weight:.2f} of 1, so that the "
+                "model was never fitted to the bound that is reported. Give it more time, or "
+                f"--kl-warmup-epochs {last.epoch // 5}"
+            )
         rise = _rise(history)
         if history.worse:
             say(f"Careful: {history.worse}")

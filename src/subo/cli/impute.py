@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
-from subo.cli.rows import run_and_rows
+from subo.cli.rows import of_rows, run_and_rows
 from subo.errors import InputError
 from subo.runtime.wording import counted
 
@@ -102,12 +102,11 @@ def _say_what_to_know(split: "Split", effective: "Tensor", given: str | None, nu
             "the model describes the other columns given these"
         )
     missing = split.x.isnan()
-    few = (missing.any(1) & ~missing.all(1) & (effective.cpu() < _FEW)).nonzero()[:, 0]
+    few = (missing.any(1) & ~missing.all(1) & (effective < _FEW)).nonzero()[:, 0]
     if len(few):
-        first = few[effective.cpu()[few].argsort()[:_NAMED]]
-        rows = [str(row) for row in (first + 1 if split.rows is None else split.rows[first]).tolist()]
-        most = f", fewest in row{'s' * (len(rows) > 1)} {', '.join(rows)}"
+        rows, poorest = of_rows(split)["row"], few[effective[few].argsort()[:_NAMED]].tolist()
+        named = f"row{'s' * (len(poorest) > 1)} {', '.join(str(rows[i]) for i in poorest)}"
         say(
-            f"Careful: the weights of {counted(len(few), 'row')} are worth fewer than {_FEW} samples{most}: their "
-            f"draws repeat each other. More samples: --num-samples {10 * num_samples}"
+            f"Careful: the weights of {counted(len(few), 'row')} are worth fewer than {_FEW} samples, fewest in "
+            f"{named}: their draws repeat each other. More samples: --num-samples {10 * num_samples}"
         )

@@ -108,23 +108,24 @@ def table_baseline(
             a, b = _around(a.double(), b.double(), features(of_known).double(), features(of_rows).double())
         return gaussian_of(a).log_prob(b)
 
-    whole = "one Gaussian" if features is None else "one Gaussian around a linear regression on the condition"
+    around = "" if features is None else " around a linear regression on the condition"
     if not isinstance(family, Columns):
         limited = family.is_discrete or getattr(family, "limits", None) is not None
         if limited or known.shape[1] > _WIDEST:
             return Baseline("each column by itself", _alone(family, known, rows).double())
-        return Baseline(whole, jointly(torch.arange(known.shape[1])))
+        return Baseline(f"one Gaussian{around}", jointly(torch.arange(known.shape[1])))
     gaps = _log_gaps(known, rows) if len(family.masks) else torch.zeros(len(rows), dtype=torch.float64)
     reals = torch.tensor([*family.numbers], dtype=torch.long)
     cells = _alone(family, known, rows)
-    if not 1 + (features is None) <= len(reals) <= _WIDEST:
+    fewest = 2 if features is None else 1  # what c says of a single number counts, too
+    if not fewest <= len(reals) <= _WIDEST:
         return Baseline("each column by itself", cells.sum(1) + gaps)
     change = family(torch.zeros(1, family.num_params).to(family.shift)).jacobian.of_columns(rows)
     normal = jointly(reals) + change[:, reals].double().sum(1)
     others = torch.ones(rows.shape[1], dtype=torch.bool)
     others[reals] = False
-    name = whole.replace("one Gaussian", "one Gaussian for numbers") + ", other columns by themselves"
-    return Baseline(name if others.any() else whole, normal + cells[:, others].sum(1) + gaps)
+    name = f"one Gaussian for numbers{around}, other columns by themselves" if others.any() else f"one Gaussian{around}"
+    return Baseline(name, normal + cells[:, others].sum(1) + gaps)
 
 
 def _around(

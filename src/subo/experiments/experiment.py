@@ -244,7 +244,7 @@ def _features_of_condition(experiment: Experiment, data: Data) -> Callable[[Cont
     """What gives the condition of rows as numbers; None without one."""
     if (classes := num_labels_of(experiment.model)) is not None:
         return lambda context: one_hot(context["label"].long(), classes).float()
-    if (given := data.meaning.given) is None or not experiment.config.is_conditional:
+    if (given := data.meaning.given) is None:
         return None
     cells = Cells(given.described, data.train.context["given"])
     return lambda context: cells(context["given"])

@@ -34,6 +34,7 @@ class TableSize:
     prior: ClassVar[str] = "mixture"
     scale: ClassVar[str] = "network"
     kl_warmup: ClassVar[float] = 0.2
+    most_unwatched: ClassVar[float] = math.inf
 
     @classmethod
     def of(cls, data: Any) -> "TableSize | None":
@@ -96,6 +97,7 @@ class ImagesSize:
     prior: ClassVar[str] = "normal"
     scale: ClassVar[str] = "per-dimension"
     dropout: ClassVar[float] = 0.0
+    most_unwatched: ClassVar[float] = 100
 
     @classmethod
     def of(cls, data: Any) -> "ImagesSize | None":
@@ -155,6 +157,7 @@ class SequencesSize:
     length: float
 
     kl_warmup: ClassVar[float] = 0.2
+    most_unwatched: ClassVar[float] = math.inf
 
     @classmethod
     def of(cls, data: Any) -> "SequencesSize | None":

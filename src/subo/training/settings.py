@@ -13,7 +13,7 @@ from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.data.support import check_support
 from subo.parts.conditionals import Local
-from subo.recipes.data_size import ImagesSize, SequencesSize, size_of
+from subo.recipes.data_size import SequencesSize, size_of
 from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.training.fitting import fit
@@ -26,7 +26,6 @@ BY_ROWS = ("batch_size", "epochs", "learning_rate", "decay", "warmup_epochs", "k
 _LEARNING_RATE = 3e-3
 _WARMUP, _PATIENCE = 0.02, 0.3  # shares of the epochs
 _LEAST_PATIENCE = 5
-_UNWATCHED_EPOCHS = 100  # of images, if no validation bound ends a fit that learns them by heart
 
 
 @checked_arguments
@@ -73,9 +72,8 @@ def training_settings(
         return given
     batch_size = given.get("batch_size", size.batch_size)
     ends_early = bool(len(known.validation)) and not isinstance(getattr(objective.model, "posterior", None), Local)
-    epochs = given.get("epochs") or size.epochs(math.ceil(size.rows / batch_size))
-    if "epochs" not in given and isinstance(size, ImagesSize) and not ends_early:
-        epochs = min(epochs, _UNWATCHED_EPOCHS)
+    most = math.inf if ends_early else size.most_unwatched
+    epochs = given.get("epochs") or min(size.epochs(math.ceil(size.rows / batch_size)), most)
     settings: dict[str, Any] = {
         "batch_size": batch_size,
         "learning_rate": _LEARNING_RATE,

@@ -67,7 +67,7 @@ def kind_of_column(cells: pd.Series) -> Reading:
     if (strange := _strange(known)) is not None:
         return Reading("drop", f"no kind describes cells of the type {type(strange).__name__}")
     known = _as_numbers(known)
-    if _is_dense(known):
+    if _is_continuous(known):
         check_finite(cells)
         return _of_densities(known.astype("float64"))
     counts = counts_of(known)
@@ -98,10 +98,10 @@ def counts_of(known: pd.Series) -> pd.Series:
     return pd.Series(counts[counts > 0], index=values[counts > 0])
 
 
-def _is_dense(known: pd.Series) -> bool:
+def _is_continuous(known: pd.Series) -> bool:
     """Whether numbers are not whole, and none is so frequent that it were a spike: what long columns mostly are.
 
-    A thousand cells drawn at random decide, in a twentieth of the time of counting: they hold a value that a fifth of
+    A thousand cells drawn at random decide: they hold a value that a fifth of
     all cells have fewer than 100 times once in 10^17 columns. Otherwise, and in short columns, all values are counted.
     """
     if len(known) < _LONG or not types.is_float_dtype(known):
