@@ -13,6 +13,7 @@ ROOT = Path(subo.__file__).parent
 ORDER = (
     "errors",
     "typing",
+    "once",
     "distributions",
     "runtime",
     "files",

@@ -147,7 +147,7 @@ def test_processes_share_the_noise_of_as_many_samples_as_a_step_draws(monkeypatc
         seen.append(num_samples)
         return nullcontext()
 
-    monkeypatch.setattr("subo.training.loop.noise_of", noise)
+    monkeypatch.setattr("subo.training.step.noise_of", noise)
     objective = Objective(small_objective().model, IWAE(), num_samples=7)
     assert len(list(train(objective, [bits(4)], steps=3, schedule=Schedule(elbo=2)))) == 3
     assert seen == [1, 1, 7]

@@ -6,6 +6,7 @@ samples is part of the bound; the reduction over the data is not.
 
 import math
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 
 from jaxtyping import Float
@@ -61,12 +62,21 @@ class ELBO:
         if self.free_bits > 0:
             rates = [rate.clamp(min=self.free_bits) for rate in rates]
         rate = sum_layers(rates)
-        return draw.expected_log_likelihood - (rate if self.beta == 1 else self.beta * rate)
+        plain = not isinstance(self.beta, Tensor) and self.beta == 1
+        return draw.expected_log_likelihood - (rate if plain else self.beta * rate)
 
     @checked_on_failure
     def tempered(self, weight: float) -> "ELBO":
-        """The same bound with the weight of its KL multiplied: a step of KL warm-up (Sonderby et al., 2016)."""
-        return replace(self, beta=self.beta * weight)
+        """The same bound with the weight of its KL multiplied: a step of KL warm-up (Sonderby et al., 2016).
+
+        Args:
+            weight: The factor; in a recorded or compiled step a tensor of one number, which is read anew each time.
+        """
+        if not isinstance(weight, Tensor):
+            return replace(self, beta=self.beta * weight)
+        tempered = copy(self)  # not checked again: that would read the weight
+        object.__setattr__(tempered, "beta", self.beta * weight)
+        return tempered
 
     def reported(self) -> "ELBO":
         """The bound on log p(x) that this one shapes: beta 1, no free bits."""

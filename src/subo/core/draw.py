@@ -1,13 +1,13 @@
 """The seam: a draw from the posterior with its densities, all that bounds and gradient estimators see of a model."""
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, kl_divergence
 
+from subo.once import once
 from subo.typing import Context, Latent, Path
 
 __all__ = ["Draw", "Factor", "LatentVariableModel", "divergence", "mean_over_samples", "sum_layers"]
@@ -51,17 +51,17 @@ class Factor:
         self._closed_form = closed_form
         self._kl = kl
 
-    @cached_property
+    @once
     def log_posterior(self) -> Float[Tensor, "K B"]:
         """``log q(z | x)``."""
         return self.q.log_prob(self.z) if self._log_posterior is None else self._log_posterior
 
-    @cached_property
+    @once
     def log_prior(self) -> Float[Tensor, "K B"]:
         """``log p(z)``."""
         return self.p.log_prob(self.z)
 
-    @cached_property
+    @once
     def kl(self) -> Float[Tensor, "*K B"] | None:
         """``KL(q || p)`` in closed form, if there is one, else None.
 
@@ -93,7 +93,7 @@ class Draw:
         self.z, self.q, self.factors = z, q, factors
         self._log_likelihood = log_likelihood
 
-    @cached_property
+    @once
     def log_likelihood(self) -> Float[Tensor, "K B"]:
         """``log p(x | z)``."""
         values = self._computed
@@ -105,26 +105,26 @@ class Draw:
         values = self._computed
         return mean_over_samples(values) if values.ndim == 2 else values
 
-    @cached_property
+    @once
     def _computed(self) -> Tensor:
         return self._log_likelihood()
 
-    @cached_property
+    @once
     def log_prior(self) -> Float[Tensor, "K B"]:
         """``log p(z)``, the sum over layers."""
         return sum_layers([factor.log_prior for factor in self.factors])
 
-    @cached_property
+    @once
     def log_posterior(self) -> Float[Tensor, "K B"]:
         """``log q(z | x)``, the sum over layers."""
         return sum_layers([factor.log_posterior for factor in self.factors])
 
-    @cached_property
+    @once
     def log_joint(self) -> Float[Tensor, "K B"]:
         """``log p(x, z)``."""
         return self.log_likelihood + self.log_prior
 
-    @cached_property
+    @once
     def log_weight(self) -> Float[Tensor, "K B"]:
         """``log p(x, z) - log q(z | x)``: its mean is the ELBO, its log-mean-exp the importance-weighted bound."""
         return self.log_joint - self.log_posterior

@@ -100,7 +100,8 @@ class Objective(nn.Module):
         Args:
             x: Data, ``(B, ...)``.
             context: Named context tensors, leading axis B.
-            kl_weight: Factor on the KL's weight in what training follows (KL warm-up); never in what is reported.
+            kl_weight: Factor on the KL's weight in what training follows (KL warm-up); never in what is reported. A
+                recorded or compiled step gives a tensor of one number, which is read anew at every step.
             as_elbo: Whether training follows the ELBO with one sample in place of the bound, see :meth:`elbo`.
         """
         if as_elbo:
@@ -121,7 +122,10 @@ class Objective(nn.Module):
             rates = [factor.rate() for factor in draw.factors]
             rate = rates[0].unsqueeze(0) if len(rates) == 1 else torch.stack(rates)
             distortion = -draw.expected_log_likelihood
-            same = type(self.gradient) is Pathwise and followed == honest  # then the surrogate has the bound's value
+            known = not isinstance(kl_weight, Tensor)
+            same = (
+                type(self.gradient) is Pathwise and known and followed == honest
+            )  # the surrogate's value is the bound's
             bound = surrogate.detach() if same else honest(draw)
             objective = bound if honest == self.bound else self.bound(draw)
         loss = -surrogate.mean() if same else (surrogate.detach() - surrogate - bound).mean()
@@ -143,7 +147,7 @@ class Objective(nn.Module):
         Raises:
             InputError: The weight is not 1, and the bound has no KL of its own.
         """
-        if kl_weight == 1:
+        if not isinstance(kl_weight, Tensor) and kl_weight == 1:
             return self.bound
         if not isinstance(self.bound, Tempered):
             raise InputError(

@@ -146,5 +146,5 @@ class Tempered(Protocol):
     """A bound with a KL term whose weight can be warmed up."""
 
     def tempered(self, weight: float) -> Any:
-        """The same bound with the weight of its KL multiplied."""
+        """The same bound with the weight of its KL multiplied; by a tensor in a recorded or compiled step."""
         ...

@@ -18,7 +18,7 @@ from subo.errors import InputError
 from subo.runtime.arguments import accepted
 from subo.runtime.randomness import stream
 
-__all__ = ["Batch", "batch_of", "batches", "check_batch", "num_batches"]
+__all__ = ["Batch", "batch_of", "batches", "check_batch", "num_batches", "order_of"]
 
 POOL = 4  # batches whose sequences are sorted together: larger values give less padding and less randomness
 
@@ -40,6 +40,9 @@ class Batch:
     context: dict[str, Tensor]
     weight: float
     whole: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
 
 
 def batch_of(item: Any) -> Batch:
@@ -132,7 +135,7 @@ def batches(
         so that all processes take the same number of steps.
     """
     count = num_batches(split, batch_size)
-    order = _order(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
+    order = order_of(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
     drawn = split.resample or split.lengths is not None  # bits and padding do not depend on the number of processes
     whole = world_size == 1 or drawn
     with _opened(split, order, batch_size, first=first, every=1 if whole else world_size, rank=rank) as source:
@@ -153,7 +156,7 @@ def batches(
                 yield Batch(*source.read(index[share]), weight, len(index))
 
 
-def _order(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:
+def order_of(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:
     """The random order of an epoch."""
     generator = stream("order", seed, epoch)
     if isinstance(split.x, RowsOnDisk):

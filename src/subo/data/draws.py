@@ -15,8 +15,8 @@ NOISE_STEPS = 2**16
 def bits(x: Shaped[Tensor, "N ..."], levels: int, generator: torch.Generator) -> Bool[Tensor, "N ..."]:
     """Draws 1 with probability x / levels: of `levels` equally likely integers, x are below x."""
     if x.is_floating_point():  # rand is in [0, 1), so 0 and 1 are never flipped here either
-        return torch.rand(x.shape, generator=generator) * levels < x
-    return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype) < x
+        return torch.rand(x.shape, generator=generator, device=x.device) * levels < x
+    return torch.randint(levels, x.shape, generator=generator, dtype=x.dtype, device=x.device) < x
 
 
 def bits_by_content(
@@ -33,4 +33,5 @@ def noisy_by_content(x: Shaped[Tensor, " N *event"], key: tuple[str | int, ...])
 
 def noisy(x: Shaped[Tensor, "N ..."], generator: torch.Generator) -> Float[Tensor, "N ..."]:
     """Adds u from [0, 1), in steps: `torch.rand` would round some x + u to x + 1."""
-    return x + torch.randint(NOISE_STEPS, x.shape, generator=generator, dtype=torch.float32) / NOISE_STEPS
+    steps = torch.randint(NOISE_STEPS, x.shape, generator=generator, dtype=torch.float32, device=x.device)
+    return x + steps / NOISE_STEPS

@@ -1,7 +1,6 @@
 """Discrete distributions that torch has, made faster, safer or exact at their edges."""
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.distributions import OneHotCategorical as TorchOneHotCategorical
 from torch.distributions import Poisson as TorchPoisson
 
 from subo.distributions.gaussian import sum_last
+from subo.once import once
 
 __all__ = ["Bernoulli", "Categorical", "OneHotCategorical", "Poisson"]
 
@@ -40,7 +40,7 @@ class Bernoulli(Independent):
         split = logits.ndim - event_dims
         Distribution.__init__(self, logits.shape[:split], logits.shape[split:], validate_args=False)
 
-    @cached_property
+    @once
     def base_dist(self) -> TorchBernoulli:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The elementwise distribution, created on first access."""
         return TorchBernoulli(logits=self.logits, validate_args=False)

@@ -4,7 +4,6 @@ Importing this module adds rules to torch's registry of KL divergences for pairs
 """
 
 import math
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.distributions import (
 )
 
 from subo.distributions.continuous_bernoulli import ContinuousBernoulli
+from subo.once import once
 
 __all__ = ["ContinuousBernoulli", "Gaussian", "StandardNormal", "finite_density"]
 
@@ -43,7 +43,7 @@ class Gaussian(Independent):
         split = len(shape) - event_dims
         Distribution.__init__(self, shape[:split], shape[split:], validate_args=False)
 
-    @cached_property
+    @once
     def base_dist(self) -> Normal:  # pyright: ignore[reportIncompatibleVariableOverride] (an attribute of torch's)
         """The elementwise distribution, created on first access."""
         return Normal(self.loc, self.scale, validate_args=False)
@@ -102,7 +102,7 @@ class StandardNormal(Gaussian):
         self.reinterpreted_batch_ndims = zeros.ndim
         Distribution.__init__(self, Size(), zeros.shape, validate_args=False)
 
-    @cached_property
+    @once
     def scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Ones."""
         return torch.ones_like(self.loc)

@@ -52,7 +52,7 @@ CONFIG: Expected = {
     "training": {
         **dict.fromkeys(("epochs", "minutes", "patience", "clip"), "a number"),
         **dict.fromkeys(("batch_size", "posterior_steps", "seed"), "a whole number"),
-        **dict.fromkeys(("optimizer", "decay", "updates"), "text"),
+        **dict.fromkeys(("optimizer", "decay", "updates", "compile"), "text"),
         **dict.fromkeys(("learning_rate", "rows_learning_rate", "checkpoint_minutes"), "a number"),
         **dict.fromkeys(("warmup_epochs", "kl_warmup_epochs", "elbo_epochs"), "a number"),
     },

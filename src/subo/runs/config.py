@@ -19,9 +19,10 @@ from subo.recipes.condition import columns_of
 from subo.recipes.recipe import defaults_of, settled
 from subo.runs.older import completed, meaning_of
 
-__all__ = ["FORMAT", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig", "UpdatesName"]
+__all__ = ["FORMAT", "CompileName", "DataConfig", "DeviceConfig", "RunConfig", "TrainingConfig", "UpdatesName"]
 
 UpdatesName = Literal["joint", "alternating", "aggressive"]
+CompileName = Literal["none", "auto", "torch", "graph"]
 
 FORMAT = 1
 """Increases when an earlier config would be misread; 0 is version 0.1, whose configs have no format number."""
@@ -96,6 +97,7 @@ class TrainingConfig:
     clip: float | None
     updates: UpdatesName
     posterior_steps: int
+    compile: CompileName
     patience: int | None
     seed: int
     checkpoint_minutes: float

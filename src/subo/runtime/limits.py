@@ -161,6 +161,7 @@ LIMITS: dict[str, Limit] = {
     "minutes": _MINUTES,
     "model_steps": _COUNT,
     "patience": _SIZE,
+    "look_every": _COUNT,
     "posterior_steps": _COUNT,
     "processes": Limit(1, _PROCESSES, too_many="More processes than processors do not help."),
     "threads": Limit(1, max(4, os.cpu_count() or 1), too_many="More threads than processors do not help."),

@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 import torch
 
-__all__ = ["forked", "seed_of_piece", "stream"]
+__all__ = ["forked", "seed_of_piece", "seed_of_stream", "stream"]
 
 
 @contextmanager
@@ -35,19 +35,27 @@ def forked(seed: int) -> Iterator[None]:
 def stream(*key: str | SupportsIndex) -> torch.Generator:
     """Creates the generator that belongs to a key, such as `("order", seed, epoch)`.
 
-    The key is hashed (SHA-256), so neighboring or shorter keys give unrelated streams, where sums such as
-    `seed + epoch` would make seed 1, epoch 0 the same as seed 0, epoch 1. torch's CPU generator keeps 32 bits
-    of a seed: two different keys share a stream with probability 2^-32.
-
     Args:
         key: The purpose of the numbers, then the integers they depend on.
 
     Returns:
         A CPU generator at the start of its stream.
     """
+    return torch.Generator().manual_seed(seed_of_stream(*key))
+
+
+def seed_of_stream(*key: str | SupportsIndex) -> int:
+    """The seed of the generator that belongs to a key, see :func:`stream`.
+
+    The key is hashed (SHA-256), so neighboring or shorter keys give unrelated streams, where sums such as
+    `seed + epoch` would make seed 1, epoch 0 the same as seed 0, epoch 1. torch's CPU generator keeps 32 bits
+    of a seed: two different keys share a stream with probability 2^-32.
+
+    Args:
+        key: The purpose of the numbers, then the integers they depend on.
+    """
     plain = [part if isinstance(part, str) else operator.index(part) for part in key]  # accepts NumPy's integers, too
-    digest = hashlib.sha256(repr(plain).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+    return int.from_bytes(hashlib.sha256(repr(plain).encode()).digest()[:4], "big")
 
 
 def seed_of_piece(seed: int, piece: int) -> int:

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from subo.training.loop import Step
+from subo.training.step import Step
 
 if TYPE_CHECKING:
     from subo.training.history import Epoch

@@ -16,8 +16,8 @@ from subo.core.objective import Loss, Objective
 from subo.errors import DivergedError, InputError
 from subo.files.records import EPOCH, check_record
 from subo.runs.run import Run
-from subo.training.loop import Step
 from subo.training.metrics import sums
+from subo.training.step import Step
 from subo.training.updates import Updates
 
 if TYPE_CHECKING:

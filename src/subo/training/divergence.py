@@ -14,8 +14,8 @@ from subo.data.spread import far_rows
 from subo.errors import DivergedError, InputError, in_words
 from subo.runs.run import Run
 from subo.training.checkpoints import TrainingState
-from subo.training.loop import Step
 from subo.training.metrics import of_each
+from subo.training.step import Step
 
 __all__ = ["default_clip", "keep_best", "level", "noise_of_change", "unwritten", "watched"]
 

@@ -13,7 +13,7 @@ from subo.core.objective import Objective
 from subo.data.dataset import Data
 from subo.data.splits import Split
 from subo.errors import InputError
-from subo.runs.config import DeviceConfig, TrainingConfig
+from subo.runs.config import CompileName, DeviceConfig, TrainingConfig
 from subo.runs.run import Run
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import DeviceName, PrecisionName, as_fabric
@@ -53,6 +53,7 @@ def fit(
     clip: float | None = None,
     updates: UpdatesName = "joint",
     posterior_steps: int = 1,
+    compile: CompileName = "none",
     patience: int | None = None,
     seed: int = 0,
     run_dir: str | Path | Run | None = None,
@@ -106,6 +107,10 @@ def fit(
             as the mutual information of data and latents rises, and both jointly afterwards (aggressive). The last
             counters posterior collapse, but is slow, since few batches update the model.
         posterior_steps: Posterior steps before each model step, in alternating updates.
+        compile: How a step is carried out: as Python does it (none); by torch.compile (torch), which takes up to a
+            minute before the first step and needs a C++ compiler on a CPU; or, on CUDA, as one graph that is recorded
+            once and replayed (graph), with data that fit on the GPU. With auto, steps are recorded where every part
+            allows it, and made as Python does it elsewhere. Numbers are the same up to rounding.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Seed for order and samples, and for bits and noise that are redrawn at every visit.
         run_dir: Run folder in which settings, metrics, checkpoints and finally the weights are kept; none by default.

@@ -5,25 +5,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from subo.core.objective import Loss, Objective
-from subo.data.batches import Batch, batch_of, check_batch
-from subo.data.support import explained
-from subo.errors import DivergedError
+from subo.core.objective import Objective
+from subo.data.batches import batch_of, check_batch
+from subo.data.on_device import Places
+from subo.runs.config import CompileName
 from subo.runtime.arguments import check_fields, checked_arguments
 from subo.runtime.devices import as_fabric
-from subo.training.fused_adam import direct_step
-from subo.training.noise import noise_of
-from subo.training.optimizers import check_over, clip_gradients, make_optimizer
-from subo.training.updates import Joint, Updates, at_rest
+from subo.training.compiling import steps_of
+from subo.training.optimizers import check_over, make_optimizer, set_rate
+from subo.training.step import Step
+from subo.training.updates import Joint, Updates
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["REMEDY", "Schedule", "Step", "train"]
+__all__ = ["Schedule", "train"]
 
 
 @dataclass(frozen=True)
@@ -62,27 +60,6 @@ class Schedule:
         return {"kl_weight": self.kl_weight(step, progress), **({"as_elbo": True} if step < self.elbo else {})}
 
 
-@dataclass(frozen=True)
-class Step:
-    """What one step of training did.
-
-    Attributes:
-        number: Number of the step, from 1.
-        loss: Loss of this process's share of the batch, before the step was made; detached.
-        weight: Weight of the batch: 0 for a share that only keeps processes synchronized.
-        learning_rate: Learning rate of the first parameter group.
-        kl_weight: The factor on the KL's weight.
-        gradient_norm: Norm of the gradient before clipping; None if gradients are not clipped.
-    """
-
-    number: int
-    loss: Loss
-    weight: float
-    learning_rate: float
-    kl_weight: float
-    gradient_norm: float | None
-
-
 @checked_arguments
 def train(
     objective: Objective,
@@ -95,6 +72,8 @@ def train(
     updates: Updates | None = None,
     progress: Callable[[int], float] | None = None,
     clip: float | None = None,
+    compile: CompileName = "none",
+    look_every: int = 100,
     first: int = 0,
 ) -> Iterator[Step]:
     """Trains, and yields after every step.
@@ -114,6 +93,8 @@ def train(
         progress: Maps the number of steps made to the fraction of training that is done; by default relative to
             `steps`.
         clip: Largest norm of the gradient; longer ones are scaled down to it.
+        compile: How a step is carried out, as for :func:`subo.fit`.
+        look_every: Recorded steps are looked at after each multiple of this number, and after 100 at the latest.
         first: Number of steps already made, when training resumes.
 
     Yields:
@@ -121,7 +102,8 @@ def train(
 
     Raises:
         DivergedError: The loss, or the gradient's norm, is not finite. The parameters are those before that step.
-        InputError: `updates` alternate between theta and phi, but the model does not separate them.
+        InputError: `updates` alternate between theta and phi, but the model does not separate them; or steps cannot be
+            compiled or recorded as asked.
 
     Example:
         >>> from subo import probabilistic_pca
@@ -136,102 +118,22 @@ def train(
     optimizer = optimizer or make_optimizer(objective)
     check_over(optimizer, objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    like = optimizer.param_groups[0]["params"][0]
-    follow = _follower(objective, optimizer, fabric, clip)
-    resting = at_rest(objective, updates)
+    how: dict[str, Any] = {"clip": clip, "warms_up": schedule.kl_warmup > 0, "look_every": look_every}
     objective.train()
     number = first
-    for item in _cycle(batches, forever=steps is not None):
-        if steps is not None and number >= steps:
-            return
-        batch = batch_of(item)
-        if number == first:
-            check_batch(batch)
-        done = progress(number)
-        factor, stage = schedule.learning_rate(number, done), schedule.stage(number, done)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        x, context = _placed(batch, like)
-        number += 1
-        *before, last = updates.turns()
-        try:
-            with noise_of(batch, fabric, 1 if "as_elbo" in stage else objective.num_samples):
-                for part in before:
-                    follow(number, x, context, batch.weight, stage, resting[part])
-                loss, norm = follow(number, x, context, batch.weight, stage, resting[last])
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            with explained(objective.model, x, context, where=f"batch {number}"):
-                raise
-        updates.watch(loss, batch.weight, fabric)
-        yield Step(number, loss, batch.weight, optimizer.param_groups[0]["lr"], stage["kl_weight"], norm)
-
-
-def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """A batch on a parameter's device, with real numbers in its precision."""
-    context = {
-        name: tensor.to(like if tensor.is_floating_point() else like.device, non_blocking=True)
-        for name, tensor in batch.context.items()
-    }
-    return batch.x.to(like, non_blocking=True), context
-
-
-def _follower(
-    objective: Objective, optimizer: Optimizer, fabric: "Fabric", clip: float | None
-) -> Callable[..., tuple[Loss, float | None]]:
-    """Makes the function that takes one optimizer step with fresh noise and returns loss and norm."""
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    module, stepper, make_step, backward = _prepared(objective, optimizer, fabric)
-    scaled = fabric.strategy.precision.precision == "16-mixed"
-
-    def follow(
-        number: int,
-        x: Tensor,
-        context: dict[str, Tensor],
-        weight: float,
-        stage: dict[str, Any],
-        resting: list[nn.Parameter],
-    ) -> tuple[Loss, float | None]:
-        loss: Loss = module(x, context, **stage)
-        if not _finite_everywhere(loss.loss.item(), fabric):
-            what = loss.nonfinite() or (
-                "the gradient's surrogate is not finite, though the bound is"
-                if not math.isfinite(loss.loss.item())
-                else "another process's share of the batch has a loss that is not finite"
-            )
-            raise DivergedError(f"step {number}: {what}. {REMEDY}")
-        for parameter in parameters:
-            parameter.grad = None
-        backward(loss.loss if weight == 1 else weight * loss.loss)
-        for parameter in resting:  # without a gradient, moments and weight decay leave them alone, too
-            parameter.grad = None
-        norm = None
-        if clip is not None:
-            norm = clip_gradients(fabric, objective, stepper, clip)
-            if not math.isfinite(norm) and not scaled:  # a loss scaler skips such a step, and lowers its scale
-                raise DivergedError(f"step {number}: the gradient's norm is {norm}, at a finite loss. {REMEDY}")
-        make_step()
-        return loss._replace(loss=loss.loss.detach()), norm
-
-    return follow
-
-
-def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:
-    """Whether all processes' losses are finite: they stop together, since each would wait forever for the others."""
-    if fabric.world_size == 1:
-        return math.isfinite(loss)
-    broken = torch.tensor(float(not math.isfinite(loss)), device=fabric.device)
-    return not fabric.all_reduce(broken, reduce_op="max").item()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _prepared(objective: Objective, optimizer: Optimizer, fabric: "Fabric") -> tuple[Any, Any, Callable, Callable]:
-    """The module, optimizer, step and backward pass as set up by Fabric; the plain ones if it would only wrap them.
-
-    On one device in full precision Fabric's wrappers change nothing and cost 80 microseconds a step.
-    """
-    if fabric.world_size == 1 and fabric.strategy.precision.precision == "32-true":
-        return fabric.to_device(objective), optimizer, direct_step(optimizer), Tensor.backward
-    module, wrapped = fabric.setup(objective, optimizer)
-    return module, wrapped, wrapped.step, fabric.backward
+    with steps_of(compile, objective, optimizer, fabric, updates, **how) as making:
+        for item in _cycle(batches, forever=steps is not None):
+            if steps is not None and number >= steps:
+                break
+            if number == first:
+                check_batch(item.read() if isinstance(item, Places) else batch_of(item))
+            done = progress(number)
+            factor, stage = schedule.learning_rate(number, done), schedule.stage(number, done)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                set_rate(group, rate * factor)
+            number += 1
+            yield from making.make(number, item, rates[0] * factor, stage)
+        yield from making.rest()
 
 
 def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
@@ -243,9 +145,3 @@ def _cycle(batches: Iterable[Any], *, forever: bool) -> Iterator[Any]:
             yield item
         if not came:  # an exhausted iterator, or an empty collection
             return
-
-
-REMEDY = (
-    "Usual causes: a learning rate too high, or data of very different scales. Try a smaller `learning_rate`, "
-    "`clip=10`, a learning-rate or KL warm-up, a larger min_scale, or standardized data."
-)

@@ -14,8 +14,8 @@ from subo.data.splits import Split
 from subo.errors import DivergedError
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
-from subo.training.loop import REMEDY
 from subo.training.noise import noise_of
+from subo.training.step import REMEDY
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

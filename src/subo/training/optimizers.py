@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.errors import InputError
@@ -15,7 +15,7 @@ from subo.inference.row_adam import RowAdam
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Combined", "check_over", "clip_gradients", "make_optimizer", "row_parameters"]
+__all__ = ["Combined", "check_over", "clip_gradients", "make_optimizer", "row_parameters", "set_rate"]
 
 
 def make_optimizer(
@@ -65,6 +65,14 @@ def make_optimizer(
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{kind.__name__} cannot be made with {options or 'these parameters'}: {error}") from error
     return Combined(optimizer, RowAdam(rows, lr=rows_learning_rate)) if rows else optimizer
+
+
+def set_rate(group: dict[str, Any], rate: float) -> None:
+    """Sets a parameter group's learning rate, in place where it is a number on a device that a recorded step reads."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
 
 
 def check_over(optimizer: Optimizer, module: nn.Module) -> None:

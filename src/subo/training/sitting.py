@@ -20,10 +20,11 @@ from subo.training.divergence import default_clip, keep_best, level, noise_of_ch
 from subo.training.epochs import agreed
 from subo.training.folder import Reader
 from subo.training.history import Epoch, History, epoch_of
-from subo.training.loop import Step, train
+from subo.training.loop import train
 from subo.training.metrics import Metrics, means, measure
 from subo.training.plan import optimizer_of, reason_to_end, schedule_of
 from subo.training.sources import Loader, Rows
+from subo.training.step import Step
 from subo.training.updates import at_rest, make_updates
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ class Sitting:
             updates=self.updates,
             progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
             clip=self.clip,
+            compile=plan.compile,
+            look_every=self.steps_per_epoch,
             first=state.step,
         )
 
@@ -163,12 +166,14 @@ class Sitting:
         """Records a step, and does what is due after it."""
         self.last, state = step, self.state
         state.count(step)
-        if state.step == 1:  # data, settings and step size have proved to work together
+        if not self._begun and step.settled:  # data, settings and step size have proved to work together
             self._begin()
+        bar.step(step, state.epoch, len(step.loss.bound) * self.fabric.world_size)
+        if not step.settled:
+            return
         now = time.monotonic()
         due = now - self._saved >= 60 * self.plan.checkpoint_minutes
         state.seconds, asked, due = agreed(self.fabric, now - self._started, signal(), due)
-        bar.step(step, state.epoch, len(step.loss.bound) * self.fabric.world_size)
         ends = state.batch == self.steps_per_epoch or self.plan.out_of_time(state.seconds)
         if ends or due or asked:
             state.sum_up(step)

@@ -13,6 +13,7 @@ from subo.core.context import receives
 from subo.core.objective import Objective
 from subo.data.batches import Batch, batch_of, check_batch, num_batches
 from subo.data.dataset import Data
+from subo.data.on_device import Places
 from subo.data.sparse_rows import Sparse
 from subo.data.splits import Split, as_split, split_of
 from subo.data.support import check_support
@@ -50,7 +51,7 @@ class Rows:
         """Number of batches in an epoch."""
         return num_batches(self.split, self.batch_size)
 
-    def batches(self, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch]:
+    def batches(self, seed: int, state: TrainingState, fabric: "Fabric") -> Iterator[Batch | Places]:
         """An endless stream of batches from the state's position."""
         return stream_of(self.split, self.batch_size, seed, state, fabric)
 
