@@ -109,8 +109,8 @@ def fit(
         posterior_steps: Posterior steps before each model step, in alternating updates.
         compile: How a step is carried out: as Python does it (none); by torch.compile (torch), which takes up to a
             minute before the first step and needs a C++ compiler on a CPU; or, on CUDA, as one graph that is recorded
-            once and replayed (graph), with data that fit on the GPU. With auto, steps are recorded where every part
-            allows it, and made as Python does it elsewhere. Numbers are the same up to rounding.
+            once and replayed (graph). With auto, steps are recorded where every part allows it, and made as Python does
+            it elsewhere. Numbers are the same up to rounding.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Seed for order and samples, and for bits and noise that are redrawn at every visit.
         run_dir: Run folder in which settings, metrics, checkpoints and finally the weights are kept; none by default.
