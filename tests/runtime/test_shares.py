@@ -14,9 +14,13 @@ import subo
 from catalog import DATA_SHAPE, LAYERED_MODELS, conditional_vae, context_of, vae
 from subo.data.splits import Split
 from subo.errors import InputError, ProcessLostError
+from subo.evaluation.cells import cell_scores
 from subo.evaluation.latents.usage import _at_a_time, _parts_of, latent_usage, posterior_means
+from subo.evaluation.regret import likelihood_regret
 from subo.evaluation.scores import _estimates, score
+from subo.inference.ascent import Ascent
 from subo.runtime.shares import in_shares
+from tables import FactorAnalysis, with_gaps
 
 N = 250  # three batches
 
@@ -105,6 +109,19 @@ def test_scores_and_means_do_not_depend_on_the_number_of_processes(name: str):
     assert_same(latent_usage(model, split, batch_size=100, processes=2), latent_usage(model, split, batch_size=100))
     means: Any = partial(posterior_means, model, split, batch_size=100)
     torch.testing.assert_close(means(processes=2), means(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_cells_and_regrets_do_not_depend_on_the_number_of_processes():
+    torch.manual_seed(0)
+    truth, count = FactorAnalysis(), []
+    rows = Split(with_gaps(truth.sample(450)))
+    cells: Any = partial(cell_scores, truth.model, rows, num_samples=5, seed=3)
+    torch.testing.assert_close(cells(processes=2, advance=count.append), cells(), rtol=1e-5, atol=1e-5, equal_nan=True)
+    assert sum(count) == 450
+    model, x = vae(), data().x
+    regrets: Any = partial(likelihood_regret, model, x, ascent=Ascent(steps=20), num_samples=5, seed=3)
+    torch.testing.assert_close(regrets(processes=2), regrets(), rtol=1e-4, atol=1e-4)
 
 
 def test_recipes_can_be_sent():

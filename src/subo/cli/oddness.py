@@ -66,7 +66,7 @@ def oddness_of(
         regret: Whether to measure the likelihood regret, too.
         cells: File for the scores of a table's cells.
         seed: Seed for the samples.
-        processes: Number of processes that share the test data.
+        processes: Number of processes that share the examples.
     """
     from subo.evaluation.conformal import conformal_p_values, marked
     from subo.evaluation.regret import likelihood_regret
@@ -92,7 +92,7 @@ def oddness_of(
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
     sentences = []
     if regret:
-        search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "progress": True}
+        search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "processes": processes, "progress": True}
         of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
         columns["regret"] = of_each.tolist()
         ranks = conformal_p_values(-of_each, -of_test[~of_test.isnan()])
@@ -112,7 +112,7 @@ def oddness_of(
             )
     if table is not None:
         names = [column.name for column in table.modeled]
-        options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed}
+        options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed, "processes": processes}
         columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, out=cells, **options)
         sentences += of_cells
     return Oddness(columns, tuple(sentences))

@@ -9,6 +9,7 @@ decide the denominator: its probability is then estimated as too high more often
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,19 +17,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
-from subo.data.batches import batches
+from subo.data.batches import batches, num_batches
 from subo.data.splits import Split, takes_data
 from subo.data.support import in_support, stand_ins
 from subo.errors import InputError
 from subo.evaluation.conformal import conformal_p_values
 from subo.runtime.arguments import checked_arguments
 from subo.runtime.devices import evaluating, place
-from subo.runtime.randomness import forked
+from subo.runtime.randomness import forked, seed_of_piece
+from subo.runtime.shares import in_shares
 from subo.typing import map_latent
 
 __all__ = ["cell_p_values", "cell_scores"]
 
-_NUMBERS = 4_000_000  # log-probabilities of cells at a time
+_NUMBERS = 4_000_000  # log-probabilities of cells at a time,
+_ROWS = 100  # and rows, so that processes have something to share
 
 
 @takes_data
@@ -40,6 +43,7 @@ def cell_scores(
     *,
     num_samples: int = 1000,
     seed: int = 0,
+    processes: int = 1,
     advance: Callable[[float], object] | None = None,
 ) -> Float[Tensor, "N D"]:
     """``log p(x_j | x_-j)`` of every cell, in nats; NaN where it is missing, or where its row has no density.
@@ -49,6 +53,7 @@ def cell_scores(
         split: Rows, coded as the model's data were.
         num_samples: K.
         seed: Seed for the samples.
+        processes: Number of processes that share the rows, as in :func:`subo.evaluation.score`.
         advance: Called with the number of rows done, as they finish.
 
     Raises:
@@ -57,15 +62,16 @@ def cell_scores(
     inside = in_support(model, split)
     if not bool(inside.any()):
         return torch.full(split.x.shape, torch.nan)
-    split, known = stand_ins(split, inside), []
-    size = max(1, _NUMBERS // (num_samples * split.event_shape.numel()))
-    with evaluating(model), forked(seed):
-        for batch in batches(split, size, seed=seed, epoch=0, shuffle=False):
-            x, context = place(model, batch.x, batch.context)
-            known.append(_of_batch(model, x, context, num_samples).cpu())
-            if advance is not None:
-                advance(len(x))
-    scores = torch.cat(known)
+    split = stand_ins(split, inside)
+    size = max(1, min(_ROWS, _NUMBERS // (num_samples * split.event_shape.numel())))
+    here = advance if processes == 1 else None
+    work = partial(_of_pieces, model, split, size, num_samples, seed, here)
+
+    def done(pieces: range) -> None:
+        if advance is not None:
+            advance(min(pieces.stop * size, len(split)) - pieces.start * size)
+
+    scores = torch.cat(in_shares(work, num_batches(split, size), processes=processes, advance=done))
     return scores.masked_fill(split.x.isnan() | ~inside.unsqueeze(-1), torch.nan)
 
 
@@ -82,6 +88,21 @@ def cell_p_values(cells: Float[Tensor, "N D"], held_out: Float[Tensor, "n D"]) -
         if bool(known.any()) and len(others):
             ranks[known, column] = conformal_p_values(cells[known, column], others)
     return ranks
+
+
+@torch.no_grad()
+def _of_pieces(
+    model: Any, split: Split, size: int, num_samples: int, seed: int, advance: Any, pieces: range
+) -> list[Tensor]:
+    """The cells of some batches of a size, each with noise of its own."""
+    known = []
+    parts = batches(split, size, seed=seed, epoch=0, shuffle=False, first=pieces.start)
+    for piece, batch in zip(pieces, parts, strict=False):
+        with evaluating(model), forked(seed_of_piece(seed, piece)):
+            known.append(_of_batch(model, *place(model, batch.x, batch.context), num_samples).cpu())
+        if advance is not None:
+            advance(len(batch))
+    return known
 
 
 def _of_batch(model: Any, x: Tensor, context: dict[str, Tensor], num_samples: int) -> Tensor:

@@ -6,7 +6,10 @@ r"""Likelihood regret: how much better q fits an example once it is optimized fo
 gain, also where log p(x) is high, as that of plain images is under a model of busy ones.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +26,13 @@ from subo.inference.per_example import infer
 from subo.models.vae import VAE
 from subo.parts.conditionals import Conditional, Local
 from subo.runtime.arguments import checked_arguments
+from subo.runtime.progress import bar
+from subo.runtime.randomness import seed_of_piece
+from subo.runtime.shares import in_shares
 
 __all__ = ["likelihood_regret"]
+
+_ROWS = 200  # at a time
 
 
 @takes_data
@@ -36,6 +44,7 @@ def likelihood_regret(
     ascent: Ascent = Ascent(),
     num_samples: int = 100,
     seed: int = 0,
+    processes: int = 1,
     progress: bool = False,
 ) -> Float[Tensor, " N"]:
     """The regret of each example, in nats; NaN where it has no density.
@@ -49,6 +58,7 @@ def likelihood_regret(
         ascent: The search for the best q.
         num_samples: Samples of z for each of the two bounds.
         seed: Seed for all samples.
+        processes: Number of processes that share the examples, as in :func:`subo.evaluation.score`.
         progress: Whether to show progress.
 
     Raises:
@@ -68,13 +78,43 @@ def likelihood_regret(
         )
     inside = in_support(model, split)
     known = stand_ins(split, inside)
-    x, context = replace(known, resample=False).read(torch.arange(len(known)))
     if ascent.gradient is None:
         has_path = posterior.family(torch.zeros(1, posterior.family.num_params)).has_rsample
         ascent = replace(ascent, gradient=Pathwise() if has_path else ScoreFunction())
-    found = infer(model, x, context, start="amortized", ascent=ascent, seed=seed, progress=progress)
-    rows = Local(posterior.family, len(known), first=known.first).to(found.params)
-    rows.params.data.copy_(found.params)
-    best = VAE(model.prior, model.likelihood, rows)
-    of_best, of_encoder = (score(one, known, num_samples=num_samples, seed=seed).elbo for one in (best, model))
-    return (of_best - of_encoder).masked_fill(~inside, torch.nan)
+    with bar("fitting q to each example", len(known), show=progress) as advance:
+        work = partial(_of_pieces, model, known, ascent, num_samples, seed, advance if processes == 1 else None)
+        pieces = math.ceil(len(known) / _ROWS)
+        regrets = in_shares(
+            work, pieces, processes=processes, advance=lambda done: advance(min(len(done) * _ROWS, len(known)))
+        )
+    return torch.cat(regrets).masked_fill(~inside, torch.nan)
+
+
+def _of_pieces(
+    model: Any,
+    known: Split,
+    ascent: Ascent,
+    num_samples: int,
+    seed: int,
+    advance: Callable[[float], object] | None,
+    pieces: range,
+) -> list[Tensor]:
+    """The regrets of some rows at a time, each time with noise of its own."""
+    regrets = []
+    for piece in pieces:
+        rows = known.take(torch.arange(piece * _ROWS, min((piece + 1) * _ROWS, len(known))))
+        regrets.append(_of_rows(model, rows, ascent, num_samples, seed_of_piece(seed, piece)))
+        if advance is not None:
+            advance(len(rows))
+    return regrets
+
+
+def _of_rows(model: Any, rows: Split, ascent: Ascent, num_samples: int, seed: int) -> Float[Tensor, " n"]:
+    """The regrets of some rows."""
+    x, context = replace(rows, resample=False).read(torch.arange(len(rows)))
+    found = infer(model, x, context, start="amortized", ascent=ascent, seed=seed)
+    of_each = Local(model.posterior.family, len(rows), first=rows.first).to(found.params)
+    of_each.params.data.copy_(found.params)
+    best = VAE(model.prior, model.likelihood, of_each)
+    of_best, of_encoder = (score(one, rows, num_samples=num_samples, seed=seed).elbo for one in (best, model))
+    return of_best - of_encoder
