@@ -51,7 +51,8 @@ def fit(**given: Any) -> None:
     if progress:
         conclude(fitted.history, experiment.config.training, out=run, trained=fitted.trained)
     finish = validate_run if given.get("measure") == "validation" else finish_run
-    result = finish(experiment, fitted.data, num_samples=samples, progress=progress, note=note)
+    shared = {"processes": fitted.processes, "progress": progress}
+    result = finish(experiment, fitted.data, num_samples=samples, note=note, **shared)
     if progress:
         print_evaluation(asdict(result), experiment.config, run=run)
         say(f"run:      {run}")

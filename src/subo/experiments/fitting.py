@@ -191,13 +191,15 @@ def finish_run(
     *,
     num_samples: int | None = None,
     figures: bool = True,
+    processes: int = 1,
     progress: bool = False,
     note: Note | None = None,
 ) -> Evaluation:
     """Measures a fitted run on its test data, as :func:`evaluate_run` does, and draws its figures."""
     data = experiment.data() if data is None else data
     model = model_for(experiment, data.test, progress=progress)
-    result = evaluate_run(experiment, data, model=model, num_samples=num_samples, progress=progress)
+    shared: Any = {"processes": processes, "progress": progress}
+    result = evaluate_run(experiment, data, model=model, num_samples=num_samples, **shared)
     if figures:
         try:
             draw_figures(experiment.run, model, data)
@@ -217,7 +219,7 @@ def validate_run(experiment: Experiment, data: Data, *, num_samples: int | None 
         experiment: The run.
         data: Its data.
         num_samples: K for log p(x).
-        told: ``progress`` and ``note``, as for :func:`finish_run`.
+        told: ``processes``, ``progress`` and ``note``, as for :func:`finish_run`.
     """
     if not len(data.validation):
         raise InputError(f"{data.name} has no validation data to measure: use `measure=test`")
@@ -317,4 +319,6 @@ def _fitted(
     if not fabric.is_global_zero:
         return None
     experiment.objective.eval()
-    return Fitted(replace(experiment, digest=run.digest or ""), history, data, trained)
+    alone = launched() is not None or fabric.device.type != "cpu"  # a launcher's other processes are on other machines
+    shared = 1 if alone else fabric.world_size
+    return Fitted(replace(experiment, digest=run.digest or ""), history, data, trained, processes=shared)

@@ -57,9 +57,11 @@ class Fitted:
         history: What training did, over all sittings.
         data: Data that it was fitted to.
         trained: Whether there was anything left to do in this sitting.
+        processes: Number of processes of this machine among which its measurement can be shared.
     """
 
     experiment: Experiment
     history: History
     data: Data
     trained: bool
+    processes: int = 1
