@@ -75,15 +75,16 @@ def test_a_change_is_made_to_the_rows_that_are_read(tmp_path: Path):
 
 @pytest.mark.parametrize(("count", "block", "buffer"), [(100, 1, 100), (100, 7, 20), (5, 10, 2), (64, 8, 64)])
 def test_an_order_by_blocks_has_each_row_once_and_few_blocks_in_a_buffer(count: int, block: int, buffer: int):
-    order = by_blocks(count, block=block, buffer=buffer, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(order.sort().values, torch.arange(count))
-    for some in order.split(buffer):
+    orders = [*by_blocks(count, block=block, buffer=buffer, generator=torch.Generator().manual_seed(0))]
+    assert torch.equal(torch.cat(orders).sort().values, torch.arange(count))
+    assert [len(some) for some in orders[:-1]] == [buffer] * (len(orders) - 1)
+    for some in orders:
         assert len((some // block).unique()) <= buffer // block + 2
 
 
 def test_with_one_block_the_order_is_uniform():
     generator = torch.Generator().manual_seed(0)
-    orders = [tuple(by_blocks(3, block=1, buffer=3, generator=generator).tolist()) for _ in range(6000)]
+    orders = [tuple(next(by_blocks(3, block=1, buffer=3, generator=generator)).tolist()) for _ in range(6000)]
     counts = torch.tensor([orders.count(order) for order in set(orders)], dtype=torch.float64)
     assert len(counts) == 6
     assert ((counts - 1000).abs() < 5 * (6000 * 5 / 36) ** 0.5).all()

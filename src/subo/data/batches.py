@@ -1,9 +1,10 @@
 """Batches: the data of an epoch in its own order, whole or in shares for several processes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import chain, tee
 from typing import Any
 
 import torch
@@ -134,13 +135,11 @@ def batches(
         Batches. A process whose share of the last batch is empty gets that batch's first example with weight 0,
         so that all processes take the same number of steps.
     """
-    count = num_batches(split, batch_size)
-    order = order_of(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
     drawn = split.resample or split.lengths is not None  # bits and padding do not depend on the number of processes
     whole = world_size == 1 or drawn
-    with _opened(split, order, batch_size, first=first, every=1 if whole else world_size, rank=rank) as source:
-        for b in range(first, count):
-            index = order[b * batch_size : (b + 1) * batch_size]
+    orders, ahead = tee(_orders(split, batch_size, seed=seed, epoch=epoch, shuffle=shuffle, first=first))
+    with _opened(split, ahead, batch_size, every=1 if whole else world_size, rank=rank) as source:
+        for b, index in enumerate(chain.from_iterable(order.split(batch_size) for order in orders), first):
             generator = stream("batch", seed, epoch, b) if split.resample else None
             if world_size == 1:
                 yield Batch(*source.read(index, generator=generator), 1.0)
@@ -156,33 +155,49 @@ def batches(
                 yield Batch(*source.read(index[share]), weight, len(index))
 
 
-def order_of(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:
-    """The random order of an epoch."""
+def _orders(
+    split: Split, batch_size: int, *, seed: int, epoch: int, shuffle: bool, first: int
+) -> Iterator[Integer[Tensor, " n"]]:
+    """The order of an epoch from a batch on: in one piece, or buffer by buffer for rows on disk."""
+    num_batches(split, batch_size)  # refuses an impossible size
+    skipped = first * batch_size
+    if not isinstance(split.x, RowsOnDisk):
+        order = order_of(split, batch_size, seed=seed, epoch=epoch) if shuffle else torch.arange(len(split))
+        if skipped < len(order):
+            yield order[skipped:]
+        return
+    buffer = rows_in_buffer(split.x, batch_size)  # whole batches
     generator = stream("order", seed, epoch)
-    if isinstance(split.x, RowsOnDisk):
-        buffer = rows_in_buffer(split.x, batch_size)
-        return by_blocks(len(split), block=split.x.block, buffer=buffer, generator=generator)
-    order = torch.randperm(len(split), generator=generator)
+    orders = by_blocks(len(split), block=split.x.block, buffer=buffer, generator=generator)
+    if not shuffle:
+        orders = (torch.arange(start, min(start + buffer, len(split))) for start in range(0, len(split), buffer))
+    for order in orders:
+        if skipped < len(order):
+            yield order[skipped:]
+        skipped = max(0, skipped - len(order))
+
+
+def order_of(split: Split, batch_size: int, *, seed: int, epoch: int) -> Integer[Tensor, " N"]:
+    """The random order of an epoch of data in memory."""
+    order = torch.randperm(len(split), generator=stream("order", seed, epoch))
     if split.lengths is None:
         return order
     return _of_like_length(order, split.lengths, batch_size, stream("order of batches", seed, epoch))
 
 
 def _opened(
-    split: Split, order: Integer[Tensor, " N"], batch_size: int, *, first: int, every: int, rank: int
+    split: Split, orders: Iterable[Integer[Tensor, " n"]], batch_size: int, *, every: int, rank: int
 ) -> AbstractContextManager[Split | ReadAhead]:
-    """What batches are read from: the split itself, or buffers of its rows on disk, from that of the first batch on.
+    """What batches are read from: the split itself, or buffers of its rows on disk.
 
     Of buffers, only the rows of this process's shares are read: every so many of a batch, and its first, which stands
     in for an empty share.
     """
     if not isinstance(split.x, RowsOnDisk):
         return nullcontext(split)
-    buffer = rows_in_buffer(split.x, batch_size)  # whole batches
-    within = torch.arange(min(buffer, len(order))) % batch_size
+    within = torch.arange(rows_in_buffer(split.x, batch_size)) % batch_size
     mine = (within % every == rank % every) | (within == 0)
-    buffers = order.split(buffer)[first * batch_size // buffer :]
-    return ReadAhead(split, (some[mine[: len(some)]] for some in buffers))
+    return ReadAhead(split, (some[mine[: len(some)]] for some in orders))
 
 
 def _of_like_length(

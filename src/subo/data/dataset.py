@@ -216,9 +216,10 @@ def divided(
     num_test = min(max(math.floor(n * fractions[2] + 1e-6), 1), n - 2)
     num_validation = min(max(math.floor(n * fractions[1] + 1e-6), 1), n - 1 - num_test)
     sizes = [n - num_validation - num_test, num_validation, num_test]
+    narrow = torch.int32 if n < 2**31 else torch.int64
     if whole.rows is None:
-        whole = replace(whole, rows=torch.arange(1, n + 1, dtype=torch.int32 if n < 2**31 else torch.int64))
-    order = torch.randperm(n, generator=stream("split", seed))
+        whole = replace(whole, rows=torch.arange(1, n + 1, dtype=narrow))
+    order = torch.randperm(n, generator=stream("split", seed), dtype=narrow)
     train, validation, test = (whole.take(_as_read(index, whole)) for index in order.split(sizes))
     return train, validation, test
 

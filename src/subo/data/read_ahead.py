@@ -1,6 +1,6 @@
 """An epoch over rows on disk: blocks in random order, shuffled within a buffer, read ahead of their batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeAlias
@@ -23,7 +23,7 @@ def rows_in_buffer(x: RowsOnDisk, batch_size: int) -> int:
     return batch_size * max(1, max(x.at_most(_BUFFER), _BLOCKS * x.block) // batch_size)
 
 
-def by_blocks(count: int, *, block: int, buffer: int, generator: torch.Generator) -> Integer[Tensor, " N"]:
+def by_blocks(count: int, *, block: int, buffer: int, generator: torch.Generator) -> Iterator[Integer[Tensor, " b"]]:
     """A random order in which neighbors can be read together: blocks in random order, then rows within each buffer.
 
     With blocks of one row it is uniform among all orders.
@@ -34,15 +34,23 @@ def by_blocks(count: int, *, block: int, buffer: int, generator: torch.Generator
         buffer: Rows that are shuffled together.
         generator: Source of the order.
 
+    Yields:
+        The rows of each buffer, so that memory never holds the order of all.
+
     Example:
-        >>> order = by_blocks(12, block=2, buffer=4, generator=torch.Generator().manual_seed(0))
+        >>> order = torch.cat([*by_blocks(12, block=2, buffer=4, generator=torch.Generator().manual_seed(0))])
         >>> sorted(order.tolist()) == list(range(12))
         True
     """
-    blocks = torch.randperm(-(-count // block), generator=generator)
-    order = (blocks.unsqueeze(1) * block + torch.arange(block)).flatten()
-    order = order[order < count]
-    return torch.cat([some[torch.randperm(len(some), generator=generator)] for some in order.split(buffer)])
+    held = torch.empty(0, dtype=torch.long)
+    for some in torch.randperm(-(-count // block), generator=generator).split(max(1, buffer // block)):
+        rows = (some.unsqueeze(1) * block + torch.arange(block)).flatten()
+        held = torch.cat([held, rows[rows < count]])
+        while len(held) >= buffer:
+            yield held[torch.randperm(buffer, generator=generator)]
+            held = held[buffer:]
+    if len(held):
+        yield held[torch.randperm(len(held), generator=generator)]
 
 
 class ReadAhead:

@@ -67,7 +67,7 @@ class NpyShards:
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
         """The rows of these numbers, from 0, which never fall; neighbors are read together."""
-        found = np.empty((len(numbers), *self.shape[1:]), dtype=self.dtype)
+        found, span = (np.empty((count, *self.shape[1:]), dtype=self.dtype) for count in (len(numbers), 0))
         for start, end in self._spans(numbers):
             number = int(np.searchsorted(self._ends, numbers[start], side="right"))
             shard = self.shards[number]
@@ -76,9 +76,10 @@ class NpyShards:
             if bool((np.diff(within) == 1).all()):  # and none is wanted twice
                 self._fill(found[start:end], shard, int(within[0]))
                 continue
-            span = np.empty((count, *self.shape[1:]), dtype=self.dtype)
-            self._fill(span, shard, int(within[0]))
-            np.take(span, within - within[0], axis=0, out=found[start:end])
+            if count > len(span):  # memory that was touched before is filled faster
+                span = np.empty((count, *self.shape[1:]), dtype=self.dtype)
+            self._fill(span[:count], shard, int(within[0]))
+            np.take(span, within - within[0], axis=0, out=found[start:end], mode="clip")  # "raise" copies once more
         return found
 
     def place(self, number: int) -> str:
