@@ -103,6 +103,25 @@ def test_samples_say_what_they_lack(fitted: tuple[Path, Path], tmp_path: Path, c
     assert "left out, as in the fit: id" in capsys.readouterr().out
 
 
+def test_a_test_row_has_one_p_value_in_whatever_part_it_is_scored(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """That of its rank among the other test rows: 1/15 .. 15/15, though its score has other noise in another part."""
+    run_dir, source = fitted
+    parts = {}
+    for part in ("test", "all"):
+        options = ["--part", part, "--num-samples", 20, "--out", tmp_path / f"{part}.csv"]
+        assert run("score", run_dir, source, *options) == 0
+        parts[part] = pd.read_csv(tmp_path / f"{part}.csv", keep_default_na=False).set_index("row")
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("120 of the 150 are the run's training examples" in said) == (part == "all")
+    test, same = parts["test"], parts["all"].loc[parts["test"].index]
+    assert (test.log_px != same.log_px).any()
+    assert test.p_value.tolist() == same.p_value.tolist()
+    assert sorted(test.p_value) == pytest.approx([(i + 1) / 15 for i in range(15)])
+    assert sorted(test.p_value) == test.p_value[test.log_px.sort_values().index].tolist()
+
+
 def test_score_has_p_values_and_names_odd_columns(
     fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):
