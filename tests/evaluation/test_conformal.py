@@ -6,6 +6,7 @@ import torch
 from scipy import stats
 
 from subo.errors import InputError
+from subo.evaluation.cells import cell_p_values
 from subo.evaluation.conformal import conformal_p_values, marked, too_few_held_out
 
 
@@ -81,3 +82,13 @@ def test_among_marked_rows_the_share_of_ordinary_ones_stays_below_alpha():
 def test_a_share_lies_between_0_and_1(alpha: float):
     with pytest.raises(InputError):
         marked(torch.tensor([0.5]), alpha=alpha)
+
+
+def test_cells_are_ranked_column_by_column_among_those_that_are_there():
+    cells = torch.tensor([[0.0, 5.0, torch.nan], [9.0, -1.0, 2.0]])
+    held_out = torch.tensor([[1.0, torch.nan, torch.nan], [2.0, 0.0, torch.nan], [0.0, 6.0, torch.nan]])
+    expected = torch.tensor([[2 / 4, 2 / 3, 1.0], [4 / 4, 1 / 3, 1.0]])
+    torch.testing.assert_close(cell_p_values(cells, held_out), expected)
+    own = torch.tensor([2, -1])
+    of_own = torch.tensor([[1 / 3, 2 / 2, 1.0], [4 / 4, 1 / 3, 1.0]])
+    torch.testing.assert_close(cell_p_values(cells, held_out, own=own), of_own)

@@ -47,7 +47,7 @@ def conformal_p_values(
         is_own = (own >= 0) & known[own.clamp(min=0)]
         of = torch.where(is_own, held_out[own.clamp(min=0)], of)
     others = int(known.sum()) - is_own.long()
-    lower = torch.searchsorted(held_out[known].sort().values, of, right=True) - is_own.long()
+    lower = torch.searchsorted(held_out[known].sort().values, of.contiguous(), right=True) - is_own.long()
     ranks = torch.where(scores.isnan(), others, lower)
     return (1 + ranks).to(scores) / (others + 1)  # in float32, 0.05 would be above 0.05
 
