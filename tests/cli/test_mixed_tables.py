@@ -103,6 +103,23 @@ def test_samples_say_what_they_lack(fitted: tuple[Path, Path], tmp_path: Path, c
     assert "left out, as in the fit: id" in capsys.readouterr().out
 
 
+def test_samples_below_zero_are_said_where_no_training_row_is(tmp_path: Path, capsys: pytest.CaptureFixture):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"low": rng.random(60).round(3), "free": rng.normal(size=60), "high": 50 + rng.random(60)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--columns", "low=real,free=real,high=real", "--out", tmp_path / "run", *FIT, "--quiet"]
+    assert run("fit", tmp_path / "t.csv", *options) == 0
+    capsys.readouterr()
+    assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    share = (pd.read_csv(tmp_path / "s.csv").low < 0).mean()
+    assert 0 < share < 0.6
+    assert f"some samples are below 0, where no training row is: low ({share:.2g} of them). A fit" in said
+    (tmp_path / "t.csv").unlink()
+    assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
+    assert "below 0" not in capsys.readouterr().out
+
+
 def test_a_test_row_has_one_p_value_in_whatever_part_it_is_scored(
     fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):

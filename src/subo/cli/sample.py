@@ -102,6 +102,32 @@ def sample(
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
     if table is not None and table.dropped and ending != ".png":
         say(f"left out, as in the fit: {', '.join(column.name for column in table.dropped)}")
+    if table is not None and not mean and (caution := _below_zero(experiment, x)):
+        say(caution)
+
+
+def _below_zero(experiment: Any, x: torch.Tensor) -> str:
+    """Which real columns have samples below 0 and no such training row; empty if none, or if the data are gone."""
+    from subo.data.tables.coding import decode
+
+    config = experiment.config.data
+    table = config.meaning.table
+    named = [column.name for column in table.modeled if column.kind == "real"]
+    if config.on_disk or not named:
+        return ""
+    try:
+        train = experiment.data().train.x
+    except InputError:
+        return ""
+    lowest, drawn = (decode(rows, table) for rows in (train.nan_to_num(torch.inf).amin(0, keepdim=True), x))
+    shares = {name: float((drawn[name] < 0).mean()) for name in named if lowest[name].iloc[0] >= 0}
+    found = [f"{name} ({share:.2g} of them)" for name, share in shares.items() if share > 0]
+    if not found:
+        return ""
+    return (
+        f"Careful: some samples are below 0, where no training row is: {', '.join(found)}. A fit with "
+        "--columns NAME=count (whole numbers) or NAME=positive (above 0) rules that out"
+    )
 
 
 def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:
