@@ -97,11 +97,9 @@ def oddness_of(
     p_values = conformal_p_values(scores.log_px, ranked.log_px, own=own)
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
     sentences = []
-    if num_trained:
-        sentences.append(
-            f"Careful: {num_trained:,} of the {len(split):,} are the run's training examples, which rank as less odd "
-            "than they are"
-        )
+    if num_trained > 0:
+        trained = f"{num_trained:,} of the {len(split):,} are the run's training examples"
+        sentences.append(f"Careful: {trained}, which rank as less odd than they are")
     if regret:
         search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "progress": True}
         of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
