@@ -49,7 +49,9 @@ def table(rows: int = 200, *, noise: float = 0.3, seed: int = 0) -> np.ndarray:
         network="residual", bound="iwae", num_samples=3, patience=1,
     ),
 ])  # fmt: skip
-@pytest.mark.filterwarnings("ignore:with .* held-out rows no p-value is below")  # of the few rows of most checks
+@pytest.mark.filterwarnings(
+    "ignore:with .* held-out examples the smallest possible p-value"
+)  # of the few rows of most checks
 @unchecked_shapes()  # of many fits, all alike
 @pytest.mark.slow
 def test_scikit_learn_contract(estimator, check):

@@ -103,6 +103,42 @@ def test_samples_say_what_they_lack(fitted: tuple[Path, Path], tmp_path: Path, c
     assert "left out, as in the fit: id" in capsys.readouterr().out
 
 
+def test_samples_below_zero_are_said_where_no_training_row_is(tmp_path: Path, capsys: pytest.CaptureFixture):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"low": rng.random(60).round(3), "free": rng.normal(size=60), "high": 50 + rng.random(60)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--columns", "low=real,free=real,high=real", "--out", tmp_path / "run", *FIT, "--quiet"]
+    assert run("fit", tmp_path / "t.csv", *options) == 0
+    capsys.readouterr()
+    assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    share = (pd.read_csv(tmp_path / "s.csv").low < 0).mean()
+    assert 0 < share < 0.6
+    assert f"some samples are below 0, where no training row is: low ({share:.2g} of them). A fit" in said
+    (tmp_path / "t.csv").unlink()
+    assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
+    assert "below 0" not in capsys.readouterr().out
+
+
+def test_a_test_row_has_one_p_value_in_whatever_part_it_is_scored(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """That of its rank among the other test rows: 1/15 .. 15/15, though its score has other noise in another part."""
+    run_dir, source = fitted
+    parts = {}
+    for part in ("test", "all"):
+        options = ["--part", part, "--num-samples", 20, "--out", tmp_path / f"{part}.csv"]
+        assert run("score", run_dir, source, *options) == 0
+        parts[part] = pd.read_csv(tmp_path / f"{part}.csv", keep_default_na=False).set_index("row")
+        said = " ".join(capsys.readouterr().out.split())
+        assert ("120 of the 150 are the run's training examples" in said) == (part == "all")
+    test, same = parts["test"], parts["all"].loc[parts["test"].index]
+    assert (test.log_px != same.log_px).any()
+    assert test.p_value.tolist() == same.p_value.tolist()
+    assert sorted(test.p_value) == pytest.approx([(i + 1) / 15 for i in range(15)])
+    assert sorted(test.p_value) == test.p_value[test.log_px.sort_values().index].tolist()
+
+
 def test_score_has_p_values_and_names_odd_columns(
     fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):

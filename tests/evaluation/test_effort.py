@@ -13,7 +13,8 @@ import torch
 from command_line import run
 from subo.data.splits import Split
 from subo.errors import InputError
-from subo.evaluation.effort import Effort, affordable, caution_of_annealing, seconds_a_sample
+from subo.evaluation.effort import Effort, affordable, gradient_time, seconds_a_sample
+from subo.evaluation.evidence.hamiltonian import Bridge, State
 from subo.evaluation.summary import evaluate
 from subo.experiments.experiment import evaluate_run, open_run
 from subo.experiments.fitting import finish_run
@@ -111,8 +112,6 @@ def test_what_takes_more_than_an_hour_is_said_before_it_begins(
     monkeypatch.setattr("subo.experiments.full_evaluation.evaluate_run_fully", stopped)
     monkeypatch.setattr("subo.experiments.fitting._fitted", lambda *_, on_start, **__: on_start() or stopped())
     samples = "Careful: log p(x) of 179 examples by 10,000,000 samples each takes about 5 hours"  # 1e7 * 1e-5 * 179 s
-    # 1e5 temperatures * 18 chains * 100 examples * 50 samples * 1e-5 s
-    annealing = "Careful: annealing takes 25 hours or more. Lower --temperatures, --chains or --intensive-data"
     test, many = ["digits", "--part", "test", "--out", tmp_path / "s.npy"], ["--num-samples", 10_000_000]
     new = ["digits", "--binarize", "static", "--out", tmp_path / "new", "--evaluation-samples", 10_000_000]
     for words, said in (
@@ -121,10 +120,6 @@ def test_what_takes_more_than_an_hour_is_said_before_it_begins(
         (["score", fitted, *test, *many], samples),
         (["compare", fitted, shutil.copytree(fitted, tmp_path / "copy"), *many], samples),
         (["fit", *new], f"{samples}; --evaluation-samples 1000 takes about 2 seconds"),
-        (
-            ["evaluate", fitted, "--full", "--temperatures", 100_000, "--chains", 18],
-            annealing,
-        ),
     ):
         run(*words)
         assert said in capsys.readouterr().out
@@ -133,11 +128,31 @@ def test_what_takes_more_than_an_hour_is_said_before_it_begins(
         assert "takes" not in capsys.readouterr().out
 
 
-def test_discrete_latents_are_not_annealed_and_cost_nothing_there(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("subo.evaluation.effort.seconds_a_sample", lambda *_: 1.0)
-    posteriors: tuple[tuple[PosteriorName, str], ...] = (("bernoulli", ""), ("gaussian", "annealing takes"))
-    for posterior, fact in posteriors:
+def test_the_time_of_a_gradient_is_measured_with_its_overhead(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    own = Bridge.at
+
+    def slow(bridge: Bridge, z: torch.Tensor) -> State:
+        now[0] += 0.01 + 1e-4 * z.shape[0] * z.shape[1]
+        return own(bridge, z)
+
+    monkeypatch.setattr(Bridge, "at", slow)
+    monkeypatch.setattr("subo.evaluation.effort.time.thread_time", lambda: now[0])
+    pca = probabilistic_pca(5, 2)
+    state = torch.get_rng_state()
+    found = gradient_time(pca, Split(torch.zeros(60, 5)))
+    assert found is not None
+    assert found.fixed == pytest.approx(0.01)
+    assert found.per_latent == pytest.approx(1e-4)
+    assert found.of(50) == pytest.approx(0.015)
+    one = gradient_time(pca, Split(torch.zeros(1, 5)))
+    assert one is not None
+    assert one.of(16) == pytest.approx(0.01 + 16e-4)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_discrete_latents_have_no_gradient():
+    posteriors: tuple[tuple[PosteriorName, bool], ...] = (("bernoulli", False), ("gaussian", True))
+    for posterior, has_one in posteriors:
         model = vae((5,), likelihood="bernoulli", posterior=posterior, hidden=(4,)).model
-        said = caution_of_annealing(model, Split(torch.zeros(3, 5)), 1_000_000)
-        assert fact in said
-        assert bool(fact) == bool(said)
+        assert (gradient_time(model, Split(torch.zeros(3, 5))) is not None) == has_one

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from subo.data.splits import Split
     from subo.experiments.experiment import Experiment
-    from subo.report.full import Depth
+    from subo.report.depth import Depth
 
 __all__ = ["evaluate", "print_numbers"]
 
@@ -39,8 +39,8 @@ def evaluate(
     full: bool = False,
     max_data: int | None = None,
     minutes: float | None = None,
-    intensive_data: int = 100,
-    temperatures: int = 1000,
+    intensive_data: int | None = None,
+    temperatures: int | None = None,
     chains: int = 16,
     processes: int = 1,
 ) -> None:
@@ -59,8 +59,9 @@ def evaluate(
         full: Whether to run the full evaluation.
         max_data: With --full: number of examples to use, chosen at random.
         minutes: With --full: time limit; a piece that has begun is finished.
-        intensive_data: With --full: number of examples for costly measurements (annealing, gaps, bracket).
-        temperatures: With --full: number of annealing temperatures.
+        intensive_data: With --full: number of examples for costly measurements (annealing, gaps, bracket); by default
+            100, or fewer, with fewer --temperatures, if these would take longer than training and than five minutes.
+        temperatures: With --full: number of annealing temperatures; by default up to 1,000, as for --intensive-data.
         chains: With --full: number of annealing chains for each example.
         processes: Without --full: number of processes that share the examples; the numbers do not depend on it.
     """
@@ -72,12 +73,12 @@ def evaluate(
             "--processes share an evaluation without --full, which does one piece at a time: leave one out."
         )
     if full:
-        depth = {"max_data": max_data, "intensive_data": intensive_data, "temperatures": temperatures, "chains": chains}
+        depth = {"num_samples": num_samples, "max_data": max_data, "chains": chains}
         _evaluate_fully(
-            experiment, split, minutes, seed, num_samples=1000 if num_samples is None else num_samples, **depth
+            experiment, split, minutes, seed, intensive_data=intensive_data, temperatures=temperatures, **depth
         )
         return
-    if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, 100, 1000, 16):
+    if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, None, None, 16):
         raise InputError(
             "--max-data, --minutes, --intensive-data, --temperatures and --chains belong to the full evaluation: add "
             "--full, or leave them out."
@@ -104,18 +105,18 @@ def _evaluate_fully(
     """``evaluate --full``."""
     from subo.experiments.full_evaluation import evaluate_run_fully
     from subo.experiments.units import describe_log_px
-    from subo.report.full import Depth
+    from subo.report.depth import REDUCIBLE, Depth
 
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes must be positive, not {minutes:g}")
-    asked = Depth(**depth)  # pyright: ignore[reportArgumentType]
+    asked = Depth(**{name: number for name, number in depth.items() if number is not None})
+    reducible = [name for name in REDUCIBLE if depth[name] is None]
     data = experiment.data()
     if not experiment.config.is_local:  # a local q for these data does not exist yet
         _say_if_long(experiment.objective.model, getattr(data, split), asked)
+    options: dict[str, Any] = {"split": split, "minutes": minutes, "seed": seed, "progress": True, "note": say}
     try:
-        result = evaluate_run_fully(
-            experiment, data, split=split, depth=asked, minutes=minutes, seed=seed, progress=True
-        )
+        result = evaluate_run_fully(experiment, data, depth=asked, reducible=reducible, **options)
     except KeyboardInterrupt as stopped:
         raise Interrupted(
             "stopped. Finished pieces are kept: the same command continues from there, and with --minutes 0.01 it "
@@ -133,19 +134,14 @@ def _evaluate_fully(
 
 
 def _say_if_long(model: Any, split: "Split", depth: "Depth") -> None:
-    """Says how long a full evaluation takes, if it is more than an hour."""
+    """Says how long log p(x) takes, if it is more than an hour."""
     import torch
 
-    from subo.evaluation.effort import caution_of_annealing, caution_of_samples
+    from subo.evaluation.effort import caution_of_samples
 
     few = split.take(torch.arange(min(len(split), depth.max_data or len(split))))
-    annealed = depth.temperatures * depth.chains * min(len(few), depth.intensive_data)
-    for caution in (
-        caution_of_samples(model, few, depth.num_samples, option="num_samples"),
-        caution_of_annealing(model, few, annealed),
-    ):
-        if caution:
-            say(caution)
+    if caution := caution_of_samples(model, few, depth.num_samples, option="num_samples"):
+        say(caution)
 
 
 _NARROWEST, _USUAL, _WIDEST = 80, 100, 120  # columns: below the usual width, the estimator gets its own line

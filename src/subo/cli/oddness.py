@@ -13,6 +13,7 @@ from subo.data.saving import save_array
 from subo.errors import InputError
 
 if TYPE_CHECKING:
+    from subo.data.dataset import Data
     from subo.data.splits import Split
     from subo.evaluation.scores import Scores
     from subo.experiments.experiment import Experiment
@@ -48,6 +49,8 @@ def oddness_of(
     split: "Split",
     scores: "Scores",
     *,
+    source: str,
+    part: str,
     alpha: float | None,
     fdr: bool,
     regret: bool,
@@ -61,6 +64,8 @@ def oddness_of(
         experiment: The run.
         split: The examples.
         scores: Their scores.
+        source: Where they are from.
+        part: Which part of it they are.
         alpha: The largest p-value of an odd example; None: none is marked.
         fdr: Whether alpha is the share of mistakes among the marked.
         regret: Whether to measure the likelihood regret, too.
@@ -68,7 +73,7 @@ def oddness_of(
         seed: Seed for the samples.
         processes: Number of processes that share the examples.
     """
-    from subo.evaluation.conformal import conformal_p_values, marked
+    from subo.evaluation.conformal import conformal_p_values, marked, too_few_held_out
     from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
     from subo.experiments.experiment import model_for
@@ -80,22 +85,26 @@ def oddness_of(
     if alpha is None and table is None and not regret:
         return Oddness()
     try:
-        held_out = experiment.data().test
+        data = experiment.data()
     except InputError as error:
         if alpha is not None or cells is not None or regret:
             raise InputError(f"p-values are ranks among the run's test data: {error}") from error
         return Oddness(sentences=(f"No p-values: {error}",))
+    held_out, (own, num_trained) = data.test, _own(experiment, data, split, source, part)
     model, count = model_for(experiment, held_out, progress=True), scores.num_samples
     say(f"p-values are ranks among the {len(held_out):,} test examples of the run, which are scored, too")
     ranked = score(model, held_out, num_samples=count, seed=seed, processes=processes)
-    p_values = conformal_p_values(scores.log_px, ranked.log_px)
+    p_values = conformal_p_values(scores.log_px, ranked.log_px, own=own)
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
     sentences = []
+    if num_trained > 0:
+        trained = f"{num_trained:,} of the {len(split):,} are the run's training examples"
+        sentences.append(f"Careful: {trained}, which rank as less odd than they are")
     if regret:
         search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "processes": processes, "progress": True}
         of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
         columns["regret"] = of_each.tolist()
-        ranks = conformal_p_values(-of_each, -of_test[~of_test.isnan()])
+        ranks = conformal_p_values(-of_each, -of_test, own=own)
         columns["regret_p_value"] = ranks.where(~of_each.isnan(), torch.nan).tolist()
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
@@ -105,27 +114,49 @@ def oddness_of(
             f"{int(odd.sum()):,} of {len(split):,} are marked as odd; at most {alpha:.3g} {of_whom} ordinary examples"
             + (" would be" if not fdr else "")
         )
-        if alpha * (len(held_out) + 1) < 1:
-            sentences.append(
-                f"Careful: no p-value is below {1 / (len(held_out) + 1):.3g}, since there are {len(held_out):,} test "
-                f"examples: --alpha {alpha:g} marks none. More data, or a larger alpha"
-            )
+        fixes = "increase `alpha`, or fit to more data, which leaves more test examples"
+        if message := too_few_held_out(len(held_out), alpha, fixes=fixes):
+            sentences.append(f"Careful: {message}")
     if table is not None:
         names = [column.name for column in table.modeled]
         options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed, "processes": processes}
-        columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, out=cells, **options)
+        columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, own=own, out=cells, **options)
         sentences += of_cells
     return Oddness(columns, tuple(sentences))
 
 
+def _own(experiment: "Experiment", data: "Data", split: "Split", source: str, part: str) -> tuple[Tensor | None, int]:
+    """Position of each example among the run's test data, -1 for others, and how many are from its training data.
+
+    Examples are known by their rows if they come from the source of the run.
+    """
+    if experiment.config.data.source not in (source, str(Path(source).resolve())):
+        return None, 0
+    if part == "test":
+        return torch.arange(len(split)), 0
+    if data.test.rows is None or data.train.rows is None:  # from files of their own
+        return None, len(split) if part == "train" else 0
+    rows = torch.arange(1, len(split) + 1) if split.rows is None else split.rows
+    positions = torch.full((int(max(rows.max(), data.test.rows.max())) + 1,), -1)
+    positions[data.test.rows.long()] = torch.arange(len(data.test))
+    return positions[rows.long()], int(torch.isin(rows, data.train.rows.to(rows)).sum())
+
+
 def _odd_cells(
-    model: Any, split: "Split", held_out: "Split", names: Sequence[str], *, out: Path | None, **options: Any
+    model: Any,
+    split: "Split",
+    held_out: "Split",
+    names: Sequence[str],
+    *,
+    own: Tensor | None,
+    out: Path | None,
+    **options: Any,
 ) -> tuple[list[str], list[str]]:
     """The columns of the odd cells of each row, and what is said of them; writes log p of each cell if asked to."""
     from subo.evaluation.cells import cell_p_values, cell_scores
 
-    own, sentences = cell_scores(model, split, **options), []
-    named = _odd_columns(cell_p_values(own, cell_scores(model, held_out, **options)), names)
+    scores, sentences = cell_scores(model, split, **options), []
+    named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), names)
     if _ODD_CELL * (len(held_out) + 1) < 1:
         sentences.append(
             f"Careful: no column is named as odd, since among {len(held_out):,} test rows no cell ranks below "
@@ -133,7 +164,7 @@ def _odd_cells(
             "cell given the others of its row"
         )
     if out is not None:
-        save_array(out, own, names=names)
+        save_array(out, scores, names=names)
         sentences.append(f"log p of each cell given the others of its row written to {out}")
     return named, sentences
 

@@ -88,8 +88,7 @@ def sample(
     known = context_of_samples(cells, labels, size, experiment, count=count, seed=seed)
     with forked(seed):
         x = draw_data(model, count, known, elements=elements, mean=mean)
-    if missing:
-        x = _with_gaps(x, experiment, known, seed=seed)
+    x = _with_gaps(x, experiment, known, seed=seed) if missing else x
     if ending == ".png":
         _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
     elif cells is not None and table is not None and known is not None:
@@ -102,6 +101,27 @@ def sample(
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
     if table is not None and table.dropped and ending != ".png":
         say(f"left out, as in the fit: {', '.join(column.name for column in table.dropped)}")
+    _say_below_zero(experiment, x, table)
+
+
+def _say_below_zero(experiment: Any, x: torch.Tensor, table: Any) -> None:
+    """Says which real columns have samples below 0 and no such training row, if the data are still there."""
+    from subo.data.tables.coding import decode
+
+    named = [] if table is None else [column.name for column in table.modeled if column.kind == "real"]
+    if experiment.config.data.on_disk or not named:
+        return
+    try:
+        train = experiment.data().train.x
+    except InputError:
+        return
+    lowest, drawn = (decode(rows, table) for rows in (train.nan_to_num(torch.inf).amin(0, keepdim=True), x))
+    shares = {name: float((drawn[name] < 0).mean()) for name in named if lowest[name].iloc[0] >= 0}
+    if found := [f"{name} ({share:.2g} of them)" for name, share in shares.items() if share > 0]:
+        say(
+            f"Careful: some samples are below 0, where no training row is: {', '.join(found)}. A fit with --columns "
+            "NAME=count (whole numbers) or NAME=positive (above 0) rules that out"
+        )
 
 
 def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:

@@ -36,9 +36,9 @@ def score(
     """Estimates log p(x) of each example, the anomaly score: the lower, the more unusual.
 
     With --alpha, and for tables of mixed columns, each has a p-value: the share of the run's test data that score no
-    higher, which are ranked with it as its equals. Whatever the model, of ordinary examples at most a share alpha get a
-    p-value of at most alpha. In tables, the columns of odd cells are named, by such p-values of each cell given the
-    others of its row.
+    higher, which are ranked with it as its equals; a test example of the run is ranked among the others. Whatever the
+    model, of ordinary examples at most a share alpha get a p-value of at most alpha. In tables, the columns of odd
+    cells are named, by such p-values of each cell given the others of its row.
 
     The samples used for a row depend on its file: in another file its estimate differs, within its standard error. For
     dequantized data, it is the estimate for one draw of the noise, the same at every call. Rows outside the
@@ -80,7 +80,7 @@ def score(
         say(caution)
     with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
         scores = scored(model, split, num_samples=num_samples, seed=seed, processes=processes, advance=advance)
-    shared = {"seed": seed, "processes": processes}
+    shared = {"source": data, "part": part, "seed": seed, "processes": processes}
     oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, **shared)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 from subo.core.draw import LatentVariableModel
@@ -30,7 +30,7 @@ from subo.typing import map_latent
 
 __all__ = ["cell_p_values", "cell_scores"]
 
-_NUMBERS = 4_000_000  # log-probabilities of cells at a time,
+_NUMBERS = 200_000  # log-probabilities of cells at a time, so that tensors stay in the cache,
 _ROWS = 100  # and rows, so that processes have something to share
 
 
@@ -75,19 +75,17 @@ def cell_scores(
     return scores.masked_fill(split.x.isnan() | ~inside.unsqueeze(-1), torch.nan)
 
 
-def cell_p_values(cells: Float[Tensor, "N D"], held_out: Float[Tensor, "n D"]) -> Float[Tensor, "N D"]:
+def cell_p_values(
+    cells: Float[Tensor, "N D"], held_out: Float[Tensor, "n D"], *, own: Integer[Tensor, " N"] | None = None
+) -> Float[Tensor, "N D"]:
     """The p-value of each cell's score among those of its column in held-out rows; 1 where there is nothing to rank.
 
     Args:
         cells: Scores of cells, see :func:`cell_scores`; NaN where a cell is missing.
         held_out: The same of other rows.
+        own: Position in `held_out` of each row that is one of them, see :func:`conformal_p_values`.
     """
-    ranks = torch.ones_like(cells)
-    for column, others in enumerate(held_out.T):
-        known, others = ~cells[:, column].isnan(), others[~others.isnan()]
-        if bool(known.any()) and len(others):
-            ranks[known, column] = conformal_p_values(cells[known, column], others)
-    return ranks
+    return torch.stack([conformal_p_values(*column, own=own) for column in zip(cells.T, held_out.T, strict=True)], 1)
 
 
 @torch.no_grad()

@@ -9,21 +9,31 @@ import torch
 
 from subo.core.draw import LatentVariableModel
 from subo.data.splits import Split
-from subo.evaluation.evidence.annealed import has_discrete_latents
+from subo.errors import InputError
+from subo.evaluation.evidence.annealed import Annealing, begin
 from subo.evaluation.evidence.importance import log_marginal
-from subo.evaluation.scores import latents_at_a_time
+from subo.evaluation.scores import latents_at_a_time, rows_at_a_time
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
 
-__all__ = ["NUM_SAMPLES", "Effort", "affordable", "caution_of_annealing", "caution_of_samples", "seconds_a_sample"]
+__all__ = [
+    "NUM_SAMPLES",
+    "Effort",
+    "GradientTime",
+    "affordable",
+    "caution_of_samples",
+    "gradient_time",
+    "in_words",
+    "seconds_a_sample",
+]
 
 NUM_SAMPLES = 1000  # if there is time for them
 _FEWER = (500, 200, 100)
 _LEAST = 100  # examples, before there are fewer samples than the last of these
 _TIMED, _ENOUGH = 4, 0.2  # examples at a time, and seconds enough for a timing
+_MANY = 50  # examples of the larger batch of gradients
 _QUICK = 200_000  # samples in total, which take less than an hour
 _HOUR = 3600.0  # seconds
-_GRADIENTS = 10 * 5  # leapfrog steps per temperature, and samples per step in time: 6 to 20 were measured
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,23 @@ class Effort:
         if self.num_data >= length:
             return torch.arange(length)
         return torch.randperm(length, generator=stream("evaluation data", seed))[: self.num_data].sort().values
+
+
+@dataclass(frozen=True)
+class GradientTime:
+    """How long a gradient of log p(x, z) in z takes: small batches are mostly overhead.
+
+    Args:
+        fixed: Seconds of a pass to log p(x, z) and back, whatever the batch.
+        per_latent: Seconds of each latent in addition.
+    """
+
+    fixed: float
+    per_latent: float
+
+    def of(self, num_latents: int) -> float:
+        """Seconds of a pass with that many latents."""
+        return self.fixed + self.per_latent * num_latents
 
 
 def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool = False) -> Effort:
@@ -93,36 +120,15 @@ def caution_of_samples(
     fewer = min(NUM_SAMPLES, num_samples // 10)
     return (
         f"Careful: log p(x) of {len(split):,} examples by {num_samples:,} samples each takes about "
-        f"{_in_words(num_samples * an_example)}; `{option}={fewer}` takes about {_in_words(fewer * an_example)}"
+        f"{in_words(num_samples * an_example)}; `{option}={fewer}` takes about {in_words(fewer * an_example)}"
     )
 
 
-@torch.no_grad()
-def caution_of_annealing(model: LatentVariableModel, split: Split, transitions: int) -> str:
-    """A caution that says how long annealing takes at least, if that is more than an hour; otherwise empty.
-
-    Args:
-        model: The model.
-        split: The data.
-        transitions: Temperatures times chains times examples.
-    """
-    with evaluating(model), forked(0):
-        if has_discrete_latents(model.draw(*place(model, *split.read(torch.arange(1))), path=False)):
-            return ""  # discrete latents are not annealed
-    seconds = seconds_a_sample(model, split) * _GRADIENTS * transitions
-    if seconds <= _HOUR:
-        return ""
-    return (
-        f"Careful: annealing takes {_in_words(seconds)} or more. Lower `temperatures`, `chains` or `intensive_data`, "
-        "or give `minutes`; lower the first two if even a few examples take longer than that"
-    )
-
-
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Such as ``3.2 hours``.
 
     Example:
-        >>> _in_words(2.0), _in_words(7200.0), _in_words(1e9)
+        >>> in_words(2.0), in_words(7200.0), in_words(1e9)
         ('2 seconds', '2 hours', '32 years')
     """
     for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
@@ -154,3 +160,39 @@ def seconds_a_sample(model: LatentVariableModel, split: Split) -> float:
             if taken >= _ENOUGH or count >= most:
                 return taken / (count * few)
             count = min(2 * count, most)
+
+
+def gradient_time(model: LatentVariableModel, split: Split) -> GradientTime | None:
+    """How long a gradient of log p(x, z) in z takes, by a timing of a small batch and of a larger one.
+
+    On the CPU it is the time of this thread, which does not depend on what else the machine does.
+
+    Args:
+        model: The model.
+        split: The data, of which a few examples are used.
+
+    Returns:
+        The time; None if the model cannot be annealed, such as one with discrete latents.
+    """
+    annealing = Annealing()
+    few = max(1, min(_MANY, len(split), rows_at_a_time(model, split) // annealing.chains))
+    timed = {}
+    with evaluating(model), forked(0):
+        for rows in (1, few):
+            x, context = place(model, *split.read(torch.linspace(0, len(split) - 1, rows).long()))
+            try:
+                bridge, state = begin(model, x, context, annealing)
+            except InputError:
+                return None
+            clock = time.thread_time if x.device.type == "cpu" else time.perf_counter
+            bridge.at(state.z)  # a first pass fills caches
+            count, began = 0, clock()
+            while clock() - began < _ENOUGH:
+                bridge.at(state.z).log_joint.sum().item()  # waits for the device
+                count += 1
+            timed[rows * annealing.chains] = (clock() - began) / count
+    (least, short), (most, long) = min(timed.items()), max(timed.items())
+    if most == least:
+        return GradientTime(0.0, long / most)
+    per_latent = max(0.0, long - short) / (most - least)
+    return GradientTime(max(0.0, short - per_latent * least), per_latent)

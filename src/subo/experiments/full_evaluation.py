@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +20,18 @@ from subo.evaluation.numbers import BITS, Number
 from subo.evaluation.scores import rows_at_a_time
 from subo.evaluation.summary import Evaluation, share_at_floor
 from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
-from subo.experiments.experiment import Experiment, baseline_of, model_for
+from subo.experiments.chosen_depth import chosen_depth, chosen_rows
+from subo.experiments.experiment import Experiment, baseline_of, model_for, training_seconds
 from subo.experiments.units import kind_of_log_px, provenance
 from subo.files.digests import digest_of
 from subo.files.nonfinite import decoded, encoded
 from subo.files.tables import write_table
 from subo.files.whole import read_json, replacing, write_json
-from subo.report.full import Depth, Findings, evaluate_fully
+from subo.report.depth import Depth, Reduced
+from subo.report.findings import Findings
+from subo.report.full import evaluate_fully
 from subo.report.sentences import sentences
+from subo.report.stages import prepare
 from subo.runs.run import Run
 from subo.runtime.progress import stages_bar
 from subo.runtime.randomness import stream
@@ -82,9 +86,11 @@ def evaluate_run_fully(
     *,
     split: str = "test",
     depth: Depth | None = None,
+    reducible: Collection[str] = (),
     minutes: float | None = None,
     seed: int = 0,
     progress: bool = False,
+    note: Callable[[str], object] | None = None,
 ) -> FullEvaluation:
     """Runs the full evaluation of a run and writes it into its folder; continues where an earlier call stopped.
 
@@ -93,53 +99,51 @@ def evaluate_run_fully(
         data: Data of the run.
         split: ``test``, ``validation`` or ``train``.
         depth: Amount of work.
+        reducible: Names of its numbers that may be lowered to what fits, see `chosen_depth`.
         minutes: Time limit.
         seed: Seed for all random numbers.
         progress: Whether to show progress.
+        note: Is given what should be known before, such as how much is measured.
     """
-    run, depth = experiment.run, depth or Depth()
+    run, asked = experiment.run, depth or Depth()
     run.check_links()
     held_out: Split = getattr(data, split)
-    positions = torch.arange(len(held_out))
-    if experiment.config.is_local and depth.max_data is not None:
-        few = torch.randperm(len(held_out), generator=stream("evaluation data", seed))[: depth.max_data]
-        positions = few.sort().values
-        held_out = held_out.take(positions)  # a q is fitted only to these
+    positions = chosen_rows(len(held_out), asked.max_data if experiment.config.is_local else None, seed=seed)
+    held_out = held_out.take(positions) if len(positions) < len(held_out) else held_out  # a q is fitted only to these
     began = time.monotonic()
-    model = model_for(experiment, held_out, progress=progress)
-    course = _Course(experiment, held_out, split, depth, seed)
+    model, folder = model_for(experiment, held_out, progress=progress), run.pieces(split)
+    identity = _identity(experiment, data, positions)
+    prepare(folder, identity)
+    options: dict[str, Any] = {"training_seconds": training_seconds(run), "folder": folder, "note": note}
+    chosen = chosen_depth(asked, model, held_out, reducible=reducible, **options)
+    course = _Course(experiment, held_out, split, chosen.depth, seed)
     with stages_bar(show=progress) as shown:
         findings = evaluate_fully(
             model,
             held_out,
             train=data.train if split != "train" else None,
-            depth=depth,
+            depth=chosen.depth,
             minutes=minutes,
-            folder=run.pieces(split),
-            identity=_identity(experiment, data, positions),
+            folder=folder,
+            identity=identity,
             seed=seed,
             advance=shown.advance,
             start=shown.add,
             notice=shown.say,
         )
-    counts = kind_of_log_px(experiment.config) != "density"
-    num_elements = held_out.elements[findings.measured["importance"].rows] if counts else None
-    table = findings.numbers(num_elements=num_elements)
-    if kind_of_log_px(experiment.config) == "bound":  # on the probability of the levels
-        table = tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
-    said = sentences(findings, settings=experiment.config.settings)
+    table = _lines(experiment, findings, held_out)
+    said = (*chosen.sentences(), *sentences(findings, settings=experiment.config.settings))
     written = [run.evaluation_of(split), run.per_datum(split)]
     evaluation = findings.evaluation(split=held_out, name=split, at_floor=share_at_floor(model, held_out))
     if evaluation is not None and (baseline := baseline_of(experiment, data, held_out)) is not None:
         rows, of_model = findings.measured["importance"].rows, findings.values("importance", "log_px")
         assert of_model is not None
-        same_rows = replace(baseline, log_px=baseline.log_px[rows])
-        evaluation = replace(evaluation, baseline=same_rows.beside(of_model))
+        evaluation = replace(evaluation, baseline=replace(baseline, log_px=baseline.log_px[rows]).beside(of_model))
         table = (table[0], *lines_of(evaluation.baseline), *table[1:])
     log_px = experiment.config.log_px
     table = tuple(_called(line, log_px) for line in table)
     said = tuple(sentence.replace("log p(x)", log_px) for sentence in said)
-    known = (written[0], experiment, findings, evaluation, table, said)
+    known = (written[0], experiment, chosen, evaluation, table, said)
     experiment.check_current()
     _write_numbers(*known, complete=findings.complete and not course.missing)
     _write_per_datum(written[1], findings, held_out, positions, experiment.digest)
@@ -158,6 +162,16 @@ def evaluate_run_fully(
     return FullEvaluation(table, said, complete, tuple(written))
 
 
+def _lines(experiment: Experiment, findings: Findings, held_out: Split) -> tuple[Number, ...]:
+    """The lines of the table; densities have no bits, and those of a bound are on the probability of the levels."""
+    kind = kind_of_log_px(experiment.config)
+    rows = findings.measured["importance"].rows
+    table = findings.numbers(num_elements=None if kind == "density" else held_out.elements[rows])
+    if kind != "bound":
+        return table
+    return tuple(replace(line, name=f"{BITS}, at most") if line.name == BITS else line for line in table)
+
+
 def _called(line: Number, log_px: str) -> Number:
     """A line with the name that log p(x) has in this run."""
     names = {name: getattr(line, name).replace("log p(x)", log_px) for name in ("name", "estimator")}
@@ -172,7 +186,7 @@ def _identity(experiment: Experiment, data: Data, positions: Tensor) -> str:
 def _write_numbers(
     path: Path,
     experiment: Experiment,
-    findings: Findings,
+    chosen: Reduced,
     evaluation: Evaluation | None,
     table: Sequence[Number],
     said: Sequence[str],
@@ -181,7 +195,8 @@ def _write_numbers(
 ) -> None:
     """``evaluation.json``: what ``evaluate`` writes, as far as known, and all lines of the table."""
     summary = {} if evaluation is None else evaluation.to_dict()
-    about = {"complete": complete, "depth": asdict(findings.depth), "sentences": list(said)}
+    depth = {"depth": asdict(chosen.depth), "depth_reduced_from": chosen.reduced_from}
+    about = {"complete": complete, **depth, "sentences": list(said)}
     lines = {"numbers": encoded([asdict(line) for line in table])}
     write_json(path, {"weights": experiment.digest, **summary, **provenance(experiment.config), **about, **lines})
 

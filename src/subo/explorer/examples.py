@@ -93,7 +93,7 @@ def example_record(experiment: Experiment, model: Any, data: Data, few: Split, r
         record["q"] = posterior
     elements = len(few) * few.event_shape.numel()
     if data.meaning.table is not None:
-        record["odd"] = _odd_cells(model, few, data.validation)
+        record["odd"] = _odd_cells(model, few, data.test, own=rows if split == "test" else None)
     scores = score(model, few, num_samples=min(1000, max(50, _WORK // elements)))
     record["scores"] = _scores(scores)
     known = {"log p(x)": scores.log_px, "rate": scores.rates.sum(0), "ELBO": scores.elbo, "k-hat": scores.pareto_k}
@@ -183,11 +183,12 @@ def _colors(experiment: Experiment, data: Data, few: Split, rows: Tensor, split:
     return colors
 
 
-def _odd_cells(model: Any, few: Split, validation: Split) -> list[list[int]]:
-    """The columns of each example whose cells rank among the oddest hundredth of the validation rows' cells."""
-    ordinary = validation.take(torch.arange(min(len(validation), _RANKED)))
-    of_few, of_others = (cell_scores(model, part, num_samples=_SAMPLES) for part in (few, ordinary))
-    odd = (cell_p_values(of_few, of_others) <= _ODD) & ~of_few.isnan()
+def _odd_cells(model: Any, few: Split, test: Split, *, own: Tensor | None) -> list[list[int]]:
+    """The columns of each example whose cells rank among the oddest hundredth of the test rows' cells."""
+    num = min(len(test), _RANKED)
+    of_few, of_test = (cell_scores(model, part, num_samples=_SAMPLES) for part in (few, test.take(torch.arange(num))))
+    own = None if own is None else own.where(own < num, -1)
+    odd = (cell_p_values(of_few, of_test, own=own) <= _ODD) & ~of_few.isnan()
     return [row.nonzero()[:, 0].tolist() for row in odd]
 
 

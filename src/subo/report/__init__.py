@@ -1,7 +1,8 @@
 """Reports on one fitted model: what is measured, said and drawn."""
 
 from subo.evaluation.numbers import Number
-from subo.report.findings import Depth, Findings
+from subo.report.depth import Depth
+from subo.report.findings import Findings
 from subo.report.full import evaluate_fully
 from subo.report.sentences import sentences
 

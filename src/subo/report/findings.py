@@ -1,4 +1,4 @@
-"""The depth of a full evaluation, and what it found."""
+"""What a full evaluation found."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,53 +7,19 @@ import torch
 from torch import Tensor
 
 from subo.data.splits import Split
-from subo.errors import InputError
 from subo.evaluation.inference_gaps import Gaps
 from subo.evaluation.latents.usage import LatentUsage
 from subo.evaluation.numbers import SECTIONS, Beside, Number
 from subo.evaluation.results import Result, Table, rows_of
 from subo.evaluation.summary import Evaluation
 from subo.files.nonfinite import encoded
+from subo.report.depth import Depth
 from subo.report.stages import Measured
 
-__all__ = ["Depth", "Findings"]
+__all__ = ["Findings"]
 
 _ORDER = ("importance", "annealed", "prior", "bracket", "gaps", "usage", "information", "probe", "calibration")
 """Order in the table; other stages follow these in their section."""
-
-
-@dataclass(frozen=True)
-class Depth:
-    """The amount of work that goes into a full evaluation.
-
-    Args:
-        num_samples: K for importance sampling, from q and from the prior.
-        max_data: Number of examples, chosen at random; all by default.
-        intensive_data: Number of these for costly measurements: annealing, gaps, bracket, samples from the prior.
-        temperatures: T for annealing.
-        chains: C for annealing.
-        gap_steps: Maximum number of steps in each search for an example's best q.
-        calibration_data: Number of examples simulated for calibration.
-
-    Raises:
-        InputError: A number makes no sense.
-    """
-
-    num_samples: int = 1000
-    max_data: int | None = None
-    intensive_data: int = 100
-    temperatures: int = 1000
-    chains: int = 16
-    gap_steps: int = 1000
-    calibration_data: int = 1000
-
-    def __post_init__(self):
-        least_of = {"num_samples": 2, "intensive_data": 2, "temperatures": 1, "chains": 2, "calibration_data": 100}
-        for name, least in least_of.items():
-            if getattr(self, name) < least:
-                raise InputError(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.max_data is not None and self.max_data < 2:
-            raise InputError(f"max_data must be at least 2, not {self.max_data}: one example gives no standard error")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,7 +27,8 @@ from subo.evaluation.latents.usage import LatentUsage, latent_usage, posterior_m
 from subo.evaluation.scores import Scores, latents_at_a_time, rows_at_a_time
 from subo.inference.ascent import Ascent
 from subo.parts.conditionals import Given, Local
-from subo.report.findings import Depth, Findings
+from subo.report.depth import Depth, examples_a_piece, has_row_of_parameters
+from subo.report.findings import Findings
 from subo.report.stages import Stage, measure_in_stages
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
@@ -119,9 +120,10 @@ class _Plan:
         measured = self.rows.split(min(100, math.ceil(len(self.rows) / 10)))  # so that progress is visible
         size = (len(self.rows),)
         sandwich = samples if self.bracket == "importance" else annealing
-        tens, hundreds = intensive.split(10), intensive.split(100)
-        row_of_parameters = hasattr(getattr(self.model, "posterior", None), "family")
-        few = intensive.split(20 if row_of_parameters else 1)  # else a network is trained on each example, for minutes
+        at_once = examples_a_piece(self.split)
+        batches, hundreds = intensive.split(at_once), intensive.split(100)
+        # where q is no row of parameters, a network is trained on each example, for minutes
+        few = intensive.split(2 * at_once if has_row_of_parameters(self.model) else 1)
         by_q, simulations = "log p(x) by importance sampling", "a bracket on simulated data"
         stages = [
             Stage("importance", by_q, Scores, measured, self.importance, samples, optional=False),
@@ -130,8 +132,8 @@ class _Plan:
             Stage("probe", "labels from latents", Probe, whole, self.probe, (*size, self.num_learned)),
             Stage("prior", "log p(x) from the prior", PriorEstimate, hundreds, self.prior, samples),
             Stage("gaps", "the best q of each example", Gaps, few, self.gaps, (*samples, depth.gap_steps)),
-            Stage("annealed", "log p(x) by annealing", AnnealedEstimate, tens, self.annealed, annealing),
-            Stage("bracket", simulations, Sandwich, _merged(tens, least=2), self.sandwich, sandwich),
+            Stage("annealed", "log p(x) by annealing", AnnealedEstimate, batches, self.annealed, annealing),
+            Stage("bracket", simulations, Sandwich, _merged(batches, least=2), self.sandwich, sandwich),
         ]
         return [stage for stage in stages if stage.name != "probe" or self.is_labelled]
 

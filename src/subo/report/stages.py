@@ -20,7 +20,7 @@ from subo.files.whole import write_text
 from subo.report.pieces import joined, read_record, write_record
 from subo.runtime.randomness import stream
 
-__all__ = ["Measured", "Stage", "measure_in_stages"]
+__all__ = ["Measured", "Stage", "measure_in_stages", "prepare"]
 
 _LAYOUT = 2  # of the pieces' files: those with another layout are measured again
 
@@ -95,7 +95,7 @@ def measure_in_stages(
     """
     started, made = time.monotonic(), False
     if folder is not None:
-        _prepare(folder, identity)
+        prepare(folder, identity)
     found: dict[str, Measured] = {}
     for stage in stages:
         done: list[tuple[Tensor, Any]] = []
@@ -144,8 +144,8 @@ def _made(stage: Stage, number: int, seed: int) -> tuple[Any, str]:
         return None, f"it failed ({type(error).__name__}: {error}). This should not happen: please report it."
 
 
-def _prepare(folder: Path, identity: str) -> None:
-    """Empties the folder, unless it already has this identity."""
+def prepare(folder: Path, identity: str) -> None:
+    """Empties a folder of pieces, unless it already has this identity."""
     kept = folder / "identity.txt"
     if not kept.is_file() or kept.read_bytes() != identity.encode():
         shutil.rmtree(folder, ignore_errors=True)

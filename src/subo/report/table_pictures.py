@@ -51,12 +51,13 @@ def draw_table_figures(run: Run, model: Any, data: Data, schema: Schema) -> None
 
 
 def _draw_oddest(model: Any, data: Data, schema: Schema) -> Figure:
-    """The test rows of the lowest log p(x), and how odd each of their cells is beside those of the validation data."""
-    some, others = (part.take(torch.arange(min(len(part), _SCORED))) for part in (data.test, data.validation))
+    """The test rows of the lowest log p(x), and how odd each of their cells is beside those of the others."""
+    some = data.test.take(torch.arange(min(len(data.test), _SCORED)))
     log_px = score(model, some, num_samples=_SAMPLES).log_px
     rows = log_px.argsort()[:_ODDEST]
-    oddest, ordinary = (cell_scores(model, part, num_samples=_SAMPLES) for part in (some.take(rows), others))
-    oddness = -cell_p_values(oddest, ordinary).log10().where(~oddest.isnan(), torch.nan)
+    cells = cell_scores(model, some, num_samples=_SAMPLES)
+    oddest = cells[rows]
+    oddness = -cell_p_values(oddest, cells, own=rows).log10().where(~oddest.isnan(), torch.nan)
     frame = decode(some.x[rows], schema)
     text = frame.astype(object).where(frame.notna(), "").map(_brief)
     return figures.odd_cells(

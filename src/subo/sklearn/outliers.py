@@ -13,7 +13,7 @@ from torch import Tensor
 
 from subo.data.splits import Split
 from subo.errors import InputError
-from subo.evaluation.conformal import conformal_p_values
+from subo.evaluation.conformal import conformal_p_values, too_few_held_out
 from subo.sklearn.scoring import HeldOut, conformal_threshold, quantile_threshold
 
 __all__ = ["OutlierMethods"]
@@ -90,14 +90,12 @@ class OutlierMethods(ABC):
         scores = self.score_samples(X)
         if not math.isinf(offset := self._threshold()):
             return scores - offset
-        lowest = 1 / (len(self._held_out) + 1)
-        if lowest > self.false_alarm_rate:
-            warnings.warn(
-                f"with {len(self._held_out):,} held-out rows no p-value is below {lowest:.2g}, so that no row can be "
-                "flagged: fit to more rows, or increase `calibration_fraction` or `false_alarm_rate`",
-                UserWarning,
-                stacklevel=2,
-            )
+        fixes = (
+            "set `contamination`, such as to 0.05, for a share of the data, increase `false_alarm_rate`, or hold out "
+            "more rows by `calibration_fraction`"
+        )
+        if message := too_few_held_out(len(self._held_out), self.false_alarm_rate, fixes=fixes):
+            warnings.warn(message, UserWarning, stacklevel=2)
         return np.where(np.isneginf(scores), 0.0, np.inf)
 
     @available_if(_has_held_out)

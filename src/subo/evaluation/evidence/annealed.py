@@ -15,7 +15,7 @@ from subo.core.draw import Draw, LatentVariableModel
 from subo.data.splits import takes_data
 from subo.data.support import explained, support_of
 from subo.errors import InputError
-from subo.evaluation.evidence.hamiltonian import Bridge, State, adapted, pack, transition
+from subo.evaluation.evidence.hamiltonian import SETTLE, Bridge, State, adapted, pack, transition
 from subo.evaluation.evidence.importance import WeightSums
 from subo.evaluation.numbers import ALONE, LIKELY, Beside, Number
 from subo.runtime.arguments import check_fields, checked_arguments
@@ -156,13 +156,22 @@ class Annealing:
             places = (curve - curve[0]) / (curve[-1] - curve[0])
         return places[1:].tolist()
 
+    @property
+    def _pilot(self) -> int:
+        """Temperatures of the run that adapts the steps."""
+        fewest, most = _PILOT
+        return min(max(self.temperatures // 10, fewest), most)
+
+    def num_gradients(self, *, runs: int = 1) -> int:
+        """Number of gradients of log p(x, z) for each chain, in that many runs with the same step sizes."""
+        return self.leapfrog_steps * (SETTLE + self._pilot + runs * (self.temperatures - 1))
+
     def steps(self, bridge: Bridge, state: State) -> list[Tensor]:
         """A leapfrog step size for each temperature and example, adapted in a separate run.
 
         Step sizes adapted during the estimate would depend on its chains, and bias it.
         """
-        fewest, most = _PILOT
-        count = min(max(self.temperatures // 10, fewest), most)
+        count = self._pilot
         table = adapted(bridge, state, self.betas(count), leapfrog_steps=self.leapfrog_steps)
         return [table[min(t * count // self.temperatures, count - 1)] for t in range(self.temperatures)]
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from subo.errors import InputError
 from subo.typing import Latent
 
-__all__ = ["TARGET_ACCEPTANCE", "Bridge", "State", "adapted", "pack", "transition"]
+__all__ = ["SETTLE", "TARGET_ACCEPTANCE", "Bridge", "State", "adapted", "pack", "transition"]
 
 TARGET_ACCEPTANCE = 0.65
 """Optimal for Hamiltonian transitions in many dimensions (Beskos et al., 2013)."""
+SETTLE = 30
+"""Transitions at the first temperature, before step sizes are noted."""
 _GAIN = 0.3  # change of the log step size per unit of acceptance above the target
 _FIRST_STEP = 0.3
 _JITTER = 0.2  # relative, in every trajectory's step size: none is tuned to a period of the density
@@ -150,7 +152,7 @@ def transition(
 
 
 def adapted(
-    bridge: Bridge, state: State, betas: list[float], *, leapfrog_steps: int, settle: int = 30
+    bridge: Bridge, state: State, betas: list[float], *, leapfrog_steps: int, settle: int = SETTLE
 ) -> Float[Tensor, "P B"]:
     """Step sizes along the bridge for which about 0.65 of the end points are accepted, found in a separate run.
 

@@ -1,4 +1,5 @@
-// The selected example and the dragged point: pictures, the bound and log p(x), q beside the exact posterior.
+// The selected example and the dragged point: pictures, the bound and log p(x), q beside the exact posterior. What is
+// decoded at z is above the example, or, being as long as its row of a table, below the plane.
 import { shade } from "./colors.js";
 import { button, figure, paragraph, section, table } from "./layout.js";
 import { Random, plain, row, withError } from "./numbers.js";
@@ -15,7 +16,7 @@ export class Example {
     this.decoded = document.createElement("div");
     this.decoded.className = "decoded";
     this.body = document.createElement("div");
-    this.element.append(this._finder(), ...(app.record.columns ? [this.body, this.decoded] : [this.decoded, this.body]));
+    this.element.append(this._finder(), ...(app.record.columns ? [] : [this.decoded]), this.body);
     if (app.model.decodes || (app.live && app.record.examples.latents.layers.length === 1)) this._makeDecoded();
     app.state.on(["z", "label", "example"], () => this._showDecoded());
     app.state.on(["example"], () => this._show());

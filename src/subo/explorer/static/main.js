@@ -138,7 +138,8 @@ export function start(record) {
   top.className = "top";
   main.append(top);
   app.plane = add(Plane, top);
-  add(Example, top);
+  const example = add(Example, top);
+  if (record.columns) app.plane.element.append(example.decoded); // both are long: side by side
   if (record.layers) add(Layers);
   if (record.forecasts) add(Forecasts);
   if (app.model.decoder && app.space.size === app.model.latents) add(Paths);
