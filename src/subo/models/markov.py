@@ -88,9 +88,11 @@ class MarkovDistribution(Distribution):
 
     def _drawn(self, sample_shape: Size, *, path: bool) -> Tensor:
         lead = sample_shape + self.batch_shape
+        # taken apart once: the gradient of a slice is as large as the whole, and there would be one at each step
+        inputs = [None] * self.length if self.inputs is None else self.inputs.split(1, dim=1)
         z = [_sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)]
         for t in range(1, self.length):
-            step = self._given(z[-1].unsqueeze(len(lead)), slice(t, t + 1))
+            step = self._given(z[-1].unsqueeze(len(lead)), inputs[t])
             new = _sample(step, Size(), path=path).reshape(z[-1].shape)
             z.append(masked(new, None if self.mask is None else self.mask[:, t], event_dims=self._event_dims))
         return torch.stack(z, dim=len(lead))
@@ -187,16 +189,16 @@ class MarkovDistribution(Distribution):
 
     def _later(self, z: Tensor) -> Distribution:
         """``p(z_t | z_{t-1})`` for t = 2 ... T, all states at once: batch shape ``(prod(lead) (T - 1),)``."""
-        return self._given(z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1), slice(1, None))
+        inputs = None if self.inputs is None else self.inputs[:, 1:]
+        return self._given(z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1), inputs)
 
-    def _given(self, previous: Tensor, times: slice) -> Distribution:
+    def _given(self, previous: Tensor, inputs: Tensor | None) -> Distribution:
         """The steps to S times from the previous states, ``(*lead, S, *event)``: ``prod(lead) S`` rows."""
         event = self.first.event_shape
         shape = previous.shape[: previous.ndim - len(event)]
         rows = previous.reshape(shape.numel(), *event)
         given = {"z": rows}
-        if self.inputs is not None:
-            inputs = self.inputs[:, times]
+        if inputs is not None:
             wide = inputs.expand(*shape[:-2], *inputs.shape)
             given["inputs"] = wide.reshape(len(rows), *inputs.shape[2:])
         step = contexts.as_distribution("the transition", contexts.call_part("the transition", self.transition, given))
