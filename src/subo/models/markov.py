@@ -31,7 +31,8 @@ class MarkovDistribution(Distribution):
         transition: ``(previous (N, *event)) -> Distribution`` of batch shape ``(N,)``; with `inputs`,
             ``(previous (N, *event), inputs (N, ...))``.
         length: Number of steps T.
-        mask: ``(B, T)``, True at real steps, a prefix of every row; None if all are. Padded states are 0.
+        mask: ``(B, T)``, True at real steps, a prefix of every row, which may be empty; None if all are real. Padded
+            states are 0.
         inputs: ``(B, T, ...)``: the step to ``z[..., t, :]`` receives ``inputs[:, t]``, from t = 1 on.
 
     Raises:
@@ -61,7 +62,7 @@ class MarkovDistribution(Distribution):
         if length < 1:
             raise InputError(f"a chain has at least one step: length is {length}")
         if mask is not None:
-            check_mask(mask, length=length)
+            check_mask(mask, length=length, may_be_empty=True)
         self.first, self.transition, self.length = first, transition, length
         self.mask, self.inputs = mask, inputs
         batch_shape = _batch_shape(first, mask, inputs, length)
@@ -90,7 +91,8 @@ class MarkovDistribution(Distribution):
         lead = sample_shape + self.batch_shape
         # taken apart once: the gradient of a slice is as large as the whole, and there would be one at each step
         inputs = [None] * self.length if self.inputs is None else self.inputs.split(1, dim=1)
-        z = [_sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)]
+        first = _sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)
+        z = [masked(first, None if self.mask is None else self.mask[:, 0], event_dims=self._event_dims)]
         for t in range(1, self.length):
             step = self._given(z[-1].unsqueeze(len(lead)), inputs[t])
             new = _sample(step, Size(), path=path).reshape(z[-1].shape)
@@ -240,7 +242,8 @@ class Markov(nn.Module):
     """A Markov chain as prior, ``p(z) = p(z_1) prod_t p(z_t | z_{t-1})``, one transition for all steps.
 
     Its length is that of the batch's `mask`, ``(B, T)`` in the context, if there is one: sequences of different
-    lengths, padded.
+    lengths, padded. With `previous`, ``(B, *event)``, the last states of an earlier window, it goes on from these: then
+    ``p(z_1) = p(z_1 | previous)``.
 
     Args:
         initial: ``() -> p(z_1)``, batch shape ``()``.
@@ -263,11 +266,16 @@ class Markov(nn.Module):
         self.transition = transition
         self.length = length
 
-    def forward(self, mask: Bool[Tensor, "B T"] | None = None) -> MarkovDistribution:
+    def forward(
+        self, mask: Bool[Tensor, "B T"] | None = None, previous: Shaped[Tensor, "B ..."] | None = None
+    ) -> MarkovDistribution:
+        if mask is not None:
+            check_mask(mask, may_be_empty=previous is not None)
         length = self.length if mask is None else mask.shape[-1]
         if length is None:
             raise InputError(
                 "a Markov chain is as long as the batch's mask, but this batch has none. Pass context={'mask': ...}, "
                 "(B, T) booleans, with the data, or give the chain a length: Markov(..., length=T)."
             )
-        return MarkovDistribution(self.initial(), self.transition, length, mask=mask)
+        first = self.initial() if previous is None else self.transition(previous)
+        return MarkovDistribution(first, self.transition, length, mask=mask)

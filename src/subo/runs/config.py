@@ -96,6 +96,7 @@ class TrainingConfig:
     clip: float | None
     updates: UpdatesName
     posterior_steps: int
+    window: int | None
     patience: int | None
     seed: int
     checkpoint_minutes: float

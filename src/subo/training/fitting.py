@@ -53,6 +53,7 @@ def fit(
     clip: float | None = None,
     updates: UpdatesName = "joint",
     posterior_steps: int = 1,
+    window: int | None = None,
     patience: int | None = None,
     seed: int = 0,
     run_dir: str | Path | Run | None = None,
@@ -106,6 +107,9 @@ def fit(
             as the mutual information of data and latents rises, and both jointly afterwards (aggressive). The last
             counters posterior collapse, but is slow, since few batches update the model.
         posterior_steps: Posterior steps before each model step, in alternating updates.
+        window: Largest number of time steps in an update of sequences. Longer ones are taken window by window, each
+            from the state at which the last one ended, for a gradient that is truncated at their borders. Validation
+            and all reported numbers are of whole sequences; a window as long as the longest is training without.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Seed for order and samples, and for bits and noise that are redrawn at every visit.
         run_dir: Run folder in which settings, metrics, checkpoints and finally the weights are kept; none by default.

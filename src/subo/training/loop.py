@@ -19,6 +19,7 @@ from subo.training.fused_adam import direct_step
 from subo.training.noise import noise_of
 from subo.training.optimizers import check_over, clip_gradients, make_optimizer
 from subo.training.updates import Joint, Updates, at_rest
+from subo.training.windows import Follow, allow_unused, check_windows, in_windows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,6 +94,7 @@ def train(
     optimizer: Optimizer | None = None,
     schedule: Schedule | None = None,
     updates: Updates | None = None,
+    window: int | None = None,
     progress: Callable[[int], float] | None = None,
     clip: float | None = None,
     first: int = 0,
@@ -111,8 +113,8 @@ def train(
         optimizer: Optimizer over the objective's parameters; Adam at 1e-3 by default.
         schedule: Schedule of learning rate and KL weight; constant by default.
         updates: Which parameters a batch updates; all of them at once by default.
-        progress: Maps the number of steps made to the fraction of training that is done; by default relative to
-            `steps`.
+        window: Largest number of time steps in an update of sequences, see :mod:`subo.training.windows`.
+        progress: Maps the number of steps made to the fraction of training that is done; by default, of `steps`.
         clip: Largest norm of the gradient; longer ones are scaled down to it.
         first: Number of steps already made, when training resumes.
 
@@ -130,14 +132,13 @@ def train(
         [1, 2, 3]
     """
     fabric = as_fabric(fabric)
-    schedule = schedule or Schedule()
-    updates = updates or Joint()
+    schedule, updates = schedule or Schedule(), updates or Joint()
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
     check_over(optimizer, objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     like = optimizer.param_groups[0]["params"][0]
-    follow = _follower(objective, optimizer, fabric, clip)
+    follow = _follower(objective, optimizer, fabric, clip=clip, window=window)
     resting = at_rest(objective, updates)
     objective.train()
     number = first
@@ -176,9 +177,12 @@ def _placed(batch: Batch, like: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def _follower(
-    objective: Objective, optimizer: Optimizer, fabric: "Fabric", clip: float | None
-) -> Callable[..., tuple[Loss, float | None]]:
-    """Makes the function that takes one optimizer step with fresh noise and returns loss and norm."""
+    objective: Objective, optimizer: Optimizer, fabric: "Fabric", *, clip: float | None, window: int | None
+) -> Follow:
+    """Makes the function that takes one optimizer step with fresh noise, or one for each window of sequences."""
+    if window is not None:
+        check_windows(objective)
+        allow_unused(fabric)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     module, stepper, make_step, backward = _prepared(objective, optimizer, fabric)
     scaled = fabric.strategy.precision.precision == "16-mixed"
@@ -212,7 +216,7 @@ def _follower(
         make_step()
         return loss._replace(loss=loss.loss.detach()), norm
 
-    return follow
+    return follow if window is None else in_windows(follow, window)
 
 
 def _finite_everywhere(loss: float, fabric: "Fabric") -> bool:

@@ -154,6 +154,7 @@ class Sitting:
             optimizer=self.optimizer,
             schedule=schedule_of(plan, self.steps_per_epoch),
             updates=self.updates,
+            window=plan.window,
             progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
             clip=self.clip,
             first=state.step,
@@ -263,4 +264,5 @@ class Sitting:
             "steps_per_epoch": self.steps_per_epoch,
             "updates": self.plan.updates,
             "posterior_steps": self.plan.posterior_steps,
+            "window": self.plan.window,
         }
