@@ -88,16 +88,17 @@ class MarkovDistribution(Distribution):
             return self._drawn(Size(sample_shape), path=False)
 
     def _drawn(self, sample_shape: Size, *, path: bool) -> Tensor:
-        lead = sample_shape + self.batch_shape
+        lead, event = sample_shape + self.batch_shape, self.first.event_shape
         # taken apart once: the gradient of a slice is as large as the whole, and there would be one at each step
-        inputs = [None] * self.length if self.inputs is None else self.inputs.split(1, dim=1)
+        inputs, real = (
+            [None] * self.length if of_steps is None else of_steps.unbind(1) for of_steps in (self.inputs, self.mask)
+        )
         first = _sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)
-        z = [masked(first, None if self.mask is None else self.mask[:, 0], event_dims=self._event_dims)]
+        z = [masked(first.reshape(-1, *event), _rows(real[0], lead), event_dims=len(event))]
         for t in range(1, self.length):
-            step = self._given(z[-1].unsqueeze(len(lead)), inputs[t])
-            new = _sample(step, Size(), path=path).reshape(z[-1].shape)
-            z.append(masked(new, None if self.mask is None else self.mask[:, t], event_dims=self._event_dims))
-        return torch.stack(z, dim=len(lead))
+            new = _sample(self._step(z[-1], _rows(inputs[t], lead)), Size(), path=path)
+            z.append(masked(new, _rows(real[t], lead), event_dims=len(event)))
+        return torch.stack(z, dim=1).reshape(*lead, self.length, *event)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``sum_t mask_t log p(z_t | z_{t-1})``, in nats, ``(*sample, *batch)``."""
@@ -191,18 +192,16 @@ class MarkovDistribution(Distribution):
 
     def _later(self, z: Tensor) -> Distribution:
         """``p(z_t | z_{t-1})`` for t = 2 ... T, all states at once: batch shape ``(prod(lead) (T - 1),)``."""
-        inputs = None if self.inputs is None else self.inputs[:, 1:]
-        return self._given(z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1), inputs)
+        previous = z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1)
+        lead = previous.shape[: previous.ndim - self._event_dims]
+        inputs = None if self.inputs is None else self.inputs[:, 1:].flatten(0, 1)
+        return self._step(previous.reshape(-1, *self.first.event_shape), _rows(inputs, Size([*lead[:-2], -1])))
 
-    def _given(self, previous: Tensor, inputs: Tensor | None) -> Distribution:
-        """The steps to S times from the previous states, ``(*lead, S, *event)``: ``prod(lead) S`` rows."""
-        event = self.first.event_shape
-        shape = previous.shape[: previous.ndim - len(event)]
-        rows = previous.reshape(shape.numel(), *event)
-        given = {"z": rows}
+    def _step(self, rows: Tensor, inputs: Tensor | None) -> Distribution:
+        """The steps from N states, ``(N, *event)``, with inputs for each."""
+        event, given = self.first.event_shape, {"z": rows}
         if inputs is not None:
-            wide = inputs.expand(*shape[:-2], *inputs.shape)
-            given["inputs"] = wide.reshape(len(rows), *inputs.shape[2:])
+            given["inputs"] = inputs
         step = contexts.as_distribution("the transition", contexts.call_part("the transition", self.transition, given))
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
@@ -212,6 +211,13 @@ class MarkovDistribution(Distribution):
                 "Independent(..., 1)."
             )
         return step
+
+
+def _rows(values: Tensor | None, lead: Size) -> Tensor | None:
+    """The rows of ``(*lead)`` chains, given those of the last of its dimensions."""
+    if values is None or len(lead) == 1:
+        return values
+    return values.expand(*lead[:-1], *values.shape).flatten(0, len(lead) - 1)
 
 
 def _sample(step: Distribution, shape: Size, *, path: bool) -> Tensor:

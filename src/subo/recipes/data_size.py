@@ -12,7 +12,7 @@ _MANY_IMAGES = 10_000
 _STEPS, _EPOCHS = (4000, 8000), 100  # at least, for few rows; at most, for many; between these
 _STEPS_FOR_IMAGES, _EPOCHS_OF_IMAGES, _STEPS_FOR_FEW_IMAGES = 12_000, (10, 100), 6000
 _STEPS_FOR_SEQUENCES, _LONG_SEQUENCE = (300, 2000), 100
-_IN_WINDOWS, _WINDOW = 1000, 200
+_IN_WINDOWS, _WINDOW = 1000, 100
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def check_step(objective: Objective, split: Split, batch_size: int, *, window: i
         needed = least + (size - 1) * (kept(2, few) - least)
         if samples > few:
             needed += size * (samples - few) * (kept(1, few + 1) - least)
-    remedy = _FEWER if split.lengths is None else f"{_FEWER} Or train in windows of so many time steps: `window=200`."
+    remedy = _FEWER if split.lengths is None else f"{_FEWER} Or train in windows of so many time steps: `window=100`."
     check_room(needed, f"a training step, with {samples:,} samples of each of {size:,} examples,", remedy)
 
 

@@ -69,11 +69,12 @@ class Step:
 
     Attributes:
         number: Number of the step, from 1.
-        loss: Loss of this process's share of the batch, before the step was made; detached.
+        loss: Loss of this process's share of the batch, before the step was made; detached. In windows it is the sum
+            over them, of each before its own update.
         weight: Weight of the batch: 0 for a share that only keeps processes synchronized.
         learning_rate: Learning rate of the first parameter group.
         kl_weight: The factor on the KL's weight.
-        gradient_norm: Norm of the gradient before clipping; None if gradients are not clipped.
+        gradient_norm: Norm of the gradient before clipping, in windows the largest; None if gradients are not clipped.
     """
 
     number: int

@@ -44,7 +44,7 @@ def training_settings(
     patience, and no KL warm-up; fewer images the KL warm-up of tables, batches of 128 at most and 6,000 steps, but 100
     epochs at most where neither a validation bound nor minutes end training. Sequences get such batches and warm-up,
     and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
-    settings. Where some are longer than 1,000 steps, a deep Markov model is trained in windows of 200
+    settings. Where some are longer than 1,000 steps, a deep Markov model is trained in windows of 100
     (`benchmarks/windows.txt`).
 
     With minutes alone the learning rate follows the clock, and the KL's weight is 1 after half of them at the latest.
