@@ -202,8 +202,8 @@ def test_every_window_makes_an_update_and_is_counted_in_the_step():
 
 
 def test_sticking_the_landing_and_turns_go_by_windows_too():
-    for options in ({"gradient": StickingTheLanding()}, {"num_samples": 3}):
-        other = Objective(objective().model, **options)
+    model = objective().model
+    for other in (Objective(model, gradient=StickingTheLanding()), Objective(model, num_samples=3)):
         (step,) = train(other, [(sequences(), {"mask": MASK})], steps=1, window=WINDOW)
         assert step.loss.bound.isfinite().all()
     ours = objective()
