@@ -86,7 +86,7 @@ class Way:
         self.device = fabric.device
         objective.to(self.device)
         source = stream(split, case.batch_size, self.device)
-        self.steps = train(objective, source, steps=1_000_000, fabric=fabric, compile=compile, look_every=50)
+        self.steps = train(objective, source, steps=1_000_000, fabric=fabric, compile=compile)
         began = time.perf_counter()
         for _ in range(5 if compile != "graph" else 100):
             next(self.steps)

@@ -122,6 +122,27 @@ def test_what_cannot_be_trained_is_refused_before_a_run_is_replaced(
         assert not out.exists()
 
 
+def test_fit_trains_in_windows_and_says_so(waves: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
+    out = tmp_path / "run"
+    base = ["fit", waves, "--recipe", "deep-markov", "--out", out, *SMALL, "--evaluation-samples", 5]
+    assert run(*base, "--window", 3) == 0
+    said = capsys.readouterr().out
+    assert "windows of 3 steps" in said
+    assert "truncated at their borders (--window 8 for whole ones)" in said
+    assert json.loads((out / "config.json").read_text())["training"]["window"] == 3
+    assert "--window 4 differs from the run's, 3" in assert_refused(
+        capsys, "fit", "--resume", "--out", out, "--window", 4
+    )
+    assert run("fit", "--resume", "--out", out, "--epochs", 3, "--window", 3) == 0
+    for options, words in (
+        (["digits"], "--window counts time steps, but these data are not sequences"),
+        ([waves, "--recipe", "deep-markov", "--bound", "iwae", "--num-samples", 2], "with --window, training follows"),
+        ([waves, "--recipe", "deep-markov", "--free-bits", 1], "without free bits"),
+    ):
+        assert words in assert_refused(capsys, "fit", *options, "--out", tmp_path / "other", "--window", 3)
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_full_evaluation_keeps_the_numbers_per_step(fitted: Path):
     experiment = open_run(fitted)
     test = experiment.data().test

@@ -126,7 +126,8 @@ def test_steps_come_when_their_losses_are_known(recorder):
             yield x
 
     seen = [
-        (step.number, len(made), step.settled) for step in train(objective, batches(), compile="graph", look_every=3)
+        (step.number, len(made), step.settled)
+        for step in train(objective, batches(), compile="graph", schedule=Schedule(look_every=3))
     ]
     assert seen == [
         *((1, 3, False), (2, 3, False), (3, 3, True)),

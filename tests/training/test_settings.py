@@ -102,7 +102,7 @@ def test_sequences_get_small_batches_and_enough_steps(count: int, batch: int):
 
 @pytest.mark.parametrize(("length", "steps"), [(20.0, 2000), (100.0, 2000), (200.0, 1000), (5000.0, 300)])
 def test_long_sequences_get_fewer_steps(length: float, steps: int):
-    assert SequencesSize(160, length).epochs(10) == steps // 10
+    assert SequencesSize(160, length, 5000).epochs(10) == steps // 10
 
 
 def test_many_images_get_wide_networks_and_a_cosine():
@@ -170,3 +170,15 @@ def test_they_fit():
     objective = subo.make("vae", data)
     history = subo.fit(objective, data, **training_settings(objective, data, epochs=2))
     assert len(history.epochs) == 2
+
+
+@pytest.mark.parametrize(("longest", "window"), [(1000, None), (1001, 100)])
+def test_long_sequences_are_trained_in_windows_where_the_model_can(longest: int, window: int | None):
+    lengths = torch.tensor([longest, 2, 3, 4])
+    data = Data("waves", *(Split(torch.zeros(int(lengths.sum()), 1), lengths=lengths) for _ in range(3)), kind="real")
+    sizes = {"latent_dim": 2, "reader_hidden": 3, "transition_hidden": 3, "hidden": (3,)}
+    chain = subo.make("deep-markov", data, **sizes)
+    assert training_settings(chain, data).get("window") == window
+    assert training_settings(chain, data, window=7)["window"] == 7
+    other = subo.Objective(chain.model, subo.IWAE(), num_samples=2)
+    assert "window" not in training_settings(other, data)

@@ -168,6 +168,13 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
             "Careful: some values lie more than 1,000 standard deviations from the others. Are they right? Gradients "
             f"are clipped at a norm of {clip:g}, so that the others count; --clip sets a different norm."
         )
+    longest = 0 if start.data.train.lengths is None else int(start.data.train.lengths.max())
+    if (window := config.training.window) is not None and window < longest:
+        say(
+            f"sequences are trained in windows of {window:,} steps, each from the state at which the last one ended: "
+            f"the gradient is truncated at their borders (--window {longest} for whole ones). Validation and all "
+            "reported numbers are of whole sequences"
+        )
     if caution := start.unused_latents():
         say(caution)
     if caution := start.caution(num_samples):

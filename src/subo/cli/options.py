@@ -196,6 +196,8 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
                 "negative": (),
                 "show_default": lambda _, shown=shown: shown,
             }
+        if function is fit and name == "window":
+            extra["show_default"] = lambda _: "100 where sequences are longer than 1,000 steps"
         if function is fit and name in BY_ROWS:
             usual = "100" if name == "epochs" else parameter.default
             extra["show_default"] = lambda _, usual=usual: f"{usual}; for tables, images and sequences by their number"

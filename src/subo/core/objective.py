@@ -12,7 +12,7 @@ from subo.core.estimator import GradientEstimator, Pathwise
 from subo.core.offers import Tempered
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments, checked_on_failure
-from subo.typing import Context
+from subo.typing import Context, map_latent
 
 __all__ = ["Loss", "Objective"]
 
@@ -28,6 +28,7 @@ class Loss(NamedTuple):
         objective: What is maximized, at the KL's full weight: the bound, as modified by beta and free bits.
         rate: ``KL(q || p)`` of each stochastic layer.
         distortion: ``-E_q[log p(x|z)]``.
+        z: The samples of z, ``(K, B, ...)``, if they were asked for.
     """
 
     loss: Float[Tensor, ""]
@@ -35,6 +36,7 @@ class Loss(NamedTuple):
     objective: Float[Tensor, " B"]
     rate: Float[Tensor, "L B"]
     distortion: Float[Tensor, " B"]
+    z: Any = None
 
     @property
     def elbo(self) -> Float[Tensor, " B"]:
@@ -93,7 +95,13 @@ class Objective(nn.Module):
 
     @checked_on_failure
     def forward(
-        self, x: Tensor, context: Context | None = None, *, kl_weight: float = 1.0, as_elbo: bool = False
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        *,
+        kl_weight: float = 1.0,
+        as_elbo: bool = False,
+        keep_z: bool = False,
     ) -> Loss:
         """The loss on a batch.
 
@@ -103,10 +111,11 @@ class Objective(nn.Module):
             kl_weight: Factor on the KL's weight in what training follows (KL warm-up); never in what is reported. A
                 recorded or compiled step gives a tensor of one number, which is read anew at every step.
             as_elbo: Whether training follows the ELBO with one sample in place of the bound, see :meth:`elbo`.
+            keep_z: Whether the loss comes with the samples of z.
         """
         if as_elbo:
             try:
-                return self.elbo()(x, context, kl_weight=kl_weight)
+                return self.elbo()(x, context, kl_weight=kl_weight, keep_z=keep_z)
             except InputError as error:
                 raise InputError(f"in the epochs that follow the ELBO: {error}") from error
         draw = self.model.draw(x, context, num_samples=self.num_samples, path=self.gradient.path)
@@ -129,7 +138,8 @@ class Objective(nn.Module):
             bound = surrogate.detach() if same else honest(draw)
             objective = bound if honest == self.bound else self.bound(draw)
         loss = -surrogate.mean() if same else (surrogate.detach() - surrogate - bound).mean()
-        return Loss(loss, bound, objective, rate.detach(), distortion)
+        z = map_latent(Tensor.detach, draw.z) if keep_z else None
+        return Loss(loss, bound, objective, rate.detach(), distortion, z)
 
     def elbo(self) -> "Objective":
         """The objective of the same model whose bound is the ELBO with one sample.

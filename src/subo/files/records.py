@@ -50,7 +50,7 @@ CONFIG: Expected = {
         "fingerprint": "text",
     },
     "training": {
-        **dict.fromkeys(("epochs", "minutes", "patience", "clip"), "a number"),
+        **dict.fromkeys(("epochs", "minutes", "patience", "clip", "window"), "a number"),
         **dict.fromkeys(("batch_size", "posterior_steps", "seed"), "a whole number"),
         **dict.fromkeys(("optimizer", "decay", "updates", "compile"), "text"),
         **dict.fromkeys(("learning_rate", "rows_learning_rate", "checkpoint_minutes"), "a number"),

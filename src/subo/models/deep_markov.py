@@ -136,6 +136,8 @@ class Combiner(nn.Module):
 class Smoother(nn.Module):
     """The posterior ``q(z|x) = prod_t q(z_t | z_{t-1}, h_t)``, a chain whose steps see the present and the future.
 
+    With `previous`, ``(B, D)``, the last states of an earlier window, it goes on from these.
+
     Args:
         reader: ``(x, mask) -> h``, ``(B, T, H)``, such as :class:`BackwardReader`.
         combiner: ``(previous (N, D), h (N, H)) -> Distribution``, such as :class:`Combiner`.
@@ -153,11 +155,16 @@ class Smoother(nn.Module):
         self.combiner = combiner
         self.start = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, input: Float[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None = None) -> MarkovDistribution:
+    def forward(
+        self,
+        input: Float[Tensor, "B T ..."],
+        mask: Bool[Tensor, "B T"] | None = None,
+        previous: Float[Tensor, "B D"] | None = None,
+    ) -> MarkovDistribution:
         if mask is not None:
-            check_mask(mask, length=input.shape[1], num_data=len(input))
+            check_mask(mask, length=input.shape[1], num_data=len(input), may_be_empty=previous is not None)
         h = self.reader(input, mask)
-        first = self.combiner(self.start.expand(len(input), -1), h[:, 0])
+        first = self.combiner(self.start.expand(len(input), -1) if previous is None else previous, h[:, 0])
         return MarkovDistribution(first, self.combiner, input.shape[1], mask=mask, inputs=h)
 
 

@@ -22,13 +22,16 @@ from subo.runtime.arguments import checked_arguments
 __all__ = ["Emission", "Steps", "check_mask", "check_observed", "masked"]
 
 
-def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None = None) -> None:
+def check_mask(
+    mask: Tensor, *, length: int | None = None, num_data: int | None = None, may_be_empty: bool = False
+) -> None:
     """Refuses a mask that does not say how long each sequence is.
 
     Args:
         mask: ``(B, T)``, True at real steps.
         length: Number of steps T, if known.
         num_data: Number of sequences B, if known: a single row would be broadcast to every sequence.
+        may_be_empty: Whether a row may have no True: of a window after the sequence's end.
 
     Raises:
         InputError: The mask is not ``(B, T)`` booleans, does not have one row per sequence, or a row has no True, or
@@ -41,7 +44,7 @@ def check_mask(mask: Tensor, *, length: int | None = None, num_data: int | None 
         )
     if num_data is not None:
         check_rows({"mask": mask}, num_data)
-    if not mask[:, 0].all():
+    if not (may_be_empty or mask[:, 0].all()):
         row = int((~mask[:, 0]).nonzero()[0, 0])
         what = "is empty: its mask has no True. Leave it out" if not mask[row].any() else "begins with padding"
         raise InputError(f"sequence {row + 1} of {len(mask)} {what}; every sequence has a first step, then others.")
@@ -176,6 +179,6 @@ class Emission(nn.Module):
 
     def forward(self, z: Shaped[Tensor, "N T ..."], mask: Bool[Tensor, "N T"] | None = None) -> Steps:
         if mask is not None:
-            check_mask(mask, length=z.shape[1], num_data=len(z))
+            check_mask(mask, length=z.shape[1], num_data=len(z), may_be_empty=True)
             z = masked(z, mask, event_dims=z.ndim - 2)
         return Steps(self.family(self.network(z.flatten(0, 1))), (len(z),), mask=mask)

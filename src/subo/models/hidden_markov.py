@@ -71,11 +71,11 @@ class HiddenMarkovPosterior(nn.Module):
 
     def future(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T S"]:
         """``log p(x_t .. x_T | z_t)`` for every step and state, 0 at padded ones."""
-        emitted = self.emitted(x, mask)
-        transition, messages = self.transition, [emitted[:, -1]]
+        emitted = self.emitted(x, mask).unbind(1)  # the gradient of a slice is as large as the whole
+        transition, messages = self.transition, [emitted[-1]]
         for t in reversed(range(1, x.shape[1])):
             following = (transition + messages[-1].unsqueeze(1)).logsumexp(2)
-            messages.append(emitted[:, t - 1] + masked(following, None if mask is None else mask[:, t], event_dims=1))
+            messages.append(emitted[t - 1] + masked(following, None if mask is None else mask[:, t], event_dims=1))
         return torch.stack(messages[::-1], 1)
 
     def emitted(self, x: Shaped[Tensor, "B T ..."], mask: Bool[Tensor, "B T"] | None) -> Float[Tensor, "B T S"]:
@@ -171,9 +171,10 @@ class HiddenMarkov(nn.Module):
         exact = self.exact
         future = exact.future(self._observed(x, mask), mask)
         steps = (exact.transition + future[:, 1:].unsqueeze(2)).softmax(-1)
+        of_each = steps.unbind(1)
         singles, pairs = [(exact.initial + future[:, 0]).softmax(-1)], []
         for t in range(x.shape[1] - 1):
-            pairs.append(singles[-1].unsqueeze(2) * steps[:, t])
+            pairs.append(singles[-1].unsqueeze(2) * of_each[t])
             singles.append(pairs[-1].sum(1))
         pairwise = torch.stack(pairs, 1) if pairs else steps
         return (
@@ -191,13 +192,13 @@ class HiddenMarkov(nn.Module):
             The path, 0 at padded steps, and its log joint density, differentiable in the parameters.
         """
         exact = self.exact
-        emitted = exact.emitted(self._observed(x, mask), mask)
-        transition, best = exact.transition, exact.initial + emitted[:, 0]
+        emitted = exact.emitted(self._observed(x, mask), mask).unbind(1)
+        transition, best = exact.transition, exact.initial + emitted[0]
         stay = torch.arange(best.shape[1], device=x.device).expand_as(best)
         pointers = []
         for t in range(1, x.shape[1]):
             reached, before = (best.unsqueeze(2) + transition).max(1)
-            reached = reached + emitted[:, t]
+            reached = reached + emitted[t]
             if mask is not None:  # padding changes no state
                 reached = torch.where(mask[:, t, None], reached, best)
                 before = torch.where(mask[:, t, None], before, stay)

@@ -31,7 +31,8 @@ class MarkovDistribution(Distribution):
         transition: ``(previous (N, *event)) -> Distribution`` of batch shape ``(N,)``; with `inputs`,
             ``(previous (N, *event), inputs (N, ...))``.
         length: Number of steps T.
-        mask: ``(B, T)``, True at real steps, a prefix of every row; None if all are. Padded states are 0.
+        mask: ``(B, T)``, True at real steps, a prefix of every row, which may be empty; None if all are real. Padded
+            states are 0.
         inputs: ``(B, T, ...)``: the step to ``z[..., t, :]`` receives ``inputs[:, t]``, from t = 1 on.
 
     Raises:
@@ -61,7 +62,7 @@ class MarkovDistribution(Distribution):
         if length < 1:
             raise InputError(f"a chain has at least one step: length is {length}")
         if mask is not None:
-            check_mask(mask, length=length)
+            check_mask(mask, length=length, may_be_empty=True)
         self.first, self.transition, self.length = first, transition, length
         self.mask, self.inputs = mask, inputs
         batch_shape = _batch_shape(first, mask, inputs, length)
@@ -87,13 +88,17 @@ class MarkovDistribution(Distribution):
             return self._drawn(Size(sample_shape), path=False)
 
     def _drawn(self, sample_shape: Size, *, path: bool) -> Tensor:
-        lead = sample_shape + self.batch_shape
-        z = [_sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)]
+        lead, event = sample_shape + self.batch_shape, self.first.event_shape
+        # taken apart once: the gradient of a slice is as large as the whole, and there would be one at each step
+        inputs, real = (
+            [None] * self.length if of_steps is None else of_steps.unbind(1) for of_steps in (self.inputs, self.mask)
+        )
+        first = _sample(self.first, lead[: len(lead) - len(self.first.batch_shape)], path=path)
+        z = [masked(first.reshape(-1, *event), _rows(real[0], lead), event_dims=len(event))]
         for t in range(1, self.length):
-            step = self._given(z[-1].unsqueeze(len(lead)), slice(t, t + 1))
-            new = _sample(step, Size(), path=path).reshape(z[-1].shape)
-            z.append(masked(new, None if self.mask is None else self.mask[:, t], event_dims=self._event_dims))
-        return torch.stack(z, dim=len(lead))
+            new = _sample(self._step(z[-1], _rows(inputs[t], lead)), Size(), path=path)
+            z.append(masked(new, _rows(real[t], lead), event_dims=len(event)))
+        return torch.stack(z, dim=1).reshape(*lead, self.length, *event)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``sum_t mask_t log p(z_t | z_{t-1})``, in nats, ``(*sample, *batch)``."""
@@ -187,18 +192,16 @@ class MarkovDistribution(Distribution):
 
     def _later(self, z: Tensor) -> Distribution:
         """``p(z_t | z_{t-1})`` for t = 2 ... T, all states at once: batch shape ``(prod(lead) (T - 1),)``."""
-        return self._given(z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1), slice(1, None))
+        previous = z.narrow(z.ndim - self._event_dims - 1, 0, self.length - 1)
+        lead = previous.shape[: previous.ndim - self._event_dims]
+        inputs = None if self.inputs is None else self.inputs[:, 1:].flatten(0, 1)
+        return self._step(previous.reshape(-1, *self.first.event_shape), _rows(inputs, Size([*lead[:-2], -1])))
 
-    def _given(self, previous: Tensor, times: slice) -> Distribution:
-        """The steps to S times from the previous states, ``(*lead, S, *event)``: ``prod(lead) S`` rows."""
-        event = self.first.event_shape
-        shape = previous.shape[: previous.ndim - len(event)]
-        rows = previous.reshape(shape.numel(), *event)
-        given = {"z": rows}
-        if self.inputs is not None:
-            inputs = self.inputs[:, times]
-            wide = inputs.expand(*shape[:-2], *inputs.shape)
-            given["inputs"] = wide.reshape(len(rows), *inputs.shape[2:])
+    def _step(self, rows: Tensor, inputs: Tensor | None) -> Distribution:
+        """The steps from N states, ``(N, *event)``, with inputs for each."""
+        event, given = self.first.event_shape, {"z": rows}
+        if inputs is not None:
+            given["inputs"] = inputs
         step = contexts.as_distribution("the transition", contexts.call_part("the transition", self.transition, given))
         if step.batch_shape != Size([len(rows)]) or step.event_shape != event:
             raise InputError(
@@ -208,6 +211,13 @@ class MarkovDistribution(Distribution):
                 "Independent(..., 1)."
             )
         return step
+
+
+def _rows(values: Tensor | None, lead: Size) -> Tensor | None:
+    """The rows of ``(*lead)`` chains, given those of the last of its dimensions."""
+    if values is None or len(lead) == 1:
+        return values
+    return values.expand(*lead[:-1], *values.shape).flatten(0, len(lead) - 1)
 
 
 def _sample(step: Distribution, shape: Size, *, path: bool) -> Tensor:
@@ -238,7 +248,8 @@ class Markov(nn.Module):
     """A Markov chain as prior, ``p(z) = p(z_1) prod_t p(z_t | z_{t-1})``, one transition for all steps.
 
     Its length is that of the batch's `mask`, ``(B, T)`` in the context, if there is one: sequences of different
-    lengths, padded.
+    lengths, padded. With `previous`, ``(B, *event)``, the last states of an earlier window, it goes on from these: then
+    ``p(z_1) = p(z_1 | previous)``.
 
     Args:
         initial: ``() -> p(z_1)``, batch shape ``()``.
@@ -261,11 +272,16 @@ class Markov(nn.Module):
         self.transition = transition
         self.length = length
 
-    def forward(self, mask: Bool[Tensor, "B T"] | None = None) -> MarkovDistribution:
+    def forward(
+        self, mask: Bool[Tensor, "B T"] | None = None, previous: Shaped[Tensor, "B ..."] | None = None
+    ) -> MarkovDistribution:
+        if mask is not None:
+            check_mask(mask, may_be_empty=previous is not None)
         length = self.length if mask is None else mask.shape[-1]
         if length is None:
             raise InputError(
                 "a Markov chain is as long as the batch's mask, but this batch has none. Pass context={'mask': ...}, "
                 "(B, T) booleans, with the data, or give the chain a length: Markov(..., length=T)."
             )
-        return MarkovDistribution(self.initial(), self.transition, length, mask=mask)
+        first = self.initial() if previous is None else self.transition(previous)
+        return MarkovDistribution(first, self.transition, length, mask=mask)

@@ -12,6 +12,7 @@ _MANY_IMAGES = 10_000
 _STEPS, _EPOCHS = (4000, 8000), 100  # at least, for few rows; at most, for many; between these
 _STEPS_FOR_IMAGES, _EPOCHS_OF_IMAGES, _STEPS_FOR_FEW_IMAGES = 12_000, (10, 100), 6000
 _STEPS_FOR_SEQUENCES, _LONG_SEQUENCE = (300, 2000), 100
+_IN_WINDOWS, _WINDOW = 1000, 100
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,16 @@ class SequencesSize:
     Args:
         rows: Number of sequences.
         length: Their mean number of time steps.
+        longest: The largest number of time steps.
 
     Example:
-        >>> SequencesSize(229, 60.0).batch_size
+        >>> SequencesSize(229, 60.0, 160).batch_size
         32
     """
 
     rows: int
     length: float
+    longest: int
 
     kl_warmup: ClassVar[float] = 0.2
     most_unwatched: ClassVar[float] = math.inf
@@ -164,7 +167,7 @@ class SequencesSize:
         """The size of a :class:`~subo.data.Data` of sequences; None of other data."""
         if not data.sequential or len(data.train) == 0:
             return None
-        return cls(len(data.train), data.train.num_steps / len(data.train))
+        return cls(len(data.train), data.train.num_steps / len(data.train), int(data.train.lengths.max()))
 
     @property
     def batch_size(self) -> int:
@@ -176,6 +179,11 @@ class SequencesSize:
         fewest, most = _STEPS_FOR_SEQUENCES
         steps = max(fewest, most * min(1.0, _LONG_SEQUENCE / self.length))
         return math.ceil(steps / steps_per_epoch)
+
+    @property
+    def window(self) -> int | None:
+        """Time steps in an update, where sequences are longer than 1,000: `benchmarks/windows.txt`."""
+        return _WINDOW if self.longest > _IN_WINDOWS else None
 
 
 DataSize: TypeAlias = TableSize | ImagesSize

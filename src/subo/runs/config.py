@@ -98,6 +98,7 @@ class TrainingConfig:
     updates: UpdatesName
     posterior_steps: int
     compile: CompileName
+    window: int | None
     patience: int | None
     seed: int
     checkpoint_minutes: float

@@ -14,7 +14,7 @@ SINCE: dict[str, dict[str, Any]] = {
         "division": None,
         "on_disk": False,
     },
-    "training": {"elbo_epochs": 0.0, "compile": "none"},
+    "training": {"elbo_epochs": 0.0, "compile": "none", "window": None},
 }
 """By section of the config, settings added later, with the value that describes what was done before."""
 

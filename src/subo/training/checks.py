@@ -17,6 +17,7 @@ from subo.runtime.memory import check_room
 from subo.runtime.randomness import forked
 from subo.runtime.room import bytes_saved
 from subo.training.optimizers import check_over
+from subo.training.windows import check_windows
 
 __all__ = ["check_draws", "check_fit"]
 
@@ -50,23 +51,26 @@ def check_fit(
         check_support(objective.model, split, where=f"the {name} data")
     if not isinstance(config.optimizer, str):
         check_over(config.optimizer, objective)
+    if config.window is not None:
+        check_windows(objective, training)
     if training is not None:
-        check_step(objective, training, config.batch_size)
+        check_step(objective, training, config.batch_size, window=config.window)
     for name, split in known.items():
         if name != "test":
             check_draws(objective, split)
 
 
-def check_step(objective: Objective, split: Split, batch_size: int) -> None:
+def check_step(objective: Objective, split: Split, batch_size: int, *, window: int | None = None) -> None:
     """Refuses a training step that does not fit into memory, judged by what autograd keeps for one or two examples.
 
     For B examples with K samples it keeps ``c + B (a + b K)``, which three small steps determine. For sequences the
-    longest is used.
+    longest is used, or the first window of it.
 
     Args:
         objective: Objective to train, on the CPU.
         split: Training data.
         batch_size: The largest B.
+        window: Largest number of time steps in an update.
 
     Raises:
         InputError: There is not enough memory; the message says how much is needed and how much is free.
@@ -75,6 +79,8 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
 
     def kept(num_data: int, num_samples: int) -> int:
         x, context = place(objective, *replace(split, resample=False).read(longest.expand(num_data)))
+        if window is not None:
+            x, context = x[:, :window], {**context, "mask": context["mask"][:, :window]}
         with bytes_saved([*objective.parameters(), *objective.buffers()]) as total:
             draw = objective.model.draw(x, context, num_samples=num_samples, path=objective.gradient.path)
             draw.log_weight.sum()
@@ -87,7 +93,8 @@ def check_step(objective: Objective, split: Split, batch_size: int) -> None:
         needed = least + (size - 1) * (kept(2, few) - least)
         if samples > few:
             needed += size * (samples - few) * (kept(1, few + 1) - least)
-    check_room(needed, f"a training step, with {samples:,} samples of each of {size:,} examples,", _FEWER)
+    remedy = _FEWER if split.lengths is None else f"{_FEWER} Or train in windows of so many time steps: `window=100`."
+    check_room(needed, f"a training step, with {samples:,} samples of each of {size:,} examples,", remedy)
 
 
 _FEWER = "Lower `batch_size`, `num_samples` or the widths of the networks."

@@ -29,6 +29,7 @@ def steps_of(
     updates: Updates,
     *,
     clip: float | None,
+    window: int | None,
     warms_up: bool,
     look_every: int,
 ) -> Iterator[PlainSteps | RecordedSteps]:
@@ -40,7 +41,7 @@ def steps_of(
     if compile == "torch" and (fabric.world_size > 1 or fabric.strategy.precision.precision != "32-true"):
         raise InputError("compile torch is for one process in the precision 32-true: leave it out")
     made = {"clip": clip, "warms_up": warms_up}
-    plain = PlainSteps(objective, optimizer, fabric, updates, compiled=compile == "torch", **made)
+    plain = PlainSteps(objective, optimizer, fabric, updates, window=window, compiled=compile == "torch", **made)
     recorder = recorder_of(fabric.device)
     refused = _refusal(optimizer, fabric, updates, recorder)
     if compile == "graph" and refused:

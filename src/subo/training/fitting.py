@@ -54,6 +54,7 @@ def fit(
     updates: UpdatesName = "joint",
     posterior_steps: int = 1,
     compile: CompileName = "none",
+    window: int | None = None,
     patience: int | None = None,
     seed: int = 0,
     run_dir: str | Path | Run | None = None,
@@ -111,6 +112,9 @@ def fit(
             minute before the first step and needs a C++ compiler on a CPU; or, on CUDA, as one graph that is recorded
             once and replayed (graph). With auto, steps are recorded where every part allows it, and made as Python does
             it elsewhere. Numbers are the same up to rounding.
+        window: Largest number of time steps in an update of sequences. Longer ones are taken window by window, each
+            from the state at which the last one ended, for a gradient that is truncated at their borders. Validation
+            and all reported numbers are of whole sequences; a window as long as the longest is training without.
         patience: Stop after this many epochs without a better validation bound (as shaped by beta and free bits).
         seed: Seed for order and samples, and for bits and noise that are redrawn at every visit.
         run_dir: Run folder in which settings, metrics, checkpoints and finally the weights are kept; none by default.

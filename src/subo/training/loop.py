@@ -34,6 +34,7 @@ class Schedule:
         kl_warmup: Steps over which the KL's weight rises linearly from 0 to 1 (Sonderby et al., 2016).
         elbo: Steps at the start that follow the ELBO with one sample, whatever the objective's bound.
         by_clock: Whether time alone ends training: the KL's weight is then 1 after half of it at the latest.
+        look_every: Recorded steps are looked at after each multiple of this number, and after 100 at the latest.
     """
 
     warmup: int = 0
@@ -41,6 +42,7 @@ class Schedule:
     kl_warmup: int = 0
     elbo: int = 0
     by_clock: bool = False
+    look_every: int = 100
 
     def __post_init__(self):
         check_fields(self)
@@ -72,8 +74,8 @@ def train(
     updates: Updates | None = None,
     progress: Callable[[int], float] | None = None,
     clip: float | None = None,
+    window: int | None = None,
     compile: CompileName = "none",
-    look_every: int = 100,
     first: int = 0,
 ) -> Iterator[Step]:
     """Trains, and yields after every step.
@@ -93,8 +95,8 @@ def train(
         progress: Maps the number of steps made to the fraction of training that is done; by default relative to
             `steps`.
         clip: Largest norm of the gradient; longer ones are scaled down to it.
+        window: Largest number of time steps in an update of sequences, see :mod:`subo.training.windows`.
         compile: How a step is carried out, as for :func:`subo.fit`.
-        look_every: Recorded steps are looked at after each multiple of this number, and after 100 at the latest.
         first: Number of steps already made, when training resumes.
 
     Yields:
@@ -112,13 +114,13 @@ def train(
         [1, 2, 3]
     """
     fabric = as_fabric(fabric)
-    schedule = schedule or Schedule()
-    updates = updates or Joint()
+    schedule, updates = schedule or Schedule(), updates or Joint()
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
     check_over(optimizer, objective)
     rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    how: dict[str, Any] = {"clip": clip, "warms_up": schedule.kl_warmup > 0, "look_every": look_every}
+    how: dict[str, Any] = {"clip": clip, "window": window}
+    how |= {"warms_up": schedule.kl_warmup > 0, "look_every": schedule.look_every}
     objective.train()
     number = first
     with steps_of(compile, objective, optimizer, fabric, updates, **how) as making:

@@ -30,7 +30,8 @@ def schedule_of(config: TrainingConfig, steps_per_epoch: int) -> Schedule:
     """How learning rate and KL weight change over the steps."""
     epochs = config.warmup_epochs, config.kl_warmup_epochs, config.elbo_epochs
     warmup, kl_warmup, elbo = (round(number * steps_per_epoch) for number in epochs)
-    return Schedule(warmup, config.decay, kl_warmup, elbo, by_clock=config.limit is None)
+    ends = {"by_clock": config.limit is None, "look_every": steps_per_epoch}
+    return Schedule(warmup, config.decay, kl_warmup, elbo, **ends)
 
 
 def optimizer_of(config: TrainingConfig, objective: Objective, fabric: "Fabric", *, clip: float | None) -> Optimizer:

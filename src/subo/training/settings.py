@@ -17,6 +17,7 @@ from subo.recipes.data_size import SequencesSize, size_of
 from subo.recipes.for_data import as_data
 from subo.runtime.arguments import checked_arguments, checked_settings
 from subo.training.fitting import fit
+from subo.training.windows import takes_windows
 
 __all__ = ["BY_ROWS", "training_settings"]
 
@@ -43,7 +44,8 @@ def training_settings(
     patience, and no KL warm-up; fewer images the KL warm-up of tables, batches of 128 at most and 6,000 steps, but 100
     epochs at most where neither a validation bound nor minutes end training. Sequences get such batches and warm-up,
     and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
-    settings.
+    settings. Where some are longer than 1,000 steps, a deep Markov model is trained in windows of 100
+    (`benchmarks/windows.txt`).
 
     With minutes alone the learning rate follows the clock, and the KL's weight is 1 after half of them at the latest.
 
@@ -84,6 +86,8 @@ def training_settings(
         settings["epochs"] = epochs
     if isinstance(objective.bound, Tempered) and size.kl_warmup:
         settings["kl_warmup_epochs"] = size.kl_warmup * epochs
+    if isinstance(size, SequencesSize) and size.window and takes_windows(objective):
+        settings["window"] = size.window
     if ends_early:
         settings["patience"] = max(_LEAST_PATIENCE, round(_PATIENCE * epochs))
     return {**settings, **given}

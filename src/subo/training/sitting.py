@@ -155,10 +155,10 @@ class Sitting:
             optimizer=self.optimizer,
             schedule=schedule_of(plan, self.steps_per_epoch),
             updates=self.updates,
+            window=plan.window,
             progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
             clip=self.clip,
             compile=plan.compile,
-            look_every=self.steps_per_epoch,
             first=state.step,
         )
 
@@ -268,4 +268,5 @@ class Sitting:
             "steps_per_epoch": self.steps_per_epoch,
             "updates": self.plan.updates,
             "posterior_steps": self.plan.posterior_steps,
+            "window": self.plan.window,
         }

@@ -19,6 +19,7 @@ from subo.training.fused_adam import direct_step
 from subo.training.noise import noise_of
 from subo.training.optimizers import clip_gradients
 from subo.training.updates import Updates, at_rest
+from subo.training.windows import Follow, allow_unused, check_windows, in_windows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -40,11 +41,12 @@ class Step:
 
     Attributes:
         number: Number of the step, from 1.
-        loss: Loss of this process's share of the batch, before the step was made; detached.
+        loss: Loss of this process's share of the batch, before the step was made; detached. In windows it is the sum
+            over them, of each before its own update.
         weight: Weight of the batch: 0 for a share that only keeps processes synchronized.
         learning_rate: Learning rate of the first parameter group.
         kl_weight: The factor on the KL's weight.
-        gradient_norm: Norm of the gradient before clipping; None if gradients are not clipped.
+        gradient_norm: Norm of the gradient before clipping, in windows the largest; None if gradients are not clipped.
         settled: Whether the parameters are those after this step. Recorded steps are looked at some at a time: when
             one of them is yielded, others may already have been made.
     """
@@ -86,6 +88,7 @@ class PlainSteps:
         fabric: Lightning Fabric to train with.
         updates: Which parameters a batch updates.
         clip: Largest norm of the gradient, or None.
+        window: Largest number of time steps in an update of sequences, or None.
         compiled: Whether torch compiles the forward and the backward pass.
         warms_up: Whether the weight of the KL changes: compiled code then takes it as a tensor.
     """
@@ -98,6 +101,7 @@ class PlainSteps:
         updates: Updates,
         *,
         clip: float | None,
+        window: int | None = None,
         compiled: bool = False,
         warms_up: bool = False,
     ):
@@ -105,7 +109,11 @@ class PlainSteps:
         self._clip, self._weight_as_tensor = clip, compiled and warms_up
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._resting = at_rest(objective, updates)
-        self._module, self._stepper, self._update, self._backward = _prepared(objective, optimizer, fabric)
+        self._follow: Follow = self._update if window is None else in_windows(self._update, window)
+        if window is not None:
+            check_windows(objective)
+            allow_unused(fabric)
+        self._module, self._stepper, self._step, self._backward = _prepared(objective, optimizer, fabric)
         if compiled:
             self._module = _compiled(self._module)
         self._scaled = fabric.strategy.precision.precision == "16-mixed"
@@ -146,7 +154,7 @@ class PlainSteps:
         """The steps that were made and not yielded: none."""
         return iter(())
 
-    def _follow(
+    def _update(
         self,
         number: int,
         x: Tensor,
@@ -170,7 +178,7 @@ class PlainSteps:
             norm = clip_gradients(self._fabric, self._objective, self._stepper, self._clip)
             if not math.isfinite(norm) and not self._scaled:  # a loss scaler skips such a step, and lowers its scale
                 raise diverged(number, loss, value, norm)
-        self._update()
+        self._step()
         return loss._replace(loss=loss.loss.detach()), norm
 
 
