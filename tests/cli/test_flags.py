@@ -14,7 +14,7 @@ from test_layers import FILES
 
 IN_PYTHON = {
     *("drop_last", "fabric", "index", "steps_per_epoch", "validation"),
-    *("decoder_plane", "reconstructions", "calibration_fraction", "false_alarm_rate"),
+    *("decoder_plane", "reconstructions", "calibration_fraction", "contamination", "false_alarm_rate"),
 }
 """Names in messages that no command can cause."""
 

@@ -109,7 +109,7 @@ def test_the_gap_over_training_is_measured_a_point_at_a_time(
     """Stopped after the first of three points, it goes on with the second; other seeds are other points."""
     copy = tmp_path / "run"
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluation*"))
-    module, asked = import_module("subo.experiments.full_evaluation"), []
+    module, asked = import_module("subo.experiments.course"), []
     plain = module.gap_over_training
 
     def measured(checkpoints: Any, *arguments: Any, **options: Any) -> Any:
@@ -147,3 +147,28 @@ def test_the_table_fits_a_narrow_terminal(
         assert max(map(len, table[3:])) <= columns
         for estimator in ("importance sampling", "samples of q"):
             assert estimator in " ".join(out.split("Importance sampling:")[0].split())
+
+
+def test_processes_share_it_and_its_numbers_do_not_depend_on_them(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shallow = ["--num-samples", "50", "--max-data", "24", "--intensive-data", "3", "--temperatures", "10"]
+    found = []
+    for processes in ("1", "2"):
+        one = shutil.copytree(run, tmp_path / processes, ignore=shutil.ignore_patterns("evaluation*"))
+        code, _, err = evaluated(capsys, "evaluate", str(one), "--full", *shallow, "--processes", processes)
+        assert code == 0, err
+        found.append(json.loads((one / "evaluation.json").read_text()))
+        course = next((one / "evaluation-pieces" / "test").glob("training-*.json"))
+        found[-1]["course"] = json.loads(course.read_text())
+    one, two = found
+    assert one["complete"]
+    assert two["complete"]
+    for name in ("numbers", "course"):
+        values = [[list(line.values()) for line in record[name]] for record in found]
+        for line, other in zip(*values, strict=True):
+            for value, same in zip(line, other, strict=True):
+                assert same == (
+                    pytest.approx(value, rel=1e-4, abs=1e-4, nan_ok=True) if isinstance(value, float) else value
+                )
+    assert two["sentences"] == one["sentences"]

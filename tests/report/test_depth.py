@@ -95,7 +95,7 @@ def test_the_choice_is_kept_and_belongs_to_its_question(tmp_path: Path, monkeypa
     assert chosen_depth(Depth(), PCA, DATA, **options) == first
     other = chosen_depth(Depth(num_samples=50), PCA, DATA, **options)
     assert other.depth == Depth(num_samples=50, temperatures=200, intensive_data=10)
-    assert chosen_depth(Depth(), PCA, DATA, **options | {"training_seconds": 1e6}).depth == Depth()
+    assert chosen_depth(Depth(), PCA, DATA, **{**options, "training_seconds": 1e6}).depth == Depth()
     (tmp_path / "depth.json").write_text("{")
     assert chosen_depth(Depth(), PCA, DATA, **options).taken is None
     assert json.loads((tmp_path / "depth.json").read_text())["answer"]["taken"] is None

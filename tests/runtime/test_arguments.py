@@ -78,6 +78,7 @@ def test_a_range_is_stated_of_what_exists():
         "gap_steps",
         "gradient",
         "kl_warmup",
+        "look_every",
         "max_steps",
         "model_steps",
         "objective",

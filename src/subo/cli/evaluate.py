@@ -63,20 +63,15 @@ def evaluate(
             100, or fewer, with fewer --temperatures, if these would take longer than training and than five minutes.
         temperatures: With --full: number of annealing temperatures; by default up to 1,000, as for --intensive-data.
         chains: With --full: number of annealing chains for each example.
-        processes: Without --full: number of processes that share the examples; the numbers do not depend on it.
+        processes: Number of processes that share the work; the numbers do not depend on it.
     """
     from subo.experiments import experiment as experiments
 
     experiment = experiments.open_run(run)
-    if full and processes > 1:
-        raise InputError(
-            "--processes share an evaluation without --full, which does one piece at a time: leave one out."
-        )
     if full:
         depth = {"num_samples": num_samples, "max_data": max_data, "chains": chains}
-        _evaluate_fully(
-            experiment, split, minutes, seed, intensive_data=intensive_data, temperatures=temperatures, **depth
-        )
+        depth |= {"intensive_data": intensive_data, "temperatures": temperatures}
+        _evaluate_fully(experiment, split, minutes, seed, processes=processes, **depth)
         return
     if (max_data, minutes, intensive_data, temperatures, chains) != (None, None, None, None, 16):
         raise InputError(
@@ -100,7 +95,7 @@ def evaluate(
 
 
 def _evaluate_fully(
-    experiment: "Experiment", split: str, minutes: float | None, seed: int, **depth: int | None
+    experiment: "Experiment", split: str, minutes: float | None, seed: int, *, processes: int = 1, **depth: int | None
 ) -> None:
     """``evaluate --full``."""
     from subo.experiments.full_evaluation import evaluate_run_fully
@@ -110,11 +105,12 @@ def _evaluate_fully(
     if minutes is not None and not minutes > 0:
         raise InputError(f"--minutes must be positive, not {minutes:g}")
     asked = Depth(**{name: number for name, number in depth.items() if number is not None})
-    reducible = [name for name in REDUCIBLE if depth[name] is None]
+    reducible = [name for name in REDUCIBLE if depth.get(name) is None]
     data = experiment.data()
     if not experiment.config.is_local:  # a local q for these data does not exist yet
         _say_if_long(experiment.objective.model, getattr(data, split), asked)
-    options: dict[str, Any] = {"split": split, "minutes": minutes, "seed": seed, "progress": True, "note": say}
+    options: dict[str, Any] = {"split": split, "minutes": minutes, "seed": seed}
+    options |= {"processes": processes, "progress": True, "note": say}
     try:
         result = evaluate_run_fully(experiment, data, depth=asked, reducible=reducible, **options)
     except KeyboardInterrupt as stopped:

@@ -108,9 +108,9 @@ def _say_below_zero(experiment: Any, x: torch.Tensor, table: Any) -> None:
     """Says which real columns have samples below 0 and no such training row, if the data are still there."""
     from subo.data.tables.coding import decode
 
-    named = [] if table is None else [column.name for column in table.modeled if column.kind == "real"]
-    if experiment.config.data.on_disk or not named:
+    if table is None or experiment.config.data.on_disk:
         return
+    named = [column.name for column in table.modeled if column.kind == "real"]
     try:
         train = experiment.data().train.x
     except InputError:

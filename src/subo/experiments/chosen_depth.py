@@ -47,8 +47,9 @@ def chosen_depth(
     if answer is None:
         answer = affordable_depth(asked, seconds, gradient_time(model, split), model, split, reducible=reducible)
         write_json(kept, {"question": question, "answer": answer.to_dict()})
-    for sentence in () if note is None else answer.sentences():
-        note(sentence)
+    if note is not None:
+        for sentence in answer.sentences():
+            note(sentence)
     return answer
 
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,18 @@ from torch import Tensor
 
 from subo.data.dataset import Data
 from subo.data.splits import Split
-from subo.errors import InputError
 from subo.evaluation.baseline import lines_of
 from subo.evaluation.numbers import BITS, Number
-from subo.evaluation.scores import rows_at_a_time
 from subo.evaluation.summary import Evaluation, share_at_floor
-from subo.evaluation.training_gap import TrainingGap, gap_over_training, models_over_training
+from subo.evaluation.training_gap import TrainingGap
 from subo.experiments.chosen_depth import chosen_depth, chosen_rows
+from subo.experiments.course import COURSE, Course
 from subo.experiments.experiment import Experiment, baseline_of, model_for, training_seconds
 from subo.experiments.units import kind_of_log_px, provenance
 from subo.files.digests import digest_of
-from subo.files.nonfinite import decoded, encoded
+from subo.files.nonfinite import encoded
 from subo.files.tables import write_table
-from subo.files.whole import read_json, replacing, write_json
+from subo.files.whole import replacing, write_json
 from subo.report.depth import Depth, Reduced
 from subo.report.findings import Findings
 from subo.report.full import evaluate_fully
@@ -34,12 +34,9 @@ from subo.report.sentences import sentences
 from subo.report.stages import prepare
 from subo.runs.run import Run
 from subo.runtime.progress import stages_bar
-from subo.runtime.randomness import stream
 
-__all__ = ["FullEvaluation", "evaluate_run_fully", "kept_course"]
+__all__ = ["FullEvaluation", "evaluate_run_fully"]
 
-_TRAINING_DATA = 500  # examples used to follow the gap over training
-_COURSE = "the gap over training"
 _COLUMNS = {
     "log_px": ("importance", "log_px"),
     "log_px_se": ("importance", "standard_error"),
@@ -89,6 +86,7 @@ def evaluate_run_fully(
     reducible: Collection[str] = (),
     minutes: float | None = None,
     seed: int = 0,
+    processes: int = 1,
     progress: bool = False,
     note: Callable[[str], object] | None = None,
 ) -> FullEvaluation:
@@ -102,6 +100,7 @@ def evaluate_run_fully(
         reducible: Names of its numbers that may be lowered to what fits, see `chosen_depth`.
         minutes: Time limit.
         seed: Seed for all random numbers.
+        processes: Number of processes that share the work; progress is shown when all of them are done.
         progress: Whether to show progress.
         note: Is given what should be known before, such as how much is measured.
     """
@@ -116,20 +115,13 @@ def evaluate_run_fully(
     prepare(folder, identity)
     options: dict[str, Any] = {"training_seconds": training_seconds(run), "folder": folder, "note": note}
     chosen = chosen_depth(asked, model, held_out, reducible=reducible, **options)
-    course = _Course(experiment, held_out, split, chosen.depth, seed)
+    course = Course(experiment, held_out, split, chosen.depth, seed)
     with stages_bar(show=progress) as shown:
+        shown_by: dict[str, Any] = {"advance": shown.advance, "start": shown.add, "notice": shown.say}
+        kept: dict[str, Any] = {"folder": folder, "identity": identity, "minutes": minutes, "seed": seed}
+        train = data.train if split != "train" else None
         findings = evaluate_fully(
-            model,
-            held_out,
-            train=data.train if split != "train" else None,
-            depth=chosen.depth,
-            minutes=minutes,
-            folder=folder,
-            identity=identity,
-            seed=seed,
-            advance=shown.advance,
-            start=shown.add,
-            notice=shown.say,
+            model, held_out, train=train, depth=chosen.depth, processes=processes, **kept, **shown_by
         )
     table = _lines(experiment, findings, held_out)
     said = (*chosen.sentences(), *sentences(findings, settings=experiment.config.settings))
@@ -149,8 +141,9 @@ def evaluate_run_fully(
     _write_per_datum(written[1], findings, held_out, positions, experiment.digest)
     if findings.complete and course.missing:
         with stages_bar(show=progress) as shown:
-            shown.add(_COURSE, len(course.missing))
-            course.go_on(lambda: minutes is not None and time.monotonic() - began >= 60 * minutes, shown.advance)
+            shown.add(COURSE, len(course.missing))
+            over = partial(_is_over, began, minutes)
+            course.go_on(over, shown.advance, processes=processes)
         _write_numbers(*known, complete=not course.missing)
     complete, points = findings.complete and not course.missing, course.points
     if len(points) > 1 and not _is_drawn(points):
@@ -160,6 +153,11 @@ def evaluate_run_fully(
     except Exception as error:  # in any case, the numbers are written
         said += (f"Careful: not all pictures could be drawn ({error}). The numbers are written.",)
     return FullEvaluation(table, said, complete, tuple(written))
+
+
+def _is_over(began: float, minutes: float | None) -> bool:
+    """Whether time is up."""
+    return minutes is not None and time.monotonic() - began >= 60 * minutes
 
 
 def _lines(experiment: Experiment, findings: Findings, held_out: Split) -> tuple[Number, ...]:
@@ -233,67 +231,6 @@ def _gap_columns(findings: Findings) -> dict[str, tuple[Tensor, Tensor]]:
     rows, by_annealing = findings.rows_of_gaps, torch.tensor([name == "annealed" for name in found.log_px_from])
     columns = {"approximation_gap": found.approximation, "amortization_gap": found.amortization}
     return {name: (rows, values) for name, values in (columns | {"gaps_by_annealing": by_annealing}).items()}
-
-
-class _Course:
-    """Surprisal and error at the weights kept during training: one point each, written once it is measured."""
-
-    def __init__(self, experiment: Experiment, split: Split, name: str, depth: Depth, seed: int):
-        run, self.seed = experiment.run, seed
-        self.experiment, self.split = experiment, split
-        self.num_data = min(_TRAINING_DATA, depth.max_data or len(split), len(split))
-        self.num_samples = min(1000, depth.num_samples)
-        self.kept = run.pieces(name) / f"training-{self.num_data}-{self.num_samples}-{seed}.json"
-        unavailable = len(run.kept_epochs()) < 2 or experiment.config.is_local
-        recorded = {record["epoch"] for record in run.read_metrics()}
-        self.epochs = [] if unavailable else [epoch for epoch in run.kept_epochs() if epoch in recorded]
-
-    @property
-    def points(self) -> list[TrainingGap]:
-        """The points measured so far."""
-        return _points(self.kept)
-
-    @property
-    def missing(self) -> list[int]:
-        """Epochs that still have to be measured."""
-        known = {point.epoch for point in self.points}
-        return [epoch for epoch in self.epochs if epoch not in known]
-
-    def go_on(self, is_over: Callable[[], bool], advance: Callable[[str, int], Any]) -> None:
-        """Measures missing points, at least one, until time is up."""
-        chosen = torch.randperm(len(self.split), generator=stream("training gap data", self.seed))[: self.num_data]
-        data = self.split.read(chosen.sort().values, generator=stream("training gap bits", self.seed))
-        model = self.experiment.objective.model
-        options: dict[str, Any] = {
-            "seed": self.seed,
-            "num_samples": self.num_samples,
-            "max_rows": rows_at_a_time(model, self.split),
-        }
-        points, missing = self.points, self.missing
-        for checkpoint in models_over_training(self.experiment.run, model):
-            if checkpoint[0] not in missing:
-                continue
-            points += gap_over_training([checkpoint], *data, **options)
-            write_json(self.kept, encoded([asdict(point) for point in points]))
-            advance(_COURSE, 1)
-            if is_over():
-                break
-
-
-def kept_course(run: Run, split: str = "test") -> list[TrainingGap]:
-    """Surprisal and error as a full evaluation measured them last; empty if it did not."""
-    files = sorted(run.pieces(split).glob("training-*.json"), key=lambda file: file.stat().st_mtime)
-    return _points(files[-1]) if files else []
-
-
-def _points(file: Path) -> list[TrainingGap]:
-    """The points in a file; none in a damaged one, which is measured again."""
-    unknown: Any = math.nan  # null, from older runs
-    try:
-        points: list[dict[str, Any]] = decoded(read_json(file)) if file.exists() else []
-        return [TrainingGap(**{name: unknown if n is None else n for name, n in point.items()}) for point in points]
-    except (InputError, TypeError, AttributeError):
-        return []
 
 
 def _is_drawn(course: Sequence[TrainingGap]) -> bool:

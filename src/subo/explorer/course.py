@@ -7,7 +7,7 @@ import torch
 from sklearn.decomposition import PCA
 
 from subo.data.dataset import Data
-from subo.experiments.full_evaluation import kept_course
+from subo.experiments.course import kept_course
 from subo.explorer.numbers import packed
 from subo.report.pictures import curves_of
 from subo.runs.run import Run

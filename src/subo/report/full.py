@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,15 @@ from subo.inference.ascent import Ascent
 from subo.parts.conditionals import Given, Local
 from subo.report.depth import Depth, examples_a_piece, has_row_of_parameters
 from subo.report.findings import Findings
-from subo.report.stages import Stage, measure_in_stages
+from subo.report.stages import Stage, measure_in_stages, prepare
 from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked, stream
+from subo.runtime.shares import in_shares
 
 __all__ = ["Depth", "Findings", "evaluate_fully"]
 
 _TRIED = 8  # samples for checking whether an example's bound is finite
+_ONE_PIECE = 1e-9  # minutes
 _INFORMED = 1000  # examples in the aggregate posterior; the time grows with their square
 
 
@@ -50,6 +52,7 @@ def evaluate_fully(
     folder: Path | None = None,
     identity: str = "",
     seed: int = 0,
+    processes: int = 1,
     advance: Callable[[str, int], Any] | None = None,
     start: Callable[[str, int], Any] | None = None,
     notice: Callable[[str], Any] | None = None,
@@ -69,6 +72,7 @@ def evaluate_fully(
         identity: What the pieces belong to, such as a fingerprint of the weights: pieces of another identity are
             deleted.
         seed: Seed for all random numbers.
+        processes: Number of processes that share the pieces by their folder, without which there is one.
         advance: Called with a measurement's title and the number of examples done, after each piece.
         start: Called with each measurement's title and its number of examples, before the first.
         notice: Called with a message about existing pieces that cannot be used.
@@ -95,11 +99,22 @@ def evaluate_fully(
     if start is not None:
         for stage in stages:
             start(stage.title, sum(len(piece) for piece in stage.pieces))
+    where: dict[str, Any] = {"folder": folder, "identity": identity, "minutes": minutes, "seed": seed}
+    if processes > 1 and folder is not None:
+        prepare(folder, identity)
+        in_shares(partial(_made_in_shares, plan, where, processes), processes, processes=processes)
+        where["minutes"] = minutes and _ONE_PIECE
     with evaluating(model):
-        measured = measure_in_stages(
-            stages, folder=folder, identity=identity, minutes=minutes, seed=seed, advance=advance, notice=notice
-        )
+        measured = measure_in_stages(stages, **where, advance=advance, notice=notice)
     return Findings(measured, plan.usage(), depth, plan.bracket)
+
+
+def _made_in_shares(plan: "_Plan", where: dict[str, Any], processes: int, ranks: range) -> list[None]:
+    """Makes the pieces of some of the processes."""
+    for rank in ranks:
+        with evaluating(plan.model):
+            measure_in_stages(plan.stages(), **where, share=(rank, processes))
+    return [None] * len(ranks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def measure_in_stages(
     identity: str = "",
     minutes: float | None = None,
     seed: int = 0,
+    share: tuple[int, int] = (0, 1),
     advance: Callable[[str, int], Any] | None = None,
     notice: Callable[[str], Any] | None = None,
 ) -> dict[str, Measured]:
@@ -84,6 +86,8 @@ def measure_in_stages(
         identity: Identity of the model and the data: pieces of another identity are deleted.
         minutes: Time limit; a piece that has begun is finished, and at least one is made.
         seed: Seed for all random numbers.
+        share: Number of this process, from 0, and of all that share the pieces by their folder: of those that are
+            missing, each makes every so many.
         advance: Called with a stage's title and the number of examples done, after each piece.
         notice: Called with a sentence for each piece that is damaged or has no digest, and is measured again.
 
@@ -97,13 +101,17 @@ def measure_in_stages(
     if folder is not None:
         prepare(folder, identity)
     found: dict[str, Measured] = {}
+    turns = cycle(range(share[1]))
     for stage in stages:
         done: list[tuple[Tensor, Any]] = []
         refused = ""
         for number, rows in enumerate(stage.pieces):
             file = folder / _name(stage, rows, seed) if folder is not None else None
+            mine = next(turns) == share[0]
             record = _kept(file, stage, notice)
             if record is None:
+                if not mine:
+                    continue
                 if made and minutes is not None and time.monotonic() - started >= 60 * minutes:
                     continue  # later pieces may exist from an earlier call
                 record, refused = _made(stage, number, seed)
