@@ -69,6 +69,7 @@ def train(model: subo.VAE, images: Split, plan: str, arguments: argparse.Namespa
             batch_size=arguments.batch_size,
             optimizer=optimizer,
             decay="cosine" if number == len(stages) - 1 else "constant",
+            kl_warmup_epochs=0 if number else arguments.kl_warmup_epochs,
             seed=arguments.seed + number,
             device="cpu",
         )
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=250)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--kl-warmup-epochs", type=float, default=0, help="of the first stage")
     parser.add_argument("--products", choices=["highest", "medium"], default="medium")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--few-samples", type=int, default=100)

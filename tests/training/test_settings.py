@@ -120,7 +120,7 @@ def test_the_epochs_of_many_images_follow_from_their_number(count: int, epochs: 
     settings = training_settings(objective, data)
     assert (settings["epochs"], settings["batch_size"], settings["decay"]) == (epochs, 250, "cosine")
     assert settings["patience"] == max(5, round(0.3 * epochs))
-    assert "kl_warmup_epochs" not in settings
+    assert settings["kl_warmup_epochs"] == pytest.approx(0.2 * epochs)
     assert training_settings(objective, data, epochs=4, patience=2)["patience"] == 2
 
 

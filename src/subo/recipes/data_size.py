@@ -98,6 +98,7 @@ class ImagesSize:
     prior: ClassVar[str] = "normal"
     scale: ClassVar[str] = "per-dimension"
     dropout: ClassVar[float] = 0.0
+    kl_warmup: ClassVar[float] = 0.2
     most_unwatched: ClassVar[float] = 100
 
     @classmethod
@@ -130,11 +131,6 @@ class ImagesSize:
             return math.ceil(_STEPS_FOR_FEW_IMAGES / steps_per_epoch)
         fewest, most = _EPOCHS_OF_IMAGES
         return min(most, max(fewest, math.ceil(_STEPS_FOR_IMAGES / steps_per_epoch)))
-
-    @property
-    def kl_warmup(self) -> float:
-        """A fifth of the epochs with few images, where a hierarchy collapses without; large sets did without."""
-        return 0.0 if self._are_many else 0.2
 
     @property
     def _are_many(self) -> bool:

@@ -40,10 +40,9 @@ def training_settings(
     so that latents are used before they are paid for (Sonderby et al., 2016); training stops after 30% of the epochs
     without a better validation bound. `benchmarks/small_tables.txt` compares the result with Gaussian mixtures.
 
-    10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate and
-    patience, and no KL warm-up; fewer images the KL warm-up of tables, batches of 128 at most and 6,000 steps, but 100
-    epochs at most where neither a validation bound nor minutes end training. Sequences get such batches and warm-up,
-    and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
+    10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate,
+    patience and KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where neither a
+    validation bound nor minutes end training. Sequences get such batches and warm-up, and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
     settings. Where some are longer than 1,000 steps, a deep Markov model is trained in windows of 100
     (`benchmarks/windows.txt`).
 
