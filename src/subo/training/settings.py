@@ -42,9 +42,9 @@ def training_settings(
 
     10,000 images and more get batches of 250 and 12,000 steps, in 10 to 100 epochs, with the same learning rate,
     patience and KL warm-up; fewer images batches of 128 at most and 6,000 steps, but 100 epochs at most where neither a
-    validation bound nor minutes end training. Sequences get such batches and warm-up, and 2,000 steps, fewer if they are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed
-    settings. Where some are longer than 1,000 steps, a deep Markov model is trained in windows of 100
-    (`benchmarks/windows.txt`).
+    validation bound nor minutes end training. Sequences get such batches and warm-up, and 2,000 steps, fewer if they
+    are longer than 100 on average. `benchmarks/defaults.txt` compares both with fixed settings. Where some are longer
+    than 1,000 steps, a deep Markov model is trained in windows of 100 (`benchmarks/windows.txt`).
 
     With minutes alone the learning rate follows the clock, and the KL's weight is 1 after half of them at the latest.
 
