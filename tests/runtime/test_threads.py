@@ -26,12 +26,13 @@ def four():
     "module, rows, threads",
     [
         (nn.Linear(128, 128), 256, 1),
-        (nn.Linear(128, 128), 1024, None),
+        (nn.Linear(256, 256), 256, 1),
+        (nn.Linear(256, 256), 1024, None),
         (nn.Sequential(nn.Linear(4, 4), nn.Linear(784, 500)), 250, None),
         (nn.Conv2d(1, 2, 3), 10, None),
         (nn.ReLU(), 10, 1),
     ],
-    ids=["small", "many rows", "wide", "convolution", "no parameters"],
+    ids=["small", "a table's", "many rows", "wide", "convolution", "no parameters"],
 )
 def test_a_small_model_takes_one_thread(module: nn.Module, rows: int, threads: int | None):
     assert suited_threads(module, rows) == threads

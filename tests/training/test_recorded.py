@@ -3,6 +3,7 @@
 No graph is recorded on a CPU: what stands in for the recorder calls the same work again on the same places in memory.
 """
 
+import json
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -43,7 +44,9 @@ def recorder(monkeypatch) -> CalledAgain:
     """The CPU as a device that records, and on which the data lie."""
     stand_in = CalledAgain()
     monkeypatch.setattr(compiling, "recorder_of", lambda device: stand_in)
-    monkeypatch.setattr(epochs, "kept_on", lambda device, split: moved(split, device))
+    monkeypatch.setattr(
+        epochs, "kept_on", lambda device, split: None if split.lengths is not None else moved(split, device)
+    )
     return stand_in
 
 
@@ -63,6 +66,11 @@ FITS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "clipped": ({}, {"clip": 0.1}, 1),
     "iwae": ({"bound": IWAE(), "gradient": DReG(), "num_samples": 3}, {}, 1),
     "elbo, then iwae": ({"bound": IWAE(), "num_samples": 3}, {"elbo_epochs": 2}, 2),
+    "elbo with a warm-up, then iwae": (
+        {"bound": IWAE(), "num_samples": 3},
+        {"elbo_epochs": 2, "kl_warmup_epochs": 2},
+        2,
+    ),
     "adamw": ({}, {"optimizer": "AdamW"}, 1),
     "double precision": ({}, {"precision": "64-true"}, 1),
     "batches that divide the data": ({}, {"batch_size": 10}, 1),
@@ -100,6 +108,20 @@ def test_labels_and_validation_come_along(recorder):
     for compile in ("none", "auto"):
         objective = Objective(bits_vae(labels=3))
         fit(objective, data, epochs=4, batch_size=8, compile=compile, patience=2)
+        weights.append(objective.state_dict())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+    assert recorder.recorded == 1
+
+
+@pytest.mark.parametrize("recipe", ["vae", "hierarchical"])
+def test_default_models_are_recorded(recorder, recipe):
+    """Of real numbers too, whose likelihood is Student's t; what is recorded reads no number."""
+    rows = Split(torch.randn(60, 4)) if recipe == "vae" else Split(torch.rand(60, 1, 4, 4))
+    weights = []
+    for compile in ("none", "graph"):
+        torch.manual_seed(3)
+        objective = subo.make(recipe, rows, hidden=(8,))
+        fit(objective, rows, epochs=2, batch_size=10, compile=compile)
         weights.append(objective.state_dict())
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
     assert recorder.recorded == 1
@@ -222,6 +244,47 @@ def test_a_part_that_reads_a_number_is_named_or_left_to_plain_steps(recorder):
     history = fit(one, x, epochs=2, batch_size=10, compile="auto")
     assert history.epochs[-1].step == 12
     assert recorder.recorded == 0
+
+
+def test_sequences_are_refused_or_left_to_plain_steps(recorder):
+    rolls = Split(torch.randint(2, (40, 3)).float(), lengths=torch.full((8,), 5))
+    objective = subo.make("deep-markov", rolls)
+    with assert_refused("compile graph", "sequences", "use auto"):
+        fit(objective, rolls, epochs=1, batch_size=4, compile="graph")
+    assert fit(objective, rolls, epochs=1, batch_size=4, compile="auto").epochs[-1].step == 2
+    assert recorder.recorded == 0
+
+
+def test_auto_that_cannot_record_is_training_without(recorder):
+    """The step that was tried has drawn nothing."""
+    weights = []
+    for compile in ("none", "auto"):
+        torch.manual_seed(1)
+        decoder = Conditional(Bernoulli((6,)), mlp(2, 6, hidden=(8,)))
+        objective = Objective(VAE(StandardNormal(2), decoder, Conditional(Gaussian((2,)), Reading())))
+        fit(objective, torch.ones(60, 6), epochs=2, batch_size=10, compile=compile)
+        weights.append(objective.state_dict())
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_a_divergence_before_the_first_look_is_said_and_kept_as_any_other(recorder, tmp_path, existing):
+    x = torch.randn(9, 4, 5)
+    if existing:
+        fit(Objective(subo.probabilistic_pca(5, 2)), x.flatten(0, 1), epochs=2, batch_size=4, run_dir=tmp_path / "run")
+    x[5, 2, 1] = 1e30
+    objective = Objective(subo.probabilistic_pca(5, 2))
+    with pytest.raises(DivergedError, match="step 6"):
+        fit(objective, list(x), epochs=1, compile="graph", run_dir=tmp_path / "run", overwrite=existing)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["training"]["compile"] == "graph"
+
+
+def test_looks_are_counted_from_where_the_epoch_began(recorder):
+    """An epoch that ran out of time has fewer steps, so that later ones do not end at multiples of an epoch's."""
+    schedule = Schedule(look_every=10, look_from=3)
+    steps = train(Objective(bits_vae()), [torch.ones(4, 6)], steps=23, schedule=schedule, compile="graph", first=3)
+    assert [step.number for step in steps if step.settled] == [13, 23]
 
 
 def test_data_that_do_not_fit_the_model_are_explained(recorder):

@@ -73,7 +73,7 @@ def oddness_of(
         seed: Seed for the samples.
         processes: Number of processes that share the examples.
     """
-    from subo.evaluation.conformal import conformal_p_values, marked, too_few_held_out
+    from subo.evaluation.conformal import conformal_p_values, marked
     from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
     from subo.experiments.experiment import model_for
@@ -109,20 +109,32 @@ def oddness_of(
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
         columns["odd"] = odd.int().tolist()
-        of_whom = "of the marked ones are expected to be" if fdr else "of"
-        sentences.append(
-            f"{int(odd.sum()):,} of {len(split):,} are marked as odd; at most {alpha:.3g} {of_whom} ordinary examples"
-            + (" would be" if not fdr else "")
-        )
-        fixes = "increase `alpha`, or fit to more data, which leaves more test examples"
-        if message := too_few_held_out(len(held_out), alpha, fixes=fixes):
-            sentences.append(f"Careful: {message}")
+        sentences += _of_the_marked(odd, own, len(held_out), alpha=alpha, fdr=fdr)
     if table is not None:
         names = [column.name for column in table.modeled]
         options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed, "processes": processes}
         columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, own=own, out=cells, **options)
         sentences += of_cells
     return Oddness(columns, tuple(sentences))
+
+
+def _of_the_marked(odd: Tensor, own: Tensor | None, num_held_out: int, *, alpha: float, fdr: bool) -> list[str]:
+    """What is said of the marked examples, and why there may be none."""
+    from subo.evaluation.conformal import too_few_held_out
+
+    whose = "of the marked ones are expected to be ordinary examples" if fdr else "of ordinary examples would be"
+    sentences = [f"{int(odd.sum()):,} of {len(odd):,} are marked as odd; at most {alpha:.3g} {whose}"]
+    are_own = torch.zeros(len(odd), dtype=torch.bool) if own is None else own >= 0
+    others = num_held_out - int(are_own.all())  # one of the test examples is ranked among the others
+    fixes = "increase `alpha`, or fit to more data, which leaves more test examples"
+    if message := too_few_held_out(others, alpha, fixes=fixes):
+        sentences.append(f"Careful: {message}")
+    if fdr and are_own.any():
+        sentences.append(
+            f"Careful: {int(are_own.sum()):,} are the run's test examples, whose p-values are ranks among each other and "
+            "thus evenly spread: --fdr marks none or few of them. Leave it out for these"
+        )
+    return sentences
 
 
 def _own(experiment: "Experiment", data: "Data", split: "Split", source: str, part: str) -> tuple[Tensor | None, int]:

@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
+from torch.distributions import Chi2, Distribution
 from torch.distributions import StudentT as TorchStudentT
+from torch.distributions.utils import broadcast_all
+
+from subo.once import once
 
 __all__ = ["StudentT"]
 
@@ -35,7 +39,12 @@ class StudentT(TorchStudentT):
 
     def __init__(self, df: Tensor, loc: Tensor, scale: Tensor):
         self._each = df, scale  # before they are expanded to the locations' shape
-        super().__init__(df, loc, scale, validate_args=False)
+        self.df, self.loc, self.scale = broadcast_all(df, loc, scale)
+        Distribution.__init__(self, self.loc.shape, validate_args=False)  # torch's makes a chi-squared one each time
+
+    @once
+    def _chi2(self) -> Chi2:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return Chi2(self.df, validate_args=False)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "StudentT":
         """The same distribution with its parameters expanded to `batch_shape`."""

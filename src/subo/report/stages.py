@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,8 @@ def measure_in_stages(
         identity: Identity of the model and the data: pieces of another identity are deleted.
         minutes: Time limit; a piece that has begun is finished, and at least one is made.
         seed: Seed for all random numbers.
-        share: Number of this process, from 0, and of all that share the pieces by their folder: of those that are
-            missing, each makes every so many.
+        share: Number of this process, from 0, and of all that share the pieces by their folder: each makes every so
+            many, if they are missing.
         advance: Called with a stage's title and the number of examples done, after each piece.
         notice: Called with a sentence for each piece that is damaged or has no digest, and is measured again.
 
@@ -101,16 +100,16 @@ def measure_in_stages(
     if folder is not None:
         prepare(folder, identity)
     found: dict[str, Measured] = {}
-    turns = cycle(range(share[1]))
+    rank, processes = share
+    before = 0  # pieces of other stages
     for stage in stages:
         done: list[tuple[Tensor, Any]] = []
         refused = ""
         for number, rows in enumerate(stage.pieces):
             file = folder / _name(stage, rows, seed) if folder is not None else None
-            mine = next(turns) == share[0]
             record = _kept(file, stage, notice)
             if record is None:
-                if not mine:
+                if (before + number) % processes != rank:
                     continue
                 if made and minutes is not None and time.monotonic() - started >= 60 * minutes:
                     continue  # later pieces may exist from an earlier call
@@ -123,6 +122,7 @@ def measure_in_stages(
             done.append((rows, record))
             if advance is not None:
                 advance(stage.title, len(rows))
+        before += len(stage.pieces)
         complete = bool(refused) or len(done) == len(stage.pieces)
         found[stage.name] = _measured([] if refused else done, complete, refused)
     return found

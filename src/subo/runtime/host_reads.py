@@ -1,7 +1,7 @@
 """Work that stays on its device: no number comes back to Python, which a recorded graph could not follow."""
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -41,7 +41,7 @@ class NoHostReads(TorchDispatchMode):
     A CUDA graph records kernels and replays them without Python: what Python would have decided by a value stays as it
     was when the graph was recorded. torch refuses such operations while it records, with an error that names none of
     them; here they are found on any device, without recording. Checks of the arguments of distributions, which read
-    all of them, are off inside.
+    all of them, are off inside. Not seen is ``torch.tensor(number, device=...)``, which copies a number to a device.
 
     Raises:
         InputError: Inside, such an operation is called; says which and where.
@@ -87,9 +87,8 @@ def _by_mask(args: tuple) -> bool:
 
 
 def _crosses(args: tuple, returned: Tensor) -> bool:
-    """Whether tensors, other than single numbers, go from one kind of device to another."""
-    given: Callable[..., bool] = lambda value: isinstance(value, Tensor) and value.ndim > 0  # noqa: E731
-    return any(value.device.type != returned.device.type for value in args if given(value))
+    """Whether numbers go from one kind of device to another."""
+    return any(value.device.type != returned.device.type for value in args if isinstance(value, Tensor))
 
 
 def _where() -> str:

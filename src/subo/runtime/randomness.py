@@ -8,7 +8,7 @@ from typing import SupportsIndex
 
 import torch
 
-__all__ = ["forked", "seed_of_piece", "seed_of_stream", "stream"]
+__all__ = ["drawing_nothing_on_failure", "forked", "seed_of_piece", "seed_of_stream", "stream"]
 
 
 @contextmanager
@@ -30,6 +30,20 @@ def forked(seed: int) -> Iterator[None]:
         else:  # torch's own function takes a hundred times as long: it notes the stack for a device to come
             torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def drawing_nothing_on_failure(device: torch.device) -> Iterator[None]:
+    """If what is inside raises an error, torch's generators, also that of a CUDA device, are as they were before."""
+    before = torch.get_rng_state()
+    there = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    except BaseException:
+        torch.set_rng_state(before)
+        if there is not None:
+            torch.cuda.set_rng_state(there, device)
+        raise
 
 
 def stream(*key: str | SupportsIndex) -> torch.Generator:

@@ -32,6 +32,7 @@ def steps_of(
     window: int | None,
     warms_up: bool,
     look_every: int,
+    look_from: int,
 ) -> Iterator[PlainSteps | RecordedSteps]:
     """What makes the steps of a training, as the setting `compile` of :func:`subo.fit` asks.
 
@@ -49,7 +50,7 @@ def steps_of(
     if compile in ("none", "torch") or recorder is None or refused:
         yield plain
         return
-    how = {"look_every": look_every, "required": compile == "graph", **made}
+    how = {"look_every": look_every, "look_from": look_from, "required": compile == "graph", **made}
     with closing(RecordedSteps(objective, optimizer, fabric, plain, recorder, **how)) as recorded:
         yield recorded
 

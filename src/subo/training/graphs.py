@@ -43,8 +43,12 @@ class _CudaGraphs:
         graph: Any = torch.cuda.CUDAGraph()
         for generator in generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph):
-            work()
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may load data meanwhile
+                work()
+        finally:
+            torch.cuda.set_stream(stream)  # which torch does not restore when it refuses
         return graph.replay
 
 

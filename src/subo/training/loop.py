@@ -35,6 +35,7 @@ class Schedule:
         elbo: Steps at the start that follow the ELBO with one sample, whatever the objective's bound.
         by_clock: Whether time alone ends training: the KL's weight is then 1 after half of it at the latest.
         look_every: Recorded steps are looked at after each multiple of this number, and after 100 at the latest.
+        look_from: Number of the step from which these are counted.
     """
 
     warmup: int = 0
@@ -43,6 +44,7 @@ class Schedule:
     elbo: int = 0
     by_clock: bool = False
     look_every: int = 100
+    look_from: int = 0
 
     def __post_init__(self):
         check_fields(self)
@@ -103,7 +105,8 @@ def train(
         One record per step.
 
     Raises:
-        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are those before that step.
+        DivergedError: The loss, or the gradient's norm, is not finite. The parameters are those before that step; in
+            windows, those before that window.
         InputError: `updates` alternate between theta and phi, but the model does not separate them; or steps cannot be
             compiled or recorded as asked.
 
@@ -118,9 +121,11 @@ def train(
     progress = progress or (lambda step: step / steps if steps else 0.0)
     optimizer = optimizer or make_optimizer(objective)
     check_over(optimizer, objective)
-    rates = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
+    rates = [float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"])  # of a checkpoint of recorded steps it is a tensor
     how: dict[str, Any] = {"clip": clip, "window": window}
-    how |= {"warms_up": schedule.kl_warmup > 0, "look_every": schedule.look_every}
+    how |= {"warms_up": schedule.kl_warmup > 0, "look_every": schedule.look_every, "look_from": schedule.look_from}
     objective.train()
     number = first
     with steps_of(compile, objective, optimizer, fabric, updates, **how) as making:

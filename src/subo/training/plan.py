@@ -26,11 +26,17 @@ def reason_to_end(config: TrainingConfig, state: TrainingState) -> Literal["epoc
     return "minutes" if config.out_of_time(state.seconds) else None
 
 
-def schedule_of(config: TrainingConfig, steps_per_epoch: int) -> Schedule:
-    """How learning rate and KL weight change over the steps."""
+def schedule_of(config: TrainingConfig, steps_per_epoch: int, *, epoch_began: int = 0) -> Schedule:
+    """How learning rate and KL weight change over the steps.
+
+    Args:
+        config: The settings.
+        steps_per_epoch: Number of steps of an epoch.
+        epoch_began: Number of the step before the current epoch's first: one that ran out of time was shorter.
+    """
     epochs = config.warmup_epochs, config.kl_warmup_epochs, config.elbo_epochs
     warmup, kl_warmup, elbo = (round(number * steps_per_epoch) for number in epochs)
-    ends = {"by_clock": config.limit is None, "look_every": steps_per_epoch}
+    ends = {"by_clock": config.limit is None, "look_every": steps_per_epoch, "look_from": epoch_began}
     return Schedule(warmup, config.decay, kl_warmup, elbo, **ends)
 
 

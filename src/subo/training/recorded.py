@@ -4,7 +4,7 @@ On a GPU a small network's step takes the time in which Python launches some hun
 graph holds all of them, from the gathering of the batch to the optimizer's update, and is launched as one. What it
 reads lies at fixed places, which are filled before each launch: the examples' numbers, the seed of their bits, learning
 rate and weight of the KL. Nothing comes back before some steps are made: the losses are then looked at together. A step
-whose loss is not finite, and all after it, change nothing, since the optimizer's kernel skips its update.
+whose loss is not finite, and all after it, change no parameter, since the optimizer's kernel skips its update.
 """
 
 import math
@@ -19,12 +19,14 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from subo.core.objective import Loss, Objective
+from subo.core.offers import Tempered
 from subo.data.batches import Batch, batch_of
 from subo.data.on_device import Places
 from subo.data.support import explained
 from subo.errors import InputError
 from subo.runtime.devices import place
 from subo.runtime.host_reads import NoHostReads
+from subo.runtime.randomness import drawing_nothing_on_failure
 from subo.training.graphs import Recorder, UnrecordableError
 from subo.training.step import PlainSteps, Stage, Step, diverged
 
@@ -35,6 +37,7 @@ __all__ = ["RecordedSteps"]
 
 _AS_USUAL = 3  # steps before recording, in which kernels, memory and the optimizer's state are set up
 _AHEAD = 100  # steps, at most, before their losses are looked at
+_SEQUENCES = "batches of sequences are padded to many lengths, and a graph has one"
 
 
 class RecordedSteps:
@@ -53,6 +56,7 @@ class RecordedSteps:
         clip: Largest norm of the gradient, or None.
         warms_up: Whether the weight of the KL changes.
         look_every: Losses are looked at after each multiple of so many steps, and after 100 at the latest.
+        look_from: Number of the step from which these are counted.
         required: Whether work that cannot be recorded is refused; otherwise it is left to plain steps.
     """
 
@@ -67,15 +71,17 @@ class RecordedSteps:
         clip: float | None,
         warms_up: bool,
         look_every: int,
+        look_from: int,
         required: bool,
     ):
         self._recorder, self._objective, self._optimizer, self._plain = recorder, objective, optimizer, plain
         self._in_precision, self._clip = fabric.strategy.precision.forward_context, clip
-        self._look_every, self._required = look_every, required
+        self._look_every, self._look_from, self._required = look_every, look_from, required
         self._parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
         device = self._parameters[0].device
+        self._rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
-            group["lr"], group["capturable"] = torch.tensor(float(group["lr"]), device=device), True
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
         self._kl: Tensor | float = torch.ones((), device=device) if warms_up else 1.0
         self._failed = torch.zeros((), device=device)
         optimizer.found_inf = self._failed  # pyright: ignore[reportAttributeAccessIssue]  # where it is 1, no update
@@ -109,7 +115,7 @@ class RecordedSteps:
                 raise
         step = Step(number, self._loss(numbers), 1.0, rate, stage["kl_weight"], None, settled=False)
         self._waiting.append((step, numbers[: self._heads]))
-        if len(self._waiting) == _AHEAD or number % self._look_every == 0:
+        if len(self._waiting) == _AHEAD or (number - self._look_from) % self._look_every == 0:
             yield from self.rest()
 
     def rest(self) -> Iterator[Step]:
@@ -132,8 +138,8 @@ class RecordedSteps:
             return
         self._on = False
         del self._optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]
-        for group in self._optimizer.param_groups:
-            group["lr"], group["capturable"] = float(group["lr"]), False
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate
 
     @property
     def _heads(self) -> int:
@@ -141,10 +147,20 @@ class RecordedSteps:
         return 1 if self._clip is None else 2
 
     def _takes(self, batch: Batch | Places) -> bool:
-        """Whether a batch has the form and the size of the first one; sequences are padded to many sizes."""
-        if not self._on or (isinstance(batch, Batch) and "mask" in batch.context):
+        """Whether a batch has the form and the size of the others.
+
+        An epoch's last one, with which a run may resume, gives way to a larger one.
+
+        Raises:
+            InputError: It holds sequences, which are padded to many sizes, and steps must be recorded.
+        """
+        if isinstance(batch, Batch) and "mask" in batch.context:
+            if self._required:
+                raise InputError(f"compile graph: {_SEQUENCES}. Leave it out, or use auto")
             return False
-        return self._like is None or _shapes(batch) == _shapes(self._like)
+        if self._like is not None and not self._replays and len(batch) > len(self._like):
+            self._like, self._outputs, self._made = None, {}, {False: 0, True: 0}
+        return self._on and (self._like is None or _shapes(batch) == _shapes(self._like))
 
     def _numbers(self, batch: Batch | Places, stage: Stage) -> Tensor:
         """Makes a step, and returns the numbers that it leaves, which nobody has looked at."""
@@ -160,23 +176,34 @@ class RecordedSteps:
         return self._outputs[as_elbo].clone()
 
     def _as_usual(self, as_elbo: bool, *, watched: bool) -> None:
-        with self._recorder.aside():
-            if not watched:
+        """A step before recording. If it cannot be recorded, it has not been made, and drew nothing."""
+        if not watched:
+            with self._recorder.aside():
                 self._work(as_elbo)
-                return
+            return
+        with drawing_nothing_on_failure(self._failed.device), self._recorder.aside():
             try:
-                with NoHostReads():
-                    self._work(as_elbo)
+                self._alone(as_elbo)
             except InputError as error:
                 raise UnrecordableError(str(error)) from error
 
     def _replay(self, as_elbo: bool) -> None:
         if as_elbo not in self._replays:
+            for group in self._optimizer.param_groups:
+                group["capturable"] = True  # without which torch refuses to record; its state is on the device anyway
             try:
-                self._replays[as_elbo] = self._recorder.record(partial(self._work, as_elbo), [self._generator])
+                self._replays[as_elbo] = self._recorder.record(partial(self._alone, as_elbo), [self._generator])
             except RuntimeError as error:
                 raise UnrecordableError(f"CUDA refused to record it ({error})") from error
+            finally:
+                for group in self._optimizer.param_groups:
+                    group["capturable"] = False
         self._replays[as_elbo]()
+
+    def _alone(self, as_elbo: bool) -> None:
+        """The work, in which Python sees no number, and no check asks for one."""
+        with NoHostReads():
+            self._work(as_elbo)
 
     def _fill(self, batch: Batch | Places) -> None:
         """Puts a batch where the recorded work reads it."""
@@ -201,8 +228,9 @@ class RecordedSteps:
         x, context = self._read()
         for parameter in self._parameters:
             parameter.grad = None
+        weight = self._kl if as_elbo or isinstance(self._objective.bound, Tempered) else 1.0
         with self._in_precision():
-            loss: Loss = self._objective(x, context, kl_weight=self._kl, **({"as_elbo": True} if as_elbo else {}))
+            loss: Loss = self._objective(x, context, kl_weight=weight, as_elbo=as_elbo)
         loss.loss.backward()
         heads = [loss.loss.detach()]
         if self._clip is not None:

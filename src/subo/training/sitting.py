@@ -121,6 +121,8 @@ class Sitting:
             while self.stopped_by is None:
                 self._take(next(steps), signal, bar)
         except DivergedError as error:
+            if self.last is not None and not self._begun:  # recorded steps were made before the first look
+                self._begin()
             left = self._keep_best()
             raise DivergedError(f"{error} {left}") from error
         except (InputError, OSError) as error:  # such as a full disk, or a folder that was moved
@@ -153,7 +155,7 @@ class Sitting:
             self.source.batches(plan.seed, state, self.fabric),
             fabric=self.fabric,
             optimizer=self.optimizer,
-            schedule=schedule_of(plan, self.steps_per_epoch),
+            schedule=schedule_of(plan, self.steps_per_epoch, epoch_began=state.step - state.batch),
             updates=self.updates,
             window=plan.window,
             progress=lambda step: plan.share_done(step, state.seconds, steps_per_epoch=self.steps_per_epoch),
@@ -174,7 +176,7 @@ class Sitting:
         now = time.monotonic()
         due = now - self._saved >= 60 * self.plan.checkpoint_minutes
         state.seconds, asked, due = agreed(self.fabric, now - self._started, signal(), due)
-        ends = state.batch == self.steps_per_epoch or self.plan.out_of_time(state.seconds)
+        ends = state.batch >= self.steps_per_epoch or self.plan.out_of_time(state.seconds)
         if ends or due or asked:
             state.sum_up(step)
         if ends:

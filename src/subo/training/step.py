@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from subo.core.objective import Loss, Objective
+from subo.core.offers import Tempered
 from subo.data.batches import Batch, batch_of
 from subo.data.on_device import Places
 from subo.data.support import explained
@@ -137,7 +138,8 @@ class PlainSteps:
         x, context = _placed(batch, self._parameters[0])
         *before, last = self._updates.turns()
         given = dict(stage)
-        if self._weight_as_tensor:  # torch compiles anew for each float
+        tempered = "as_elbo" in stage or isinstance(self._objective.bound, Tempered)
+        if self._weight_as_tensor and tempered:  # torch compiles anew for each float
             given["kl_weight"] = torch.tensor(stage["kl_weight"], dtype=torch.float32)
         try:
             with noise_of(batch, self._fabric, 1 if "as_elbo" in stage else self._objective.num_samples):
