@@ -131,8 +131,8 @@ def _of_the_marked(odd: Tensor, own: Tensor | None, num_held_out: int, *, alpha:
         sentences.append(f"Careful: {message}")
     if fdr and are_own.any():
         sentences.append(
-            f"Careful: {int(are_own.sum()):,} are the run's test examples, whose p-values are ranks among each other and "
-            "thus evenly spread: --fdr marks none or few of them. Leave it out for these"
+            f"Careful: {int(are_own.sum()):,} are the run's test examples, whose p-values are ranks among each other "
+            "and thus evenly spread: --fdr marks none or few of them. Leave it out for these"
         )
     return sentences
 
