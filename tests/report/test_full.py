@@ -358,3 +358,21 @@ def test_few_samples_are_said_to_be_too_few_for_a_tail():
     few, many = (" ".join(sentences(Findings(measured, None, Depth(num_samples=K), "annealed"))) for K in (100, 1000))
     assert "1 of 2 examples have Pareto k-hat above 0.5, for which 100 samples are too few" in few
     assert "k-hat" not in many
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_make_each_piece_once_also_after_a_stage_that_refuses(tmp_path: Path, processes: int):
+    made: list[tuple[int, ...]] = []
+
+    def refuse(rows: Tensor, seed: int) -> Found:
+        raise InputError("not of this model")
+
+    def work(rows: Tensor, seed: int) -> Found:
+        made.append(tuple(rows.tolist()))
+        return Found(rows.double())
+
+    pieces = torch.arange(10).split(2)
+    for rank in range(processes):
+        stages = [Stage("one", "one", Found, pieces, refuse), Stage("two", "two", Found, pieces, work)]
+        measure_in_stages(stages, folder=tmp_path / "kept", share=(rank, processes))
+    assert sorted(made) == [tuple(piece.tolist()) for piece in pieces]

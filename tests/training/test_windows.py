@@ -33,7 +33,7 @@ from subo.runtime.room import bytes_saved
 from subo.training.history import Epoch, History
 from subo.training.metrics import measure
 from subo.training.updates import Alternating
-from subo.training.windows import in_windows
+from subo.training.windows import Update, in_windows
 
 D, LENGTHS, WINDOW = 3, (7, 3, 5, 1), 3
 MASK = mask_of(*LENGTHS)
@@ -135,14 +135,14 @@ def by_windows(objective: Objective, *, seed: int, **stage: Any) -> tuple[Loss, 
     """The loss that the windows add up to, and each window's loss and gradient."""
     losses, slopes = [], []
 
-    def follow(number: int, x: Tensor, context: Any, weight: float, stage: Any, resting: Any) -> tuple[Loss, None]:
-        loss = objective(x, context, **stage)
+    def follow(update: Update) -> tuple[Loss, None]:
+        loss = objective(update.x, update.context, **update.stage)
         slopes.append(list(torch.autograd.grad(loss.loss, list(objective.model.parameters()), materialize_grads=True)))
         losses.append(loss)
         return loss._replace(loss=loss.loss.detach()), None
 
     torch.manual_seed(seed)
-    total, norm = in_windows(follow, WINDOW)(1, sequences(), {"mask": MASK}, 1.0, stage, [])
+    total, norm = in_windows(follow, WINDOW)(Update(1, sequences(), {"mask": MASK}, 1.0, stage, []))
     assert norm is None
     return total, losses, slopes
 
@@ -218,17 +218,15 @@ def test_autograd_keeps_what_a_window_needs():
     for window in (400, 40, 20):
         most, ours = 0, objective()
 
-        def follow(
-            number: int, x: Tensor, context: Any, weight: float, stage: Any, resting: Any, ours: Any = ours
-        ) -> Any:
+        def follow(update: Update, ours: Any = ours) -> Any:
             nonlocal most
             with bytes_saved(list(ours.parameters())) as total:
-                loss = ours(x, context, **stage)
+                loss = ours(update.x, update.context, **update.stage)
             most = max(most, total[0])
             return loss._replace(loss=loss.loss.detach()), None
 
         mask = torch.ones(x.shape[:2], dtype=torch.bool)
-        in_windows(follow, window)(1, x, {"mask": mask}, 1.0, {}, [])
+        in_windows(follow, window)(Update(1, x, {"mask": mask}, 1.0, {}, []))
         kept[window] = most
     assert kept[40] < kept[400] / 9
     assert kept[20] < kept[40] / 1.8

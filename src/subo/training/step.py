@@ -20,7 +20,7 @@ from subo.training.fused_adam import direct_step
 from subo.training.noise import noise_of
 from subo.training.optimizers import clip_gradients
 from subo.training.updates import Updates, at_rest
-from subo.training.windows import Follow, allow_unused, check_windows, in_windows
+from subo.training.windows import Follow, Update, allow_unused, check_windows, in_windows
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -144,8 +144,8 @@ class PlainSteps:
         try:
             with noise_of(batch, self._fabric, 1 if "as_elbo" in stage else self._objective.num_samples):
                 for part in before:
-                    self._follow(number, x, context, batch.weight, given, self._resting[part])
-                loss, norm = self._follow(number, x, context, batch.weight, given, self._resting[last])
+                    self._follow(Update(number, x, context, batch.weight, given, self._resting[part]))
+                loss, norm = self._follow(Update(number, x, context, batch.weight, given, self._resting[last]))
         except (RuntimeError, ValueError, IndexError, TypeError):
             with explained(self._objective.model, x, context, where=f"batch {number}"):
                 raise
@@ -156,16 +156,9 @@ class PlainSteps:
         """The steps that were made and not yielded: none."""
         return iter(())
 
-    def _update(
-        self,
-        number: int,
-        x: Tensor,
-        context: dict[str, Tensor],
-        weight: float,
-        stage: dict[str, Any],
-        resting: list[nn.Parameter],
-    ) -> tuple[Loss, float | None]:
+    def _update(self, update: Update) -> tuple[Loss, float | None]:
         """One update with fresh noise; its loss, and the gradient's norm if it is clipped."""
+        number, x, context, weight, stage, resting = update
         loss: Loss = self._module(x, context, **stage)
         value = loss.loss.item()
         if not _finite_everywhere(value, self._fabric):

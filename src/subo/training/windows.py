@@ -11,7 +11,7 @@ one window needs.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,12 +24,31 @@ from subo.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Follow", "allow_unused", "check_windows", "in_windows", "takes_windows"]
+__all__ = ["Follow", "Update", "allow_unused", "check_windows", "in_windows", "takes_windows"]
 
-Follow = Callable[
-    [int, Tensor, dict[str, Tensor], float, dict[str, Any], list[nn.Parameter]], tuple[Loss, float | None]
-]
-"""One update, from its number, x, context, weight, stage and the parameters at rest; it returns the loss and a norm."""
+
+class Update(NamedTuple):
+    """An update that is to be made.
+
+    Attributes:
+        number: Number of its step.
+        x: The batch, or a window of it.
+        context: Its context.
+        weight: Weight of this process's share.
+        stage: What the objective is called with beside them.
+        resting: Parameters that stay as they are.
+    """
+
+    number: int
+    x: Tensor
+    context: dict[str, Tensor]
+    weight: float
+    stage: dict[str, Any]
+    resting: list[nn.Parameter]
+
+
+Follow = Callable[[Update], tuple[Loss, float | None]]
+"""Makes an update; returns the loss before it, and the gradient's norm if it is clipped."""
 
 
 def in_windows(follow: Follow, window: int) -> Follow:
@@ -45,20 +64,13 @@ def in_windows(follow: Follow, window: int) -> Follow:
         A function that returns the sum of the windows' losses, and the largest of their norms.
     """
 
-    def of_windows(
-        number: int,
-        x: Tensor,
-        context: dict[str, Tensor],
-        weight: float,
-        stage: dict[str, Any],
-        resting: list[nn.Parameter],
-    ) -> tuple[Loss, float | None]:
-        if "mask" not in context:
+    def of_windows(whole: Update) -> tuple[Loss, float | None]:
+        if "mask" not in whole.context:
             raise InputError(_NO_STEPS)
         losses, norms, carried = [], [], {}
-        for steps, mask in zip(x.split(window, 1), context["mask"].split(window, 1), strict=True):
-            known = {**context, "mask": mask, **carried}
-            loss, norm = follow(number, steps, known, weight, stage | {"keep_z": True}, resting)
+        for steps, mask in zip(whole.x.split(window, 1), whole.context["mask"].split(window, 1), strict=True):
+            known = {**whole.context, "mask": mask, **carried}
+            loss, norm = follow(whole._replace(x=steps, context=known, stage=whole.stage | {"keep_z": True}))
             carried = {"previous": loss.z[0, :, -1]}  # rows that go on have no padding in this window
             losses.append(loss)
             norms.append(norm)
