@@ -4,11 +4,13 @@ One layer: 784-200-200-50, tanh, mirrored decoder, as theirs. Two layers: z1 of 
 (100-100-100-50), mirrored. Trained on all 60,000 training images and measured on the 10,000 for
 test (binarized once), log p(x) by 5,000 samples, active units by their definition. What differs is the recipe: batches
 of 100 instead of 20, Adam with a cosine decay over a fixed number of epochs instead of their 3,280 in eight stages, and
-for IWAE the doubly reparametrized gradient. A cell that was trained or measured before is not done again; one that was
-stopped goes on from its checkpoint.
+for IWAE the doubly reparametrized gradient. With --stage, cells start from weights that so many epochs of the ELBO with
+one sample and a KL warm-up led to, once for all cells of a network. A cell that was trained or measured before is not
+done again; one that was stopped goes on from its checkpoint.
 
     python benchmarks/burda.py --cells vae-1 iwae-5 --out runs/burda
     python benchmarks/burda.py --cells two-vae-1 two-iwae-5 --out runs/burda
+    python benchmarks/burda.py --cells iwae-50 --stage 500 --epochs 12 --batch-size 250 --out runs/burda-stages
 """
 
 import argparse
@@ -26,7 +28,7 @@ from subo.data.splits import Split
 from subo.evaluation import evaluate
 from subo.gradients import DReG
 from subo.runs.run import Run
-from subo.runtime.devices import PrecisionName, make_fabric
+from subo.runtime.devices import make_fabric
 from subo.training.fitting import fit
 
 EPOCHS = {
@@ -36,7 +38,10 @@ EPOCHS = {
     "iwae-5": 300,
     "iwae-50": 60,
     "two-vae-1": 1000,
+    "two-vae-5": 400,
+    "two-vae-50": 100,
     "two-iwae-5": 400,
+    "two-iwae-50": 60,
 }
 THEIRS = {  # -log p(x) and active units, layer by layer
     "vae-1": (86.76, "19"),
@@ -45,7 +50,10 @@ THEIRS = {  # -log p(x) and active units, layer by layer
     "iwae-5": (85.54, "22"),
     "iwae-50": (84.78, "25"),
     "two-vae-1": (85.33, "16+5"),
+    "two-vae-5": (85.01, "17+5"),
+    "two-vae-50": (84.78, "17+5"),
     "two-iwae-5": (83.89, "21+5"),
+    "two-iwae-50": (82.90, "26+7"),
 }
 
 
@@ -93,29 +101,27 @@ def objective_of(cell: str, images: Split) -> subo.Objective:
     return subo.Objective(model, subo.ELBO(), num_samples=int(num_samples))
 
 
-def train(
-    cell: str, folder: Path, images: Split, *, epochs: int, learning_rate: float, precision: PrecisionName
-) -> subo.Objective:
-    """Trains a cell, goes on with it, or reads its weights."""
-    objective, run = objective_of(cell, images), Run(folder)
+def train(cell: str, run: Run, images: Split, *, start: Run | None = None, **options: Any) -> subo.Objective:
+    """Trains a cell, from weights of another run if there is one; goes on with it; or reads its weights."""
+    objective = objective_of(cell, images)
     if run.model.exists():
-        print(f"{cell}: weights of {folder}, however they were trained", flush=True)
+        print(f"{run.path}: weights read, however they were trained", flush=True)
         run.load_weights(objective)
         return objective
-    fit(
-        objective,
-        images,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        decay="cosine",
-        run_dir=folder,
-        resume=run.checkpoint.exists(),
-        checkpoint_minutes=5,
-        fabric=make_fabric(device="cpu", precision=precision),
-        progress=True,
-    )
+    resume = run.checkpoint.exists()
+    if start is not None and not resume:
+        start.load_weights(objective)
+    fit(objective, images, decay="cosine", run_dir=run, resume=resume, checkpoint_minutes=5, **options)
     run.save_weights(objective)
     return objective
+
+
+def stage_of(cell: str, out: Path, images: Split, *, epochs: int, **options: Any) -> Run:
+    """The run of a cell's network with the ELBO, one sample and a KL warm-up over a tenth of the epochs."""
+    network = "two-vae-1" if cell.startswith("two-") else "vae-1"
+    run = Run(out / f"stage-{network}")
+    train(network, run, images, epochs=epochs, kl_warmup_epochs=epochs / 10, **options)
+    return run
 
 
 def measure(objective: subo.Objective, run: Run, test: Split, num_samples: int) -> dict:
@@ -133,7 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--epochs", type=int, help="instead of each cell's own number")
+    parser.add_argument("--stage", type=int, help="epochs of the ELBO with one sample, from which cells start")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--precision", default="32-true", help="bf16-mixed: the products of training in 16 bits")
     parser.add_argument("--num-samples", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
@@ -145,12 +153,17 @@ def main() -> None:
     print(f"{len(images):,} training images, dynamic; {len(test):,} test images, bits drawn once; seed 0")
     print(f"{'cell':11s}{'epochs':>7s}{'hours':>7s}{'-log p(x)':>16s}{'active':>8s}{'theirs':>9s}{'active':>8s}")
     for cell in arguments.cells:
-        folder = arguments.out / cell
-        epochs = arguments.epochs or EPOCHS[cell]
-        options = {"learning_rate": arguments.learning_rate, "precision": arguments.precision}
-        objective = train(cell, folder, images, epochs=epochs, **options)
-        result = measure(objective, Run(folder), test, arguments.num_samples)
-        last = Run(folder).read_metrics()[-1]
+        options = {
+            "learning_rate": arguments.learning_rate,
+            "batch_size": arguments.batch_size,
+            "fabric": make_fabric(device="cpu", precision=arguments.precision),
+        }
+        run, start = Run(arguments.out / cell), None
+        if arguments.stage:
+            start = stage_of(cell, arguments.out, images, epochs=arguments.stage, **options)
+        objective = train(cell, run, images, start=start, epochs=arguments.epochs or EPOCHS[cell], **options)
+        result = measure(objective, run, test, arguments.num_samples)
+        last = run.read_metrics()[-1]
         nll, active = THEIRS[cell]
         print(
             f"{cell:11s}{last['epoch']:7d}{last['seconds'] / 3600:7.2f}{-result['log_px']:9.2f} +- "

@@ -61,6 +61,26 @@ def test_a_part_of_a_file_says_which_of_its_rows_they_are(tmp_path: Path, capsys
     assert columns_of(tmp_path / "s.csv")["row"] == list(map(str, range(1, 31)))
 
 
+def test_many_examples_take_fewer_samples_and_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    file, fitted, scores = tmp_path / "x.npy", tmp_path / "run", tmp_path / "s.csv"
+    np.save(file, np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32))
+    assert run("fit", file, "--out", fitted, *SMALL) == 0
+    monkeypatch.setattr("subo.evaluation.effort._SCORED", 30 * 200)
+    capsys.readouterr()
+    assert run("score", fitted, file, "--out", scores) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "200 samples for each of 30 examples" in said
+    assert "--num-samples 1000" in said
+    by_default = scores.read_text()
+    assert run("score", fitted, file, "--out", scores, "--num-samples", 200) == 0
+    assert scores.read_text() == by_default
+    assert "to save time" not in capsys.readouterr().out
+    assert run("score", fitted, file, "--out", scores, "--part", "test") == 0
+    assert "to save time" not in capsys.readouterr().out
+
+
 def test_a_row_without_a_density_is_minus_infinity_and_never_stops_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):

@@ -23,7 +23,7 @@ def score(
     /,
     *,
     out: Path,
-    num_samples: int = 1000,
+    num_samples: int | None = None,
     alpha: float | None = None,
     fdr: bool = False,
     regret: bool = False,
@@ -51,7 +51,8 @@ def score(
             error, effective sample size and Pareto k-hat, and for sequences their steps and log_px per step; the first
             columns give the row of each example in the file (the first below a header is row 1), its name (in a folder
             of files) and its label if it has them; or .npy with log_px.
-        num_samples: Posterior samples for each example.
+        num_samples: Posterior samples for each example; by default 1,000, or fewer for more than 5,000 examples (at
+            least 100).
         alpha: Mark examples whose p-value is at most alpha, in the column odd.
         fdr: Mark fewer, such that alpha is the expected share of ordinary ones among the marked (Benjamini-Hochberg).
         regret: Also give the likelihood regret of each example, how many nats the bound gains when q is optimized for
@@ -62,7 +63,7 @@ def score(
         seed: Seed for the samples.
         processes: Number of processes that share the examples; the scores do not depend on it.
     """
-    from subo.evaluation.effort import caution_of_samples
+    from subo.evaluation.effort import NUM_SAMPLES, caution_of_samples, samples_for
     from subo.evaluation.scores import score as scored
     from subo.experiments.experiment import model_for
     from subo.runtime.progress import bar
@@ -76,10 +77,13 @@ def score(
         raise InputError("--fdr needs --alpha, the share of ordinary examples among those that are marked.")
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
-    if caution := caution_of_samples(model, split, num_samples):
+    count = samples_for(len(split)) if num_samples is None else num_samples
+    if num_samples is None and count < NUM_SAMPLES:
+        say(f"{count} samples for each of {len(split):,} examples, to save time; more by --num-samples {NUM_SAMPLES}")
+    if caution := caution_of_samples(model, split, count):
         say(caution)
-    with bar(f"log p(x), {num_samples} samples", len(split), show=True) as advance:
-        scores = scored(model, split, num_samples=num_samples, seed=seed, processes=processes, advance=advance)
+    with bar(f"log p(x), {count} samples", len(split), show=True) as advance:
+        scores = scored(model, split, num_samples=count, seed=seed, processes=processes, advance=advance)
     shared = {"source": data, "part": part, "seed": seed, "processes": processes}
     oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, **shared)
     if ending == ".npy":

@@ -24,6 +24,7 @@ __all__ = [
     "caution_of_samples",
     "gradient_time",
     "in_words",
+    "samples_for",
     "seconds_a_sample",
 ]
 
@@ -33,6 +34,7 @@ _LEAST = 100  # examples, before there are fewer samples than the last of these
 _TIMED, _ENOUGH = 4, 0.2  # examples at a time, and seconds enough for a timing
 _MANY = 50  # examples of the larger batch of gradients
 _QUICK = 200_000  # samples in total, which take less than an hour
+_SCORED = 5_000_000  # samples in total for scores of all examples
 _HOUR = 3600.0  # seconds
 
 
@@ -99,6 +101,19 @@ def affordable(seconds: float, a_sample: float, num_data: int, *, all_data: bool
         return Effort(_FEWER[-1], min(num_data, int(most) // _FEWER[-1]))
     few = num_data if all_data else min(_LEAST, num_data)
     return Effort(max(2, int(most) // few), few)
+
+
+def samples_for(num_data: int) -> int:
+    """Samples for the score of each of many examples: 1,000 for up to 5,000, then fewer, to 100.
+
+    They follow from the number of examples, not from a timing, so that scores are the same on every machine.
+
+    Example:
+        >>> samples_for(400), samples_for(15_000), samples_for(1_000_000)
+        (1000, 200, 100)
+    """
+    fitting = (count for count in (NUM_SAMPLES, *_FEWER) if count * num_data <= _SCORED)
+    return next(fitting, _FEWER[-1])
 
 
 def caution_of_samples(
