@@ -112,6 +112,7 @@ def _of_batch(model: Any, x: Tensor, context: dict[str, Tensor], num_samples: in
         raise InputError(
             f"the likelihood is a {type(p).__name__}, which has no columns: cells are scored by the likelihood columns"
         )
-    log_weight = draw.log_weight.double().unsqueeze(-1)
     of_cells = p.unflatten((num_samples, len(x))).log_prob_of_columns(x).double()
+    log_ratio = (draw.log_prior - draw.log_posterior).double().unsqueeze(-1)
+    log_weight = log_ratio + of_cells.sum(-1, keepdim=True)  # log p(x|z) is their sum: z is decoded once
     return (log_weight.logsumexp(0) - (log_weight - of_cells).logsumexp(0)).float()
