@@ -28,10 +28,12 @@ from torch import Tensor
 from subo.data.tables.kinds import check_finite, dates, distinct
 from subo.data.tables.schema import LEVELED, Column, Level, Schema, plain
 from subo.errors import InputError
+from subo.runtime.memory import return_freed
 
 __all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
 
 _DAY = 86_400e9  # nanoseconds
+_LARGE = 1 << 24  # bytes of a table from which it is worth to tidy up between passes
 _MOST = float(np.finfo(np.float32).max)
 
 
@@ -64,6 +66,8 @@ def encode(frame: pd.DataFrame, schema: Schema, *, keep: bool = True) -> Float[T
         numbers[:] = _held(scaled(raw_numbers(frame, column), column))
         if not keep:
             del frame[column.name]
+    if columns.nbytes > _LARGE:
+        return_freed()
     return torch.from_numpy(columns).t().contiguous()
 
 

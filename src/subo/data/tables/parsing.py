@@ -20,6 +20,7 @@ from pandas.api import types
 from pandas.errors import ParserError, ParserWarning
 
 from subo.errors import InputError
+from subo.runtime.memory import return_freed
 
 __all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "Layout", "opened", "parse", "repeats"]
 
@@ -84,6 +85,8 @@ def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFr
         raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
     if len(frame) == 0:
         raise InputError(f"{path} is empty: it has a header and no rows")
+    if len(frame) > _ROWS:
+        return_freed()
     if frame.iloc[:, -1].isna().any() and not _all_there(path, layout, len(frame)):  # a short row ends in missing cells
         _refuse_widths(path, layout)
     return frame.set_axis(list(layout.header), axis=1), tuple(layout.header[number] for number in sorted(with_zeros))
