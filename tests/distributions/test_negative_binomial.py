@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import nbinom, poisson
+from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
+from subo.distributions import negative_binomial
 from subo.distributions.negative_binomial import NegativeBinomial
+from subo.runtime.host_reads import NoHostReads
 
 COUNTS = (0, 1, 7, 150, 10**4, 10**6)
 MEANS = (1e-3, 0.5, 7.0, 160.0, 1.003e4, 1e6)
-DISPERSIONS = (1e-25, 1e-12, 1e-6, 1e-3, 0.05, 0.1249, 0.1251, 0.5, 1.0, 10.0, 1e4)
+DISPERSIONS = (1e-25, 1e-12, 1e-6, 1e-3, 0.0156, 0.01563, 0.125, 0.5, 1.0, 10.0, 1e4)
 
 
 def log_prob(x, log_mean, a):
@@ -44,6 +47,59 @@ def test_the_log_probability_and_its_gradient_have_their_digits_at_any_count(dis
         truth = [[float(log_prob(*point)), *map(float, slopes(*point))] for point in points]
     for one, other in zip(found, torch.tensor(truth, dtype=torch.float64).unbind(1), strict=True):
         assert_close(one.detach(), other, rtol=2e-9, atol=1e-9)
+
+
+def test_pieces_of_any_shape_and_mixed_dispersions_are_the_whole(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    x, log_mean = torch.poisson(torch.full((1, 4, 5), 3.0)), torch.randn(3, 4, 5, dtype=torch.float64)
+    for shape in ((), (5,), (4, 1), (3, 4, 5)):
+        a = (torch.rand(shape, dtype=torch.float64) - 0.2).clamp(min=0)  # some small, some not
+        found = []
+        for size in (1 << 15, 7, 1):
+            monkeypatch.setattr(negative_binomial, "_AT_A_TIME", size)
+            inputs = log_mean.clone().requires_grad_(), a.clone().requires_grad_()
+            value = NegativeBinomial(*inputs).log_prob(x)
+            found.append((value.detach(), *torch.autograd.grad(value.square().sum(), inputs)))
+        for other in found[1:]:
+            assert_close(other, found[0])
+        each = [NegativeBinomial(m, b).log_prob(y) for y, m, b in zip(*everywhere(x, log_mean, a), strict=True)]
+        assert_close(torch.stack(each).reshape(3, 4, 5), found[0][0])
+
+
+def everywhere(*tensors: torch.Tensor) -> list[torch.Tensor]:
+    return [tensor.flatten() for tensor in torch.broadcast_tensors(*tensors)]
+
+
+@pytest.mark.parametrize("dispersion", [1e-3, 0.0156, 0.01563, 0.5])
+def test_second_derivatives_are_those_of_the_first(dispersion: float):
+    x = torch.tensor([0.0, 1.0, 7.0])
+    log_mean = torch.tensor([-0.5, 0.3, 2.0], dtype=torch.float64, requires_grad=True)
+    a = torch.full((3,), dispersion, dtype=torch.float64, requires_grad=True)
+
+    def log_prob(log_mean: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return NegativeBinomial(log_mean, a).log_prob(x)
+
+    step = {"eps": 1e-6, "atol": 1e-5}
+    assert torch.autograd.gradcheck(log_prob, (log_mean, a), **step)
+    assert torch.autograd.gradgradcheck(log_prob, (log_mean, a), **step)
+
+
+def test_it_is_mapped_over_stacked_parameters_and_compared_without_looking_at_numbers():
+    x, log_mean = torch.arange(4.0), torch.randn(3, 4, dtype=torch.float64)
+    a = torch.tensor([0.0, 0.01, 2.0], dtype=torch.float64)
+    mapped = torch.func.vmap(lambda m, b: NegativeBinomial(m, b).log_prob(x))(log_mean, a)
+    assert_close(mapped, NegativeBinomial(log_mean, a[:, None]).log_prob(x))
+    with NoHostReads():
+        unread = NegativeBinomial(log_mean, a[2]).log_prob(x)
+    assert_close(unread, NegativeBinomial(log_mean, a[2]).log_prob(x), rtol=0, atol=0)
+
+
+def test_a_step_keeps_no_more_than_its_inputs():
+    kept: list[int] = []
+    log_mean = torch.randn(40, 50, requires_grad=True)
+    with saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor):
+        NegativeBinomial(log_mean, torch.rand(50, requires_grad=True)).log_prob(torch.ones(40, 50))
+    assert sorted(kept) == [50, 2000, 2000]
 
 
 def test_it_is_scipys():
