@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from command_line import assert_refused, run
+from subo.data.tables.coding import decode
+from subo.experiments.experiment import open_run
 from subo.runs.run import Run
 
 pytestmark = pytest.mark.slow
@@ -115,9 +117,32 @@ def test_samples_below_zero_are_said_where_no_training_row_is(tmp_path: Path, ca
     share = (pd.read_csv(tmp_path / "s.csv").low < 0).mean()
     assert 0 < share < 0.6
     assert f"some samples are below 0, where no training row is: low ({share:.2g} of them). A fit" in said
+    assert "no cell of the samples is empty" not in said
     (tmp_path / "t.csv").unlink()
     assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
     assert "below 0" not in capsys.readouterr().out
+
+
+def test_samples_far_beyond_the_data_and_without_gaps_are_said(tmp_path: Path, capsys: pytest.CaptureFixture):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"size": np.exp(2 * rng.normal(size=60)).round(3), "even": rng.uniform(50, 51, 60)})
+    frame.loc[:14, "even"] = None
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    options = ["--columns", "size=positive,even=real", "--out", tmp_path / "run", *FIT, "--quiet"]
+    assert run("fit", tmp_path / "t.csv", *options) == 0
+    capsys.readouterr()
+    assert run("sample", tmp_path / "run", "-n", 1000, "--out", tmp_path / "s.csv") == 0
+    said, drawn = " ".join(capsys.readouterr().out.split()), pd.read_csv(tmp_path / "s.csv")
+    experiment = open_run(tmp_path / "run")
+    table, train = experiment.config.data.meaning.table, experiment.data().train
+    assert table is not None
+    highest = decode(train.x, table)["size"].max()
+    assert drawn["size"].max() > 1.5 * highest
+    assert f"size up to {drawn['size'].max():.7g} (data up to {highest:.7g})" in said
+    share = float(train.x.isnan().double().mean())
+    assert f"no cell of the samples is empty, while {share:.2g} of the training cells are" in said
+    assert run("sample", tmp_path / "run", "-n", 1000, "--missing", "--out", tmp_path / "s.csv") == 0
+    assert "no cell of the samples is empty" not in capsys.readouterr().out
 
 
 def test_a_test_row_has_one_p_value_in_whatever_part_it_is_scored(

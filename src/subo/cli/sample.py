@@ -9,6 +9,7 @@ import torch
 from cyclopts import Parameter
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
+from subo.cli.beside_data import say_beside_data
 from subo.cli.forecast import _ENTRY
 from subo.cli.given import cells_given, context_of_samples
 from subo.cli.messages import say
@@ -101,27 +102,7 @@ def sample(
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
     if table is not None and table.dropped and ending != ".png":
         say(f"left out, as in the fit: {', '.join(column.name for column in table.dropped)}")
-    _say_below_zero(experiment, x, table)
-
-
-def _say_below_zero(experiment: Any, x: torch.Tensor, table: Any) -> None:
-    """Says which real columns have samples below 0 and no such training row, if the data are still there."""
-    from subo.data.tables.coding import decode
-
-    if table is None or experiment.config.data.on_disk:
-        return
-    named = [column.name for column in table.modeled if column.kind == "real"]
-    try:
-        train = experiment.data().train.x
-    except InputError:
-        return
-    lowest, drawn = (decode(rows, table) for rows in (train.nan_to_num(torch.inf).amin(0, keepdim=True), x))
-    shares = {name: float((drawn[name] < 0).mean()) for name in named if lowest[name].iloc[0] >= 0}
-    if found := [f"{name} ({share:.2g} of them)" for name, share in shares.items() if share > 0]:
-        say(
-            f"Careful: some samples are below 0, where no training row is: {', '.join(found)}. A fit with --columns "
-            "NAME=count (whole numbers) or NAME=positive (above 0) rules that out"
-        )
+    say_beside_data(experiment, x, table, with_gaps=missing)
 
 
 def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:
