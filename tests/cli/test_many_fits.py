@@ -49,6 +49,38 @@ def test_a_grid_is_all_combinations(tmp_path: Path):
     assert sweep.folder(tmp_path, 3) == tmp_path / "3"
 
 
+def test_each_trial_has_its_seeds(tmp_path: Path):
+    asked = {"data": "digits", "settings": {**SETTINGS, "seed": 5}, "grid": {"beta": [1.0]}}
+    plain = Sweep.read(written(tmp_path / "s.json", asked))
+    assert (plain.seeds, plain.runs(tmp_path / "1")) == ((), [tmp_path / "1"])
+    plain.keep(tmp_path / "plain", num_samples=9)
+    assert "seeds" not in json.loads((tmp_path / "plain" / "sweep.json").read_text())  # as before there were any
+    several = Sweep.read(written(tmp_path / "s.json", {**asked, "seeds": 3}))
+    assert several.runs(tmp_path / "1") == [tmp_path / "1" / f"seed-{seed}" for seed in (5, 6, 7)]
+    several.keep(tmp_path / "several", num_samples=9)
+    several.keep(tmp_path / "several", num_samples=9)
+    with assert_refused_in_python("sweep of other trials"):
+        plain.keep(tmp_path / "several", num_samples=9)
+
+
+def test_a_trial_of_several_seeds_is_their_mean_with_both_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Run, "read_evaluation", lambda run, split: json.loads(run.evaluation_of(split).read_text()))
+    monkeypatch.setattr(Run, "read_metrics", lambda run: [json.loads(run.metrics.read_text())])
+    runs = [tmp_path / "1" / f"seed-{seed}" for seed in range(3)]
+    for run_dir, log_px in zip(runs, (-3.0, -4.0, -6.5), strict=True):
+        run_dir.mkdir(parents=True)
+        measured = {"log_px": log_px, "log_px_se": -log_px / 10, "num_samples": 20}
+        Run(run_dir).evaluation_of("validation").write_text(json.dumps(measured))
+        Run(run_dir).metrics.write_text(json.dumps({"epoch": 4, "seconds": -log_px}))
+    trial = Trial.of(tmp_path / "1", {"beta": 1}, runs)
+    assert trial.log_px == -4.5
+    assert trial.log_px_se == pytest.approx(0.45)
+    assert trial.log_px_seed_se == pytest.approx(math.sqrt((1.5**2 + 0.5**2 + 2**2) / 2 / 3))
+    assert (trial.epochs, trial.seconds) == (4, 4.5)
+    save_trials(tmp_path / "t.csv", [trial], ("beta",))
+    assert pd.read_csv(tmp_path / "t.csv")["validation_log_px_seed_se"][0] == pytest.approx(trial.log_px_seed_se)
+
+
 def test_random_values_fill_their_ranges_and_are_the_same_by_seed(tmp_path: Path):
     ranges: dict[str, Any] = {
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -82,6 +114,8 @@ def test_random_values_fill_their_ranges_and_are_the_same_by_seed(tmp_path: Path
         ({"data": "digits", "grids": {}}, ("unknown key 'grids'",)),
         ({"data": "digits", "grid": {}}, ("grid: expected an object",)),
         ({"data": "digits", "grid": {"beta": 1}}, ("beta must be a list",)),
+        ({"data": "digits", "grid": {"beta": [1]}, "seeds": 0}, ("seeds must be the number of trainings",)),
+        ({"data": "digits", "grid": {"seed": [1, 2]}, "seeds": 2}, ("seed cannot be varied",)),
         ({"data": "digits", "grid": {"beta": []}}, ("beta must be a list",)),
         ({"data": "digits", "settings": {"beta": 1}, "grid": {"beta": [1]}}, ("beta is both set and varied",)),
         ({"data": "digits", "settings": 3, "grid": {"beta": [1]}}, ("settings: expected an object",)),
@@ -213,6 +247,30 @@ def test_a_sweep_chooses_by_validation_data_and_measures_the_test_data_once(
     assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
     assert "2 of them still to be done" in capsys.readouterr().out  # those that failed
     assert (out / "3" / "evaluation.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_a_sweep_over_seeds_chooses_by_their_mean_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture):
+    asked = {"data": str(table(tmp_path)), "settings": {**SETTINGS, "epochs": 10}, "seeds": 2}
+    asked["grid"] = {"learning_rate": [1e-5, 0.02]}
+    sweep, out = written(tmp_path / "s.json", asked), tmp_path / "sweep"
+    assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
+    said = capsys.readouterr().out
+    assert "2 trials of 2 seeds each, 2 of them still to be done" in said
+    rows = pd.read_csv(out / "trials.csv").set_index("trial")
+    assert list(rows.index) == [2, 1]
+    for name in "12":
+        found = [json.loads(Run(path).evaluation_of("validation").read_text()) for path in runs_within(out / name)]
+        assert rows["validation_log_px"][int(name)] == pytest.approx(np.mean([one["log_px"] for one in found]))
+        assert [path.name for path in runs_within(out / name)] == ["seed-0", "seed-1"]
+        tested = [Run(path).evaluation_of("test").exists() for path in runs_within(out / name)]
+        assert tested == [name == "2"] * 2
+    assert json.loads((out / "2" / "seeds.json").read_text())["split"] == "test"
+    (out / "1" / "seed-1" / "evaluation-validation.json").unlink()
+    assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
+    again = capsys.readouterr().out
+    assert "2 trials of 2 seeds each, 1 of them still to be done" in again
+    assert "trial 1, seed 1: done" in again
 
 
 @pytest.mark.slow

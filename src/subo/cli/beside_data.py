@@ -33,9 +33,7 @@ def say_beside_data(experiment: Any, x: Tensor, table: Any, *, with_gaps: bool) 
         say(f"Careful: {sentence}")
     share = float(train.isnan().double().mean())
     if share > 0 and not with_gaps:
-        say(
-            f"no cell of the samples is empty, while {share:.2g} of the training cells are; --missing leaves some out"
-        )
+        say(f"no cell of the samples is empty, while {share:.2g} of the training cells are; --missing leaves some out")
 
 
 def _below_zero(x: Tensor, train: Tensor, table: Any) -> list[str]:

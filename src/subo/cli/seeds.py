@@ -14,7 +14,7 @@ from subo.errors import InputError, Interrupted
 from subo.runtime.interrupts import Stopped
 from subo.runtime.jobs import Ended, Job, run_jobs
 
-__all__ = ["fit_seeds", "say_ended"]
+__all__ = ["conclude", "fit_seeds", "say_ended"]
 
 _OF_ALL = ("data", "out", "seed", "seeds", "jobs", "resume", "overwrite", "quiet")  # the others are each run's
 
@@ -51,7 +51,7 @@ def fit_seeds(given: Mapping[str, Any], out: Path) -> None:
             f"others are finished. The first said: {failed[0].message or f'nothing, exit code {failed[0].code}'}"
         )
     measured = {"split": given.get("measure", "test"), "num_samples": given.get("evaluation_samples") or 1000}
-    _conclude(list(folders.values()), out, quiet=quiet, **measured)
+    conclude(list(folders.values()), out, quiet=quiet, **measured)
 
 
 def _job(given: Mapping[str, Any], seed: int, folder: Path, *, resume: bool) -> Job | None:
@@ -80,7 +80,7 @@ def say_ended(ended: Ended) -> None:
     say(f"{ended.job.name}: {'done' if ended.code == 0 else ended.message or f'exit code {ended.code}'}")
 
 
-def _conclude(folders: Sequence[Path], out: Path, *, quiet: bool, split: str, num_samples: int) -> None:
+def conclude(folders: Sequence[Path], out: Path, *, quiet: bool, split: str, num_samples: int) -> None:
     """Measures all runs on the same held-out data, prints their mean, and writes it to ``seeds.json``."""
     from subo.experiments import compare as comparing
 

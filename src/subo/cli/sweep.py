@@ -42,9 +42,11 @@ def sweep(
     combinations are tried, or random with the number of trials: for each, a value is drawn from each list, or from a
     range such as {"low": 0.0001, "high": 0.01, "log": true}. Names are those of fit's options, with underscores:
     {"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "hidden": [[200], [200, 200]]}}.
+    With the key seeds, a number, each trial is trained so many times, and the mean over its seeds decides.
 
-    Each trial is a run of its own. A stopped sweep goes on when the command is repeated. The test data are measured
-    once, for the chosen run: its log p(x) of the validation data is the highest of many, so it is too high on average.
+    Each trial is a run of its own, or a folder of such runs. A stopped sweep goes on when the command is repeated. The
+    test data are measured once, for the chosen trial: its log p(x) of the validation data is the highest of many, so it
+    is too high on average.
 
     Args:
         config: The sweep.
@@ -57,17 +59,21 @@ def sweep(
 
     asked = Sweep.read(config)
     if refused := [name for name in (*asked.settings, *asked.varied) if name in _REFUSED]:
-        raise InputError(f"{config} sets {refused[0]}, which the sweep sets itself: leave it out")
+        remedy = "give it beside the settings" if refused[0] == "seeds" else "leave it out"
+        raise InputError(f"{config} sets {refused[0]}, which the sweep sets itself: {remedy}")
     out = out or Path("runs") / config.stem
     asked.keep(out, num_samples=num_samples)
     folders = [asked.folder(out, number) for number in range(1, len(asked.trials) + 1)]
-    todo = [(n, folder) for n, folder in enumerate(folders) if not _is_done(folder)]
-    say(f"{counted(len(folders), 'trial')}, {len(todo)} of them still to be done, in {out}")
+    todo = [(n, run) for n, folder in enumerate(folders) for run in asked.runs(folder) if not _is_done(run)]
+    left, times = len({n for n, _ in todo}), f" of {len(asked.seeds)} seeds each" if asked.seeds else ""
+    say(f"{counted(len(folders), 'trial')}{times}, {left} of them still to be done, in {out}")
     own = words_of({"out": out, "num_samples": num_samples, "jobs": jobs})
     again = shlex.join(["subo", "sweep", str(config), *own])
     failures = _train(asked, todo, jobs=jobs, num_samples=num_samples, again=again)
     trials = [
-        Trial(folder.name, values, failure=failures[n]) if n in failures else Trial.of(folder, values)
+        Trial(folder.name, values, failure=failures[n])
+        if n in failures
+        else Trial.of(folder, values, asked.runs(folder))
         for n, (folder, values) in enumerate(zip(folders, asked.trials, strict=True))
     ]
     best, *_ = order = ranked(trials)
@@ -78,9 +84,9 @@ def sweep(
         raise InputError(f"all trials failed; the first said: {best.failure}")
     if not math.isfinite(best.log_px):
         raise InputError("no trial has a finite log p(x) of the validation data: nothing is chosen")
-    if len(measured := [out / trial.name for trial in trials if trial.log_px is not None]) > 1:
+    if len(measured := [asked.runs(out / trial.name)[0] for trial in trials if trial.log_px is not None]) > 1:
         open_comparable(measured)  # refuses other data, or a density beside a probability
-    _measure(out / best.name, num_samples)
+    _measure(out / best.name, asked.runs(out / best.name), num_samples)
 
 
 def _is_done(folder: Path) -> bool:
@@ -95,55 +101,66 @@ def _train(
     """Trains what is not done; gives what failed ones said, by their number."""
     from subo.runs.run import Run
 
-    numbers: dict[str, int] = {}
+    places: dict[str, tuple[int, Path]] = {}
     commands = []
-    for number, folder in todo:
-        own = {"out": folder, "quiet": True, "measure": "validation", "evaluation_samples": num_samples}
-        begun = Run(folder).config.exists()
-        settings = {"resume": True} if begun else {**asked.settings, **asked.trials[number]}
-        name = f"trial {folder.name}"
+    for number, run in todo:
+        own = {"out": run, "quiet": True, "measure": "validation", "evaluation_samples": num_samples}
+        begun = Run(run).config.exists()
+        seed = {"seed": asked.seeds[asked.runs(run.parent).index(run)]} if asked.seeds else {}
+        settings = {"resume": True} if begun else {**asked.settings, **asked.trials[number], **seed}
+        name = f"trial {run.parent.name}, seed {seed['seed']}" if seed else f"trial {run.name}"
         commands.append(Job(name, ("fit", *(() if begun else (asked.data,)), *words_of({**settings, **own}))))
-        numbers[name] = number
+        places[name] = number, run
 
     try:
         ended = run_jobs(commands, at_a_time=jobs, on_end=say_ended)
     except Stopped as stopped:
         raise Interrupted(f"stopped. To go on, repeat: {again}", signal=stopped.signal) from stopped
-    folders = dict(todo)
-    by_number = {numbers[one.job.name]: one for one in ended}
-    failed = {n: one for n, one in by_number.items() if one.code or not _is_done(folders[n])}
-    return {n: one.message or f"nothing was measured, exit code {one.code}" for n, one in failed.items()}
+    failures = {}
+    for one in ended:
+        number, run = places[one.job.name]
+        if one.code or not _is_done(run):
+            failures.setdefault(number, one.message or f"nothing was measured, exit code {one.code}")
+    return failures
 
 
 def _print(trials: "list[Trial]", varied: tuple[str, ...]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="")
     for name in ("trial", *varied):
         table.add_column(name, overflow="fold")
-    for name in ("validation log p(x)", "epochs", "seconds"):
+    several = any(trial.log_px_seed_se is not None for trial in trials)
+    for name in ("validation log p(x)", *(["error over seeds"] if several else []), "epochs", "seconds"):
         table.add_column(name, justify="right", overflow="fold")
     for trial in trials:
         shown = (
             "failed" if trial.log_px is None else " +- ".join(filter(None, in_digits(trial.log_px, trial.log_px_se)))
         )
         numbers = ["" if value is None else f"{value:.0f}" for value in (trial.epochs, trial.seconds)]
-        cells = [trial.name, *(str(trial.values[name]) for name in varied), shown, *numbers]
+        over = [] if not several else ["" if trial.log_px_seed_se is None else f"{trial.log_px_seed_se:.2g}"]
+        cells = [trial.name, *(str(trial.values[name]) for name in varied), shown, *over, *numbers]
         table.add_row(*map(Text, cells))
     Console(width=_COLUMNS).print(table)
 
 
-def _measure(run: Path, num_samples: int) -> None:
-    """Measures the chosen run on the test data, unless that is done."""
+def _measure(folder: Path, runs: list[Path], num_samples: int) -> None:
+    """Measures the chosen run, or its runs of several seeds, on the test data, unless that is done."""
     from dataclasses import asdict
 
     from subo.cli.messages import print_evaluation
+    from subo.cli.seeds import conclude
     from subo.experiments.experiment import open_run
     from subo.experiments.fitting import finish_run
     from subo.files.nonfinite import decoded
 
-    experiment = open_run(run)
-    say(f"chosen: {run}, whose test data are measured now, once:")
-    if experiment.run.evaluation_of("test").exists():
-        result = decoded(experiment.run.read_evaluation("test"))
+    say(f"chosen: {folder}, whose test data are measured now, once:")
+    results = {}
+    for run in runs:
+        experiment = open_run(run)
+        if experiment.run.evaluation_of("test").exists():
+            results[run] = decoded(experiment.run.read_evaluation("test"))
+        else:
+            results[run] = asdict(finish_run(experiment, num_samples=num_samples, note=say))
+    if len(runs) > 1:
+        conclude(runs, folder, quiet=False, split="test", num_samples=num_samples)
     else:
-        result = asdict(finish_run(experiment, num_samples=num_samples, note=say))
-    print_evaluation(result, experiment.config, run=run)
+        print_evaluation(results[folder], open_run(folder).config, run=folder)

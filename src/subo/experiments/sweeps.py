@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from subo.errors import InputError
+from subo.experiments.seeds import seed_folder
 from subo.files.nonfinite import decoded
 from subo.files.tables import write_table
 from subo.files.whole import read_json, write_json
@@ -18,7 +19,7 @@ from subo.runs.run import Run
 
 __all__ = ["Sweep", "Trial", "ranked", "save_trials"]
 
-_KEYS = {"data", "settings", "grid", "random", "trials", "seed"}
+_KEYS = {"data", "settings", "grid", "random", "trials", "seed", "seeds"}
 _RANGE = {"low", "high", "log"}
 _LARGEST = 1e18  # of a range's ends
 _EXAMPLE = '{"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "beta": [0.5, 1]}}'
@@ -33,12 +34,14 @@ class Sweep:
         settings: Options of ``fit`` that all trials have.
         varied: Names of the options in which they differ.
         trials: What each has of these.
+        seeds: Training seeds of each trial; without any it is one run, with the seed of its settings.
     """
 
     data: str
     settings: Mapping[str, Any]
     varied: tuple[str, ...]
     trials: tuple[Mapping[str, Any], ...]
+    seeds: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> "Sweep":
@@ -46,7 +49,8 @@ class Sweep:
 
         Its keys are ``data``, ``settings`` that all trials have, and either ``grid``, lists of values of which all
         combinations are tried, or ``random`` with the number of ``trials``: a value of each list, or of the range
-        ``{"low": 1e-4, "high": 1e-2, "log": true}``, is drawn for each trial, with a ``seed``.
+        ``{"low": 1e-4, "high": 1e-2, "log": true}``, is drawn for each trial, with a ``seed``. With a number of
+        ``seeds`` each trial is trained so many times.
 
         Raises:
             InputError: The file is none, or has other keys or values; says which.
@@ -69,7 +73,11 @@ class Sweep:
             trials = _grid(varied) if by_grid else _drawn(varied, found.get("trials"), found.get("seed", 0))
         except InputError as error:
             raise InputError(f"{path}, {error}") from error
-        return cls(found["data"], settings, tuple(varied), trials)
+        try:
+            seeds = _seeds(found.get("seeds", 1), {**settings, **varied}.get("seed", 0))
+        except InputError as error:
+            raise InputError(f"{path}, {error}") from error
+        return cls(found["data"], settings, tuple(varied), trials, seeds)
 
     def keep(self, folder: Path, *, num_samples: int) -> None:
         """Writes what is tried into the sweep's folder, or checks that it is what was tried before.
@@ -83,7 +91,8 @@ class Sweep:
         """
         if Run(folder).config.exists():
             raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
-        file, own = folder / "sweep.json", json.loads(json.dumps({**asdict(self), "num_samples": num_samples}))
+        known = {name: value for name, value in asdict(self).items() if name != "seeds" or value}
+        file, own = folder / "sweep.json", json.loads(json.dumps({**known, "num_samples": num_samples}))
         if file.exists():
             if read_json(file) != own:
                 raise InputError(
@@ -95,8 +104,23 @@ class Sweep:
         write_json(file, own)
 
     def folder(self, out: Path, number: int) -> Path:
-        """The run of a trial, numbered from 1."""
+        """The folder of a trial, numbered from 1: its run, or of several seeds that of its runs."""
         return out / f"{number:0{len(str(len(self.trials)))}d}"
+
+    def runs(self, folder: Path) -> list[Path]:
+        """The runs of a trial in a folder."""
+        return [seed_folder(folder, seed) for seed in self.seeds] or [folder]
+
+
+def _seeds(count: Any, first: Any) -> tuple[int, ...]:
+    """The seeds of each trial, none for a single one."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(f"seeds must be the number of trainings of each trial, at least 1, got {count!r}")
+    if count == 1:
+        return ()
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise InputError(f"seeds: each trial has {count} seeds, so that seed cannot be varied, too, got {first!r}")
+    return tuple(range(first, first + count))
 
 
 def _grid(lists: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
@@ -141,11 +165,12 @@ class Trial:
     Attributes:
         name: Its folder's name.
         values: The options in which it differs.
-        log_px: Mean log p(x) of the validation data; None if it failed.
-        log_px_se: Its standard error over them.
+        log_px: Mean log p(x) of the validation data, of several seeds their mean; None if one failed.
+        log_px_se: Its standard error over the data; of several seeds, whose data are the same, the mean of theirs.
+        log_px_seed_se: Its standard error over the seeds, if there are several.
         num_samples: K.
-        epochs: Epochs of training.
-        seconds: Their time.
+        epochs: Epochs of training, on average.
+        seconds: Their time, on average.
         failure: What a failed one said.
     """
 
@@ -153,18 +178,28 @@ class Trial:
     values: Mapping[str, Any]
     log_px: float | None = None
     log_px_se: float | None = None
+    log_px_seed_se: float | None = None
     num_samples: int | None = None
     epochs: int | None = None
     seconds: float | None = None
     failure: str = ""
 
     @classmethod
-    def of(cls, folder: Path, values: Mapping[str, Any]) -> "Trial":
-        """A finished trial, from its run folder."""
-        run = Run(folder)
-        found, last = decoded(run.read_evaluation("validation")), run.read_metrics()[-1]
-        measured = {name: found[name] for name in ("log_px", "log_px_se", "num_samples")}
-        return cls(folder.name, values, **measured, epochs=last["epoch"], seconds=last["seconds"])
+    def of(cls, folder: Path, values: Mapping[str, Any], runs: Sequence[Path] = ()) -> "Trial":
+        """A finished trial, from its run folder, or those of its seeds."""
+        found = [decoded(Run(run).read_evaluation("validation")) for run in runs or [folder]]
+        last = [Run(run).read_metrics()[-1] for run in runs or [folder]]
+        log_px = np.array([one["log_px"] for one in found], dtype=float)
+        return cls(
+            folder.name,
+            values,
+            log_px=float(log_px.mean()),
+            log_px_se=float(np.mean([one["log_px_se"] for one in found])),
+            log_px_seed_se=float(log_px.std(ddof=1) / math.sqrt(len(log_px))) if len(log_px) > 1 else None,
+            num_samples=found[0]["num_samples"],
+            epochs=round(np.mean([one["epoch"] for one in last])),
+            seconds=float(np.mean([one["seconds"] for one in last])),
+        )
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -180,7 +215,8 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 def save_trials(path: Path, trials: Sequence[Trial], varied: Sequence[str]) -> None:
     """Writes a table, .csv, with a row for each trial."""
-    own = ("log_px", "log_px_se", "num_samples", "epochs", "seconds", "failure")
+    errors = ("log_px_se", "log_px_seed_se") if any(t.log_px_seed_se is not None for t in trials) else ("log_px_se",)
+    own = ("log_px", *errors, "num_samples", "epochs", "seconds", "failure")
     header = ["trial", *varied, *(f"validation_{name}" if "log_px" in name else name for name in own)]
     cells = ([t.name, *(_text(t.values[name]) for name in varied), *(getattr(t, name) for name in own)] for t in trials)
     write_table(path, header, cells)
