@@ -107,7 +107,7 @@ class _LogProb(torch.autograd.Function):
 
 def _by_pieces(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """A function of tensors that broadcast, element by element: in float64, a piece of the longest axis at a time."""
-    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    shape = torch.broadcast_tensors(*tensors)[0].shape  # a tenth of the time of broadcast_shapes
     if shape.numel() <= _AT_A_TIME:
         return of(*(tensor if tensor.device.type == "mps" else tensor.double() for tensor in tensors)).to(tensors[1])
     axis = max(range(-len(shape), 0), key=lambda axis: shape[axis])
