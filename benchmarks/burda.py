@@ -6,7 +6,7 @@ test (binarized once), log p(x) by 5,000 samples, active units by their definiti
 of 100 instead of 20, Adam with a cosine decay over a fixed number of epochs instead of their 3,280 in eight stages, and
 for IWAE the doubly reparametrized gradient. With --stage, cells start from weights that so many epochs of the ELBO with
 one sample and a KL warm-up led to, once for all cells of a network. A cell that was trained or measured before is not
-done again; one that was stopped goes on from its checkpoint.
+done again; one that was stopped goes on from its checkpoint. Hours are those of a cell alone, without its stage.
 
     python benchmarks/burda.py --cells vae-1 iwae-5 --out runs/burda
     python benchmarks/burda.py --cells two-vae-1 two-iwae-5 --out runs/burda
@@ -111,7 +111,8 @@ def train(cell: str, run: Run, images: Split, *, start: Run | None = None, **opt
     resume = run.checkpoint.exists()
     if start is not None and not resume:
         start.load_weights(objective)
-    fit(objective, images, decay="cosine", run_dir=run, resume=resume, checkpoint_minutes=5, **options)
+    kept: dict[str, Any] = {"run_dir": run, "resume": resume, "checkpoint_minutes": 5, "progress": True}
+    fit(objective, images, decay="cosine", **kept, **options)
     run.save_weights(objective)
     return objective
 
@@ -159,7 +160,7 @@ def main() -> None:
             "fabric": make_fabric(device="cpu", precision=arguments.precision),
         }
         run, start = Run(arguments.out / cell), None
-        if arguments.stage:
+        if arguments.stage and not run.model.exists():
             start = stage_of(cell, arguments.out, images, epochs=arguments.stage, **options)
         objective = train(cell, run, images, start=start, epochs=arguments.epochs or EPOCHS[cell], **options)
         result = measure(objective, run, test, arguments.num_samples)

@@ -1,7 +1,8 @@
-"""The five commands on each table of `$SUBO_DATA/tables`, as its README writes them, with no option but the file.
+"""The five commands of docs/tables.md on each table of `$SUBO_DATA/tables`, which is given as it is.
 
-fit, impute with 20 draws, score, sample, and a fit with a condition with rows sampled from it: seconds of the clock and
-of the processor of each, as a shell sees them, with what the commands do about threads and samples by themselves.
+fit, impute with 20 draws, score, 1,000 samples, and a fit with a condition with rows sampled from it: seconds of the
+clock and of the processor of each, as a shell sees them. How each column is described, the settings of training,
+threads and numbers of samples are what the commands decide.
 
     python benchmarks/commands.py --out /tmp/commands
 """

@@ -77,7 +77,11 @@ def test_many_examples_take_fewer_samples_and_it_is_said(
     assert run("score", fitted, file, "--out", scores, "--num-samples", 200) == 0
     assert scores.read_text() == by_default
     assert "to save time" not in capsys.readouterr().out
-    assert run("score", fitted, file, "--out", scores, "--part", "test") == 0
+    assert run("score", fitted, file, "--out", scores, "--part", "test") == 0  # by as many, for the same p-values
+    assert "200 samples for each of 30 examples" in capsys.readouterr().out
+    few = tmp_path / "few.npy"
+    np.save(few, np.load(file)[:5])
+    assert run("score", fitted, few, "--out", scores) == 0
     assert "to save time" not in capsys.readouterr().out
 
 

@@ -1,6 +1,9 @@
 """The negative binomial against scipy's, and against 60 digits where scipy's has few."""
 
 import itertools
+import math
+import subprocess
+import sys
 from typing import Any
 
 import mpmath
@@ -69,6 +72,42 @@ def test_pieces_of_any_shape_and_mixed_dispersions_are_the_whole(monkeypatch: py
 
 def everywhere(*tensors: torch.Tensor) -> list[torch.Tensor]:
     return [tensor.flatten() for tensor in torch.broadcast_tensors(*tensors)]
+
+
+@pytest.mark.parametrize("dispersion", [0.0, 1e-30, 1e-16, 1e-12, 1e-3, 0.1, 3.0])
+def test_mixed_second_derivatives_do_not_depend_on_their_order(dispersion: float):
+    x = torch.tensor([0.0, 3.0, 150.0], dtype=torch.float64)
+    log_mean = torch.full((3,), 5.0, dtype=torch.float64, requires_grad=True)
+    a = torch.full((3,), dispersion, dtype=torch.float64, requires_grad=True)
+    value = NegativeBinomial(log_mean, a).log_prob(x).sum()
+    slope, slope_in_a = torch.autograd.grad(value, (log_mean, a), create_graph=True)
+    (one,) = torch.autograd.grad(slope.sum(), a, retain_graph=True)
+    (other,) = torch.autograd.grad(slope_in_a.sum(), log_mean)
+    m = math.exp(5)
+    assert_close(one, (m - x) * m / (1 + dispersion * m) ** 2, rtol=1e-9, atol=1e-9)
+    assert_close(other, one, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_it_is_compiled_in_one_graph():
+    """In a process of its own, since shape checks cannot be compiled."""
+    program = """
+import torch
+from subo.distributions.negative_binomial import NegativeBinomial
+
+def value(x, log_mean, a):
+    return NegativeBinomial(log_mean, a).log_prob(x).sum()
+
+x, log_mean, a = torch.ones(300, 200), torch.randn(300, 200), torch.rand(200)
+found = []
+for step in (value, torch.compile(value, fullgraph=True, backend="aot_eager")):
+    inputs = [tensor.clone().requires_grad_() for tensor in (log_mean, a)]
+    step(x, *inputs).backward()
+    found.append([tensor.grad for tensor in inputs])
+for one, other in zip(*found):
+    torch.testing.assert_close(one, other)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("dispersion", [1e-3, 0.0156, 0.01563, 0.5])

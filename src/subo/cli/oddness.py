@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from subo.cli.messages import say
+from subo.cli.rows import are_own
 from subo.data.saving import save_array
 from subo.errors import InputError
 
@@ -142,7 +143,7 @@ def _own(experiment: "Experiment", data: "Data", split: "Split", source: str, pa
 
     Examples are known by their rows if they come from the source of the run.
     """
-    if experiment.config.data.source not in (source, str(Path(source).resolve())):
+    if not are_own(experiment, source):
         return None, 0
     if part == "test":
         return torch.arange(len(split)), 0

@@ -67,6 +67,11 @@ def run_and_rows(
     return experiment, split
 
 
+def are_own(experiment: Any, source: str) -> bool:
+    """Whether data come from where those of the run did."""
+    return experiment.config.data.source in (source, str(Path(source).resolve()))
+
+
 def _in_columns(experiment: Any, split: Split, row: int) -> str:
     """In which columns a row of a table has no density: those without whose cell it has one."""
     table = experiment.config.data.meaning.table

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.oddness import Oddness, oddness_of
-from subo.cli.rows import of_rows, run_and_rows
+from subo.cli.rows import are_own, of_rows, run_and_rows
 from subo.data.saving import save_array
 from subo.errors import InputError
 
@@ -40,9 +40,10 @@ def score(
     model, of ordinary examples at most a share alpha get a p-value of at most alpha. In tables, the columns of odd
     cells are named, by such p-values of each cell given the others of its row.
 
-    The samples used for a row depend on its file: in another file its estimate differs, within its standard error. For
-    dequantized data, it is the estimate for one draw of the noise, the same at every call. Rows outside the
-    likelihood's support have -inf. A conditional model (fit --condition) scores log p(x|c).
+    The samples used for a row depend on its file: in another file its estimate differs, within its standard error, and
+    by more where it has another --num-samples. For dequantized data, it is the estimate for one draw of the noise, the
+    same at every call. Rows outside the likelihood's support have -inf. A conditional model (fit --condition) scores
+    log p(x|c).
 
     Args:
         run: Run folder.
@@ -52,7 +53,7 @@ def score(
             columns give the row of each example in the file (the first below a header is row 1), its name (in a folder
             of files) and its label if it has them; or .npy with log_px.
         num_samples: Posterior samples for each example; by default 1,000, or fewer for more than 5,000 examples (at
-            least 100).
+            least 100), where those of the run count as one file.
         alpha: Mark examples whose p-value is at most alpha, in the column odd.
         fdr: Mark fewer, such that alpha is the expected share of ordinary ones among the marked (Benjamini-Hochberg).
         regret: Also give the likelihood regret of each example, how many nats the bound gains when q is optimized for
@@ -77,9 +78,11 @@ def score(
         raise InputError("--fdr needs --alpha, the share of ordinary examples among those that are marked.")
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
     model = model_for(experiment, split, progress=True)
-    count = samples_for(len(split)) if num_samples is None else num_samples
+    whole = sum(experiment.config.data.sizes.values()) if are_own(experiment, data) else 0
+    most = max(whole, len(split))  # so that an example of the run has one score and p-value, whatever the part
+    count = samples_for(most) if num_samples is None else num_samples
     if num_samples is None and count < NUM_SAMPLES:
-        say(f"{count} samples for each of {len(split):,} examples, to save time; more by --num-samples {NUM_SAMPLES}")
+        say(f"{count} samples for each of {most:,} examples, to save time; more by --num-samples {NUM_SAMPLES}")
     if caution := caution_of_samples(model, split, count):
         say(caution)
     with bar(f"log p(x), {count} samples", len(split), show=True) as advance:

@@ -13,7 +13,7 @@ from subo.runtime.host_reads import reads_allowed
 __all__ = ["NegativeBinomial"]
 
 _SMALL = 1 / 64  # dispersion below which Stirling's series of log Gamma(1 / dispersion) is exact to 1e-15
-_NEAR = 0.01  # relative distance from the mean below which its square is taken from a series, to 1e-13
+_NEAR = 0.01  # relative distance from the mean below which its square is taken from a series, to 3e-13
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260)
 _STIRLING_SLOPE = tuple((2 * k + 1) * c for k, c in enumerate(_STIRLING))
 _SQUARE = tuple((-1) ** k / ((k + 1) * (k + 2)) for k in range(6))
@@ -82,7 +82,11 @@ class NegativeBinomial(Distribution):
 
 
 class _LogProb(torch.autograd.Function):
-    """The log-probability, of which a step keeps no more than x, log m and a; its slopes are in closed form."""
+    """The log-probability, of which a step keeps no more than x, log m and a.
+
+    Its slopes in the last two are in closed form; it has none in x, a whole number, and no forward derivatives, which
+    torch.compile would refuse.
+    """
 
     generate_vmap_rule = True
 
@@ -97,18 +101,17 @@ class _LogProb(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         tensors = ctx.saved_tensors
-        slopes = _slope_in_log_mean, _slope_in_dispersion
         grads = [
             (grad * _by_pieces(slope, *tensors)).sum_to_size(tensor.shape).to(tensor.dtype) if needed else None
-            for slope, tensor, needed in zip(slopes, tensors[1:], ctx.needs_input_grad[1:], strict=True)
+            for slope, tensor, needed in zip(_SLOPES, tensors[1:], ctx.needs_input_grad[1:], strict=True)
         ]
         return None, *grads
 
 
 def _by_pieces(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """A function of tensors that broadcast, element by element: in float64, a piece of the longest axis at a time."""
+    """A function of tensors that broadcast, element by element, in float64; on a CPU by pieces of the longest axis."""
     shape = torch.broadcast_tensors(*tensors)[0].shape  # a tenth of the time of broadcast_shapes
-    if shape.numel() <= _AT_A_TIME:
+    if shape.numel() <= _AT_A_TIME or tensors[1].device.type != "cpu" or torch.compiler.is_compiling():
         return of(*(tensor if tensor.device.type == "mps" else tensor.double() for tensor in tensors)).to(tensors[1])
     axis = max(range(-len(shape), 0), key=lambda axis: shape[axis])
     rows = max(1, _AT_A_TIME * shape[axis] // shape.numel())
@@ -122,7 +125,7 @@ def _by_pieces(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 def _none_is_small(a: Tensor) -> bool:
     """Whether one formula serves all, which takes half the time; False where the numbers may not be looked at."""
-    if a.device.type == "cpu" and reads_allowed() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and a.device.type == "cpu" and reads_allowed():
         with suppress(RuntimeError):  # as inside of torch.vmap
             return bool((a > _SMALL).all())
     return False
@@ -134,7 +137,7 @@ def _log_prob(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
 
 def _slope_in_log_mean(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
     """``(x - m) / (1 + a m)``, also where m overflows."""
-    return x * torch.sigmoid(-log_mean - a.log()) - 1 / ((-log_mean).exp() + a)
+    return x / (1 + a * log_mean.exp()) - 1 / ((-log_mean).exp() + a)
 
 
 def _slope_in_dispersion(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
@@ -152,6 +155,9 @@ def _slope_in_dispersion(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
         return direct
     mean = log_mean.where(a <= _SMALL, 0).exp()
     return torch.where(a > _SMALL, direct, _slope_of_small(x, mean, a.clamp(max=_SMALL)))
+
+
+_SLOPES = _slope_in_log_mean, _slope_in_dispersion
 
 
 def _rising(x: Tensor, log_mean: Tensor, a: Tensor) -> Tensor:
