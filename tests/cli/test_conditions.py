@@ -121,7 +121,7 @@ def test_the_file_of_the_fit_serves_every_command(
     assert run("score", run_dir, data, "--out", out, "--num-samples", 50, "--cells", tmp_path / "cells.csv") == 0
     assert "values of log p(x|c) written" in capsys.readouterr().out
     assert len(pd.read_csv(out)) == len(before)
-    assert list(pd.read_csv(tmp_path / "cells.csv").columns) == ["color", "weight"]
+    assert list(pd.read_csv(tmp_path / "cells.csv").columns) == ["row", "label", "color", "weight"]
     assert run("impute", run_dir, data, "--out", out, "--num-samples", 200) == 0
     assert f"{gone.sum()} missing cells of the condition (sort, ripe, days) stay missing" in capsys.readouterr().out
     after = pd.read_csv(out)

@@ -59,8 +59,11 @@ def test_each_trial_has_its_seeds(tmp_path: Path):
     assert several.runs(tmp_path / "1") == [tmp_path / "1" / f"seed-{seed}" for seed in (5, 6, 7)]
     several.keep(tmp_path / "several", num_samples=9)
     several.keep(tmp_path / "several", num_samples=9)
+    plain.keep(tmp_path / "several", num_samples=9)  # nothing has begun there
+    (tmp_path / "several" / "1" / "seed-5").mkdir(parents=True)
+    Run(tmp_path / "several" / "1" / "seed-5").config.write_text("{}")
     with assert_refused_in_python("sweep of other trials"):
-        plain.keep(tmp_path / "several", num_samples=9)
+        several.keep(tmp_path / "several", num_samples=9)
 
 
 def test_a_trial_of_several_seeds_is_their_mean_with_both_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -183,7 +186,8 @@ def test_options_of_several_trainings_that_make_no_sense(tmp_path: Path, capsys:
     assert "sets out" in assert_refused(capsys, "sweep", written(tmp_path / "s.json", sweep))
     good = written(tmp_path / "s.json", {"data": "digits", "grid": {"beta": [1, 2]}})
     assert "is a run" in assert_refused(capsys, "sweep", good, "--out", tmp_path / "run")
-    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "1").mkdir(parents=True)
+    Run(tmp_path / "kept" / "1").config.write_text("{}")
     written(tmp_path / "kept" / "sweep.json", {"data": "digits"})
     assert "other trials" in assert_refused(capsys, "sweep", good, "--out", tmp_path / "kept")
 
@@ -270,6 +274,7 @@ def test_a_sweep_over_seeds_chooses_by_their_mean_and_goes_on(tmp_path: Path, ca
     assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
     again = capsys.readouterr().out
     assert "2 trials of 2 seeds each, 1 of them still to be done" in again
+    assert "whose test data were measured before, once" in again
     assert "trial 1, seed 1: done" in again
 
 

@@ -179,7 +179,7 @@ def test_score_has_p_values_and_names_odd_columns(
     said = capsys.readouterr().out
     assert "column 'extra' is left out" in said
     assert "never seen ('Paris')" in said
-    assert "no column is named as odd, since among 15 test rows no cell ranks below 0.062" in said
+    assert "no column is named as odd, since among 15 other test rows no cell ranks below 0.062" in said
     table = pd.read_csv(out, keep_default_na=False)
     held_out = 15
     assert table.p_value[7] == pytest.approx(1 / (held_out + 1))
@@ -187,7 +187,9 @@ def test_score_has_p_values_and_names_odd_columns(
     assert (table.odd == (table.p_value <= 0.1)).all()
     assert f"{int(table.odd.sum())} of 60 are marked as odd" in said
     of_cells = pd.read_csv(cells)
-    assert list(of_cells.columns) == list(people().columns)[1:]
+    assert list(of_cells.columns) == ["row", *list(people().columns)[1:]]
+    assert list(of_cells["row"]) == list(range(1, 61))
+    assert "--out" in assert_refused(capsys, "score", run_dir, tmp_path / "new.csv", "--out", out, "--cells", out)
     assert of_cells.visits.idxmin() == 7
     assert (of_cells.city.isna() == fresh.city.isna().to_numpy()).all()
     assert of_cells.city[9] == pytest.approx(of_cells.city.min())

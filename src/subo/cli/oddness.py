@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from subo.cli.messages import say
-from subo.cli.rows import are_own
+from subo.cli.rows import are_own, of_rows
 from subo.data.saving import save_array
 from subo.errors import InputError
 
@@ -107,6 +107,10 @@ def oddness_of(
         columns["regret"] = of_each.tolist()
         ranks = conformal_p_values(-of_each, -of_test, own=own)
         columns["regret_p_value"] = ranks.where(~of_each.isnan(), torch.nan).tolist()
+        sentences.append(
+            f"regret: {of_each.nanmean():.2g} nats on average; {int((of_each == 0).sum()):,} of {len(of_each):,} have "
+            "0, for which no q was found whose bound is higher by three standard errors"
+        )
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)
         columns["odd"] = odd.int().tolist()
@@ -170,14 +174,16 @@ def _odd_cells(
 
     scores, sentences = cell_scores(model, split, **options), []
     named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), names)
-    if _ODD_CELL * (len(held_out) + 1) < 1:
+    others = len(held_out) - int(own is not None and bool((own >= 0).all()))  # as of p-values
+    if _ODD_CELL * (others + 1) < 1:
         sentences.append(
-            f"Careful: no column is named as odd, since among {len(held_out):,} test rows no cell ranks below "
-            f"{1 / (len(held_out) + 1):.2g}, and the oddest {_ODD_CELL:.0%} are named. --cells writes log p of each "
+            f"Careful: no column is named as odd, since among {others:,} other test rows no cell ranks below "
+            f"{1 / (others + 1):.2g}, and the oddest {_ODD_CELL:.0%} are named. --cells writes log p of each "
             "cell given the others of its row"
         )
     if out is not None:
-        save_array(out, scores, names=names)
+        which = {f"{key} of the file" if key in names else key: values for key, values in of_rows(split).items()}
+        save_array(out, scores, names=names, of=which)
         sentences.append(f"log p of each cell given the others of its row written to {out}")
     return named, sentences
 

@@ -45,8 +45,8 @@ def sample(
 
     Args:
         run: Run folder.
-        out: Output file: .npy, .csv, or .png; for a table of mixed columns .csv, .tsv, .parquet or .feather. A model of
-            dequantized data gives whole levels: its draws are rounded down.
+        out: Output file: .npy, .csv, or .png; for a table of mixed columns .csv, .tsv, .parquet, .feather or .png. A
+            model of dequantized data gives whole levels: its draws are rounded down.
         num: Total number of samples; by default 64, or 8 of each class for a conditional model.
         label: Name of the only class to sample from.
         given: Values of all columns that the model is conditioned on, such as sex=female,age=40, written as in the

@@ -73,7 +73,7 @@ def score(
     check_apart(out, run, data)
     if cells is not None:
         check_ending(cells, ".csv")
-        check_apart(cells, run, data)
+        check_apart(cells, run, data, out)
     if fdr and alpha is None:
         raise InputError("--fdr needs --alpha, the share of ordinary examples among those that are marked.")
     experiment, split = run_and_rows(run, data, part, data_dir, scored=True)

@@ -151,8 +151,10 @@ def _measure(folder: Path, runs: list[Path], num_samples: int) -> None:
     from subo.experiments.experiment import open_run
     from subo.experiments.fitting import finish_run
     from subo.files.nonfinite import decoded
+    from subo.runs.run import Run
 
-    say(f"chosen: {folder}, whose test data are measured now, once:")
+    before = all(Run(run).evaluation_of("test").exists() for run in runs)
+    say(f"chosen: {folder}, whose test data {'were measured before' if before else 'are measured now'}, once:")
     results = {}
     for run in runs:
         experiment = open_run(run)

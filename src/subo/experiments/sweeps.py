@@ -87,13 +87,14 @@ class Sweep:
             num_samples: K for log p(x), which grows with it: it is the same for all trials.
 
         Raises:
-            InputError: The folder holds other trials, or a run.
+            InputError: The folder holds other trials of which one has begun, or a run.
         """
         if Run(folder).config.exists():
             raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
         known = {name: value for name, value in asdict(self).items() if name != "seeds" or value}
         file, own = folder / "sweep.json", json.loads(json.dumps({**known, "num_samples": num_samples}))
-        if file.exists():
+        begun = any(folder.glob("*/config.json")) or any(folder.glob("*/seed-*/config.json"))
+        if file.exists() and begun:
             if read_json(file) != own:
                 raise InputError(
                     f"{folder} holds a sweep of other trials, or with another `num_samples`: give another `run_dir`, "
