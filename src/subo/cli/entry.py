@@ -28,9 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     tokens = list(sys.argv[1:] if argv is None else argv)
     os.environ["MPLBACKEND"] = "agg"  # pictures go into files, whatever windows the environment asks for
-    if (
-        "OMP_WAIT_POLICY" not in os.environ
-    ):  # threads that spin for long take the cores from each other, see threads.txt
+    if "OMP_WAIT_POLICY" not in os.environ:  # threads that spin for long take cores from each other: threads.txt
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     with Stops() as stops, standard_streams() as output:
         code = _run([token for token in tokens if token != "--debug"], stops, debug="--debug" in tokens)

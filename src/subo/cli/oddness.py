@@ -130,7 +130,7 @@ def _of_the_marked(odd: Tensor, own: Tensor | None, num_held_out: int, *, alpha:
     whose = "of the marked ones are expected to be ordinary examples" if fdr else "of ordinary examples would be"
     sentences = [f"{int(odd.sum()):,} of {len(odd):,} are marked as odd; at most {alpha:.3g} {whose}"]
     are_own = torch.zeros(len(odd), dtype=torch.bool) if own is None else own >= 0
-    others = num_held_out - int(are_own.all())  # one of the test examples is ranked among the others
+    others = _others(num_held_out, own)
     fixes = "increase `alpha`, or fit to more data, which leaves more test examples"
     if message := too_few_held_out(others, alpha, fixes=fixes):
         sentences.append(f"Careful: {message}")
@@ -140,6 +140,11 @@ def _of_the_marked(odd: Tensor, own: Tensor | None, num_held_out: int, *, alpha:
             "and thus evenly spread: --fdr marks none or few of them. Leave it out for these"
         )
     return sentences
+
+
+def _others(num_held_out: int, own: Tensor | None) -> int:
+    """Test examples among which each is ranked: one fewer if all of them are test examples themselves."""
+    return num_held_out - int(own is not None and bool((own >= 0).all()))
 
 
 def _own(experiment: "Experiment", data: "Data", split: "Split", source: str, part: str) -> tuple[Tensor | None, int]:
@@ -174,7 +179,7 @@ def _odd_cells(
 
     scores, sentences = cell_scores(model, split, **options), []
     named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), names)
-    others = len(held_out) - int(own is not None and bool((own >= 0).all()))  # as of p-values
+    others = _others(len(held_out), own)
     if _ODD_CELL * (others + 1) < 1:
         sentences.append(
             f"Careful: no column is named as odd, since among {others:,} other test rows no cell ranks below "

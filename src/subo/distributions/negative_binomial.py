@@ -110,7 +110,7 @@ class _LogProb(torch.autograd.Function):
 
 def _by_pieces(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """A function of tensors that broadcast, element by element, in float64; on a CPU by pieces of the longest axis."""
-    shape = torch.broadcast_tensors(*tensors)[0].shape  # a tenth of the time of broadcast_shapes
+    shape = torch.broadcast_tensors(*tensors)[0].shape  # broadcast_shapes takes 40 times as long
     if shape.numel() <= _AT_A_TIME or tensors[1].device.type != "cpu" or torch.compiler.is_compiling():
         return of(*(tensor if tensor.device.type == "mps" else tensor.double() for tensor in tensors)).to(tensors[1])
     axis = max(range(-len(shape), 0), key=lambda axis: shape[axis])
@@ -124,7 +124,7 @@ def _by_pieces(of: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def _none_is_small(a: Tensor) -> bool:
-    """Whether one formula serves all, which takes half the time; False where the numbers may not be looked at."""
+    """Whether one formula serves all, which takes 0.6 of the time; False where the numbers may not be looked at."""
     if not torch.compiler.is_compiling() and a.device.type == "cpu" and reads_allowed():
         with suppress(RuntimeError):  # as inside of torch.vmap
             return bool((a > _SMALL).all())

@@ -33,7 +33,7 @@ from subo.runtime.memory import return_freed
 __all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
 
 _DAY = 86_400e9  # nanoseconds
-_LARGE = 1 << 24  # bytes of a table from which it is worth to tidy up between passes
+_LARGE = 1 << 24  # bytes of a table from which freed memory is returned before the next pass
 _MOST = float(np.finfo(np.float32).max)
 
 
