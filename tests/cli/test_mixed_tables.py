@@ -91,13 +91,18 @@ def test_a_value_that_has_no_density_is_named_by_its_column(
     fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     fresh = people(20, seed=3)
-    fresh.loc[4, "visits"] = -2
+    fresh.loc[[4, 6], "visits"] = -2
+    fresh.loc[4, "income"] = 0
     fresh.to_csv(tmp_path / "new.csv", index=False)
-    assert run("score", fitted[0], tmp_path / "new.csv", "--out", tmp_path / "s.csv", "--num-samples", 20) == 0
-    assert (
-        "the first is number 5 (counted from 1), in column 'visits': their log p(x) is -inf" in capsys.readouterr().out
-    )
-    assert pd.read_csv(tmp_path / "s.csv").log_px[4] == -np.inf
+    out, cells = tmp_path / "s.csv", tmp_path / "c.csv"
+    assert run("score", fitted[0], tmp_path / "new.csv", "--out", out, "--cells", cells, "--num-samples", 20) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "the first is number 5 (counted from 1), in columns 'income' (1), 'visits' (2): their log p(x)" in said
+    assert pd.read_csv(out).log_px[4] == -np.inf
+    assert pd.read_csv(out).odd_columns[4] == "income (0); visits (0)"
+    of_cells = pd.read_csv(cells).drop(columns="row")
+    assert of_cells.loc[4, ["income", "visits"]].tolist() == [-np.inf] * 2
+    assert of_cells.loc[4].notna().sum() == fresh.drop(columns="id").loc[4].notna().sum()
 
 
 def test_samples_say_what_they_lack(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):

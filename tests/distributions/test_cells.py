@@ -1,5 +1,7 @@
 """Distributions of single cells: sums to one, values by hand and by SciPy, samples by their frequencies."""
 
+import itertools
+
 import pytest
 import torch
 from scipy import stats
@@ -36,18 +38,18 @@ def test_levels_are_drawn_as_often_as_they_are_probable_and_never_unseen():
 def test_grades_are_differences_of_logistic_functions():
     thresholds = torch.tensor([[-1.0, 0.5, 2.0], [-0.3, 0.7, torch.inf]])
     location = torch.tensor([0.4, -1.2])
-    p = Ordinal(location, thresholds)
+    p = Ordinal(location, thresholds, torch.tensor(0.01))
     ends = torch.cat([torch.full((2, 1), -torch.inf), thresholds, torch.full((2, 1), torch.inf)], 1)
-    expected = (ends - location[:, None]).sigmoid().diff(dim=1)
-    for grade in range(4):
-        found = p.log_prob(torch.full((2,), float(grade))).exp()
-        assert_close(found, expected[:, grade])
-    assert p.log_prob(torch.tensor([4.0, 3.0])).tolist() == [-torch.inf] * 2  # beyond the levels of each
+    expected = 0.99 * (ends - location[:, None]).sigmoid().diff(dim=1)
+    for grade, levels in itertools.product(range(4), (4, 3)):
+        found = p.log_prob(torch.full((2,), float(grade))).exp()[4 - levels]
+        assert_close(found, expected[4 - levels, grade] if grade < levels else torch.tensor(0.01))
+    assert_close(p.log_prob(torch.tensor([4.0, 3.0])).exp(), torch.full((2,), 0.01))  # beyond the levels of each
 
 
 def test_grades_far_out_are_exact_in_value_and_gradient():
     location = torch.tensor(800.0, requires_grad=True)
-    log_prob = Ordinal(location, torch.tensor([0.0, 1.0])).log_prob(torch.tensor(1.0))
+    log_prob = Ordinal(location, torch.tensor([0.0, 1.0]), torch.tensor(0.0)).log_prob(torch.tensor(1.0))
     # sigma(1 - m) - sigma(-m) is e^(1 - m) - e^(-m) for large m
     assert log_prob.item() == pytest.approx(-800 + torch.tensor(torch.e - 1).log().item())
     log_prob.backward()
@@ -55,8 +57,8 @@ def test_grades_far_out_are_exact_in_value_and_gradient():
 
 
 def test_grades_are_drawn_as_often_as_they_are_probable():
-    p = Ordinal(torch.tensor(0.3), torch.tensor([-1.0, 0.5, 2.0]))
-    expected = torch.stack([p.log_prob(torch.tensor(float(grade))) for grade in range(4)]).exp()
+    p = Ordinal(torch.tensor(0.3), torch.tensor([-1.0, 0.5, 2.0]), torch.tensor(0.1))
+    expected = torch.stack([p.log_prob(torch.tensor(float(grade))) for grade in range(4)]).exp() / 0.9  # known levels
     found = torch.bincount(p.sample(torch.Size([20_000])).long(), minlength=4) / 20_000
     assert ((found - expected).abs() < 5 * (expected * (1 - expected) / 20_000).sqrt()).all()
     assert p.mode == expected.argmax()

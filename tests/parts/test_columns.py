@@ -64,7 +64,9 @@ def test_an_untrained_decoder_describes_each_column_by_its_frequencies(source):
     known = x[:, 3][~x[:, 3].isnan()]
     for level in range(3):
         below = sum(probability(3, grade) for grade in range(level + 1))
-        assert below == pytest.approx(((known <= level).sum().item() + (level + 1) / 4) / (len(known) + 1))
+        share = ((known <= level).sum().item() + (level + 1) / 4) / (len(known) + 1)
+        assert below == pytest.approx(share * (1 - 1e-4))
+    assert probability(3, 4) == pytest.approx(1e-4)
     spikes = x[:, 4][~x[:, 4].isnan()].isinf()
     assert probability(4, INF) == pytest.approx((spikes.sum().item() + 0.5) / (len(spikes) + 1))
     counts = x[:, 0][~x[:, 0].isnan()]
@@ -136,8 +138,9 @@ def test_numbers_enter_in_units_of_their_spread_and_unseen_levels_without_a_leve
         assert values.mean().item() == pytest.approx(0, abs=1e-9)
         assert values.std(correction=0).item() == pytest.approx(1)
     new = x[:1].clone()
-    new[0, 2] = 3.0
+    new[0, 2], new[0, 3] = 3.0, 4.0
     assert entry(new)[0, 5:8].tolist() == [0.0] * 3
+    assert entry(new)[0, 2] == 0  # of the numbers, that of the grade
     assert entry(new)[0, -6] == 1
 
 
@@ -164,7 +167,7 @@ def test_a_discrete_table_is_enumerated():
 
     known = [(a, b, c) for a in (0.0, 1.0, 2.0) for b in (0.0, 1.0, 2.0) for c in (0.0, 1.0)]
     total = sum(math.exp(log_px(torch.tensor(row))) for row in known)
-    assert total == pytest.approx((1 - 1e-4) ** 2)  # the rest is unseen
+    assert total == pytest.approx((1 - 1e-4) ** 3)  # the rest is unseen
     x = torch.tensor([[1.0, NAN, 1.0], [NAN, 2.0, NAN], [2.0, 0.0, 0.0]])
     found = log_marginal(model, x, num_samples=50_000)
     exact = torch.tensor([log_px(row) for row in x])

@@ -121,11 +121,11 @@ def test_the_expectation_over_levels_is_the_sum():
         shares = torch.cat([known, torch.tensor([0.1])])
         by_column.append((shares * link(mask.heights[: levels + 1, column])).sum().log())
     assert_exact(mask, mask.expected(p, torch.ones(2, dtype=torch.bool)), torch.stack(by_column), logits)
-    graded = ByLevel(torch.tensor([2.0]))
+    graded = ByLevel(torch.tensor([3.0]))
     randomized(graded)
     location = torch.randn(1, requires_grad=True)
-    grades = Ordinal(location, torch.tensor([[-0.5, 1.0]]))
-    terms = [grades.log_prob(torch.tensor([k])) + graded(torch.tensor([k]))[0] for k in (0.0, 1.0, 2.0)]
+    grades = Ordinal(location, torch.tensor([[-0.5, 1.0]]), torch.tensor([0.1]))
+    terms = [grades.log_prob(torch.tensor([k])) + graded(torch.tensor([k]))[0] for k in (0.0, 1.0, 2.0, 3.0)]
     found = graded.expected(grades, torch.ones(1, dtype=torch.bool))
     assert_exact(graded, found, torch.stack(terms).logsumexp(0), location)
 

@@ -178,7 +178,7 @@ def _odd_cells(
     from subo.evaluation.cells import cell_p_values, cell_scores
 
     scores, sentences = cell_scores(model, split, **options), []
-    named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), names)
+    named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), scores, names)
     others = _others(len(held_out), own)
     if _ODD_CELL * (others + 1) < 1:
         sentences.append(
@@ -193,8 +193,8 @@ def _odd_cells(
     return named, sentences
 
 
-def _odd_columns(ranks: Tensor, names: Sequence[str]) -> list[str]:
-    """The columns of each row's odd cells, the oddest first, with their p-values."""
-    lowest, which = ranks.sort(dim=1)
+def _odd_columns(ranks: Tensor, scores: Tensor, names: Sequence[str]) -> list[str]:
+    """The columns of each row's odd cells, the oddest first, with their p-values; 0 of what its kind does not allow."""
+    lowest, which = ranks.masked_fill(scores == -torch.inf, 0).sort(dim=1)
     rows = zip(lowest[:, :_NAMED].tolist(), which[:, :_NAMED].tolist(), strict=True)
     return ["; ".join(f"{names[i]} ({p:.2g})" for p, i in zip(*row, strict=True) if p <= _ODD_CELL) for row in rows]

@@ -5,18 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from subo.cli.messages import say
 from subo.data.loading import Part, load_rows
 from subo.data.on_disk import can_stay_on_disk
 from subo.data.splits import Split
-from subo.data.support import check_support, in_support
+from subo.data.support import check_support, in_support, outside_cells
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 
 __all__ = ["is_of_sequences"]
+
+_NAMED = 5  # columns
 
 
 def run_and_rows(
@@ -61,8 +62,7 @@ def run_and_rows(
         say(
             f"Careful: {len(outside):,} of {len(split):,} contain values outside the support of the run's likelihood "
             f"({experiment.config.likelihood}), the first is number {int(outside[0]) + 1} (counted from 1)"
-            f"{_in_columns(experiment, split, int(outside[0]))}: their log p(x) is -inf, and their latents are "
-            "meaningless"
+            f"{_by_column(experiment, split)}: their log p(x) is -inf, and their latents are meaningless"
         )
     return experiment, split
 
@@ -72,17 +72,15 @@ def are_own(experiment: Any, source: str) -> bool:
     return experiment.config.data.source in (source, str(Path(source).resolve()))
 
 
-def _in_columns(experiment: Any, split: Split, row: int) -> str:
-    """In which columns a row of a table has no density: those without whose cell it has one."""
+def _by_column(experiment: Any, split: Split) -> str:
+    """How many cells of each column of a table its kind does not allow."""
     table = experiment.config.data.meaning.table
     if table is None:
         return ""
-    one = split.take(torch.full((len(table.modeled),), row))
-    x = one.x.clone()
-    x.fill_diagonal_(torch.nan)
-    inside = in_support(experiment.objective.model, replace(one, x=x))
-    named = [f"{column.name!r}" for column, is_it in zip(table.modeled, inside.tolist(), strict=True) if is_it]
-    return f", in column {named[0]}" if len(named) == 1 else ", in several columns"
+    counts = outside_cells(experiment.objective.model, split).sum(0).tolist()
+    named = [f"{column.name!r} ({count:,})" for column, count in zip(table.modeled, counts, strict=True) if count]
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return f", in column{'s' * (len(named) > 1)} {', '.join(named[:_NAMED])}{more}"
 
 
 def of_rows(split: Split) -> dict[str, Sequence[Any]]:

@@ -18,7 +18,7 @@ from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["check_support", "explained", "in_support", "stand_ins", "support_of"]
+__all__ = ["check_support", "explained", "in_support", "outside_cells", "stand_ins", "support_of"]
 
 _CHUNK, _NUMBERS = 10_000, 4_000_000
 
@@ -97,6 +97,25 @@ def in_support(model: LatentVariableModel, split: Split, *, where: str = "the da
     return inside
 
 
+@torch.no_grad()
+def outside_cells(model: LatentVariableModel, split: Split, *, where: str = "the data") -> Bool[Tensor, "N D"]:
+    """Which observed cells of a table's rows their columns' kinds do not allow; none where there are no columns.
+
+    Args:
+        model: The model.
+        split: The rows.
+        where: Name of the data in the message.
+
+    Raises:
+        InputError: The rows have another number of columns than the model's.
+    """
+    outside = torch.zeros(split.x.shape, dtype=torch.bool)
+    for index, x, support in _parts(model, split, torch.arange(len(split)), where=where):
+        if isinstance(support, Rows):
+            outside[index] = ~support.cells(x).cpu()
+    return outside
+
+
 def stand_ins(split: Split, inside: Bool[Tensor, " N"]) -> Split:
     """The data, with each example outside the support replaced by the first one inside it.
 
@@ -164,7 +183,7 @@ def _message(where: str, support: constraints.Constraint, x: torch.Tensor) -> st
         column = int((~support.cells(x)).nonzero()[0, 0])
         return (
             f"{where}, column {column + 1} of those that are modeled, holds what its kind does not allow: a number not "
-            "above 0 where it is positive, a fraction or a number below 0 in a count, or a new grade"
+            "above 0 where it is positive, or a fraction or a number below 0 in a count"
         )
     elements: Any = support
     while hasattr(elements, "base_constraint"):

@@ -68,31 +68,34 @@ class Levels(Distribution):
 
 
 class Ordinal(Distribution):
-    r"""Ordered levels 0 .. C - 1 by proportional odds (McCullagh, 1980, equation 2.4).
+    r"""One of C levels in order by proportional odds (McCullagh, 1980, equation 2.4), or one that was never seen.
 
-    .. math:: P(x \le k) = \sigma(\theta_k - \mu)
+    .. math:: P(x \le k) = (1 - \varepsilon)\, \sigma(\theta_k - \mu), \qquad p(C) = \varepsilon
 
-    From :math:`\sigma(b) - \sigma(a) = \sigma(b)\, \sigma(-a)\, (1 - e^{a - b})` the probability of a level is exact
-    also where both ends are far out.
+    The value C and :math:`\varepsilon` are as for :class:`Levels`: known levels alone are drawn. From
+    :math:`\sigma(b) - \sigma(a) = \sigma(b)\, \sigma(-a)\, (1 - e^{a - b})` the probability of a level is exact also
+    where both ends are far out.
 
     Args:
         location: :math:`\mu`, ``(...)``.
         thresholds: :math:`\theta_0 < \theta_1 < ...`, ``(..., C - 1)``; infinity from the last level of a column on.
+        unseen: :math:`\varepsilon`, of a shape that broadcasts to ``(...)``; 0 gives -infinity.
 
     Example:
-        >>> Ordinal(torch.zeros(()), torch.tensor([0.0, 50.0])).log_prob(torch.tensor([0.0, 1.0, 2.0]))
-        tensor([ -0.6931,  -0.6931, -50.0000])
+        >>> p = Ordinal(torch.zeros(()), torch.tensor([0.0, 50.0]), torch.tensor(0.1))
+        >>> p.log_prob(torch.tensor([0.0, 1.0, 2.0, 3.0]))
+        tensor([ -0.7985,  -0.7985, -50.1054,  -2.3026])
     """
 
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012 (torch's way)
 
-    def __init__(self, location: Tensor, thresholds: Tensor):
-        self.location, self.thresholds = location, thresholds
+    def __init__(self, location: Tensor, thresholds: Tensor, unseen: Tensor):
+        self.location, self.thresholds, self.unseen = location, thresholds, unseen
         self.levels = 1 + thresholds.isfinite().sum(-1)
         super().__init__(location.shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """``log [ sigma(theta_k - mu) - sigma(theta_(k-1) - mu) ]``; -infinity beyond the levels."""
+        """``log (1 - eps) + log [ sigma(theta_k - mu) - sigma(theta_(k-1) - mu) ]``; ``log eps`` beyond the levels."""
         known = (value >= 0) & (value < self.levels)
         level = value.where(known, 0).long()
         upper, lower = self._threshold(level, 0), self._threshold(level, -1)
@@ -102,7 +105,7 @@ class Ordinal(Distribution):
         inner = ~(last | first)
         gap = torch.where(inner, lower - upper, -1.0)  # finite where it does not serve
         between = torch.where(inner, (-gap.exp()).log1p(), 0.0)
-        return (above + below + between).where(known, -torch.inf)
+        return torch.where(known, above + below + between + (-self.unseen).log1p(), self.unseen.log())
 
     def _threshold(self, level: Tensor, step: int) -> Tensor:
         """The threshold above a level, or with -1 that below it, infinite at the ends."""

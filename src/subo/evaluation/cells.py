@@ -9,6 +9,7 @@ decide the denominator: its probability is then estimated as too high more often
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from subo.core.draw import LatentVariableModel
 from subo.data.batches import batches, num_batches
 from subo.data.splits import Split, takes_data
-from subo.data.support import in_support, stand_ins
+from subo.data.support import outside_cells
 from subo.errors import InputError
 from subo.evaluation.conformal import conformal_p_values
 from subo.runtime.arguments import checked_arguments
@@ -46,7 +47,10 @@ def cell_scores(
     processes: int = 1,
     advance: Callable[[float], object] | None = None,
 ) -> Float[Tensor, "N D"]:
-    """``log p(x_j | x_-j)`` of every cell, in nats; NaN where it is missing, or where its row has no density.
+    """``log p(x_j | x_-j)`` of every cell, in nats; NaN where it is missing.
+
+    A cell that its column's kind does not allow, such as -1 in a column of counts, has -infinity. The others of its row
+    are scored as if it were missing, since given it no x has a density.
 
     Args:
         model: A model whose likelihood describes single columns, as that of mixed tables does.
@@ -59,10 +63,8 @@ def cell_scores(
     Raises:
         InputError: The likelihood does not describe single columns.
     """
-    inside = in_support(model, split)
-    if not bool(inside.any()):
-        return torch.full(split.x.shape, torch.nan)
-    split = stand_ins(split, inside)
+    outside = outside_cells(model, split)
+    split = replace(split, x=split.x.masked_fill(outside, torch.nan)) if bool(outside.any()) else split
     size = max(1, min(_ROWS, _NUMBERS // (num_samples * split.event_shape.numel())))
     here = advance if processes == 1 else None
     work = partial(_of_pieces, model, split, size, num_samples, seed, here)
@@ -72,7 +74,7 @@ def cell_scores(
             advance(min(pieces.stop * size, len(split)) - pieces.start * size)
 
     scores = torch.cat(in_shares(work, num_batches(split, size), processes=processes, advance=done))
-    return scores.masked_fill(split.x.isnan() | ~inside.unsqueeze(-1), torch.nan)
+    return scores.masked_fill(split.x.isnan(), torch.nan).masked_fill(outside, -torch.inf)
 
 
 def cell_p_values(

@@ -108,8 +108,10 @@ def _columns(family: Columns, store: Store) -> Head:
             record["degrees"] = _wide(degrees.value(), shape, store)
         if (dispersion := getattr(kind, "dispersion", None)) is not None:
             record["dispersion"] = _scale(dispersion, shape, store)
+        if record["name"] in ("category", "ordinal"):
+            record |= {"levels": list(kind.levels), "unseen": family.unseen[kind.index].tolist()}
         if record["name"] == "category":
-            record |= {"most": kind.most, "levels": list(kind.levels), "unseen": family.unseen[kind.index].tolist()}
+            record["most"] = kind.most
         if record["name"] == "ordinal":
             steps = torch.cat([kind.first, kind.first + kind.log_steps.exp().cumsum(-1)], -1)
             own = [row[keep].tolist() for row, keep in zip(steps.detach(), kind.own, strict=True)]

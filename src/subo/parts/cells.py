@@ -16,7 +16,7 @@ class Cells(nn.Module):
 
     The inputs are, one after the other: the numbers of columns that have any, counts as ``log(1 + x)``, all in units of
     their standard deviation; a 1 among as many inputs as a column has levels; a 1 for each spike; and a 1 for each cell
-    that is observed. An unseen level is observed, without a level.
+    that is observed. An unseen level is observed, without a level; among levels in order, without a number.
 
     Args:
         columns: The kind of each column and its number of levels, see :class:`subo.parts.columns.Columns`.
@@ -30,6 +30,7 @@ class Cells(nn.Module):
 
     numbers: Tensor
     counts: Tensor
+    unseen: Tensor
     spikes: Tensor
     column: Tensor
     level: Tensor
@@ -51,6 +52,8 @@ class Cells(nn.Module):
         for name, values in places.items():
             dtype = torch.bool if name == "counts" else torch.long
             self.register_buffer(name, torch.tensor(values, dtype=dtype), persistent=False)
+        unseen = [levels if kind == "ordinal" else torch.inf for kind, levels in read if kind not in _HOT]
+        self.register_buffer("unseen", torch.tensor(unseen), persistent=False)
         self.register_buffer("center", torch.zeros(len(numbers)))
         self.register_buffer("unit", torch.ones(len(numbers)))
         self.out_features = len(numbers) + len(hot) + len(places["spikes"]) + len(columns)
@@ -60,7 +63,7 @@ class Cells(nn.Module):
     def _numbers(self, x: Tensor) -> Tensor:
         """The numbers, before their units; NaN where there is none."""
         numbers = x[:, self.numbers]
-        finite = numbers.where(numbers.isfinite(), torch.nan)
+        finite = numbers.where(numbers.isfinite() & (numbers < self.unseen), torch.nan)
         return torch.where(self.counts, finite.clamp(min=0).log1p(), finite)
 
     def _set_units(self, numbers: Tensor) -> None:

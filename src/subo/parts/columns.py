@@ -205,10 +205,10 @@ class _Ordinal(_OfKind):
 
     def forward(self, params: Tensor, unseen: Tensor) -> Ordinal:
         thresholds = torch.cat([self.first, self.first + self.log_steps.exp().cumsum(-1)], -1)
-        return Ordinal(params, thresholds.masked_fill(~self.own, torch.inf))
+        return Ordinal(params, thresholds.masked_fill(~self.own, torch.inf), unseen)
 
     def highest(self, column: int) -> float:
-        return float(self.levels[column] - 1)
+        return float(self.levels[column])  # that of an unseen level
 
     def start(self, x: Tensor) -> Tensor:
         """Sets the thresholds to the logits of the levels' cumulative frequencies."""

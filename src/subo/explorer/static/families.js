@@ -228,15 +228,17 @@ function _cell(group, params, i, network) {
     return group.name === "spike" ? _spiked(params[i], number) : number;
   }
   if (group.name === "count") return _counted(params[i], _scaled(group.dispersion, n, network)(params[n + i], i));
-  if (group.name === "ordinal") return _ordinal(params[i], group.thresholds[i]);
-  const logits = Array.from(params.subarray(i * group.most, i * group.most + group.levels[i]));
-  const known = _levels(logits);
+  const known = group.name === "ordinal" ? _ordinal(params[i], group.thresholds[i]) : _nominal(group, params, i);
   return {
     ...known,
-    mean: logits.indexOf(Math.max(...logits)),
     logProb: (x) =>
       x < group.levels[i] ? known.logProb(x) + Math.log1p(-group.unseen[i]) : Math.log(group.unseen[i]),
   };
+}
+
+function _nominal(group, params, i) {
+  const logits = Array.from(params.subarray(i * group.most, i * group.most + group.levels[i]));
+  return { ..._levels(logits), mean: logits.indexOf(Math.max(...logits)) };
 }
 
 function _spiked(logit, number) {
