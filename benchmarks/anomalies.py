@@ -3,7 +3,8 @@
 The semi-supervised protocol of Livernoche et al. (2024) on sets of ADBench (Han et al., 2022): half of the normal rows
 train, the other half and all anomalies are ranked, and the area under the ROC curve is that of this ranking. Every set
 gets the same setting, that of ``subo.VariationalAutoencoder()``. KNN is the distance to the 5th neighbor in columns
-that are standardized by the training rows. The sets are the folder adbench in $SUBO_DATA. A set and seed whose numbers
+that are standardized by the training rows. With --table the estimator receives a frame, so that each column has the
+kind that its cells suggest (counts, levels, a frequent value beside numbers). The sets are the folder adbench in $SUBO_DATA. A set and seed whose numbers
 are in --out is not computed again.
 
     python benchmarks/anomalies.py --seeds 1 --out runs/anomalies.csv
@@ -14,10 +15,12 @@ import csv
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -49,6 +52,17 @@ def divided(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[normal[:half][:TRAINING_ROWS]], x[tested], odd[tested]
 
 
+def by_table(train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, object]]:
+    """``-log p(x)`` of rows of a table of mixed columns, and what is worth knowing about the fit."""
+    names = [f"x{column}" for column in range(train.shape[1])]
+    model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES)
+    surprisal = -model.fit(pd.DataFrame(train, columns=names)).score_samples(pd.DataFrame(test, columns=names))
+    kinds = Counter(column.kind for column in model.schema_.modeled)
+    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    about = {"likelihood": said, "epochs": model.n_iter_, "outside": int(np.isinf(surprisal).sum())}
+    return np.nan_to_num(surprisal, nan=np.nan, posinf=np.finfo(float).max), about
+
+
 def by_subo(train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, object]]:
     """``-log p(x)``, and what is worth knowing about the fit."""
     model = subo.VariationalAutoencoder(random_state=seed).fit(train)
@@ -70,11 +84,11 @@ def by_forest(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     return -IsolationForest(random_state=seed).fit(train).score_samples(test)
 
 
-def measured(name: str, seed: int) -> dict[str, object]:
+def measured(name: str, seed: int, *, table: bool) -> dict[str, object]:
     """The areas, in percent, of one set and seed."""
     train, test, odd = divided(name, seed)
     started = time.perf_counter()
-    surprisal, about = by_subo(train, test, seed)
+    surprisal, about = (by_table if table else by_subo)(train, test, seed)
     seconds = time.perf_counter() - started
 
     def area(scores: np.ndarray) -> float:
@@ -88,7 +102,7 @@ def measured(name: str, seed: int) -> dict[str, object]:
     return {**found, "seconds": round(seconds, 1)}
 
 
-def results(names: list[str], seeds: int, out: Path) -> Iterator[dict[str, str]]:
+def results(names: list[str], seeds: int, out: Path, *, table: bool) -> Iterator[dict[str, str]]:
     """The numbers of each seed and set, kept in a file as they come."""
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = list(csv.DictReader(out.open())) if out.exists() else []
@@ -100,7 +114,7 @@ def results(names: list[str], seeds: int, out: Path) -> Iterator[dict[str, str]]
         for seed in range(seeds):
             for name in names:
                 if (name, seed) not in done:
-                    writer.writerow(measured(name, seed))
+                    writer.writerow(measured(name, seed, table=table))
                     file.flush()
                     done[name, seed] = list(csv.DictReader(out.open()))[-1]
                 yield done[name, seed]
@@ -141,19 +155,20 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", help="names, separated by commas; by default all")
     parser.add_argument("--out", type=Path, default=Path("runs/anomalies.csv"))
+    parser.add_argument("--table", action="store_true", help="columns of the kinds that their cells suggest")
     options = parser.parse_args()
 
     warnings.filterwarnings("ignore", "X: all training data have one value")  # the output says how many columns
     all_of = sorted((path.stem for path in FOLDER.glob("*.npz")), key=lambda name: int(name.split("_")[0]))
     names = options.sets.split(",") if options.sets else all_of
     chosen = f" --sets {options.sets}" if options.sets else ""
-    print(f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}")
+    print(f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}{' --table' * options.table}")
     print(f"area under the ROC curve in percent; {torch.get_num_threads()} thread; at most {TRAINING_ROWS:,} training "
           f"rows and {TEST_ROWS:,} test rows, drawn by the seed;\nanomalies are kept up to half of the test rows; "
           f"log p(x) by {NUM_SAMPLES} samples; seconds are subo's, fit and scores\n")  # fmt: skip
     print("set              seed   rows  columns  tested    subo     KNN  IForest  epochs  seconds  notes")
     rows = []
-    for row in results(names, options.seeds, options.out):
+    for row in results(names, options.seeds, options.out, table=options.table):
         rows.append(row)
         subo_, knn, forest = (float(row[key]) for key in DETECTORS)
         print(f"{row['set']:17}{row['seed']:>4} {row['rows']:>6} {row['columns']:>8} {row['tested']:>7} {subo_:7.2f} "
