@@ -4,8 +4,8 @@ The semi-supervised protocol of Livernoche et al. (2024) on sets of ADBench (Han
 train, the other half and all anomalies are ranked, and the area under the ROC curve is that of this ranking. Every set
 gets the same setting, that of ``subo.VariationalAutoencoder()``. KNN is the distance to the 5th neighbor in columns
 that are standardized by the training rows. With --table the estimator receives a frame, so that each column has the
-kind that its cells suggest (counts, levels, a frequent value beside numbers). The sets are the folder adbench in $SUBO_DATA. A set and seed whose numbers
-are in --out is not computed again.
+kind that its cells suggest (counts, levels, a frequent value beside numbers). The sets are the folder adbench in
+$SUBO_DATA. A set and seed whose numbers are in --out is not computed again.
 
     python benchmarks/anomalies.py --seeds 1 --out runs/anomalies.csv
 """

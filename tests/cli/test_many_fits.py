@@ -18,7 +18,7 @@ from assertions import assert_refused as assert_refused_in_python
 from command_line import assert_refused, run
 from subo.cli.app import command_of
 from subo.cli.flags import words_of
-from subo.experiments.seeds import runs_within
+from subo.experiments.seeds import runs_within, seed_folder
 from subo.experiments.sweeps import Sweep, Trial, ranked, save_trials
 from subo.runs.run import Run
 from subo.runtime.jobs import Job, run_jobs
@@ -64,6 +64,42 @@ def test_each_trial_has_its_seeds(tmp_path: Path):
     Run(tmp_path / "several" / "1" / "seed-5").config.write_text("{}")
     with assert_refused_in_python("sweep of other trials"):
         several.keep(tmp_path / "several", num_samples=9)
+
+
+def test_a_sweep_is_extended_by_trials_and_seeds(tmp_path: Path):
+    out = tmp_path / "out"
+
+    def kept(num_samples: int = 9, **others: Any) -> Sweep:
+        asked = {"data": "digits", "settings": SETTINGS, "random": {"beta": [1, 2, 3, 4, 5]}, **others}
+        return Sweep.read(written(tmp_path / "s.json", asked)).keep(out, num_samples=num_samples)
+
+    few = kept(trials=9, seeds=2)
+    begun = seed_folder(few.folder(out, 3), 0)
+    begun.mkdir(parents=True)
+    Run(begun).config.write_text("{}")
+    more = kept(trials=12, seeds=3)
+    assert more.trials[:9] == few.trials
+    assert len(more.trials) == 12
+    assert (more.folder(out, 3), more.folder(out, 4)) == (out / "3", out / "04")
+    assert more.runs(out / "3") == [out / "3" / f"seed-{seed}" for seed in range(3)]
+    assert json.loads((out / "sweep.json").read_text())["trials"] == [*more.trials]
+    for other in ({"trials": 9, "seeds": 3}, {"trials": 12, "seeds": 2}, {"trials": 12}, {"trials": 12, "seed": 1}):
+        with assert_refused_in_python("sweep of other trials"):
+            kept(**other)
+    with assert_refused_in_python("another `num_samples`"):
+        kept(trials=12, seeds=3, num_samples=8)
+
+
+def test_values_that_are_added_to_a_grid_come_after_those_that_it_had(tmp_path: Path):
+    def kept(grid: Any) -> Sweep:
+        asked = {"data": "digits", "settings": SETTINGS, "grid": grid}
+        return Sweep.read(written(tmp_path / "s.json", asked)).keep(tmp_path / "out", num_samples=9)
+
+    kept({"latent_dim": [2, 5], "beta": [1]})
+    (tmp_path / "out" / "1").mkdir()
+    Run(tmp_path / "out" / "1").config.write_text("{}")
+    trials = kept({"latent_dim": [1, 2, 5], "beta": [0.5, 1]}).trials
+    assert [tuple(trial.values()) for trial in trials] == [(2, 1), (5, 1), (1, 0.5), (1, 1), (2, 0.5), (5, 0.5)]
 
 
 def test_a_trial_of_several_seeds_is_their_mean_with_both_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -184,6 +220,9 @@ def test_options_of_several_trainings_that_make_no_sense(tmp_path: Path, capsys:
     assert "--resume goes on" in assert_refused(capsys, "fit", "digits", "--seeds", 2, "--out", tmp_path)
     sweep = {"data": "digits", "grid": {"out": ["a"]}}
     assert "sets out" in assert_refused(capsys, "sweep", written(tmp_path / "s.json", sweep))
+    for settings, said in ({"latent_dimm": 2}, "Did you mean latent_dim?"), ({"recipe": "ladder"}, "does not have"):
+        asked = {"data": "digits", "settings": settings, "grid": {"num_symbols": [1]}}
+        assert said in assert_refused(capsys, "sweep", written(tmp_path / "s.json", asked))
     good = written(tmp_path / "s.json", {"data": "digits", "grid": {"beta": [1, 2]}})
     assert "is a run" in assert_refused(capsys, "sweep", good, "--out", tmp_path / "run")
     (tmp_path / "kept" / "1").mkdir(parents=True)
@@ -276,6 +315,11 @@ def test_a_sweep_over_seeds_chooses_by_their_mean_and_goes_on(tmp_path: Path, ca
     assert "2 trials of 2 seeds each, 1 of them still to be done" in again
     assert "whose test data were measured before, once" in again
     assert "trial 1, seed 1: done" in again
+    written(tmp_path / "s.json", {**asked, "grid": {"learning_rate": [1e-5, 0.02, 0.05]}})
+    assert run("sweep", sweep, "--out", out, "--num-samples", 20) == 0
+    assert "3 trials of 2 seeds each, 1 of them still to be done" in (more := capsys.readouterr().out)
+    best = pd.read_csv(out / "trials.csv").trial[0]
+    assert ("of an earlier choice, 2, the test data were measured, too" in more) == (best == 3)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from subo.cli.flags import words_of
 from subo.cli.messages import say
+from subo.cli.options import fit_signature
 from subo.cli.seeds import say_ended
 from subo.errors import InputError, Interrupted
 from subo.runtime.digits import in_digits
@@ -44,9 +46,9 @@ def sweep(
     {"data": "digits", "settings": {"epochs": 20}, "grid": {"latent_dim": [2, 5], "hidden": [[200], [200, 200]]}}.
     With the key seeds, a number, each trial is trained so many times, and the mean over its seeds decides.
 
-    Each trial is a run of its own, or a folder of such runs. A stopped sweep goes on when the command is repeated. The
-    test data are measured once, for the chosen trial: its log p(x) of the validation data is the highest of many, so it
-    is too high on average.
+    Each trial is a run of its own, or a folder of such runs. A stopped sweep goes on when the command is repeated, and
+    if the file then has more values, random trials or seeds, with these. The test data are measured once, for the
+    chosen trial: its log p(x) of the validation data is the highest of many, so it is too high on average.
 
     Args:
         config: The sweep.
@@ -61,8 +63,9 @@ def sweep(
     if refused := [name for name in (*asked.settings, *asked.varied) if name in _REFUSED]:
         remedy = "give it beside the settings" if refused[0] == "seeds" else "leave it out"
         raise InputError(f"{config} sets {refused[0]}, which the sweep sets itself: {remedy}")
+    _check_names(asked, config)
     out = out or Path("runs") / config.stem
-    asked.keep(out, num_samples=num_samples)
+    asked = asked.keep(out, num_samples=num_samples)
     folders = [asked.folder(out, number) for number in range(1, len(asked.trials) + 1)]
     todo = [(n, run) for n, folder in enumerate(folders) for run in asked.runs(folder) if not _is_done(run)]
     left, times = len({n for n, _ in todo}), f" of {len(asked.seeds)} seeds each" if asked.seeds else ""
@@ -87,6 +90,19 @@ def sweep(
     if len(measured := [asked.runs(out / trial.name)[0] for trial in trials if trial.log_px is not None]) > 1:
         open_comparable(measured)  # refuses other data, or a density beside a probability
     _measure(out / best.name, asked.runs(out / best.name), num_samples)
+
+
+def _check_names(asked: "Sweep", config: Path) -> None:
+    """Refuses options that ``fit`` does not have with a trial's recipe, before any trial is trained."""
+    recipes: dict[str, list[str]] = {}
+    for trial in asked.trials:
+        settings = {**asked.settings, **trial}
+        recipe = str(settings.get("recipe", "vae"))
+        known = recipes.setdefault(recipe, [name for name in fit_signature(recipe).parameters if name != "data"])
+        for name in settings:
+            if name not in known:
+                near = "".join(f". Did you mean {other}?" for other in get_close_matches(name, known, n=1))
+                raise InputError(f"{config} sets {name}, which fit does not have with the recipe {recipe}{near}")
 
 
 def _is_done(folder: Path) -> bool:
@@ -154,6 +170,9 @@ def _measure(folder: Path, runs: list[Path], num_samples: int) -> None:
     from subo.runs.run import Run
 
     before = all(Run(run).evaluation_of("test").exists() for run in runs)
+    others = [path for path in folder.parent.iterdir() if path != folder and path.is_dir()]
+    if earlier := sorted(path.name for path in others if any(path.rglob(Run(path).evaluation_of("test").name))):
+        say(f"of an earlier choice, {', '.join(earlier)}, the test data were measured, too")
     say(f"chosen: {folder}, whose test data {'were measured before' if before else 'are measured now'}, once:")
     results = {}
     for run in runs:

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,34 +79,64 @@ class Sweep:
             raise InputError(f"{path}, {error}") from error
         return cls(found["data"], settings, tuple(varied), trials, seeds)
 
-    def keep(self, folder: Path, *, num_samples: int) -> None:
-        """Writes what is tried into the sweep's folder, or checks that it is what was tried before.
+    def keep(self, folder: Path, *, num_samples: int) -> "Sweep":
+        """Writes what is tried into the sweep's folder, which may hold a part of it: more values, trials or seeds now.
 
         Args:
             folder: The folder.
             num_samples: K for log p(x), which grows with it: it is the same for all trials.
 
+        Returns:
+            The sweep, its trials in the order of their folders: those that were asked for first, then the new ones.
+
         Raises:
-            InputError: The folder holds other trials of which one has begun, or a run.
+            InputError: The folder holds a trial that has begun and is not asked for now, or a run.
         """
         if Run(folder).config.exists():
             raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
-        known = {name: value for name, value in asdict(self).items() if name != "seeds" or value}
-        file, own = folder / "sweep.json", json.loads(json.dumps({**known, "num_samples": num_samples}))
-        begun = any(folder.glob("*/config.json")) or any(folder.glob("*/seed-*/config.json"))
-        if file.exists() and begun:
-            if read_json(file) != own:
+        file, sweep = folder / "sweep.json", self
+        if file.exists() and (any(folder.glob("*/config.json")) or any(folder.glob("*/seed-*/config.json"))):
+            kept = read_json(file)
+            if kept == self._record(num_samples):
+                return self
+            if (extended := self._extending(kept, num_samples)) is None:
                 raise InputError(
                     f"{folder} holds a sweep of other trials, or with another `num_samples`: give another `run_dir`, "
-                    "or remove it"
+                    "or remove it. More values, random trials or seeds beside those that it has would be added to it"
                 )
-            return
+            sweep = extended
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(file, own)
+        write_json(file, sweep._record(num_samples))
+        return sweep
+
+    def _record(self, num_samples: int) -> dict[str, Any]:
+        """In JSON's types; without the key seeds where each trial is one run."""
+        known = {name: value for name, value in asdict(self).items() if name != "seeds" or value}
+        return json.loads(json.dumps({**known, "num_samples": num_samples}))
+
+    def _extending(self, kept: Any, num_samples: int) -> "Sweep | None":
+        """The sweep with the trials of one that was kept first; None where it lacks one of them or other things differ.
+
+        Its seeds may be more, but not several instead of one, whose run is no folder of runs.
+        """
+        own = self._record(num_samples)
+        grown = {"trials": own.pop("trials"), "seeds": own.pop("seeds", [])}
+        if not isinstance(kept, dict) or any(kept.get(name) != value for name, value in own.items()):
+            return None
+        trials, seeds = kept.get("trials", []), kept.get("seeds", [])
+        if bool(seeds) != bool(grown["seeds"]) or seeds != grown["seeds"][: len(seeds)]:
+            return None
+        new = grown["trials"]  # some may be equal, if they are drawn at random
+        for trial in trials:
+            if trial not in new:
+                return None
+            new.remove(trial)
+        return replace(self, trials=(*trials, *new))
 
     def folder(self, out: Path, number: int) -> Path:
         """The folder of a trial, numbered from 1: its run, or of several seeds that of its runs."""
-        return out / f"{number:0{len(str(len(self.trials)))}d}"
+        before = (path for path in out.glob(f"*{number}") if path.name.isdigit() and int(path.name) == number)
+        return next(before, out / f"{number:0{len(str(len(self.trials)))}d}")  # fewer digits while there were fewer
 
     def runs(self, folder: Path) -> list[Path]:
         """The runs of a trial in a folder."""
