@@ -149,9 +149,21 @@ def test_cells_come_back_with_their_types(name, missing):
     held = not missing or not dtype.startswith(("int", "uint", "bool")) or dtype == "boolean"
     if held:
         assert str(back["a"].dtype) == dtype
-    tolerance = 1e-12 if schema.columns[0].decimals is not None else 1e-6
+    tolerance = 1e-12 if schema.columns[0].decimals is not None or schema.columns[0].every else 1e-6
     assert back.isna().equals(frame.isna())
     pd.testing.assert_frame_equal(back.dropna(), frame.dropna(), check_dtype=held, rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize(
+    "period, every", [("2D", "D"), ("1h", "h"), ("30min", "min"), ("5s", "s"), ("1700ms", ""), ("1us", "")]
+)
+def test_dates_come_back_as_whole_periods_where_those_of_the_data_were(period, every):
+    steps = np.random.default_rng(0).integers(0, 3000, 60) * pd.Timedelta(period)
+    frame = pd.DataFrame({"d": pd.Timestamp("2020-03-01") + pd.Series(steps)})
+    schema = infer_schema(frame)
+    assert schema.columns[0].every == every
+    drawn = decode(encode(frame, schema) + 1e-3, schema)["d"]
+    assert (drawn == drawn.dt.round(every)).all() if every else (drawn != drawn.dt.round("s")).any()
 
 
 def test_text_dates_come_back_as_dates_and_types_that_cannot_hold_missing_cells_give_way():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from assertions import assert_refused
-from subo.data.tables.coding import encode
+from subo.data.tables.coding import decode, encode
 from subo.data.tables.filling import filled, most_likely
 from subo.data.tables.inferring import infer_schema
 from subo.data.tables.reading import read_frame
@@ -78,7 +78,7 @@ def test_filled_cells_are_those_of_each_table_in_turn():
 
 
 def test_a_column_without_cells_takes_the_type_of_the_fit():
-    schema = Schema((Column("b", "boolean", levels=(False, True), dtype="bool"), Column("d", "date", decimals=0)))
+    schema = Schema((Column("b", "boolean", levels=(False, True), dtype="bool"), Column("d", "date", every="D")))
     found = filled(pd.DataFrame({"b": [NAN, NAN], "d": [None, None]}), [torch.tensor([[1.0, 2.0], [0.0, 3.0]])], schema)
     assert found["b"].tolist() == [True, False]
     assert found["b"].dtype == bool
@@ -92,6 +92,17 @@ def test_types_give_way_to_cells_that_they_cannot_hold():
     assert found["n"].tolist() == [2.0, 0.5]
     assert found["c"].tolist() == ["v", "u"]
     assert list(found["c"].cat.categories) == ["v", "u"]
+
+
+def test_dates_are_filled_and_drawn_in_the_form_of_the_text(tmp_path):
+    texts = ["24.12.2020 05:30", None, "04.03.2020 06:00"]
+    frame = pd.DataFrame({"d": texts * 9, "n": np.arange(27) / 7})
+    schema = infer_schema(frame)
+    coded = encode(frame, schema)
+    coded[1::3, 0] = coded[0, 0]
+    assert filled(frame, [coded], schema)["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
+    save_frame(tmp_path / "x.csv", decode(coded, schema), schema)
+    assert pd.read_csv(tmp_path / "x.csv")["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
 
 
 # Best guesses

@@ -22,7 +22,7 @@ SCHEMA = Schema(
         Column("age", "real", center=40.0, unit=10.0, given=True, observed=9, decimals=0),
         Column("city", "category", levels=("01", "=Bern"), given=True, observed=9, dtype="str"),
         Column("n", "count", observed=9),
-        Column("since", "date", center=18262.0, unit=100.0, given=True, observed=9, decimals=0, dtype="str"),
+        Column("since", "date", center=18262.0, unit=100.0, given=True, observed=9, every="D", dtype="str"),
         Column("id", "drop"),
         Column("grade", "ordinal", levels=(1, 2, 5), given=True, observed=9),
         Column("sure", "boolean", levels=(False, True), given=True, observed=9),

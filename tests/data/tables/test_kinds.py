@@ -9,7 +9,7 @@ import pytest
 
 from assertions import assert_refused
 from subo.data.tables import kinds
-from subo.data.tables.kinds import counts_of, dates, hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.kinds import counts_of, dates, form_of, hold_to, kind_of_column, puts_day_first, spike_of
 from subo.data.tables.schema import plain
 
 RNG = np.random.default_rng
@@ -252,6 +252,27 @@ def test_each_date_is_read_alike_whatever_is_beside_it(text, month_first, day_fi
     for expected, first in ((month_first, False), (day_first, True)):
         found = dates(pd.Series([text, *beside], dtype="str"), day_first=first).dt.tz_localize(None)
         assert found.isna()[0] if expected is None else found[0] == pd.Timestamp(expected)
+
+
+@pytest.mark.parametrize(
+    "texts, form",
+    [
+        (["2020-03-04", "2020-12-24"], "%Y-%m-%d"),
+        (["24.12.2020", "04.03.2020"], "%d.%m.%Y"),
+        (["12/24/20", "03/04/20"], "%m/%d/%y"),
+        (["2013-01-01 05:00:00", "2013-01-01 16:00:00"], "%Y-%m-%d %H:%M:%S"),
+        (["2020-03-04T10:20", "2020-03-04T10:21"], "%Y-%m-%dT%H:%M"),
+        (["04.03.2020", "2020-12-24"], ""),
+        (["24.3.2020", "4.12.2020"], ""),
+        (["2020-03-04T00:30+01:00", "2020-03-04T00:30+02:00"], ""),
+    ],
+)
+def test_the_form_of_dates_is_one_in_which_all_of_them_are(texts, form):
+    assert form_of(pd.Series(texts), day_first=puts_day_first(pd.Series(texts))) == form
+
+
+def test_dates_that_are_no_text_have_no_form():
+    assert form_of(pd.Series(pd.date_range("2020-01-01", periods=3)), day_first=False) == ""
 
 
 # Kinds that are asked for

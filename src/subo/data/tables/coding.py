@@ -190,9 +190,9 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
         index = np.where(known, values, len(column.levels)).round().astype(int).clip(0, len(column.levels))
         return _as_type(pd.Series(levels[index], dtype=object), column)
     if column.kind == "date":
-        days = values if column.decimals is None else values.round(column.decimals)
-        nanoseconds = np.where(known, days * _DAY, 0).round().astype("int64")
-        return _as_dates(pd.Series(pd.to_datetime(nanoseconds)).where(known), column)
+        nanoseconds = pd.to_datetime(np.where(known, values * _DAY, 0).round().astype("int64"))
+        moments = nanoseconds.round(column.every) if column.every else nanoseconds
+        return _as_dates(pd.Series(moments).where(known), column)
     decimals = 0 if column.kind == "count" else column.decimals
     cells = np.exp(values) if column.log else values
     if decimals is not None:

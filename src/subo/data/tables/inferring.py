@@ -10,14 +10,15 @@ from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.kinds import counts_of, hold_to, kind_of_column, puts_day_first, spike_of
-from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
+from subo.data.tables.kinds import counts_of, form_of, hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.schema import LEVELED, PERIODS, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["completed", "infer_schema"]
 
 _KNOTS, _CELLS_PER_KNOT = 33, 20
 _LOOKED_AT = 1000
+_MICROSECOND = 1e-6 / 86_400  # in days
 
 
 def infer_schema(
@@ -104,7 +105,9 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     if reading.kind in LEVELED:
         return replace(column, levels=_levels(known))
     if reading.kind == "date":
-        return replace(column, decimals=None, day_first=puts_day_first(pd.Series(known.unique())))
+        texts = pd.Series(known.unique())
+        first = puts_day_first(texts)
+        return replace(column, decimals=None, day_first=first, form=form_of(texts, day_first=first))
     return column
 
 
@@ -130,14 +133,23 @@ def _in_units(column: Column, frame: pd.DataFrame) -> Column:
     known = raw[np.isfinite(raw)]
     if len(known) == 0:
         return column
-    if column.kind == "date" and bool((known == known.round()).all()):
-        column = replace(column, decimals=0)  # whole days
+    if column.kind == "date":
+        column = replace(column, every=_every(known))
     center, _, unit = center_and_units(torch.from_numpy(known)[:, None], torch.Size([1]))
     column = replace(column, center=center.item(), unit=unit.item())
     if column.scaling == "standard":
         return column
     knots, scores = _normal_scores((known - column.center) / column.unit)
     return replace(column, knots=knots, scores=scores)
+
+
+def _every(days: np.ndarray) -> str:
+    """The longest period of which all days are whole ones, as far as float64 tells: to a microsecond."""
+    for name, period in PERIODS.items():
+        whole = (days / period).round() * period
+        if bool((np.abs(days - whole) < _MICROSECOND).all()):
+            return name
+    return ""
 
 
 def _normal_scores(numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api import types
+from pandas.tseries.api import guess_datetime_format
 from torch import Tensor
 
 from subo.data.tables.schema import Kind, plain
@@ -23,6 +24,7 @@ __all__ = [
     "counts_of",
     "dates",
     "distinct",
+    "form_of",
     "hold_to",
     "kind_of_column",
     "puts_day_first",
@@ -167,6 +169,22 @@ def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
     mixed = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
     month = _parts(texts)[1 if day_first else 0]
     return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
+
+
+def form_of(texts: pd.Series, *, day_first: bool) -> str:
+    """The form of dates in which all texts are; empty where there is none, or they are no text.
+
+    Example:
+        >>> form_of(pd.Series(["03.04.2020", "13.04.2020"]), day_first=True)
+        '%d.%m.%Y'
+    """
+    if not types.is_string_dtype(texts) or not isinstance(texts.iloc[0], str):
+        return ""
+    first, read = texts.iloc[0], dates(texts, day_first=day_first)
+    mark = first[2:3]  # of years of two digits nothing is guessed
+    short = f"%d{mark}%m{mark}%y" if day_first else f"%m{mark}%d{mark}%y"
+    forms = (guess_datetime_format(first, dayfirst=day_first), short)
+    return next((form for form in forms if form and bool((read.dt.strftime(form) == texts).all())), "")
 
 
 def _parts(texts: pd.Series) -> pd.DataFrame:

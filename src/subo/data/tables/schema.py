@@ -13,7 +13,7 @@ from torch import Tensor
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
-__all__ = ["LEVELED", "SCALED", "Column", "Kind", "Level", "Scaling", "Schema", "plain"]
+__all__ = ["LEVELED", "PERIODS", "SCALED", "Column", "Kind", "Level", "Scaling", "Schema", "plain"]
 
 Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
 """A kind of column; ``drop`` is left out of the model."""
@@ -23,6 +23,9 @@ LEVELED = ("boolean", "category", "ordinal")
 
 SCALED = ("real", "positive", "date", "spike")
 """Kinds with a density."""
+
+PERIODS = {"D": 1.0, "h": 1 / 24, "min": 1 / 1440, "s": 1 / 86_400}
+"""Periods of which dates may be whole ones, in days."""
 
 Level = str | int | float | bool
 
@@ -52,6 +55,8 @@ class Column:
         log: Whether numbers are the logarithms of cells, those of a spike apart.
         decimals: Decimal places that numbers are written with; None where they have many.
         day_first: Whether the day comes before the month in dates of text such as 03/04/2020.
+        every: The longest of pandas' periods D, h, min and s of which all dates are whole ones; empty: of none.
+        form: How text has its dates, in `strftime`'s words; empty: in several forms, which are written as ISO 8601.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.
         scaling: Whether numbers stay as they are by center and unit, or are then brought to normal scores.
@@ -72,6 +77,8 @@ class Column:
     log: bool = False
     decimals: int | None = None
     day_first: bool = False
+    every: str = ""
+    form: str = ""
     center: float = 0.0
     unit: float = 1.0
     scaling: Scaling = "standard"
@@ -238,7 +245,7 @@ def _is_no_word(value: Any) -> bool:
 _LISTS = ("levels", "pooled", "knots", "scores")
 
 _TYPES: dict[str, Any] = {
-    "name": str, "why": str, "dtype": str, "scaling": str, "missing": int, "observed": int,
+    "name": str, "why": str, "dtype": str, "scaling": str, "every": str, "form": str, "missing": int, "observed": int,
     "log": bool, "day_first": bool, "given": bool, "decimals": int | None,
     "center": int | float, "unit": int | float, "spike": int | float | None,
 }  # fmt: skip
@@ -276,6 +283,10 @@ def _column(record: Any, where: str) -> Column:
     known, scores = record.get("knots") or [], record.get("scores") or []
     if not _increase(known) or not _increase(scores) or len(known) != len(scores) or len(known) == 1:
         raise InputError(f"{where}: knots and scores are equally many numbers that increase, at least two or none")
+    if record.get("every", "") not in ("", *PERIODS):
+        raise InputError(f"{where}: every must be one of {', '.join(PERIODS)}, or empty, not {record['every']!r}")
+    if record["kind"] == "date" and record.get("decimals") == 0:  # how whole days were said before there was `every`
+        record = {**record, "decimals": None, "every": "D"}
     lists = {"levels": tuple(levels), "pooled": tuple(pooled), "knots": tuple(known), "scores": tuple(scores)}
     return Column(**{"log": record["kind"] == "positive", **record, **lists})
 

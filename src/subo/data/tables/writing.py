@@ -12,7 +12,7 @@ from subo.errors import InputError
 from subo.files.tables import write_table
 from subo.files.whole import replacing
 
-__all__ = ["WRITTEN", "save_frame"]
+__all__ = ["WRITTEN", "dates_as_text", "save_frame"]
 
 WRITTEN = (".csv", ".tsv", ".parquet", ".feather")
 """Endings of tables that are written."""
@@ -21,8 +21,8 @@ WRITTEN = (".csv", ".tsv", ".parquet", ".feather")
 def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
     """Writes a table, whole or not at all.
 
-    In text, whole numbers have no decimal point where the data had none, dates are written as ISO 8601 has them,
-    missing cells are empty, and text that a spreadsheet would run as a formula is quoted.
+    In text, whole numbers have no decimal point where the data had none, dates have the form that they had, missing
+    cells are empty, and text that a spreadsheet would run as a formula is quoted.
 
     Args:
         path: `.csv`, `.tsv`, `.parquet` or `.feather`.
@@ -36,7 +36,8 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
     ending = path.suffix.lower()
     if ending in (".csv", ".tsv"):
         whole = {column.name for column in schema.columns if column.decimals == 0 or column.kind == "count"}
-        write_table(path, [str(name) for name in frame.columns], _lines(frame, whole), tabs=ending == ".tsv")
+        forms = {column.name: column.form for column in schema.columns if column.form}
+        write_table(path, [str(name) for name in frame.columns], _lines(frame, whole, forms), tabs=ending == ".tsv")
         return
     if ending not in WRITTEN:
         raise InputError(
@@ -52,17 +53,28 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
             raise InputError(f"{path} cannot hold the table ({str(error).splitlines()[0]}): write a .csv") from error
 
 
-def _lines(frame: pd.DataFrame, whole: set[str]) -> Iterator[list[Any]]:
+def dates_as_text(days: pd.Series, form: str) -> pd.Series:
+    """Dates in a form of `strftime`; without one as ISO 8601 has them, the time left out where it is midnight in all.
+
+    Example:
+        >>> dates_as_text(pd.Series(pd.to_datetime(["2020-04-03"])), "%d.%m.%Y").tolist()
+        ['03.04.2020']
+    """
+    whole = days.dropna()
+    iso = "%Y-%m-%d" if bool((whole == whole.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S"
+    return days.dt.strftime(form or iso)
+
+
+def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str]) -> Iterator[list[Any]]:
     """Rows as cells of text."""
-    columns = [_texts(frame.iloc[:, number], whole) for number in range(frame.shape[1])]
+    columns = [_texts(frame.iloc[:, number], whole, forms) for number in range(frame.shape[1])]
     return map(list, zip(*columns, strict=True))
 
 
-def _texts(cells: pd.Series, whole: set[str]) -> list[Any]:
+def _texts(cells: pd.Series, whole: set[str], forms: dict[str, str]) -> list[Any]:
     """The cells of a column as they are written; None where one is missing."""
     if pd.api.types.is_datetime64_any_dtype(cells):
-        days = bool((cells.dropna() == cells.dropna().dt.normalize()).all())
-        texts = cells.dt.strftime("%Y-%m-%d" if days else "%Y-%m-%dT%H:%M:%S")
+        texts = dates_as_text(cells, forms.get(str(cells.name), ""))
         return texts.astype(object).where(cells.notna(), None).tolist()
     values = cells.astype(object).where(cells.notna(), None).tolist()
     if cells.name in whole:
