@@ -97,6 +97,17 @@ def test_what_a_fit_says_of_constant_columns_and_of_far_values(tmp_path: Path, c
     assert "clipped" not in fitted(capsys, tmp_path, x, "--overwrite", "--clip", "10")
 
 
+def test_epochs_that_are_few_for_the_rows_are_said_before_they_are_spent(tmp_path: Path, capsys: pytest.CaptureFixture):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    words = fitted(capsys, tmp_path, x)
+    assert "Careful: 1 epoch of 3 steps: few for 48 examples, which get up to 1,334 epochs by default" in words
+    assert "1 epoch, 3 steps in" in words
+    for enough in (["--epochs", 300, "--patience", 1], ["--minutes", 0.001], ["--epochs", 2, "--minutes", 1]):
+        arguments = ["--hidden", 4, "--latent-dim", 1, "--overwrite", "--out", tmp_path / "run", *enough]
+        assert run("fit", tmp_path / "x.csv", *arguments) == 0
+        assert "by default" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "dtype, said",
     [

@@ -15,6 +15,7 @@ from subo.cli.seeds import fit_seeds
 from subo.data.dataset import describe_constants
 from subo.errors import InputError, Interrupted, ProcessLostError
 from subo.experiments.units import kind_of_log_px
+from subo.runtime.wording import counted
 
 if TYPE_CHECKING:
     from subo.experiments.fitting import Fitted, Start
@@ -177,6 +178,8 @@ def announce(start: "Start", *, num_samples: int | None = None) -> None:
         )
     if caution := start.unused_latents():
         say(caution)
+    if caution := start.few_epochs():
+        say(f"Careful: {caution}")
     if caution := start.caution(num_samples):
         say(caution)
 
@@ -207,7 +210,8 @@ def conclude(history: "History", training: "TrainingConfig", *, out: Path, train
     }[history.stopped_by]
     if trained:
         best = f"; kept the weights of epoch {history.best_epoch}, the best in validation" if history.best_epoch else ""
-        say(f"{last.epoch} epochs, {last.step} steps in {last.seconds:.1f} s: {reason}{best}")
+        done = f"{counted(last.epoch, 'epoch')}, {counted(last.step, 'step')}"
+        say(f"{done} in {last.seconds:.1f} s: {reason}{best}")
         if last.kl_weight < 1:
             say(
                 f"Careful: training ended when the KL's weight had risen to {last.kl_weight:.2f} of 1, so that the "

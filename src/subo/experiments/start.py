@@ -1,5 +1,6 @@
 """What a fit has before training begins, and what it has afterwards."""
 
+import math
 from dataclasses import dataclass
 
 from subo.core.objective import Objective
@@ -8,10 +9,14 @@ from subo.evaluation.effort import caution_of_samples
 from subo.evaluation.latents.predicted_units import predict_active_units
 from subo.experiments.experiment import Experiment
 from subo.runs.config import RunConfig
+from subo.runtime.wording import counted
 from subo.training.divergence import default_clip
 from subo.training.history import History
+from subo.training.settings import training_settings
 
 __all__ = ["Fitted", "Start"]
+
+_FEW = 5  # times fewer epochs than by default
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,18 @@ class Start:
     def unused_latents(self) -> str:
         """How many latents a linear model would leave unused, in words; empty if none, or if it is not known."""
         return str(predict_active_units(self.objective, self.data.train) or "")
+
+    def few_epochs(self) -> str:
+        """What to know where epochs were asked for and are far fewer than suit the number of examples; else empty."""
+        asked = self.config.training
+        usual = training_settings(self.objective, self.data, batch_size=asked.batch_size).get("epochs")
+        if asked.epochs is None or asked.minutes is not None or usual is None or asked.epochs * _FEW > usual:
+            return ""
+        steps = math.ceil(len(self.data.train) / asked.batch_size)
+        return (
+            f"{counted(asked.epochs, 'epoch')} of {counted(steps, 'step')}: few for {len(self.data.train):,} examples, "
+            f"which get up to {usual:,} epochs by default"
+        )
 
     def caution(self, num_samples: int | None) -> str:
         """How long log p(x) of the test data will take with this many samples, if it is long; empty if q is local."""
