@@ -53,11 +53,11 @@ def divided(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def by_table(train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, object]]:
-    """``-log p(x)`` of rows of a table of mixed columns, and what is worth knowing about the fit."""
+    """``-log p(x)`` of rows of a table of mixed columns, in the columns' own units, and what is worth knowing."""
     names = [f"x{column}" for column in range(train.shape[1])]
     model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES)
-    surprisal = -model.fit(pd.DataFrame(train, columns=names)).score_samples(pd.DataFrame(test, columns=names))
-    kinds = Counter(column.kind for column in model.schema_.modeled)
+    surprisal = -model.fit(pd.DataFrame(train, columns=names)).decision_function(pd.DataFrame(test, columns=names))
+    kinds = Counter(column.kind for column in (model.schema_.modeled if model.schema_ else ()))
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     about = {"likelihood": said, "epochs": model.n_iter_, "outside": int(np.isinf(surprisal).sum())}
     return np.nan_to_num(surprisal, nan=np.nan, posinf=np.finfo(float).max), about

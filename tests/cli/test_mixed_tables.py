@@ -11,6 +11,7 @@ import pytest
 
 from command_line import assert_refused, run
 from subo.data.tables.coding import decode
+from subo.evaluation.own_units import log_slopes
 from subo.experiments.experiment import open_run
 from subo.runs.run import Run
 
@@ -166,7 +167,10 @@ def test_a_test_row_has_one_p_value_in_whatever_part_it_is_scored(
     assert (test.log_px != same.log_px).any()
     assert test.p_value.tolist() == same.p_value.tolist()
     assert sorted(test.p_value) == pytest.approx([(i + 1) / 15 for i in range(15)])
-    assert sorted(test.p_value) == test.p_value[test.log_px.sort_values().index].tolist()
+    assert sorted(test.p_value) == test.p_value[test.log_px_scaled.sort_values().index].tolist()
+    experiment = open_run(run_dir)
+    slopes = log_slopes(experiment.objective.model, experiment.data().test).sum(1)
+    assert (test.log_px - test.log_px_scaled).to_numpy() == pytest.approx(slopes.numpy(), abs=1e-4)
 
 
 def test_score_has_p_values_and_names_odd_columns(

@@ -75,6 +75,7 @@ def oddness_of(
         processes: Number of processes that share the examples.
     """
     from subo.evaluation.conformal import conformal_p_values, marked
+    from subo.evaluation.own_units import log_slopes
     from subo.evaluation.regret import likelihood_regret
     from subo.evaluation.scores import score
     from subo.experiments.experiment import model_for
@@ -93,19 +94,20 @@ def oddness_of(
         return Oddness(sentences=(f"No p-values: {error}",))
     held_out, (own, num_trained) = data.test, _own(experiment, data, split, source, part)
     model, count = model_for(experiment, held_out, progress=True), scores.num_samples
-    say(f"p-values are ranks among the {len(held_out):,} test examples of the run, which are scored, too")
-    ranked = score(model, held_out, num_samples=count, seed=seed, processes=processes)
-    p_values = conformal_p_values(scores.log_px, ranked.log_px, own=own)
+    of = ", by log_px_scaled, log p(x) with each column in units of its own spread" if table else ""
+    say(f"p-values are ranks among the {len(held_out):,} test examples of the run, which are scored, too{of}")
+    of_test = score(model, held_out, num_samples=count, seed=seed, processes=processes)
+    pairs = (scores, split), (of_test, held_out)
+    scaled, ranked = (scored.log_px - log_slopes(model, part).sum(1) for scored, part in pairs)
+    p_values = conformal_p_values(scaled, ranked, own=own)
     columns: dict[str, Sequence[Any]] = {"p_value": p_values.tolist()}
-    sentences = []
-    if num_trained > 0:
-        trained = f"{num_trained:,} of the {len(split):,} are the run's training examples"
-        sentences.append(f"Careful: {trained}, which rank as less odd than they are")
+    trained = f"{num_trained:,} of the {len(split):,} are the run's training examples"
+    sentences = [f"Careful: {trained}, which rank as less odd than they are"] * (num_trained > 0)
     if regret:
         search: Any = {"ascent": Ascent(steps=_REGRET_STEPS), "seed": seed, "processes": processes, "progress": True}
-        of_each, of_test = (likelihood_regret(model, part, **search) for part in (split, held_out))
+        of_each, of_others = (likelihood_regret(model, part, **search) for part in (split, held_out))
         columns["regret"] = of_each.tolist()
-        ranks = conformal_p_values(-of_each, -of_test, own=own)
+        ranks = conformal_p_values(-of_each, -of_others, own=own)
         columns["regret_p_value"] = ranks.where(~of_each.isnan(), torch.nan).tolist()
         sentences.append(
             f"regret: {of_each.nanmean():.2g} nats on average; {int((of_each == 0).sum()):,} of {len(of_each):,} have "
@@ -118,6 +120,7 @@ def oddness_of(
     if table is not None:
         names = [column.name for column in table.modeled]
         options: dict[str, Any] = {"num_samples": min(count, _CELL_SAMPLES), "seed": seed, "processes": processes}
+        columns["log_px_scaled"] = scaled.tolist()
         columns["odd_columns"], of_cells = _odd_cells(model, split, held_out, names, own=own, out=cells, **options)
         sentences += of_cells
     return Oddness(columns, tuple(sentences))
@@ -176,9 +179,12 @@ def _odd_cells(
 ) -> tuple[list[str], list[str]]:
     """The columns of the odd cells of each row, and what is said of them; writes log p of each cell if asked to."""
     from subo.evaluation.cells import cell_p_values, cell_scores
+    from subo.evaluation.own_units import log_slopes
 
     scores, sentences = cell_scores(model, split, **options), []
-    named = _odd_columns(cell_p_values(scores, cell_scores(model, held_out, **options), own=own), scores, names)
+    ranked = cell_scores(model, held_out, **options) - log_slopes(model, held_out)
+    p_values = cell_p_values(scores - log_slopes(model, split), ranked, own=own)
+    named = _odd_columns(p_values.masked_fill(scores == -torch.inf, 0), names)
     others = _others(len(held_out), own)
     if _ODD_CELL * (others + 1) < 1:
         sentences.append(
@@ -193,8 +199,8 @@ def _odd_cells(
     return named, sentences
 
 
-def _odd_columns(ranks: Tensor, scores: Tensor, names: Sequence[str]) -> list[str]:
+def _odd_columns(p_values: Tensor, names: Sequence[str]) -> list[str]:
     """The columns of each row's odd cells, the oddest first, with their p-values; 0 of what its kind does not allow."""
-    lowest, which = ranks.masked_fill(scores == -torch.inf, 0).sort(dim=1)
+    lowest, which = p_values.sort(dim=1)
     rows = zip(lowest[:, :_NAMED].tolist(), which[:, :_NAMED].tolist(), strict=True)
     return ["; ".join(f"{names[i]} ({p:.2g})" for p, i in zip(*row, strict=True) if p <= _ODD_CELL) for row in rows]

@@ -18,7 +18,7 @@ from subo.runtime.devices import evaluating, place
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["check_support", "explained", "in_support", "outside_cells", "stand_ins", "support_of"]
+__all__ = ["check_support", "explained", "in_support", "likelihood_at", "outside_cells", "stand_ins", "support_of"]
 
 _CHUNK, _NUMBERS = 10_000, 4_000_000
 
@@ -29,6 +29,15 @@ def support_of(distribution: Distribution) -> Any:
         return distribution.support
     except NotImplementedError:
         return None
+
+
+@torch.no_grad()
+def likelihood_at(model: LatentVariableModel, split: Split) -> Distribution:
+    """p(x|z) for one latent of the prior and the context of the first example."""
+    first = replace(split.take(torch.arange(1)), resample=False)
+    _, context = place(model, *first.read(torch.arange(1)))
+    with evaluating(model), forked(0):
+        return model.sample(1, context)[1]
 
 
 @torch.no_grad()
@@ -131,10 +140,8 @@ def _parts(
     model: LatentVariableModel, split: Split, wanted: Integer[Tensor, " n"], *, where: str
 ) -> Iterator[tuple[Tensor, Tensor, Any]]:
     """Chunks of finite data of the model's shape: their positions, their values, and the model's support."""
-    first = replace(split.take(torch.arange(1)), resample=False)
-    x, context = place(model, *first.read(torch.arange(1)))
-    with evaluating(model), forked(0):
-        _, p = model.sample(1, context)
+    x, _ = replace(split.take(torch.arange(1)), resample=False).read(torch.arange(1))
+    p = likelihood_at(model, split)
     if p.event_shape != x.shape[1:]:
         parts = p.batch_shape[1:] + p.event_shape
         if parts == x.shape[1:]:

@@ -15,6 +15,7 @@ from subo.data.splits import Split
 from subo.data.stored_rows import stored
 from subo.evaluation.cells import cell_p_values, cell_scores
 from subo.evaluation.latents.usage import LatentUsage, draws, latent_usage
+from subo.evaluation.own_units import log_slopes
 from subo.evaluation.scores import Scores, score
 from subo.experiments.experiment import Experiment
 from subo.explorer.numbers import packed
@@ -186,7 +187,10 @@ def _colors(experiment: Experiment, data: Data, few: Split, rows: Tensor, split:
 def _odd_cells(model: Any, few: Split, test: Split, *, own: Tensor | None) -> list[list[int]]:
     """The columns of each example whose cells rank among the oddest hundredth of the test rows' cells."""
     num = min(len(test), _RANKED)
-    of_few, of_test = (cell_scores(model, part, num_samples=_SAMPLES) for part in (few, test.take(torch.arange(num))))
+    of_few, of_test = (
+        cell_scores(model, part, num_samples=_SAMPLES) - log_slopes(model, part)
+        for part in (few, test.take(torch.arange(num)))
+    )
     own = None if own is None else own.where(own < num, -1)
     odd = (cell_p_values(of_few, of_test, own=own) <= _ODD) & ~of_few.isnan()
     return [row.nonzero()[:, 0].tolist() for row in odd]

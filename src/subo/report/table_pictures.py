@@ -15,6 +15,7 @@ from subo.data.tables.coding import decode, unscaled
 from subo.data.tables.schema import LEVELED, Schema
 from subo.errors import InputError
 from subo.evaluation.cells import cell_p_values, cell_scores
+from subo.evaluation.own_units import log_slopes
 from subo.evaluation.scores import score
 from subo.models.folding import draw_data
 from subo.runs.run import Run
@@ -51,11 +52,11 @@ def draw_table_figures(run: Run, model: Any, data: Data, schema: Schema) -> None
 
 
 def _draw_oddest(model: Any, data: Data, schema: Schema) -> Figure:
-    """The test rows of the lowest log p(x), and how odd each of their cells is beside those of the others."""
+    """The test rows of the lowest log p(x) in the columns' own units, and how odd each of their cells is."""
     some = data.test.take(torch.arange(min(len(data.test), _SCORED)))
-    log_px = score(model, some, num_samples=_SAMPLES).log_px
-    rows = log_px.argsort()[:_ODDEST]
-    cells = cell_scores(model, some, num_samples=_SAMPLES)
+    log_px, slopes = score(model, some, num_samples=_SAMPLES).log_px, log_slopes(model, some)
+    rows = (log_px - slopes.sum(1)).argsort()[:_ODDEST]
+    cells = cell_scores(model, some, num_samples=_SAMPLES) - slopes
     oddest = cells[rows]
     oddness = -cell_p_values(oddest, cells, own=rows).log10().where(~oddest.isnan(), torch.nan)
     frame = decode(some.x[rows], schema)

@@ -18,6 +18,7 @@ from subo.data.support import check_support
 from subo.data.values import kind_of
 from subo.errors import InputError
 from subo.evaluation.latents.usage import posterior_means
+from subo.evaluation.own_units import log_slopes
 from subo.evaluation.reconstruction import decode
 from subo.models.folding import check_samples, draw_data
 from subo.parts.registry import LIKELIHOODS
@@ -313,6 +314,9 @@ class VariationalAutoencoder(
 
     def _row_scores(self, split: Split) -> Tensor:
         return row_scores(self.model_, split, num_samples=self.evaluation_samples, seed=self.seed_)
+
+    def _ranked_scores(self, split: Split) -> Tensor:
+        return self._row_scores(split) - log_slopes(self.model_, split).sum(1)
 
 
 VariationalAutoencoder.__init__.__signature__ = SIGNATURE  # pyright: ignore[reportFunctionMemberAccess]

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -28,7 +27,8 @@ def _has_held_out(estimator: Any) -> bool:
 class OutlierMethods(ABC):
     r"""What an outlier detector of scikit-learn has, with thresholds from n held-out rows.
 
-    A row with score s = log p(x) has the p-value :math:`p = (1 + \#\{i: s_i \le s\}) / (n + 1)`, where the
+    A row with score s = log p(x), of a table with each column in units of its own spread
+    (:mod:`subo.evaluation.own_units`), has the p-value :math:`p = (1 + \#\{i: s_i \le s\}) / (n + 1)`, where the
     :math:`s_i` are the scores of the held-out rows: the `calibration_fraction` of the rows given to ``fit``, of which
     nothing in the fit knows, neither training nor the choice of the epoch, nor kinds, levels and units of columns. If
     a new row and the n are exchangeable, as independent rows of one distribution are, then
@@ -49,12 +49,12 @@ class OutlierMethods(ABC):
         _held_out: HeldOut
 
     @abstractmethod
-    def score_samples(self, X: Any) -> np.ndarray:
-        """``log p(x)`` of each row."""
+    def _ranked_scores(self, split: Split) -> Tensor:
+        """``log p(x)`` of rows as the model reads them, in units of its columns' own."""
 
     @abstractmethod
-    def _row_scores(self, split: Split) -> Tensor:
-        """``log p(x)`` of rows as the model reads them."""
+    def _checked(self, X: Any) -> Split:
+        """Rows as the model reads them."""
 
     @property
     def offset_(self) -> float:
@@ -81,13 +81,17 @@ class OutlierMethods(ABC):
     def decision_function(self, X: Any) -> np.ndarray:
         """The score of each row less the threshold `offset_`, in nats: below 0 for outliers.
 
+        The score is that of `score_samples`, of a table with each column in units of its own spread: which rows are
+        odd does not depend on the units that the table has.
+
         Args:
             X: Rows, ``(N, D)``.
 
         Returns:
             ``(N,)``, float64.
         """
-        scores = self.score_samples(X)
+        check_is_fitted(self)
+        scores = self._ranked_scores(self._checked(X)).numpy()
         if not math.isinf(offset := self._threshold()):
             return scores - offset
         fixes = (
@@ -111,7 +115,8 @@ class OutlierMethods(ABC):
         Returns:
             ``(N,)``, float64.
         """
-        return conformal_p_values(torch.as_tensor(self.score_samples(X)), self._held_out_scores()).numpy()
+        check_is_fitted(self)
+        return conformal_p_values(self._ranked_scores(self._checked(X)), self._held_out_scores()).numpy()
 
     @available_if(_has_held_out)
     def fit_predict(self, X: Any, y: object = None) -> np.ndarray:
@@ -133,4 +138,4 @@ class OutlierMethods(ABC):
         check_is_fitted(self)
         if len(self._held_out) == 0:
             raise InputError("this model was fitted without held-out rows: set `calibration_fraction` and fit it again")
-        return self._held_out.scores(self._row_scores, self.evaluation_samples)
+        return self._held_out.scores(self._ranked_scores, self.evaluation_samples)

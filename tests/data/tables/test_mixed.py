@@ -103,6 +103,24 @@ def test_levels_that_were_never_seen_are_said():
     assert coded({"a": [2, 7]}, numbers)[1] == ("column 'a': 1 cell holds what the fit has never seen (7)",)
 
 
+def test_constants_of_the_fit_that_are_none_any_more_are_said():
+    n = [0.5, 1.5, 2.5] * 9
+    cells = {"n": n, "zero": [0] * 27, "city": ["Rome", None, "Rome"] * 9, "day": pd.Timestamp("2020-01-01")}
+    schema = contents_of(pd.DataFrame(cells)).table
+    assert schema is not None
+    assert [(column.name, column.levels) for column in schema.dropped] == [
+        ("zero", (0,)), ("city", ("Rome",)), ("day", ("2020-01-01 00:00:00",))
+    ]  # fmt: skip
+    assert Schema.from_json(schema.as_json()) == schema
+    assert contents_of(pd.DataFrame(cells), schema=schema).notes == ()
+    assert contents_of(pd.DataFrame(cells | {"zero": ["0"] * 27}), schema=schema).notes == ()
+    other = cells | {"zero": [0, 7, None] * 9, "city": ["Rome", "Oslo", "Bern"] * 9}
+    of_zero, of_city = contents_of(pd.DataFrame(other), schema=schema).notes
+    assert "every cell of the fit's was 0, and 9 cells here are not (7.0)" in of_zero
+    assert "column 'city' is left out" in of_city
+    assert "18 cells here are not ('Oslo', 'Bern')" in of_city
+
+
 def test_rows_without_any_cell_are_said():
     frame = pd.DataFrame({"age": [None, 1.0, None], "city": [None, None, None], "n": [None, None, None]})
     x, notes = coded(frame)

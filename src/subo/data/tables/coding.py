@@ -26,7 +26,7 @@ from pandas.api import types
 from torch import Tensor
 
 from subo.data.tables.kinds import check_finite, dates, distinct
-from subo.data.tables.schema import LEVELED, Column, Level, Schema, plain
+from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
@@ -165,7 +165,7 @@ def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
     return np.append(numbers.astype("float64"), np.nan)[codes]
 
 
-def _text(level: Level) -> str:
+def _text(level: object) -> str:
     return str(int(level)) if isinstance(level, float) and level.is_integer() else str(level)
 
 

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.kinds import counts_of, form_of, hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.kinds import CONSTANT, counts_of, form_of, hold_to, kind_of_column, puts_day_first, spike_of
 from subo.data.tables.schema import LEVELED, PERIODS, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
@@ -94,6 +94,8 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     column = Column(
         str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
     )
+    if reading.why.startswith(CONSTANT):
+        return replace(column, levels=_levels(known))
     numeric = pd.api.types.is_any_real_numeric_dtype(known) and len(known) > 0
     if numeric or reading.kind in ("real", "positive", "spike"):
         numbers = pd.to_numeric(known).astype("float64")
@@ -168,7 +170,9 @@ def _normal_scores(numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
 
 def _levels(known: pd.Series) -> tuple[Level, ...]:
     """The distinct values in order, as plain values; false comes before true, and no before yes."""
-    return tuple(sorted(map(plain, known.unique()), key=lambda value: (isinstance(value, str), value)))
+    values = (plain(value) for value in known.unique())
+    levels = (value if isinstance(value, Level) else str(value) for value in values)
+    return tuple(sorted(levels, key=lambda value: (isinstance(value, str), value)))
 
 
 def _decimals(known: pd.Series) -> int | None:

@@ -19,6 +19,7 @@ from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 
 __all__ = [
+    "CONSTANT",
     "Reading",
     "check_finite",
     "counts_of",
@@ -30,6 +31,8 @@ __all__ = [
     "puts_day_first",
     "spike_of",
 ]
+
+CONSTANT = "constant: every observed cell is"
 
 _FEW = 20  # distinct whole numbers, up to which they have probabilities
 _MOST_LEVELS = 1000
@@ -74,7 +77,7 @@ def kind_of_column(cells: pd.Series) -> Reading:
         return _of_densities(known.astype("float64"))
     counts = counts_of(known)
     if len(counts) == 1:
-        return Reading("drop", f"constant: every observed cell is {known.iloc[0]}")
+        return Reading("drop", f"{CONSTANT} {known.iloc[0]}")
     if types.is_bool_dtype(known) or set(map(type, counts.index)) <= {bool, np.bool_}:
         return Reading("boolean", "true and false")
     if types.is_datetime64_any_dtype(known):

@@ -13,7 +13,7 @@ import torch
 from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.splits import Split
-from subo.data.tables.coding import encode
+from subo.data.tables.coding import encode, raw_numbers
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.kinds import distinct
@@ -22,6 +22,7 @@ from subo.data.tables.parsing import AS_TEXT
 from subo.data.tables.reading import read_frame
 from subo.data.tables.schema import LEVELED, Column, Scaling, Schema, plain
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 __all__ = ["contents_of", "read_mixed"]
 
@@ -123,7 +124,7 @@ def contents_of(
         schema = infer_schema(cells, kinds, scaling=scaling, min_level_count=min_level_count)
         notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
     else:
-        notes += _others(cells, schema)
+        notes += [*_others(cells, schema), *_no_longer_constant(cells, schema)]
         schema = completed(schema, cells)
     if size is not None:
         schema = _without(schema, size)
@@ -186,6 +187,22 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
             "columns, in any order; one whose cells are all empty is integrated out"
         )
     return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []
+
+
+def _no_longer_constant(frame: pd.DataFrame, schema: Schema) -> list[str]:
+    """What is said of columns that had one value in the fit and have others here."""
+    notes = []
+    for column in schema.dropped:
+        if len(column.levels) != 1 or column.name not in frame.columns:
+            continue
+        other = raw_numbers(frame, replace(column, kind="category")) == 1  # a level that is not this one
+        if count := int(other.sum()):
+            values = ", ".join(repr(plain(value)) for value in frame[column.name][other].unique()[:_LISTED])
+            notes.append(
+                f"column {column.name!r} is left out, since every cell of the fit's was {column.levels[0]!r}, and "
+                f"{counted(count, 'cell')} here {'is' if count == 1 else 'are'} not ({values}): no number depends on it"
+            )
+    return notes
 
 
 def _half_numbers(frame: pd.DataFrame) -> list[str]:

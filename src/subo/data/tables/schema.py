@@ -49,7 +49,7 @@ class Column:
         missing: How many cells were missing in the data that the schema was made of.
         observed: How many were not.
         dtype: pandas' type of the cells, which is given back.
-        levels: The values that a boolean, category or ordinal column has, in order.
+        levels: The values that a boolean, category or ordinal column has, in order; the one of a constant column.
         pooled: Rare values of a category, which are one level together, the last of `levels`.
         spike: The value that many cells of a ``spike`` column share.
         log: Whether numbers are the logarithms of cells, those of a spike apart.
