@@ -29,6 +29,8 @@ from sklearn.preprocessing import StandardScaler
 
 import subo
 from subo.data import Split
+from subo.data.tables.coding import encode
+from subo.evaluation.own_units import log_slopes
 
 FOLDER = Path(os.environ.get("SUBO_DATA", "data")) / "adbench"
 TRAINING_ROWS, TEST_ROWS, NUM_SAMPLES = 5000, 10_000, 100
@@ -56,8 +58,11 @@ def by_table(train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray
     """``-log p(x)`` of rows of a table of mixed columns, in the columns' own units, and what is worth knowing."""
     names = [f"x{column}" for column in range(train.shape[1])]
     model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES)
-    surprisal = -model.fit(pd.DataFrame(train, columns=names)).decision_function(pd.DataFrame(test, columns=names))
-    kinds = Counter(column.kind for column in (model.schema_.modeled if model.schema_ else ()))
+    frame, schema = pd.DataFrame(test, columns=names), model.fit(pd.DataFrame(train, columns=names)).schema_
+    assert schema is not None
+    slopes = log_slopes(model.model_, Split(encode(frame, schema))).sum(1).numpy()
+    surprisal = slopes - model.score_samples(frame)
+    kinds = Counter(column.kind for column in schema.modeled)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     about = {"likelihood": said, "epochs": model.n_iter_, "outside": int(np.isinf(surprisal).sum())}
     return np.nan_to_num(surprisal, nan=np.nan, posinf=np.finfo(float).max), about
@@ -154,9 +159,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sets", help="names, separated by commas; by default all")
-    parser.add_argument("--out", type=Path, default=Path("runs/anomalies.csv"))
+    parser.add_argument("--out", type=Path, help="runs/anomalies.csv, or runs/anomalies_table.csv, by default")
     parser.add_argument("--table", action="store_true", help="columns of the kinds that their cells suggest")
     options = parser.parse_args()
+    out = options.out or Path("runs/anomalies_table.csv" if options.table else "runs/anomalies.csv")
 
     warnings.filterwarnings("ignore", "X: all training data have one value")  # the output says how many columns
     all_of = sorted((path.stem for path in FOLDER.glob("*.npz")), key=lambda name: int(name.split("_")[0]))
@@ -168,7 +174,7 @@ def main() -> None:
           f"log p(x) by {NUM_SAMPLES} samples; seconds are subo's, fit and scores\n")  # fmt: skip
     print("set              seed   rows  columns  tested    subo     KNN  IForest  epochs  seconds  notes")
     rows = []
-    for row in results(names, options.seeds, options.out, table=options.table):
+    for row in results(names, options.seeds, out, table=options.table):
         rows.append(row)
         subo_, knn, forest = (float(row[key]) for key in DETECTORS)
         print(f"{row['set']:17}{row['seed']:>4} {row['rows']:>6} {row['columns']:>8} {row['tested']:>7} {subo_:7.2f} "

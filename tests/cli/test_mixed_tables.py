@@ -188,7 +188,7 @@ def test_score_has_p_values_and_names_odd_columns(
     said = capsys.readouterr().out
     assert "column 'extra' is left out" in said
     assert "never seen ('Paris')" in said
-    assert "no column is named as odd, since among 15 other test rows no cell ranks below 0.062" in said
+    assert "no cell that its kind allows is named as odd, since among 15 other test rows none ranks below 0.062" in said
     table = pd.read_csv(out, keep_default_na=False)
     held_out = 15
     assert table.p_value[7] == pytest.approx(1 / (held_out + 1))

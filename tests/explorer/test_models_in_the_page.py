@@ -160,7 +160,7 @@ def test_cells_of_every_kind_are_torchs(page: Any, scaled: bool):
     cells = Cells(COLUMNS, examples)
     network = nn.Sequential(cells, subo.mlp(cells.out_features, 4, hidden=(8,)))
     model = made(family, encoder=network)
-    rows = torch.cat([examples, torch.tensor([[math.nan, 3, math.nan, math.nan, 2, math.nan, 0]])])
+    rows = torch.cat([examples, torch.tensor([[math.nan, 3, math.nan, math.nan, 4, math.nan, 0]])])  # unseen levels
     z = torch.tensor([0.7, -1.2])
     for x in rows:
         with torch.no_grad():

@@ -25,7 +25,8 @@ def in_flags(message: str) -> str:
         name = _OTHER_NAMES.get(name, name).replace("_", "-")
         if value in (None, "True"):
             return f"--{name}"
-        return f"--no-{name}" if value == "False" else f"--{name} {value}"
+        between = "=" if value.startswith("-") else " "
+        return f"--no-{name}" if value == "False" else f"--{name}{between}{value}"
 
     return _PARAMETER.sub(flag, message)
 

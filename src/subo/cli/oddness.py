@@ -188,8 +188,8 @@ def _odd_cells(
     others = _others(len(held_out), own)
     if _ODD_CELL * (others + 1) < 1:
         sentences.append(
-            f"Careful: no column is named as odd, since among {others:,} other test rows no cell ranks below "
-            f"{1 / (others + 1):.2g}, and the oddest {_ODD_CELL:.0%} are named. --cells writes log p of each "
+            f"Careful: no cell that its kind allows is named as odd, since among {others:,} other test rows none ranks "
+            f"below {1 / (others + 1):.2g}, and the oddest {_ODD_CELL:.0%} are named. --cells writes log p of each "
             "cell given the others of its row"
         )
     if out is not None:

@@ -97,12 +97,16 @@ def _check_names(asked: "Sweep", config: Path) -> None:
     recipes: dict[str, list[str]] = {}
     for trial in asked.trials:
         settings = {**asked.settings, **trial}
-        recipe = str(settings.get("recipe", "vae"))
+        if not isinstance(recipe := settings.get("recipe") or "vae", str):
+            raise InputError(f"{config} sets recipe to {recipe!r}, and it is one name")
         known = recipes.setdefault(recipe, [name for name in fit_signature(recipe).parameters if name != "data"])
         for name in settings:
             if name not in known:
-                near = "".join(f". Did you mean {other}?" for other in get_close_matches(name, known, n=1))
-                raise InputError(f"{config} sets {name}, which fit does not have with the recipe {recipe}{near}")
+                near = "".join(f" Did you mean {other}?" for other in get_close_matches(name, known, n=1))
+                raise InputError(
+                    f"{config} sets {name}, which fit does not have with the recipe {recipe}.{near} All names, with "
+                    f"underscores: subo fit --recipe {recipe} --help"
+                )
 
 
 def _is_done(folder: Path) -> bool:
@@ -169,7 +173,7 @@ def _measure(folder: Path, runs: list[Path], num_samples: int) -> None:
     from subo.files.nonfinite import decoded
     from subo.runs.run import Run
 
-    before = all(Run(run).evaluation_of("test").exists() for run in runs)
+    before = any(Run(run).evaluation_of("test").exists() for run in runs)
     others = [path for path in folder.parent.iterdir() if path != folder and path.is_dir()]
     if earlier := sorted(path.name for path in others if any(path.rglob(Run(path).evaluation_of("test").name))):
         say(f"of an earlier choice, {', '.join(earlier)}, the test data were measured, too")

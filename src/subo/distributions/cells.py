@@ -132,7 +132,8 @@ class Ordinal(Distribution):
         """The most probable level."""
         levels = torch.arange(self.thresholds.shape[-1] + 1, dtype=self.location.dtype, device=self.location.device)
         levels = levels.view(-1, *[1] * self.location.ndim)
-        return self.log_prob(levels.expand(-1, *self.location.shape)).argmax(0).to(self.location.dtype)
+        log_prob = self.log_prob(levels.expand(-1, *self.location.shape)).masked_fill(levels >= self.levels, -torch.inf)
+        return log_prob.argmax(0).to(self.location.dtype)
 
     def _grade(self, variable: Tensor) -> Tensor:
         return (variable.unsqueeze(-1) > self.thresholds).sum(-1).to(self.location.dtype)

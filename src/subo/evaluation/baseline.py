@@ -106,14 +106,14 @@ def table_baseline(
         a, b = known[:, columns], rows[:, columns]
         if features is not None:
             a, b = _around(a.double(), b.double(), features(of_known).double(), features(of_rows).double())
-        return gaussian_of(a).log_prob(b)
+        return (independent(a) if _are_few(a) else gaussian_of(a)).log_prob(b)
 
     around = "" if features is None else " around a linear regression on the condition"
     if not isinstance(family, Columns):
         limited = family.is_discrete or getattr(family, "limits", None) is not None
         if limited or known.shape[1] > _WIDEST:
             return Baseline("each column by itself", _alone(family, known, rows).double())
-        return Baseline(f"one Gaussian{around}", jointly(torch.arange(known.shape[1])))
+        return Baseline(f"{_named(known)}{around}", jointly(torch.arange(known.shape[1])))
     gaps = _log_gaps(known, rows) if len(family.masks) else torch.zeros(len(rows), dtype=torch.float64)
     reals = torch.tensor([*family.numbers], dtype=torch.long)
     cells = _alone(family, known, rows)
@@ -124,8 +124,19 @@ def table_baseline(
     normal = jointly(reals) + change[:, reals].double().sum(1)
     others = torch.ones(rows.shape[1], dtype=torch.bool)
     others[reals] = False
-    name = f"one Gaussian for numbers{around}, other columns by themselves" if others.any() else f"one Gaussian{around}"
+    name = (
+        f"{_named(known[:, reals])}{f' for numbers{around}, other columns by themselves' if others.any() else around}"
+    )
     return Baseline(name, normal + cells[:, others].sum(1) + gaps)
+
+
+def _are_few(x: Tensor) -> bool:
+    """Whether rows are too few for covariances: fewer than two for each column."""
+    return len(x) < 2 * x.shape[1]
+
+
+def _named(x: Tensor) -> str:
+    return "a Gaussian for each column" if _are_few(x) else "one Gaussian"
 
 
 def _around(
@@ -172,6 +183,14 @@ class Gaussian:
             size = 0.5 * int(known.sum()) * math.log(2 * math.pi)
             result[rows] = -0.5 * scaled.square().sum(0) - factor.diagonal().log().sum() - size
         return result
+
+
+def independent(x: Float[Tensor, "N D"]) -> Gaussian:
+    """The Gaussian of the highest likelihood without covariances; variances grow by a millionth, as for the other."""
+    x = x.double()
+    mean = x.nanmean(0).nan_to_num(0)
+    variance = (x - mean).square().nanmean(0).nan_to_num(0)
+    return Gaussian(mean, torch.where(variance > 0, variance * (1 + _RIDGE), 1).diag())
 
 
 @torch.no_grad()

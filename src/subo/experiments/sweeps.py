@@ -90,7 +90,7 @@ class Sweep:
             The sweep, its trials in the order of their folders: those that were asked for first, then the new ones.
 
         Raises:
-            InputError: The folder holds a trial that has begun and is not asked for now, or a run.
+            InputError: The folder holds a sweep that has begun and has a trial that is not asked for now, or a run.
         """
         if Run(folder).config.exists():
             raise InputError(f"{folder} is a run, and a sweep has runs in subfolders: give another `run_dir`")
@@ -102,7 +102,8 @@ class Sweep:
             if (extended := self._extending(kept, num_samples)) is None:
                 raise InputError(
                     f"{folder} holds a sweep of other trials, or with another `num_samples`: give another `run_dir`, "
-                    "or remove it. More values, random trials or seeds beside those that it has would be added to it"
+                    "or remove it. What is asked for beside all that it has would be added: values of a grid, a higher "
+                    "number of random trials, more seeds where it has several"
                 )
             sweep = extended
         folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ class Sweep:
         grown = {"trials": own.pop("trials"), "seeds": own.pop("seeds", [])}
         if not isinstance(kept, dict) or any(kept.get(name) != value for name, value in own.items()):
             return None
-        trials, seeds = kept.get("trials", []), kept.get("seeds", [])
+        trials, seeds = kept.get("trials") or [], kept.get("seeds") or []
         if bool(seeds) != bool(grown["seeds"]) or seeds != grown["seeds"][: len(seeds)]:
             return None
         new = grown["trials"]  # some may be equal, if they are drawn at random
@@ -135,8 +136,9 @@ class Sweep:
 
     def folder(self, out: Path, number: int) -> Path:
         """The folder of a trial, numbered from 1: its run, or of several seeds that of its runs."""
-        before = (path for path in out.glob(f"*{number}") if path.name.isdigit() and int(path.name) == number)
-        return next(before, out / f"{number:0{len(str(len(self.trials)))}d}")  # fewer digits while there were fewer
+        names = (f"{number:0{digits}d}" for digits in range(1, len(str(len(self.trials)))))  # while there were fewer
+        before = (out / name for name in names if (out / name).is_dir())
+        return next(before, out / f"{number:0{len(str(len(self.trials)))}d}")
 
     def runs(self, folder: Path) -> list[Path]:
         """The runs of a trial in a folder."""

@@ -4,6 +4,7 @@ Each operation is a record whose ``op`` names it; numbers lie in a :class:`~subo
 one flat array of values, so that operations which only change a shape disappear.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -220,7 +221,8 @@ def _given_cells(network: GivenCells, shape: Size, store: Store) -> Written:
 def _cells(network: Cells, shape: Size, store: Store) -> Written:
     lists = {name: getattr(network, name).tolist() for name in ("numbers", "counts", "spikes", "column", "level")}
     units = {name: getattr(network, name).tolist() for name in ("center", "unit")}
-    return Written([{"op": "cells", **lists, **units}], Size([network.out_features]))
+    unseen = [None if math.isinf(number) else number for number in network.unseen.tolist()]
+    return Written([{"op": "cells", **lists, **units, "unseen": unseen}], Size([network.out_features]))
 
 
 def _with_offset(network: WithOffset, shape: Size, store: Store) -> Written:

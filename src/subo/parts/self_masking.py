@@ -197,6 +197,7 @@ class ByLevel(SelfMasking):
         super().__init__()
         self.register_buffer("highest", highest, persistent=False)
         self.heights = nn.Parameter(torch.zeros(1 + int(highest.max()), len(highest)))
+        self.register_load_state_dict_pre_hook(_with_unseen)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         height = self.heights[x.long(), torch.arange(x.shape[-1], device=x.device)]
@@ -212,6 +213,13 @@ class ByLevel(SelfMasking):
     def start(self, x: Tensor) -> None:
         with torch.no_grad():
             self.heights.copy_(_height(_share(x)).expand_as(self.heights))
+
+
+def _with_unseen(module: "ByLevel", weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Gives weights of levels in order, of before one of these could be unseen, the last level's height for it."""
+    name = f"{prefix}heights"
+    if name in weights and len(weights[name]) == len(module.heights) - 1:
+        weights[name] = torch.cat([weights[name], weights[name][-1:]])
 
 
 def _log_link(share: Tensor) -> Tensor:

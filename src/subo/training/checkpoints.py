@@ -110,6 +110,8 @@ def _is_kept(epoch: int) -> bool:
 def check_finite(objective: Objective, step: int) -> None:
     """Keeps a checkpoint from being replaced by a broken one."""
     for name, parameter in objective.named_parameters():
+        if parameter.numel() == 0:  # such as the steps between the thresholds of two levels
+            continue
         if not torch.stack(parameter.detach().aminmax()).isfinite().all():  # without copying a local posterior's rows
             raise DivergedError(
                 f"step {step}: the parameter {name} is no longer finite: its gradient was not finite, although the "

@@ -9,7 +9,8 @@ import pytest
 
 from assertions import assert_refused
 from subo.data.tables import kinds
-from subo.data.tables.kinds import counts_of, dates, form_of, hold_to, kind_of_column, puts_day_first, spike_of
+from subo.data.tables.dates import dates, form_of, puts_day_first
+from subo.data.tables.kinds import counts_of, hold_to, kind_of_column, spike_of
 from subo.data.tables.schema import plain
 
 RNG = np.random.default_rng

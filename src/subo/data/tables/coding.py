@@ -25,14 +25,16 @@ from jaxtyping import Float
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.kinds import check_finite, dates, distinct
+from subo.data.tables.dates import dates
+from subo.data.tables.kinds import check_finite, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
 __all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
 
-_DAY = 86_400e9  # nanoseconds
+_DAY = 86_400e6  # microseconds
+_DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
 _LARGE = 1 << 24  # bytes of a table from which freed memory is returned before the next pass
 _MOST = float(np.finfo(np.float32).max)
 
@@ -147,7 +149,7 @@ def _days(cells: pd.Series, column: Column) -> np.ndarray:
 def _days_since(read: pd.Series) -> np.ndarray:
     if read.dt.tz is not None:
         read = read.dt.tz_convert("UTC").dt.tz_localize(None)
-    return np.where(read.isna(), np.nan, read.astype("datetime64[ns]").astype("int64").to_numpy() / _DAY)
+    return np.where(read.isna(), np.nan, read.astype("datetime64[us]").astype("int64").to_numpy() / _DAY)
 
 
 def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
@@ -190,13 +192,12 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
         index = np.where(known, values, len(column.levels)).round().astype(int).clip(0, len(column.levels))
         return _as_type(pd.Series(levels[index], dtype=object), column)
     if column.kind == "date":
-        nanoseconds = pd.to_datetime(np.where(known, values * _DAY, 0).round().astype("int64"))
-        moments = nanoseconds.round(column.every) if column.every else nanoseconds
-        return _as_dates(pd.Series(moments).where(known), column)
+        microseconds = (np.where(known, values, 0).clip(*_DAYS) * _DAY).round().astype("int64")
+        return _as_dates(pd.Series(microseconds.astype("datetime64[us]")).where(known), column)
     decimals = 0 if column.kind == "count" else column.decimals
     cells = np.exp(values) if column.log else values
     if decimals is not None:
-        cells = cells.round(decimals)
+        cells = cells.round(decimals) + 0.0  # -0 is 0
     if column.log and decimals is not None:
         cells = cells.clip(min=10.0**-decimals)  # 0 is not in its range
     if column.kind == "spike" and column.spike is not None:
@@ -205,10 +206,14 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
 
 
 def _as_dates(cells: pd.Series, column: Column) -> pd.Series:
-    """Dates in UTC as the dates that the column had; days of text are days."""
-    if not column.dtype.startswith("datetime64"):
-        return cells
-    return (cells.dt.tz_localize("UTC") if "," in column.dtype else cells).astype(column.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    """Dates in UTC as the dates that the column had, whole periods by its clock; text is given as dates, too."""
+    typed = column.dtype.startswith("datetime64")
+    if typed and (zone := getattr(types.pandas_dtype(column.dtype), "tz", None)) is not None:
+        cells = cells.dt.tz_localize("UTC").dt.tz_convert(zone)
+    if column.every:
+        first = np.ones(len(cells), dtype=bool)  # of an hour that a clock shows twice
+        cells = cells.dt.round(column.every, ambiguous=first, nonexistent="shift_forward")
+    return cells.astype(column.dtype) if typed else cells  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def _as_type(cells: pd.Series, column: Column) -> pd.Series:

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.data.tables.coding import decode, scaled, unscaled
-from subo.data.tables.schema import LEVELED, Schema
+from subo.data.tables.dates import form_of
+from subo.data.tables.schema import LEVELED, Column, Schema
 from subo.data.tables.writing import dates_as_text
 from subo.runtime.randomness import stream
 
@@ -33,19 +34,19 @@ def filled(
         for column in schema.modeled:
             missing = frame[column.name].isna().to_numpy()
             if missing.any():
-                part[column.name] = _joined(frame[column.name], cells[column.name], missing, form=column.form)
+                part[column.name] = _joined(frame[column.name], cells[column.name], missing, column)
         if numbered:
             part.insert(0, "draw", number)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
-def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, *, form: str) -> pd.Series:
+def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, column: Column) -> pd.Series:
     """Cells, and where they are missing the others; of the cells' type, if it can hold the others."""
     if missing.all():
         return others.set_axis(cells.index)
     if pd.api.types.is_datetime64_any_dtype(others):
-        others = _like(others, cells, form)
+        others = _like(others, cells, column)
     values = cells.astype(object).to_numpy(copy=True)
     values[missing] = others.astype(object).to_numpy()[missing]
     joined = pd.Series(values, index=cells.index, dtype=object)
@@ -58,14 +59,14 @@ def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, *, form: s
         return joined.infer_objects()
 
 
-def _like(days: pd.Series, cells: pd.Series, form: str) -> pd.Series:
-    """Dates of the type of others, as text in a form."""
+def _like(days: pd.Series, cells: pd.Series, column: Column) -> pd.Series:
+    """Dates of the type of others; text in their form, if they have one."""
     if pd.api.types.is_datetime64_any_dtype(cells):
         zoned = pd.to_datetime(days, utc=True)
         return zoned.dt.tz_localize(None) if cells.dt.tz is None else zoned.dt.tz_convert(cells.dt.tz)
     if pd.api.types.infer_dtype(cells) == "date":
         return days.dt.date
-    return dates_as_text(days, form)
+    return dates_as_text(days, form_of(pd.Series(cells.dropna().unique()), day_first=column.day_first))
 
 
 def most_likely(draws: Float[Tensor, "M N D"], schema: Schema) -> Float[Tensor, "N D"]:

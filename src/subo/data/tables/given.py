@@ -150,7 +150,7 @@ def _read(text: str, column: Column, schema: Schema) -> pd.Series:
     return pd.read_csv(
         io.StringIO(quoted),
         header=None,
-        decimal=schema.decimal or ".",
+        decimal=schema.decimal or ("," if "," in text and "." not in text else "."),
         keep_default_na=False,
         dtype=str if as_text else None,
     )[0]

@@ -10,15 +10,15 @@ from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.kinds import CONSTANT, counts_of, form_of, hold_to, kind_of_column, puts_day_first, spike_of
-from subo.data.tables.schema import LEVELED, PERIODS, SCALED, Column, Level, Scaling, Schema, plain
+from subo.data.tables.dates import dates, every_of, form_of, puts_day_first
+from subo.data.tables.kinds import CONSTANT, counts_of, hold_to, kind_of_column, spike_of
+from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
 __all__ = ["completed", "infer_schema"]
 
 _KNOTS, _CELLS_PER_KNOT = 33, 20
 _LOOKED_AT = 1000
-_MICROSECOND = 1e-6 / 86_400  # in days
 
 
 def infer_schema(
@@ -80,6 +80,8 @@ def _completed(column: Column, frame: pd.DataFrame) -> Column:
         "levels": column.levels or found.levels,
         "pooled": column.pooled,
         "log": column.log or (column.kind == "spike" and found.log),
+        "every": column.every or found.every,
+        "form": column.form or found.form,
     }
     found = replace(found, **given, spike=found.spike if column.spike is None else column.spike)
     if (column.center, column.unit) == (0, 1):
@@ -107,9 +109,11 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     if reading.kind in LEVELED:
         return replace(column, levels=_levels(known))
     if reading.kind == "date":
-        texts = pd.Series(known.unique())
-        first = puts_day_first(texts)
-        return replace(column, decimals=None, day_first=first, form=form_of(texts, day_first=first))
+        values = pd.Series(known.unique())
+        first = puts_day_first(values)
+        read = values if pd.api.types.is_datetime64_any_dtype(values) else dates(values.astype("str"), day_first=first)
+        form = form_of(values, day_first=first)
+        return replace(column, decimals=None, day_first=first, every=every_of(read), form=form)
     return column
 
 
@@ -135,23 +139,12 @@ def _in_units(column: Column, frame: pd.DataFrame) -> Column:
     known = raw[np.isfinite(raw)]
     if len(known) == 0:
         return column
-    if column.kind == "date":
-        column = replace(column, every=_every(known))
     center, _, unit = center_and_units(torch.from_numpy(known)[:, None], torch.Size([1]))
     column = replace(column, center=center.item(), unit=unit.item())
     if column.scaling == "standard":
         return column
     knots, scores = _normal_scores((known - column.center) / column.unit)
     return replace(column, knots=knots, scores=scores)
-
-
-def _every(days: np.ndarray) -> str:
-    """The longest period of which all days are whole ones, as far as float64 tells: to a microsecond."""
-    for name, period in PERIODS.items():
-        whole = (days / period).round() * period
-        if bool((np.abs(days - whole) < _MICROSECOND).all()):
-            return name
-    return ""
 
 
 def _normal_scores(numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

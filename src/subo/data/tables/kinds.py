@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api import types
-from pandas.tseries.api import guess_datetime_format
 from torch import Tensor
 
+from subo.data.tables.dates import dates, puts_day_first
 from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
@@ -23,12 +23,9 @@ __all__ = [
     "Reading",
     "check_finite",
     "counts_of",
-    "dates",
     "distinct",
-    "form_of",
     "hold_to",
     "kind_of_column",
-    "puts_day_first",
     "spike_of",
 ]
 
@@ -44,7 +41,6 @@ _SKEWED = 1.0
 _CELLS = (str, bool, np.bool_, int, float, np.integer, np.floating, Decimal, datetime.date)
 _BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
-_PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
 
 
 class Reading(NamedTuple):
@@ -157,42 +153,6 @@ def _are_dates(levels: pd.Series) -> bool:
     if not all(_DATE.match(str(text)) for text in levels.head(100)):
         return False
     return bool(dates(levels, day_first=puts_day_first(levels)).notna().all())
-
-
-def puts_day_first(texts: pd.Series) -> bool:
-    """Whether the day comes before the month: somewhere a 13th month would follow otherwise."""
-    return bool((_parts(texts)[0] > 12).any())
-
-
-def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
-    """Texts as dates in UTC, NaT where one is none; of 03/04/2020 the day comes first or second, as in all others."""
-    iso = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
-    if iso[texts.notna()].notna().all():
-        return iso
-    mixed = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
-    month = _parts(texts)[1 if day_first else 0]
-    return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
-
-
-def form_of(texts: pd.Series, *, day_first: bool) -> str:
-    """The form of dates in which all texts are; empty where there is none, or they are no text.
-
-    Example:
-        >>> form_of(pd.Series(["03.04.2020", "13.04.2020"]), day_first=True)
-        '%d.%m.%Y'
-    """
-    if not types.is_string_dtype(texts) or not isinstance(texts.iloc[0], str):
-        return ""
-    first, read = texts.iloc[0], dates(texts, day_first=day_first)
-    mark = first[2:3]  # of years of two digits nothing is guessed
-    short = f"%d{mark}%m{mark}%y" if day_first else f"%m{mark}%d{mark}%y"
-    forms = (guess_datetime_format(first, dayfirst=day_first), short)
-    return next((form for form in forms if form and bool((read.dt.strftime(form) == texts).all())), "")
-
-
-def _parts(texts: pd.Series) -> pd.DataFrame:
-    """The first two numbers of dates that end in their year."""
-    return texts.astype("str").str.extract(_PARTS).astype("float64")
 
 
 def _of_numbers(known: pd.Series, counts: pd.Series) -> Reading:

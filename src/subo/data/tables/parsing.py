@@ -32,6 +32,7 @@ AS_TEXT: Any = str(pd.Series(["text"]).dtype)
 _ROWS = 65_536  # of a block
 _BYTES = 1 << 17  # at a time: what is computed of them stays in the processor's cache
 _LINE_ENDS = b"\n\r"
+_BLANKS = 10  # after a word that stands for a missing cell
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Bytes:
-    """What the bytes of a file show: the most lines that there can be, and how some cell may begin."""
+    """What the bytes of a file show: the most lines that there can be, and how some cell may begin or end."""
 
     lines: int
     leading_zeros: bool
     spaces: bool
+    trailing: bool
 
 
 def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -99,15 +101,17 @@ def opened(path: Path) -> io.BufferedIOBase:
 
 def _bytes_of(path: Path, separator: str) -> _Bytes:
     befores = _LINE_ENDS + separator.encode()[-1:]
-    ends, zeros, spaces, before = dict.fromkeys(_LINE_ENDS, 1), False, False, b"\n"
+    ends, before = dict.fromkeys(_LINE_ENDS, 1), b"\n"
+    zeros = spaces = trailing = False
     for raw in _pieces(path):
         codes = np.frombuffer(before + raw, dtype=np.uint8)
         ends = {end: lines + np.count_nonzero(codes[len(before) :] == end) for end, lines in ends.items()}
         begins, space = _among(codes, befores), codes == ord(" ")
         spaces = spaces or bool((begins[:-1] & space[1:]).any())
+        trailing = trailing or bool((space[:-1] & begins[1:]).any())
         zeros = zeros or _leading_zeros(codes, begins | space | (codes == ord('"')))
         before = raw[-2:]
-    return _Bytes(int(max(ends.values())), zeros, spaces)
+    return _Bytes(int(max(ends.values())), zeros, spaces, trailing)
 
 
 def _among(codes: np.ndarray, wanted: bytes) -> np.ndarray:
@@ -154,11 +158,14 @@ def _blocks(path: Path, layout: Layout, seen: _Bytes, **options: Any) -> Iterato
 
 def _frame(path: Path, layout: Layout, seen: _Bytes, as_text: set[int]) -> pd.DataFrame:
     """The columns; those that are numbers in one block and text in another are read again, as text."""
-    options: dict[str, Any] = {"decimal": layout.decimal, "na_values": list(layout.missing)}
+    blanks = range(_BLANKS + 1 if seen.trailing else 1)
+    missing = [word + " " * number for word in layout.missing for number in blanks]
+    options: dict[str, Any] = {"decimal": layout.decimal, "na_values": missing}
     columns = [_Cells(seen.lines) for _ in layout.header]
     for block in _blocks(path, layout, seen, dtype=dict.fromkeys(as_text, str), **options):
         for number, column in enumerate(columns):
-            column.append(block[number])
+            text = seen.trailing and isinstance(block[number].dtype, pd.StringDtype)
+            column.append(block[number].str.rstrip(" ") if text else block[number])
     if mixed := {number for number, column in enumerate(columns) if len(column.sorts) > 1}:
         del columns
         return _frame(path, layout, seen, as_text | mixed)

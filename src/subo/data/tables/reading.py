@@ -28,6 +28,8 @@ _SEPARATORS = (",", ";", "\t", "|")
 _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 1 << 20  # bytes from which the layout is seen
 _LOOKED_AT = 1000  # rows of them
+_THOUSANDS, _SMALL = re.compile(r"[+-]?[1-9]\d{0,2}([.,]\d{3})+"), re.compile(r"[+-]?\d{1,3}")
+_MARKED = 20  # cells with marks, of which three digits after each are no accident
 _WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 
 
@@ -88,6 +90,12 @@ def read_frame(
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
+    for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False):
+        if (grouped := _grouped(cells)) and name not in as_text:
+            notes.append(
+                f"Careful: column {name!r} has numbers such as {grouped}, three digits after each mark, and others "
+                "without a mark: if it separates thousands, remove it, since it is read as a decimal mark or as text"
+            )
     frame = frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)})
     with_zeros = tuple(name for name in as_text if name not in of_text)
     return FrameRead(frame, tuple(notes), of_text=True, with_zeros=with_zeros)
@@ -146,6 +154,18 @@ def _decimal_of(rows: Iterable[Sequence[str]], separator: str) -> str:
     return "," if with_comma and not any(map(_WITH_POINT.fullmatch, cells)) else "."
 
 
+def _grouped(cells: Sequence[str]) -> str:
+    """A number that may have marks between its thousands, as all of a column's larger ones; else nothing.
+
+    Decimals of such numbers would be three, or none, in each: of three random digits the last is 0 in a tenth.
+    """
+    numbers = [cell for cell in cells if cell and cell not in MISSING]
+    marked = [cell for cell in numbers if _THOUSANDS.fullmatch(cell)]
+    if len(marked) < _MARKED or len(marked) == len(numbers):
+        return ""
+    return marked[0] if all(_THOUSANDS.fullmatch(cell) or _SMALL.fullmatch(cell) for cell in numbers) else ""
+
+
 def _keeps_zeros(cells: Iterable[str]) -> bool:
     """Whether numbers begin with a 0 that a number would lose, as zip codes do."""
     return any(map(LEADING_ZERO.fullmatch, cells))
@@ -156,6 +176,10 @@ def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
     if not rows:
         raise InputError(f"{path} is empty: expected a header with a name per column, and rows")
     header = tuple(map(name_in, rows[0]))
+    if header[-1:] == ("",) and "" not in header[:-1] and all(row[-1] == "" for row in rows if len(row) == len(header)):
+        raise InputError(
+            f"{path}: each line ends with a separator, after which nothing follows: remove it, or name the last column"
+        )
     if "" in header:
         raise InputError(
             f"{path}: column {header.index('') + 1} has no name in the header; pandas writes its index so: "

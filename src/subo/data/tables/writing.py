@@ -56,13 +56,18 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
 def dates_as_text(days: pd.Series, form: str) -> pd.Series:
     """Dates in a form of `strftime`; without one as ISO 8601 has them, the time left out where it is midnight in all.
 
+    Dates without a zone are in UTC.
+
     Example:
         >>> dates_as_text(pd.Series(pd.to_datetime(["2020-04-03"])), "%d.%m.%Y").tolist()
         ['03.04.2020']
     """
-    whole = days.dropna()
-    iso = "%Y-%m-%d" if bool((whole == whole.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S"
-    return days.dt.strftime(form or iso)
+    if not form:
+        known = days.dropna()
+        form = "%Y-%m-%d" if bool((known == known.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S"
+    elif "%z" in form.lower() and days.dt.tz is None:
+        days = days.dt.tz_localize("UTC")
+    return days.dt.strftime(form)
 
 
 def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str]) -> Iterator[list[Any]]:

@@ -205,12 +205,12 @@ function _offset({ places }) {
 }
 
 // A table's row as numbers in units, one-hot levels, spikes, and what is observed; NaN is missing, infinity a spike.
-function _cells({ numbers, counts, spikes, column, level, center, unit }) {
+function _cells({ numbers, counts, spikes, column, level, center, unit, unseen }) {
   return (x) => {
     const shown = numbers.map((index, i) => {
       const value = counts[i] ? Math.log1p(Math.max(0, x[index])) : x[index];
       const scaled = (value - center[i]) / unit[i];
-      return Number.isFinite(x[index]) ? scaled : 0;
+      return Number.isFinite(x[index]) && !(unseen[i] !== null && x[index] >= unseen[i]) ? scaled : 0;
     });
     const hot = column.map((index, i) => (x[index] === level[i] ? 1 : 0));
     const spiked = spikes.map((index) => (x[index] === Infinity ? 1 : 0));

@@ -1,0 +1,82 @@
+"""Dates of text: which of their numbers is the day, the form in which they are written, the periods they are of."""
+
+import warnings
+from collections.abc import Iterator
+
+import pandas as pd
+from pandas.api import types
+from pandas.tseries.api import guess_datetime_format
+
+from subo.data.tables.schema import PERIODS
+
+__all__ = ["dates", "every_of", "form_of", "puts_day_first"]
+
+_TIME = r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
+_PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
+
+
+def puts_day_first(texts: pd.Series) -> bool:
+    """Whether the day comes before the month: somewhere a 13th month would follow otherwise."""
+    return bool((_parts(texts)[0] > 12).any())
+
+
+def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
+    """Texts as dates in UTC, NaT where one is none; of 03/04/2020 the day comes first or second, as in all others."""
+    texts = texts.mask(texts.astype("str").str.fullmatch(_TIME).fillna(False).astype(bool))  # it would be of today
+    iso = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
+    if iso[texts.notna()].notna().all():
+        return iso
+    for form in _forms(texts.dropna(), day_first=day_first):  # each text by itself takes ten times as long
+        if (read := _by_form(texts, form))[texts.notna()].notna().all():
+            return read
+    mixed = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
+    month = _parts(texts)[1 if day_first else 0]
+    return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
+
+
+def form_of(texts: pd.Series, *, day_first: bool) -> str:
+    """The form of dates in which all texts are; empty where there is none, or they are no text.
+
+    Example:
+        >>> form_of(pd.Series(["03.04.2020", "13.04.2020"]), day_first=True)
+        '%d.%m.%Y'
+    """
+    forms = _forms(texts, day_first=day_first)
+    return next((form for form in forms if bool((_by_form(texts, form).dt.strftime(form) == texts).all())), "")
+
+
+def every_of(days: pd.Series) -> str:
+    """The longest of the periods of which all dates are whole ones, by the clock of their zone; empty if there is none.
+
+    Example:
+        >>> every_of(pd.Series(pd.to_datetime(["2020-03-04 10:00", "2020-03-04 10:30"])))
+        'min'
+    """
+    known = days.dropna()
+    clock = known if known.dt.tz is None else known.dt.tz_localize(None)
+    microseconds = clock.astype("datetime64[us]").astype("int64").to_numpy()
+    whole = clock.dt.nanosecond.to_numpy() == 0
+    divides = (name for name, days in PERIODS.items() if not (microseconds % round(days * 86_400e6)).any())
+    return next(divides, "") if whole.all() else ""
+
+
+def _forms(texts: pd.Series, *, day_first: bool) -> Iterator[str]:
+    """Forms in which the first text may be a date."""
+    if not types.is_string_dtype(texts) or len(texts) == 0 or not isinstance(first := texts.iloc[0], str):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a day that does not come where it does otherwise
+        form = guess_datetime_format(first, dayfirst=day_first)
+    if form is not None and (form[:2] not in ("%d", "%m") or form.startswith("%d") == day_first):
+        yield form
+    mark = first[2:3]  # of years of two digits nothing is guessed
+    yield f"%d{mark}%m{mark}%y" if day_first else f"%m{mark}%d{mark}%y"
+
+
+def _by_form(texts: pd.Series, form: str) -> pd.Series:
+    return pd.to_datetime(texts, errors="coerce", format=form, utc=True)
+
+
+def _parts(texts: pd.Series) -> pd.DataFrame:
+    """The first two numbers of dates that end in their year."""
+    return texts.astype("str").str.extract(_PARTS).astype("float64")
