@@ -67,9 +67,11 @@ def _below_zero(columns: Any) -> list[str]:
     }
     if not (found := [f"{name} ({share:.2g} of them)" for name, share in shares.items() if share > 0]):
         return []
+    zeros = any(bool((train == 0).any()) for column, (_, train) in columns.items() if shares.get(column.name, 0) > 0)
+    above = "NAME=spike (some 0, others above)" if zeros else "NAME=positive (above 0)"
     return [
         f"some samples are below 0, where no training row is: {', '.join(found)}. A fit with --columns NAME=count "
-        "(whole numbers) or NAME=positive (above 0) rules that out"
+        f"(whole numbers) or {above} rules that out"
     ]
 
 

@@ -1,6 +1,7 @@
 """Parameters as flags of the command line: in the library's messages, and in commands that start others."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ def in_flags(message: str) -> str:
     Example:
         >>> in_flags("Lower `learning_rate`, set `clip=10` or `dequantize=False`, or go on with `run_dir=runs/a`.")
         'Lower --learning-rate, set --clip 10 or --no-dequantize, or go on with --out runs/a.'
+        >>> in_flags("Name them: `missing=-`, `missing=not known`.")
+        "Name them: --missing=-, --missing 'not known'."
     """
 
     def flag(found: re.Match[str]) -> str:
@@ -25,8 +28,8 @@ def in_flags(message: str) -> str:
         name = _OTHER_NAMES.get(name, name).replace("_", "-")
         if value in (None, "True"):
             return f"--{name}"
-        between = "=" if value.startswith("-") else " "
-        return f"--no-{name}" if value == "False" else f"--{name}{between}{value}"
+        between = "=" if value.startswith("-") else " "  # a word that begins so would be taken for a flag
+        return f"--no-{name}" if value == "False" else f"--{name}{between}{shlex.quote(value)}"
 
     return _PARAMETER.sub(flag, message)
 

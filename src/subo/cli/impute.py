@@ -90,6 +90,10 @@ def impute(
     by = f" by {counted(refits, 'refit')}" if refits else ""
     rows = counted(int(split.x.isnan().any(1).sum()), "row")
     say(f"{counted(int(split.x.isnan().sum()), 'missing cell')} of {rows} filled{by}, {out} written")
+    left = frame[[column.name for column in schema.dropped if column.name in frame.columns]].isna().sum()
+    if gone := int(left.sum()):
+        names = ", ".join(map(str, left.index[left > 0][:_NAMED]))
+        say(f"{counted(gone, 'missing cell')} of columns that are left out {'stays' if gone == 1 else 'stay'}: {names}")
     _say_what_to_know(split, result.effective_sample_size, experiment.config.given, num_samples)
 
 

@@ -186,7 +186,7 @@ def test_numbers_with_text_among_them_are_said():
     contents = contents_of(frame)
     assert contents.notes == (
         "column 'a' is read as text: 29 of its 30 cells are numbers, but row 10 has 'low'; if that is a missing cell, "
-        "clear it, or name it in `missing`",
+        "clear it, or name it: `missing=low`",
     )
     assert contents.names == ("b",)
     assert contents_of(frame, kinds={"a": "drop"}).notes == ()

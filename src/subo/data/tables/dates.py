@@ -1,5 +1,6 @@
 """Dates of text: which of their numbers is the day, the form in which they are written, the periods they are of."""
 
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -9,10 +10,17 @@ from pandas.tseries.api import guess_datetime_format
 
 from subo.data.tables.schema import PERIODS
 
-__all__ = ["dates", "every_of", "form_of", "puts_day_first"]
+__all__ = ["dates", "every_of", "form_of", "in_words", "looks_like_a_date", "puts_day_first"]
 
+_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 _TIME = r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
+_TWO_DIGITS = r"\d{1,2}[./-]\d{1,2}[./-]\d{2}\b.*"
 _PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
+
+
+def looks_like_a_date(text: str) -> bool:
+    """Whether a text begins as dates do."""
+    return _DATE.match(text) is not None
 
 
 def puts_day_first(texts: pd.Series) -> bool:
@@ -43,6 +51,16 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
     """
     forms = _forms(texts, day_first=day_first)
     return next((form for form in forms if bool((_by_form(texts, form).dt.strftime(form) == texts).all())), "")
+
+
+def in_words(texts: pd.Series) -> str:
+    """How texts are read as dates, as far as another reading is possible."""
+    parts, first = _parts(texts), puts_day_first(texts)
+    if parts[0].isna().all():
+        return ""
+    two = bool(texts.astype("str").str.fullmatch(_TWO_DIGITS).all())
+    years = ", years of two digits as 1969 to 2068" * two
+    return f", the {'day' if first else 'month'} before the {'month' if first else 'day'}{years}"
 
 
 def every_of(days: pd.Series) -> str:

@@ -2,7 +2,6 @@
 
 import datetime
 import math
-import re
 from collections.abc import Callable
 from decimal import Decimal
 from typing import NamedTuple, get_args
@@ -13,7 +12,7 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import dates, puts_day_first
+from subo.data.tables.dates import dates, in_words, looks_like_a_date, puts_day_first
 from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
@@ -40,7 +39,6 @@ _LONG, _DRAWN = 20_000, 1000  # cells
 _SKEWED = 1.0
 _CELLS = (str, bool, np.bool_, int, float, np.integer, np.floating, Decimal, datetime.date)
 _BOOLEANS = ({"yes", "no"}, {"true", "false"}, {"y", "n"}, {"t", "f"})
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 
 
 class Reading(NamedTuple):
@@ -140,7 +138,7 @@ def _of_text(counts: pd.Series) -> Reading:
     if distinct == 2 and {level.lower() for level in levels} in _BOOLEANS:
         return Reading("boolean", f"{levels[0]} and {levels[1]}")
     if _are_dates(pd.Series(levels)):
-        return Reading("date", "text in the form of dates")
+        return Reading("date", f"text in the form of dates{in_words(pd.Series(levels))}")
     if distinct == cells > 1:
         return Reading("drop", "every row has a text of its own: an identifier or free text")
     if distinct > _MOST_LEVELS or cells < _ROWS_PER_LEVEL * distinct:
@@ -150,7 +148,7 @@ def _of_text(counts: pd.Series) -> Reading:
 
 def _are_dates(levels: pd.Series) -> bool:
     """Whether all texts begin as dates do and are read as such."""
-    if not all(_DATE.match(str(text)) for text in levels.head(100)):
+    if not all(map(looks_like_a_date, levels.head(100).astype("str"))):
         return False
     return bool(dates(levels, day_first=puts_day_first(levels)).notna().all())
 

@@ -1,6 +1,5 @@
 """Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +12,21 @@ import torch
 from subo.data.classes import numbered
 from subo.data.contents import Contents
 from subo.data.splits import Split
-from subo.data.tables.coding import encode, raw_numbers
+from subo.data.tables.coding import encode
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
-from subo.data.tables.kinds import distinct
 from subo.data.tables.options import TableOptions
 from subo.data.tables.parsing import AS_TEXT
 from subo.data.tables.reading import read_frame
-from subo.data.tables.schema import LEVELED, Column, Scaling, Schema, plain
+from subo.data.tables.remarks import empty, narrow_counts, no_longer_constant, of_text, unseen
+from subo.data.tables.schema import Column, Scaling, Schema
 from subo.errors import InputError
-from subo.runtime.wording import counted
 
 __all__ = ["contents_of", "read_mixed"]
 
 _LABEL = "label"
 _SIZE = "the size of a row"
 _LISTED = 5
-_CLEAR = 3  # standard errors of a Poisson's variance
 
 
 def read_mixed(
@@ -122,23 +119,23 @@ def contents_of(
     decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
         schema = infer_schema(cells, kinds, scaling=scaling, min_level_count=min_level_count)
-        notes += _half_numbers(cells.drop(columns=[*(kinds or {})]))
+        notes += of_text(cells.drop(columns=[*(kinds or {})]), schema)
     else:
-        notes += [*_others(cells, schema), *_no_longer_constant(cells, schema)]
+        notes += [*_others(cells, schema), *no_longer_constant(cells, schema)]
         schema = completed(schema, cells)
     if size is not None:
         schema = _without(schema, size)
-    notes += _narrow_counts(cells, [column for column in schema.kept if column.name not in decided])
+    notes += narrow_counts(cells, [column for column in schema.kept if column.name not in decided])
     if condition is not None:
         if labels is not None and _LABEL in condition:
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
         schema = schema.conditioned_on(condition)
     x = encode(cells, schema, keep=keep)
-    notes += [*_unseen(cells, x, schema), *_empty(x)]
+    notes += [*unseen(cells, x, schema), *empty(x)]
     context = {} if size is None else {"size": _numbers(frame[size])}
     if schema.given.modeled:
         context["given"] = encode(cells, schema.given)
-        notes += [*_unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
+        notes += [*unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
     rows = Split(x, context=context)
     names = tuple(column.name for column in schema.modeled)
     if labels is None:
@@ -187,83 +184,6 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
             "columns, in any order; one whose cells are all empty is integrated out"
         )
     return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []
-
-
-def _no_longer_constant(frame: pd.DataFrame, schema: Schema) -> list[str]:
-    """What is said of columns that had one value in the fit and have others here."""
-    notes = []
-    for column in schema.dropped:
-        if len(column.levels) != 1 or column.name not in frame.columns:
-            continue
-        other = raw_numbers(frame, replace(column, kind="category")) == 1  # a level that is not this one
-        if count := int(other.sum()):
-            values = ", ".join(repr(plain(value)) for value in frame[column.name][other].unique()[:_LISTED])
-            notes.append(
-                f"column {column.name!r} is left out, since every cell of the fit's was {column.levels[0]!r}, and "
-                f"{counted(count, 'cell')} here {'is' if count == 1 else 'are'} not ({values}): no number depends on it"
-            )
-    return notes
-
-
-def _half_numbers(frame: pd.DataFrame) -> list[str]:
-    """What is said of columns in which numbers and text are mixed."""
-    notes = []
-    for name, cells in frame.items():
-        texts = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else cells
-        if not pd.api.types.is_string_dtype(texts) and not pd.api.types.infer_dtype(cells).startswith("mixed"):
-            continue
-        codes, values = distinct(cells)
-        known, of_values = codes >= 0, pd.to_numeric(pd.Series(values).astype("str"), errors="coerce").notna()
-        number = np.append(of_values, False)[codes]
-        if number.any() and (known & ~number).any():
-            row = int(np.argmax(known & ~number))
-            notes.append(
-                f"column {name!r} is read as text: {int(number.sum()):,} of its {int(known.sum()):,} cells are "
-                f"numbers, but row {row + 1} has {plain(cells.iloc[row])!r}; if that is a missing cell, clear it, "
-                "or name it in `missing`"
-            )
-    return notes
-
-
-def _narrow_counts(frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
-    """What is said of counts that vary less than those of a Poisson, the narrowest of the negative binomials."""
-    notes = []
-    for column in columns:
-        if column.kind != "count":
-            continue
-        cells = pd.to_numeric(frame[column.name]).dropna().astype("float64")
-        mean, variance = float(cells.mean()), float(cells.var())
-        if variance < mean * (1 - _CLEAR * math.sqrt(2 / max(len(cells) - 1, 1))):
-            notes.append(
-                f"Careful: column {column.name!r} is a count whose variance, {variance:.3g}, is below its mean, "
-                f"{mean:.3g}: no negative binomial is that narrow, and its cells will be drawn too far apart. As an "
-                f"ordinal or real column it is described: `columns` {column.name}=ordinal or {column.name}=real"
-            )
-    return notes
-
-
-def _unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema) -> list[str]:
-    """What is said of levels that the schema does not know."""
-    notes = []
-    for number, column in enumerate(schema.modeled):
-        new = (x[:, number] == len(column.levels)) if column.kind in LEVELED else torch.zeros(0, dtype=torch.bool)
-        if bool(new.any()):
-            values = map(plain, frame[column.name][new.numpy()].unique()[:_LISTED])
-            notes.append(
-                f"column {column.name!r}: {int(new.sum()):,} cell{'s' * (int(new.sum()) > 1)} hold"
-                f"{'s' * (int(new.sum()) == 1)} what the fit has never seen ({', '.join(map(repr, values))})"
-            )
-    return notes
-
-
-def _empty(x: torch.Tensor) -> list[str]:
-    """What is said of rows without any cell."""
-    some = x[:, 0].isnan().nonzero()[:, 0]
-    empty = (some[x[some].isnan().all(1)] + 1).tolist()
-    if not empty:
-        return []
-    more = f" and {len(empty) - _LISTED:,} more" if len(empty) > _LISTED else ""
-    return [f"no cell of row{'s' * (len(empty) > 1)} {', '.join(map(str, empty[:_LISTED]))}{more} is observed"]
 
 
 def _listed(names: list[str]) -> str:
