@@ -36,6 +36,20 @@ def test_one_gaussian_is_that_of_scikit_learn():
     torch.testing.assert_close(gaussian_of(x).log_prob(new), torch.tensor(theirs), rtol=1e-4, atol=1e-4)
 
 
+def test_rows_too_few_for_covariances_have_a_gaussian_for_each_column():
+    torch.manual_seed(0)
+    x, new = torch.randn(9, 5) * 3 + 1, torch.randn(4, 5)
+    x[2, 1] = torch.nan
+    family = GaussianFamily((5,))
+    found = table_baseline(family, Split(x), Split(new))
+    assert found.name == "a Gaussian for each column"
+    known = x.double().numpy()
+    mean, deviation = np.nanmean(known, 0), np.nanstd(known, 0)
+    expected = multivariate_normal(mean, np.diag(deviation**2)).logpdf(new.double().numpy())
+    torch.testing.assert_close(found.log_px, torch.tensor(expected), rtol=1e-4, atol=1e-4)
+    assert table_baseline(family, Split(torch.randn(10, 5)), Split(new)).name == "one Gaussian"
+
+
 def test_with_gaps_the_likelihood_of_the_observed_cells_is_at_its_maximum():
     torch.manual_seed(0)
     x = with_gaps(correlated(80)[:, :2])

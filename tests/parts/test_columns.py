@@ -10,6 +10,7 @@ from scipy.stats import t
 from torch import nn
 from torch.testing import assert_close
 
+from subo.data.splits import Split
 from subo.distributions.cells import Ordinal
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
@@ -21,6 +22,7 @@ from subo.parts.families import Bernoulli
 from subo.parts.priors import BernoulliPrior
 from subo.recipes import RECIPES
 from subo.recipes.for_data import make
+from subo.training.fitting import fit
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
 
@@ -114,6 +116,20 @@ def test_scales_at_their_floor_are_counted():
     assert (
         Columns((1,), columns=("count",)).share_at_floor(Columns((1,), columns=("count",))(torch.zeros(1, 1))) is None
     )
+
+
+def test_a_level_that_was_never_seen_is_inside_the_support_and_no_other_is():
+    for kind in ("ordinal 3", "category 3"):
+        support = Columns((1,), columns=(kind,)).rows
+        values = torch.tensor([[0.0], [2.0], [3.0], [4.0], [1.5], [-1.0]])
+        assert support.check(values).tolist() == [True] * 3 + [False] * 3
+
+
+def test_two_levels_in_order_have_no_steps_between_thresholds_and_train():
+    x = torch.randint(2, (40, 1)).double()
+    objective: Any = RECIPES["vae"]((1,), likelihood="columns", columns=("ordinal 2",), latent_dim=1, hidden=(4,))
+    fit(objective, Split(x.float()), epochs=1)
+    assert objective.model.likelihood.family.kinds[0].log_steps.numel() == 0
 
 
 # The way into networks

@@ -130,6 +130,16 @@ def test_the_expectation_over_levels_is_the_sum():
     assert_exact(graded, found, torch.stack(terms).logsumexp(0), location)
 
 
+def test_weights_of_before_levels_in_order_could_be_unseen_are_read():
+    mask = ByLevel(torch.tensor([3.0, 2.0]))
+    randomized(mask)
+    heights = mask.heights.detach().clone()
+    mask.load_state_dict({"heights": heights[:-1]})
+    assert_close(mask.heights.detach(), torch.cat([heights[:-1], heights[-2:-1]]))
+    mask.load_state_dict({"heights": heights})
+    assert_close(mask.heights.detach(), heights)
+
+
 @pytest.mark.parametrize("make", [ByThreshold, BySpike, ByDecay, lambda size: ByLevel(torch.full((size,), 4.0))])
 def test_a_cell_is_missing_or_observed_and_at_first_whatever_its_value(make):
     mask, x = make(2), torch.tensor([[0.0, 1.0], [4.0, 3.0]])

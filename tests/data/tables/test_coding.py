@@ -1,6 +1,7 @@
 """Cells as numbers and back: round trips, and densities in the cells' units."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,29 @@ def test_dates_come_back_as_whole_periods_where_those_of_the_data_were(period, e
     assert schema.columns[0].every == every
     drawn = decode(encode(frame, schema) + 1e-3, schema)["d"]
     assert (drawn == drawn.dt.round(every)).all() if every else (drawn != drawn.dt.round("s")).any()
+
+
+def test_days_of_a_zone_come_back_as_its_days_also_where_the_clock_changes():
+    days = pd.Series(pd.date_range("2020-03-20", "2020-11-10", tz="Europe/Berlin"))
+    schema = infer_schema(pd.DataFrame({"d": days}))
+    assert schema.columns[0].every == "D"
+    coded = encode(pd.DataFrame({"d": days}), schema)
+    assert decode(coded, schema)["d"].tolist() == days.tolist()
+    drawn = decode(coded + 0.3 * torch.rand(coded.shape), schema)["d"]
+    assert (drawn == drawn.dt.normalize()).all()
+
+
+@pytest.mark.parametrize("every", ["", "D", "s"])
+def test_dates_far_away_stay_in_the_years_that_text_has(every):
+    frame = pd.DataFrame({"d": ["2020-03-04", "9999-12-31", "0001-01-01"] * 9})
+    schema = infer_schema(frame, {"d": "date"})
+    column = replace(schema.columns[0], every=every)
+    far = torch.tensor([[-1e9], [0.0], [1e9], [NAN]])
+    found = decode(far, Schema((column,)))["d"]
+    assert (found.dt.year.iloc[0], found.dt.year.iloc[2]) == (1, 9999)
+    assert found.isna().tolist() == [False, False, False, True]
+    back = decode(encode(frame, schema), Schema((replace(column, every="D"),)))["d"]
+    assert back.dt.strftime("%Y").tolist()[:2] == ["2020", "9999"]
 
 
 def test_text_dates_come_back_as_dates_and_types_that_cannot_hold_missing_cells_give_way():

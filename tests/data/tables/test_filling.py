@@ -105,6 +105,28 @@ def test_dates_are_filled_and_drawn_in_the_form_of_the_text(tmp_path):
     assert pd.read_csv(tmp_path / "x.csv")["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
 
 
+@pytest.mark.parametrize("texts", [
+    ["2020-03-07 16:00:00 UTC", None, "2020-03-09 10:00:00 UTC"],
+    ["2020-03-07T16:00:00+0000", None, "2020-03-09T10:00:00+0000"],
+], ids=str)  # fmt: skip
+def test_text_in_utc_is_filled_in_utc(texts, tmp_path):
+    frame = pd.DataFrame({"d": texts * 9, "n": np.arange(27) / 7})
+    schema = infer_schema(frame)
+    coded = encode(frame, schema)
+    coded[1::3, 0] = coded[0, 0]
+    assert filled(frame, [coded], schema)["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
+    save_frame(tmp_path / "x.csv", decode(coded, schema), schema)
+    assert pd.read_csv(tmp_path / "x.csv")["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
+
+
+def test_cells_are_filled_in_the_form_of_their_own_table():
+    schema = infer_schema(pd.DataFrame({"d": ["12/24/2020", "03/04/2020"] * 9}))
+    frame = pd.DataFrame({"d": ["2020-12-24", None, "2020-03-04"]})
+    coded = encode(frame, schema)
+    coded[1] = coded[0]
+    assert filled(frame, [coded], schema)["d"].tolist() == ["2020-12-24", "2020-12-24", "2020-03-04"]
+
+
 # Best guesses
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from assertions import assert_refused
 from subo.data.tables import kinds
-from subo.data.tables.dates import dates, form_of, puts_day_first
+from subo.data.tables.dates import dates, every_of, form_of, puts_day_first
 from subo.data.tables.kinds import counts_of, hold_to, kind_of_column, spike_of
 from subo.data.tables.schema import plain
 
@@ -270,6 +270,39 @@ def test_each_date_is_read_alike_whatever_is_beside_it(text, month_first, day_fi
 )
 def test_the_form_of_dates_is_one_in_which_all_of_them_are(texts, form):
     assert form_of(pd.Series(texts), day_first=puts_day_first(pd.Series(texts))) == form
+
+
+@pytest.mark.parametrize("text", ["13:45", "7:05:30", "07:05:30.5"])
+def test_times_without_a_day_are_no_dates(text):
+    assert dates(pd.Series([text, "2020-03-04"]), day_first=False).isna().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "texts, words",
+    [
+        (["2020-03-04", "2020-12-24"], ""),
+        (["03/04/2020", "05/06/2020"], ", the month before the day"),
+        (["24.03.1968", "01.02.2020"], ", the day before the month"),
+        (["24.03.68 10:30", "01.02.20 11:00"], ", the day before the month, years of two digits as 1969 to 2068"),
+    ],
+)
+def test_how_dates_are_read_is_said_where_they_may_be_read_otherwise(texts, words):
+    assert kind_of_column(pd.Series(texts * 10)) == ("date", f"text in the form of dates{words}")
+
+
+@pytest.mark.parametrize(
+    "texts, every",
+    [
+        (["2020-03-04", "9999-12-31"], "D"),
+        (["1700-03-04 10:00", "2250-01-01 07:00"], "h"),
+        (["2160-03-04 10:30", "2250-01-01 07:00"], "min"),
+        (["2160-03-04 10:30:00.000001", "2250-01-01 07:00:00.000000"], ""),
+    ],
+)
+@pytest.mark.parametrize("zone", [None, "Asia/Kolkata", "America/New_York"])
+def test_periods_are_those_of_the_clock_also_far_away(texts, every, zone):
+    moments = pd.Series(pd.to_datetime(texts).as_unit("us")).dt.tz_localize(zone)
+    assert every_of(moments) == every
 
 
 def test_dates_that_are_no_text_have_no_form():

@@ -178,6 +178,24 @@ def test_blank_lines_and_spaces_before_cells_are_nothing(tmp_path):
     assert columns(read(tmp_path, "\n a , b\n\n1, x\n 2,y\n\n")) == {"a": [1, 2], "b": ["x", "y"]}
 
 
+def test_blanks_after_cells_are_nothing(tmp_path):
+    found = read(tmp_path, "a,b,c,d\nx ,1 ,?,u\nx,2.5,  y  ,v \n x,NA ,z,w\n", missing=("?",))
+    assert columns(found) == {"a": ["x"] * 3, "b": [1, 2.5, None], "c": [None, "y", "z"], "d": ["u", "v", "w"]}
+
+
+def test_marks_that_may_separate_thousands_are_said(tmp_path):
+    rows = "".join(f"{1 + i}.{100 + 7 * i};{800 - i};{i}.5;{i}.125\n{900 - i};7;8;0.250\n" for i in range(25))
+    (said,) = [note for note in read(tmp_path, "a;b;c;d\n" + rows).notes if "Careful" in note]
+    assert "column 'a' has numbers such as 1.100, three digits after each mark, and others without a mark" in said
+
+
+def test_lines_that_end_with_a_separator_are_refused_with_the_remedy(tmp_path):
+    with assert_refused("each line ends with a separator", "remove it"):
+        read(tmp_path, "a;b;\n1;2;\n3;4;\n")
+    with assert_refused("column 3 has no name"):
+        read(tmp_path, "a;b;\n1;2;3\n3;4;5\n")
+
+
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.TSV.GZ"])
 def test_compressed_text(name, tmp_path):
     path = tmp_path / name

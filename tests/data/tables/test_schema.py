@@ -60,6 +60,23 @@ def test_the_columns_of_a_table():
     assert schema.columns[2].why == "as asked for"
 
 
+def test_whole_days_of_older_schemas_are_periods_of_a_day():
+    record = {"name": "d", "kind": "date", "decimals": 0, "observed": 9}
+    (column,) = Schema.from_json({"columns": [record]}).columns
+    assert (column.every, column.decimals) == ("D", None)
+    with assert_refused("every must be one of D, h, min, s, or empty, not 'week'"):
+        Schema.from_json({"columns": [{**record, "every": "week"}]})
+
+
+def test_form_and_period_that_are_asked_for_stay():
+    frame = pd.DataFrame({"d": ["12/24/2020", "03/04/2020"] * 9})
+    asked = Schema((Column("d", "date", every="h", form="%Y", center=18000.0, unit=9.0),))
+    (column,) = completed(asked, frame).columns
+    assert (column.every, column.form, column.center) == ("h", "%Y", 18000.0)
+    (column,) = completed(Schema((Column("d", "date", center=18000.0, unit=9.0),)), frame).columns
+    assert (column.every, column.form) == ("D", "%m/%d/%Y")
+
+
 def test_center_and_unit_are_mean_and_deviation_of_what_is_observed():
     x = np.random.default_rng(0).normal(5, 2, size=200)
     found = column_of([*x, None])
