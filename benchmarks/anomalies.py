@@ -18,6 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,14 +55,16 @@ def divided(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[normal[:half][:TRAINING_ROWS]], x[tested], odd[tested]
 
 
-def by_table(train: np.ndarray, test: np.ndarray, seed: int) -> tuple[np.ndarray, dict[str, object]]:
-    """``-log p(x)`` of rows of a table of mixed columns, in the columns' own units, and what is worth knowing."""
+def by_table(
+    train: np.ndarray, test: np.ndarray, seed: int, *, densities: bool
+) -> tuple[np.ndarray, dict[str, object]]:
+    """``-log p(x)`` of rows of a table of mixed columns, in the columns' own units or as it is, and what was fitted."""
     names = [f"x{column}" for column in range(train.shape[1])]
     model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES)
     frame, schema = pd.DataFrame(test, columns=names), model.fit(pd.DataFrame(train, columns=names)).schema_
     assert schema is not None
     slopes = log_slopes(model.model_, Split(encode(frame, schema))).sum(1).numpy()
-    surprisal = slopes - model.score_samples(frame)
+    surprisal = slopes * (not densities) - model.score_samples(frame)
     kinds = Counter(column.kind for column in schema.modeled)
     said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     about = {"likelihood": said, "epochs": model.n_iter_, "outside": int(np.isinf(surprisal).sum())}
@@ -89,11 +92,14 @@ def by_forest(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     return -IsolationForest(random_state=seed).fit(train).score_samples(test)
 
 
-def measured(name: str, seed: int, *, table: bool) -> dict[str, object]:
+def measured(name: str, seed: int, *, table: bool, densities: bool, unit: float) -> dict[str, object]:
     """The areas, in percent, of one set and seed."""
     train, test, odd = divided(name, seed)
     started = time.perf_counter()
-    surprisal, about = (by_table if table else by_subo)(train, test, seed)
+    if table:
+        surprisal, about = by_table(train / unit, test / unit, seed, densities=densities)
+    else:
+        surprisal, about = by_subo(train, test, seed)
     seconds = time.perf_counter() - started
 
     def area(scores: np.ndarray) -> float:
@@ -107,7 +113,7 @@ def measured(name: str, seed: int, *, table: bool) -> dict[str, object]:
     return {**found, "seconds": round(seconds, 1)}
 
 
-def results(names: list[str], seeds: int, out: Path, *, table: bool) -> Iterator[dict[str, str]]:
+def results(names: list[str], seeds: int, out: Path, **ways: Any) -> Iterator[dict[str, str]]:
     """The numbers of each seed and set, kept in a file as they come."""
     out.parent.mkdir(parents=True, exist_ok=True)
     kept = list(csv.DictReader(out.open())) if out.exists() else []
@@ -119,7 +125,7 @@ def results(names: list[str], seeds: int, out: Path, *, table: bool) -> Iterator
         for seed in range(seeds):
             for name in names:
                 if (name, seed) not in done:
-                    writer.writerow(measured(name, seed, table=table))
+                    writer.writerow(measured(name, seed, **ways))
                     file.flush()
                     done[name, seed] = list(csv.DictReader(out.open()))[-1]
                 yield done[name, seed]
@@ -161,20 +167,26 @@ def main() -> None:
     parser.add_argument("--sets", help="names, separated by commas; by default all")
     parser.add_argument("--out", type=Path, help="runs/anomalies.csv, or runs/anomalies_table.csv, by default")
     parser.add_argument("--table", action="store_true", help="columns of the kinds that their cells suggest")
+    parser.add_argument("--densities", action="store_true", help="with --table rank by log p(x) in the data's units")
+    parser.add_argument("--unit", type=float, default=1.0, help="with --table the unit in which numbers are given")
     options = parser.parse_args()
+    ways = {"table": options.table, "densities": options.densities, "unit": options.unit}
     out = options.out or Path("runs/anomalies_table.csv" if options.table else "runs/anomalies.csv")
 
     warnings.filterwarnings("ignore", "X: all training data have one value")  # the output says how many columns
     all_of = sorted((path.stem for path in FOLDER.glob("*.npz")), key=lambda name: int(name.split("_")[0]))
     names = options.sets.split(",") if options.sets else all_of
     chosen = f" --sets {options.sets}" if options.sets else ""
-    print(f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}{' --table' * options.table}")
+    print(
+        f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}{' --table' * options.table}"
+        f"{' --densities' * options.densities}{f' --unit {options.unit:g}' if options.unit != 1 else ''}"
+    )
     print(f"area under the ROC curve in percent; {torch.get_num_threads()} thread; at most {TRAINING_ROWS:,} training "
           f"rows and {TEST_ROWS:,} test rows, drawn by the seed;\nanomalies are kept up to half of the test rows; "
           f"log p(x) by {NUM_SAMPLES} samples; seconds are subo's, fit and scores\n")  # fmt: skip
     print("set              seed   rows  columns  tested    subo     KNN  IForest  epochs  seconds  notes")
     rows = []
-    for row in results(names, options.seeds, out, table=options.table):
+    for row in results(names, options.seeds, out, **ways):
         rows.append(row)
         subo_, knn, forest = (float(row[key]) for key in DETECTORS)
         print(f"{row['set']:17}{row['seed']:>4} {row['rows']:>6} {row['columns']:>8} {row['tested']:>7} {subo_:7.2f} "

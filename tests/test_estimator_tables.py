@@ -386,6 +386,11 @@ def test_rows_are_drawn_given_the_condition(conditional: VariationalAutoencoder)
     assert abs(means["y"].iloc[0] - 5) < 0.5
 
 
+def test_a_frame_without_rows_is_refused():
+    with assert_refused("X has no row"):
+        VariationalAutoencoder().fit(pd.DataFrame({"a": [], "b": []}))
+
+
 def test_scores_are_given_condition_and_size(conditional: VariationalAutoencoder):
     """Those of the model itself: the density of y and n alone, at the row's sort and its depth over the mean depth."""
     frame = sorted_counts().head(5)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from subo.errors import InputError
 from subo.runtime.randomness import stream
 
 __all__ = ["Parts", "divided"]
@@ -40,10 +41,15 @@ def divided(count: int, *, validation: float, calibration: float, seed: int) -> 
         calibration: Fraction that is kept apart, rounded up.
         seed: Seed for the division.
 
+    Raises:
+        InputError: There is no row.
+
     Example:
         >>> [len(part) for part in divided(50, validation=0.1, calibration=0.2, seed=0)]
         [35, 5, 10]
     """
+    if count == 0:
+        raise InputError("X has no row: give it the rows to be fitted")
     selecting = min(math.ceil(count * validation), count - 1)
     calibrating = min(math.ceil(count * calibration), count - 1 - selecting)
     order = torch.randperm(count, generator=stream("split", seed))

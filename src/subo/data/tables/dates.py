@@ -14,6 +14,7 @@ __all__ = ["dates", "every_of", "form_of", "in_words", "looks_like_a_date", "put
 
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 _TIME = r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
+_ZONE = r":\d{2}(?:\.\d+)?\s?(?:Z|[+-]\d{2}:?\d{2})$"
 _TWO_DIGITS = r"\d{1,2}[./-]\d{1,2}[./-]\d{2}\b.*"
 _PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
 
@@ -45,12 +46,16 @@ def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
 def form_of(texts: pd.Series, *, day_first: bool) -> str:
     """The form of dates in which all texts are; empty where there is none, or they are no text.
 
+    Where each names its zone, and not in one form, it is that of ISO 8601 in UTC, so that no zone is lost.
+
     Example:
         >>> form_of(pd.Series(["03.04.2020", "13.04.2020"]), day_first=True)
         '%d.%m.%Y'
     """
     forms = _forms(texts, day_first=day_first)
-    return next((form for form in forms if bool((_by_form(texts, form).dt.strftime(form) == texts).all())), "")
+    found = next((form for form in forms if bool((_by_form(texts, form).dt.strftime(form) == texts).all())), "")
+    zoned = not found and types.is_string_dtype(texts) and bool(texts.astype("str").str.contains(_ZONE).all())
+    return "%Y-%m-%dT%H:%M:%SZ" if zoned else found
 
 
 def in_words(texts: pd.Series) -> str:
