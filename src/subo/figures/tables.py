@@ -23,6 +23,7 @@ def columns(
     *,
     levels: Mapping[str, Sequence[Any]] | None = None,
     dates: Sequence[str] = (),
+    of: str = "data",
 ) -> Figure:
     """Each column of a table in the data and in samples: histograms of numbers, bars of levels.
 
@@ -31,6 +32,7 @@ def columns(
         samples: The same of the samples.
         levels: The levels of the columns that have some, in order.
         dates: Names of columns whose numbers are days since 1970.
+        of: What the data are, for the legend.
 
     Returns:
         A panel per column, for the first 36.
@@ -49,16 +51,16 @@ def columns(
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         if name in levels:
-            _bars(axes, known[0], known[1], [as_text(level, limit=16) for level in levels[name]])
+            _bars(axes, known[0], known[1], [as_text(level, limit=16) for level in levels[name]], of)
         elif len(known[0]):
-            _histograms(axes, known[0], known[1], is_date=name in dates)
+            _histograms(axes, known[0], known[1], of, is_date=name in dates)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
     legend_below(figure)
     return figure
 
 
-def _histograms(axes: Axes, data: ndarray, samples: ndarray, *, is_date: bool) -> None:
+def _histograms(axes: Axes, data: ndarray, samples: ndarray, of: str, *, is_date: bool) -> None:
     """Two histograms with the same bins, which cover all but the farthest percent of the data at either end."""
     low, high = np.quantile(data, [0.005, 0.995])
     if low == high:
@@ -67,7 +69,7 @@ def _histograms(axes: Axes, data: ndarray, samples: ndarray, *, is_date: bool) -
     edges = np.arange(math.floor(low) - 0.5, math.ceil(high) + 1) if whole else np.linspace(low, high, _BINS + 1)
     for cells, look in ((data, {"color": GREY, "fill": True}), (samples, {"color": BLUE, "linewidth": 1.5})):
         heights = np.histogram(cells, edges)[0] / max(1, len(cells))
-        label = "data" if cells is data else "samples"
+        label = of if cells is data else "samples"
         axes.stairs(heights, edges, label=label, **look)
     axes.locator_params(axis="x", nbins=5)  # long numbers would run into each other
     if is_date:
@@ -75,13 +77,13 @@ def _histograms(axes: Axes, data: ndarray, samples: ndarray, *, is_date: bool) -
         axes.set_xticks(days, [str(day) for day in days.astype("datetime64[D]")])
 
 
-def _bars(axes: Axes, data: ndarray, samples: ndarray, levels: Sequence[str]) -> None:
+def _bars(axes: Axes, data: ndarray, samples: ndarray, levels: Sequence[str], of: str) -> None:
     """The share of each level in the data and in the samples; of many, the most frequent in the data."""
     shares = [np.array([(cells == level).mean() if len(cells) else 0.0 for level in range(len(levels))])
               for cells in (data, samples)]  # fmt: skip
     shown = np.arange(len(levels)) if len(levels) <= _BARS else np.sort(np.argsort(-shares[0])[:_BARS])
     places = np.arange(len(shown))
-    axes.bar(places, shares[0][shown], width=0.8, color=GREY, label="data")
+    axes.bar(places, shares[0][shown], width=0.8, color=GREY, label=of)
     axes.bar(places, shares[1][shown], width=0.8, fill=False, edgecolor=BLUE, linewidth=1.5, label="samples")
     long = max(len(levels[level]) for level in shown.tolist()) * len(shown) > 24
     axes.set_xticks(places, [levels[level] for level in shown.tolist()], rotation=90 if long else 0, fontsize=7)

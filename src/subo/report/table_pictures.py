@@ -117,17 +117,17 @@ def repeated_context(split: Split, num: int) -> Context:
 
 
 def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
-    """Data beside samples, column by column.
+    """Test rows beside samples, column by column.
 
     Args:
-        split: The data.
+        split: The test rows.
         drawn: Samples, coded as the data are.
         schema: What the columns are.
     """
     x, _ = split.read(torch.arange(min(len(split), _DRAWN)))
     levels = {column.name: column.levels for column in schema.modeled if column.levels}
     dates = [column.name for column in schema.modeled if column.kind == "date"]
-    return figures.columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates)
+    return figures.columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates, of="test rows")
 
 
 def are_numbers(x: Tensor, schema: Schema) -> bool:

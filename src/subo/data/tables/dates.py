@@ -31,14 +31,14 @@ def puts_day_first(texts: pd.Series) -> bool:
 
 def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
     """Texts as dates in UTC, NaT where one is none; of 03/04/2020 the day comes first or second, as in all others."""
-    texts = texts.mask(texts.astype("str").str.fullmatch(_TIME).fillna(False).astype(bool))  # it would be of today
     iso = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
     if iso[texts.notna()].notna().all():
         return iso
     for form in _forms(texts.dropna(), day_first=day_first):  # each text by itself takes ten times as long
         if (read := _by_form(texts, form))[texts.notna()].notna().all():
             return read
-    mixed = pd.to_datetime(texts, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
+    days = texts.mask(texts.astype("str").str.fullmatch(_TIME).fillna(False).astype(bool))  # times would be of today
+    mixed = pd.to_datetime(days, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
     month = _parts(texts)[1 if day_first else 0]
     return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
 
@@ -90,7 +90,11 @@ def _forms(texts: pd.Series, *, day_first: bool) -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a day that does not come where it does otherwise
         form = guess_datetime_format(first, dayfirst=day_first)
-    if form is not None and (form[:2] not in ("%d", "%m") or form.startswith("%d") == day_first):
+    if (
+        form is not None
+        and "%y" in form.lower()
+        and (form[:2] not in ("%d", "%m") or form.startswith("%d") == day_first)
+    ):
         yield form
     mark = first[2:3]  # of years of two digits nothing is guessed
     yield f"%d{mark}%m{mark}%y" if day_first else f"%m{mark}%d{mark}%y"

@@ -18,6 +18,7 @@ from subo.runtime.wording import counted
 __all__ = ["empty", "narrow_counts", "no_longer_constant", "of_text", "unseen"]
 
 _LISTED = 5
+_LOOKED_AT = 1000  # distinct texts, of which none is a number or a date where nothing is to be said
 _CLEAR = 3  # standard errors of a Poisson's variance
 _MOST = 0.5  # of the cells, of which the others may be missing ones
 _STOOD_IN = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)
@@ -49,6 +50,9 @@ def _mixed_text(name: str, cells: pd.Series) -> Iterator[str]:
     def of_cells(which: pd.Series) -> np.ndarray:
         return np.append(which.to_numpy(dtype=bool), False)[codes]
 
+    some = texts.head(_LOOKED_AT)
+    if not (some.str.fullmatch(_NUMBER) | some.str.fullmatch(_SIGNED) | some.map(looks_like_a_date)).any():
+        return
     numbers, dates = texts.str.fullmatch(_NUMBER), texts.map(looks_like_a_date)
     signed = texts.str.fullmatch(_SIGNED) & ~numbers
     units = texts[signed].str.extract(f"^{_SIGNED}$")[0].nunique()
