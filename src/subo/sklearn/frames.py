@@ -34,8 +34,16 @@ def as_pandas(X: Any) -> pd.DataFrame:
     """The cells of a frame as pandas has them, missing ones included; names are text, and rows are numbered."""
     if not isinstance(X, pd.DataFrame):
         known = nw.from_native(X, eager_only=True)
-        X = pd.DataFrame({name: known[name].to_numpy() for name in known.columns})
+        X = pd.DataFrame({name: _cells(known[name]) for name in known.columns})
     return X.set_axis([str(name) for name in X.columns], axis=1).reset_index(drop=True)
+
+
+def _cells(column: nw.Series) -> Any:
+    """The cells of a column; NumPy has no time zones, and gives moments in UTC."""
+    cells, dtype = column.to_numpy(), column.dtype
+    if not isinstance(dtype, nw.Datetime) or dtype.time_zone is None:
+        return cells
+    return pd.Series(pd.DatetimeIndex(cells, tz="UTC").tz_convert(dtype.time_zone))
 
 
 def empty(X: Any) -> Any:
@@ -113,6 +121,7 @@ def _series(cells: pd.Series, like: nw.Series) -> nw.Series:
         cells = pd.to_datetime(cells).dt.date
     elif dtype == nw.Datetime:
         moments = pd.to_datetime(cells).dt.as_unit("us")
+        moments = moments if moments.dt.tz is None else moments.dt.tz_convert("UTC").dt.tz_localize(None)
         naive = nw.new_series(like.name, moments.to_numpy(), backend=like.implementation)
         zone = dtype.time_zone
         return (naive if zone is None else naive.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)).cast(dtype)
