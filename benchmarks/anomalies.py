@@ -56,17 +56,18 @@ def divided(name: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def by_table(
-    train: np.ndarray, test: np.ndarray, seed: int, *, densities: bool
+    train: np.ndarray, test: np.ndarray, seed: int, *, densities: bool, constants: bool
 ) -> tuple[np.ndarray, dict[str, object]]:
     """``-log p(x)`` of rows of a table of mixed columns, in the columns' own units or as it is, and what was fitted."""
     names = [f"x{column}" for column in range(train.shape[1])]
-    model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES)
+    kinds = {name: "category" for name, column in zip(names, train.T, strict=True) if constants and len({*column}) == 1}
+    model = subo.VariationalAutoencoder(random_state=seed, evaluation_samples=NUM_SAMPLES, columns=kinds or None)
     frame, schema = pd.DataFrame(test, columns=names), model.fit(pd.DataFrame(train, columns=names)).schema_
     assert schema is not None
     slopes = log_slopes(model.model_, Split(encode(frame, schema))).sum(1).numpy()
     surprisal = slopes * (not densities) - model.score_samples(frame)
-    kinds = Counter(column.kind for column in schema.modeled)
-    said = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    found = Counter(column.kind for column in schema.modeled)
+    said = ", ".join(f"{count} {kind}" for kind, count in found.most_common())
     about = {"likelihood": said, "epochs": model.n_iter_, "outside": int(np.isinf(surprisal).sum())}
     return np.nan_to_num(surprisal, nan=np.nan, posinf=np.finfo(float).max), about
 
@@ -92,12 +93,12 @@ def by_forest(train: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     return -IsolationForest(random_state=seed).fit(train).score_samples(test)
 
 
-def measured(name: str, seed: int, *, table: bool, densities: bool, unit: float) -> dict[str, object]:
+def measured(name: str, seed: int, *, table: bool, densities: bool, constants: bool, unit: float) -> dict[str, object]:
     """The areas, in percent, of one set and seed."""
     train, test, odd = divided(name, seed)
     started = time.perf_counter()
     if table:
-        surprisal, about = by_table(train / unit, test / unit, seed, densities=densities)
+        surprisal, about = by_table(train / unit, test / unit, seed, densities=densities, constants=constants)
     else:
         surprisal, about = by_subo(train, test, seed)
     seconds = time.perf_counter() - started
@@ -169,8 +170,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="columns of the kinds that their cells suggest")
     parser.add_argument("--densities", action="store_true", help="with --table rank by log p(x) in the data's units")
     parser.add_argument("--unit", type=float, default=1.0, help="with --table the unit in which numbers are given")
+    parser.add_argument("--constants", action="store_true", help="with --table constant columns are of one level")
     options = parser.parse_args()
-    ways = {"table": options.table, "densities": options.densities, "unit": options.unit}
+    ways = {name: getattr(options, name) for name in ("table", "densities", "constants", "unit")}
     out = options.out or Path("runs/anomalies_table.csv" if options.table else "runs/anomalies.csv")
 
     warnings.filterwarnings("ignore", "X: all training data have one value")  # the output says how many columns
@@ -178,8 +180,9 @@ def main() -> None:
     names = options.sets.split(",") if options.sets else all_of
     chosen = f" --sets {options.sets}" if options.sets else ""
     print(
-        f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}{' --table' * options.table}"
-        f"{' --densities' * options.densities}{f' --unit {options.unit:g}' if options.unit != 1 else ''}"
+        f"$ python benchmarks/anomalies.py --seeds {options.seeds}{chosen}"
+        + "".join(f" --{name}" for name in ("table", "densities", "constants") if ways[name])
+        + f" --unit {options.unit:g}" * (options.unit != 1)
     )
     print(f"area under the ROC curve in percent; {torch.get_num_threads()} thread; at most {TRAINING_ROWS:,} training "
           f"rows and {TEST_ROWS:,} test rows, drawn by the seed;\nanomalies are kept up to half of the test rows; "

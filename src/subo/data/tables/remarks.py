@@ -98,7 +98,8 @@ def no_longer_constant(frame: pd.DataFrame, schema: Schema) -> list[str]:
             values = ", ".join(repr(plain(value)) for value in frame[column.name][other].unique()[:_LISTED])
             notes.append(
                 f"column {column.name!r} is left out, since every cell of the fit's was {column.levels[0]!r}, and "
-                f"{counted(count, 'cell')} here {'is' if count == 1 else 'are'} not ({values}): no number depends on it"
+                f"{counted(count, 'cell')} here {'is' if count == 1 else 'are'} not ({values}): no number depends on "
+                f"it; a fit with `columns={column.name}=category` gives other values the probability of a new level"
             )
     return notes
 
