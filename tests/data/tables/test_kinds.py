@@ -109,7 +109,7 @@ def test_without_a_cell_or_with_one_value_a_column_is_dropped_with_the_reason():
 
 def test_up_to_20_whole_numbers_are_ordinal():
     for distinct, kind in [(20, "ordinal"), (21, "real")]:
-        assert kind_of(np.arange(distinct).repeat(9) - 5) == kind
+        assert kind_of(2 * np.arange(distinct).repeat(9) - 5) == kind
     assert kind_of((np.arange(20).repeat(9) - 5) / 2) == "real"
 
 
@@ -213,6 +213,17 @@ def test_infinite_numbers_are_refused(cells):
     row = 1 + int(np.argmax(np.isinf(cells)))
     with assert_refused("column 'a'", f"row {row}", f"{cells[row - 1]} is not a finite number"):
         kind_of(cells)
+
+
+def test_whole_numbers_that_fill_a_range_up_to_its_ends_are_levels_in_order():
+    rng = np.random.default_rng(0)
+    reading = kind_of_column(pd.Series(rng.integers(1, 32, 600)))
+    assert reading == ("ordinal", "all whole numbers from 1 to 31, the ends no rarer")
+    assert kind_of(np.arange(153) % 31 + 1) == "ordinal"
+    assert kind_of(np.arange(123) % 31 + 1) != "ordinal"  # fewer than four cells for each
+    assert kind_of(rng.normal(40, 9, 900).round()) == "real"  # it has tails
+    assert kind_of(2 * rng.integers(0, 40, 900)) != "ordinal"  # with gaps
+    assert kind_of(rng.integers(0, 61, 9000)) != "ordinal"  # 61 of them
 
 
 # Dates

@@ -31,6 +31,7 @@ __all__ = [
 CONSTANT = "constant: every observed cell is"
 
 _FEW = 20  # distinct whole numbers, up to which they have probabilities
+_MOST_IN_ORDER, _ROWS_IN_ORDER, _NO_TAIL = 60, 4, 1 / 3  # levels, cells of each, the ends' least share in these
 _MOST_LEVELS = 1000
 _ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
 _SPIKE = 0.2  # share of rows with one value, beside values that vary
@@ -162,12 +163,22 @@ def _of_numbers(known: pd.Series, counts: pd.Series) -> Reading:
         return Reading("drop", "every row has a whole number of its own, in order: an identifier")
     if whole and distinct <= _FEW:
         return Reading("ordinal", f"{distinct} different whole numbers")
+    if whole and _end_suddenly(counts.sort_index()):
+        return Reading("ordinal", f"all whole numbers from {values.min():g} to {values.max():g}, the ends no rarer")
     if (spike := spike_of(counts)) is not None:
         return Reading("spike", f"{spike:g} in {counts[spike] / len(known):.0%} of the cells, and other values beside")
     if whole and values.min() >= 0 and _is_count(torch.tensor(values), torch.tensor(counts.to_numpy("float64"))):
         ratio = known.var() / known.mean()
         return Reading("count", f"whole numbers from 0 upwards, whose variance is {ratio:.3g} times their mean")
     return _of_densities(known)
+
+
+def _end_suddenly(counts: pd.Series) -> bool:
+    """Whether whole numbers fill a range up to its ends, as days of a month do: a density would go on beyond these."""
+    levels, cells = counts.index.to_numpy(), counts.to_numpy()
+    filled = levels[-1] - levels[0] + 1 == len(levels) <= _MOST_IN_ORDER
+    enough = cells.mean() >= _ROWS_IN_ORDER
+    return bool(filled and enough and min(cells[0], cells[-1]) >= _NO_TAIL * cells.mean())
 
 
 def spike_of(counts: pd.Series) -> float | None:
