@@ -18,7 +18,7 @@ def in_flags(message: str) -> str:
         >>> in_flags("Lower `learning_rate`, set `clip=10` or `dequantize=False`, or go on with `run_dir=runs/a`.")
         'Lower --learning-rate, set --clip 10 or --no-dequantize, or go on with --out runs/a.'
         >>> in_flags("Name them: `missing=-`, `missing=not known`.")
-        "Name them: --missing=-, --missing 'not known'."
+        "Name them: --missing=-, --missing='not known'."
     """
 
     def flag(found: re.Match[str]) -> str:
@@ -26,10 +26,11 @@ def in_flags(message: str) -> str:
         if name == "accept_changes":
             return f"subo show {value} --accept-changes"
         name = _OTHER_NAMES.get(name, name).replace("_", "-")
+        if name == "missing" and value is not None:  # a word, whatever it is
+            return f"--missing={shlex.quote(value)}"
         if value in (None, "True"):
             return f"--{name}"
-        between = "=" if value.startswith("-") else " "  # a word that begins so would be taken for a flag
-        return f"--no-{name}" if value == "False" else f"--{name}{between}{shlex.quote(value)}"
+        return f"--no-{name}" if value == "False" else f"--{name} {shlex.quote(value)}"
 
     return _PARAMETER.sub(flag, message)
 

@@ -219,7 +219,9 @@ def _with_unseen(module: "ByLevel", weights: dict[str, Tensor], prefix: str, *_:
     """Gives weights of levels in order, of before one of these could be unseen, the last level's height for it."""
     name = f"{prefix}heights"
     if name in weights and len(weights[name]) == len(module.heights) - 1:
+        last, columns = module.highest.long(), torch.arange(len(module.highest))
         weights[name] = torch.cat([weights[name], weights[name][-1:]])
+        weights[name][last, columns] = weights[name][last - 1, columns]
 
 
 def _log_link(share: Tensor) -> Tensor:

@@ -190,6 +190,17 @@ def test_dates_far_away_stay_in_the_years_that_text_has(every):
     assert back.dt.strftime("%Y").tolist()[:2] == ["2020", "9999"]
 
 
+@pytest.mark.parametrize("zone", [None, "Asia/Kolkata"])
+def test_dates_in_nanoseconds_stay_in_their_range(zone):
+    days = pd.Series(pd.date_range("1700-01-01", "2250-01-01", periods=60).astype("datetime64[ns]")).dt.tz_localize(
+        zone
+    )
+    schema = infer_schema(pd.DataFrame({"d": days}))
+    found = decode(torch.tensor([[-99.0], [0.0], [99.0]]), schema)["d"]
+    assert str(found.dtype) == str(days.dtype)
+    assert found.dt.year.tolist() == [1677, 1975, 2262]
+
+
 def test_text_dates_come_back_as_dates_and_types_that_cannot_hold_missing_cells_give_way():
     cells = {"d": ["13/04/2020", None, "03/04/2020"] * 9, "n": [1, 2, 3] * 9, "b": [True, False, True] * 9}
     schema = infer_schema(pd.DataFrame(cells))

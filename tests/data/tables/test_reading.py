@@ -183,6 +183,11 @@ def test_blanks_after_cells_are_nothing(tmp_path):
     assert columns(found) == {"a": ["x"] * 3, "b": [1, 2.5, None], "c": [None, "y", "z"], "d": ["u", "v", "w"]}
 
 
+def test_blanks_after_missing_words_and_at_the_end_of_the_file_are_nothing(tmp_path):
+    found = read(tmp_path, "a,b\nx,p\nNA" + " " * 15 + ",q\nz,p ")
+    assert columns(found) == {"a": ["x", None, "z"], "b": ["p", "q", "p"]}
+
+
 def test_marks_that_may_separate_thousands_are_said(tmp_path):
     rows = "".join(f"{1 + i}.{100 + 7 * i};{800 - i};{i}.5;{i}.125\n{900 - i};7;8;0.250\n" for i in range(25))
     (said,) = [note for note in read(tmp_path, "a;b;c;d\n" + rows).notes if "Careful" in note]

@@ -35,6 +35,7 @@ __all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
 
 _DAY = 86_400e6  # microseconds
 _DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
+_DAYS_OF_NS = (-106_749, 106_749)  # that nanoseconds in 64 bits reach, in any zone and rounded
 _LARGE = 1 << 24  # bytes of a table from which freed memory is returned before the next pass
 _MOST = float(np.finfo(np.float32).max)
 
@@ -192,7 +193,8 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
         index = np.where(known, values, len(column.levels)).round().astype(int).clip(0, len(column.levels))
         return _as_type(pd.Series(levels[index], dtype=object), column)
     if column.kind == "date":
-        microseconds = (np.where(known, values, 0).clip(*_DAYS) * _DAY).round().astype("int64")
+        most = _DAYS_OF_NS if "[ns" in column.dtype else _DAYS
+        microseconds = (np.where(known, values, 0).clip(*most) * _DAY).round().astype("int64")
         return _as_dates(pd.Series(microseconds.astype("datetime64[us]")).where(known), column)
     decimals = 0 if column.kind == "count" else column.decimals
     cells = np.exp(values) if column.log else values

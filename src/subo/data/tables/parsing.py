@@ -111,7 +111,7 @@ def _bytes_of(path: Path, separator: str) -> _Bytes:
         trailing = trailing or bool((space[:-1] & begins[1:]).any())
         zeros = zeros or _leading_zeros(codes, begins | space | (codes == ord('"')))
         before = raw[-2:]
-    return _Bytes(int(max(ends.values())), zeros, spaces, trailing)
+    return _Bytes(int(max(ends.values())), zeros, spaces, trailing or before.endswith(b" "))
 
 
 def _among(codes: np.ndarray, wanted: bytes) -> np.ndarray:
@@ -156,6 +156,12 @@ def _blocks(path: Path, layout: Layout, seen: _Bytes, **options: Any) -> Iterato
             yield from blocks
 
 
+def _without_blanks(cells: pd.Series, layout: Layout) -> pd.Series:
+    """Text without blanks at its end; what then stands for a missing cell is one."""
+    stripped = cells.str.rstrip(" ")
+    return stripped.mask(stripped.isin(layout.missing))
+
+
 def _frame(path: Path, layout: Layout, seen: _Bytes, as_text: set[int]) -> pd.DataFrame:
     """The columns; those that are numbers in one block and text in another are read again, as text."""
     blanks = range(_BLANKS + 1 if seen.trailing else 1)
@@ -165,7 +171,7 @@ def _frame(path: Path, layout: Layout, seen: _Bytes, as_text: set[int]) -> pd.Da
     for block in _blocks(path, layout, seen, dtype=dict.fromkeys(as_text, str), **options):
         for number, column in enumerate(columns):
             text = seen.trailing and isinstance(block[number].dtype, pd.StringDtype)
-            column.append(block[number].str.rstrip(" ") if text else block[number])
+            column.append(_without_blanks(block[number], layout) if text else block[number])
     if mixed := {number for number, column in enumerate(columns) if len(column.sorts) > 1}:
         del columns
         return _frame(path, layout, seen, as_text | mixed)

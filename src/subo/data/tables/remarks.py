@@ -24,9 +24,9 @@ _MOST = 0.5  # of the cells, of which the others may be missing ones
 _STOOD_IN = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)
 """Numbers that often stand for a missing cell, where they lie far from all others."""
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
-_SIGNED = r"[^\d\w+-]{0,3}\s?-?(?:[1-9]\d{0,2}(?:[., \u00a0']\d{3})+|\d+)(?:[.,]\d+)?\s?([^\d\s]{0,4})"
+_SIGNED = r"[^\d\w+<>=~-]{0,3}\s?-?(?:[1-9]\d{0,2}(?:[., \u00a0']\d{3})+|\d+)(?:[.,]\d+)?\s?([^\d\s+<>=~-]{0,4})"
 """A number with a currency, a unit or a percent sign, or with marks between its thousands; the group is the unit."""
-_UNITS = 2  # at most: 1a, 2b, 3c are no numbers
+_UNITS, _DISTINCT = 2, 10  # units at most, since 1a, 2b, 3c are no numbers, and numbers at least: 2WD and 4WD are names
 
 
 def of_text(frame: pd.DataFrame, schema: Schema) -> list[str]:
@@ -51,12 +51,12 @@ def _mixed_text(name: str, cells: pd.Series) -> Iterator[str]:
         return np.append(which.to_numpy(dtype=bool), False)[codes]
 
     some = texts.head(_LOOKED_AT)
-    if not (some.str.fullmatch(_NUMBER) | some.str.fullmatch(_SIGNED) | some.map(looks_like_a_date)).any():
+    if not any(_NUMBER.fullmatch(text) or re.fullmatch(_SIGNED, text) or looks_like_a_date(text) for text in some):
         return
     numbers, dates = texts.str.fullmatch(_NUMBER), texts.map(looks_like_a_date)
     signed = texts.str.fullmatch(_SIGNED) & ~numbers
     units = texts[signed].str.extract(f"^{_SIGNED}$")[0].nunique()
-    if signed.any() and units <= _UNITS and of_cells(signed | numbers).sum() > _MOST * known.sum():
+    if signed.sum() >= _DISTINCT and units <= _UNITS and of_cells(signed | numbers).sum() > _MOST * known.sum():
         cell = plain(cells.iloc[int(np.argmax(of_cells(signed)))])
         yield (
             f"column {name!r} is read as text: cells such as {cell!r} hold numbers; without signs, units and marks "
@@ -77,10 +77,12 @@ def _mixed_text(name: str, cells: pd.Series) -> Iterator[str]:
 
 def _stand_ins(name: str, cells: pd.Series) -> Iterator[str]:
     """What is said of numbers of several cells that lie further from the others than these from each other."""
-    for number in {cells.min(), cells.max()} & {*_STOOD_IN}:
-        others = cells[cells.notna() & (cells != number)]
-        low, high, count = others.min(), others.max(), int(cells.notna().sum()) - len(others)
-        if count > 1 and len(others) > 1 and max(low - number, number - high) > high - low:
+    known = cells.dropna().astype("float64")
+    for number in {known.min(), known.max()} & {*_STOOD_IN}:
+        others = known[known != number]
+        low, high, count = others.min(), others.max(), len(known) - len(others)
+        far = max(low - number, number - high) > 2 * (high - low) > 0
+        if far and 1 < count < len(others):
             yield (
                 f"column {name!r} has {number:g} in {counted(count, 'cell')}, far from all others ({low:g} to "
                 f"{high:g}); if that stands for a missing cell, name it: `missing={number:g}`"
