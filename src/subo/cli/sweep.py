@@ -47,8 +47,8 @@ def sweep(
     With the key seeds, a number, each trial is trained so many times, and the mean over its seeds decides.
 
     Each trial is a run of its own, or a folder of such runs. A stopped sweep goes on when the command is repeated, and
-    if the file then has more values of a grid, random trials or seeds, with these. The test data are measured once, for the
-    chosen trial: its log p(x) of the validation data is the highest of many, so it is too high on average.
+    if the file then has more values of a grid, random trials or seeds, with these. The test data are measured once, for
+    the chosen trial: its log p(x) of the validation data is the highest of many, so it is too high on average.
 
     Args:
         config: The sweep.
