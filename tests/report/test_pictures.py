@@ -11,11 +11,13 @@ from torch.distributions import Distribution, Independent, Normal
 from subo import VAE, Bernoulli, Conditional, Gaussian, StandardNormal, figures, mlp
 from subo.data.dataset import Data, split
 from subo.data.splits import Split
+from subo.data.tables.schema import Column, Schema
 from subo.data.values import kind_of
 from subo.evaluation import latent_usage
 from subo.recipes import deep_markov
 from subo.report.pictures import _prior_density, draw_latent_plane, feature_units, shading
 from subo.report.sequence_pictures import draw_sequence_samples
+from subo.report.table_pictures import draw_columns
 
 
 class Far(nn.Module):
@@ -98,3 +100,15 @@ def test_samples_of_sequences_are_draws_beside_their_means(monkeypatch: pytest.M
     assert [[*row] for row in means] == 3 * [["mean of p(x|z) there"]]
     noise = np.concatenate([row["draw of x"] - row["mean of p(x|z) there"] for row in both])
     assert abs(noise.std() - 0.5) < 5 * 0.5 / np.sqrt(2 * noise.size)
+
+
+def test_many_levels_in_order_are_drawn_as_the_numbers_that_they_are():
+    levels = tuple(range(1, 32))
+    schema = Schema((Column("day", "ordinal", levels=levels), Column("grade", "ordinal", levels=(1, 2, 5))))
+    rows = torch.tensor([[0.0, 0.0], [30.0, 2.0], [31.0, 1.0], [float("nan"), 1.0]])  # of days one unseen, one missing
+    figure = draw_columns(Split(rows), rows[:2], schema)
+    day, grade, *_ = figure.axes
+    stairs: Any = day.patches[0]
+    assert stairs.get_data().edges[[0, -1]] == pytest.approx([1, 31], abs=1)
+    assert sum(stairs.get_data().values) == pytest.approx(1)
+    assert [label.get_text() for label in grade.get_xticklabels()] == ["1", "2", "5"]

@@ -25,6 +25,7 @@ from subo.typing import Context
 __all__ = ["are_numbers", "column_values", "draw_columns", "draw_table_figures", "repeated_context", "sampled_beside"]
 
 _DRAWN = 2000
+_BARS = 12  # levels in order that are drawn one by one
 _ODDEST, _SCORED, _SAMPLES = 10, 500, 200  # rows shown, rows among which they are found, samples of z for each
 
 
@@ -125,9 +126,15 @@ def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
         schema: What the columns are.
     """
     x, _ = split.read(torch.arange(min(len(split), _DRAWN)))
+    cells = _cells(x, schema), _cells(drawn, schema)
     levels = {column.name: column.levels for column in schema.modeled if column.levels}
+    for column in schema.modeled:
+        if column.kind == "ordinal" and len(column.levels) > _BARS:  # numbers rather than the most frequent of them
+            numbers = np.array([*levels.pop(column.name), np.nan], dtype=float)  # an unseen one has no place
+            for part in cells:
+                part[column.name] = numbers[np.nan_to_num(part[column.name], nan=-1).astype(int)]
     dates = [column.name for column in schema.modeled if column.kind == "date"]
-    return figures.columns(_cells(x, schema), _cells(drawn, schema), levels=levels, dates=dates, of="test rows")
+    return figures.columns(*cells, levels=levels, dates=dates, of="test rows")
 
 
 def are_numbers(x: Tensor, schema: Schema) -> bool:
