@@ -114,6 +114,8 @@ def test_constants_of_the_fit_that_are_none_any_more_are_said():
     assert Schema.from_json(schema.as_json()) == schema
     assert contents_of(pd.DataFrame(cells), schema=schema).notes == ()
     assert contents_of(pd.DataFrame(cells | {"zero": ["0"] * 27}), schema=schema).notes == ()
+    infinite = contents_of(pd.DataFrame(cells | {"zero": [0.0, math.inf, 0.0] * 9}), schema=schema)
+    assert "9 cells here are not (inf)" in infinite.notes[0]
     other = cells | {"zero": [0, 7, None] * 9, "city": ["Rome", "Oslo", "Bern"] * 9}
     of_zero, of_city = contents_of(pd.DataFrame(other), schema=schema).notes
     assert "every cell of the fit's was 0, and 9 cells here are not (7.0)" in of_zero

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from subo.data.tables.inferring import infer_schema
-from subo.data.tables.remarks import of_text
+from subo.data.tables.remarks import misreadings
 
 
 def remarks(cells: list) -> list[str]:
     frame = pd.DataFrame({"a": cells, "n": np.arange(len(cells)) / 7})
-    return of_text(frame, infer_schema(frame))
+    return misreadings(frame, infer_schema(frame))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,6 @@ def test_categories_and_numbers_among_objects_are_seen():
     assert "row 3 has 'low'" in remarks([1, 2, "low"] * 20)[0]
     cells = pd.Series([f"{i}%" for i in range(20)] * 3 + [None] * 9, dtype="category")
     frame = pd.DataFrame({"a": cells, "n": np.arange(69) / 7})
-    assert "'0%' hold numbers" in of_text(frame, infer_schema(frame))[0]
+    assert "'0%' hold numbers" in misreadings(frame, infer_schema(frame))[0]
     frame["b"] = pd.Series([None] * 69, dtype="str")
-    assert len(of_text(frame, infer_schema(frame))) == 1
+    assert len(misreadings(frame, infer_schema(frame))) == 1

@@ -31,7 +31,7 @@ from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
-__all__ = ["decode", "encode", "raw_numbers", "scaled", "unscaled"]
+__all__ = ["decode", "encode", "level_numbers", "raw_numbers", "scaled", "unscaled"]
 
 _DAY = 86_400e6  # microseconds
 _DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
@@ -118,7 +118,7 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     cells = frame[column.name]
     check_finite(cells)
     if column.kind in LEVELED:
-        return _level_numbers(cells, column)
+        return level_numbers(cells, column)
     if column.kind == "date":
         return _days(cells, column)
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
@@ -153,7 +153,7 @@ def _days_since(read: pd.Series) -> np.ndarray:
     return np.where(read.isna(), np.nan, read.astype("datetime64[us]").astype("int64").to_numpy() / _DAY)
 
 
-def _level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
+def level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
     """The position of each cell among the levels; one more than the last for a level that was not seen.
 
     What pandas reads as a number in one file may be text in another that has other cells beside: both are the level.

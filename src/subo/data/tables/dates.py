@@ -10,7 +10,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from subo.data.tables.schema import PERIODS
 
-__all__ = ["dates", "every_of", "form_of", "in_words", "looks_like_a_date", "puts_day_first"]
+__all__ = ["dates", "every_of", "form_of", "looks_like_a_date", "order_of", "puts_day_first"]
 
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
 _TIME = r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
@@ -58,8 +58,8 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
     return "%Y-%m-%dT%H:%M:%SZ" if zoned else found
 
 
-def in_words(texts: pd.Series) -> str:
-    """How texts are read as dates, as far as another reading is possible."""
+def order_of(texts: pd.Series) -> str:
+    """In words, how texts are read as dates, as far as another reading is possible."""
     parts, first = _parts(texts), puts_day_first(texts)
     if parts[0].isna().all():
         return ""
@@ -79,7 +79,7 @@ def every_of(days: pd.Series) -> str:
     clock = known if known.dt.tz is None else known.dt.tz_localize(None)
     microseconds = clock.astype("datetime64[us]").astype("int64").to_numpy()
     whole = clock.dt.nanosecond.to_numpy() == 0
-    divides = (name for name, days in PERIODS.items() if not (microseconds % round(days * 86_400e6)).any())
+    divides = (name for name, seconds in PERIODS.items() if not (microseconds % (seconds * 1_000_000)).any())
     return next(divides, "") if whole.all() else ""
 
 

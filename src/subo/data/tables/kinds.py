@@ -12,7 +12,7 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import dates, in_words, looks_like_a_date, puts_day_first
+from subo.data.tables.dates import dates, looks_like_a_date, order_of, puts_day_first
 from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
@@ -139,7 +139,7 @@ def _of_text(counts: pd.Series) -> Reading:
     if distinct == 2 and {level.lower() for level in levels} in _BOOLEANS:
         return Reading("boolean", f"{levels[0]} and {levels[1]}")
     if _are_dates(pd.Series(levels)):
-        return Reading("date", f"text in the form of dates{in_words(pd.Series(levels))}")
+        return Reading("date", f"text in the form of dates{order_of(pd.Series(levels))}")
     if distinct == cells > 1:
         return Reading("drop", "every row has a text of its own: an identifier or free text")
     if distinct > _MOST_LEVELS or cells < _ROWS_PER_LEVEL * distinct:

@@ -18,7 +18,7 @@ from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.parsing import AS_TEXT
 from subo.data.tables.reading import read_frame
-from subo.data.tables.remarks import empty, narrow_counts, no_longer_constant, of_text, unseen
+from subo.data.tables.remarks import empty, misreadings, narrow_counts, no_longer_constant, unseen
 from subo.data.tables.schema import Column, Scaling, Schema
 from subo.errors import InputError
 
@@ -119,7 +119,7 @@ def contents_of(
     decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
         schema = infer_schema(cells, kinds, scaling=scaling, min_level_count=min_level_count)
-        notes += of_text(cells.drop(columns=[*(kinds or {})]), schema)
+        notes += misreadings(cells.drop(columns=[*(kinds or {})]), schema)
     else:
         notes += [*_others(cells, schema), *no_longer_constant(cells, schema)]
         schema = completed(schema, cells)

@@ -82,7 +82,7 @@ def read_frame(
     rows = _cells(sample, mark)
     header = _header(rows, path)
     point = decimal or _decimal_of(rows[1:], mark)
-    columns = zip(header, zip(*rows[1:], strict=False), strict=False)
+    columns = [*zip(header, zip(*rows[1:], strict=False), strict=False)]
     as_text = [name for name, cells in columns if name in of_text or _keeps_zeros(cells)]
     frame, as_text = parse(path, Layout(header, mark, point, [*MISSING, *missing]), as_text)
     notes = []
@@ -90,7 +90,7 @@ def read_frame(
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
-    for name, cells in zip(header, zip(*rows[1:], strict=False), strict=False):
+    for name, cells in columns:
         if (grouped := _grouped(cells)) and name not in as_text:
             notes.append(
                 f"Careful: column {name!r} has numbers such as {grouped}, three digits after each mark, and others "

@@ -3,19 +3,18 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import torch
 
-from subo.data.tables.coding import raw_numbers
+from subo.data.tables.coding import level_numbers
 from subo.data.tables.dates import looks_like_a_date
 from subo.data.tables.kinds import distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.runtime.wording import counted
 
-__all__ = ["empty", "narrow_counts", "no_longer_constant", "of_text", "unseen"]
+__all__ = ["empty", "misreadings", "narrow_counts", "no_longer_constant", "unseen"]
 
 _LISTED = 5
 _LOOKED_AT = 1000  # distinct texts, of which none is a number or a date where nothing is to be said
@@ -29,7 +28,7 @@ _SIGNED = r"[^\d\w+<>=~-]{0,3}\s?-?(?:[1-9]\d{0,2}(?:[., \u00a0']\d{3})+|\d+)(?:
 _UNITS, _DISTINCT = 2, 10  # units at most, since 1a, 2b, 3c are no numbers, and numbers at least: 2WD and 4WD are names
 
 
-def of_text(frame: pd.DataFrame, schema: Schema) -> list[str]:
+def misreadings(frame: pd.DataFrame, schema: Schema) -> list[str]:
     """What is said of text that may be numbers or dates, and of numbers that may stand for a missing cell."""
     columns = {column.name: column for column in schema.columns}
     notes: list[str] = []
@@ -95,7 +94,7 @@ def no_longer_constant(frame: pd.DataFrame, schema: Schema) -> list[str]:
     for column in schema.dropped:
         if len(column.levels) != 1 or column.name not in frame.columns:
             continue
-        other = raw_numbers(frame, replace(column, kind="category")) == 1  # a level that is not this one
+        other = level_numbers(frame[column.name], column) == 1  # a level that is not this one
         if count := int(other.sum()):
             values = ", ".join(repr(plain(value)) for value in frame[column.name][other].unique()[:_LISTED])
             notes.append(

@@ -24,8 +24,8 @@ LEVELED = ("boolean", "category", "ordinal")
 SCALED = ("real", "positive", "date", "spike")
 """Kinds with a density."""
 
-PERIODS = {"D": 1.0, "h": 1 / 24, "min": 1 / 1440, "s": 1 / 86_400}
-"""Periods of which dates may be whole ones, in days."""
+PERIODS = {"D": 86_400, "h": 3600, "min": 60, "s": 1}
+"""Periods of which dates may be whole ones, in seconds."""
 
 Level = str | int | float | bool
 
