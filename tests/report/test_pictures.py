@@ -17,7 +17,7 @@ from subo.evaluation import latent_usage
 from subo.recipes import deep_markov
 from subo.report.pictures import _prior_density, draw_latent_plane, feature_units, shading
 from subo.report.sequence_pictures import draw_sequence_samples
-from subo.report.table_pictures import draw_columns
+from subo.report.table_pictures import draw_columns, draw_pairs
 
 
 class Far(nn.Module):
@@ -100,6 +100,16 @@ def test_samples_of_sequences_are_draws_beside_their_means(monkeypatch: pytest.M
     assert [[*row] for row in means] == 3 * [["mean of p(x|z) there"]]
     noise = np.concatenate([row["draw of x"] - row["mean of p(x|z) there"] for row in both])
     assert abs(noise.std() - 0.5) < 5 * 0.5 / np.sqrt(2 * noise.size)
+
+
+def test_many_levels_in_order_do_not_seem_to_go_with_what_they_are_independent_of():
+    schema = Schema((Column("minute", "ordinal", levels=tuple(range(60))), Column("x", "real")))
+    torch.manual_seed(0)
+    rows = torch.stack([torch.randint(60, (240,)).float(), torch.randn(240)], 1)
+    ordered = torch.stack([rows[:, 0], rows[:, 0] + 0.1 * rows[:, 1]], 1)
+    of_data: Any = [draw_pairs(Split(x), x, schema).axes[0].images[0].get_array() for x in (rows, ordered)]
+    assert abs(of_data[0][0, 1]) < 5 / 240**0.5  # by groups it would be near (59 / 239)^(1/2), which is above that
+    assert of_data[1][0, 1] > 0.99
 
 
 def test_many_levels_in_order_are_drawn_as_the_numbers_that_they_are():

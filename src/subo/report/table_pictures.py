@@ -22,7 +22,15 @@ from subo.runs.run import Run
 from subo.runtime.randomness import forked
 from subo.typing import Context
 
-__all__ = ["are_numbers", "column_values", "draw_columns", "draw_table_figures", "repeated_context", "sampled_beside"]
+__all__ = [
+    "are_numbers",
+    "column_values",
+    "draw_columns",
+    "draw_pairs",
+    "draw_table_figures",
+    "repeated_context",
+    "sampled_beside",
+]
 
 _DRAWN = 2000
 _BARS = 12  # levels in order that are drawn one by one
@@ -41,10 +49,7 @@ def draw_table_figures(run: Run, model: Any, data: Data, schema: Schema) -> None
     drawn = sampled_beside(model, data.test)
     figures.save(draw_columns(data.test, drawn, schema), run.picture("columns.png"))
     if len(schema.modeled) > 1:
-        leveled = [column.name for column in schema.modeled if column.levels]
-        x, _ = data.train.read(torch.arange(min(len(data.train), _DRAWN)))
-        pairs = figures.associations(_cells(x, schema), _cells(drawn, schema), levels=leveled)
-        figures.save(pairs, run.picture("pairs.png"))
+        figures.save(draw_pairs(data.train, drawn, schema), run.picture("pairs.png"))
     missing = data.train.x.isnan().numpy()
     if missing.any():
         names = [column.name for column in schema.modeled]
@@ -135,6 +140,21 @@ def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
                 part[column.name] = numbers[np.nan_to_num(part[column.name], nan=-1).astype(int)]
     dates = [column.name for column in schema.modeled if column.kind == "date"]
     return figures.columns(*cells, levels=levels, dates=dates, of="test rows")
+
+
+def draw_pairs(split: Split, drawn: Tensor, schema: Schema) -> Figure:
+    """How strongly each pair of columns goes together in training rows and in samples.
+
+    Levels in order are numbers here: by many groups of few rows any two columns would seem to go together.
+
+    Args:
+        split: The training rows.
+        drawn: Samples, coded as the data are.
+        schema: What the columns are.
+    """
+    nominal = [column.name for column in schema.modeled if column.levels and column.kind != "ordinal"]
+    x, _ = split.read(torch.arange(min(len(split), _DRAWN)))
+    return figures.associations(_cells(x, schema), _cells(drawn, schema), levels=nominal)
 
 
 def are_numbers(x: Tensor, schema: Schema) -> bool:
