@@ -354,6 +354,15 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture):
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
+def test_help_fills_its_lines(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("score", "--help") == 0
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("With --alpha"))
+    paragraph = lines[first : lines.index("", first)]
+    assert min(map(len, paragraph[:-1])) > 60
+
+
 # Bad input
 
 

@@ -46,7 +46,7 @@ def make_app(recipe: str = "vae") -> App:
         help="Fit, measure and explore deep latent-variable models by variational inference. All numbers are in nats "
         "per example. Start with: subo fit digits --latent-dim 2",
         version=version("subo"),
-        help_format="plaintext",
+        help_format="markdown",
         help_epilogue="Add --debug anywhere to see the traceback of an error.",
         default_parameter=Parameter(converter=converted),
     )

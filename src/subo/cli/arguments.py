@@ -1,16 +1,18 @@
 """Arguments shared by several commands, and their checks before any work."""
 
 import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from subo.data.loading import Part
 from subo.errors import InputError
 from subo.files.whole import is_same, lies_in
 
-__all__ = ["DataDir", "DataPart", "DataSource", "RunPath", "check_apart", "check_ending", "separated"]
+__all__ = ["DataSource", "ReadOptions", "RunPath", "check_apart", "check_ending", "separated", "words"]
 
 _READ_IN_FOLDERS = (".npy", ".png")
 
@@ -22,18 +24,34 @@ DataSource = Annotated[
         "columns, channels and classes."
     ),
 ]
-DataPart = Annotated[
-    Part,
-    Parameter(help="Which part of a data set; for a file, all rows in order, or a part of the run's own split."),
-]
-DataDir = Annotated[
-    Path | None,
-    Parameter(
-        help="Where to look first for named data sets, each in a folder of its name; next comes the folder in the "
-        "environment variable SUBO_DATA. Otherwise, mnist and fashion-mnist are downloaded from OpenML."
-    ),
-]
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
+
+
+def words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Converts ``?,-999`` to words."""
+    return tuple(word.strip() for token in tokens for word in token.value.split(","))
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a command reads data for a run: they are taken for what the run's data were, their file may differ.
+
+    Args:
+        part: Which part of a data set; for a file, all rows in order, or a part of the run's own split.
+        data_dir: Where to look first for named data sets, each in a folder of its name; next comes the folder in the
+            environment variable SUBO_DATA. Otherwise, mnist and fashion-mnist are downloaded from OpenML.
+        missing: Words that stand for a missing cell in this table, such as ?,-999, beside those of the run's.
+        separator: What stands between the cells of this table; by default as given to fit, or what gives all rows the
+            same number of cells.
+        decimal: Decimal mark of this table; by default as given to fit, or as its numbers show.
+    """
+
+    part: Part = "all"
+    data_dir: Path | None = None
+    missing: Annotated[tuple[str, ...], Parameter(converter=words, n_tokens=1, negative=(), show_default=False)] = ()
+    separator: str | None = None
+    decimal: str | None = None
 
 
 def separated(text: str) -> list[str]:

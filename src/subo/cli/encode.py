@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import is_of_sequences, lengths_of, names_of, of_rows, run_and_rows
 from subo.data.saving import save_array, save_sequences
@@ -20,8 +20,7 @@ def encode(
     *,
     out: Path,
     color: str | None = None,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
     processes: int = 1,
 ) -> None:
     """Computes the representation of data: posterior means, the same at every call.
@@ -33,7 +32,7 @@ def encode(
             first columns give the row of each example (the first below a header is row 1), and its name and label if it
             has them.
         color: Column of a table that colors the map; by default the label.
-        part: Which part of the data.
+        how: How the data are read.
         processes: Number of processes that share the examples; the means do not depend on it.
     """
     from subo import figures
@@ -43,7 +42,7 @@ def encode(
     from subo.report.table_pictures import column_values
 
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, how)
     if is_of_sequences(experiment):
         encode_sequences(experiment, split, out, processes=processes)
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import is_of_sequences, lengths_of, names_of
 from subo.data.saving import save_sequences
@@ -29,8 +29,7 @@ def forecast(
     out: Path,
     num_samples: int = 1000,
     coverage: float = 0.9,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
     seed: int = 0,
 ) -> None:
     """Forecasts sequences: the mean and an interval for each number at each of the next steps.
@@ -43,7 +42,7 @@ def forecast(
             states; .npz with the means; or .png of the first sequences.
         num_samples: Number of draws for each sequence.
         coverage: Fraction of the draws in the interval.
-        part: Which part of the data.
+        how: How the data are read.
         seed: Seed for the draws.
     """
     from subo import figures
@@ -53,7 +52,7 @@ def forecast(
 
     ending = check_ending(out, ".npz", ".csv", ".png")
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, how)
     if not is_of_sequences(experiment):
         raise InputError(f"{run} was not fitted to sequences: its data have no next step. Fit --recipe deep-markov")
     elements = steps * math.prod(experiment.config.data.event_shape)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import of_rows, run_and_rows
 from subo.errors import InputError
@@ -29,8 +29,7 @@ def impute(
     draws: int | None = None,
     refits: int | None = None,
     num_samples: int = 1000,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
     seed: int = 0,
 ) -> None:
     """Fills the missing cells of a table.
@@ -53,7 +52,7 @@ def impute(
             if its parameters were known, and intervals from the tables are too narrow; subo.pooled(..., refits=N) joins
             those of refits.
         num_samples: Posterior samples for each row, from which its draws are taken by their weights.
-        part: Which part of the data.
+        how: How the data are read.
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely
@@ -67,7 +66,7 @@ def impute(
     check_ending(out, *WRITTEN)
     check_apart(out, run, data)
     frames: list[Any] = []
-    experiment, split = run_and_rows(run, data, part, data_dir, on_frame=frames.append)
+    experiment, split = run_and_rows(run, data, how, on_frame=frames.append)
     schema = experiment.config.data.meaning.table
     if schema is None:
         raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")

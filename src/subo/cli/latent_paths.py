@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import is_of_sequences, run_and_rows, save_rows, units_of
 from subo.data.saving import save_array
@@ -26,8 +26,7 @@ def interpolate(
     out: Path,
     kind: PathKind = "linear",
     points: int = 9,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
 ) -> None:
     """Decodes what lies between two examples: E[x|z] along a path between their posterior means.
 
@@ -39,14 +38,14 @@ def interpolate(
         out: Output file: .png, .gif (images), .npy or .csv; for a table of mixed columns .csv or another table.
         kind: Straight (linear), along a great circle (spherical), or the shortest path in data space (geodesic).
         points: Number of points, the two examples included.
-        part: Which part of the data.
+        how: How the data are read.
     """
     from subo.evaluation.latents.usage import posterior_means
     from subo.evaluation.paths import interpolate as path_between
     from subo.experiments.experiment import model_for
 
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, how)
     _check_flat(experiment)
     for row in (first, last):
         if not 1 <= row <= len(split):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import docstring_parser
 from cyclopts import CoercionError, Parameter, Token, convert
 
-from subo.cli.arguments import separated
+from subo.cli.arguments import separated, words
 from subo.data.loading import load_data
 from subo.data.tables.options import TableOptions
 from subo.errors import InputError
@@ -185,7 +185,7 @@ def _parameters(function: Callable[..., Any], title: str, excluded: set[str]) ->
         if kind == str | tuple[str, ...]:
             extra = {"converter": _name_or_names, "n_tokens": 1, "negative": ()}
         if kind == tuple[str, ...]:
-            extra = {"converter": _words, "n_tokens": 1, "negative": (), "show_default": False}
+            extra = {"converter": words, "n_tokens": 1, "negative": (), "show_default": False}
         if kind == tuple[int, ...] | Literal["auto"]:
             extra = {"converter": _integers_or_auto, "n_tokens": 1, "negative": ()}
         if kind == tuple[int, ...]:
@@ -232,11 +232,6 @@ def _name_or_names(kind: Any, tokens: Sequence[Token]) -> str | tuple[str, ...]:
     if names := tuple(filter(None, separated(text))):
         return names
     raise ValueError("expected none, labels, or names of columns separated by commas")
-
-
-def _words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Converts ``?,-999`` to words."""
-    return tuple(word.strip() for token in tokens for word in token.value.split(","))
 
 
 def _integers(kind: Any, tokens: Sequence[Token]) -> tuple[int, ...]:

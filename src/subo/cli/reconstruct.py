@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.rows import endings_of, is_of_sequences, lengths_of, names_of, run_and_rows, save_rows, units_of
 from subo.data.saving import save_array, save_sequences
@@ -21,8 +21,7 @@ def reconstruct(
     /,
     *,
     out: Path,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
 ) -> None:
     """Encodes and decodes data: E[x|z] at the posterior mean.
 
@@ -31,7 +30,7 @@ def reconstruct(
         data: Data of the same shape.
         out: Output file: .npy or .csv for all, .png for the first 16 beside their originals; for sequences .npz, .csv
             or .png. If the data were dequantized, values are in levels: E[x|z] - 1/2.
-        part: Which part of the data.
+        how: How the data are read.
     """
     import torch
 
@@ -43,7 +42,7 @@ def reconstruct(
     from subo.report.table_pictures import are_numbers
 
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, part, data_dir)
+    experiment, split = run_and_rows(run, data, how)
     if is_of_sequences(experiment):
         reconstruct_sequences(experiment, split, out)
         return

@@ -7,11 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from subo.cli.arguments import ReadOptions
 from subo.cli.messages import say
-from subo.data.loading import Part, load_rows
+from subo.data.loading import load_rows
 from subo.data.on_disk import can_stay_on_disk
 from subo.data.splits import Split
 from subo.data.support import check_support, in_support, outside_cells
+from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 
@@ -23,8 +25,7 @@ _NAMED = 5  # columns
 def run_and_rows(
     run: Path,
     source: str,
-    part: Part,
-    data_dir: Path | None,
+    how: ReadOptions,
     *,
     scored: bool = False,
     on_frame: Callable[[Any], object] | None = None,
@@ -36,15 +37,17 @@ def run_and_rows(
 
     experiment = experiments.open_run(run)
     asked = experiment.config.data
-    if data_dir is None and asked.data_dir:
-        data_dir = Path(asked.data_dir)
+    file = {name: value for name in ("missing", "separator", "decimal") if (value := getattr(how, name))}
+    if file and asked.meaning.table is None:
+        raise InputError(f"--{next(iter(file))} says how a table of mixed columns is read, which {run}'s data are not")
     split = load_rows(
         source,
-        part=part,
-        data_dir=data_dir,
+        part=how.part,
+        data_dir=how.data_dir or (Path(asked.data_dir) if asked.data_dir else None),
         binarize=asked.binarize,
         dequantize=asked.dequantize,
         seed=asked.seed,
+        table=TableOptions(**file),
         meaning=replace(experiment.config.data.meaning, class_names=experiment.class_names()),
         on_disk=True if asked.on_disk and can_stay_on_disk(source) else None,
         note=say,

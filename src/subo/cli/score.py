@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from subo.cli.arguments import DataDir, DataPart, DataSource, RunPath, check_apart, check_ending
+from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
 from subo.cli.oddness import Oddness, oddness_of
 from subo.cli.rows import are_own, of_rows, run_and_rows
@@ -28,8 +28,7 @@ def score(
     fdr: bool = False,
     regret: bool = False,
     cells: Path | None = None,
-    part: DataPart = "all",
-    data_dir: DataDir = None,
+    how: ReadOptions = ReadOptions(),  # noqa: B008 (a frozen record)
     seed: int = 0,
     processes: int = 1,
 ) -> None:
@@ -60,7 +59,7 @@ def score(
             it alone, and its p-value: a second score, high for what the encoder has never seen, also where log p(x) is
             high. It takes up to 300 steps for each example, and for the test data.
         cells: For a table of mixed columns, another output file (.csv): log p of each cell given the others of its row.
-        part: Which part of the data.
+        how: How the data are read.
         seed: Seed for the samples.
         processes: Number of processes that share the examples; the scores do not depend on it.
     """
@@ -76,7 +75,7 @@ def score(
         check_apart(cells, run, data, out)
     if fdr and alpha is None:
         raise InputError("--fdr needs --alpha, the share of ordinary examples among those that are marked.")
-    experiment, split = run_and_rows(run, data, part, data_dir, scored=True)
+    experiment, split = run_and_rows(run, data, how, scored=True)
     model = model_for(experiment, split, progress=True)
     whole = sum(experiment.config.data.sizes.values()) if are_own(experiment, data) else 0
     most = max(whole, len(split))  # so that an example of the run has one score and p-value, whatever the part
@@ -87,7 +86,7 @@ def score(
         say(caution)
     with bar(f"log p(x), {count} samples", len(split), show=True) as advance:
         scores = scored(model, split, num_samples=count, seed=seed, processes=processes, advance=advance)
-    shared = {"source": data, "part": part, "seed": seed, "processes": processes}
+    shared = {"source": data, "part": how.part, "seed": seed, "processes": processes}
     oddness = oddness_of(experiment, split, scores, alpha=alpha, fdr=fdr, regret=regret, cells=cells, **shared)
     if ending == ".npy":
         save_array(out, scores.log_px.numpy())

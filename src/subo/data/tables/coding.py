@@ -124,7 +124,11 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
     if not types.is_numeric_dtype(cells):
         if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
-            raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]!r} is not a number")
+            cell = plain(cells.iloc[bad[0]])
+            raise InputError(
+                f"column {column.name!r}, row {bad[0] + 1}: {cell!r} is not a number; if it stands for a missing cell, "
+                f"clear it, or name it: `missing={cell}`"
+            )
         check_finite(pd.Series(values, name=column.name))
     numbers = _logarithms(values) if column.log else values
     return np.where(values == column.spike, np.inf, numbers) if column.kind == "spike" else numbers
@@ -143,7 +147,11 @@ def _days(cells: pd.Series, column: Column) -> np.ndarray:
     codes, values = distinct(cells)
     days = _days_since(dates(pd.Series(values).astype("str"), day_first=column.day_first))
     if len(bad := np.flatnonzero((codes >= 0) & np.isnan([*days, 0])[codes])):
-        raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {plain(cells.iloc[bad[0]])!r} is not a date")
+        cell = plain(cells.iloc[bad[0]])
+        raise InputError(
+            f"column {column.name!r}, row {bad[0] + 1}: {cell!r} is not a date; if it stands for a missing cell, clear "
+            f"it, or name it: `missing={cell}`"
+        )
     return np.append(days, np.nan)[codes]
 
 
