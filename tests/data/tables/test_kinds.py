@@ -9,7 +9,6 @@ import pytest
 
 from assertions import assert_refused
 from subo.data.tables import kinds
-from subo.data.tables.dates import dates, every_of, form_of, puts_day_first
 from subo.data.tables.kinds import counts_of, hold_to, kind_of_column, spike_of
 from subo.data.tables.schema import plain
 
@@ -224,102 +223,6 @@ def test_whole_numbers_that_fill_a_range_up_to_its_ends_are_levels_in_order():
     assert kind_of(rng.normal(40, 9, 900).round()) == "real"  # it has tails
     assert kind_of(2 * rng.integers(0, 40, 900)) != "ordinal"  # with gaps
     assert kind_of(rng.integers(0, 61, 9000)) != "ordinal"  # 61 of them
-
-
-# Dates
-
-
-@pytest.mark.parametrize(
-    "texts, day_first",
-    [
-        (["03/04/2020", "05/06/2020"], False),
-        (["03/04/2020", "05/13/2020"], False),
-        (["03/04/2020", "13/06/2020"], True),
-        (["2020-03-14", "3.4.20", "14.4.20"], True),
-        (["2020-13-03"], False),
-    ],
-)
-def test_the_day_comes_first_where_some_month_would_be_the_13th(texts, day_first):
-    assert puts_day_first(pd.Series([*texts, None])) == day_first
-
-
-@pytest.mark.parametrize(
-    "text, month_first, day_first",
-    [
-        ("2020-03-04", "2020-03-04", "2020-03-04"),
-        ("2020/03/04", "2020-03-04", "2020-03-04"),
-        ("03/04/2020", "2020-03-04", "2020-04-03"),
-        ("3.4.20", "2020-03-04", "2020-04-03"),
-        ("13/04/2020", None, "2020-04-13"),
-        ("04-13-2020", "2020-04-13", None),
-        ("2020-03-04 12:30", "2020-03-04T12:30", "2020-03-04T12:30"),
-        ("2020-03-04T00:30+01:00", "2020-03-03T23:30", "2020-03-03T23:30"),
-        ("2020-02-30", None, None),
-        ("soon", None, None),
-        (None, None, None),
-    ],
-)
-@pytest.mark.parametrize("beside", [[], [None], ["never"], ["03/04/2020"]])
-def test_each_date_is_read_alike_whatever_is_beside_it(text, month_first, day_first, beside):
-    for expected, first in ((month_first, False), (day_first, True)):
-        found = dates(pd.Series([text, *beside], dtype="str"), day_first=first).dt.tz_localize(None)
-        assert found.isna()[0] if expected is None else found[0] == pd.Timestamp(expected)
-
-
-@pytest.mark.parametrize(
-    "texts, form",
-    [
-        (["2020-03-04", "2020-12-24"], "%Y-%m-%d"),
-        (["24.12.2020", "04.03.2020"], "%d.%m.%Y"),
-        (["12/24/20", "03/04/20"], "%m/%d/%y"),
-        (["2013-01-01 05:00:00", "2013-01-01 16:00:00"], "%Y-%m-%d %H:%M:%S"),
-        (["2020-03-04T10:20", "2020-03-04T10:21"], "%Y-%m-%dT%H:%M"),
-        (["04.03.2020", "2020-12-24"], ""),
-        (["24.3.2020", "4.12.2020"], ""),
-        (["2020-03-04T00:30+01:00", "2020-03-04T00:30+02:00"], "%Y-%m-%dT%H:%M:%SZ"),
-        (["2020-03-04 00:30:00Z", "2020-03-04 00:30:00.5Z"], "%Y-%m-%dT%H:%M:%SZ"),
-        (["2020-03-04T00:30+01:00", "2020-03-04T00:30"], ""),
-    ],
-)
-def test_the_form_of_dates_is_one_in_which_all_of_them_are(texts, form):
-    assert form_of(pd.Series(texts), day_first=puts_day_first(pd.Series(texts))) == form
-
-
-@pytest.mark.parametrize("text", ["13:45", "7:05:30", "07:05:30.5"])
-def test_times_without_a_day_are_no_dates(text):
-    assert dates(pd.Series([text, "2020-03-04"]), day_first=False).isna().tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    "texts, words",
-    [
-        (["2020-03-04", "2020-12-24"], ""),
-        (["03/04/2020", "05/06/2020"], ", the month before the day"),
-        (["24.03.1968", "01.02.2020"], ", the day before the month"),
-        (["24.03.68 10:30", "01.02.20 11:00"], ", the day before the month, years of two digits as 1969 to 2068"),
-    ],
-)
-def test_how_dates_are_read_is_said_where_they_may_be_read_otherwise(texts, words):
-    assert kind_of_column(pd.Series(texts * 10)) == ("date", f"text in the form of dates{words}")
-
-
-@pytest.mark.parametrize(
-    "texts, every",
-    [
-        (["2020-03-04", "9999-12-31"], "D"),
-        (["1700-03-04 10:00", "2250-01-01 07:00"], "h"),
-        (["2160-03-04 10:30", "2250-01-01 07:00"], "min"),
-        (["2160-03-04 10:30:00.000001", "2250-01-01 07:00:00.000000"], ""),
-    ],
-)
-@pytest.mark.parametrize("zone", [None, "Asia/Kolkata", "America/New_York"])
-def test_periods_are_those_of_the_clock_also_far_away(texts, every, zone):
-    moments = pd.Series(pd.to_datetime(texts).as_unit("us")).dt.tz_localize(zone)
-    assert every_of(moments) == every
-
-
-def test_dates_that_are_no_text_have_no_form():
-    assert form_of(pd.Series(pd.date_range("2020-01-01", periods=3)), day_first=False) == ""
 
 
 # Kinds that are asked for

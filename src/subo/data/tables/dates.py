@@ -10,13 +10,20 @@ from pandas.tseries.api import guess_datetime_format
 
 from subo.data.tables.schema import PERIODS
 
-__all__ = ["dates", "every_of", "form_of", "looks_like_a_date", "order_of", "puts_day_first"]
+__all__ = ["dates", "every_of", "form_of", "in_form", "looks_like_a_date", "order_of", "puts_day_first"]
 
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}")
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+_DATE = re.compile(
+    r"\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4}|\d{4}/\d{1,2}/\d{1,2}"
+    rf"|\d{{1,2}}[ -]{_MONTH}[ -]\d{{4}}|{_MONTH} \d{{1,2}}, \d{{4}}"
+)
 _TIME = r"\s*\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?\s*"
 _ZONE = r":\d{2}(?:\.\d+)?\s?(?:Z|[+-]\d{2}:?\d{2})$"
 _TWO_DIGITS = r"\d{1,2}[./-]\d{1,2}[./-]\d{2}\b.*"
 _PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
+_SHORT_YEAR = r"^(\d{1,2}[./-]\d{1,2}[./-])(\d{2})(?!\d)"
+_HALF_DAY = re.compile(r"(.+) \d{1,2}:\d{2}(:\d{2})? [AP]M")
+_UNPADDED = "\x01"  # before a number that loses its 0
 
 
 def looks_like_a_date(text: str) -> bool:
@@ -34,9 +41,9 @@ def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
     iso = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
     if iso[texts.notna()].notna().all():
         return iso
-    for form in _forms(texts.dropna(), day_first=day_first):  # each text by itself takes ten times as long
-        if (read := _by_form(texts, form))[texts.notna()].notna().all():
-            return read
+    form = _guessed(texts.dropna(), day_first=day_first)  # each text by itself takes ten times as long
+    if form is not None and (read := _by_form(texts, form))[texts.notna()].notna().all():
+        return read
     days = texts.mask(texts.astype("str").str.fullmatch(_TIME).fillna(False).astype(bool))  # times would be of today
     mixed = pd.to_datetime(days, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
     month = _parts(texts)[1 if day_first else 0]
@@ -51,11 +58,33 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
     Example:
         >>> form_of(pd.Series(["03.04.2020", "13.04.2020"]), day_first=True)
         '%d.%m.%Y'
+        >>> form_of(pd.Series(["4/3/2020 9:05", "12/13/2020 10:00"]), day_first=False)
+        '%-m/%-d/%Y %-H:%M'
     """
-    forms = _forms(texts, day_first=day_first)
-    found = next((form for form in forms if bool((_by_form(texts, form).dt.strftime(form) == texts).all())), "")
+    found = ""
+    if (form := _guessed(texts, day_first=day_first)) is not None:
+        days = _by_form(texts, form)
+        found = next((padded for padded in _paddings(form) if (in_form(days, padded) == texts).all()), "")
     zoned = not found and types.is_string_dtype(texts) and bool(texts.astype("str").str.contains(_ZONE).all())
     return "%Y-%m-%dT%H:%M:%SZ" if zoned else found
+
+
+def in_form(days: pd.Series, form: str) -> pd.Series:
+    """Dates as text in a form of `strftime`, which knows ``%-d``, a number without a leading 0, on every system.
+
+    Example:
+        >>> in_form(pd.Series(pd.to_datetime(["2020-04-03 00:07", None])), "%-d.%-m.%Y %-H:%M").tolist()
+        ['3.4.2020 0:07', nan]
+    """
+    texts = days.dt.strftime(form.replace("%-", f"{_UNPADDED}%"))
+    return texts.str.replace(f"{_UNPADDED}0?", "", regex=True) if "%-" in form else texts
+
+
+def _paddings(form: str) -> Iterator[str]:
+    """A form with and without leading zeros of the date and of the hour."""
+    for hours in (form, re.sub("%([HI])", r"%-\1", form)):
+        yield hours
+        yield re.sub("%([dm])", r"%-\1", hours)
 
 
 def order_of(texts: pd.Series) -> str:
@@ -83,21 +112,23 @@ def every_of(days: pd.Series) -> str:
     return next(divides, "") if whole.all() else ""
 
 
-def _forms(texts: pd.Series, *, day_first: bool) -> Iterator[str]:
-    """Forms in which the first text may be a date."""
+def _guessed(texts: pd.Series, *, day_first: bool) -> str | None:
+    """The form in which the first text is a date, padded; None where it has none."""
     if not types.is_string_dtype(texts) or len(texts) == 0 or not isinstance(first := texts.iloc[0], str):
-        return
+        return None
+    half = _HALF_DAY.fullmatch(first)
+    day = first if half is None else half[1]
+    longer = re.sub(_SHORT_YEAR, r"\g<1>20\g<2>", day)  # of years of two digits nothing is guessed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a day that does not come where it does otherwise
-        form = guess_datetime_format(first, dayfirst=day_first)
-    if (
-        form is not None
-        and "%y" in form.lower()
-        and (form[:2] not in ("%d", "%m") or form.startswith("%d") == day_first)
-    ):
-        yield form
-    mark = first[2:3]  # of years of two digits nothing is guessed
-    yield f"%d{mark}%m{mark}%y" if day_first else f"%m{mark}%d{mark}%y"
+        form = guess_datetime_format(longer, dayfirst=day_first)
+    if form is None or "%Y" not in form:
+        return None
+    if "%m" in form and form[:2] in ("%d", "%m") and form.startswith("%d") != day_first:
+        return None
+    if half is not None:
+        form += " %I:%M:%S %p" if half[2] else " %I:%M %p"
+    return form if longer == day else form.replace("%Y", "%y")
 
 
 def _by_form(texts: pd.Series, form: str) -> pd.Series:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from subo.data.tables.dates import in_form
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.files.tables import write_table
@@ -54,9 +55,9 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
 
 
 def dates_as_text(days: pd.Series, form: str) -> pd.Series:
-    """Dates in a form of `strftime`; without one as ISO 8601 has them, the time left out where it is midnight in all.
+    """Dates in a form of :func:`subo.data.tables.dates.in_form`; without one as ISO 8601 has them.
 
-    Dates without a zone are in UTC.
+    The time is left out, then, where it is midnight in all. Dates without a zone are in UTC.
 
     Example:
         >>> dates_as_text(pd.Series(pd.to_datetime(["2020-04-03"])), "%d.%m.%Y").tolist()
@@ -67,7 +68,7 @@ def dates_as_text(days: pd.Series, form: str) -> pd.Series:
         form = "%Y-%m-%d" if bool((known == known.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S"
     elif "%z" in form.lower() and days.dt.tz is None:
         days = days.dt.tz_localize("UTC")
-    return days.dt.strftime(form)
+    return in_form(days, form)
 
 
 def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str]) -> Iterator[list[Any]]:
