@@ -81,7 +81,13 @@ def test_rows_of_another_length_are_refused_in_later_blocks(row, tmp_path, monke
 def test_the_bytes_tell_which_files_need_another_look(tmp_path, monkeypatch):
     refuse, again = [], []
     monkeypatch.setattr(parsing, "_refuse_widths", lambda *_: refuse.append(1))
-    monkeypatch.setattr(parsing, "_whole_with_zeros", lambda *_: again.append(1) or set())
+    blocks = parsing._blocks
+
+    def watched(*file, **options):
+        again.extend([1] * ("usecols" in options))
+        return blocks(*file, **options)
+
+    monkeypatch.setattr(parsing, "_blocks", watched)
     for content, looked in [
         ("a,b\n1,\n0.5,2020-01-05\n", (0, 0)),
         ("a,b\n1,\n2\n", (1, 0)),
@@ -230,15 +236,32 @@ def test_formulas_that_were_made_text_are_text_again(tmp_path):
 def test_numbers_with_leading_zeros_stay_text_and_this_is_said(tmp_path):
     found = read(tmp_path, "zip,n,share\n01234,1,0.5\n90210,0,00.5\n,2,0\n")
     assert columns(found) == {"zip": ["01234", "90210", None], "n": [1, 0, 2], "share": [0.5, 0.5, 0.0]}
-    assert (found.notes, found.with_zeros) == ((), ("zip",))
+    assert (found.notes, found.no_numbers) == ((), {"zip": "its numbers begin with 0"})
 
 
 @pytest.mark.parametrize("rows", [999, 1000, 1500])
 def test_leading_zeros_are_found_beyond_the_first_rows(rows, tmp_path):
     found = read(tmp_path, "n,zip,x\n" + "1,12345,0.5\n" * rows + "2,01234,0.25\n")
     assert columns(found)["zip"] == ["12345"] * rows + ["01234"]
-    assert (found.notes, found.with_zeros) == ((), ("zip",))
+    assert (found.notes, found.no_numbers) == ((), {"zip": "its numbers begin with 0"})
     assert [str(dtype) for dtype in found.frame.dtypes] == ["int64", "str", "float64"]
+
+
+def test_whole_numbers_keep_all_their_digits_beside_missing_cells(tmp_path):
+    found = read(tmp_path, "id,n\n100000000000000003,1e17\n,\n5,9007199254740992\n")
+    assert columns(found) == {"id": ["100000000000000003", None, "5"], "n": [1e17, None, 2.0**53]}
+    assert found.no_numbers == {"id": "its whole numbers have more digits than a float holds"}
+    assert columns(read(tmp_path, "id\n100000000000000003\n5\n")) == {"id": [100000000000000003, 5]}
+
+
+@pytest.mark.parametrize("cells, code", [
+    ("10E2 11E3 4", "10E2"), ("12 1e5 7", None), ("1E5 2.5 7", None), ("1e+05 2 7", None), ("1e-5 2e3 7", None),
+])  # fmt: skip
+def test_codes_of_digits_around_an_e_are_no_numbers(cells, code, tmp_path):
+    found = read(tmp_path, "code,n\n" + "".join(f"{cell},1\n" for cell in cells.split()))
+    assert found.no_numbers == ({"code": f"its cells are codes such as {code}"} if code else {})
+    texts = cells.split() if code else [*map(float, cells.split())]
+    assert columns(found)["code"] == texts
 
 
 # Missing cells

@@ -66,8 +66,8 @@ def read_mixed(
     marks: dict[str, Any] = {"missing": missing, "separator": separator, "decimal": decimal}
     columns = tuple(_as_text(column) if read.of_text else column for column in contents.table.columns)
     table = replace(contents.table, columns=columns, **marks)
-    zeros = (f"{name} stays text, since its numbers begin with 0" for name in read.with_zeros)
-    notes = (*read.notes, *zeros, *contents.notes)
+    texts = (f"{name} stays text, since {why}" for name, why in read.no_numbers.items())
+    notes = (*read.notes, *texts, *contents.notes)
     if on_frame is not None:
         on_frame(read.frame)
     return replace(contents, notes=notes, table=table)

@@ -22,7 +22,10 @@ from pandas.errors import ParserError, ParserWarning
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
-__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "Layout", "opened", "parse", "repeats"]
+__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "LOSES_ZEROS", "Layout", "Reasons", "opened", "parse", "repeats"]
+
+Reasons = dict[str, str]
+"""Why columns stay text whose cells are numbers, by their names."""
 
 DAMAGED = (OSError, EOFError, zlib.error)
 LEADING_ZERO = re.compile(r"0\d+")
@@ -33,6 +36,8 @@ _ROWS = 65_536  # of a block
 _BYTES = 1 << 17  # at a time: what is computed of them stays in the processor's cache
 _LINE_ENDS = b"\n\r"
 _BLANKS = 10  # after a word that stands for a missing cell
+_EXACT = 1 << 53  # up to which a float holds every whole number
+LOSES_ZEROS, _LOSES_DIGITS = "its numbers begin with 0", "its whole numbers have more digits than a float holds"
 
 
 @dataclass(frozen=True)
@@ -62,26 +67,25 @@ class _Bytes:
     trailing: bool
 
 
-def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The frame, every row with as many cells as the header, and the columns that stay text for leading zeros.
+def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFrame, Reasons]:
+    """The frame, every row with as many cells as the header, and the columns that turned out to be no numbers.
 
     Of a file of several blocks, text that repeats is a category, which takes a byte or two of a cell.
 
     Args:
         path: The file.
         layout: How it is read.
-        as_text: Columns that are known to begin with zeros.
+        as_text: Columns that are known to be text.
 
     Raises:
         InputError: A row has more or fewer cells than the header; says which.
     """
     seen = _bytes_of(path, layout.separator)
-    with_zeros = {layout.header.index(name) for name in as_text}
+    known = {layout.header.index(name) for name in as_text}
     try:
-        frame = _frame(path, layout, seen, with_zeros)
-        if seen.leading_zeros and (more := _whole_with_zeros(path, layout, frame, seen)):
-            with_zeros |= more
-            frame = _frame(path, layout, seen, with_zeros)
+        frame = _frame(path, layout, seen, known)
+        if found := _no_numbers(path, layout, frame, seen):
+            frame = _frame(path, layout, seen, known | {*found})
     except (ParserError, ParserWarning, ValueError, *DAMAGED) as error:
         _refuse_widths(path, layout)
         raise InputError(f"{path} cannot be read as a table of text ({str(error).strip()}): write it again") from error
@@ -91,7 +95,7 @@ def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFr
         return_freed()
     if frame.iloc[:, -1].isna().any() and not _all_there(path, layout, len(frame)):  # a short row ends in missing cells
         _refuse_widths(path, layout)
-    return frame.set_axis(list(layout.header), axis=1), tuple(layout.header[number] for number in sorted(with_zeros))
+    return frame.set_axis(list(layout.header), axis=1), {layout.header[number]: why for number, why in found.items()}
 
 
 def opened(path: Path) -> io.BufferedIOBase:
@@ -248,13 +252,28 @@ def repeats(cells: pd.Series) -> bool:
     return isinstance(cells.dtype, pd.CategoricalDtype)
 
 
-def _whole_with_zeros(path: Path, layout: Layout, frame: pd.DataFrame, seen: _Bytes) -> set[int]:
-    """The columns of whole numbers of which some begin with a 0 that a number would lose, as zip codes do."""
-    numbers = [number for number in range(frame.shape[1]) if _is_whole(frame[number])]
-    if not numbers:
-        return set()
-    texts = _blocks(path, layout, seen, usecols=numbers, dtype=str, na_filter=False)
-    return {number for block in texts for number in numbers if block[number].str.fullmatch(LEADING_ZERO).any()}
+def _no_numbers(path: Path, layout: Layout, frame: pd.DataFrame, seen: _Bytes) -> dict[int, str]:
+    """The columns of whole numbers that would lose zeros before them, as zip codes do, or digits, and why."""
+    numbers = range(frame.shape[1])
+    long = [number for number in numbers if _may_lose_digits(frame[number])]
+    zeros = [number for number in numbers if seen.leading_zeros and _is_whole(frame[number])]
+    if not (looked_at := sorted({*long, *zeros})):
+        return {}
+    found: dict[int, str] = {}
+    for block in _blocks(path, layout, seen, usecols=looked_at, dtype=str, na_filter=False):
+        found |= {number: _LOSES_DIGITS for number in long if _lose_digits(block[number])}
+        found |= {number: LOSES_ZEROS for number in zeros if block[number].str.fullmatch(LEADING_ZERO).any()}
+    return found
+
+
+def _may_lose_digits(cells: pd.Series) -> bool:
+    """Whether whole numbers have become floats, since a cell is missing, that are beyond what these hold."""
+    return types.is_float_dtype(cells) and bool(cells.abs().max() >= _EXACT) and _is_whole(cells)
+
+
+def _lose_digits(texts: pd.Series) -> bool:
+    digits = texts[texts.str.fullmatch(r"-?\d{16,}")]
+    return any(int(float(text)) != int(text) for text in digits)
 
 
 def _is_whole(cells: pd.Series) -> bool:

@@ -9,13 +9,13 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 from pandas.api import types
 
-from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, Layout, opened, parse, repeats
+from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, LOSES_ZEROS, Layout, Reasons, opened, parse, repeats
 from subo.errors import InputError
 from subo.files.tables import name_in
 
@@ -29,6 +29,7 @@ _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 1 << 20  # bytes from which the layout is seen
 _LOOKED_AT = 1000  # rows of them
 _THOUSANDS, _SMALL = re.compile(r"[+-]?[1-9]\d{0,2}([.,]\d{3})+"), re.compile(r"[+-]?\d{1,3}")
+_CODE, _CODE_OR_DIGITS = re.compile(r"\d+E\d+"), re.compile(r"\d+(E\d+)?")
 _MARKED = 20  # cells with marks, of which three digits after each are no accident
 _WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 
@@ -41,13 +42,13 @@ class FrameRead:
         frame: The columns in their order, missing cells as pandas has them.
         notes: In words, what was decided that another reader might have decided otherwise.
         of_text: Whether the file is text: what is a category in the frame was text, then.
-        with_zeros: Columns that stay text since their numbers begin with 0.
+        no_numbers: Columns that stay text although their cells could be read as numbers, and why.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     of_text: bool = False
-    with_zeros: tuple[str, ...] = ()
+    no_numbers: Reasons = field(default_factory=dict)
 
 
 def read_frame(
@@ -83,22 +84,23 @@ def read_frame(
     header = _header(rows, path)
     point = decimal or _decimal_of(rows[1:], mark)
     columns = [*zip(header, zip(*rows[1:], strict=False), strict=False)]
-    as_text = [name for name, cells in columns if name in of_text or _keeps_zeros(cells)]
-    frame, as_text = parse(path, Layout(header, mark, point, [*MISSING, *missing]), as_text)
+    asked = {name: "" for name in of_text if name in header}
+    seen = {name: why for name, cells in columns if (why := _why_no_numbers(cells)) and name not in asked}
+    frame, found = parse(path, Layout(header, mark, point, [*MISSING, *missing]), [*asked, *seen])
+    no_numbers = seen | found
     notes = []
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
     for name, cells in columns:
-        if (grouped := _grouped(cells)) and name not in as_text:
+        if (grouped := _grouped(cells)) and name not in {*asked, *no_numbers}:
             notes.append(
                 f"Careful: column {name!r} has numbers such as {grouped}, three digits after each mark, and others "
                 "without a mark: if it separates thousands, remove it, since it is read as a decimal mark or as text"
             )
     frame = frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)})
-    with_zeros = tuple(name for name in as_text if name not in of_text)
-    return FrameRead(frame, tuple(notes), of_text=True, with_zeros=with_zeros)
+    return FrameRead(frame, tuple(notes), of_text=True, no_numbers=no_numbers)
 
 
 def _check_mark(name: str, mark: str | None) -> None:
@@ -166,9 +168,16 @@ def _grouped(cells: Sequence[str]) -> str:
     return marked[0] if all(_THOUSANDS.fullmatch(cell) or _SMALL.fullmatch(cell) for cell in numbers) else ""
 
 
-def _keeps_zeros(cells: Iterable[str]) -> bool:
-    """Whether numbers begin with a 0 that a number would lose, as zip codes do."""
-    return any(map(LEADING_ZERO.fullmatch, cells))
+def _why_no_numbers(cells: Iterable[str]) -> str:
+    """Why cells that could be read as numbers are none: zip codes would lose a 0, and codes such as 10E2 are whole.
+
+    A program that writes a number with an E gives the mantissa a point or the exponent a sign; people write 1e5.
+    """
+    if any(map(LEADING_ZERO.fullmatch, cells)):
+        return LOSES_ZEROS
+    known = [cell for cell in cells if cell not in MISSING]
+    code = next(filter(_CODE.fullmatch, known), None)
+    return f"its cells are codes such as {code}" if code and all(map(_CODE_OR_DIGITS.fullmatch, known)) else ""
 
 
 def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
