@@ -1,6 +1,7 @@
 """Filled tables and best guesses, and tables in files: what was observed stays as it was."""
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,37 @@ def test_dates_are_filled_and_drawn_in_the_form_of_the_text(texts, tmp_path):
     assert filled(frame, [coded], schema)["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
     save_frame(tmp_path / "x.csv", decode(coded, schema), schema)
     assert pd.read_csv(tmp_path / "x.csv")["d"].tolist() == [texts[0], texts[0], texts[2]] * 9
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["date32[day][pyarrow]", "timestamp[us][pyarrow]", "timestamp[us, tz=Europe/Oslo][pyarrow]", "date", "object"],
+)
+def test_dates_are_filled_and_drawn_as_the_type_that_they_had(dtype):
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    days = pd.Series(pd.date_range("2020-03-04", periods=20, freq="7D"))
+    days = days.dt.date if dtype == "date" else days.astype("object" if dtype in ("date", "object") else dtype)
+    cells = days.mask(np.arange(20) == 3, None)
+    frame = pd.DataFrame({"d": cells, "n": np.arange(20) / 7})
+    schema = infer_schema(frame)
+    assert (schema.columns[0].kind, schema.columns[0].why) == ("date", "dates")
+    coded = encode(frame, schema)
+    coded[3, 0] = coded[5, 0]
+    found = filled(frame, [coded], schema)["d"]
+    assert found.tolist() == [*days[:3], days[5], *days[4:]]
+    assert found.dtype == days.dtype
+    drawn = decode(coded, schema)["d"]
+    assert drawn.dtype == days.dtype or dtype in ("date", "object")
+    assert (pd.to_datetime(drawn, utc=True) == pd.to_datetime(found, utc=True)).all()
+
+
+def test_types_that_pandas_cannot_name_become_numbers():
+    pyarrow = pytest.importorskip("pyarrow")
+    decimals = pd.Series([Decimal(number) / 100 for number in range(150, 190)])
+    frame = pd.DataFrame({"n": decimals.astype(pd.ArrowDtype(pyarrow.decimal128(7, 2)))})
+    schema = infer_schema(frame)
+    np.testing.assert_allclose(decode(encode(frame, schema), schema)["n"], decimals.astype(float), atol=1e-5)
 
 
 def test_cells_are_filled_in_the_form_of_their_own_table():

@@ -17,6 +17,7 @@ which adds ``log w'(t)`` to the right column. That is what turns a density of th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from jaxtyping import Float
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import dates
+from subo.data.tables.dates import dates, moments
 from subo.data.tables.kinds import check_finite, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
@@ -143,7 +144,7 @@ def _logarithms(values: np.ndarray) -> np.ndarray:
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
     """Dates as days since 1970; of text, each date is read once."""
     if types.is_datetime64_any_dtype(cells):
-        return _days_since(cells)
+        return _days_since(moments(cells))
     codes, values = distinct(cells)
     days = _days_since(dates(pd.Series(values).astype("str"), day_first=column.day_first))
     if len(bad := np.flatnonzero((codes >= 0) & np.isnan([*days, 0])[codes])):
@@ -217,17 +218,33 @@ def _cells(column: Column, values: np.ndarray) -> pd.Series:
 
 def _as_dates(cells: pd.Series, column: Column) -> pd.Series:
     """Dates in UTC as the dates that the column had, whole periods by its clock; text is given as dates, too."""
-    typed = column.dtype.startswith("datetime64")
-    if typed and (zone := getattr(types.pandas_dtype(column.dtype), "tz", None)) is not None:
+    dtype = _known_type(column.dtype)
+    typed = types.is_datetime64_any_dtype(dtype)
+    if typed and (zone := _zone_of(dtype)) is not None:
         cells = cells.dt.tz_localize("UTC").dt.tz_convert(zone)
     if column.every:
         first = np.ones(len(cells), dtype=bool)  # of an hour that a clock shows twice
         cells = cells.dt.round(column.every, ambiguous=first, nonexistent="shift_forward")
-    return cells.astype(column.dtype) if typed else cells  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return cells.astype(dtype) if typed else cells
+
+
+def _zone_of(dtype: Any) -> Any:
+    """The zone of a type of dates, pandas' or Arrow's; None where it has none."""
+    own = getattr(dtype, "pyarrow_dtype", dtype)
+    return getattr(own, "tz", None)
+
+
+def _known_type(name: str) -> Any:
+    """The type with a name; None where pandas cannot make it, as Arrow's decimals, or any of Arrow without pyarrow."""
+    try:
+        return types.pandas_dtype(name)
+    except (TypeError, ImportError, NotImplementedError):
+        return None
 
 
 def _as_type(cells: pd.Series, column: Column) -> pd.Series:
     """Cells of pandas' type that the column had, where it can hold the missing ones."""
     if cells.isna().any() and column.dtype.startswith(("int", "uint", "bool")) and column.dtype != "boolean":
         return cells
-    return cells.astype(column.dtype)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    dtype = _known_type(column.dtype)
+    return cells if dtype is None else cells.astype(dtype)

@@ -10,7 +10,7 @@ from pandas.tseries.api import guess_datetime_format
 
 from subo.data.tables.schema import PERIODS
 
-__all__ = ["dates", "every_of", "form_of", "in_form", "looks_like_a_date", "order_of", "puts_day_first"]
+__all__ = ["dates", "every_of", "form_of", "in_form", "looks_like_a_date", "moments", "order_of", "puts_day_first"]
 
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _DATE = re.compile(
@@ -34,6 +34,11 @@ def looks_like_a_date(text: str) -> bool:
 def puts_day_first(texts: pd.Series) -> bool:
     """Whether the day comes before the month: somewhere a 13th month would follow otherwise."""
     return bool((_parts(texts)[0] > 12).any())
+
+
+def moments(days: pd.Series) -> pd.Series:
+    """Dates of pandas' own types: Arrow's days have neither a time nor a zone to ask for."""
+    return days.astype("datetime64[us]") if str(days.dtype).startswith("date32") else days
 
 
 def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
@@ -104,7 +109,7 @@ def every_of(days: pd.Series) -> str:
         >>> every_of(pd.Series(pd.to_datetime(["2020-03-04 10:00", "2020-03-04 10:30"])))
         'min'
     """
-    known = days.dropna()
+    known = moments(days.dropna())
     clock = known if known.dt.tz is None else known.dt.tz_localize(None)
     microseconds = clock.astype("datetime64[us]").astype("int64").to_numpy()
     whole = clock.dt.nanosecond.to_numpy() == 0

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.data.tables.coding import decode, scaled, unscaled
-from subo.data.tables.dates import form_of
+from subo.data.tables.dates import form_of, moments
 from subo.data.tables.schema import LEVELED, Column, Schema
 from subo.data.tables.writing import dates_as_text
 from subo.runtime.randomness import stream
@@ -62,10 +62,10 @@ def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, column: Co
 def _like(days: pd.Series, cells: pd.Series, column: Column) -> pd.Series:
     """Dates of the type of others; text in their form, if they have one."""
     if pd.api.types.is_datetime64_any_dtype(cells):
-        zoned = pd.to_datetime(days, utc=True)
-        return zoned.dt.tz_localize(None) if cells.dt.tz is None else zoned.dt.tz_convert(cells.dt.tz)
-    if pd.api.types.infer_dtype(cells) == "date":
-        return days.dt.date
+        zoned, zone = pd.to_datetime(days, utc=True), moments(cells).dt.tz
+        return zoned.dt.tz_localize(None) if zone is None else zoned.dt.tz_convert(zone)
+    if (objects := pd.api.types.infer_dtype(cells)) in ("date", "datetime"):
+        return days.dt.date if objects == "date" else days
     return dates_as_text(days, form_of(pd.Series(cells.dropna().unique()), day_first=column.day_first))
 
 

@@ -75,7 +75,7 @@ def kind_of_column(cells: pd.Series) -> Reading:
         return Reading("drop", f"{CONSTANT} {known.iloc[0]}")
     if types.is_bool_dtype(known) or set(map(type, counts.index)) <= {bool, np.bool_}:
         return Reading("boolean", "true and false")
-    if types.is_datetime64_any_dtype(known):
+    if types.is_datetime64_any_dtype(known) or (known.dtype == object and types.infer_dtype(known).startswith("date")):
         return Reading("date", "dates")
     if types.is_numeric_dtype(known):
         check_finite(cells)
