@@ -56,7 +56,7 @@ def impute(
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely
-    from subo.data.tables.writing import WRITTEN, save_frame
+    from subo.data.tables.writing import WRITTEN, counts_rows, save_frame
     from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed
     from subo.experiments.experiment import model_for
@@ -74,7 +74,8 @@ def impute(
         raise InputError(f"{data} is not a table, and the run was fitted to one: give a file such as .csv")
     (frame,) = frames
     if split.rows is not None:
-        frame = frame.iloc[(split.rows - 1).tolist()].reset_index(drop=True)
+        some = frame.iloc[(split.rows - 1).tolist()]
+        frame = some.reset_index(drop=True) if counts_rows(frame) else some
     options: dict[str, Any] = {"num_draws": draws or 100, "num_samples": num_samples, "seed": seed}
     if refits is not None:
         check_refits(draws, refits)

@@ -73,7 +73,9 @@ def test_filled_cells_are_those_of_each_table_in_turn():
     assert found["draw"].tolist() == [1, 1, 1, 2, 2, 2]
     assert found["a"].tolist() == [1.5, 3, 4, 1.5, -1, -2]
     assert found["b"].tolist() == ["u", "v", "v", "u", "u", "v"]
-    assert list(found.index) == list(range(6))
+    assert list(found.index) == [5, 5, 9, 5, 5, 9]
+    counted = filled(frame.reset_index(drop=True), tables, schema)
+    assert list(counted.index) == list(range(6))
     assert list(filled(frame, tables[:1], schema)) == ["a", "b"]
     assert frame["a"].isna().tolist() == [False, True, True]
 
@@ -248,8 +250,44 @@ def test_dates_are_written_in_iso_8601(tmp_path):
 def test_frames_come_back_with_their_types(ending, tmp_path):
     pytest.importorskip("pyarrow")
     frame = gappy().drop(columns="object")
-    save_frame(tmp_path / f"x.{ending}", frame.set_axis(frame.index + 5), infer_schema(frame))
+    save_frame(tmp_path / f"x.{ending}", frame, infer_schema(frame))
     pd.testing.assert_frame_equal(read_frame(tmp_path / f"x.{ending}").frame, frame)
+
+
+@pytest.mark.parametrize(
+    "rows", [pd.RangeIndex(5, 45), pd.Index(range(39, -1, -1)), pd.Index([f"r{i}" for i in range(40)])]
+)
+def test_an_index_without_a_name_stays_it_or_is_a_column(rows, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": np.arange(40) / 7}, index=rows)
+    frame.to_parquet(tmp_path / "x.parquet")
+    read = read_frame(tmp_path / "x.parquet").frame
+    pd.testing.assert_frame_equal(read, frame)
+    read.iloc[3, 0] = None
+    schema = infer_schema(read)
+    whole = filled(read, [torch.zeros(40, 1)], schema)
+    assert (whole.index == rows).all()
+    save_frame(tmp_path / "y.parquet", whole, schema)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "y.parquet"), whole)
+    for ending, back in (("csv", pd.read_csv), ("feather", pd.read_feather)):
+        save_frame(tmp_path / f"y.{ending}", whole, schema)
+        assert back(tmp_path / f"y.{ending}")["index"].tolist() == rows.tolist()
+
+
+def test_an_index_with_names_is_columns_and_an_index_again(tmp_path):
+    pytest.importorskip("pyarrow")
+    index = pd.MultiIndex.from_product([["u", "v"], range(20)], names=["group", "n"])
+    frame = pd.DataFrame({"a": np.arange(40) / 7}, index=index)
+    frame.to_parquet(tmp_path / "x.parquet")
+    read = read_frame(tmp_path / "x.parquet").frame
+    assert list(read.columns) == ["group", "n", "a"]
+    twice = filled(read, [torch.zeros(40, 3)] * 2, infer_schema(read), numbered=True)
+    save_frame(tmp_path / "y.parquet", twice, infer_schema(read))
+    back = pd.read_parquet(tmp_path / "y.parquet")
+    assert back.index.names == ["group", "n"]
+    pd.testing.assert_frame_equal(back.query("draw == 2").drop(columns="draw"), frame)
+    save_frame(tmp_path / "y.csv", twice, infer_schema(read))
+    assert pd.read_csv(tmp_path / "y.csv").columns.tolist() == ["draw", "group", "n", "a"]
 
 
 def test_files_that_are_not_written(tmp_path):

@@ -422,14 +422,14 @@ def test_a_frame_without_rows_is_refused(arrow):
         arrow(pd.DataFrame({"a": pd.Series([], dtype="float64")}))
 
 
-def test_an_index_with_a_name_is_a_column_and_one_without_is_none(tmp_path):
+def test_an_index_with_a_name_is_a_column_and_one_without_stays_it(tmp_path):
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"a": [1, 2], "7": [3, 4]}, index=pd.Index(["u", "v"], name="id"))
     frame.to_parquet(tmp_path / "x.parquet")
     assert columns(read_frame(tmp_path / "x.parquet")) == {"id": ["u", "v"], "a": [1, 2], "7": [3, 4]}
     frame.rename_axis(index=None).to_parquet(tmp_path / "x.parquet")
     found = read_frame(tmp_path / "x.parquet").frame
-    assert (list(found), list(found.index)) == (["a", "7"], [0, 1])
+    assert (list(found), list(found.index)) == (["a", "7"], ["u", "v"])
     frame.rename_axis(index="a").to_parquet(tmp_path / "x.parquet")
     with assert_refused("two columns have the name 'a'"):
         read_frame(tmp_path / "x.parquet")

@@ -11,7 +11,7 @@ from torch import Tensor
 from subo.data.tables.coding import decode, scaled, unscaled
 from subo.data.tables.dates import form_of, moments
 from subo.data.tables.schema import LEVELED, Column, Schema
-from subo.data.tables.writing import dates_as_text
+from subo.data.tables.writing import counts_rows, dates_as_text
 from subo.runtime.randomness import stream
 
 __all__ = ["filled", "most_likely", "with_gaps_of"]
@@ -26,7 +26,7 @@ def filled(
         frame: The table as it came, N rows. Columns that the schema leaves out stay as they are.
         tables: Coded rows without missing cells.
         schema: What the columns are.
-        numbered: Whether a first column, ``draw``, numbers the tables from 1.
+        numbered: Whether a first column, ``draw``, numbers the tables from 1. An index that only counts rows goes on.
     """
     parts = []
     for number, table in enumerate(tables, 1):
@@ -38,7 +38,7 @@ def filled(
         if numbered:
             part.insert(0, "draw", number)
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(parts, ignore_index=counts_rows(frame))
 
 
 def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, column: Column) -> pd.Series:

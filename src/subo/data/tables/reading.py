@@ -16,6 +16,7 @@ import pandas as pd
 from pandas.api import types
 
 from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, LOSES_ZEROS, Layout, Reasons, opened, parse, repeats
+from subo.data.tables.writing import INDEX
 from subo.errors import InputError
 from subo.files.tables import name_in
 
@@ -235,13 +236,18 @@ def _of_arrow(path: Path) -> pd.DataFrame:
 
 
 def _named(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """A frame with names of text, each once, and with rows; an index with a name is a column, as it is in the file."""
+    """A frame with names of text, each once, and with rows; an index with a name is a column, as it is in the file.
+
+    :data:`subo.data.tables.writing.INDEX` among its attributes names those. An index without a name stays it.
+    """
     if len(frame) == 0:
         raise InputError(f"{path} is empty: it has no rows")
-    indices = [name for name in frame.index.names if name is not None]
-    _distinct(tuple(map(str, [*indices, *frame.columns])), path)
-    frame = frame.reset_index(drop=not indices)
-    return frame.set_axis(list(map(str, frame.columns)), axis=1)
+    indices = [str(name) for name in frame.index.names if name is not None]
+    _distinct((*indices, *map(str, frame.columns)), path)
+    frame = frame.reset_index() if indices else frame
+    frame = frame.set_axis(list(map(str, frame.columns)), axis=1)
+    frame.attrs = {INDEX: indices} if indices else {}
+    return frame
 
 
 def _without(frame: pd.DataFrame, words: Sequence[str]) -> pd.DataFrame:

@@ -13,17 +13,21 @@ from subo.errors import InputError
 from subo.files.tables import write_table
 from subo.files.whole import replacing
 
-__all__ = ["WRITTEN", "dates_as_text", "save_frame"]
+__all__ = ["INDEX", "WRITTEN", "counts_rows", "dates_as_text", "save_frame"]
 
 WRITTEN = (".csv", ".tsv", ".parquet", ".feather")
 """Endings of tables that are written."""
+
+INDEX = "index"
+"""The attribute of a frame that names the columns which were its index."""
 
 
 def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
     """Writes a table, whole or not at all.
 
     In text, whole numbers have no decimal point where the data had none, dates have the form that they had, missing
-    cells are empty, and text that a spreadsheet would run as a formula is quoted.
+    cells are empty, and text that a spreadsheet would run as a formula is quoted. The row index of a frame that was
+    read from a `.parquet` is the index there again; elsewhere one without a name is a column, `index`.
 
     Args:
         path: `.csv`, `.tsv`, `.parquet` or `.feather`.
@@ -35,6 +39,11 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
     """
     path = Path(path)
     ending = path.suffix.lower()
+    if ending == ".parquet":
+        index = [name for name in frame.attrs.get(INDEX, ()) if name in frame.columns]
+        frame = frame.set_index(index) if index else frame
+    elif not counts_rows(frame):
+        frame = frame.reset_index()
     if ending in (".csv", ".tsv"):
         whole = {column.name for column in schema.columns if column.decimals == 0 or column.kind == "count"}
         forms = {column.name: column.form for column in schema.columns if column.form}
@@ -45,13 +54,18 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
             f"{path}: a table is written as {', '.join(WRITTEN)}, not as {path.suffix or 'a file without ending'!r}"
         )
     with replacing(path) as unfinished:
-        frame = frame.reset_index(drop=True)
+        frame.attrs = {}  # pandas would write them into the file
         try:
             (frame.to_parquet if ending == ".parquet" else frame.to_feather)(unfinished)
         except ImportError as error:
             raise InputError(f"{path}: {ending} files are written by pyarrow: pip install 'subo[parquet]'") from error
         except (TypeError, ValueError) as error:  # text and numbers in one column
             raise InputError(f"{path} cannot hold the table ({str(error).splitlines()[0]}): write a .csv") from error
+
+
+def counts_rows(frame: pd.DataFrame) -> bool:
+    """Whether the index of a frame says nothing of its rows but which of them is which."""
+    return frame.index.equals(pd.RangeIndex(len(frame)))
 
 
 def dates_as_text(days: pd.Series, form: str) -> pd.Series:
