@@ -227,7 +227,7 @@ def test_a_frame_of_numbers_keeps_its_order_by_the_contract():
     assert [column.kind for column in columns_of(model)] == ["real"] * 3 + ["drop"]  # no labels
     with pytest.raises(ValueError, match="same order as they were in fit"):
         model.transform(X[X.columns[::-1]])
-    assert model.impute(model.sample(4)).shape == (4, 3)
+    assert model.impute(model.sample(4)).shape == (4, 4)  # with the constant
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         np.testing.assert_array_equal(model.transform(X.to_numpy()), model.transform(X))
 

@@ -13,7 +13,7 @@ from subo.cli.beside_data import say_beside_data
 from subo.cli.forecast import _ENTRY
 from subo.cli.given import cells_given, context_of_samples
 from subo.cli.messages import say
-from subo.cli.rows import endings_of, is_of_sequences, save_rows, units_of
+from subo.cli.rows import endings_of, is_of_sequences, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.errors import InputError
 from subo.models.folding import check_samples, draw_data
@@ -61,6 +61,7 @@ def sample(
             sample, whatever its values; by a model of the missing cells (fit --missing-model), as it says.
         seed: Seed for the draws.
     """
+    from subo.data.tables.coding import decode, with_constants
     from subo.data.tables.given import with_given
     from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
@@ -92,16 +93,16 @@ def sample(
     x = _with_gaps(x, experiment, known, seed=seed) if missing else x
     if ending == ".png":
         _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
-    elif cells is not None and table is not None and known is not None:
-        save_frame(out, with_given(x, table, cells, known["given"]), table)
     elif table is not None:
-        save_rows(out, x, table)
+        rows = decode(x, table) if cells is None or known is None else with_given(x, table, cells, known["given"])
+        save_frame(out, with_constants(rows, table), table)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
-    if table is not None and table.dropped and ending != ".png":
-        say(f"left out, as in the fit: {', '.join(column.name for column in table.dropped)}")
+    left = [] if table is None else [column.name for column in table.dropped if column not in table.constants]
+    if left and ending != ".png":
+        say(f"left out, as in the fit: {', '.join(left)}")
     say_beside_data(experiment, x, table, with_gaps=missing)
 
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from subo.data.splits import Split
-from subo.data.tables.coding import decode
+from subo.data.tables.coding import decode, with_constants
 from subo.data.tables.filling import filled, most_likely
 from subo.data.tables.given import with_given
 from subo.data.tables.mixed import contents_of
@@ -98,7 +98,8 @@ class Table:
         frame = as_pandas(X)
         if len(frame) == 0:
             raise InputError("X has no rows: at least one is needed")
-        own = [*frame.columns] == [column.name for column in self.schema.kept]  # as sampled rows have
+        sampled = {*self.schema.kept, *self.schema.constants}
+        own = [*frame.columns] == [column.name for column in self.schema.columns if column in sampled]
         if self.template is None or (self.ordered and not own):
             named: Any = X if isinstance(X, pd.DataFrame) else frame
             validate_data(estimator, named, reset=False, skip_check_array=True)
@@ -116,7 +117,7 @@ class Table:
         return read.parts[0]
 
     def write(self, x: Float[Tensor, "N D"], known: Known) -> Any:
-        """Rows of the model as X had them: the columns that are modeled, and those of the condition, with their types.
+        """Rows of the model as X had them: the modeled columns, those of the condition and constants, with their types.
 
         Args:
             x: The rows.
@@ -127,7 +128,9 @@ class Table:
             frame = decode(x, self.schema, given)
         else:
             frame = with_given(x, self.schema, known.cells, given)
-        return frame.to_numpy("float64") if self.template is None else like(frame, self.template)
+        if self.template is None:
+            return frame.to_numpy("float64")
+        return like(with_constants(frame, self.schema), self.template)
 
     def imputed(
         self, models: Sequence[Any], X: Any, frame: pd.DataFrame, *, draws: int | None, num_samples: int, seed: int

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import subo
 from assertions import assert_refused
-from subo.data.tables.coding import decode, encode, raw_numbers, scaled
+from subo.data.tables.coding import decode, encode, raw_numbers, scaled, with_constants
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Column, Schema
@@ -226,6 +226,22 @@ def test_new_cells_have_the_decimals_of_the_data_and_stay_in_range():
     assert found.drop(columns="many").values.tolist() == [[0.3, 0.01, 3, -1], [0.2, 1.0, 0, 1]]
     assert found["many"].tolist() == [np.float32(0.26), np.float32(0.24)]
     assert found["count"].dtype == "int64"
+
+
+@pytest.mark.parametrize("constant", [
+    [7] * 40, [7.0, None] * 20, [0.5] * 40, ["Oslo"] * 40, [True] * 40, pd.Categorical(["u"] * 40),
+    pd.array([3, None] * 20, dtype="Int64"), pd.DatetimeIndex(["2020-03-04 10:30"] * 40),
+    pd.DatetimeIndex(["2020-03-04 10:30"] * 40, tz="Europe/Oslo"),
+], ids=str)  # fmt: skip
+def test_columns_of_one_value_are_drawn_with_it_and_their_type(constant):
+    frame = pd.DataFrame({"n": np.arange(40) / 7, "c": constant, "id": [f"r{i}" for i in range(40)], "m": np.ones(40)})
+    frame["m"] = frame["n"] ** 2
+    schema = infer_schema(frame)
+    assert [column.name for column in schema.constants] == ["c"]
+    drawn = with_constants(decode(encode(frame, schema)[:5], schema), schema)
+    assert list(drawn.columns) == ["n", "c", "m"]
+    assert drawn["c"].tolist() == [frame["c"][0]] * 5
+    assert drawn["c"].dtype == frame["c"].dtype
 
 
 # Densities are those of the cells

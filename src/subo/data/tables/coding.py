@@ -32,7 +32,7 @@ from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
-__all__ = ["decode", "encode", "level_numbers", "raw_numbers", "scaled", "unscaled"]
+__all__ = ["decode", "encode", "level_numbers", "raw_numbers", "scaled", "unscaled", "with_constants"]
 
 _DAY = 86_400e6  # microseconds
 _DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
@@ -192,6 +192,14 @@ def decode(x: Float[Tensor, "N D"], schema: Schema, given: Float[Tensor, "N C"] 
         return frame[[column.name for column in schema.kept]]
     columns = zip(schema.modeled, x.double().cpu().numpy().T, strict=True)
     return pd.DataFrame({column.name: _cells(column, unscaled(values, column)) for column, values in columns})
+
+
+def with_constants(frame: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """Drawn rows with the columns that have one value in the data, too, in the table's order."""
+    zeros = np.zeros(len(frame))
+    constants = {column.name: _cells(column, zeros).set_axis(frame.index) for column in schema.constants}
+    names = [column.name for column in schema.columns if column.name in {*constants, *frame.columns}]
+    return frame.assign(**constants)[names]
 
 
 def _cells(column: Column, values: np.ndarray) -> pd.Series:

@@ -96,9 +96,10 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
     column = Column(
         str(cells.name), reading.kind, reading.why, int(cells.isna().sum()), len(known), dtype=str(cells.dtype)
     )
-    if reading.why.startswith(CONSTANT):
-        return replace(column, levels=_levels(known))
     numeric = pd.api.types.is_any_real_numeric_dtype(known) and len(known) > 0
+    if reading.why.startswith(CONSTANT):
+        whole = numeric and bool((known == known.round()).all())
+        return replace(column, levels=_levels(known), decimals=0 if whole else None)
     if numeric or reading.kind in ("real", "positive", "spike"):
         numbers = pd.to_numeric(known).astype("float64")
         column = replace(column, decimals=_decimals(numbers), log=reading.kind == "positive")

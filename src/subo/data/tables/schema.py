@@ -130,6 +130,11 @@ class Schema:
         return tuple(column for column in self.columns if column.kind == "drop")
 
     @property
+    def constants(self) -> tuple[Column, ...]:
+        """Those of them that have one value, and no other."""
+        return tuple(column for column in self.dropped if len(column.levels) == 1)
+
+    @property
     def given(self) -> "Schema":
         """The schema of the columns that the model is conditioned on: here they are the modeled ones.
 
