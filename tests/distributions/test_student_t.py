@@ -30,6 +30,18 @@ def slopes(x, loc, scale, v):
     return weight * y / scale, (weight * y**2 - 1) / scale, v * by_degrees / 2
 
 
+@pytest.mark.parametrize("degrees", [0.5, 4.0, 1e6])
+@pytest.mark.parametrize("x", [1e17, 1e18, 3e18, 1e25, -3e38])
+def test_single_precision_has_the_density_of_all_its_numbers(degrees: float, x: float):
+    point = torch.tensor(x, requires_grad=True)
+    found = StudentT(torch.tensor(degrees), torch.tensor(0.5), torch.tensor(2.0)).log_prob(point)
+    (slope,) = torch.autograd.grad(found, point)
+    with mpmath.workdps(60):
+        truth, slopes_there = (of(point.item(), 0.5, 2.0, mpmath.mpf(degrees)) for of in (log_prob, slopes))
+    assert found.item() == pytest.approx(float(truth), rel=1e-6)
+    assert slope.item() == pytest.approx(-float(slopes_there[0]), rel=1e-5, abs=1e-44)
+
+
 @pytest.mark.parametrize("degrees", DEGREES)
 def test_the_log_density_and_its_gradient_have_their_digits(degrees: float):
     x, loc, scale = torch.tensor(POINTS, dtype=torch.float64).unbind(1)

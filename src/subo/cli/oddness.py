@@ -109,9 +109,10 @@ def oddness_of(
         columns["regret"] = of_each.tolist()
         ranks = conformal_p_values(-of_each, -of_others, own=own)
         columns["regret_p_value"] = ranks.where(~of_each.isnan(), torch.nan).tolist()
+        mean, zeros = of_each[of_each.isfinite()].mean(), int((of_each == 0).sum())
         sentences.append(
-            f"regret: {of_each.nanmean():.2g} nats on average; {int((of_each == 0).sum()):,} of {len(of_each):,} have "
-            "0, for which no q was found whose bound is higher by three standard errors"
+            f"regret: {mean:.2g} nats on average; {zeros:,} of {len(of_each):,} have 0, for which no q was found whose "
+            "bound is higher by three standard errors"
         )
     if alpha is not None:
         odd = marked(p_values, alpha=alpha, false_discovery_rate=fdr)

@@ -14,6 +14,7 @@ from subo.once import once
 __all__ = ["StudentT"]
 
 _LARGE = 40.0  # half the degrees of freedom above which the series below is exact to 1e-16
+_FAR = 1e18  # scales from the location, whose square a float in single precision holds
 _SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
 
 
@@ -54,10 +55,12 @@ class StudentT(TorchStudentT):
     def log_prob(self, value: Tensor) -> Tensor:
         """The logarithm of the definition."""
         df, scale = self._each
-        squares = ((value - self.loc) / scale).square()
+        standard = (value - self.loc) / scale
+        squares = standard.clamp(-_FAR, _FAR).square()
+        farther = 2 * (standard.abs() / _FAR).clamp(min=1).log()  # 1 + r^2 / v is r^2 / v there
         wide = df if df.device.type == "mps" else df.double()
         constant = _log_ratio(wide / 2).to(df.dtype) - math.log(2 * math.pi) / 2 - scale.log()
-        return constant - (df + 1) / 2 * (squares / df).log1p()
+        return constant - (df + 1) / 2 * ((squares / df).log1p() + farther)
 
 
 def _log_ratio(half: Tensor) -> Tensor:

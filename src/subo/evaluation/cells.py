@@ -33,6 +33,7 @@ __all__ = ["cell_p_values", "cell_scores"]
 
 _NUMBERS = 200_000  # log-probabilities of cells at a time, so that tensors stay in the cache,
 _ROWS = 100  # and rows, so that processes have something to share
+_LOWEST = -1e300  # of a cell given some z: sums of many such cells are finite
 
 
 @takes_data
@@ -115,6 +116,9 @@ def _of_batch(model: Any, x: Tensor, context: dict[str, Tensor], num_samples: in
             f"the likelihood is a {type(p).__name__}, which has no columns: cells are scored by the likelihood columns"
         )
     of_cells = p.unflatten((num_samples, len(x))).log_prob_of_columns(x).double()
+    impossible = of_cells.isneginf().all(0)  # a density that no float holds; the others are scored without it
+    of_cells = of_cells.masked_fill(impossible, 0).clamp(min=_LOWEST)
     log_ratio = (draw.log_prior - draw.log_posterior).double().unsqueeze(-1)
     log_weight = log_ratio + of_cells.sum(-1, keepdim=True)  # log p(x|z) is their sum: z is decoded once
-    return (log_weight.logsumexp(0) - (log_weight - of_cells).logsumexp(0)).float()
+    scores = log_weight.logsumexp(0) - (log_weight - of_cells).logsumexp(0)
+    return scores.masked_fill(impossible, -torch.inf).float()

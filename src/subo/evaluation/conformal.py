@@ -98,6 +98,6 @@ def marked(
     if not false_discovery_rate:
         return p_values <= alpha
     ordered = p_values.sort().values
-    ranks = torch.arange(1, len(ordered) + 1, device=ordered.device)
+    ranks = torch.arange(1, len(ordered) + 1, device=ordered.device, dtype=torch.float64)
     below = (ordered <= alpha * ranks / len(ordered)).nonzero()
     return p_values <= ordered[below[-1, 0]] if len(below) else torch.zeros_like(p_values, dtype=torch.bool)

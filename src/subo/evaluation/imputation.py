@@ -108,6 +108,7 @@ def _filled(
     """M fillings of a batch, and the effective sample sizes."""
     draw = model.draw(x, context, num_samples=num_samples, path=False)
     log_weight = draw.log_weight.double()
+    log_weight = log_weight.masked_fill(log_weight.isneginf().all(0), 0)  # an observed cell that no z explains
     effective = torch.exp(2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0))
     chosen = torch.distributions.Categorical(logits=log_weight.T, validate_args=False).sample(torch.Size([num_draws]))
     rows = torch.arange(len(x), device=x.device).expand(num_draws, -1)

@@ -47,7 +47,7 @@ def likelihood_regret(
     processes: int = 1,
     progress: bool = False,
 ) -> Float[Tensor, " N"]:
-    """The regret of each example, in nats; NaN where it has no density.
+    """The regret of each example, in nats; NaN where it has no density, infinite where the encoder's bound is.
 
     Both bounds are means over the same number of samples with the same seed. The search keeps the encoder's q unless it
     finds a better one, so that a regret below 0 is due to the samples.
@@ -77,6 +77,8 @@ def likelihood_regret(
             f"{type(posterior).__name__}, has none of one pass: use a model with amortized inference"
         )
     inside = in_support(model, split)
+    if not bool(inside.any()):
+        return torch.full((len(split),), torch.nan)
     known = stand_ins(split, inside)
     if ascent.gradient is None:
         has_path = posterior.family(torch.zeros(1, posterior.family.num_params)).has_rsample
@@ -111,10 +113,15 @@ def _of_pieces(
 
 def _of_rows(model: Any, rows: Split, ascent: Ascent, num_samples: int, seed: int) -> Float[Tensor, " n"]:
     """The regrets of some rows."""
+    of_encoder = score(model, rows, num_samples=num_samples, seed=seed).elbo
+    begun = of_encoder > -torch.inf
+    if not bool(begun.any()):
+        return torch.full_like(of_encoder, torch.inf)
+    rows = stand_ins(rows, begun)
     x, context = replace(rows, resample=False).read(torch.arange(len(rows)))
     found = infer(model, x, context, start="amortized", ascent=ascent, seed=seed)
     of_each = Local(model.posterior.family, len(rows), first=rows.first).to(found.params)
     of_each.params.data.copy_(found.params)
     best = VAE(model.prior, model.likelihood, of_each)
-    of_best, of_encoder = (score(one, rows, num_samples=num_samples, seed=seed).elbo for one in (best, model))
-    return of_best - of_encoder
+    of_best = score(best, rows, num_samples=num_samples, seed=seed).elbo
+    return torch.where(begun, of_best - of_encoder, torch.inf)

@@ -1,6 +1,8 @@
 """The way of a mixed table's cells into a network: numbers of order one, levels one-hot, and which are observed."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,9 @@ class Cells(nn.Module):
     Args:
         columns: The kind of each column and its number of levels, see :class:`subo.parts.columns.Columns`.
         examples: Some training data, which set the units; without them these are placeholders, for weights to come.
+        reach: How far beyond the range of the examples numbers are let through, in units. A network has seen nothing
+            there, and what it makes of one number, such as a distance in another unit, would spoil all that it makes
+            of the others.
 
     Example:
         >>> Cells(("real", "category 3"))(torch.tensor([[2.0, 1.0], [float("nan"), 2.0]]))
@@ -36,9 +41,14 @@ class Cells(nn.Module):
     level: Tensor
     center: Tensor
     unit: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(self, columns: Sequence[str], examples: Float[Tensor, "N D"] | None = None):
+    def __init__(
+        self, columns: Sequence[str], examples: Float[Tensor, "N D"] | None = None, *, reach: float = math.inf
+    ):
         super().__init__()
+        self.reach = reach
         read = [kind_and_levels(column) for column in columns]
         hot = [(i, level) for i, (kind, levels) in enumerate(read) if kind in _HOT for level in range(levels)]
         numbers = [i for i, (kind, _) in enumerate(read) if kind not in _HOT]
@@ -56,6 +66,9 @@ class Cells(nn.Module):
         self.register_buffer("unseen", torch.tensor(unseen), persistent=False)
         self.register_buffer("center", torch.zeros(len(numbers)))
         self.register_buffer("unit", torch.ones(len(numbers)))
+        self.register_buffer("low", torch.full((len(numbers),), -torch.inf))
+        self.register_buffer("high", torch.full((len(numbers),), torch.inf))
+        self.register_load_state_dict_pre_hook(_with_range)
         self.out_features = len(numbers) + len(hot) + len(places["spikes"]) + len(columns)
         if examples is not None:
             self._set_units(self._numbers(examples))
@@ -73,12 +86,21 @@ class Cells(nn.Module):
         spread = (((numbers - center).nan_to_num(0) ** 2).sum(0) / size).sqrt()
         self.center.copy_(center)
         self.unit.copy_(spread.where(spread > 0, 1))
+        self.low.copy_(numbers.nan_to_num(torch.inf).amin(0) - self.reach * self.unit)
+        self.high.copy_(numbers.nan_to_num(-torch.inf).amax(0) + self.reach * self.unit)
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
-        numbers = ((self._numbers(x) - self.center) / self.unit).nan_to_num(0)
+        within = self._numbers(x).clamp(self.low, self.high)
+        numbers = ((within - self.center) / self.unit).nan_to_num(0)
         hot = x[:, self.column] == self.level
         spikes = x[:, self.spikes] == torch.inf
         return torch.cat([numbers, hot.to(numbers), spikes.to(numbers), (~x.isnan()).to(numbers)], 1)
+
+
+def _with_range(module: Cells, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Gives weights of before the range of examples was known one without limits."""
+    for name in ("low", "high"):
+        weights.setdefault(f"{prefix}{name}", getattr(module, name))
 
 
 class GivenCells(nn.Module):

@@ -99,4 +99,4 @@ def ends_of_columns(columns: tuple[str, ...], make: Callable[..., Family], examp
         examples: Some training data, coded.
     """
     inputs = Size([Cells(columns).out_features])
-    return Ends(make(columns=columns), inputs, lambda: Cells(columns, examples), examples)
+    return Ends(make(columns=columns), inputs, lambda: Cells(columns, examples, reach=1.0), examples)
