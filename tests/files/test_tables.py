@@ -13,7 +13,7 @@ from subo.data.loading import load_data, load_rows
 from subo.data.saving import save_array, save_sequences
 from subo.files.tables import name_in, write_table
 
-FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\nx", "＝1", "=HYPERLINK(A1)", "'=x", "''-y"]
+FORMULAS = ["=1+1", "+1+1", "-2+3", "@SUM(A1)", "\tx", "\nx", "\rx", "＝1", "=HYPERLINK(A1)", "'=x", "''-y"]
 PLAIN = ["income", "-1.5", "+3", "1e-5", "'tis", "a=b", " =x", "", "-inf"]
 
 
@@ -62,7 +62,7 @@ def test_a_name_that_is_no_text_is_spelled(tmp_path: Path):
     save_array(tmp_path / "a.csv", np.zeros((1, 1)), of={"name": ["caf\udce9.png"]})
     assert cells(tmp_path / "a.csv")[1] == [r"caf\udce9.png", "0.0"]
     save_array(tmp_path / "a.csv", np.zeros((1, 1)), of={"name": ["\r=1.png"]})
-    assert cells(tmp_path / "a.csv")[1] == [r"\r=1.png", "0.0"]
+    assert cells(tmp_path / "a.csv")[1] == ["'\r=1.png", "0.0"]
 
 
 def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,11 +1,12 @@
 """The command ``impute``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
 from subo.cli.messages import say
-from subo.cli.rows import of_rows, run_and_rows
+from subo.cli.rows import of_rows, run_and_rows, say_quoted
 from subo.errors import InputError
 from subo.runtime.wording import counted
 
@@ -55,7 +56,8 @@ def impute(
         how: How the data are read.
         seed: Seed for the draws.
     """
-    from subo.data.tables.filling import filled, most_likely
+    from subo.data.tables.filling import filled, most_likely, observed_texts
+    from subo.data.tables.reading import TEXTS, read_texts
     from subo.data.tables.writing import WRITTEN, counts_rows, save_frame
     from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed
@@ -86,10 +88,18 @@ def impute(
         with bar("missing cells", len(split), show=True) as advance:
             result = imputed(model, split, **options, advance=advance)
     tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
-    save_frame(out, filled(frame, tables, schema, numbered=draws is not None and draws > 1), schema)
+    whole = filled(frame, tables, schema, numbered=draws is not None and draws > 1)
+    written = None
+    if data.lower().endswith(TEXTS) and out.name.lower().endswith(TEXTS):
+        marks = {"separator": how.separator or schema.separator, "decimal": how.decimal or schema.decimal}
+        written = read_texts(Path(data), **marks)
+        cells = written.cells if split.rows is None else written.cells.iloc[(split.rows - 1).tolist()]
+        written = observed_texts(replace(written, cells=cells), frame, schema, copies=len(tables))
+    quoted = save_frame(out, whole, schema, written=written)
     by = f" by {counted(refits, 'refit')}" if refits else ""
     rows = counted(int(split.x.isnan().any(1).sum()), "row")
     say(f"{counted(int(split.x.isnan().sum()), 'missing cell')} of {rows} filled{by}, {out} written")
+    say_quoted(quoted, out)
     left = frame[[column.name for column in schema.dropped if column.name in frame.columns]].isna().sum()
     if gone := int(left.sum()):
         names = ", ".join(map(str, left.index[left > 0][:_NAMED]))

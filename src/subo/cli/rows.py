@@ -16,6 +16,7 @@ from subo.data.support import check_support, in_support, outside_cells
 from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 __all__ = ["is_of_sequences"]
 
@@ -105,7 +106,16 @@ def save_rows(out: Path, x: Tensor, table: Schema, given: Tensor | None = None) 
     from subo.data.tables.coding import decode
     from subo.data.tables.writing import save_frame
 
-    save_frame(out, decode(x, table, given), table)
+    say_quoted(save_frame(out, decode(x, table, given), table), out)
+
+
+def say_quoted(count: int, out: Path) -> None:
+    """Says that cells of a file of text begin with an apostrophe."""
+    if count:
+        say(
+            f"{counted(count, 'cell')} of {out} that a spreadsheet would run as a formula, such as =1+1 or -a, "
+            f"begin{'s' * (count == 1)} with an apostrophe; subo reads {'it' if count == 1 else 'them'} without"
+        )
 
 
 def units_of(experiment: Any) -> Any:

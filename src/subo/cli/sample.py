@@ -13,7 +13,7 @@ from subo.cli.beside_data import say_beside_data
 from subo.cli.forecast import _ENTRY
 from subo.cli.given import cells_given, context_of_samples
 from subo.cli.messages import say
-from subo.cli.rows import endings_of, is_of_sequences, units_of
+from subo.cli.rows import endings_of, is_of_sequences, say_quoted, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.errors import InputError
 from subo.models.folding import check_samples, draw_data
@@ -95,7 +95,7 @@ def sample(
         _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
     elif table is not None:
         rows = decode(x, table) if cells is None or known is None else with_given(x, table, cells, known["given"])
-        save_frame(out, with_constants(rows, table), table)
+        say_quoted(save_frame(out, with_constants(rows, table), table), out)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")

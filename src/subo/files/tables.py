@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,32 @@ from subo.runtime.limits import is_number
 
 __all__ = ["name_in", "write_table"]
 
-_FORMULA = "=+-@\t\n＝＋－＠"  # including the full-width ones
+_FORMULA = "=+-@\t\n\r＝＋－＠"  # including the full-width ones
 
 
-def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[Any]], *, tabs: bool = False) -> None:
+def write_table(
+    path: str | Path,
+    header: Sequence[str],
+    rows: Iterable[Iterable[Any]],
+    *,
+    separator: str = ",",
+    decimal: str = ".",
+) -> int:
     r"""Writes a ``.csv``, whole or not at all.
 
     A spreadsheet runs text that begins with ``=``, ``+``, ``-`` or ``@`` as a formula. Such text gets an apostrophe in
     front, which makes it text again (OWASP, *CSV injection*); :func:`name_in` takes it away. Numbers stay numbers.
-    Characters of a file's name that UTF-8 cannot hold are spelled out, such as ``\udcff``; a carriage return is ``\r``.
+    Characters of a file's name that UTF-8 cannot hold are spelled out, such as ``\udcff``.
 
     Args:
         path: Path of the output file.
         header: Names of the columns.
         rows: Text, numbers, and None for unknown values, which become empty cells. NaN is a number here: `nan`.
-        tabs: Whether tabs separate the cells, in place of commas.
+        separator: What stands between cells.
+        decimal: The decimal mark of text that is a number.
+
+    Returns:
+        How many cells got an apostrophe.
 
     Raises:
         InputError: The file cannot be written.
@@ -39,10 +51,20 @@ def write_table(path: str | Path, header: Sequence[str], rows: Iterable[Iterable
         b,
     """
     options: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
+    quoted = 0
     with replacing(path) as unfinished, unfinished.open("w", **options) as file:
-        writer = csv.writer(file, delimiter="\t" if tabs else ",", lineterminator="\n")
-        writer.writerow(map(_cell, header))
-        writer.writerows(map(_cell, row) for row in rows)
+        how: dict[str, Any] = {"delimiter": separator, "lineterminator": "\n"}
+        plain, in_quotes = csv.writer(file, **how), csv.writer(file, quoting=csv.QUOTE_ALL, **how)
+        for row in chain([header], rows):
+            cells = [*row]
+            texts = ((number, cell) for number, cell in enumerate(cells) if isinstance(cell, str))
+            formulas = [number for number, cell in texts if _is_formula(cell, decimal)]
+            for number in formulas:
+                cells[number] = f"'{cells[number]}"
+            quoted += len(formulas)
+            returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+            (in_quotes if returns else plain).writerow(cells)  # Python leaves a carriage return out of quotes
+    return quoted
 
 
 def name_in(cell: str) -> str:
@@ -55,17 +77,12 @@ def name_in(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
 
 
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        value = value.replace("\r", "\\r")  # Python's writer leaves it unquoted, and it would end the line
-        return f"'{value}" if value[:1] in _STARTS and _is_formula(value) else value
-    return "" if value is None else value
-
-
 _STARTS = frozenset("'" + _FORMULA)
 
 
-def _is_formula(text: str) -> bool:
+def _is_formula(text: str, decimal: str = ".") -> bool:
     """Whether a spreadsheet would run a text, apostrophes apart: its own are thus distinguished from the added one."""
+    if text[:1] not in _STARTS:
+        return False
     bare = text.lstrip("'")
-    return bare[:1] in _STARTS and not (bare == text and is_number(text))
+    return bare[:1] in _STARTS and not (bare == text and is_number(text.replace(decimal, ".")))

@@ -1,5 +1,6 @@
 """Filled tables and best guesses, and tables in files: what was observed stays as it was."""
 
+import csv
 import math
 from decimal import Decimal
 
@@ -10,9 +11,9 @@ import torch
 
 from assertions import assert_refused
 from subo.data.tables.coding import decode, encode
-from subo.data.tables.filling import filled, most_likely
+from subo.data.tables.filling import filled, most_likely, observed_texts
 from subo.data.tables.inferring import infer_schema
-from subo.data.tables.reading import read_frame
+from subo.data.tables.reading import read_frame, read_texts
 from subo.data.tables.schema import Column, Schema
 from subo.data.tables.writing import save_frame
 
@@ -301,3 +302,46 @@ def test_files_that_are_not_written(tmp_path):
     with assert_refused("a file without ending"):
         save_frame(tmp_path / "x", frame, Schema(()))
     assert list(tmp_path.iterdir()) == []
+
+
+# Cells as they are written
+
+
+RAW = (
+    "id;x;flag;day;note;left\r\n"
+    "007;1,10;TRUE;3.4.2020;'-a;NA\r\n"
+    "008;;FALSE;13.4.2020;b;a\r\n"
+    '009;2,5;;4.4.2020;"z\r\nw";b\r\n'
+    "010;+3,0;TRUE;;c;?\r\n"
+) + "".join(f"{i:03d};{i % 9},{i}0;FALSE;{i % 28 + 1}.5.2020;c;t{i}\r\n" for i in range(11, 40))
+
+
+def test_observed_cells_stay_as_they_are_written_and_filled_ones_are_written_alike(tmp_path):
+    (tmp_path / "x.csv").write_bytes(RAW.encode())
+    read = read_frame(tmp_path / "x.csv")
+    schema = infer_schema(read.frame, {"left": "drop", "x": "real", "note": "category"})
+    coded = encode(read.frame, schema)
+    coded[1, 0], coded[2, 1], coded[3, 2] = coded[2, 0] + 0.2, 1.0, coded[0, 2]
+    whole = filled(read.frame, [coded, coded], schema, numbered=True)
+    written = observed_texts(read_texts(tmp_path / "x.csv"), read.frame, schema, copies=2)
+    assert save_frame(tmp_path / "y.csv", whole, schema, written=written) == 2
+    with (tmp_path / "x.csv").open(newline="") as before, (tmp_path / "y.csv").open(newline="") as after:
+        old, new = csv.reader(before, delimiter=";"), csv.reader(after, delimiter=";")
+        expected = [*old]
+        found = [line[1:] for line in new]
+    expected[3][2], expected[4][3] = "TRUE", "3.4.2020"
+    assert 2.5 < float(found[2][1].replace(",", ".")) < 20
+    assert "," in found[2][1]
+    expected[2][1] = found[2][1]
+    assert found == [*expected, *expected[1:]]
+    assert read_frame(tmp_path / "y.csv").frame["note"].tolist() == read.frame["note"].tolist() * 2
+
+
+def test_moments_are_written_with_their_fractions_and_zone(tmp_path):
+    days = pd.Series(pd.to_datetime(["2020-03-04 10:20:30.250", "2020-03-05"], format="ISO8601"))
+    frame = pd.DataFrame({"a": days, "b": days.dt.tz_localize("America/New_York"), "c": days + pd.Timedelta("1us")})
+    save_frame(tmp_path / "x.csv", frame, Schema(()))
+    assert (tmp_path / "x.csv").read_text().splitlines()[1:] == [
+        "2020-03-04T10:20:30.250,2020-03-04T10:20:30.250-0500,2020-03-04T10:20:30.250001",
+        "2020-03-05T00:00:00.000,2020-03-05T00:00:00.000-0500,2020-03-05T00:00:00.000001",
+    ]

@@ -64,7 +64,7 @@ def test_whole_days_of_older_schemas_are_periods_of_a_day():
     record = {"name": "d", "kind": "date", "decimals": 0, "observed": 9}
     (column,) = Schema.from_json({"columns": [record]}).columns
     assert (column.every, column.decimals) == ("D", None)
-    with assert_refused("every must be one of D, h, min, s, or empty, not 'week'"):
+    with assert_refused("every must be one of D, h, min, s, ms, or empty, not 'week'"):
         Schema.from_json({"columns": [{**record, "every": "week"}]})
 
 

@@ -23,7 +23,8 @@ _TWO_DIGITS = r"\d{1,2}[./-]\d{1,2}[./-]\d{2}\b.*"
 _PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
 _SHORT_YEAR = r"^(\d{1,2}[./-]\d{1,2}[./-])(\d{2})(?!\d)"
 _HALF_DAY = re.compile(r"(.+) \d{1,2}:\d{2}(:\d{2})? [AP]M")
-_UNPADDED = "\x01"  # before a number that loses its 0
+_UNPADDED, _THREE = "\x01", "\x02"  # before a number that loses its 0, and after one that loses three digits
+_COMMA = r"(:\d{2}),(\d+)$"  # before a fraction
 
 
 def looks_like_a_date(text: str) -> bool:
@@ -71,25 +72,32 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
         days = _by_form(texts, form)
         found = next((padded for padded in _paddings(form) if (in_form(days, padded) == texts).all()), "")
     zoned = not found and types.is_string_dtype(texts) and bool(texts.astype("str").str.contains(_ZONE).all())
-    return "%Y-%m-%dT%H:%M:%SZ" if zoned else found
+    if not zoned:
+        return found
+    fractions = bool(texts.astype("str").str.contains(r":\d{2}\.\d").any())
+    return "%Y-%m-%dT%H:%M:%S.%3fZ" if fractions else "%Y-%m-%dT%H:%M:%SZ"
 
 
 def in_form(days: pd.Series, form: str) -> pd.Series:
-    """Dates as text in a form of `strftime`, which knows ``%-d``, a number without a leading 0, on every system.
+    """Dates as text in a form of `strftime`, which knows two more: ``%-d``, a number without a leading 0, and ``%3f``.
+
+    The latter are milliseconds.
 
     Example:
         >>> in_form(pd.Series(pd.to_datetime(["2020-04-03 00:07", None])), "%-d.%-m.%Y %-H:%M").tolist()
         ['3.4.2020 0:07', nan]
     """
-    texts = days.dt.strftime(form.replace("%-", f"{_UNPADDED}%"))
-    return texts.str.replace(f"{_UNPADDED}0?", "", regex=True) if "%-" in form else texts
+    texts = days.dt.strftime(form.replace("%-", f"{_UNPADDED}%").replace("%3f", f"%f{_THREE}"))
+    texts = texts.str.replace(f"{_UNPADDED}0?", "", regex=True) if "%-" in form else texts
+    return texts.str.replace(rf"\d{{3}}{_THREE}", "", regex=True) if "%3f" in form else texts
 
 
 def _paddings(form: str) -> Iterator[str]:
-    """A form with and without leading zeros of the date and of the hour."""
-    for hours in (form, re.sub("%([HI])", r"%-\1", form)):
-        yield hours
-        yield re.sub("%([dm])", r"%-\1", hours)
+    """A form with and without leading zeros of the date and of the hour, and with milliseconds only."""
+    for fractions in (form, form.replace("%f", "%3f")):
+        for hours in (fractions, re.sub("%([HI])", r"%-\1", fractions)):
+            yield hours
+            yield re.sub("%([dm])", r"%-\1", hours)
 
 
 def order_of(texts: pd.Series) -> str:
@@ -113,7 +121,7 @@ def every_of(days: pd.Series) -> str:
     clock = known if known.dt.tz is None else known.dt.tz_localize(None)
     microseconds = clock.astype("datetime64[us]").astype("int64").to_numpy()
     whole = clock.dt.nanosecond.to_numpy() == 0
-    divides = (name for name, seconds in PERIODS.items() if not (microseconds % (seconds * 1_000_000)).any())
+    divides = (name for name, length in PERIODS.items() if not (microseconds % length).any())
     return next(divides, "") if whole.all() else ""
 
 
@@ -124,13 +132,16 @@ def _guessed(texts: pd.Series, *, day_first: bool) -> str | None:
     half = _HALF_DAY.fullmatch(first)
     day = first if half is None else half[1]
     longer = re.sub(_SHORT_YEAR, r"\g<1>20\g<2>", day)  # of years of two digits nothing is guessed
+    comma = re.search(_COMMA, longer) is not None  # nor of decimal commas
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a day that does not come where it does otherwise
-        form = guess_datetime_format(longer, dayfirst=day_first)
+        form = guess_datetime_format(re.sub(_COMMA, r"\1.\2", longer), dayfirst=day_first)
     if form is None or "%Y" not in form:
         return None
     if "%m" in form and form[:2] in ("%d", "%m") and form.startswith("%d") != day_first:
         return None
+    if comma:
+        form = form.replace(".%f", ",%f")
     if half is not None:
         form += " %I:%M:%S %p" if half[2] else " %I:%M %p"
     return form if longer == day else form.replace("%Y", "%y")

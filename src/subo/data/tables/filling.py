@@ -1,6 +1,7 @@
 """Filled tables: the cells of several fillings beside the observed ones, which stay as they came; and gaps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from subo.data.tables.coding import decode, scaled, unscaled
 from subo.data.tables.dates import form_of, moments
+from subo.data.tables.parsing import Written
 from subo.data.tables.schema import LEVELED, Column, Schema
 from subo.data.tables.writing import counts_rows, dates_as_text
 from subo.runtime.randomness import stream
 
-__all__ = ["filled", "most_likely", "with_gaps_of"]
+__all__ = ["filled", "most_likely", "observed_texts", "with_gaps_of"]
 
 
 def filled(
@@ -39,6 +41,23 @@ def filled(
             part.insert(0, "draw", number)
         parts.append(part)
     return pd.concat(parts, ignore_index=counts_rows(frame))
+
+
+def observed_texts(written: Written, frame: pd.DataFrame, schema: Schema, *, copies: int = 1) -> Written:
+    """The text of the cells that filling a table leaves as they are; NaN for the others.
+
+    Args:
+        written: The cells of the table's file.
+        frame: The table as it came.
+        schema: What the columns are.
+        copies: How often the rows follow each other.
+    """
+    filled_in = {column.name for column in schema.modeled}
+    cells = {
+        name: texts.where(frame[name].notna().to_numpy()) if name in filled_in else texts
+        for name, texts in written.cells.items()
+    }
+    return replace(written, cells=pd.concat([pd.DataFrame(cells)] * copies, ignore_index=True))
 
 
 def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, column: Column) -> pd.Series:

@@ -22,7 +22,19 @@ from pandas.errors import ParserError, ParserWarning
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
-__all__ = ["AS_TEXT", "DAMAGED", "LEADING_ZERO", "LOSES_ZEROS", "Layout", "Reasons", "opened", "parse", "repeats"]
+__all__ = [
+    "AS_TEXT",
+    "DAMAGED",
+    "LEADING_ZERO",
+    "LOSES_ZEROS",
+    "Layout",
+    "Reasons",
+    "Written",
+    "opened",
+    "parse",
+    "parse_texts",
+    "repeats",
+]
 
 Reasons = dict[str, str]
 """Why columns stay text whose cells are numbers, by their names."""
@@ -55,6 +67,21 @@ class Layout:
     separator: str
     decimal: str
     missing: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """The cells of a file of text as they are written there.
+
+    Attributes:
+        cells: The columns in their order, all of them text.
+        separator: What stands between cells.
+        decimal: The decimal mark.
+    """
+
+    cells: pd.DataFrame
+    separator: str
+    decimal: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,12 @@ def parse(path: Path, layout: Layout, as_text: Sequence[str]) -> tuple[pd.DataFr
     if frame.iloc[:, -1].isna().any() and not _all_there(path, layout, len(frame)):  # a short row ends in missing cells
         _refuse_widths(path, layout)
     return frame.set_axis(list(layout.header), axis=1), {layout.header[number]: why for number, why in found.items()}
+
+
+def parse_texts(path: Path, layout: Layout) -> pd.DataFrame:
+    """The cells as they are written, all of them text, of a file that has been parsed."""
+    blocks = _blocks(path, layout, _bytes_of(path, layout.separator), dtype=str, na_filter=False)
+    return pd.concat(blocks, ignore_index=True).set_axis(list(layout.header), axis=1)
 
 
 def opened(path: Path) -> io.BufferedIOBase:

@@ -15,15 +15,29 @@ from pathlib import Path
 import pandas as pd
 from pandas.api import types
 
-from subo.data.tables.parsing import DAMAGED, LEADING_ZERO, LOSES_ZEROS, Layout, Reasons, opened, parse, repeats
+from subo.data.tables.parsing import (
+    DAMAGED,
+    LEADING_ZERO,
+    LOSES_ZEROS,
+    Layout,
+    Reasons,
+    Written,
+    opened,
+    parse,
+    parse_texts,
+    repeats,
+)
 from subo.data.tables.writing import INDEX
 from subo.errors import InputError
 from subo.files.tables import name_in
 
-__all__ = ["MISSING", "FrameRead", "read_frame"]
+__all__ = ["MISSING", "TEXTS", "FrameRead", "read_frame", "read_texts"]
 
 MISSING = ("", "NA", "NaN", "nan", "None", "NaT")
 """Cells that hold no value."""
+
+TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+"""Endings of files of text."""
 
 _SEPARATORS = (",", ";", "\t", "|")
 _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -77,17 +91,12 @@ def read_frame(
     ending = path.suffix.lower()
     if ending in (".parquet", ".feather"):
         return FrameRead(_without(_named(_of_arrow(path), path), [*MISSING, *missing]))
-    _check_mark("separator", separator)
-    _check_mark("decimal mark", decimal)
-    sample = _beginning(path)
-    mark = separator or _separator_of(sample)
-    rows = _cells(sample, mark)
-    header = _header(rows, path)
-    point = decimal or _decimal_of(rows[1:], mark)
-    columns = [*zip(header, zip(*rows[1:], strict=False), strict=False)]
+    layout, rows = _layout_of(path, separator, decimal, missing)
+    header, mark, point = layout.header, layout.separator, layout.decimal
+    columns = [*zip(header, zip(*rows, strict=False), strict=False)]
     asked = {name: "" for name in of_text if name in header}
     seen = {name: why for name, cells in columns if (why := _why_no_numbers(cells)) and name not in asked}
-    frame, found = parse(path, Layout(header, mark, point, [*MISSING, *missing]), [*asked, *seen])
+    frame, found = parse(path, layout, [*asked, *seen])
     no_numbers = seen | found
     notes = []
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
@@ -102,6 +111,32 @@ def read_frame(
             )
     frame = frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)})
     return FrameRead(frame, tuple(notes), of_text=True, no_numbers=no_numbers)
+
+
+def read_texts(path: Path, *, separator: str | None = None, decimal: str | None = None) -> Written:
+    """The cells of a file of text, which :func:`read_frame` has read, without what they are taken for.
+
+    Args:
+        path: A file with one of the endings :data:`TEXTS`.
+        separator: As for :func:`read_frame`.
+        decimal: As for :func:`read_frame`.
+    """
+    layout, _ = _layout_of(path, separator, decimal, ())
+    cells = parse_texts(path, layout)
+    return Written(cells.map(name_in), layout.separator, layout.decimal)
+
+
+def _layout_of(
+    path: Path, separator: str | None, decimal: str | None, missing: Sequence[str]
+) -> tuple[Layout, list[list[str]]]:
+    """How a file of text is read, as was asked for or as its first rows show it, and these rows."""
+    _check_mark("separator", separator)
+    _check_mark("decimal mark", decimal)
+    sample = _beginning(path)
+    mark = separator or _separator_of(sample)
+    header, *rows = _cells(sample, mark) or [[]]
+    names = _header(header, rows, path)
+    return Layout(names, mark, decimal or _decimal_of(rows, mark), [*MISSING, *missing]), rows
 
 
 def _check_mark(name: str, mark: str | None) -> None:
@@ -181,11 +216,11 @@ def _why_no_numbers(cells: Iterable[str]) -> str:
     return f"its cells are codes such as {code}" if code and all(map(_CODE_OR_DIGITS.fullmatch, known)) else ""
 
 
-def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
+def _header(first: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
     """The names of the columns; data in their place would silently be lost."""
-    if not rows:
+    if not first:
         raise InputError(f"{path} is empty: expected a header with a name per column, and rows")
-    header = tuple(map(name_in, rows[0]))
+    header = tuple(map(name_in, first))
     if header[-1:] == ("",) and "" not in header[:-1] and all(row[-1] == "" for row in rows if len(row) == len(header)):
         raise InputError(
             f"{path}: each line ends with a separator, after which nothing follows: remove it, or name the last column"

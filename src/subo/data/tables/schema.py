@@ -24,8 +24,8 @@ LEVELED = ("boolean", "category", "ordinal")
 SCALED = ("real", "positive", "date", "spike")
 """Kinds with a density."""
 
-PERIODS = {"D": 86_400, "h": 3600, "min": 60, "s": 1}
-"""Periods of which dates may be whole ones, in seconds."""
+PERIODS = {"D": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000, "ms": 1000}
+"""Periods of which dates may be whole ones, in microseconds."""
 
 Level = str | int | float | bool
 
@@ -55,7 +55,7 @@ class Column:
         log: Whether numbers are the logarithms of cells, those of a spike apart.
         decimals: Decimal places that numbers are written with; None where they have many.
         day_first: Whether the day comes before the month in dates of text such as 03/04/2020.
-        every: The longest of pandas' periods D, h, min and s of which all dates are whole ones; empty: of none.
+        every: The longest of pandas' periods D, h, min, s and ms of which all dates are whole ones; empty: of none.
         form: How text has its dates, in `strftime`'s words; empty: in several forms, which are written as ISO 8601.
         center: The cell, or its logarithm or day, that stands as 0.
         unit: What stands as 1 from there.

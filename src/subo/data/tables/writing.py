@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from subo.data.tables.dates import in_form
+from subo.data.tables.dates import in_form, moments
+from subo.data.tables.parsing import Written
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 from subo.files.tables import write_table
@@ -22,7 +23,7 @@ INDEX = "index"
 """The attribute of a frame that names the columns which were its index."""
 
 
-def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
+def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema, *, written: Written | None = None) -> int:
     """Writes a table, whole or not at all.
 
     In text, whole numbers have no decimal point where the data had none, dates have the form that they had, missing
@@ -33,6 +34,11 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
         path: `.csv`, `.tsv`, `.parquet` or `.feather`.
         frame: The table.
         schema: What its columns are.
+        written: Text that cells of the frame have already, which keep it, and what stands between cells; NaN for cells
+            without any. Other formats have no use for it.
+
+    Returns:
+        How many cells got an apostrophe, so that no spreadsheet runs them.
 
     Raises:
         InputError: The ending is unknown, or the file cannot be written.
@@ -47,8 +53,10 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
     if ending in (".csv", ".tsv"):
         whole = {column.name for column in schema.columns if column.decimals == 0 or column.kind == "count"}
         forms = {column.name: column.form for column in schema.columns if column.form}
-        write_table(path, [str(name) for name in frame.columns], _lines(frame, whole, forms), tabs=ending == ".tsv")
-        return
+        lines = _lines(frame, whole, forms, written)
+        mark, decimal = (",", ".") if written is None else (written.separator, written.decimal)
+        mark = "\t" if ending == ".tsv" else mark
+        return write_table(path, [*map(str, frame.columns)], lines, separator=mark, decimal=decimal)
     if ending not in WRITTEN:
         raise InputError(
             f"{path}: a table is written as {', '.join(WRITTEN)}, not as {path.suffix or 'a file without ending'!r}"
@@ -61,6 +69,7 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema) -> None:
             raise InputError(f"{path}: {ending} files are written by pyarrow: pip install 'subo[parquet]'") from error
         except (TypeError, ValueError) as error:  # text and numbers in one column
             raise InputError(f"{path} cannot hold the table ({str(error).splitlines()[0]}): write a .csv") from error
+    return 0
 
 
 def counts_rows(frame: pd.DataFrame) -> bool:
@@ -78,17 +87,40 @@ def dates_as_text(days: pd.Series, form: str) -> pd.Series:
         ['03.04.2020']
     """
     if not form:
-        known = days.dropna()
-        form = "%Y-%m-%d" if bool((known == known.dt.normalize()).all()) else "%Y-%m-%dT%H:%M:%S"
+        form = _iso_form(moments(days.dropna()))
     elif "%z" in form.lower() and days.dt.tz is None:
         days = days.dt.tz_localize("UTC")
     return in_form(days, form)
 
 
-def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str]) -> Iterator[list[Any]]:
+def _iso_form(days: pd.Series) -> str:
+    """The shortest form of ISO 8601 that leaves nothing out."""
+    zone = "" if days.dt.tz is None else "%z"
+    if not zone and bool((days == days.dt.normalize()).all()):
+        return "%Y-%m-%d"
+    microseconds = days.dt.microsecond
+    fractions = "" if not microseconds.any() else ".%f" if (microseconds % 1000).any() else ".%3f"
+    return f"%Y-%m-%dT%H:%M:%S{fractions}{zone}"
+
+
+def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str], written: Written | None) -> Iterator[list[Any]]:
     """Rows as cells of text."""
     columns = [_texts(frame.iloc[:, number], whole, forms) for number in range(frame.shape[1])]
+    if written is not None:
+        texts = {name: written.cells[name].tolist() for name in written.cells}
+        names = map(str, frame.columns)
+        columns = [_beside(texts.get(name), cells, written.decimal) for name, cells in zip(names, columns, strict=True)]
     return map(list, zip(*columns, strict=True))
+
+
+def _beside(texts: list[Any] | None, cells: list[Any], decimal: str) -> list[Any]:
+    """Cells that keep the text that they have; others take that of an equal one, such as TRUE, and its decimal mark."""
+    if decimal != ".":
+        cells = [repr(cell).replace(".", decimal) if isinstance(cell, float) else cell for cell in cells]
+    if texts is None:
+        return cells
+    known = {cell: text for text, cell in zip(texts, cells, strict=True) if isinstance(text, str)}
+    return [text if isinstance(text, str) else known.get(cell, cell) for text, cell in zip(texts, cells, strict=True)]
 
 
 def _texts(cells: pd.Series, whole: set[str], forms: dict[str, str]) -> list[Any]:
