@@ -1,12 +1,17 @@
 """Missing cells against factor analysis, whose conditionals are known, and pooling against Rubin's own example."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
+from assertions import assert_within
+from subo.core.bounds import ELBO
 from subo.data.splits import Split
 from subo.errors import InputError
 from subo.evaluation.cells import cell_scores
@@ -14,9 +19,24 @@ from subo.evaluation.evidence.importance import log_marginal
 from subo.evaluation.imputation import impute, pooled
 from subo.evaluation.scores import score
 from subo.models.probabilistic_pca import probabilistic_pca
+from subo.typing import leaves
 from tables import FactorAnalysis, with_gaps
 
 pytestmark = pytest.mark.usefixtures("double_by_default")
+
+
+def with_every_gap(truth: FactorAnalysis) -> Tensor:
+    """A row for each set of cells that may be missing: none in the first, all in the last."""
+    gone = torch.tensor([*itertools.product([False, True], repeat=len(truth.mean))])
+    return truth.sample(len(gone)).masked_fill(gone, torch.nan)
+
+
+def posterior(truth: FactorAnalysis, row: Tensor) -> MultivariateNormal:
+    """p(z | x_obs), from the joint normal of z and the observed cells."""
+    known = ~row.isnan()
+    weight = truth.model.likelihood.network.weight.detach()[known]
+    gain = weight.T @ torch.linalg.inv(truth.covariance[known][:, known])
+    return MultivariateNormal(gain @ (row[known] - truth.mean[known]), torch.eye(weight.shape[1]) - gain @ weight)
 
 
 def test_log_p_of_the_observed_cells_is_their_exact_density():
@@ -39,22 +59,49 @@ def test_the_score_of_a_row_without_any_cell_is_exactly_0():
     assert bool((found.log_px != 0).sum() == (found.standard_error > 0).sum() == 3)
 
 
+@torch.no_grad()
+def test_weights_turn_samples_of_q_into_those_of_the_exact_posterior():
+    truth = FactorAnalysis()
+    x = with_every_gap(truth)
+    draw = truth.model.draw(x, num_samples=100_000)
+    (samples,) = leaves(draw.z)
+    for row, z, weight in zip(x, samples.unbind(1), draw.log_weight.softmax(0).unbind(1), strict=True):
+        exact = posterior(truth, row)
+        centered = z - exact.mean
+        squares = centered[:, :, None] * centered[:, None] - exact.covariance_matrix
+        moments = torch.cat([centered, squares.flatten(1)], 1)  # all 0 in expectation
+        found = weight @ moments
+        error = (weight.square() @ (moments - found).square()).sqrt()  # by the delta method
+        assert (found.abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("closed_form_kl", [True, False])
+@torch.no_grad()
+def test_the_bound_is_below_log_p_of_the_observed_cells_by_the_exact_divergence(closed_form_kl: bool):
+    truth, bound = FactorAnalysis(), ELBO(closed_form_kl=closed_form_kl)
+    x = with_every_gap(truth)
+    q = truth.model.posterior(x)
+    exact = []
+    for row, mean, scale in zip(x, q.mean, q.stddev, strict=True):
+        gap = kl_divergence(MultivariateNormal(mean, scale_tril=scale.diag()), posterior(truth, row))
+        exact.append(truth.log_px(row) - gap)
+    assert_within(torch.stack([bound(truth.model.draw(x, num_samples=200)) for _ in range(200)]), torch.stack(exact))
+
+
 def test_draws_have_the_mean_and_covariance_of_the_exact_conditional():
     truth = FactorAnalysis()
-    x = with_gaps(truth.sample(6))
-    x[0] = torch.tensor([torch.nan, torch.nan, torch.nan, 0.5])
-    draws = 4000
-    found = impute(truth.model, Split(x), num_draws=draws, num_samples=4000)
+    x = with_every_gap(truth)
+    draws = 40_000
+    found = impute(truth.model, Split(x), num_draws=draws, num_samples=40_000)
     for number, row in enumerate(x):
         gone = row.isnan()
-        if not gone.any():
-            continue
         mean, covariance = truth.missing(row)
-        filled = found.draws[:, number][:, gone]
-        worth = min(draws, found.effective_sample_size[number].item())  # draws share the K samples of z
-        error = (covariance.diagonal() * (1 / draws + 1 / worth)).sqrt()
-        assert ((filled.mean(0) - mean).abs() < 5 * error).all()
-        assert_close(filled.T.cov().reshape(covariance.shape), covariance, atol=0.5, rtol=0.25)
+        filled = found.draws[:, number, gone] - mean
+        share = 1 / draws + 1 / found.effective_sample_size[number]  # draws share the K samples of z
+        variance = covariance.diagonal()
+        error = ((variance.outer(variance) + covariance.square()) * share).sqrt()
+        assert (filled.mean(0).abs() < 5 * (variance * share).sqrt()).all()
+        assert ((filled.T @ filled / draws - covariance).abs() < 5 * error).all()
 
 
 def test_observed_cells_stay_and_complete_rows_are_left_alone():
@@ -78,17 +125,15 @@ def test_nothing_is_missing():
 
 def test_a_cell_given_the_others_is_its_exact_conditional():
     truth = FactorAnalysis()
-    x = with_gaps(truth.sample(8))
-    estimates = torch.stack([cell_scores(truth.model, Split(x), num_samples=5000, seed=seed) for seed in range(6)])
-    error = estimates.std(0) / math.sqrt(6)
-    for number, row in enumerate(x):
-        for column in (~row.isnan()).nonzero()[:, 0].tolist():
-            others = row.clone()
-            others[column] = torch.nan
-            exact = truth.log_px(row) - truth.log_px(others)
-            found = estimates[:, number, column].mean().item()
-            assert abs(found - exact) < 5 * error[number, column] + 0.01
-    assert torch.equal(estimates[0].isnan(), x.isnan())
+    x = with_every_gap(truth)
+    exact = torch.full_like(x, torch.nan)
+    for number, column in (~x.isnan()).nonzero().tolist():
+        others = x[number].clone()
+        others[column] = torch.nan
+        exact[number, column] = truth.log_px(x[number]) - truth.log_px(others)
+    found = torch.stack([cell_scores(truth.model, Split(x), num_samples=10_000, seed=seed) for seed in range(30)])
+    assert torch.equal(found.isnan(), exact.isnan().expand_as(found))
+    assert_within(found[:, ~x.isnan()], exact[~x.isnan()])
 
 
 def test_a_cell_outside_of_the_support_is_impossible_and_the_others_are_given_the_rest():
