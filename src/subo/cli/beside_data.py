@@ -1,4 +1,4 @@
-"""What is said of samples of a table beside the rows that its model was trained on."""
+"""What is said of drawn and filled cells of a table beside the rows that its model was trained on."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,27 +9,24 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-__all__ = ["say_beside_data"]
+__all__ = ["say_beside_data", "say_full_rows"]
 
 _NUMBERS = ("real", "positive", "count", "spike")
 _BEYOND = 0.5  # of the training rows' range
 _LISTED = 5
 
 
-def say_beside_data(experiment: Any, x: "Tensor", table: Any, *, with_gaps: bool) -> None:
+def say_beside_data(experiment: Any, x: "Tensor", table: Any, *, what: str = "samples") -> None:
     """Says where samples differ from the training rows, if these are still there.
 
     Args:
         experiment: The run.
-        x: Coded samples.
+        x: Coded samples; NaN for cells of which nothing is to be said.
         table: The schema, None for data that are not a table of mixed columns.
-        with_gaps: Whether the samples lack cells.
+        what: What the samples are called.
     """
-    if table is None or experiment.config.data.on_disk:
-        return
-    try:
-        train = experiment.data().train.x
-    except InputError:
+    train = _training_rows(experiment, table)
+    if train is None:
         return
     columns = {
         column: (_known(x[:, number], column), _known(train[:, number], column))
@@ -37,11 +34,25 @@ def say_beside_data(experiment: Any, x: "Tensor", table: Any, *, with_gaps: bool
         if column.kind in _NUMBERS
     }
     both = {column: parts for column, parts in columns.items() if all(map(len, parts))}
-    for sentence in (*_below_zero(both), *_far_away(both)):
-        say(f"Careful: {sentence}")
-    share = float(train.isnan().double().mean())
-    if share > 0 and not with_gaps:
+    for sentence in (*_beyond_zero(both), *_far_away(both)):
+        say(f"Careful: some {what} {sentence}")
+
+
+def say_full_rows(experiment: Any, table: Any) -> None:
+    """Says that samples have all cells, where training rows lack some."""
+    train = _training_rows(experiment, table)
+    if train is not None and (share := float(train.isnan().double().mean())) > 0:
         say(f"no cell of the samples is empty, while {share:.2g} of the training cells are; --missing leaves some out")
+
+
+def _training_rows(experiment: Any, table: Any) -> "Tensor | None":
+    """Those of a table, if they are still there."""
+    if table is None or experiment.config.data.on_disk:
+        return None
+    try:
+        return experiment.data().train.x
+    except InputError:
+        return None
 
 
 def _known(x: "Tensor", column: Any) -> "np.ndarray":
@@ -58,21 +69,27 @@ def _known(x: "Tensor", column: Any) -> "np.ndarray":
     return cells if column.decimals is None else cells.round(column.decimals)
 
 
-def _below_zero(columns: Any) -> list[str]:
-    """Which real columns have samples below 0 and no such training row."""
-    shares = {
-        column.name: float((drawn < 0).mean())
-        for column, (drawn, train) in columns.items()
-        if column.kind == "real" and train.min() >= 0
-    }
-    if not (found := [f"{name} ({share:.2g} of them)" for name, share in shares.items() if share > 0]):
-        return []
-    zeros = any(bool((train == 0).any()) for column, (_, train) in columns.items() if shares.get(column.name, 0) > 0)
+def _beyond_zero(columns: Any) -> list[str]:
+    """Which real columns have samples on the side of 0 where no training row is."""
+    real = {column: parts for column, parts in columns.items() if column.kind == "real"}
+    below = {column: (drawn < 0).mean() for column, (drawn, train) in real.items() if train.min() >= 0}
+    above = {column: (drawn > 0).mean() for column, (drawn, train) in real.items() if train.max() <= 0}
+    sentences = []
+    for side, shares in (("below", below), ("above", above)):
+        named = [f"{column.name} ({share:.2g} of them)" for column, share in shares.items() if share > 0]
+        if named:
+            ruled_out = _rules_out([column for column, share in shares.items() if share > 0], real)
+            remedy = f". A fit with --columns {ruled_out} rules that out" if side == "below" else ""
+            sentences.append(f"are {side} 0, where no training row is: {', '.join(named)}{remedy}")
+    return sentences
+
+
+def _rules_out(columns: Any, real: Any) -> str:
+    """The kinds of column, of those that have no numbers below 0, that these can be."""
+    whole = any(column.decimals == 0 for column in columns)
+    zeros = any(bool((real[column][1] == 0).any()) for column in columns)
     above = "NAME=spike (some 0, others above)" if zeros else "NAME=positive (above 0)"
-    return [
-        f"some samples are below 0, where no training row is: {', '.join(found)}. A fit with --columns NAME=count "
-        f"(whole numbers) or {above} rules that out"
-    ]
+    return f"NAME=count (whole numbers) or {above}" if whole else above
 
 
 def _far_away(columns: Any) -> list[str]:
@@ -87,4 +104,4 @@ def _far_away(columns: Any) -> list[str]:
     if not found:
         return []
     more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-    return [f"some samples lie far beyond all training rows: {', '.join(found[:_LISTED])}{more}"]
+    return [f"lie far beyond all training rows: {', '.join(found[:_LISTED])}{more}"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subo.cli.arguments import DataSource, ReadOptions, RunPath, check_apart, check_ending
+from subo.cli.beside_data import say_beside_data
 from subo.cli.messages import say
 from subo.cli.rows import of_rows, run_and_rows, say_quoted
 from subo.errors import InputError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from subo.data.splits import Split
+    from subo.data.tables.parsing import Written
+    from subo.data.tables.schema import Schema
 
 __all__ = ["impute"]
 
@@ -57,7 +60,7 @@ def impute(
         seed: Seed for the draws.
     """
     from subo.data.tables.filling import filled, most_likely, observed_texts
-    from subo.data.tables.reading import TEXTS, read_texts
+    from subo.data.tables.reading import TEXTS
     from subo.data.tables.writing import WRITTEN, counts_rows, save_frame
     from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed
@@ -89,22 +92,41 @@ def impute(
             result = imputed(model, split, **options, advance=advance)
     tables = [most_likely(result.draws, schema)] if draws is None else list(result.draws)
     whole = filled(frame, tables, schema, numbered=draws is not None and draws > 1)
-    written = None
-    if data.lower().endswith(TEXTS) and out.name.lower().endswith(TEXTS):
-        marks = {"separator": how.separator or schema.separator, "decimal": how.decimal or schema.decimal}
-        written = read_texts(Path(data), **marks)
-        cells = written.cells if split.rows is None else written.cells.iloc[(split.rows - 1).tolist()]
-        written = observed_texts(replace(written, cells=cells), frame, schema, copies=len(tables))
-    quoted = save_frame(out, whole, schema, written=written)
+    of_text = data.lower().endswith(TEXTS) and out.suffix.lower() in TEXTS
+    written = _written(Path(data), how, split, schema) if of_text else None
+    kept = None if written is None else observed_texts(written, frame, schema, copies=len(tables))
+    quoted = save_frame(out, whole, schema, written=kept)
     by = f" by {counted(refits, 'refit')}" if refits else ""
     rows = counted(int(split.x.isnan().any(1).sum()), "row")
     say(f"{counted(int(split.x.isnan().sum()), 'missing cell')} of {rows} filled{by}, {out} written")
     say_quoted(quoted, out)
+    say_beside_data(experiment, _only_filled(tables, split), schema, what="filled cells")
+    _say_what_stays(frame, schema)
+    _say_what_to_know(split, result.effective_sample_size, experiment.config.given, num_samples)
+
+
+def _only_filled(tables: "list[Tensor]", split: "Split") -> "Tensor":
+    """Filled tables, one below the other, with NaN for observed cells."""
+    import torch
+
+    return torch.cat(tables).masked_fill(~split.x.isnan().repeat(len(tables), 1), torch.nan)
+
+
+def _written(path: Path, how: ReadOptions, split: "Split", schema: "Schema") -> "Written":
+    """The cells of a file of text as they are written, in the rows of the split."""
+    from subo.data.tables.reading import read_texts
+
+    marks = {"separator": how.separator or schema.separator, "decimal": how.decimal or schema.decimal}
+    written = read_texts(path, **marks)
+    return written if split.rows is None else replace(written, cells=written.cells.iloc[(split.rows - 1).tolist()])
+
+
+def _say_what_stays(frame: Any, schema: "Schema") -> None:
+    """Names columns that are left out and keep their missing cells."""
     left = frame[[column.name for column in schema.dropped if column.name in frame.columns]].isna().sum()
     if gone := int(left.sum()):
         names = ", ".join(map(str, left.index[left > 0][:_NAMED]))
         say(f"{counted(gone, 'missing cell')} of columns that are left out {'stays' if gone == 1 else 'stay'}: {names}")
-    _say_what_to_know(split, result.effective_sample_size, experiment.config.given, num_samples)
 
 
 def _say_what_to_know(split: "Split", effective: "Tensor", given: str | None, num_samples: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from cyclopts import Parameter
 
 from subo.cli.arguments import RunPath, check_apart, check_ending
-from subo.cli.beside_data import say_beside_data
+from subo.cli.beside_data import say_beside_data, say_full_rows
 from subo.cli.forecast import _ENTRY
 from subo.cli.given import cells_given, context_of_samples
 from subo.cli.messages import say
@@ -61,9 +61,6 @@ def sample(
             sample, whatever its values; by a model of the missing cells (fit --missing-model), as it says.
         seed: Seed for the draws.
     """
-    from subo.data.tables.coding import decode, with_constants
-    from subo.data.tables.given import with_given
-    from subo.data.tables.writing import save_frame
     from subo.experiments import experiment as experiments
     from subo.experiments.units import without_noise
     from subo.models.folding import draw_data
@@ -94,8 +91,7 @@ def sample(
     if ending == ".png":
         _draw(out, x, experiment, classes=None if label is not None else classes, drawn=not mean)
     elif table is not None:
-        rows = decode(x, table) if cells is None or known is None else with_given(x, table, cells, known["given"])
-        say_quoted(save_frame(out, with_constants(rows, table), table), out)
+        _save_rows(out, x, table, cells, known)
     else:
         save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
@@ -103,7 +99,19 @@ def sample(
     left = [] if table is None else [column.name for column in table.dropped if column not in table.constants]
     if left and ending != ".png":
         say(f"left out, as in the fit: {', '.join(left)}")
-    say_beside_data(experiment, x, table, with_gaps=missing)
+    say_beside_data(experiment, x, table)
+    if not missing:
+        say_full_rows(experiment, table)
+
+
+def _save_rows(out: Path, x: Any, table: Any, cells: Any, known: Any) -> None:
+    """Writes rows of a table, with the cells that they were given and the columns of one value."""
+    from subo.data.tables.coding import decode, with_constants
+    from subo.data.tables.given import with_given
+    from subo.data.tables.writing import save_frame
+
+    rows = decode(x, table) if cells is None or known is None else with_given(x, table, cells, known["given"])
+    say_quoted(save_frame(out, with_constants(rows, table), table), out)
 
 
 def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:
