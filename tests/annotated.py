@@ -1,6 +1,7 @@
 """Counts of genes in cells as files of anndata."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,14 @@ def counts(rows: int = 60, seed: int = 0) -> tuple[np.ndarray, pd.DataFrame]:
     return x, obs
 
 
-def write(path: Path, x: Any, obs: pd.DataFrame, *, layers: dict[str, Any] | None = None) -> None:
+def write(
+    path: Path,
+    x: Any,
+    obs: pd.DataFrame,
+    *,
+    layers: dict[str, Any] | None = None,
+    genes: Sequence[str] | None = None,
+) -> None:
     """Writes them sparse, with names of genes and cells."""
     import anndata
 
@@ -32,6 +40,7 @@ def write(path: Path, x: Any, obs: pd.DataFrame, *, layers: dict[str, Any] | Non
             pd.Index([f"{word}{i}" for i in range(n)], dtype=object)
             for word, n in zip(("cell", "gene"), x.shape, strict=True)
         ]
+        names[1] = names[1] if genes is None else pd.Index(genes, dtype=object)
         plain = {name: list(cells) for name, cells in obs.items()}
         held = anndata.AnnData(
             sparse.csr_matrix(x), obs=pd.DataFrame(plain, index=names[0]), var=pd.DataFrame(index=names[1])

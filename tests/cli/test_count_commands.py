@@ -46,6 +46,7 @@ def test_samples_have_the_size_and_the_batch_that_are_given(fitted: tuple[Path, 
         assert run("sample", run_dir, "--given", f"batch={batch}", "--size", size, "-n", 300, "--out", out) == 0
         table = pd.read_csv(out)
         assert list(table.columns) == [f"gene{i}" for i in range(5)]
+        assert (table.dtypes == np.int64).all()  # 2, not 2.0
         assert table.sum(axis=1).mean() == pytest.approx(size, rel=0.2)
         assert (table.gene0.mean() / size < 0.03) == (batch == "a")  # of genes, it is expressed in b alone
     assert run("sample", run_dir, "--given", "batch=a", "-n", 1000, "--out", out) == 0
@@ -66,6 +67,37 @@ def test_every_command_takes_the_file(fitted: tuple[Path, Path], tmp_path: Path,
     assert np.corrcoef(means.sum(1), x.sum(1))[0, 1] > 0.95  # a row's mean has its size
     assert run("evaluate", run_dir, "--num-samples", 20) == 0
     assert "log p(x|c,s)" in capsys.readouterr().out
+
+
+def test_columns_beside_the_counts_color_a_map(
+    fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    run_dir, data = fitted
+    for column in ("batch", "depth", "label"):
+        assert run("encode", run_dir, data, "--out", tmp_path / f"{column}.png", "--color", column) == 0
+    assert len({path.read_bytes() for path in tmp_path.glob("*.png")}) == 3
+    said = assert_refused(capsys, "encode", run_dir, data, "--out", tmp_path / "a.png", "--color", "town")
+    assert "there is no column 'town' to color by; there are batch, depth, label" in said
+    np.savez(tmp_path / "x.npz", x=counts(300)[0])
+    short = [*FIT, "--epochs", 1, "--out", tmp_path / "run", "--quiet"]
+    assert run("fit", tmp_path / "x.npz", *short) == 0
+    out = ["--out", tmp_path / "a.png", "--color", "batch"]
+    assert "x.npz has none" in assert_refused(capsys, "encode", tmp_path / "run", tmp_path / "x.npz", *out)
+    pd.DataFrame(counts(60)[0] + np.linspace(0, 0.9, 60)[:, None]).to_csv(tmp_path / "t.csv", index=False)
+    short = ["--hidden", 4, "--epochs", 1, "--out", tmp_path / "table", "--quiet"]
+    assert run("fit", tmp_path / "t.csv", *short) == 0
+    said = assert_refused(capsys, "impute", tmp_path / "table", data, "--out", tmp_path / "filled.csv")
+    assert "is not a table" in said
+
+
+def test_a_batch_that_was_never_seen_is_named(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):
+    x, obs = counts(20)
+    obs.loc[:2, "batch"] = "c"
+    write(tmp_path / "later.h5ad", x, obs)
+    scored = ["--out", tmp_path / "s.csv", "--num-samples", 20]
+    assert run("score", fitted[0], tmp_path / "later.h5ad", *scored) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "column 'batch': 3 cells hold what the fit has never seen ('c')" in said
 
 
 def test_a_column_of_a_table_is_the_size(tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -91,6 +123,8 @@ def test_a_column_of_a_table_is_the_size(tmp_path: Path, capsys: pytest.CaptureF
     table[["claims", "hours"]].to_csv(tmp_path / "numbers.csv", index=False)
     assert run("fit", tmp_path / "numbers.csv", *numbers, "--quiet") == 0
     assert Run(tmp_path / "numbers").read_config().data.event_shape == (1,)
+    colored = ["--out", tmp_path / "plane.png", "--color", "hours"]
+    assert run("encode", tmp_path / "numbers", tmp_path / "numbers.csv", *colored) == 0
 
 
 def test_what_makes_no_sense_is_refused(fitted: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture):

@@ -4,12 +4,15 @@ import gzip
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from command_line import assert_refused, run
+from subo import figures
 from subo.data.tables.coding import decode
 from subo.evaluation.own_units import log_slopes
 from subo.experiments.experiment import open_run
@@ -324,10 +327,47 @@ def test_a_map_is_colored_by_a_column(fitted: tuple[Path, Path], tmp_path: Path,
     pictures = {path.read_bytes() for path in tmp_path.glob("*.png")}
     assert len(pictures) == 3
     said = assert_refused(capsys, "encode", folder, data, "--out", tmp_path / "a.png", "--color", "town")
-    assert "there is no column 'town' to color by; the fit has age, income" in said
+    assert "there is no column 'town' to color by; there are id, age, income" in said
     assert "colors a map" in assert_refused(
         capsys, "encode", folder, data, "--out", tmp_path / "a.csv", "--color", "age"
     )
+
+
+def test_columns_that_the_fit_left_out_color_a_map(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Each part's rows have their own cells: text as levels, numbers and dates as numbers, missing ones as such."""
+    frame = people().assign(source="web", hours=np.arange(150) % 7 + 1, since=people().since.dt.strftime("%d.%m.%Y"))
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    given = ["--columns", "city=drop, since=drop, debt=drop", "--size-factor", "hours", "--out", tmp_path / "run"]
+    assert run("fit", tmp_path / "people.csv", *FIT, *given, "--quiet") == 0
+    fresh = people(40, seed=2).assign(source=["web", "shop"] * 20, hours=2, extra=np.arange(40) / 3)
+    fresh.to_csv(tmp_path / "new.csv", index=False)
+    seen, drawn = {}, figures.latent_plane
+
+    def latent_plane(means: np.ndarray, labels: np.ndarray, *, meaning: str, **options: Any) -> Figure:
+        seen[meaning] = labels
+        return drawn(means, labels, meaning=meaning, **options)
+
+    monkeypatch.setattr(figures, "latent_plane", latent_plane)
+    rows = open_run(tmp_path / "run").data().test.rows
+    assert rows is not None
+    test = frame.iloc[rows.numpy() - 1]
+    out = ["--out", tmp_path / "plane.png"]
+    for column in ("city", "since", "debt", "id", "hours"):
+        assert run("encode", tmp_path / "run", tmp_path / "people.csv", *out, "--part", "test", "--color", column) == 0
+    assert [*seen["city"]] == [*test.city.fillna("missing")]
+    days = (pd.to_datetime(test.since, format="%d.%m.%Y") - pd.Timestamp(0)).dt.days.to_numpy()
+    np.testing.assert_array_equal(seen["since"], days)
+    for column in ("debt", "id", "hours"):
+        np.testing.assert_array_equal(seen[column], test[column])
+    for column in ("source", "extra"):
+        assert run("encode", tmp_path / "run", tmp_path / "new.csv", *out, "--color", column) == 0
+    assert [*seen["source"]] == [*fresh.source]
+    np.testing.assert_allclose(seen["extra"], fresh.extra)
+    fresh.assign(extra=np.inf).to_csv(tmp_path / "new.csv", index=False)
+    said = assert_refused(capsys, "encode", tmp_path / "run", tmp_path / "new.csv", *out, "--color", "extra")
+    assert "column 'extra', row 1: inf is not a finite number" in said
 
 
 def test_a_fit_draws_its_table(fitted: tuple[Path, Path]):

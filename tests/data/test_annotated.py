@@ -1,6 +1,7 @@
 """Files of anndata: counts, names, and columns of obs as condition, size and classes."""
 
 import builtins
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,13 @@ def test_a_layer_of_counts_is_read_where_x_is_not_whole(tmp_path: Path):
     write(tmp_path / "logs.h5ad", np.log1p(X), OBS)
     assert load_data(tmp_path / "logs.h5ad", note=said.append).kind == "real"
     assert "there is no layer" in said[-1]
+
+
+def test_two_genes_of_one_name_are_refused(tmp_path: Path):
+    write(tmp_path / "twice.h5ad", X, OBS, genes=["a", "b", "c", "b", "a"])
+    with warnings.catch_warnings(), assert_refused("var_names has 'b' more than once", "adata.var_names_make_unique()"):
+        warnings.simplefilter("error")
+        load_data(tmp_path / "twice.h5ad")
 
 
 def test_what_is_not_there_is_named(cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -89,6 +89,10 @@ def test_latent_plane_runs_numbers_through_a_color_bar(rng):
     assert len(draw(figures.latent_plane(means, np.arange(60))).axes) == 2
     _, bar = draw(figures.latent_plane(means, np.array([f"class {i % 12:02}" for i in range(60)]))).axes
     assert [text.get_text() for text in bar.get_yticklabels()] == [f"class {i:02}" for i in range(12)]
+    assert bar.get_ylabel() == "label"
+    _, bar = draw(figures.latent_plane(means, np.array([f"class {i:02}" for i in range(60)]), meaning="kind")).axes
+    assert [text.get_text() for text in bar.get_yticklabels()] == [f"class {i:02}" for i in range(0, 60, 2)]
+    assert bar.get_ylabel() == "kind, 30 of 60 named"
 
 
 def test_latent_plane_thins_large_data_evenly(rng):

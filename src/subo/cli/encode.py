@@ -31,7 +31,8 @@ def encode(
         out: Output file: .npy, .csv, or .png for a map of the latent plane; for sequences .npz or .csv. In a .csv, the
             first columns give the row of each example (the first below a header is row 1), and its name and label if it
             has them.
-        color: Column of a table that colors the map; by default the label.
+        color: Column that colors the map: any of a table or of the obs of a .h5ad, also one that the fit left out; by
+            default the label.
         how: How the data are read.
         processes: Number of processes that share the examples; the means do not depend on it.
     """
@@ -42,16 +43,21 @@ def encode(
     from subo.report.table_pictures import column_values
 
     check_apart(out, run, data)
-    experiment, split = run_and_rows(run, data, how)
+    if color is not None and out.suffix.lower() != ".png":
+        raise InputError(f"--color {color} colors a map, and --out {out} is none: give --out a .png")
+    frames: list[Any] = []
+    experiment, split = run_and_rows(run, data, how, on_frame=None if color is None else frames.append)
     if is_of_sequences(experiment):
         encode_sequences(experiment, split, out, processes=processes)
         return
     ending = check_ending(out, ".npy", ".csv", ".png")
     table, colors = experiment.config.data.meaning.table, None
     if color is not None:
-        if ending != ".png" or table is None:
-            raise InputError(f"--color {color} colors a map of a table's rows: give --out a .png, and a run of a table")
-        colors = color, column_values(split, table, color)
+        if not frames and table is None:
+            raise InputError(
+                f"--color {color} names a column, and {data} has none: give it a table or a .h5ad, or leave --color out"
+            )
+        colors = color, column_values(split, table, color, frame=frames[0] if frames else None)
     model = model_for(experiment, split, progress=True)
     usage = latent_usage(model, split, processes=processes)
     if ending == ".png":

@@ -59,6 +59,7 @@ def impute(
         how: How the data are read.
         seed: Seed for the draws.
     """
+    from subo.data.annotated import ANNOTATED
     from subo.data.tables.filling import filled, most_likely, observed_texts
     from subo.data.tables.reading import TEXTS
     from subo.data.tables.writing import WRITTEN, counts_rows, save_frame
@@ -75,7 +76,7 @@ def impute(
     schema = experiment.config.data.meaning.table
     if schema is None:
         raise InputError(f"{run} was not fitted to a table of mixed columns, whose missing cells can be filled")
-    if not frames:
+    if not frames or data.lower().endswith(ANNOTATED):  # whose frame is beside the rows
         raise InputError(f"{data} is not a table, and the run was fitted to one: give a file such as .csv")
     (frame,) = frames
     if split.rows is not None:

@@ -62,7 +62,6 @@ def sample(
         seed: Seed for the draws.
     """
     from subo.experiments import experiment as experiments
-    from subo.experiments.units import without_noise
     from subo.models.folding import draw_data
     from subo.report.class_pictures import class_names
     from subo.runtime.randomness import forked
@@ -93,7 +92,7 @@ def sample(
     elif table is not None:
         _save_rows(out, x, table, cells, known)
     else:
-        save_array(out, without_noise(x, experiment.config, drawn=not mean), names=data.meaning.feature_names)
+        _save_numbers(out, x, experiment.config, drawn=not mean)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
     say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
     left = [] if table is None else [column.name for column in table.dropped if column not in table.constants]
@@ -124,6 +123,14 @@ def _with_gaps(x: Any, experiment: Any, known: Any, *, seed: int) -> Any:
     if experiment.config.models_missing:
         return with_own_gaps(experiment.objective.model, x, known, seed=seed)
     return with_gaps_of(x, experiment.data().train.x, seed=seed)
+
+
+def _save_numbers(out: Path, x: Any, config: Any, *, drawn: bool) -> None:
+    """Writes samples of numbers of one kind; draws from a likelihood of whole numbers as such."""
+    from subo.experiments.units import kind_of_log_px, without_noise
+
+    whole = drawn and kind_of_log_px(config) == "probability"
+    save_array(out, without_noise(x, config, drawn=drawn), names=config.data.meaning.feature_names, whole=whole)
 
 
 def _check_room(num: int, elements: int, config: Any) -> None:

@@ -1,6 +1,7 @@
 """Annotated matrices (.h5ad): counts of genes in cells, and what is known of each cell beside them."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from subo.data.tables.coding import encode
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import infer_schema
 from subo.data.tables.options import TableOptions
+from subo.data.tables.remarks import unseen
 from subo.data.tables.schema import Schema
 from subo.errors import InputError
 
@@ -31,7 +33,12 @@ _LABEL = "label"
 
 
 def read_annotated(
-    path: Path, *, options: TableOptions, schema: Schema | None = None, size: str | None = None
+    path: Path,
+    *,
+    options: TableOptions,
+    schema: Schema | None = None,
+    size: str | None = None,
+    on_frame: Callable[[pd.DataFrame], object] | None = None,
 ) -> Contents:
     """Reads a file of anndata: rows are its ``X``, or its layer ``counts`` if ``X`` is not whole numbers.
 
@@ -43,22 +50,17 @@ def read_annotated(
         options: The condition, and kinds of its columns that were asked for.
         schema: What the columns of the condition are, if a run has decided it.
         size: The column of sizes.
+        on_frame: Receives ``obs``.
 
     Raises:
-        InputError: anndata is not installed, the file is not of this kind, or has no such column.
+        InputError: anndata is not installed, the file is not of this kind, has no such column, or two columns of ``X``
+            have one name.
     """
-    try:
-        import anndata
-    except ImportError as error:
-        raise InputError(f"{path}: reading {ANNOTATED} needs anndata: pip install 'subo[anndata]'") from error
-    try:
-        annotated: Any = anndata.read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise nearly anything on bytes that are not such a file
-        raise InputError(
-            f"{path} can't be read as {ANNOTATED} ({str(error).splitlines()[0]}): write it again"
-        ) from error
+    annotated = _opened(path)
     x, note = _counts(annotated, path)
     obs = annotated.obs.reset_index(drop=True)
+    if on_frame is not None:
+        on_frame(obs)
     context, beside, notes = _condition(obs, options, schema, path) if schema or options.given else ({}, None, [])
     if size is not None:
         context["size"] = _sizes(obs, size, path)
@@ -71,6 +73,29 @@ def read_annotated(
         classes, numbers = numbered([str(label) for label in obs[_LABEL]])
         rows = replace(rows, labels=numbers)
     return Contents((rows,), tuple(map(str, annotated.var_names)), classes, notes=(note, *notes), beside=beside)
+
+
+def _opened(path: Path) -> Any:
+    """What the file holds; its columns have names of their own."""
+    try:
+        import anndata
+    except ImportError as error:
+        raise InputError(f"{path}: reading {ANNOTATED} needs anndata: pip install 'subo[anndata]'") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Variable names are not unique")  # they are refused below
+            annotated: Any = anndata.read_h5ad(path)
+    except Exception as error:  # h5py and anndata raise nearly anything on bytes that are not such a file
+        raise InputError(
+            f"{path} can't be read as {ANNOTATED} ({str(error).splitlines()[0]}): write it again"
+        ) from error
+    names = annotated.var_names
+    if (twice := names.duplicated()).any():
+        raise InputError(
+            f"{path}: each column of X needs a name of its own, and var_names has {names[twice][0]!r} more than once: "
+            "call adata.var_names_make_unique(), and write the file again"
+        )
+    return annotated
 
 
 def _counts(annotated: Any, path: Path) -> tuple[Any, str]:
@@ -112,7 +137,7 @@ def _condition(
             )
         schema = replace(found, columns=tuple(replace(column, given=True) for column in found.columns))
     given = encode(obs, schema.given)
-    return {"given": given}, schema, unlearned(given, schema)
+    return {"given": given}, schema, [*unseen(obs, given, schema.given), *unlearned(given, schema)]
 
 
 def _sizes(obs: pd.DataFrame, size: str, path: Path) -> torch.Tensor:

@@ -148,7 +148,7 @@ def load_rows(
             the data being loaded.
         on_disk: Whether rows stay in their files, as for `load_data`.
         note: Receives messages about what is not read or is changed.
-        on_frame: Receives the cells of a table of mixed columns, all rows as they came.
+        on_frame: Receives the cells of a table, or those of `obs` beside counts, all rows as they came.
 
     Raises:
         InputError: As for `load_data`, or the data do not match those of the fit; says why.

@@ -54,7 +54,7 @@ def read_file(
         table: How a table of mixed columns is read; None: all of its cells are numbers.
         size: Source of the sizes of rows: ``observed``, or a column, whose numbers become the context ``size``.
         on_disk: Whether rows stay in their files; None: those of a `.npy` that is large for the memory.
-        on_frame: Receives the cells of a table of mixed columns, as they came.
+        on_frame: Receives the cells of a table, or those of `obs` beside counts, as they came.
 
     Raises:
         InputError: The format is unknown, or the content can't be used; says why.
@@ -82,7 +82,8 @@ def read_file(
         from subo.data.annotated import read_annotated  # and with it pandas, which takes a second to import
 
         schema = None if meaning is None else meaning.beside
-        return read_annotated(path, options=table or TableOptions(), schema=schema, size=column)
+        options = table or TableOptions()
+        return read_annotated(path, options=options, schema=schema, size=column, on_frame=on_frame)
     if meaning is not None and meaning.beside is not None:
         names = ", ".join(repr(known.name) for known in meaning.beside.given.modeled)
         raise InputError(f"{path}: the run is conditioned on {names} of obs, which only .h5ad files have: give it one")
@@ -115,7 +116,7 @@ def _read_table(
     from subo.data.tables.numbers import read_numbers
 
     known = None if meaning is None else meaning.class_names
-    contents = read_numbers(path, later=meaning is not None, known=known or ())
+    contents = read_numbers(path, later=meaning is not None, known=known or (), on_frame=on_frame)
     return contents if size in (None, OBSERVED) else _sized(contents, size, path)
 
 

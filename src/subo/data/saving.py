@@ -22,6 +22,7 @@ def save_array(
     *,
     names: Sequence[str] | None = None,
     of: Mapping[str, Sequence[Any]] | None = None,
+    whole: bool = False,
 ) -> None:
     """Writes an array, whole or not at all: a reader never sees half of it.
 
@@ -31,6 +32,7 @@ def save_array(
         array: `(N, *event)`.
         names: Names of the columns of a `.csv`; `x0`, `x1`, ... if None.
         of: Leading columns of a `.csv`, by name, which identify each row.
+        whole: Whether all numbers are whole, so that a `.csv` has them without a decimal point.
 
     Raises:
         InputError: The ending is unknown, the number of names is wrong, or the file can't be written.
@@ -49,7 +51,7 @@ def save_array(
         raise InputError(f"{path}: {len(header)} names for {table.shape[1]} columns; give one name per column")
     if path.suffix.lower() == ".csv":
         first = of or {}
-        write_table(path, [*first, *header], _after([*first.values()], table))
+        write_table(path, [*first, *header], _after([*first.values()], table, whole=whole))
         return
     with replacing(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, values, allow_pickle=False)
@@ -94,8 +96,9 @@ def save_sequences(
         np.savez(file, **named)
 
 
-def _after(first: Sequence[Iterable[Any]], rows: np.ndarray) -> Iterator[list[Any]]:
+def _after(first: Sequence[Iterable[Any]], rows: np.ndarray, *, whole: bool = False) -> Iterator[list[Any]]:
     """Lines of numbers, each after its cells for the leading columns."""
     beginnings = zip(*first, strict=True) if first else itertools.repeat(())
     for beginning, row in zip(beginnings, rows, strict=False):
-        yield [*beginning, *map(str, row)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C
+        numbers = row.astype(np.int64) if whole else row
+        yield [*beginning, *map(str, numbers)]  # NumPy's shortest exact digits; row.astype(str) would lose a Ctrl-C

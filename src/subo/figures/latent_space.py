@@ -33,6 +33,7 @@ from subo.files.whole import replacing
 __all__ = ["activity_per_dimension", "animate_means", "kl_per_dimension", "latent_plane", "mass_levels"]
 
 MAX_POINTS = 5_000
+MAX_NAMES = 30
 ACTIVE_VARIANCE = 0.01
 PRIOR_MASSES = np.array([0.99, 0.9, 0.5])
 CONTOURS = "Contours enclose 50, 90 and 99% of the prior"
@@ -147,7 +148,7 @@ def latent_plane(
         means: Means of q(z|x), ``(N, 2)``, or ``(N, 1)``: then spread over a strip to separate them. Above
             5,000 points only every n-th is drawn.
         labels: ``(N,)``. Up to ten classes have colors of their own; other numbers run through a color map, and
-            examples without one, NaN, are grey.
+            examples without one, NaN, are grey. Of more than 30 names, every n-th is beside the color bar.
         meaning: What the labels are, such as the name of a column.
         prior: Grids of z1 ``(Gx,)`` and z2 ``(Gy,)``, and log p(z) on them, ``(Gy, Gx)``, in nats up to a
             constant; drawn as the contours that enclose 50, 90 and 99% of the grid's mass.
@@ -223,9 +224,9 @@ def _scatter(
         return dots
     classes, codes = np.unique(labels, return_inverse=True)
     is_number = classes.dtype.kind in "iuf"
-    names = [f"{name:g}" if is_number else as_text(name) for name in classes]
     if len(classes) <= len(CLASS_COLORS) and not (is_number and np.any(classes % 1)):
         dots.set_color([CLASS_COLORS[code] for code in codes])
+        names = [f"{name:g}" if is_number else as_text(name) for name in classes]
         handles = [Line2D([], [], ls="", marker="o", color=color) for color in CLASS_COLORS[: len(names)]]
         place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "handletextpad": 0.2}
         if meaning != "label":
@@ -235,9 +236,12 @@ def _scatter(
         dots.set_cmap("viridis")
         dots.set_array(labels if is_number else codes)
         bar = figure.colorbar(dots, ax=axes, shrink=0.8, aspect=30)
+        meaning = as_text(meaning)
         if not is_number:
-            bar.set_ticks(list(range(len(names))), labels=names)
-        set_labels(bar.ax, "", "", as_text(meaning))
+            named = range(0, len(classes), math.ceil(len(classes) / MAX_NAMES))
+            bar.set_ticks([*named], labels=[as_text(classes[code]) for code in named])
+            meaning += f", {len(named)} of {len(classes):,} named" * (len(named) < len(classes))
+        set_labels(bar.ax, "", "", meaning)
         bar.ax.spines[:].set_visible(False)
     dots.set_alpha(0.8)  # after the color bar, which would adopt it
     return dots

@@ -11,8 +11,10 @@ from torch import Tensor
 from subo import figures
 from subo.data.dataset import Data
 from subo.data.splits import Split
-from subo.data.tables.coding import decode, unscaled
-from subo.data.tables.schema import LEVELED, Schema
+from subo.data.tables.coding import decode, raw_numbers, unscaled
+from subo.data.tables.dates import puts_day_first
+from subo.data.tables.kinds import kind_of_column
+from subo.data.tables.schema import LEVELED, Column, Schema
 from subo.errors import InputError
 from subo.evaluation.cells import cell_p_values, cell_scores
 from subo.evaluation.own_units import log_slopes
@@ -83,22 +85,29 @@ def _brief(cell: Any) -> str:
     return str(cell.date()) if isinstance(cell, pd.Timestamp) else str(cell)
 
 
-def column_values(split: Split, schema: Schema, name: str) -> np.ndarray:
+def column_values(split: Split, schema: Schema | None, name: str, *, frame: pd.DataFrame | None = None) -> np.ndarray:
     """The cells of one column, to color examples by: numbers, NaN where missing, or the names of levels.
 
     Args:
         split: The examples.
-        schema: What the columns are.
-        name: A column that the model describes or is conditioned on.
+        schema: What the columns are; None for numbers of one kind.
+        name: A column that the model describes or is conditioned on, or any of the frame.
+        frame: The cells of all rows as they were read, of which the examples are some.
 
     Raises:
-        InputError: There is no such column.
+        InputError: There is no such column, or a cell of the frame is not finite.
     """
-    parts = {column.name: (split.x, schema) for column in schema.modeled}
-    if "given" in split.context:
-        parts |= {column.name: (split.context["given"], schema.given) for column in schema.given.modeled}
+    parts: dict[str, tuple[Tensor, Schema]] = {}
+    if schema is not None:
+        parts = {column.name: (split.x, schema) for column in schema.modeled}
+        if "given" in split.context:
+            parts |= {column.name: (split.context["given"], schema.given) for column in schema.given.modeled}
     if name not in parts:
-        raise InputError(f"there is no column {name!r} to color by; the fit has {', '.join(parts)}")
+        if frame is None or name not in frame.columns:
+            there = f"the fit has {', '.join(parts)}" if frame is None else f"there are {', '.join(frame.columns)}"
+            raise InputError(f"there is no column {name!r} to color by; {there}")
+        values = _values_as_read(frame[name])
+        return values if split.rows is None else values[split.rows.numpy() - 1]
     coded, own = parts[name]
     column = next(column for column in own.modeled if column.name == name)
     numbers = _cells(coded, own)[name]
@@ -106,6 +115,16 @@ def column_values(split: Split, schema: Schema, name: str) -> np.ndarray:
         return numbers
     names = np.array([*map(str, column.levels), "another", "missing"], dtype=object)
     return names[np.where(np.isnan(numbers), len(names) - 1, numbers).astype(int)].astype(str)
+
+
+def _values_as_read(cells: pd.Series) -> np.ndarray:
+    """The cells of a column that no schema describes: numbers, days since 1970, or else text."""
+    numeric = pd.api.types.is_any_real_numeric_dtype(cells)
+    kind = "real" if numeric else kind_of_column(cells).kind
+    if kind in ("boolean", "category", "drop"):
+        return cells.astype(object).where(cells.notna(), "missing").map(str).to_numpy(dtype=object)
+    first = kind == "date" and puts_day_first(pd.Series(cells.dropna().unique()))
+    return raw_numbers(cells.to_frame(), Column(str(cells.name), "date" if kind == "date" else "real", day_first=first))
 
 
 def sampled_beside(model: object, split: Split) -> Tensor:

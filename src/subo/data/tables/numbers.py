@@ -1,6 +1,6 @@
 """Tables of numbers of one kind, which one likelihood describes, and a column of labels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,20 @@ __all__ = ["read_numbers"]
 _LABEL = "label"
 
 
-def read_numbers(path: Path, *, later: bool = False, known: Sequence[str] = ()) -> Contents:
+def read_numbers(
+    path: Path,
+    *,
+    later: bool = False,
+    known: Sequence[str] = (),
+    on_frame: Callable[[pd.DataFrame], object] | None = None,
+) -> Contents:
     """Reads a table whose cells are all numbers; a column whose name is exactly ``label`` holds classes.
 
     Args:
         path: A file with one of the endings :data:`subo.data.tables.options.TABLES`.
         later: Whether a model is fitted already, so that the columns keep its resolution.
         known: Names of its classes.
+        on_frame: Receives the cells as they came.
 
     Raises:
         InputError: The file can't be read or holds something else; gives the row and column.
@@ -42,6 +49,8 @@ def read_numbers(path: Path, *, later: bool = False, known: Sequence[str] = ()) 
     check_values(x, where=str(path), names=names)
     if not later:
         check_resolution(torch.from_numpy(table), where=str(path), names=names)
+    if on_frame is not None:
+        on_frame(read.frame)
     if _LABEL not in read.frame:
         return Contents((Split(x),), names, notes=read.notes)
     classes, labels = numbered(_classes(read.frame[_LABEL], known, path))
