@@ -153,7 +153,8 @@ def draw_columns(split: Split, drawn: Tensor, schema: Schema) -> Figure:
     cells = _cells(x, schema), _cells(drawn, schema)
     levels = {column.name: column.levels for column in schema.modeled if column.levels}
     for column in schema.modeled:
-        if column.kind == "ordinal" and len(column.levels) > _BARS:  # numbers rather than the most frequent of them
+        named = any(isinstance(level, str) for level in column.levels)
+        if column.kind == "ordinal" and len(column.levels) > _BARS and not named:  # rather than the most frequent ones
             numbers = np.array([*levels.pop(column.name), np.nan], dtype=float)  # an unseen one has no place
             for part in cells:
                 part[column.name] = numbers[np.nan_to_num(part[column.name], nan=-1).astype(int)]

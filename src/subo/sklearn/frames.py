@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from subo.data.tables.coding import whole_range
 from subo.errors import InputError
 
 __all__ = ["as_pandas", "empty", "is_frame", "like", "with_cells"]
@@ -133,11 +134,14 @@ def _series(cells: pd.Series, like: nw.Series) -> nw.Series:
 
 
 def _whole(cells: pd.Series, dtype: Any) -> tuple[Any, pd.Series]:
-    """Numbers as whole numbers, unless there are fractions among them."""
+    """Numbers as whole numbers of a type, in its range, unless there are fractions among them."""
     numbers = cells.astype("float64")
-    if bool((numbers.dropna() == numbers.dropna().round()).all()):
-        return dtype, cells.astype("Int64")
-    return nw.Float64, numbers
+    if not bool((numbers.dropna() == numbers.dropna().round()).all()):
+        return nw.Float64, numbers
+    if (plain := getattr(np, str(dtype).lower(), None)) is not None:
+        low, high = whole_range(np.dtype(plain))
+        cells = numbers.clip(low, high) if bool(((numbers < low) | (numbers > high)).any()) else cells
+    return dtype, cells.astype("Int64")
 
 
 def _plain(cells: pd.Series, known: pd.Series) -> list[Any]:

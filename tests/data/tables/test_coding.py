@@ -228,6 +228,24 @@ def test_new_cells_have_the_decimals_of_the_data_and_stay_in_range():
     assert found["count"].dtype == "int64"
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "UInt8", "Int16", "int64", "uint64", "Int64"])
+def test_whole_numbers_come_back_in_the_range_of_their_type(dtype):
+    limits = np.iinfo(dtype.lower())
+    column = Column("n", "real", decimals=0, dtype=dtype)
+    drawn = decode(torch.tensor([[-1e30], [5.4], [1e30]]), Schema((column,)))["n"]
+    assert drawn.dtype == dtype
+    assert drawn[1] == 5
+    assert [int(drawn[0]), int(drawn[2])] == [limits.min, pytest.approx(limits.max, rel=1e-15)]
+
+
+def test_levels_in_the_order_of_their_type_come_back_in_it():
+    sizes = pd.Categorical(["S", "L", "M", None] * 9, categories=["S", "M", "L"], ordered=True)
+    frame = pd.DataFrame({"size": sizes})
+    schema = infer_schema(frame)
+    assert schema.columns[0].levels == ("S", "M", "L")
+    pd.testing.assert_frame_equal(decode(encode(frame, schema), schema), frame)
+
+
 @pytest.mark.parametrize("constant", [
     [7] * 40, [7.0, None] * 20, [0.5] * 40, ["Oslo"] * 40, [True] * 40, pd.Categorical(["u"] * 40),
     pd.array([3, None] * 20, dtype="Int64"), pd.DatetimeIndex(["2020-03-04 10:30"] * 40),

@@ -154,9 +154,31 @@ def test_long_columns_are_read_as_if_all_their_values_were_counted(rows, share, 
     assert found.kind == ("spike" if share > 0.2 else "real")
 
 
-def test_a_long_column_of_a_few_fractions_is_no_spike_and_of_infinite_cells_none_at_all():
+@pytest.mark.parametrize("rows", [80, 30_000])
+def test_a_few_fractions_have_probabilities_if_each_has_ten_cells(rows):
+    assert kind_of_column(pd.Series(np.arange(rows) % 8 / 2)) == ("ordinal", "8 different numbers")
+    assert kind_of_column(pd.Series(np.arange(rows) % (rows // 4) / 2)).kind == "real"
+
+
+def test_unique_whole_numbers_without_a_gap_identify_rows_in_any_order():
+    shuffled = RNG(0).permutation(300)
+    assert kind_of_column(pd.Series(shuffled + 5)).why == (
+        "every row has a whole number of its own, none is left out: an identifier"
+    )
+    assert kind_of(shuffled * 3) != "drop"
+
+
+def test_levels_whose_type_declares_an_order_are_ordinal():
+    sizes = pd.Categorical(["S", "L", "M", None] * 9, categories=["S", "M", "L", "XL"], ordered=True)
+    assert kind_of_column(pd.Series(sizes)) == ("ordinal", "3 levels, in the order of their type")
+    assert kind_of(pd.Categorical(["S", "L"] * 9)) == "category"
+    assert hold_to(pd.Series(sizes), "ordinal").kind == "ordinal"
+    with assert_refused("row 1 has 'S'", "a schema file", '"levels"'):
+        hold_to(pd.Series(["S", "M"]), "ordinal")
+
+
+def test_an_infinite_cell_is_refused_in_a_long_column_too():
     cells = pd.Series(RNG(0).integers(8, size=30_000) / 2, name="a")
-    assert kind_of_column(cells).kind == "real"
     cells[29_999] = np.inf
     with assert_refused("column 'a', row 30000"):
         kind_of_column(cells)

@@ -337,3 +337,12 @@ def test_counts_narrower_than_any_negative_binomial_are_said():
     assert contents_of(frame, kinds={"grade": "ordinal", "calls": "count"}).notes == ()
     written = Schema((Column("grade", "count"), Column("calls", "count")))
     assert contents_of(frame, schema=written).notes == (note,)
+
+
+@pytest.mark.parametrize("cell", [[1, 2], np.array([1, 2]), {"a": 1}, {1, 2}], ids=str)
+def test_cells_that_are_collections_are_left_out_and_named(cell):
+    frame = pd.DataFrame({"x": np.arange(20) / 7, "c": [cell if i % 3 else None for i in range(20)]})
+    contents = contents_of(frame)
+    assert contents.table is not None
+    assert contents.table.columns[1].why == f"no kind describes cells of the type {type(cell).__name__}"
+    assert contents.notes == ()

@@ -16,6 +16,7 @@ which adds ``log w'(t)`` to the right column. That is what turns a density of th
 ``log p(cell) = log p(number) + log |d number / d cell|``.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
-__all__ = ["decode", "encode", "level_numbers", "raw_numbers", "scaled", "unscaled", "with_constants"]
+__all__ = ["decode", "encode", "level_numbers", "raw_numbers", "scaled", "unscaled", "whole_range", "with_constants"]
 
 _DAY = 86_400e6  # microseconds
 _DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
@@ -254,5 +255,18 @@ def _as_type(cells: pd.Series, column: Column) -> pd.Series:
     """Cells of pandas' type that the column had, where it can hold the missing ones."""
     if cells.isna().any() and column.dtype.startswith(("int", "uint", "bool")) and column.dtype != "boolean":
         return cells
+    if column.kind == "ordinal" and column.dtype == "category":
+        return cells.astype(pd.CategoricalDtype([*column.levels], ordered=True))
     dtype = _known_type(column.dtype)
-    return cells if dtype is None else cells.astype(dtype)
+    if dtype is None:
+        return cells
+    if types.is_integer_dtype(dtype) and types.is_float_dtype(cells):
+        cells = cells.clip(*whole_range(dtype))
+    return cells.astype(dtype)
+
+
+def whole_range(dtype: Any) -> tuple[float, float]:
+    """The smallest and the largest float that a type of whole numbers holds."""
+    limits = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
+    low, high = float(limits.min), float(limits.max)
+    return low, high if int(high) <= limits.max else math.nextafter(high, 0)

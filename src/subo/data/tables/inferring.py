@@ -11,7 +11,7 @@ from scipy.special import ndtr, ndtri
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
 from subo.data.tables.dates import dates, every_of, form_of, puts_day_first
-from subo.data.tables.kinds import CONSTANT, counts_of, hold_to, kind_of_column, spike_of
+from subo.data.tables.kinds import CONSTANT, counts_of, hold_to, is_in_order, kind_of_column, spike_of
 from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
 
@@ -101,8 +101,9 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
         whole = numeric and bool((known == known.round()).all())
         return replace(column, levels=_levels(known), decimals=0 if whole else None)
     if numeric or reading.kind in ("real", "positive", "spike"):
+        single = str(known.dtype).lower() in ("float32", "float16")
         numbers = pd.to_numeric(known).astype("float64")
-        column = replace(column, decimals=_decimals(numbers), log=reading.kind == "positive")
+        column = replace(column, decimals=_decimals(numbers, single=single), log=reading.kind == "positive")
         if reading.kind == "spike":
             spike = spike_of(counts_of(numbers))
             spike = float(numbers.mode().iloc[0]) if spike is None else spike
@@ -164,18 +165,21 @@ def _normal_scores(numbers: np.ndarray) -> tuple[tuple[float, ...], tuple[float,
 
 def _levels(known: pd.Series) -> tuple[Level, ...]:
     """The distinct values in order, as plain values; false comes before true, and no before yes."""
+    if is_in_order(known):
+        return tuple(plain(level) for level in known.cat.remove_unused_categories().cat.categories)
     values = (plain(value) for value in known.unique())
     levels = (value if isinstance(value, Level) else str(value) for value in values)
     return tuple(sorted(levels, key=lambda value: (isinstance(value, str), value)))
 
 
-def _decimals(known: pd.Series) -> int | None:
-    """The decimal places that suffice for all numbers, up to 6."""
-    values = known.to_numpy()
+def _decimals(known: pd.Series, *, single: bool) -> int | None:
+    """The decimal places that suffice for all numbers, up to 10; of numbers in single precision up to 6."""
+    values, digits, most = known.to_numpy(), *((6e-8, 6) if single else (1e-13, 10))
     some = values[:_LOOKED_AT]  # mostly, these need as many
-    return next((places for places in range(7) if _suffice(places, some) and _suffice(places, values)), None)
+    wanted = (places for places in range(most + 1) if _suffice(places, some, digits))
+    return next((places for places in wanted if _suffice(places, values, digits)), None)
 
 
-def _suffice(places: int, values: np.ndarray) -> bool:
+def _suffice(places: int, values: np.ndarray, digits: float) -> bool:
     with np.errstate(invalid="ignore"):  # of infinity in a column to be dropped
-        return bool((np.abs(values.round(places) - values) <= 1e-13 * np.abs(values)).all())
+        return bool((np.abs(values.round(places) - values) <= digits * np.abs(values)).all())

@@ -19,18 +19,20 @@ from subo.errors import InputError
 
 __all__ = [
     "CONSTANT",
+    "STRANGE",
     "Reading",
     "check_finite",
     "counts_of",
     "distinct",
     "hold_to",
+    "is_in_order",
     "kind_of_column",
     "spike_of",
 ]
 
-CONSTANT = "constant: every observed cell is"
+CONSTANT, STRANGE = "constant: every observed cell is", "no kind describes cells of the type"
 
-_FEW = 20  # distinct whole numbers, up to which they have probabilities
+_FEW, _CELLS_OF_EACH = 20, 10  # distinct numbers, up to which they have probabilities, and cells of each if not whole
 _MOST_IN_ORDER, _ROWS_IN_ORDER, _NO_TAIL = 60, 4, 1 / 3  # levels, cells of each, the ends' least share in these
 _MOST_LEVELS = 1000
 _ROWS_PER_LEVEL = 5  # on average, for text to be levels of a category
@@ -65,7 +67,9 @@ def kind_of_column(cells: pd.Series) -> Reading:
     if len(known) == 0:
         return Reading("drop", "no cell is observed")
     if (strange := _strange(known)) is not None:
-        return Reading("drop", f"no kind describes cells of the type {type(strange).__name__}")
+        return Reading("drop", f"{STRANGE} {type(strange).__name__}")
+    if is_in_order(known) and 1 < known.nunique() <= _MOST_IN_ORDER:
+        return Reading("ordinal", f"{known.nunique()} levels, in the order of their type")
     known = _as_numbers(known)
     if _is_continuous(known):
         check_finite(cells)
@@ -81,6 +85,11 @@ def kind_of_column(cells: pd.Series) -> Reading:
         check_finite(cells)
         return _of_numbers(known.astype("float64"), counts.set_axis(counts.index.astype("float64")))
     return _of_text(counts.set_axis(counts.index.astype(str)))
+
+
+def is_in_order(cells: pd.Series) -> bool:
+    """Whether the cells are levels in an order that their type declares."""
+    return isinstance(cells.dtype, pd.CategoricalDtype) and bool(cells.dtype.ordered)
 
 
 def distinct(cells: pd.Series) -> tuple[np.ndarray, pd.Index]:
@@ -108,7 +117,7 @@ def _is_continuous(known: pd.Series) -> bool:
         return False
     drawn = known.to_numpy("float64")[np.random.default_rng(0).integers(len(known), size=_DRAWN)]
     values, counts = np.unique(drawn, return_counts=True)
-    return bool((values != values.round()).any() and counts.max() < _SPIKE / 2 * _DRAWN)
+    return bool((values != values.round()).any() and counts.max() < _SPIKE / 2 * _DRAWN and len(values) > _FEW)
 
 
 def _strange(known: pd.Series) -> object | None:
@@ -159,10 +168,13 @@ def _of_numbers(known: pd.Series, counts: pd.Series) -> Reading:
     whole = bool((values == values.round()).all())
     if distinct == 2 and set(values) == {0.0, 1.0}:
         return Reading("boolean", "0 and 1")
-    if whole and distinct == len(known) > _FEW and known.diff().dropna().nunique() == 1:
-        return Reading("drop", "every row has a whole number of its own, in order: an identifier")
-    if whole and distinct <= _FEW:
-        return Reading("ordinal", f"{distinct} different whole numbers")
+    if whole and distinct == len(known) > _FEW:
+        if known.diff().dropna().nunique() == 1:
+            return Reading("drop", "every row has a whole number of its own, in order: an identifier")
+        if values.max() - values.min() + 1 == distinct:
+            return Reading("drop", "every row has a whole number of its own, none is left out: an identifier")
+    if distinct <= _FEW and (whole or len(known) >= _CELLS_OF_EACH * distinct):
+        return Reading("ordinal", f"{distinct} different {'whole ' * whole}numbers")
     if whole and _end_suddenly(counts.sort_index()):
         return Reading("ordinal", f"all whole numbers from {values.min():g} to {values.max():g}, the ends no rarer")
     if (spike := spike_of(counts)) is not None:
@@ -241,14 +253,14 @@ def hold_to(cells: pd.Series, kind: str) -> Reading:
     if len(known) == 0:
         raise InputError(f"column {cells.name!r} cannot be of the kind {kind}: no cell is observed")
     rows = np.flatnonzero(cells.notna()) + 1
-    if kind in _NEEDS:
+    if kind in _NEEDS and not (kind == "ordinal" and is_in_order(known)):
         numbers = pd.to_numeric(known, errors="coerce")
         needed, holds = _NEEDS[kind]
         bad = np.flatnonzero(~(numbers.notna() & holds(numbers)))
         if len(bad):
             raise InputError(
                 f"column {cells.name!r} cannot be of the kind {kind}, which has {needed}: row {rows[bad[0]]} has "
-                f"{plain(known.iloc[bad[0]])!r}"
+                f"{plain(known.iloc[bad[0]])!r}{_TEXT_IN_ORDER * (kind == 'ordinal')}"
             )
     if kind == "date" and not types.is_datetime64_any_dtype(known):
         texts = known.astype("str")
@@ -269,6 +281,10 @@ def hold_to(cells: pd.Series, kind: str) -> Reading:
     return Reading(kind, "as asked for")  # pyright: ignore[reportArgumentType]
 
 
+_TEXT_IN_ORDER = (
+    ". Text has no order of its own: a schema file can give one, as "
+    '{"columns": [{"name": ..., "kind": "ordinal", "levels": ["low", "middle", "high"]}, ...]}'
+)
 _NEEDS: dict[str, tuple[str, Callable[[pd.Series], pd.Series]]] = {
     "real": ("numbers", lambda x: x.abs() < math.inf),
     "positive": ("numbers above 0", lambda x: (x > 0) & (x < math.inf)),

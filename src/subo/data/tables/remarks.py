@@ -10,7 +10,7 @@ import torch
 
 from subo.data.tables.coding import level_numbers
 from subo.data.tables.dates import looks_like_a_date
-from subo.data.tables.kinds import distinct
+from subo.data.tables.kinds import STRANGE, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.runtime.wording import counted
 
@@ -33,6 +33,8 @@ def misreadings(frame: pd.DataFrame, schema: Schema) -> list[str]:
     columns = {column.name: column for column in schema.columns}
     notes: list[str] = []
     for name, cells in frame.items():
+        if columns[str(name)].why.startswith(STRANGE):
+            continue
         texts = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else cells
         if pd.api.types.is_string_dtype(texts) or pd.api.types.infer_dtype(cells).startswith("mixed"):
             if columns[str(name)].kind != "date":
