@@ -141,6 +141,13 @@ def test_numbers_of_numpy_are_numbers():
         assert type(came) is type(value)
 
 
+def test_names_may_come_in_a_list():
+    kind = str | tuple[str, ...]
+    assert accepted("condition", ["a", "b"], kind) == accepted("condition", ("a", "b"), kind) == ("a", "b")
+    with assert_refused("condition must be"):
+        accepted("condition", ["a", 2], kind)
+
+
 def test_what_isinstance_cannot_tell_is_taken():
     class Named(Protocol):
         name: str

@@ -228,6 +228,8 @@ def _taken(value: Any, kind: Any, limit: Limit) -> Any:
         raise _Refused
     if origin in (tuple, Sequence) and members[0] in (int, float):
         return _several(value, members, limit)
+    if kind == tuple[str, ...] and isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
     if origin in (Mapping, dict) and isinstance(value, origin):
         return {key: _taken(one, members[1], limit) for key, one in value.items()}
     if origin is Sequence and isinstance(value, Sequence):
