@@ -157,10 +157,11 @@ def test_cells_of_every_kind_are_torchs(page: Any, scaled: bool):
     examples = torch.tensor(
         [[0.5, 2, 7, math.inf, 1, 0.2, 1], [math.nan, 0, 3, 0.4, 3, -1, 0], [1.5, 1, 0, 0.1, 0, 2, 0]]
     )
-    cells = Cells(COLUMNS, examples)
+    cells = Cells(COLUMNS, examples, reach=0.5)
     network = nn.Sequential(cells, subo.mlp(cells.out_features, 4, hidden=(8,)))
     model = made(family, encoder=network)
-    rows = torch.cat([examples, torch.tensor([[math.nan, 3, math.nan, math.nan, 4, math.nan, 0]])])  # unseen levels
+    unseen, far = [math.nan, 3, math.nan, math.nan, 4, math.nan, 0], [-9, 2, 40, 7, 1, 8, 1]
+    rows = torch.cat([examples, torch.tensor([unseen, far])])
     z = torch.tensor([0.7, -1.2])
     for x in rows:
         with torch.no_grad():

@@ -221,8 +221,11 @@ def _given_cells(network: GivenCells, shape: Size, store: Store) -> Written:
 def _cells(network: Cells, shape: Size, store: Store) -> Written:
     lists = {name: getattr(network, name).tolist() for name in ("numbers", "counts", "spikes", "column", "level")}
     units = {name: getattr(network, name).tolist() for name in ("center", "unit")}
-    unseen = [None if math.isinf(number) else number for number in network.unseen.tolist()]
-    return Written([{"op": "cells", **lists, **units, "unseen": unseen}], Size([network.out_features]))
+    limits = {
+        name: [None if math.isinf(number) else number for number in getattr(network, name).tolist()]
+        for name in ("unseen", "low", "high")
+    }
+    return Written([{"op": "cells", **lists, **units, **limits}], Size([network.out_features]))
 
 
 def _with_offset(network: WithOffset, shape: Size, store: Store) -> Written:

@@ -205,11 +205,13 @@ function _offset({ places }) {
 }
 
 // A table's row as numbers in units, one-hot levels, spikes, and what is observed; NaN is missing, infinity a spike.
-function _cells({ numbers, counts, spikes, column, level, center, unit, unseen }) {
+// No number lies beyond low and high, those of the training rows; null stands for infinity.
+function _cells({ numbers, counts, spikes, column, level, center, unit, unseen, low = [], high = [] }) {
   return (x) => {
     const shown = numbers.map((index, i) => {
       const value = counts[i] ? Math.log1p(Math.max(0, x[index])) : x[index];
-      const scaled = (value - center[i]) / unit[i];
+      const within = Math.min(Math.max(value, low[i] ?? -Infinity), high[i] ?? Infinity);
+      const scaled = (within - center[i]) / unit[i];
       return Number.isFinite(x[index]) && !(unseen[i] !== null && x[index] >= unseen[i]) ? scaled : 0;
     });
     const hot = column.map((index, i) => (x[index] === level[i] ? 1 : 0));
