@@ -13,6 +13,7 @@ from assertions import assert_refused
 from subo.data.tables.coding import decode, encode
 from subo.data.tables.filling import filled, most_likely, observed_texts
 from subo.data.tables.inferring import infer_schema
+from subo.data.tables.parsing import Written
 from subo.data.tables.reading import read_frame, read_texts
 from subo.data.tables.schema import Column, Schema
 from subo.data.tables.writing import save_frame
@@ -335,6 +336,17 @@ def test_observed_cells_stay_as_they_are_written_and_filled_ones_are_written_ali
     expected[2][1] = found[2][1]
     assert found == [*expected, *expected[1:]]
     assert read_frame(tmp_path / "y.csv").frame["note"].tolist() == read.frame["note"].tolist() * 2
+
+
+@pytest.mark.parametrize("texts, cell, written", [
+    (["1.10", "2.35"], 2.1, "2.10"), (["1.1", "2.35"], 2.1, "2.1"), (["181.0", "95.0"], 2.0, "2.0"),
+    (["181", "95"], 2.0, "2"), (["1e3", "95"], 2.1, "2.1"),
+])  # fmt: skip
+def test_filled_numbers_have_as_many_decimals_as_all_others(texts, cell, written, tmp_path):
+    frame = pd.DataFrame({"x": [*map(float, texts), cell]})
+    known = Written(pd.DataFrame({"x": [*texts, None]}), ",", ".")
+    save_frame(tmp_path / "x.csv", frame, Schema((Column("x", "real"),)), written=known)
+    assert (tmp_path / "x.csv").read_text().split()[1:] == [*texts, written]
 
 
 def test_moments_are_written_with_their_fractions_and_zone(tmp_path):

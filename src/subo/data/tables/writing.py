@@ -1,5 +1,6 @@
 """Tables back to files, with the columns, their order and the forms of their cells that the data had."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,30 @@ def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str], written:
 
 
 def _beside(texts: list[Any] | None, cells: list[Any], decimal: str) -> list[Any]:
-    """Cells that keep the text that they have; others take that of an equal one, such as TRUE, and its decimal mark."""
-    if decimal != ".":
-        cells = [repr(cell).replace(".", decimal) if isinstance(cell, float) else cell for cell in cells]
-    if texts is None:
-        return cells
+    """Cells that keep the text that they have; others take that of an equal one, such as TRUE, or its form."""
+    texts = texts or [None] * len(cells)
     known = {cell: text for text, cell in zip(texts, cells, strict=True) if isinstance(text, str)}
-    return [text if isinstance(text, str) else known.get(cell, cell) for text, cell in zip(texts, cells, strict=True)]
+    places = _places({text for text in texts if isinstance(text, str) and text}, decimal)
+
+    def written(cell: Any) -> Any:
+        if isinstance(cell, bool) or not isinstance(cell, int | float):
+            return cell
+        return (repr(cell) if places is None else f"{cell:.{places}f}").replace(".", decimal)
+
+    return [
+        text if isinstance(text, str) else known[cell] if cell in known else written(cell)
+        for text, cell in zip(texts, cells, strict=True)
+    ]
+
+
+def _places(texts: set[str], decimal: str) -> int | None:
+    """The number of digits after the decimal mark that all numbers have; None where they differ."""
+    form, found = re.compile(rf"[+-]?\d+(?:{re.escape(decimal)}(\d*))?"), set[int]()
+    for text in texts:
+        if (number := form.fullmatch(text)) is None:
+            return None
+        found.add(len(number[1] or ""))
+    return found.pop() if len(found) == 1 else None
 
 
 def _texts(cells: pd.Series, whole: set[str], forms: dict[str, str]) -> list[Any]:
