@@ -165,6 +165,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], tuple[int, .
     "residual mlp": (lambda: networks.residual_mlp(5, 3, hidden=(8, 8)), (5,), (3,)),
     "residual mlp, of images": (lambda: networks.residual_mlp(12, 3, hidden=(8,)), (1, 3, 4), (3,)),
     "standardize": (lambda: networks.Standardize(torch.ones(5), 2.0), (5,), (5,)),
+    "standardize, within limits": (
+        lambda: networks.Standardize(torch.ones(5), 2.0, within=(torch.zeros(5), torch.ones(5))), (5,), (5,),
+    ),
     **{
         f"conv encoder, {shape}": (lambda shape=shape: networks.conv_encoder(shape, 3, hidden=8), shape, (3,))
         for shape in ((1, 28, 28), (3, 17, 23), (1, 8, 8), (2, 5, 1))

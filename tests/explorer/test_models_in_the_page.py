@@ -23,6 +23,7 @@ from subo.explorer.page import MODULES, script
 from subo.models.vae import VAE
 from subo.parts.cells import Cells
 from subo.parts.columns import Columns
+from subo.parts.networks import Standardize
 
 SUMMED: dict[str, Any] = {
     "rtol": 2e-3,
@@ -173,6 +174,15 @@ def test_cells_of_every_kind_are_torchs(page: Any, scaled: bool):
         assert_close(torch.tensor(encoded), q.mean[0], rtol=1e-4, atol=1e-5)
     mean = in_page(page, model, Size([7]), "model.mean(args[0], {})", z)
     assert [math.inf if v == "inf" else v for v in mean] == pytest.approx(p.mean[0].tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_numbers_beyond_the_range_of_the_training_rows_are_torchs(page: Any):
+    limits = torch.tensor([-1.0, -math.inf, 0.5]), torch.tensor([2.0, 0.1, math.inf])
+    entry = Standardize(torch.randn(3), torch.rand(3) + 0.5, within=limits)
+    model = made(subo.Gaussian((3,)), encoder=nn.Sequential(entry, subo.mlp(3, 4, hidden=(8,))))
+    for x in torch.tensor([[0.0, 0.0, 1.0], [1e9, 1e9, 1e9], [-5.0, -5.0, -5.0]]):
+        found = in_page(page, model, Size([3]), "model.encode(args[0], {}).mean", x)
+        assert_close(torch.tensor(found), model.posterior(x.unsqueeze(0)).mean[0].detach(), rtol=1e-4, atol=1e-5)
 
 
 def of_all_activations() -> nn.Sequential:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from subo.core.bounds import BOUNDS
+from subo.data.spread import center_and_units
 from subo.errors import InputError
 from subo.parts.registry import LIKELIHOODS, NETWORKS, POSTERIORS, PRIORS
-from subo.recipes import deep_markov, ladder, vae
+from subo.recipes import deep_markov, hierarchical, ladder, vae
 from subo.recipes.recipe import check_effects, settled
 
 ENTRIES = [
@@ -97,3 +98,35 @@ def test_an_option_of_another_network_or_transition_has_no_effect():
     with pytest.raises(InputError, match="with `transition=linear`: it is an option of `transition=gated` or"):
         check_effects(deep_markov, {"transition_hidden"}, settings | {"transition": "linear"})
     check_effects(deep_markov, {"transition_hidden", "reader_hidden"}, settings | {"transition": "mlp"})
+
+
+@pytest.mark.parametrize("recipe", [vae, hierarchical, ladder])
+def test_rows_of_numbers_are_read_as_far_as_one_deviation_beyond_those_of_the_examples(recipe):
+    torch.manual_seed(0)
+    x = torch.randn(500, 3) * torch.tensor([1.0, 10.0, 1e-3])
+    model = recipe((3,), examples=x, likelihood="gaussian", hidden=(8,)).model
+    unit = center_and_units(x, torch.Size([3]))[1]
+    ends = torch.stack([x.amax(0) + unit, x.amin(0) - unit])
+    far = torch.tensor([[1e6], [-1e6]]).expand(2, 3)
+    (at_ends, at_far, inside, linear) = (sample_of(model, rows) for rows in (ends, far, x[:2], x[:2] + 1e-2 * unit))
+    torch.testing.assert_close(at_far, at_ends)
+    assert (inside != linear).any()
+    unlimited = {name: weight for name, weight in model.state_dict().items() if not name.endswith((".low", ".high"))}
+    older = recipe((3,), likelihood="gaussian", hidden=(8,)).model  # as a run of before there were limits
+    older.load_state_dict(unlimited)
+    torch.testing.assert_close(sample_of(older, x[:2]), inside)
+    assert (sample_of(older, far / 1e3) != sample_of(older, ends)).any()
+
+
+def sample_of(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """The parameters of q, by what a network makes of x."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return model.draw(x, {}, num_samples=1).log_posterior
+
+
+def test_images_and_steps_have_no_limits():
+    x = torch.randn(50, 1, 4, 4)
+    assert not any("low" in name for name in vae((1, 4, 4), examples=x, likelihood="gaussian").model.state_dict())
+    steps = deep_markov((3,), examples=torch.randn(20, 3), likelihood="gaussian").model
+    assert not any(name.endswith(".low") for name in steps.state_dict())

@@ -188,7 +188,16 @@ def _elementwise(factor: Tensor, shift: Tensor, store: Store) -> Operation:
 
 def _standardize(network: Standardize, shape: Size, store: Store) -> Written:
     factor, shift = 1 / network.unit, -network.center / network.unit
-    return Written([_elementwise(factor.expand(shape), shift.expand(shape), store)], shape)
+    scaled = _elementwise(factor.expand(shape), shift.expand(shape), store)
+    if not network.limited:
+        return Written([scaled], shape)
+    limits = {name: _finite(getattr(network, name)) for name in ("low", "high")}
+    return Written([{"op": "clamp", **limits}, scaled], shape)
+
+
+def _finite(limits: Tensor) -> list[float | None]:
+    """Numbers as JSON has them; None where infinite."""
+    return [None if math.isinf(number) else number for number in limits.tolist()]
 
 
 def _offset(network: Any, shape: Size, store: Store) -> Written:
@@ -221,10 +230,7 @@ def _given_cells(network: GivenCells, shape: Size, store: Store) -> Written:
 def _cells(network: Cells, shape: Size, store: Store) -> Written:
     lists = {name: getattr(network, name).tolist() for name in ("numbers", "counts", "spikes", "column", "level")}
     units = {name: getattr(network, name).tolist() for name in ("center", "unit")}
-    limits = {
-        name: [None if math.isinf(number) else number for number in getattr(network, name).tolist()]
-        for name in ("unseen", "low", "high")
-    }
+    limits = {name: _finite(getattr(network, name)) for name in ("unseen", "low", "high")}
     return Written([{"op": "cells", **lists, **units, **limits}], Size([network.out_features]))
 
 

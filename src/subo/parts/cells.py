@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from subo.parts.columns import kind_and_levels
+from subo.parts.networks import without_limits
 
 __all__ = ["Cells", "GivenCells", "beside_cells"]
 
@@ -23,9 +23,8 @@ class Cells(nn.Module):
     Args:
         columns: The kind of each column and its number of levels, see :class:`subo.parts.columns.Columns`.
         examples: Some training data, which set the units; without them these are placeholders, for weights to come.
-        reach: How far beyond the range of the examples numbers are let through, in units. A network has seen nothing
-            there, and what it makes of one number, such as a distance in another unit, would spoil all that it makes
-            of the others.
+        reach: How far beyond the range of the examples numbers are let through, in units, as by
+            :class:`subo.parts.networks.Standardize`.
 
     Example:
         >>> Cells(("real", "category 3"))(torch.tensor([[2.0, 1.0], [float("nan"), 2.0]]))
@@ -68,7 +67,7 @@ class Cells(nn.Module):
         self.register_buffer("unit", torch.ones(len(numbers)))
         self.register_buffer("low", torch.full((len(numbers),), -torch.inf))
         self.register_buffer("high", torch.full((len(numbers),), torch.inf))
-        self.register_load_state_dict_pre_hook(_with_range)
+        self.register_load_state_dict_pre_hook(without_limits)
         self.out_features = len(numbers) + len(hot) + len(places["spikes"]) + len(columns)
         if examples is not None:
             self._set_units(self._numbers(examples))
@@ -95,12 +94,6 @@ class Cells(nn.Module):
         hot = x[:, self.column] == self.level
         spikes = x[:, self.spikes] == torch.inf
         return torch.cat([numbers, hot.to(numbers), spikes.to(numbers), (~x.isnan()).to(numbers)], 1)
-
-
-def _with_range(module: Cells, weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Gives weights of before the range of examples was known one without limits."""
-    for name in ("low", "high"):
-        weights.setdefault(f"{prefix}{name}", getattr(module, name))
 
 
 class GivenCells(nn.Module):

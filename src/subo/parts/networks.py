@@ -10,7 +10,17 @@ from torch.nn.functional import conv_transpose2d, pad
 from subo.errors import InputError
 from subo.runtime.arguments import checked_arguments
 
-__all__ = ["ACTIVATIONS", "Offset", "Standardize", "Tanh", "conv_decoder", "conv_encoder", "mlp", "residual_mlp"]
+__all__ = [
+    "ACTIVATIONS",
+    "Offset",
+    "Standardize",
+    "Tanh",
+    "conv_decoder",
+    "conv_encoder",
+    "mlp",
+    "residual_mlp",
+    "without_limits",
+]
 
 
 class Tanh(nn.Tanh):
@@ -241,18 +251,36 @@ class Standardize(nn.Module):
     Args:
         center: A number or a tensor of one input's shape.
         unit: As `center`, positive.
+        within: The lowest and the highest x that are let through, of that shape, too; lower and higher ones are as
+            these. A network has seen nothing there, and what it makes of one number that lies far away, such as a
+            distance in another unit, would spoil all that it makes of the others.
     """
 
     center: Tensor
     unit: Tensor
+    low: Tensor
+    high: Tensor
 
-    def __init__(self, center: float | Tensor, unit: float | Tensor):
+    def __init__(self, center: float | Tensor, unit: float | Tensor, *, within: tuple[Tensor, Tensor] | None = None):
         super().__init__()
+        self.limited = within is not None
         self.register_buffer("center", torch.as_tensor(center, dtype=torch.get_default_dtype()).clone())
         self.register_buffer("unit", torch.as_tensor(unit, dtype=torch.get_default_dtype()).clone())
 
+        if within is not None:
+            self.register_buffer("low", within[0].clone())
+            self.register_buffer("high", within[1].clone())
+            self.register_load_state_dict_pre_hook(without_limits)
+
     def forward(self, x: Tensor) -> Tensor:
+        x = x.clamp(self.low, self.high) if self.limited else x
         return (x - self.center) / self.unit
+
+
+def without_limits(module: nn.Module, weights: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Gives weights of before networks had limits those of a module that was made without examples: infinite ones."""
+    for name in ("low", "high"):
+        weights.setdefault(f"{prefix}{name}", getattr(module, name))
 
 
 class Offset(nn.Module):

@@ -123,7 +123,8 @@ def deep_markov(
         torch.Size([3])
     """
     event = Size(event_shape)
-    ends = likelihood.build(event, examples=None if examples is None else observed_in_turn(examples))
+    known = None if examples is None else observed_in_turn(examples)
+    ends = likelihood.build(event, examples=known, of_steps=True)
     family = ends.family
     network = mlp(latent_dim, family.num_params, hidden=hidden, activation=ACTIVATIONS[activation])
     decoder = ends.start(network)

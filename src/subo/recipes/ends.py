@@ -17,7 +17,10 @@ from subo.parts.labels import Stack
 from subo.parts.networks import Offset, Standardize
 from subo.parts.size_factors import LogPerSize
 
-__all__ = ["Ends", "ends_of_columns", "ends_of_numbers"]
+__all__ = ["REACH", "Ends", "ends_of_columns", "ends_of_numbers"]
+
+REACH = 1.0
+"""How far beyond the range of training rows a network sees their numbers, in standard deviations."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,19 +78,30 @@ class Ends:
         return Offset(decoder, start)
 
 
-def ends_of_numbers(event: Size, make: Callable[..., Family], examples: Tensor | None) -> Ends:
+def ends_of_numbers(
+    event: Size, make: Callable[..., Family], examples: Tensor | None, *, of_steps: bool = False
+) -> Ends:
     """Numbers of one kind: networks see them in units of their spread, in which the family works, too.
 
     Args:
         event: Shape of one example.
         make: Makes the family, given ``center`` and ``unit``.
         examples: Some training data.
+        of_steps: Whether an example is a step of a sequence, which may go on beyond all that was seen.
     """
     if examples is not None and not bool(examples.isfinite().all()):
         found = examples[~examples.isfinite()][0].item()
         raise InputError(f"examples must be finite everywhere. They hold {found:g}.")
     center, unit, fine = center_and_units(examples, event)
-    return Ends(make(center=center, unit=fine), event, lambda: Standardize(center, unit), examples)
+    within = None if of_steps or len(event) != 1 else _within(examples, unit)
+    return Ends(make(center=center, unit=fine), event, lambda: Standardize(center, unit, within=within), examples)
+
+
+def _within(examples: Tensor | None, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest number of each column that a network sees; infinite without examples."""
+    if examples is None:
+        return torch.full_like(unit, -torch.inf), torch.full_like(unit, torch.inf)
+    return examples.amin(0).to(unit) - REACH * unit, examples.amax(0).to(unit) + REACH * unit
 
 
 def ends_of_columns(columns: tuple[str, ...], make: Callable[..., Family], examples: Tensor | None) -> Ends:
@@ -99,4 +113,4 @@ def ends_of_columns(columns: tuple[str, ...], make: Callable[..., Family], examp
         examples: Some training data, coded.
     """
     inputs = Size([Cells(columns).out_features])
-    return Ends(make(columns=columns), inputs, lambda: Cells(columns, examples, reach=1.0), examples)
+    return Ends(make(columns=columns), inputs, lambda: Cells(columns, examples, reach=REACH), examples)

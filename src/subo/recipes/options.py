@@ -8,6 +8,7 @@ other data; no group is built with an ``auto``.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from torch import Size, Tensor, nn
@@ -95,7 +96,14 @@ class LikelihoodOptions:
     missing_model: Literal["none", "self"] = "none"
     num_classes: int | tuple[int, ...] | None = None
 
-    def build(self, event: Size, *, examples: Tensor | None, columns: tuple[str, ...] | None = None) -> Ends:
+    def build(
+        self,
+        event: Size,
+        *,
+        examples: Tensor | None,
+        columns: tuple[str, ...] | None = None,
+        of_steps: bool = False,
+    ) -> Ends:
         """The family of p(x|z) and the way of x into networks, for data of which these are examples."""
         name = self.likelihood
         if name == "auto":
@@ -106,7 +114,8 @@ class LikelihoodOptions:
         if "scale" in options_of(entry) and self.min_scale is None:
             raise InputError(f"the likelihood {name} needs min_scale: without a floor its density is unbounded")
         if "columns" not in options_of(entry):
-            return ends_of_numbers(event, lambda **units: made(entry, event, **{**own, **units}), examples)
+            make = partial(made, entry, event)
+            return ends_of_numbers(event, lambda **units: make(**{**own, **units}), examples, of_steps=of_steps)
         if columns is None:
             raise InputError(f"the likelihood {name} describes the columns of a table, which these data are not")
         return ends_of_columns(columns, lambda **known: made(entry, event, **{**own, **known}), examples)

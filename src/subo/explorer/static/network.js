@@ -61,6 +61,7 @@ export class Network {
       residual: () => this._residual(operation),
       join: () => this._join(operation),
       cells: () => _cells(operation),
+      clamp: () => _clamp(operation),
       offset: () => _offset(operation),
       total: () => _total(operation),
       "per-size": () => (x, { size = 1 }) => Float32Array.from(x, (value) => Math.log1p(value / size)),
@@ -204,14 +205,22 @@ function _offset({ places }) {
   };
 }
 
+// Numbers no lower than low and no higher than high; null stands for infinity.
+function _clamp({ low, high }) {
+  return (x) => Float32Array.from(x, (value, i) => _within(value, low[i], high[i]));
+}
+
+function _within(value, low, high) {
+  return Math.min(Math.max(value, low ?? -Infinity), high ?? Infinity);
+}
+
 // A table's row as numbers in units, one-hot levels, spikes, and what is observed; NaN is missing, infinity a spike.
 // No number lies beyond low and high, those of the training rows; null stands for infinity.
 function _cells({ numbers, counts, spikes, column, level, center, unit, unseen, low = [], high = [] }) {
   return (x) => {
     const shown = numbers.map((index, i) => {
       const value = counts[i] ? Math.log1p(Math.max(0, x[index])) : x[index];
-      const within = Math.min(Math.max(value, low[i] ?? -Infinity), high[i] ?? Infinity);
-      const scaled = (within - center[i]) / unit[i];
+      const scaled = (_within(value, low[i], high[i]) - center[i]) / unit[i];
       return Number.isFinite(x[index]) && !(unseen[i] !== null && x[index] >= unseen[i]) ? scaled : 0;
     });
     const hot = column.map((index, i) => (x[index] === level[i] ? 1 : 0));
