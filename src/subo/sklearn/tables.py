@@ -71,7 +71,7 @@ class Table:
         size = None if settings["size_factor"] == "none" else settings["size_factor"]
         how: dict[str, Any] = {"kinds": kinds, "schema": options.schema(), "scaling": options.column_scaling}
         how |= {"condition": columns_of(settings["condition"]) or None, "size": size}
-        how |= {"min_level_count": least, "labeled": False}
+        how |= {"min_level_count": least, "labeled": False, "fit": True}
         read = contents_of(frame, **how)  # whose messages count all rows
         _warn(read.notes)
         if len(rows) < len(frame):

@@ -127,9 +127,10 @@ def test_rows_without_any_cell_are_said():
     frame = pd.DataFrame({"age": [None, 1.0, None], "city": [None, None, None], "n": [None, None, None]})
     x, notes = coded(frame)
     assert is_near(x, [[NAN] * 3, [-3.9, NAN, NAN], [NAN] * 3])
-    assert notes == ("no cell of rows 1, 3 is observed",)
-    assert coded(frame[:2])[1] == ("no cell of row 1 is observed",)
-    assert coded(pd.concat([frame] * 4))[1] == ("no cell of rows 1, 3, 4, 6, 7 and 3 more is observed",)
+    of_columns = "no cell of columns 'city', 'n' is observed, of which the fit had cells"
+    assert notes == ("no cell of rows 1, 3 is observed", of_columns)
+    assert coded(frame[:2])[1][0] == "no cell of row 1 is observed"
+    assert coded(pd.concat([frame] * 4))[1][0] == "no cell of rows 1, 3, 4, 6, 7 and 3 more is observed"
 
 
 @pytest.mark.parametrize("dtype", ["float64", "object", "str", "Int64"])
@@ -218,9 +219,15 @@ def test_numbers_with_text_among_them_are_said():
     ],
 )
 def test_a_column_named_label_holds_labels(labels, classes, numbers):
-    contents = contents_of(pd.DataFrame({"label": labels, "a": [1, 2, 3]}))
+    frame = pd.DataFrame({"label": labels, "a": [1, 2, 3]})
+    contents = contents_of(frame)
     assert contents.names == ("a",)
     assert contents.classes == classes
+    said = (
+        f"column 'label' holds classes, {len(classes)} different ones, and is not modeled; `columns=label=category` mo"
+    )
+    assert said in contents.notes[-1]
+    assert contents_of(frame, schema=contents.table).notes == ()
     assert labels_of(contents.parts[0]).tolist() == numbers
 
 
@@ -234,8 +241,11 @@ def test_labels_are_data_if_their_kind_is_given():
 
 def test_labels_that_cannot_be():
     frame = pd.DataFrame({"a": [1, 2, 3], "label": ["x", None, None]}, index=[7, 8, 9])
-    with assert_refused("row 2, column 'label'", "missing"):
+    with assert_refused("row 2, column 'label'", "missing", "drop the row, or", "`columns=label=category` models it"):
         contents_of(frame)
+    schema = Schema((Column("a", "ordinal", levels=(1, 2, 3), observed=3),))
+    with assert_refused("drop the row, or, if the model has no classes, the column"):
+        contents_of(frame, schema=schema)
     with assert_refused("no column of data beside 'label'"):
         contents_of(frame[["label"]])
 
@@ -297,7 +307,7 @@ def test_a_schema_file_of_names_and_kinds(with_options, tmp_path):
     assert contents.names == ("city", "age")
     assert schema_of(contents).columns[0].levels == ("Oslo", "Rome")
     assert schema_of(contents).missing == ("?", "-")
-    assert contents.notes[-1] == "column 'z' is left out: not in the fit"
+    assert contents.notes[-1] == "column 'z' is left out: not in the schema"
     assert is_near(contents.parts[0].x[:3], [[1.0, -1.0], [0.0, NAN], [NAN, 1.0]])
 
 
@@ -305,8 +315,8 @@ def test_a_schema_file_of_names_and_kinds(with_options, tmp_path):
     "columns, facts",
     [
         ([{"name": "city", "kind": "real"}], ("column 'city' cannot be of the kind real", "row 1 has 'Rome'")),
-        ([{"name": "Age", "kind": "real"}], ("column 'Age' of the fit is missing", "'age', 'city' are not in the fit")),
-        ([{"name": "gap", "kind": "category"}, {"name": "age", "kind": "real"}], ("'gap' of the fit is missing",)),
+        ([{"name": "Age", "kind": "real"}], ("column 'Age' of the schema is missing", "'city' are not in the schema")),
+        ([{"name": "gap", "kind": "category"}, {"name": "age", "kind": "real"}], ("'gap' of the schema is missing",)),
         ([{"name": "city", "kind": "real", "observed": 5}], ("column 'city', row 1: 'Rome' is not a number",)),
     ],
 )

@@ -1,6 +1,6 @@
 """Tables of mixed columns as data: a file or a frame, its schema, and its rows as numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from subo.data.splits import Split
 from subo.data.tables.coding import encode
 from subo.data.tables.given import unlearned
 from subo.data.tables.inferring import completed, infer_schema
+from subo.data.tables.misreadings import misreadings
 from subo.data.tables.options import TableOptions
 from subo.data.tables.parsing import AS_TEXT
 from subo.data.tables.reading import read_frame
-from subo.data.tables.remarks import empty, misreadings, narrow_counts, no_longer_constant, unseen
+from subo.data.tables.remarks import check_levels, empty, narrow_counts, no_longer_constant, unseen, without_cells
 from subo.data.tables.schema import Column, Scaling, Schema
 from subo.errors import InputError
 
@@ -27,6 +28,10 @@ __all__ = ["contents_of", "read_mixed"]
 _LABEL = "label"
 _SIZE = "the size of a row"
 _LISTED = 5
+_LOOKED_AT = 100  # cells
+_NONE_LEFT = "no column is left to be modeled"
+_MARKS = (" ", ":", "~", "^", ";", ",", "\t", "|")
+_MODELS = "`columns=label=category` models it"
 
 
 def read_mixed(
@@ -59,6 +64,7 @@ def read_mixed(
         given = options.given if schema is None else None
         how: dict[str, Any] = {"condition": given, "scaling": options.column_scaling, "size": size}
         how |= {"min_level_count": options.min_level_count, "keep": on_frame is not None}
+        how |= {"decimal": read.decimal, "fit": schema is None}
         contents = contents_of(read.frame, kinds=options.kinds(), schema=asked, **how)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -88,6 +94,8 @@ def contents_of(
     labeled: bool = True,
     size: str | None = None,
     keep: bool = True,
+    decimal: str | None = None,
+    fit: bool = False,
 ) -> Contents:
     """A frame as data.
 
@@ -103,6 +111,8 @@ def contents_of(
         size: The column of the sizes of rows, which is not modeled; its numbers are the context ``size``.
         keep: Whether the frame keeps its columns; without a schema, one that is coded is dropped from it otherwise, so
             that memory does not hold both.
+        decimal: The decimal mark of the text that the frame was read from.
+        fit: Whether a schema was written for a fit to come, and is not that of a run. Without a schema it is so.
 
     Raises:
         InputError: The cells do not fit what was asked for or the schema; names the column and the row.
@@ -115,13 +125,15 @@ def contents_of(
     keep = keep or schema is not None or labels is not None  # levels that a schema does not know are named by cells
     if cells.shape[1] == 0:
         raise InputError("there is no column of data beside 'label'")
-    notes: list[str] = []
+    fit = fit or schema is None
     decided = {*()} if schema is None else {column.name for column in schema.columns if column.observed}
     if schema is None:
-        schema = infer_schema(cells, kinds, scaling=scaling, min_level_count=min_level_count)
-        notes += misreadings(cells.drop(columns=[*(kinds or {})]), schema)
+        how: dict[str, Any] = {"scaling": scaling, "min_level_count": min_level_count}
+        schema, notes = _inferred(cells, kinds or {}, how, decimal)
     else:
-        notes += [*_others(cells, schema), *no_longer_constant(cells, schema)]
+        notes = [*_others(cells, schema, "schema" if fit else "fit"), *no_longer_constant(cells, schema)]
+        if fit:
+            check_levels(cells, schema)
         schema = completed(schema, cells)
     if size is not None:
         schema = _without(schema, size)
@@ -131,7 +143,7 @@ def contents_of(
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
         schema = schema.conditioned_on(condition)
     x = encode(cells, schema, keep=keep)
-    notes += [*unseen(cells, x, schema), *empty(x)]
+    notes += [*unseen(cells, x, schema, fit=fit), *empty(x), *(() if fit else without_cells(x, schema))]
     context = {} if size is None else {"size": _numbers(frame[size])}
     if schema.given.modeled:
         context["given"] = encode(cells, schema.given)
@@ -140,10 +152,51 @@ def contents_of(
     names = tuple(column.name for column in schema.modeled)
     if labels is None:
         return Contents((rows,), names, notes=tuple(notes), table=schema)
-    if labels.isna().any():
-        raise InputError(f"row {int(np.argmax(labels.isna())) + 1}, column 'label': the label is missing: drop the row")
-    classes, numbers = numbered(_classes(labels))
+    classes, numbers = _labels(labels, fit=fit)
+    notes += [f"column 'label' holds classes, {len(classes):,} different ones, and is not modeled; {_MODELS}"] * fit
     return Contents((replace(rows, labels=numbers),), names, classes, notes=tuple(notes), table=schema)
+
+
+def _inferred(
+    cells: pd.DataFrame, kinds: Mapping[str, str], how: Mapping[str, Any], decimal: str | None
+) -> tuple[Schema, list[str]]:
+    """The schema that cells suggest, and what is said of those that may mean something else.
+
+    Raises:
+        InputError: No column is left, or not of the kind that was asked for; says what cells may mean, too.
+    """
+    others = cells.drop(columns=[*kinds], errors="ignore")
+    try:
+        schema = infer_schema(cells, kinds, **how)
+    except InputError as error:
+        if _NONE_LEFT not in str(error):
+            raise
+        dropped = Schema(tuple(Column(str(name), "drop") for name in cells.columns))
+        why = [*_unseparated(cells), *misreadings(others, dropped, decimal=decimal)]
+        raise InputError(". ".join([str(error), *why])) from error
+    return schema, misreadings(others, schema, decimal=decimal)
+
+
+def _unseparated(cells: pd.DataFrame) -> list[str]:
+    """What is said of a single column with as many blanks, or other marks, in each cell as in its name."""
+    name = str(cells.columns[0])
+    if cells.shape[1] > 1:
+        return []
+    some = [str(cell) for cell in cells.iloc[:, 0].dropna().head(_LOOKED_AT)]
+    marks = (mark for mark in _MARKS if name.count(mark) and all(cell.count(mark) == name.count(mark) for cell in some))
+    if (mark := next(marks, None)) is None:
+        return []
+    what = {" ": "blanks", "\t": "tabs"}.get(mark, f"of {mark!r}")
+    return [f"Each cell has as many {what} as the name: if they separate cells, give `separator={mark}`"]
+
+
+def _labels(labels: pd.Series, *, fit: bool) -> tuple[tuple[int | str, ...], torch.Tensor]:
+    """The classes of a column of labels, and which each row has."""
+    if labels.isna().any():
+        remedy = f"or give the column another kind: {_MODELS}" if fit else "or, if the model has no classes, the column"
+        row = int(np.argmax(labels.isna())) + 1
+        raise InputError(f"row {row}, column 'label': the label is missing: drop the row, {remedy}")
+    return numbered(_classes(labels))
 
 
 def _without(schema: Schema, size: str) -> Schema:
@@ -167,8 +220,8 @@ def _classes(labels: pd.Series) -> list[int | str]:
     return [str(label) for label in labels]
 
 
-def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
-    """What is said of columns that the schema does not know.
+def _others(frame: pd.DataFrame, schema: Schema, of: str) -> list[str]:
+    """What is said of columns that the schema does not know, which is that of a fit or a schema for one.
 
     Raises:
         InputError: Columns of the schema are not there.
@@ -178,12 +231,13 @@ def _others(frame: pd.DataFrame, schema: Schema) -> list[str]:
     kept = [*schema.kept, *(column for column in schema.dropped if column.why == _SIZE)]
     missing = [column.name for column in kept if column.name not in frame.columns]
     if missing:
-        renamed = f"; {_listed(others)} {_is(others)} not in the fit, perhaps renamed" if others else ""
-        raise InputError(
-            f"{_listed(missing)} of the fit {_is(missing)} missing{renamed}. Give it the fit's {len(schema.kept)} "
-            "columns, in any order; one whose cells are all empty is integrated out"
-        )
-    return [f"{_listed(others)} {_is(others)} left out: not in the fit"] if others else []
+        renamed = f"; {_listed(others)} {_is(others)} not in the {of}, perhaps renamed" if others else ""
+        remedy = "Correct the name in the schema, or leave the column out of it"
+        if of == "fit":
+            remedy = f"Give it the fit's {len(schema.kept)} columns, in any order; one whose cells are all empty is "
+            remedy += "integrated out"
+        raise InputError(f"{_listed(missing)} of the {of} {_is(missing)} missing{renamed}. {remedy}")
+    return [f"{_listed(others)} {_is(others)} left out: not in the {of}"] if others else []
 
 
 def _listed(names: list[str]) -> str:

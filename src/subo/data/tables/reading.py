@@ -58,12 +58,14 @@ class FrameRead:
         notes: In words, what was decided that another reader might have decided otherwise.
         of_text: Whether the file is text: what is a category in the frame was text, then.
         no_numbers: Columns that stay text although their cells could be read as numbers, and why.
+        decimal: The decimal mark of text.
     """
 
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     of_text: bool = False
     no_numbers: Reasons = field(default_factory=dict)
+    decimal: str | None = None
 
 
 def read_frame(
@@ -110,7 +112,7 @@ def read_frame(
                 "without a mark: if it separates thousands, remove it, since it is read as a decimal mark or as text"
             )
     frame = frame.assign(**{name: _without_quotes(frame[name]) for name in _quoted(frame)})
-    return FrameRead(frame, tuple(notes), of_text=True, no_numbers=no_numbers)
+    return FrameRead(frame, tuple(notes), of_text=True, no_numbers=no_numbers, decimal=point)
 
 
 def read_texts(path: Path, *, separator: str | None = None, decimal: str | None = None) -> Written:

@@ -1,93 +1,22 @@
-"""What is said of the columns of a table: cells that may mean something else than what they were read as."""
+"""What is said of the columns of a table once it is known what each is."""
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
 from subo.data.tables.coding import level_numbers
-from subo.data.tables.dates import looks_like_a_date
-from subo.data.tables.kinds import STRANGE, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
+from subo.errors import InputError
 from subo.runtime.wording import counted
 
-__all__ = ["empty", "misreadings", "narrow_counts", "no_longer_constant", "unseen"]
+__all__ = ["check_levels", "empty", "narrow_counts", "no_longer_constant", "unseen", "without_cells"]
 
 _LISTED = 5
-_LOOKED_AT = 1000  # distinct texts, of which none is a number or a date where nothing is to be said
+_BY_CHANCE = 0.01  # the least probability that no cell of a column is observed, for it to need no word
 _CLEAR = 3  # standard errors of a Poisson's variance
-_MOST = 0.5  # of the cells, of which the others may be missing ones
-_STOOD_IN = (-1, -9, -99, -999, -9999, -99999, 99, 999, 9999, 99999)
-"""Numbers that often stand for a missing cell, where they lie far from all others."""
-_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
-_SIGNED = r"[^\d\w+<>=~-]{0,3}\s?-?(?:[1-9]\d{0,2}(?:[., \u00a0']\d{3})+|\d+)(?:[.,]\d+)?\s?([^\d\s+<>=~-]{0,4})"
-"""A number with a currency, a unit or a percent sign, or with marks between its thousands; the group is the unit."""
-_UNITS, _DISTINCT = 2, 10  # units at most, since 1a, 2b, 3c are no numbers, and numbers at least: 2WD and 4WD are names
-
-
-def misreadings(frame: pd.DataFrame, schema: Schema) -> list[str]:
-    """What is said of text that may be numbers or dates, and of numbers that may stand for a missing cell."""
-    columns = {column.name: column for column in schema.columns}
-    notes: list[str] = []
-    for name, cells in frame.items():
-        if columns[str(name)].why.startswith(STRANGE):
-            continue
-        texts = cells.cat.categories if isinstance(cells.dtype, pd.CategoricalDtype) else cells
-        if pd.api.types.is_string_dtype(texts) or pd.api.types.infer_dtype(cells).startswith("mixed"):
-            if columns[str(name)].kind != "date":
-                notes += _mixed_text(str(name), cells)
-        elif pd.api.types.is_any_real_numeric_dtype(cells) and columns[str(name)].kind != "drop":
-            notes += _stand_ins(str(name), cells)
-    return notes
-
-
-def _mixed_text(name: str, cells: pd.Series) -> Iterator[str]:
-    codes, values = distinct(cells)
-    texts, known = pd.Series(values).astype("str").str.strip(), codes >= 0
-
-    def of_cells(which: pd.Series) -> np.ndarray:
-        return np.append(which.to_numpy(dtype=bool), False)[codes]
-
-    some = texts.head(_LOOKED_AT)
-    if not any(_NUMBER.fullmatch(text) or re.fullmatch(_SIGNED, text) or looks_like_a_date(text) for text in some):
-        return
-    numbers, dates = texts.str.fullmatch(_NUMBER), texts.map(looks_like_a_date)
-    signed = texts.str.fullmatch(_SIGNED) & ~numbers
-    units = texts[signed].str.extract(f"^{_SIGNED}$")[0].nunique()
-    if signed.sum() >= _DISTINCT and units <= _UNITS and of_cells(signed | numbers).sum() > _MOST * known.sum():
-        cell = plain(cells.iloc[int(np.argmax(of_cells(signed)))])
-        yield (
-            f"column {name!r} is read as text: cells such as {cell!r} hold numbers; without signs, units and marks "
-            "between thousands they are read as such"
-        )
-        return
-    for what, alike in (("numbers", of_cells(numbers)), ("dates", of_cells(dates))):
-        if not alike.any() or not (known & ~alike).any() or (what == "dates" and alike.sum() <= _MOST * known.sum()):
-            continue
-        row = int(np.argmax(known & ~alike))
-        cell = plain(cells.iloc[row])
-        yield (
-            f"column {name!r} is read as text: {int(alike.sum()):,} of its {int(known.sum()):,} cells are {what}, but "
-            f"row {row + 1} has {cell!r}; if that is a missing cell, clear it, or name it: `missing={cell}`"
-        )
-        return
-
-
-def _stand_ins(name: str, cells: pd.Series) -> Iterator[str]:
-    """What is said of numbers of several cells that lie further from the others than these from each other."""
-    known = cells.dropna().astype("float64")
-    for number in {known.min(), known.max()} & {*_STOOD_IN}:
-        others = known[known != number]
-        low, high, count = others.min(), others.max(), len(known) - len(others)
-        far = max(low - number, number - high) > 2 * (high - low) > 0
-        if far and 1 < count < len(others):
-            yield (
-                f"column {name!r} has {number:g} in {counted(count, 'cell')}, far from all others ({low:g} to "
-                f"{high:g}); if that stands for a missing cell, name it: `missing={number:g}`"
-            )
 
 
 def no_longer_constant(frame: pd.DataFrame, schema: Schema) -> list[str]:
@@ -124,18 +53,52 @@ def narrow_counts(frame: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
     return notes
 
 
-def unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema) -> list[str]:
-    """What is said of levels that the schema does not know."""
+def check_levels(frame: pd.DataFrame, schema: Schema) -> None:
+    """Refuses a column of which no cell is one of the levels that a schema gives it."""
+    for column in schema.kept:
+        if column.kind not in LEVELED or not column.levels or column.name not in frame.columns:
+            continue
+        numbers = level_numbers(frame[column.name], column)
+        known = ~np.isnan(numbers)
+        if known.any() and not (numbers[known] < len(column.levels)).any():
+            row, cells = int(np.argmax(known)), counted(int(known.sum()), "cell")
+            levels = ", ".join(map(repr, column.levels[:_LISTED])) + ", ..." * (len(column.levels) > _LISTED)
+            raise InputError(
+                f"column {column.name!r}: none of its {cells} is one of the levels that the schema gives it, {levels}: "
+                f"row {row + 1} has {plain(frame[column.name].iloc[row])!r}. Correct the levels, or leave them out of "
+                "the schema, so that they are those of the cells"
+            )
+
+
+def unseen(frame: pd.DataFrame, x: torch.Tensor, schema: Schema, *, fit: bool = False) -> list[str]:
+    """What is said of levels that the schema does not know, which is that of a run or one for a fit to come."""
+    what = "is none of the schema's levels" if fit else "the fit has never seen"
     notes = []
     for number, column in enumerate(schema.modeled):
         new = (x[:, number] == len(column.levels)) if column.kind in LEVELED else torch.zeros(0, dtype=torch.bool)
         if bool(new.any()):
             values = map(plain, frame[column.name][new.numpy()].unique()[:_LISTED])
+            count = int(new.sum())
             notes.append(
-                f"column {column.name!r}: {int(new.sum()):,} cell{'s' * (int(new.sum()) > 1)} hold"
-                f"{'s' * (int(new.sum()) == 1)} what the fit has never seen ({', '.join(map(repr, values))})"
+                f"column {column.name!r}: {counted(count, 'cell')} hold{'s' * (count == 1)} what {what} "
+                f"({', '.join(map(repr, values))})"
             )
     return notes
+
+
+def without_cells(x: torch.Tensor, schema: Schema) -> list[str]:
+    """What is said of columns without any cell, where the fit's had so many that this is no accident."""
+    empty = x.isnan().all(0).tolist()
+    names = [
+        repr(column.name)
+        for column, none in zip(schema.modeled, empty, strict=True)
+        if none and (column.missing / max(column.missing + column.observed, 1)) ** len(x) < _BY_CHANCE
+    ]
+    if not names:
+        return []
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    listed = f"{', '.join(names[:_LISTED])}{more}"
+    return [f"no cell of column{'s' * (len(names) > 1)} {listed} is observed, of which the fit had cells"]
 
 
 def empty(x: torch.Tensor) -> list[str]:
