@@ -197,6 +197,13 @@ def test_polars_comes_in_and_goes_out_without_pyarrow(monkeypatch):
         model.fit(X.lazy())
 
 
+def test_two_columns_of_one_name_are_refused(fitted):
+    frame = pd.DataFrame(np.zeros((30, 3)), columns=["a", "b", "a"])
+    for model in (clone(fitted), clone(fitted).set_params(likelihood="gaussian")):
+        with assert_refused("X: two columns have the name 'a': rename one"):
+            model.fit(frame)
+
+
 def test_a_column_without_cells_gets_the_type_of_the_fit(fitted):
     X = as_polars(mixed()).with_columns(city=pl.lit(None), visits=pl.lit(None))
     whole = quietly(VariationalAutoencoder(**QUICK), as_polars(mixed())).impute(X)

@@ -48,7 +48,9 @@ def test_a_name_goes_before_a_file_and_a_path_before_a_name(monkeypatch, tmp_pat
 
 
 def test_files_that_cant_be_used(tmp_path):
-    with assert_refused("table.xlsx", "unknown format '.xlsx'", ".npy", ".npz", ".csv", "folder of images"):
+    with assert_refused(
+        "table.xlsx", "unknown format '.xlsx'; save it as CSV", ".npy", ".npz", ".csv", "folder of images"
+    ):
         load_data(text(tmp_path / "table.xlsx", "x"))
     for name in ("x.npy", "x.npz", "x.csv"):
         with assert_refused(name, "empty"):

@@ -263,7 +263,11 @@ def test_marks_and_leading_zeros_of_a_table_of_numbers(tmp_path):
     rows = number_rows(path, note=said.append)
     assert rows.x.tolist() == [[1.5, 1067.0], [-2.25, 80331.0]]
     assert rows.class_names == ("7",)
-    assert [note.partition(" ")[0] for note in said] == ["cells", "numbers"]
+    assert [note.partition(" ")[0] for note in said] == ["cells", "numbers", "column"]
+    assert said[-1] == "column 'label' holds classes (1 different) and is not modeled; rename it to model it"
+    later = Meaning("real", (2,), feature_names=("a", "zip"), class_names=("7",))
+    assert number_rows(path, note=said.append, meaning=later).x.shape == (2, 2)
+    assert len(said) == 5
 
 
 def test_a_label_that_looks_like_a_number_is_the_runs_name(tmp_path):
@@ -281,7 +285,7 @@ def test_the_header_that_pandas_gives_nameless_columns(tmp_path):
     [
         ("a,b\n1,2\n\n3,x\n", ("column 'b'", "row 2:", "'x' isn't a number", "auto")),
         ("a,b\n1,2\n ,4\n", ("column 'a'", "row 2:", "the cell is empty")),
-        ("a,b\n1,2\n3\n", ("row 2 (line 3)", "1 cells", "header of 2")),
+        ("a,b\n1,2\n3\n", ("row 2 (line 3)", "1 cell under", "header of 2")),
         ("a,b\n1,2,3\n", ("row 1 (line 2)", "3 cells", "header of 2")),
         ("a,b\n1,2\n3,nan\n", ("column 'b'", "row 2:", "the cell is empty")),
         ("a,b\n1,2\n-inf,1e39\n", ("2 of 4", "row 2, column 'a'")),

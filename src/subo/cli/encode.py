@@ -9,6 +9,7 @@ from subo.cli.rows import is_of_sequences, lengths_of, names_of, of_rows, run_an
 from subo.data.saving import save_array, save_sequences
 from subo.data.splits import Split
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 __all__ = ["encode", "encode_sequences"]
 
@@ -66,7 +67,7 @@ def encode(
         figures.save(draw_latent_plane(model, usage, split, colors=colors), out)
     else:
         save_array(out, usage.means.numpy(), names=usage.names, of=of_rows(split))
-    say(f"{len(usage.means)} posterior means of {usage.means.shape[1]} latents written to {out}")
+    say(f"{counted(len(usage.means), 'posterior mean')} of {counted(usage.means.shape[1], 'latent')} written to {out}")
 
 
 def encode_sequences(experiment: Any, split: Split, out: Path, *, processes: int = 1) -> None:
@@ -78,4 +79,5 @@ def encode_sequences(experiment: Any, split: Split, out: Path, *, processes: int
     save_sequences(
         out, means, lengths_of(split), names=[f"z{i + 1}" for i in range(means.shape[1])], of=names_of(split)
     )
-    say(f"posterior means of the states at {len(means)} steps of {len(split)} sequences written to {out}")
+    steps, sequences = counted(len(means), "step"), counted(len(split), "sequence")
+    say(f"posterior means of the states at {steps} of {sequences} written to {out}")

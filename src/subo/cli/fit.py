@@ -189,7 +189,7 @@ def _latents(options: Mapping[str, Any]) -> str:
     layers = options.get("latent_dims")
     if layers is None:
         prior = f" (prior {options['prior']})" if "prior" in options else ""
-        return f"{options['latent_dim']} latents{prior}"
+        return f"{counted(options['latent_dim'], 'latent')}{prior}"
     return f"{' + '.join(map(str, layers))} latents in {len(layers)} layer{'s' * (len(layers) > 1)} (from x upwards)"
 
 

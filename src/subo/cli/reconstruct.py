@@ -11,6 +11,7 @@ from subo.cli.rows import endings_of, is_of_sequences, lengths_of, names_of, run
 from subo.data.saving import save_array, save_sequences
 from subo.data.splits import Split
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 __all__ = ["reconstruct", "reconstruct_sequences"]
 
@@ -59,10 +60,10 @@ def reconstruct(
         means = reconstructed(model_for(experiment, split, progress=True), split)
         if (table := experiment.config.data.meaning.table) is not None:
             save_rows(out, means, table, split.context.get("given"))
-            say(f"{len(split)} reconstructions written to {out}")
+            say(f"{counted(len(split), 'reconstruction')} written to {out}")
             return
         save_array(out, without_noise(means, experiment.config, drawn=False), names=names)
-    say(f"{len(split)} reconstructions written to {out}")
+    say(f"{counted(len(split), 'reconstruction')} written to {out}")
 
 
 def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
@@ -78,4 +79,4 @@ def reconstruct_sequences(experiment: Any, split: Split, out: Path) -> None:
         figures.save(draw_sequence_reconstructions(model, split), out)
     else:
         save_sequences(out, reconstruct(model, split), lengths_of(split), of=names_of(split))
-    say(f"{len(split)} reconstructions of {split.num_steps} steps in all written to {out}")
+    say(f"{counted(len(split), 'reconstruction')} of {counted(split.num_steps, 'step')} in all written to {out}")

@@ -17,6 +17,7 @@ from subo.cli.rows import endings_of, is_of_sequences, say_quoted, units_of
 from subo.data.saving import save_array, save_sequences
 from subo.errors import InputError
 from subo.models.folding import check_samples, draw_data
+from subo.runtime.wording import counted
 
 __all__ = ["sample", "sample_sequences"]
 
@@ -94,7 +95,7 @@ def sample(
     else:
         _save_numbers(out, x, experiment.config, drawn=not mean)
     of_class = ("" if label is None else f" of class {label}") + ("" if given is None else f" given {given}")
-    say(f"{count} samples{of_class} written to {out}{_in_order(classes) if label is None else ''}")
+    say(f"{counted(count, 'sample')}{of_class} written to {out}{_in_order(classes) if label is None else ''}")
     left = [] if table is None else [column.name for column in table.dropped if column not in table.constants]
     if left and ending != ".png":
         say(f"left out, as in the fit: {', '.join(left)}")
@@ -237,4 +238,4 @@ def sample_sequences(experiment: Any, out: Path, *, num: int, steps: int | None,
         with forked(seed):
             x = draw_data(model, num, known, elements=elements, steps=length, mean=bool(mean))
         save_sequences(out, x.flatten(0, 1), [length] * num)
-    say(f"{num} sequences of {length} steps written to {out}")
+    say(f"{counted(num, 'sequence')} of {counted(length, 'step')} written to {out}")

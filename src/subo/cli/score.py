@@ -9,6 +9,7 @@ from subo.cli.oddness import Oddness, oddness_of
 from subo.cli.rows import are_own, of_rows, run_and_rows
 from subo.data.saving import save_array
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 if TYPE_CHECKING:
     from subo.data.splits import Split
@@ -119,13 +120,14 @@ def _say_scores(out: Path, scores: "Scores", split: "Split", name: str) -> None:
         values, unit = scores.log_px / split.lengths, " per step"
     finite = scores.log_px.isfinite()
     if not finite.any():
-        say(f"{len(split)} values of {name} written to {out}: none is finite")
+        say(f"{counted(len(split), 'value')} of {name} written to {out}: none is finite")
         return
     lowest = int(values.where(finite, torch.inf).argmin())
     place = f"in row {of_rows(split)['row'][lowest]}" if split.names is None else f"of {split.names[lowest]}"
+    left_out = f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
     say(
-        f"{len(split)} values of {name} written to {out}: mean {scores.log_px[finite].mean():.2f} nats, lowest{unit} "
-        f"{values[lowest]:.2f} {place}" + f" ({int((~finite).sum()):,} left out: not finite)" * (not finite.all())
+        f"{counted(len(split), 'value')} of {name} written to {out}: mean {scores.log_px[finite].mean():.2f} nats, "
+        f"lowest{unit} {values[lowest]:.2f} {place}{left_out}"
     )
     highest = highest_pareto_k(scores.num_samples)
     doubtful = int((scores.pareto_k > highest).sum())

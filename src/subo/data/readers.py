@@ -31,6 +31,7 @@ FORMATS = (
     f".npy, .npz, .h5ad, a table ({', '.join(TABLES)}), or a folder of images ({', '.join(IMAGES)}) or of sequences "
     "(.npy)"
 )
+_SHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _LABELS = ("labels", "y")
 _SPARSE = {"format", "shape", "data"}  # the arrays that SciPy writes for a sparse matrix
 
@@ -73,7 +74,8 @@ def read_file(
         return _read_sequences({file.name: read_numpy(file) for file in files}, path)
     is_table = path.name.lower().endswith(TABLES)
     if not (is_table or path.suffix.lower() in (".npy", ".npz", ".h5ad")):
-        raise InputError(f"{path}: unknown format {path.suffix!r}; known are {FORMATS}")
+        remedy = "; save it as CSV" if path.suffix.lower() in _SHEETS else ""
+        raise InputError(f"{path}: unknown format {path.suffix!r}{remedy}; known are {FORMATS}")
     if not path.is_file():
         raise InputError(f"{path} is not a file but a device or a pipe: write the data to a file first")
     if path.stat().st_size == 0:

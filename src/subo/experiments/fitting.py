@@ -146,9 +146,10 @@ def _read(source: str, settings: Mapping[str, Any], *, likelihood: str, note: No
     """The data prepared for a likelihood, and whether noise was added to integers by default."""
     data = load_data(source, **settings, note=note)
     if len(data.test) < 2:
+        at_random = (data.division or "").startswith("at random")
+        least = "at least 20 examples, of which a tenth is kept for the test" if at_random else "at least two"
         raise InputError(
-            f"{source} leaves only {len(data.test)} example to test on, but a standard error needs two: provide more "
-            "rows"
+            f"{source} leaves only {len(data.test)} example to test on, but a standard error needs two: provide {least}"
         )
     if settings.get("dequantize") is None and dequantizes(data, likelihood):
         return dequantized(data, seed=settings.get("seed", 0)), True

@@ -21,11 +21,17 @@ def is_frame(X: object) -> bool:
     """Whether X is a frame in memory.
 
     Raises:
-        InputError: It is a query whose rows are not in memory.
+        InputError: It is a query whose rows are not in memory, or two columns have one name.
     """
     if isinstance(X, pd.DataFrame):
+        names = X.columns.astype(str)
+        if (twice := names.duplicated()).any():
+            raise InputError(f"X: two columns have the name {names[twice][0]!r}: rename one")
         return True
-    known = nw.from_native(X, pass_through=True)
+    try:
+        known = nw.from_native(X, pass_through=True)
+    except nw.exceptions.DuplicateError as error:
+        raise InputError(f"X: each column needs a name of its own ({error}): rename one") from error
     if isinstance(known, nw.LazyFrame):
         raise InputError(f"X is a lazy frame ({type(X).__name__}), but its rows are needed: pass X.collect()")
     return isinstance(known, nw.DataFrame)

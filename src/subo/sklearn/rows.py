@@ -32,7 +32,7 @@ def given_rows(estimator: Any, X: Any, settings: dict[str, Any]) -> Any:
         raise InputError("`condition` names columns of X: y is not read")
     if not mixed and columns is not None:
         raise InputError(f"`columns` are kinds of columns, but the likelihood {likelihood} describes all alike")
-    if mixed and is_frame(X):
+    if is_frame(X) and mixed:
         frame = as_pandas(X)
         named: Any = X if isinstance(X, pd.DataFrame) else frame
         validate_data(estimator, named, skip_check_array=True)

@@ -224,7 +224,7 @@ def test_a_column_named_label_holds_labels(labels, classes, numbers):
     assert contents.names == ("a",)
     assert contents.classes == classes
     said = (
-        f"column 'label' holds classes, {len(classes)} different ones, and is not modeled; `columns=label=category` mo"
+        f"column 'label' holds classes ({len(classes)} different) and is not modeled; `columns=label=category` models"
     )
     assert said in contents.notes[-1]
     assert contents_of(frame, schema=contents.table).notes == ()
@@ -329,7 +329,7 @@ def test_a_schema_file_that_does_not_fit(columns, facts, tmp_path):
 
 def test_refusals_name_the_file(tmp_path):
     path = text(tmp_path / "x.csv", "a,b\n1,inf\n2,3\n4,5\n")
-    with assert_refused(f"{path}: column 'b', row 1: inf is not a finite number"):
+    with assert_refused(f"{path}: column 'b', row 1: inf is not a finite number", "name it: `missing=inf`"):
         read_mixed(path, options=TableOptions())
     with assert_refused(f"{path}: there is no column 'c'"):
         read_mixed(path, options=TableOptions(columns="c=real"))

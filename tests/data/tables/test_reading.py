@@ -295,18 +295,20 @@ def test_a_column_without_any_cell(tmp_path):
 @pytest.mark.parametrize(
     "content, facts",
     [
-        ("a,b\n1,2\n3\n", ("row 2 (line 3)", "1 cells under a header of 2")),
+        ("a,b\n1,2\n3\n", ("row 2 (line 3)", "1 cell under a header of 2")),
         ("a,b\n1,2\n\n3,4,5\n", ("row 2 (line 4)", "3 cells under a header of 2")),
         ("a,b\n1,2,3\n4,5,6\n", ("row 1 (line 2)", "3 cells under a header of 2")),
-        ("a,b,c\n1,2,3\n3\n4,5,6\n", ("row 2 (line 3)", "1 cells under a header of 3")),
+        ("a,b,c\n1,2,3\n3\n4,5,6\n", ("row 2 (line 3)", "1 cell under a header of 3")),
         ("a;b\n1;2,5\n3;2;1\n", ("row 2 (line 3)", "3 cells under a header of 2")),
-        ('a,b\n"x\n2,3\n', ("row 1 (line 3)", "1 cells under a header of 2")),
+        ('a,b\n"x\n2,3\n', ("row 1 (line 3)", "1 cell under a header of 2")),
         ("a\n1,5\n2,5\n", ("row 1 (line 2)", "2 cells under a header of 1")),
         ("", ("is empty", "expected a header")),
         ("\n\n", ("is empty", "expected a header")),
         ("a,b\n", ("is empty", "no rows")),
         ("a,b,a\n1,2,3\n", ("two columns have the name 'a'", "a, b, a")),
         ("a, a\n1,2\n", ("two columns have the name 'a'",)),
+        ("# by X\na,b\n1,2\n", ("row 1 (line 2): 2 cells", "or the first line, '# by X', is no header: remove it")),
+        ("-1.5,-1.5,v\n2.5,1.5,w\n", ("the name '-1.5': rename one", "if the first line is a row, put names above it")),
         (",a\n0,1\n", ("column 1 has no name", "index=False")),
         ("a,\n0,1\n", ("column 2 has no name",)),
         ("1.5,2\n3,4\n", ("first line holds numbers",)),
@@ -318,8 +320,33 @@ def test_text_that_is_no_table(content, facts, tmp_path):
         read(tmp_path, content)
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("-1.70,0.78,v", "though it holds numbers such as -1.70: if it is a row, put names above it"),
+        ("a,1e-5,b", "though it holds numbers such as 1e-5: if"),
+        ('"1,5",a,b', "though it holds numbers such as 1,5: if"),
+        ("# by X,Monday,c", "though it begins with '# by X': if it is a comment, remove it"),
+    ],
+)
+def test_a_header_that_may_be_none_is_said(header, words, tmp_path):
+    assert words in read(tmp_path, f"{header}\nx,y,z\n").notes[0]
+
+
+@pytest.mark.parametrize("header", ["0,1,2", "2019,2020,city", "x1,1a,2E", "#id,e5,-", "1-2,3.4.5,a"])
+def test_names_of_numbers_are_names(header, tmp_path):
+    assert read(tmp_path, f"{header}\nx,y,z\n").notes == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_that_a_file_is_of_another_encoding_is_said(encoding, tmp_path):
+    (tmp_path / "x.csv").write_bytes(("\ufeff" * (encoding != "utf-16") + "a,b\n1,2\n").encode(encoding))
+    with assert_refused("x.csv begins with the byte-order mark of UTF-16", "save it as UTF-8"):
+        read_frame(tmp_path / "x.csv")
+
+
 def test_a_short_row_after_the_first_thousand_is_refused(tmp_path):
-    with assert_refused("row 1501 (line 1502)", "1 cells under a header of 2"):
+    with assert_refused("row 1501 (line 1502)", "1 cell under a header of 2"):
         read(tmp_path, "a,b\n" + "1,2\n" * 1500 + "3\n4,5\n")
 
 

@@ -189,8 +189,11 @@ def test_levels_of_a_schema_for_a_fit_that_no_cell_has_are_refused():
 def test_what_cells_may_mean_is_said_where_no_column_is_left(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("a b c\n" + "".join(f"{n} {n % 7} x\n" for n in range(30)))
-    with assert_refused("no column is left", "Each cell has as many blanks as the name", "`separator= `"):
+    with assert_refused("no column is left", "each cell has as many blanks as the name", "`separator= `"):
         read_mixed(path, options=TableOptions())
     assert read_mixed(path, options=TableOptions(separator=" ")).names == ("b",)
+    path.write_text("a  b\n" + "".join(f"{n}  {n}\n" for n in range(30)))
+    with assert_refused("each cell has 2 words, as the name has: if blanks separate cells, write a comma"):
+        read_mixed(path, options=TableOptions())
     with assert_refused("no column is left", "30 of its 30 cells are numbers with a decimal comma, such as '0,5'"):
         contents_of(pd.DataFrame({"a": [f"{n},5" for n in range(30)]}))

@@ -140,7 +140,11 @@ def check_finite(cells: pd.Series) -> None:
     if not types.is_numeric_dtype(cells) or types.is_integer_dtype(cells) or types.is_bool_dtype(cells):
         return
     if len(bad := np.flatnonzero(np.isinf(cells.astype("float64").to_numpy()))):
-        raise InputError(f"column {cells.name!r}, row {bad[0] + 1}: {cells.iloc[bad[0]]} is not a finite number")
+        cell = cells.iloc[bad[0]]
+        raise InputError(
+            f"column {cells.name!r}, row {bad[0] + 1}: {cell} is not a finite number; usually it is of a division by "
+            f"0: if the cell is missing, clear it, or name it: `missing={cell}`"
+        )
 
 
 def _of_text(counts: pd.Series) -> Reading:

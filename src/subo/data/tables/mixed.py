@@ -153,7 +153,7 @@ def contents_of(
     if labels is None:
         return Contents((rows,), names, notes=tuple(notes), table=schema)
     classes, numbers = _labels(labels, fit=fit)
-    notes += [f"column 'label' holds classes, {len(classes):,} different ones, and is not modeled; {_MODELS}"] * fit
+    notes += [f"column 'label' holds classes ({len(classes):,} different) and is not modeled; {_MODELS}"] * fit
     return Contents((replace(rows, labels=numbers),), names, classes, notes=tuple(notes), table=schema)
 
 
@@ -173,21 +173,24 @@ def _inferred(
             raise
         dropped = Schema(tuple(Column(str(name), "drop") for name in cells.columns))
         why = [*_unseparated(cells), *misreadings(others, dropped, decimal=decimal)]
-        raise InputError(". ".join([str(error), *why])) from error
+        raise InputError("; ".join([str(error), *why])) from error
     return schema, misreadings(others, schema, decimal=decimal)
 
 
 def _unseparated(cells: pd.DataFrame) -> list[str]:
-    """What is said of a single column with as many blanks, or other marks, in each cell as in its name."""
+    """What is said of a single column with as many words, or other marks, in each cell as in its name."""
     name = str(cells.columns[0])
     if cells.shape[1] > 1:
         return []
     some = [str(cell) for cell in cells.iloc[:, 0].dropna().head(_LOOKED_AT)]
+    words = len(name.split())
+    if words > 1 and any("  " in text for text in (name, *some)) and all(len(cell.split()) == words for cell in some):
+        return [f"each cell has {words} words, as the name has: if blanks separate cells, write a comma in their place"]
     marks = (mark for mark in _MARKS if name.count(mark) and all(cell.count(mark) == name.count(mark) for cell in some))
     if (mark := next(marks, None)) is None:
         return []
     what = {" ": "blanks", "\t": "tabs"}.get(mark, f"of {mark!r}")
-    return [f"Each cell has as many {what} as the name: if they separate cells, give `separator={mark}`"]
+    return [f"each cell has as many {what} as the name: if they separate cells, give `separator={mark}`"]
 
 
 def _labels(labels: pd.Series, *, fit: bool) -> tuple[tuple[int | str, ...], torch.Tensor]:

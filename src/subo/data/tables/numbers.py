@@ -54,7 +54,9 @@ def read_numbers(
     if _LABEL not in read.frame:
         return Contents((Split(x),), names, notes=read.notes)
     classes, labels = numbered(_classes(read.frame[_LABEL], known, path))
-    return Contents((Split(x, labels=labels),), names, classes, notes=read.notes)
+    said = f"column 'label' holds classes ({len(classes):,} different) and is not modeled; rename it to model it"
+    notes = read.notes if later else (*read.notes, said)
+    return Contents((Split(x, labels=labels),), names, classes, notes=notes)
 
 
 def _numbers(cells: pd.Series, path: Path) -> np.ndarray:

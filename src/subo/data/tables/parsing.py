@@ -21,6 +21,7 @@ from pandas.errors import ParserError, ParserWarning
 
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
+from subo.runtime.wording import counted
 
 __all__ = [
     "AS_TEXT",
@@ -48,6 +49,7 @@ _ROWS = 65_536  # of a block
 _BYTES = 1 << 17  # at a time: what is computed of them stays in the processor's cache
 _LINE_ENDS = b"\n\r"
 _BLANKS = 10  # after a word that stands for a missing cell
+_LETTERS = 40  # of a name in a message
 _EXACT = 1 << 53  # up to which a float holds every whole number
 LOSES_ZEROS, _LOSES_DIGITS = "its numbers begin with 0", "its whole numbers have more digits than a float holds"
 
@@ -323,9 +325,15 @@ def _refuse_widths(path: Path, layout: Layout) -> None:
             for cells in lines:
                 rows += bool(cells)
                 if cells and len(cells) != width:
+                    first = f"; or the first line, {_short(layout.header[0])}, is no header: remove it" * (rows == 1)
                     raise InputError(
-                        f"{path}, row {rows} (line {lines.line_num}): {len(cells)} cells under a header of {width}; "
-                        "usually a separator is missing, or stands in text without quotes or as a decimal mark"
+                        f"{path}, row {rows} (line {lines.line_num}): {counted(len(cells), 'cell')} under a header of "
+                        f"{width}; usually a separator is missing, or stands in text without quotes or as a decimal "
+                        f"mark{first}"
                     )
     except (csv.Error, UnicodeDecodeError, *DAMAGED) as error:
         raise InputError(f"{path} cannot be read as a table of text ({error}): write it again") from error
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1]}\u2026")

@@ -4,6 +4,7 @@ pandas reads; what it would guess in silence is looked at before or checked afte
 numbers with leading zeros, rows that are too short.
 """
 
+import codecs
 import csv
 import io
 import re
@@ -46,6 +47,7 @@ _LOOKED_AT = 1000  # rows of them
 _THOUSANDS, _SMALL = re.compile(r"[+-]?[1-9]\d{0,2}([.,]\d{3})+"), re.compile(r"[+-]?\d{1,3}")
 _CODE, _CODE_OR_DIGITS = re.compile(r"\d+E\d+"), re.compile(r"\d+(E\d+)?")
 _MARKED = 20  # cells with marks, of which three digits after each are no accident
+_DATA = re.compile(r"(?=.*[+\-.,e])[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _WITH_COMMA, _WITH_POINT = re.compile(r"[+-]?\d+,\d+"), re.compile(r"[+-]?\d*\.\d+")
 
 
@@ -100,7 +102,7 @@ def read_frame(
     seen = {name: why for name, cells in columns if (why := _why_no_numbers(cells)) and name not in asked}
     frame, found = parse(path, layout, [*asked, *seen])
     no_numbers = seen | found
-    notes = []
+    notes = _taken_for_header(header)
     if mark != "," and separator is None and not path.name.lower().endswith((".tsv", ".tsv.gz")):
         notes.append(f"cells are separated by {_IN_WORDS[mark]}")
     if point == "," and decimal is None:
@@ -148,6 +150,7 @@ def _check_mark(name: str, mark: str | None) -> None:
 
 def _beginning(path: Path) -> str:
     """The first megabyte of a file of text, up to the end of a line."""
+    raw = b""
     try:
         with opened(path) as file:
             raw = file.read(_SAMPLE)
@@ -155,6 +158,10 @@ def _beginning(path: Path) -> str:
         end = len(raw) if whole else raw.rfind(b"\n") + 1
         return raw[:end].decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise InputError(
+                f"{path} begins with the byte-order mark of UTF-16, and text in UTF-8 is expected: save it as UTF-8"
+            ) from error
         raise InputError(f"{path} is not text in UTF-8 ({error}): write it again as UTF-8") from error
     except DAMAGED as error:
         raise InputError(f"{path} cannot be read ({error}): usually it is cut off or not what its name says") from error
@@ -237,10 +244,26 @@ def _header(first: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> 
     return _distinct(header, path)
 
 
+def _taken_for_header(header: Sequence[str]) -> list[str]:
+    """What is said of a header that may be a row, or a comment; columns may be numbered, from 0 or from elsewhere."""
+    if number := next((name for name in header if _DATA.fullmatch(name)), None):
+        return [
+            f"Careful: the first line is taken for the header, though it holds numbers such as {number}: if it is a "
+            "row, put names above it"
+        ]
+    if header[0].startswith("# "):
+        first = f"Careful: the first line is taken for the header, though it begins with {header[0]!r}"
+        return [f"{first}: if it is a comment, remove it"]
+    return []
+
+
 def _distinct(header: tuple[str, ...], path: Path) -> tuple[str, ...]:
     twice = next((name for name, count in Counter(header).items() if count > 1), None)
     if twice is not None:
-        raise InputError(f"{path}: two columns have the name {twice!r}: rename one; the header is {', '.join(header)}")
+        row = "; if the first line is a row, put names above it" if _DATA.fullmatch(twice) else ""
+        raise InputError(
+            f"{path}: two columns have the name {twice!r}: rename one; the header is {', '.join(header)}{row}"
+        )
     return header
 
 
