@@ -127,10 +127,9 @@ def test_rows_without_any_cell_are_said():
     frame = pd.DataFrame({"age": [None, 1.0, None], "city": [None, None, None], "n": [None, None, None]})
     x, notes = coded(frame)
     assert is_near(x, [[NAN] * 3, [-3.9, NAN, NAN], [NAN] * 3])
-    of_columns = "no cell of columns 'city', 'n' is observed, of which the fit had cells"
-    assert notes == ("no cell of rows 1, 3 is observed", of_columns)
-    assert coded(frame[:2])[1][0] == "no cell of row 1 is observed"
-    assert coded(pd.concat([frame] * 4))[1][0] == "no cell of rows 1, 3, 4, 6, 7 and 3 more is observed"
+    assert notes == ("no cell of rows 1, 3 is observed",)
+    assert coded(frame[:2])[1] == ("no cell of row 1 is observed",)
+    assert coded(pd.concat([frame] * 4))[1] == ("no cell of rows 1, 3, 4, 6, 7 and 3 more is observed",)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "object", "str", "Int64"])

@@ -159,16 +159,13 @@ def test_the_decimal_mark_of_the_file_counts(tmp_path):
     assert read_mixed(path, options=TableOptions(separator=";", decimal=",")).notes == ()
 
 
-def test_columns_without_a_cell_are_said_of_later_rows():
+def test_columns_without_a_cell_are_said_of_later_files(tmp_path):
     frame = pd.DataFrame({"a": [1.5, 2.5, 4.5] * 9, "b": ["u", "v", None] * 9, "c": [0.5, 0.25, 0.125] * 9})
-    schema = contents_of(frame).table
-    later = frame.assign(b=None, c=np.nan)
-    assert contents_of(later, schema=schema).notes == (
-        "no cell of columns 'b', 'c' is observed, of which the fit had cells",
-    )
-    assert contents_of(later[:2], schema=schema).notes == (
-        "no cell of column 'c' is observed, of which the fit had cells",
-    )  # a third of b is missing, as both may be by chance
+    schema, path = contents_of(frame).table, tmp_path / "x.csv"
+    for rows, names in ((27, "s 'b', 'c'"), (2, " 'c'")):  # a third of b is missing, as both may be by chance
+        frame.assign(b=None, c=np.nan)[:rows].to_csv(path, index=False)
+        said = f"no cell of column{names} is observed, of which the fit had cells"
+        assert read_mixed(path, options=TableOptions(), schema=schema).notes == (said,)
 
 
 def test_levels_of_a_schema_for_a_fit_that_no_cell_has_are_refused():

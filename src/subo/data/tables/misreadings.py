@@ -191,7 +191,7 @@ def _of_dates(of: _Texts) -> Iterator[str]:
 
 def _signs(of: _Texts) -> Iterator[str]:
     """What is said of levels that programs write for a missing cell."""
-    small = of.texts.str.casefold()
+    small = pd.Series([text.casefold() for text in of.texts])
     words = of.texts.str.contains(r"\w")
     strokes = small.isin(_STROKES)
     found = small.isin(_SIGNS) | (strokes if of.count(words) > of.count(~words & ~strokes) else strokes & False)

@@ -73,7 +73,8 @@ def read_mixed(
     columns = tuple(_as_text(column) if read.of_text else column for column in contents.table.columns)
     table = replace(contents.table, columns=columns, **marks)
     texts = (f"{name} stays text, since {why}" for name, why in read.no_numbers.items())
-    notes = (*read.notes, *texts, *contents.notes)
+    gone = () if schema is None else without_cells(contents.parts[0].x, contents.table)
+    notes = (*read.notes, *texts, *contents.notes, *gone)
     if on_frame is not None:
         on_frame(read.frame)
     return replace(contents, notes=notes, table=table)
@@ -143,7 +144,7 @@ def contents_of(
             raise InputError("the column 'label' holds classes, not cells: give `condition=labels`")
         schema = schema.conditioned_on(condition)
     x = encode(cells, schema, keep=keep)
-    notes += [*unseen(cells, x, schema, fit=fit), *empty(x), *(() if fit else without_cells(x, schema))]
+    notes += [*unseen(cells, x, schema, fit=fit), *empty(x)]
     context = {} if size is None else {"size": _numbers(frame[size])}
     if schema.given.modeled:
         context["given"] = encode(cells, schema.given)
