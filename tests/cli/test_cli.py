@@ -208,7 +208,7 @@ def test_fit_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture):
     printed = capsys.readouterr().out
     for words in (
         "a.csv: 60 examples of shape (7,), real: 48 to train on, 6 to validate on, 6 to test on",
-        "likelihood gaussian, 1 latents",
+        "likelihood gaussian, 1 latent (",
         "one value in b, c, d, e, f and 1 more",
         "all epochs are done; kept the weights of epoch",
         "log-density in the data's units",
@@ -382,7 +382,7 @@ def test_bad_tables(tmp_path: Path, capsys: pytest.CaptureFixture):
         "": ["empty"],
         "a,b\n": ["row"],
         "a,b\n1,2\n": ["one row"],
-        "a,b\n1,2\n3\n5,6\n7,8\n": ["row 2", "1 cells", "header of 2"],
+        "a,b\n1,2\n3\n5,6\n7,8\n": ["row 2", "1 cell under", "header of 2"],
         "a,b\n1,2.5\n3,inf\n5,6.5\n7,8\n" + "9,0.5\n" * 40: ["row 2", "'b'", "inf"],
     }.items():
         message = assert_refused(capsys, "fit", write(tmp_path / "a.csv", text), "--out", out)
