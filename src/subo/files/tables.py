@@ -44,7 +44,7 @@ def write_table(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_table(f"{folder}/a.csv", ["name", "log_px"], [["=1+1", -1.5], ["b", None]])
+        ...     count = write_table(f"{folder}/a.csv", ["name", "log_px"], [["=1+1", -1.5], ["b", None]])
         ...     print(Path(f"{folder}/a.csv").read_text(), end="")
         name,log_px
         '=1+1,-1.5
