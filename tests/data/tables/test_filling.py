@@ -137,6 +137,20 @@ def test_dates_are_filled_and_drawn_as_the_type_that_they_had(dtype):
     assert (pd.to_datetime(drawn, utc=True) == pd.to_datetime(found, utc=True)).all()
 
 
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "float64"])
+def test_days_that_are_numbers_are_filled_and_drawn_as_such_numbers(dtype):
+    days = pd.Series(pd.date_range("2019-12-20", periods=40)).dt.strftime("%Y%m%d").astype(int).astype(dtype)
+    cells = days if dtype == "int64" else days.mask(np.arange(40) == 3)
+    frame = pd.DataFrame({"d": cells})
+    schema = infer_schema(frame, {"d": "date"})
+    assert schema.columns[0].form == "%Y%m%d"
+    coded = encode(frame, schema)
+    coded[3, 0] = coded[5, 0]
+    found = filled(frame, [coded], schema)["d"]
+    assert found.dtype == dtype
+    assert found.tolist() == [*days[:3], days[3 if dtype == "int64" else 5], *days[4:]]
+
+
 def test_types_that_pandas_cannot_name_become_numbers():
     pyarrow = pytest.importorskip("pyarrow")
     decimals = pd.Series([Decimal(number) / 100 for number in range(150, 190)])

@@ -27,7 +27,7 @@ from jaxtyping import Float
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import dates, moments
+from subo.data.tables.dates import as_texts, dates, moments
 from subo.data.tables.kinds import check_finite, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, plain
 from subo.errors import InputError
@@ -147,7 +147,7 @@ def _days(cells: pd.Series, column: Column) -> np.ndarray:
     if types.is_datetime64_any_dtype(cells):
         return _days_since(moments(cells))
     codes, values = distinct(cells)
-    days = _days_since(dates(pd.Series(values).astype("str"), day_first=column.day_first))
+    days = _days_since(dates(as_texts(pd.Series(values)), day_first=column.day_first))
     if len(bad := np.flatnonzero((codes >= 0) & np.isnan([*days, 0])[codes])):
         cell = plain(cells.iloc[bad[0]])
         raise InputError(

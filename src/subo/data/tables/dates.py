@@ -10,7 +10,17 @@ from pandas.tseries.api import guess_datetime_format
 
 from subo.data.tables.schema import PERIODS
 
-__all__ = ["dates", "every_of", "form_of", "in_form", "looks_like_a_date", "moments", "order_of", "puts_day_first"]
+__all__ = [
+    "as_texts",
+    "dates",
+    "every_of",
+    "form_of",
+    "in_form",
+    "looks_like_a_date",
+    "moments",
+    "order_of",
+    "puts_day_first",
+]
 
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 _DATE = re.compile(
@@ -25,6 +35,17 @@ _SHORT_YEAR = r"^(\d{1,2}[./-]\d{1,2}[./-])(\d{2})(?!\d)"
 _HALF_DAY = re.compile(r"(.+) \d{1,2}:\d{2}(:\d{2})? [AP]M")
 _UNPADDED, _THREE = "\x01", "\x02"  # before a number that loses its 0, and after one that loses three digits
 _COMMA = r"(:\d{2}),(\d+)$"  # before a fraction
+
+
+def as_texts(cells: pd.Series) -> pd.Series:
+    """Cells as text that dates are read from; numbers that became floats beside a missing cell as whole ones.
+
+    Example:
+        >>> as_texts(pd.Series([20210301.0, 20211224.0])).tolist()
+        ['20210301', '20211224']
+    """
+    numbers = types.is_float_dtype(cells) and bool((cells == cells.round()).all())
+    return (cells.astype("int64") if numbers else cells).astype("str")
 
 
 def looks_like_a_date(text: str) -> bool:

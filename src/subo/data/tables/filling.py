@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from subo.data.tables.coding import decode, scaled, unscaled
-from subo.data.tables.dates import form_of, moments
+from subo.data.tables.dates import as_texts, form_of, moments
 from subo.data.tables.parsing import Written
 from subo.data.tables.schema import LEVELED, Column, Schema
 from subo.data.tables.writing import counts_rows, dates_as_text
@@ -85,7 +85,9 @@ def _like(days: pd.Series, cells: pd.Series, column: Column) -> pd.Series:
         return zoned.dt.tz_localize(None) if zone is None else zoned.dt.tz_convert(zone)
     if (objects := pd.api.types.infer_dtype(cells)) in ("date", "datetime"):
         return days.dt.date if objects == "date" else days
-    return dates_as_text(days, form_of(pd.Series(cells.dropna().unique()), day_first=column.day_first))
+    form = form_of(as_texts(pd.Series(cells.dropna().unique())), day_first=column.day_first)
+    texts = dates_as_text(days, form)
+    return pd.to_numeric(texts) if form and pd.api.types.is_any_real_numeric_dtype(cells) else texts
 
 
 def most_likely(draws: Float[Tensor, "M N D"], schema: Schema) -> Float[Tensor, "N D"]:

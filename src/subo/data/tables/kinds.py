@@ -12,7 +12,7 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import dates, looks_like_a_date, order_of, puts_day_first
+from subo.data.tables.dates import as_texts, dates, looks_like_a_date, order_of, puts_day_first
 from subo.data.tables.schema import Kind, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
@@ -267,7 +267,7 @@ def hold_to(cells: pd.Series, kind: str) -> Reading:
                 f"{plain(known.iloc[bad[0]])!r}{_TEXT_IN_ORDER * (kind == 'ordinal')}"
             )
     if kind == "date" and not types.is_datetime64_any_dtype(known):
-        texts = known.astype("str")
+        texts = as_texts(known)
         bad = np.flatnonzero(dates(texts, day_first=puts_day_first(texts)).isna())
         if len(bad):
             raise InputError(

@@ -272,8 +272,7 @@ def _dates_without_marks(name: str, cells: pd.Series) -> Iterator[str]:
         days = pd.to_datetime(texts, format=form, errors="coerce")
         if days.isna().any():
             continue
-        whole = form == _DAY[2] and types.is_integer_dtype(cells) and not cells.isna().any()
-        remedy = f", or, as long as no cell is missing, give `columns={name}=date`" if whole else ""
+        remedy = f", or give `columns={name}=date`" if form == _DAY[2] else ""
         yield (
             f"column {name!r} is read as numbers, and all of them may be {'days' if form == _DAY[2] else 'months'}, as "
             f"{texts[0]} is: if they are, write them as dates, such as {days[0]:%Y-%m-%d}{remedy}"
