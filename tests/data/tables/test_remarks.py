@@ -73,7 +73,7 @@ def remarks(cells: list) -> list[str]:
         ),
         (
             [20210301, 20210315, 20220101, 20230704] * 9,
-            "such as 2021-03-01, or, as long as no cell is missing, give `col",
+            "such as 2021-03-01, or give `columns=",
         ),
         ([20210301, 20210315, 20220101, None] * 9, "all of them may be days, as 20210301 is"),
         (
