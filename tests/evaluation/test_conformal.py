@@ -68,8 +68,9 @@ def test_the_false_discovery_rate_is_that_of_benjamini_and_hochberg():
 
 @pytest.mark.parametrize("alpha", [0.01, 0.02, 0.05, 0.1])
 def test_a_single_row_is_marked_at_the_smallest_p_value_that_is_allowed(alpha: float):
-    p_value = torch.tensor([1.0], dtype=torch.float64) / round(1 / alpha)
-    assert all(marked(p_value, alpha=alpha, false_discovery_rate=fdr).all() for fdr in (False, True))
+    for dtype in (torch.float64, torch.float32):
+        p_value = torch.tensor([1.0], dtype=dtype) / round(1 / alpha)
+        assert all(marked(p_value, alpha=alpha, false_discovery_rate=fdr).all() for fdr in (False, True))
 
 
 def test_among_marked_rows_the_share_of_ordinary_ones_stays_below_alpha():

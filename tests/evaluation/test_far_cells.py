@@ -1,5 +1,7 @@
 """Rows with a cell that lies far from all others, up to the range of floats: its score, and those beside it."""
 
+import math
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -82,6 +84,24 @@ def test_a_cell_whose_density_no_float_holds_leaves_the_others_theirs(model):
     regret = likelihood_regret(model, rows, ascent=Ascent(steps=20), num_samples=20)
     assert regret.isfinite().tolist() == [True, False]
     assert regret[1] == torch.inf
+
+
+@pytest.mark.parametrize("cell", [1e4, 1e7, 1e9, 1e15, 1e18])
+def test_cells_beside_a_cell_of_any_size_have_their_scores(cell: float, model):
+    scores = cell_scores(model, far(spike=cell), num_samples=2000)
+    assert scores[1, 1] < -1e3
+    assert (scores[1, [0, 2, 3]] - scores[0, [0, 2, 3]]).abs().max() < 1
+    assert (scores[1, [0, 2, 3]] != 0).all()
+
+
+def test_a_column_without_a_cell_among_the_examples_has_no_limits():
+    x = examples()
+    x[:, 0] = torch.nan
+    for reach in (1.0, math.inf):
+        cells = Cells(KINDS, x, reach=reach)
+        found = cells(torch.tensor([ORDINARY]))
+        assert found[0, 0] == pytest.approx(ORDINARY[0])
+        assert not any(weight.isnan().any() for weight in cells.state_dict().values())
 
 
 def test_the_regret_of_rows_without_a_density_alone_is_not_a_number(model):

@@ -27,9 +27,19 @@ DataSource = Annotated[
 RunPath = Annotated[Path, Parameter(help="Run folder, as given to fit --out.")]
 
 
+def separated(text: str) -> list[str]:
+    """Words between commas; one that holds a comma is in double quotes.
+
+    Example:
+        >>> separated('sex, "city, where born",age')
+        ['sex', 'city, where born', 'age']
+    """
+    return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [])]
+
+
 def words(kind: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Converts ``?,-999`` to words."""
-    return tuple(word.strip() for token in tokens for word in token.value.split(","))
+    """Converts ``?,-999`` to words; one that holds a comma is in double quotes."""
+    return tuple(word for token in tokens for word in separated(token.value))
 
 
 @Parameter(name="*")
@@ -52,16 +62,6 @@ class ReadOptions:
     missing: Annotated[tuple[str, ...], Parameter(converter=words, n_tokens=1, negative=(), show_default=False)] = ()
     separator: str | None = None
     decimal: str | None = None
-
-
-def separated(text: str) -> list[str]:
-    """Words between commas; one that holds a comma is in double quotes.
-
-    Example:
-        >>> separated('sex, "city, where born",age')
-        ['sex', 'city, where born', 'age']
-    """
-    return [word.strip() for word in next(csv.reader([text], skipinitialspace=True), [])]
 
 
 def check_ending(out: Path, *endings: str) -> str:

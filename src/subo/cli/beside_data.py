@@ -1,5 +1,6 @@
 """What is said of drawn and filled cells of a table beside the rows that its model was trained on."""
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from subo.cli.messages import say
@@ -78,18 +79,18 @@ def _beyond_zero(columns: Any) -> list[str]:
     for side, shares in (("below", below), ("above", above)):
         named = [f"{column.name} ({share:.2g} of them)" for column, share in shares.items() if share > 0]
         if named:
-            ruled_out = _rules_out([column for column, share in shares.items() if share > 0], real)
-            remedy = f". A fit with --columns {ruled_out} rules that out" if side == "below" else ""
+            kinds = {column.name: _kind_above(column, real[column][1]) for column, share in shares.items() if share > 0}
+            pairs = ",".join(f"{name}={kind}" for name, kind in kinds.items() if kind is not None)
+            remedy = f". A fit with --columns {shlex.quote(pairs)} rules that out" if pairs and side == "below" else ""
             sentences.append(f"are {side} 0, where no training row is: {', '.join(named)}{remedy}")
     return sentences
 
 
-def _rules_out(columns: Any, real: Any) -> str:
-    """The kinds of column, of those that have no numbers below 0, that these can be."""
-    whole = any(column.decimals == 0 for column in columns)
-    zeros = any(bool((real[column][1] == 0).any()) for column in columns)
-    above = "NAME=spike (some 0, others above)" if zeros else "NAME=positive (above 0)"
-    return f"NAME=count (whole numbers) or {above}" if whole else above
+def _kind_above(column: Any, train: "np.ndarray") -> str | None:
+    """The kind without numbers below 0 that a column can be; None where there is none for its cells."""
+    if column.decimals == 0:
+        return "count"
+    return "positive" if train.min() > 0 else None
 
 
 def _far_away(columns: Any) -> list[str]:

@@ -95,7 +95,7 @@ def impute(
     whole = filled(frame, tables, schema, numbered=draws is not None and draws > 1)
     of_text = data.lower().endswith(TEXTS) and out.suffix.lower() in TEXTS
     written = _written(Path(data), how, split, schema) if of_text else None
-    kept = None if written is None else observed_texts(written, frame, schema, copies=len(tables))
+    kept = None if written is None else observed_texts(written, frame, schema)
     quoted = save_frame(out, whole, schema, written=kept)
     by = f" by {counted(refits, 'refit')}" if refits else ""
     rows = counted(int(split.x.isnan().any(1).sum()), "row")
@@ -119,6 +119,8 @@ def _written(path: Path, how: ReadOptions, split: "Split", schema: "Schema") -> 
 
     marks = {"separator": how.separator or schema.separator, "decimal": how.decimal or schema.decimal}
     written = read_texts(path, **marks)
+    if path.name.lower().endswith((".tsv", ".tsv.gz")):  # tabs are for such files alone
+        written = replace(written, separator=";" if written.decimal == "," else ",")
     return written if split.rows is None else replace(written, cells=written.cells.iloc[(split.rows - 1).tolist()])
 
 

@@ -33,7 +33,7 @@ __all__ = ["cell_p_values", "cell_scores"]
 
 _NUMBERS = 200_000  # log-probabilities of cells at a time, so that tensors stay in the cache,
 _ROWS = 100  # and rows, so that processes have something to share
-_LOWEST = -1e300  # of a cell given some z: sums of many such cells are finite
+_LOWEST = -1e9  # of a cell given some z, beside its best one: a weight of 0, from which others can be subtracted
 
 
 @takes_data
@@ -117,8 +117,10 @@ def _of_batch(model: Any, x: Tensor, context: dict[str, Tensor], num_samples: in
         )
     of_cells = p.unflatten((num_samples, len(x))).log_prob_of_columns(x).double()
     impossible = of_cells.isneginf().all(0)  # a density that no float holds; the others are scored without it
-    of_cells = of_cells.masked_fill(impossible, 0).clamp(min=_LOWEST)
+    of_cells = of_cells.masked_fill(impossible, 0)
+    most = of_cells.amax(0)  # without which sums of a cell that is 1e16 and of others would be of this one alone
+    beside = (of_cells - most).clamp(min=_LOWEST)
     log_ratio = (draw.log_prior - draw.log_posterior).double().unsqueeze(-1)
-    log_weight = log_ratio + of_cells.sum(-1, keepdim=True)  # log p(x|z) is their sum: z is decoded once
-    scores = log_weight.logsumexp(0) - (log_weight - of_cells).logsumexp(0)
+    log_weight = log_ratio + beside.sum(-1, keepdim=True)  # log p(x|z) is their sum: z is decoded once
+    scores = most + log_weight.logsumexp(0) - (log_weight - beside).logsumexp(0)
     return scores.masked_fill(impossible, -torch.inf).float()

@@ -99,5 +99,5 @@ def marked(
         return p_values <= alpha
     ordered = p_values.sort().values
     ranks = torch.arange(1, len(ordered) + 1, device=ordered.device, dtype=torch.float64)
-    below = (ordered <= alpha * ranks / len(ordered)).nonzero()
+    below = (ordered <= (alpha * ranks / len(ordered)).to(ordered.dtype)).nonzero()
     return p_values <= ordered[below[-1, 0]] if len(below) else torch.zeros_like(p_values, dtype=torch.bool)

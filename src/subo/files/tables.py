@@ -9,7 +9,7 @@ from typing import Any
 from subo.files.whole import replacing
 from subo.runtime.limits import is_number
 
-__all__ = ["name_in", "write_table"]
+__all__ = ["is_formula", "name_in", "write_table"]
 
 _FORMULA = "=+-@\t\n\r＝＋－＠"  # including the full-width ones
 
@@ -58,7 +58,7 @@ def write_table(
         for row in chain([header], rows):
             cells = [*row]
             texts = ((number, cell) for number, cell in enumerate(cells) if isinstance(cell, str))
-            formulas = [number for number, cell in texts if _is_formula(cell, decimal)]
+            formulas = [number for number, cell in texts if is_formula(cell, decimal)]
             for number in formulas:
                 cells[number] = f"'{cells[number]}"
             quoted += len(formulas)
@@ -74,15 +74,15 @@ def name_in(cell: str) -> str:
         >>> name_in("'=1+1"), name_in("'tis")
         ('=1+1', "'tis")
     """
-    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+    return cell[1:] if cell.startswith("'") and is_formula(cell[1:]) else cell
 
 
 _STARTS = frozenset("'" + _FORMULA)
 
 
-def _is_formula(text: str, decimal: str = ".") -> bool:
+def is_formula(text: str, decimal: str = ".") -> bool:
     """Whether a spreadsheet would run a text, apostrophes apart: its own are thus distinguished from the added one."""
     if text[:1] not in _STARTS:
         return False
     bare = text.lstrip("'")
-    return bare[:1] in _STARTS and not (bare == text and is_number(text.replace(decimal, ".")))
+    return bare[:1] in _STARTS and not is_number(bare.replace(decimal, "."))

@@ -85,8 +85,10 @@ class Cells(nn.Module):
         spread = (((numbers - center).nan_to_num(0) ** 2).sum(0) / size).sqrt()
         self.center.copy_(center)
         self.unit.copy_(spread.where(spread > 0, 1))
-        self.low.copy_(numbers.nan_to_num(torch.inf).amin(0) - self.reach * self.unit)
-        self.high.copy_(numbers.nan_to_num(-torch.inf).amax(0) + self.reach * self.unit)
+        some = known.any(0) & math.isfinite(self.reach)  # otherwise there is no range to stay in
+        reach = self.unit * (self.reach if math.isfinite(self.reach) else 0)
+        self.low.copy_(torch.where(some, numbers.nan_to_num(torch.inf).amin(0) - reach, -torch.inf))
+        self.high.copy_(torch.where(some, numbers.nan_to_num(-torch.inf).amax(0) + reach, torch.inf))
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N C"]:
         within = self._numbers(x).clamp(self.low, self.high)

@@ -121,7 +121,7 @@ def _values_as_read(cells: pd.Series) -> np.ndarray:
     """The cells of a column that no schema describes: numbers, days since 1970, or else text."""
     numeric = pd.api.types.is_any_real_numeric_dtype(cells)
     kind = "real" if numeric else kind_of_column(cells).kind
-    if kind in ("boolean", "category", "drop"):
+    if kind in ("boolean", "category", "ordinal", "drop"):
         return cells.astype(object).where(cells.notna(), "missing").map(str).to_numpy(dtype=object)
     first = kind == "date" and puts_day_first(pd.Series(cells.dropna().unique()))
     return raw_numbers(cells.to_frame(), Column(str(cells.name), "date" if kind == "date" else "real", day_first=first))

@@ -119,7 +119,8 @@ class VariationalAutoencoder(
         >>> usual, outlier = autoencoder.score_samples([[0, 0, 0, 0, 100], [5, -5, 5, -5, 95]])
         >>> bool(usual > outlier)
         True
-        >>> frame = pd.DataFrame({"age": [20.5, 31.0, None, 44.2] * 50, "city": ["Rome", "Oslo", "Rome", None] * 50})
+        >>> age = [None, *(20.5 + i / 4 for i in range(199))]
+        >>> frame = pd.DataFrame({"age": age, "city": ["Rome", "Oslo", "Rome", None] * 50})
         >>> autoencoder.fit(frame).likelihood_, [column.kind for column in autoencoder.schema_.columns]
         ('columns', ['real', 'category'])
         >>> int(autoencoder.impute(frame).isna().sum().sum()), list(autoencoder.sample(3).columns)

@@ -1,5 +1,7 @@
 """Tables of mixed columns for the estimator: how X is read by a schema, and how rows are written as X was."""
 
+import csv
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -181,4 +183,19 @@ class Table:
 
 def _warn(notes: Sequence[str]) -> None:
     if notes:
-        warnings.warn(f"X: {'; '.join(notes)}", UserWarning, stacklevel=4)
+        warnings.warn(f"X: {'; '.join(map(_in_python, notes))}", UserWarning, stacklevel=4)
+
+
+def _in_python(note: str) -> str:
+    """What is advised for files, as it is done for frames.
+
+    Example:
+        >>> _in_python("if it stands for a missing cell, name it: `missing=N/K`, or give `columns=day=date`")
+        "if it stands for a missing cell, replace it: `X.replace(['N/K'], None)`, or give `columns={'day': 'date'}`"
+    """
+    note = re.sub("name (it|them): `missing=([^`]*)`", lambda found: f"replace {found[1]}: {_replaced(found[2])}", note)
+    return re.sub("`columns=([^`=]+)=([a-z]+)`", lambda found: f"`columns={{{found[1]!r}: {found[2]!r}}}`", note)
+
+
+def _replaced(words: str) -> str:
+    return f"`X.replace({next(csv.reader([words]))!r}, None)`"

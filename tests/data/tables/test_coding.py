@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 import subo
 from assertions import assert_refused
-from subo.data.tables.coding import decode, encode, raw_numbers, scaled, with_constants
+from subo.data.tables.coding import decode, encode, level_numbers, raw_numbers, scaled, with_constants
 from subo.data.tables.inferring import completed, infer_schema
 from subo.data.tables.options import TableOptions
 from subo.data.tables.schema import Column, Schema
@@ -247,8 +247,8 @@ def test_levels_in_the_order_of_their_type_come_back_in_it():
 
 
 @pytest.mark.parametrize("constant", [
-    [7] * 40, [7.0, None] * 20, [0.5] * 40, ["Oslo"] * 40, [True] * 40, pd.Categorical(["u"] * 40),
-    pd.array([3, None] * 20, dtype="Int64"), pd.DatetimeIndex(["2020-03-04 10:30"] * 40),
+    [7] * 40, [7.0] * 40, [0.5] * 40, ["Oslo"] * 40, [True] * 40, pd.Categorical(["u"] * 40),
+    pd.array([3] * 40, dtype="Int64"), pd.DatetimeIndex(["2020-03-04 10:30"] * 40),
     pd.DatetimeIndex(["2020-03-04 10:30"] * 40, tz="Europe/Oslo"),
 ], ids=str)  # fmt: skip
 def test_columns_of_one_value_are_drawn_with_it_and_their_type(constant):
@@ -256,6 +256,7 @@ def test_columns_of_one_value_are_drawn_with_it_and_their_type(constant):
     frame["m"] = frame["n"] ** 2
     schema = infer_schema(frame)
     assert [column.name for column in schema.constants] == ["c"]
+    assert infer_schema(frame.mask(frame["n"] > 5)).constants == ()  # what is there in some rows is not in all
     drawn = with_constants(decode(encode(frame, schema)[:5], schema), schema)
     assert list(drawn.columns) == ["n", "c", "m"]
     assert drawn["c"].tolist() == [frame["c"][0]] * 5
@@ -473,3 +474,15 @@ def test_a_fit_pools_levels_as_it_is_asked_to(tmp_path):
     assert data.meaning.table.columns[0].levels == ("Oslo", "Rome", "other")
     with pytest.raises(InputError, match="`min_level_count` has no effect"):
         TableOptions(columns=str(tmp_path / "s.json"), min_level_count=2).schema()
+
+
+def test_levels_of_text_are_found_where_another_file_has_numbers():
+    text = Column("w", "category", levels=("1.0", "2.0", "2.5", "?", "007"))
+    assert level_numbers(pd.Series([1.0, 2.0, 2.5, 3.0, 7.0]), text).tolist() == [0, 1, 2, 5, 5]
+    assert level_numbers(pd.Series([1, 2]), text).tolist() == [0, 1]
+    comma = Column("w", "category", levels=("1,5", "2"))
+    assert level_numbers(pd.Series([1.5, 2.0]), comma).tolist() == [0, 1]
+    numbers = Column("w", "ordinal", levels=(1, 2.5))
+    assert level_numbers(pd.Series(["1.0", "2.50", "?"]), numbers).tolist() == [0, 1, 2]
+    twice = Column("w", "category", levels=("1", "1.0", "2"))
+    assert level_numbers(pd.Series(["1", "1.0", "1.00"]), twice).tolist() == [0, 1, 3]

@@ -338,7 +338,7 @@ def test_observed_cells_stay_as_they_are_written_and_filled_ones_are_written_ali
     coded = encode(read.frame, schema)
     coded[1, 0], coded[2, 1], coded[3, 2] = coded[2, 0] + 0.2, 1.0, coded[0, 2]
     whole = filled(read.frame, [coded, coded], schema, numbered=True)
-    written = observed_texts(read_texts(tmp_path / "x.csv"), read.frame, schema, copies=2)
+    written = observed_texts(read_texts(tmp_path / "x.csv"), read.frame, schema)
     assert save_frame(tmp_path / "y.csv", whole, schema, written=written) == 2
     with (tmp_path / "x.csv").open(newline="") as before, (tmp_path / "y.csv").open(newline="") as after:
         old, new = csv.reader(before, delimiter=";"), csv.reader(after, delimiter=";")

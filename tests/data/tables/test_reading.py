@@ -227,7 +227,7 @@ def test_the_header_may_be_counted_as_pandas_does(tmp_path):
 
 def test_formulas_that_were_made_text_are_text_again(tmp_path):
     found = read(tmp_path, "'=a,b\n'=1+1,'tis\n''@x,-5\n'-5,'\n")
-    assert columns(found) == {"=a": ["=1+1", "'@x", "-5"], "b": ["'tis", "-5", "'"]}
+    assert columns(found) == {"=a": ["=1+1", "'@x", "'-5"], "b": ["'tis", "-5", "'"]}
 
 
 # Leading zeros

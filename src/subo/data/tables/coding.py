@@ -17,6 +17,8 @@ which adds ``log w'(t)`` to the right column. That is what turns a density of th
 """
 
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch import Tensor
 
 from subo.data.tables.dates import as_texts, dates, moments
 from subo.data.tables.kinds import check_finite, distinct
-from subo.data.tables.schema import LEVELED, Column, Schema, plain
+from subo.data.tables.schema import LEVELED, Column, Level, Schema, as_word, plain
 from subo.errors import InputError
 from subo.runtime.memory import return_freed
 
@@ -39,6 +41,8 @@ _DAY = 86_400e6  # microseconds
 _DAYS = (-719_161, 2_932_895)  # of the years 1 to 9999, which text can have
 _DAYS_OF_NS = (-106_749, 106_749)  # that nanoseconds in 64 bits reach, in any zone and rounded
 _LARGE = 1 << 24  # bytes of a table from which freed memory is returned before the next pass
+_PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+_WITH_COMMA = re.compile(r"[+-]?\d+,\d+")
 _MOST = float(np.finfo(np.float32).max)
 
 
@@ -123,14 +127,14 @@ def raw_numbers(frame: pd.DataFrame, column: Column) -> np.ndarray:
         return level_numbers(cells, column)
     if column.kind == "date":
         return _days(cells, column)
+    cells = cells.astype("float64") if str(cells.dtype).startswith("decimal") else cells  # of Arrow
     values = pd.to_numeric(cells, errors="coerce").astype("float64").to_numpy()
     if not types.is_numeric_dtype(cells):
         if len(bad := np.flatnonzero(np.isnan(values) & cells.notna().to_numpy())):
             cell = plain(cells.iloc[bad[0]])
-            raise InputError(
-                f"column {column.name!r}, row {bad[0] + 1}: {cell!r} is not a number; if it stands for a missing cell, "
-                f"clear it, or name it: `missing={cell}`"
-            )
+            remedy = f"if it stands for a missing cell, clear it, or name it: `missing={as_word(cell)}`"
+            remedy = "its decimal mark is another: `decimal=,`" if _WITH_COMMA.fullmatch(str(cell)) else remedy
+            raise InputError(f"column {column.name!r}, row {bad[0] + 1}: {cell!r} is not a number; {remedy}")
         check_finite(pd.Series(values, name=column.name))
     numbers = _logarithms(values) if column.log else values
     return np.where(values == column.spike, np.inf, numbers) if column.kind == "spike" else numbers
@@ -152,7 +156,7 @@ def _days(cells: pd.Series, column: Column) -> np.ndarray:
         cell = plain(cells.iloc[bad[0]])
         raise InputError(
             f"column {column.name!r}, row {bad[0] + 1}: {cell!r} is not a date; if it stands for a missing cell, clear "
-            f"it, or name it: `missing={cell}`"
+            f"it, or name it: `missing={as_word(cell)}`"
         )
     return np.append(days, np.nan)[codes]
 
@@ -174,8 +178,24 @@ def level_numbers(cells: pd.Series, column: Column) -> np.ndarray:
     if (other := numbers < 0).any():
         texts = {_text(level): number for number, level in enumerate(column.levels)}
         texts |= {_text(level): len(column.levels) - 1 for level in column.pooled}
-        numbers[other] = [texts.get(_text(plain(value)), len(column.levels)) for value in values[other]]
+        same = _equal_numbers(column.levels)
+        numbers[other] = [
+            texts.get(_text(plain(value)), same.get(_number(value), len(column.levels))) for value in values[other]
+        ]
     return np.append(numbers.astype("float64"), np.nan)[codes]
+
+
+def _equal_numbers(levels: Sequence[Level]) -> dict[float | None, int]:
+    """The levels that are numbers, such as the text 1.0 of a file, by these, where no other is the same number."""
+    known = [(_number(level), position) for position, level in enumerate(levels)]
+    counts = Counter(number for number, _ in known)
+    return {number: position for number, position in known if number is not None and counts[number] == 1}
+
+
+def _number(cell: object) -> float | None:
+    """A cell as a number, with whatever decimal mark; None where it is none, as truth values and 007 are."""
+    text = str(plain(cell)).replace(",", ".")
+    return float(text) if not isinstance(cell, bool | np.bool_) and _PLAIN_NUMBER.fullmatch(text) else None
 
 
 def _text(level: object) -> str:

@@ -34,6 +34,7 @@ _PARTS = r"^(\d{1,2})[./-](\d{1,2})[./-]\d{2}"
 _SHORT_YEAR = r"^(\d{1,2}[./-]\d{1,2}[./-])(\d{2})(?!\d)"
 _HALF_DAY = re.compile(r"(.+) \d{1,2}:\d{2}(:\d{2})? [AP]M")
 _UNPADDED, _THREE = "\x01", "\x02"  # before a number that loses its 0, and after one that loses three digits
+_OFFSET = r"([+-])(\d{2}):?(\d{2})$"
 _COMMA = r"(:\d{2}),(\d+)$"  # before a fraction
 
 
@@ -60,7 +61,7 @@ def puts_day_first(texts: pd.Series) -> bool:
 
 def moments(days: pd.Series) -> pd.Series:
     """Dates of pandas' own types: Arrow's days have neither a time nor a zone to ask for."""
-    return days.astype("datetime64[us]") if str(days.dtype).startswith("date32") else days
+    return days.astype("datetime64[us]") if str(days.dtype).startswith(("date32", "date64")) else days
 
 
 def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
@@ -91,7 +92,10 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
     found = ""
     if (form := _guessed(texts, day_first=day_first)) is not None:
         days = _by_form(texts, form)
-        found = next((padded for padded in _paddings(form) if (in_form(days, padded) == texts).all()), "")
+        zone = re.search(_OFFSET, texts.iloc[0])
+        forms = (form, *(() if zone is None else (form.replace("%z", zone[0]),)))
+        padded = (padded for own in forms for padded in _paddings(own))
+        found = next((padded for padded in padded if (in_form(days, padded) == texts).all()), "")
     zoned = not found and types.is_string_dtype(texts) and bool(texts.astype("str").str.contains(_ZONE).all())
     if not zoned:
         return found
@@ -102,12 +106,15 @@ def form_of(texts: pd.Series, *, day_first: bool) -> str:
 def in_form(days: pd.Series, form: str) -> pd.Series:
     """Dates as text in a form of `strftime`, which knows two more: ``%-d``, a number without a leading 0, and ``%3f``.
 
-    The latter are milliseconds.
+    The latter are milliseconds. An offset such as +02:00 at a form's end is that of the clock.
 
     Example:
         >>> in_form(pd.Series(pd.to_datetime(["2020-04-03 00:07", None])), "%-d.%-m.%Y %-H:%M").tolist()
         ['3.4.2020 0:07', nan]
     """
+    if (zone := re.search(_OFFSET, form)) is not None:
+        ahead = pd.Timedelta(hours=int(zone[2]), minutes=int(zone[3]))
+        days = days + ahead if zone[1] == "+" else days - ahead
     texts = days.dt.strftime(form.replace("%-", f"{_UNPADDED}%").replace("%3f", f"%f{_THREE}"))
     texts = texts.str.replace(f"{_UNPADDED}0?", "", regex=True) if "%-" in form else texts
     return texts.str.replace(rf"\d{{3}}{_THREE}", "", regex=True) if "%3f" in form else texts
@@ -147,9 +154,10 @@ def every_of(days: pd.Series) -> str:
 
 
 def _guessed(texts: pd.Series, *, day_first: bool) -> str | None:
-    """The form in which the first text is a date, padded; None where it has none."""
-    if not types.is_string_dtype(texts) or len(texts) == 0 or not isinstance(first := texts.iloc[0], str):
+    """The form in which the first text is a date, padded; None where it has none. May alone would be of two forms."""
+    if not types.is_string_dtype(texts) or len(texts) == 0 or not isinstance(texts.iloc[0], str):
         return None
+    first = next((text for text in texts if "May" not in text), texts.iloc[0])
     half = _HALF_DAY.fullmatch(first)
     day = first if half is None else half[1]
     longer = re.sub(_SHORT_YEAR, r"\g<1>20\g<2>", day)  # of years of two digits nothing is guessed

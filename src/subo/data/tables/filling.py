@@ -13,7 +13,8 @@ from subo.data.tables.coding import decode, scaled, unscaled
 from subo.data.tables.dates import as_texts, form_of, moments
 from subo.data.tables.parsing import Written
 from subo.data.tables.schema import LEVELED, Column, Schema
-from subo.data.tables.writing import counts_rows, dates_as_text
+from subo.data.tables.writing import counts_rows, dates_as_text, free_name
+from subo.files.tables import is_formula
 from subo.runtime.randomness import stream
 
 __all__ = ["filled", "most_likely", "observed_texts", "with_gaps_of"]
@@ -38,26 +39,29 @@ def filled(
             if missing.any():
                 part[column.name] = _joined(frame[column.name], cells[column.name], missing, column)
         if numbered:
-            part.insert(0, "draw", number)
+            count = pd.Series(number, part.index, name=free_name("draw", part))
+            part = pd.concat([count, part], axis=1)
+        part.attrs = frame.attrs
         parts.append(part)
     return pd.concat(parts, ignore_index=counts_rows(frame))
 
 
-def observed_texts(written: Written, frame: pd.DataFrame, schema: Schema, *, copies: int = 1) -> Written:
+def observed_texts(written: Written, frame: pd.DataFrame, schema: Schema) -> Written:
     """The text of the cells that filling a table leaves as they are; NaN for the others.
+
+    Words for missing cells in columns that stay as they are stay, too, unless a spreadsheet would run them: ``-``.
 
     Args:
         written: The cells of the table's file.
         frame: The table as it came.
         schema: What the columns are.
-        copies: How often the rows follow each other.
     """
     filled_in = {column.name for column in schema.modeled}
-    cells = {
-        name: texts.where(frame[name].notna().to_numpy()) if name in filled_in else texts
-        for name, texts in written.cells.items()
-    }
-    return replace(written, cells=pd.concat([pd.DataFrame(cells)] * copies, ignore_index=True))
+    cells = {}
+    for name, texts in written.cells.items():
+        kept = frame[name].notna().to_numpy()
+        cells[name] = texts.where(kept if name in filled_in else kept | ~texts.map(is_formula).to_numpy(dtype=bool))
+    return replace(written, cells=pd.DataFrame(cells))
 
 
 def _joined(cells: pd.Series, others: pd.Series, missing: np.ndarray, column: Column) -> pd.Series:

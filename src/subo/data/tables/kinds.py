@@ -13,7 +13,7 @@ from pandas.api import types
 from torch import Tensor
 
 from subo.data.tables.dates import as_texts, dates, looks_like_a_date, order_of, puts_day_first
-from subo.data.tables.schema import Kind, plain
+from subo.data.tables.schema import Kind, as_word, plain
 from subo.distributions.negative_binomial import NegativeBinomial
 from subo.errors import InputError
 
@@ -143,7 +143,7 @@ def check_finite(cells: pd.Series) -> None:
         cell = cells.iloc[bad[0]]
         raise InputError(
             f"column {cells.name!r}, row {bad[0] + 1}: {cell} is not a finite number; usually it is of a division by "
-            f"0: if the cell is missing, clear it, or name it: `missing={cell}`"
+            f"0: if the cell is missing, clear it, or name it: `missing={as_word(cell)}`"
         )
 
 

@@ -10,7 +10,7 @@ from pandas.api import types
 
 from subo.data.tables.dates import dates, looks_like_a_date, moments, puts_day_first
 from subo.data.tables.kinds import STRANGE, distinct
-from subo.data.tables.schema import LEVELED, Column, Schema, plain
+from subo.data.tables.schema import LEVELED, Column, Schema, as_word, plain
 from subo.runtime.wording import counted
 
 __all__ = ["misreadings"]
@@ -115,9 +115,10 @@ class _Texts:
             more = ", ".join(repr(word) for word in words if word != str(cell).strip())
             return (
                 f"{said}but row {row} has {cell!r}, and others have {more}; if those are missing cells, clear them, or "
-                f"name them: `missing={','.join(words)}`"
+                f"name them: `missing={','.join(map(as_word, words))}`"
             )
-        return f"{said}but row {row} has {cell!r}; if that is a missing cell, clear it, or name it: `missing={cell}`"
+        word = as_word(cell)
+        return f"{said}but row {row} has {cell!r}; if that is a missing cell, clear it, or name it: `missing={word}`"
 
 
 def _of_text(column: Column, cells: pd.Series, decimal: str) -> list[str]:
@@ -202,7 +203,7 @@ def _signs(of: _Texts) -> Iterator[str]:
     yield (
         f"column {of.name!r} has {' and '.join(cells)} as {'levels of their own' if several else 'a level of its own'}"
         f"; if {'they stand for missing cells, name them' if several else 'it stands for a missing cell, name it'}: "
-        f"`missing={','.join(named)}`"
+        f"`missing={','.join(map(as_word, named))}`"
     )
 
 
@@ -248,7 +249,7 @@ def _stand_in_dates(column: Column, cells: pd.Series) -> Iterator[str]:
             between = f"{texts[others.idxmin()]} to {texts[others.idxmax()]}"
             yield (
                 f"column {column.name!r} has {texts[at]} in {counted(count, 'cell')}, far from all others ({between}); "
-                f"if that stands for a missing cell, name it: `missing={texts[at]}`"
+                f"if that stands for a missing cell, name it: `missing={as_word(texts[at])}`"
             )
 
 

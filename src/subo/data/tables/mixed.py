@@ -22,6 +22,7 @@ from subo.data.tables.reading import read_frame
 from subo.data.tables.remarks import check_levels, empty, narrow_counts, no_longer_constant, unseen, without_cells
 from subo.data.tables.schema import Column, Scaling, Schema
 from subo.errors import InputError
+from subo.runtime.wording import counted
 
 __all__ = ["contents_of", "read_mixed"]
 
@@ -151,9 +152,12 @@ def contents_of(
         notes += [*unseen(cells, context["given"], schema.given), *unlearned(context["given"], schema)]
     rows = Split(x, context=context)
     names = tuple(column.name for column in schema.modeled)
+    if labels is not None and not fit and (gone := int(labels.isna().sum())):
+        notes.append(f"column 'label': {counted(gone, 'cell')} without a class, so that all of them are left out")
+        labels = None
     if labels is None:
         return Contents((rows,), names, notes=tuple(notes), table=schema)
-    classes, numbers = _labels(labels, fit=fit)
+    classes, numbers = _labels(labels)
     notes += [f"column 'label' holds classes ({len(classes):,} different) and is not modeled; {_MODELS}"] * fit
     return Contents((replace(rows, labels=numbers),), names, classes, notes=tuple(notes), table=schema)
 
@@ -194,11 +198,10 @@ def _unseparated(cells: pd.DataFrame) -> list[str]:
     return [f"each cell has as many {what} as the name: if they separate cells, give `separator={mark}`"]
 
 
-def _labels(labels: pd.Series, *, fit: bool) -> tuple[tuple[int | str, ...], torch.Tensor]:
+def _labels(labels: pd.Series) -> tuple[tuple[int | str, ...], torch.Tensor]:
     """The classes of a column of labels, and which each row has."""
     if labels.isna().any():
-        remedy = f"or give the column another kind: {_MODELS}" if fit else "or, if the model has no classes, the column"
-        row = int(np.argmax(labels.isna())) + 1
+        row, remedy = int(np.argmax(labels.isna())) + 1, f"or give the column another kind: {_MODELS}"
         raise InputError(f"row {row}, column 'label': the label is missing: drop the row, {remedy}")
     return numbered(_classes(labels))
 

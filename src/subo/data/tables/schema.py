@@ -13,7 +13,7 @@ from torch import Tensor
 from subo.errors import InputError
 from subo.files.whole import read_json, write_json
 
-__all__ = ["LEVELED", "PERIODS", "SCALED", "Column", "Kind", "Level", "Scaling", "Schema", "plain"]
+__all__ = ["LEVELED", "PERIODS", "SCALED", "Column", "Kind", "Level", "Scaling", "Schema", "as_word", "plain"]
 
 Kind = Literal["real", "positive", "count", "boolean", "category", "ordinal", "date", "spike", "drop"]
 """A kind of column; ``drop`` is left out of the model."""
@@ -36,6 +36,16 @@ Scaling = Literal["standard", "quantile"]
 def plain(value: Any) -> Any:
     """A cell as a value of Python's own types."""
     return value.item() if hasattr(value, "item") else value
+
+
+def as_word(cell: Any) -> str:
+    """A cell as one of the words between commas that stand for a missing one.
+
+    Example:
+        >>> as_word("N/K"), as_word("<0,5")
+        ('N/K', '"<0,5"')
+    """
+    return f'"{cell}"' if "," in str(cell) else str(cell)
 
 
 @dataclass(frozen=True)
@@ -131,8 +141,8 @@ class Schema:
 
     @property
     def constants(self) -> tuple[Column, ...]:
-        """Those of them that have one value, and no other."""
-        return tuple(column for column in self.dropped if len(column.levels) == 1)
+        """Those of them that have one value in all rows."""
+        return tuple(column for column in self.dropped if len(column.levels) == 1 and not column.missing)
 
     @property
     def given(self) -> "Schema":

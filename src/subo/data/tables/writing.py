@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain, count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from subo.errors import InputError
 from subo.files.tables import write_table
 from subo.files.whole import replacing
 
-__all__ = ["INDEX", "WRITTEN", "counts_rows", "dates_as_text", "save_frame"]
+__all__ = ["INDEX", "WRITTEN", "counts_rows", "dates_as_text", "free_name", "save_frame"]
 
 WRITTEN = (".csv", ".tsv", ".parquet", ".feather")
 """Endings of tables that are written."""
@@ -36,7 +37,7 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema, *, written
         frame: The table.
         schema: What its columns are.
         written: Text that cells of the frame have already, which keep it, and what stands between cells; NaN for cells
-            without any. Other formats have no use for it.
+            without any. It is that of each of several tables that follow each other. Other formats have no use for it.
 
     Returns:
         How many cells got an apostrophe, so that no spreadsheet runs them.
@@ -50,7 +51,8 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema, *, written
         index = [name for name in frame.attrs.get(INDEX, ()) if name in frame.columns]
         frame = frame.set_index(index) if index else frame
     elif not counts_rows(frame):
-        frame = frame.reset_index()
+        names = [free_name("index" if name is None else str(name), frame) for name in frame.index.names]
+        frame = frame.reset_index(names=names)
     if ending in (".csv", ".tsv"):
         whole = {column.name for column in schema.columns if column.decimals == 0 or column.kind == "count"}
         forms = {column.name: column.form for column in schema.columns if column.form}
@@ -76,6 +78,12 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema, *, written
 def counts_rows(frame: pd.DataFrame) -> bool:
     """Whether the index of a frame says nothing of its rows but which of them is which."""
     return frame.index.equals(pd.RangeIndex(len(frame)))
+
+
+def free_name(name: str, frame: pd.DataFrame) -> str:
+    """A name for another column, with a number behind it if the frame has one of that name."""
+    taken = {*map(str, frame.columns)}
+    return next(free for free in chain([name], (f"{name}_{number}" for number in count(1))) if free not in taken)
 
 
 def dates_as_text(days: pd.Series, form: str) -> pd.Series:
@@ -116,8 +124,8 @@ def _lines(frame: pd.DataFrame, whole: set[str], forms: dict[str, str], written:
 
 def _beside(texts: list[Any] | None, cells: list[Any], decimal: str) -> list[Any]:
     """Cells that keep the text that they have; others take that of an equal one, such as TRUE, or its form."""
-    texts = texts or [None] * len(cells)
-    known = {cell: text for text, cell in zip(texts, cells, strict=True) if isinstance(text, str)}
+    texts = texts or [None]
+    known = {cell: text for text, cell in zip(texts, cells, strict=False) if isinstance(text, str)}
     places = _places({text for text in texts if isinstance(text, str) and text}, decimal)
 
     def written(cell: Any) -> Any:
@@ -127,7 +135,7 @@ def _beside(texts: list[Any] | None, cells: list[Any], decimal: str) -> list[Any
 
     return [
         text if isinstance(text, str) else known[cell] if cell in known else written(cell)
-        for text, cell in zip(texts, cells, strict=True)
+        for text, cell in zip(cycle(texts), cells, strict=False)  # tables follow each other
     ]
 
 
