@@ -254,6 +254,19 @@ def test_whole_numbers_keep_all_their_digits_beside_missing_cells(tmp_path):
     assert columns(read(tmp_path, "id\n100000000000000003\n5\n")) == {"id": [100000000000000003, 5]}
 
 
+@pytest.mark.parametrize("word", ["", "NA", "?"])
+def test_numbers_beyond_64_bits_keep_their_digits_and_cells_beside_them_are_missing(word, tmp_path):
+    content = f"id,n\n18446744073709551616,1\n{word},2\n99999999999999999999,3\n"
+    cells = columns(read(tmp_path, content, missing=("?",)))["id"]
+    assert [cell if cell is None else int(cell) for cell in cells] == [1 << 64, None, 10**20 - 1]
+
+
+def test_codes_are_seen_beside_words_for_missing_cells(tmp_path):
+    assert read(tmp_path, "code\n10E2\n?\n11E3\n", missing=("?",)).no_numbers == {
+        "code": "its cells are codes such as 10E2"
+    }
+
+
 @pytest.mark.parametrize("cells, code", [
     ("10E2 11E3 4", "10E2"), ("12 1e5 7", None), ("1E5 2.5 7", None), ("1e+05 2 7", None), ("1e-5 2e3 7", None),
 ])  # fmt: skip

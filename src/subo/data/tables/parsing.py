@@ -209,8 +209,12 @@ def _frame(path: Path, layout: Layout, seen: _Bytes, as_text: set[int]) -> pd.Da
     columns = [_Cells(seen.lines) for _ in layout.header]
     for block in _blocks(path, layout, seen, dtype=dict.fromkeys(as_text, str), **options):
         for number, column in enumerate(columns):
-            text = seen.trailing and isinstance(block[number].dtype, pd.StringDtype)
-            column.append(_without_blanks(block[number], layout) if text else block[number])
+            cells = block[number]
+            if seen.trailing and isinstance(cells.dtype, pd.StringDtype):
+                cells = _without_blanks(cells, layout)
+            elif cells.dtype == object:  # of numbers beyond 64 bits pandas keeps the text, words for missing cells too
+                cells = cells.mask(cells.isin(missing))
+            column.append(cells)
     if mixed := {number for number, column in enumerate(columns) if len(column.sorts) > 1}:
         del columns
         return _frame(path, layout, seen, as_text | mixed)

@@ -99,7 +99,9 @@ def read_frame(
     header, mark, point = layout.header, layout.separator, layout.decimal
     columns = [*zip(header, zip(*rows, strict=False), strict=False)]
     asked = {name: "" for name in of_text if name in header}
-    seen = {name: why for name, cells in columns if (why := _why_no_numbers(cells)) and name not in asked}
+    seen = {
+        name: why for name, cells in columns if (why := _why_no_numbers(cells, layout.missing)) and name not in asked
+    }
     frame, found = parse(path, layout, [*asked, *seen])
     no_numbers = seen | found
     notes = _taken_for_header(header)
@@ -213,14 +215,14 @@ def _grouped(cells: Sequence[str]) -> str:
     return marked[0] if all(_THOUSANDS.fullmatch(cell) or _SMALL.fullmatch(cell) for cell in numbers) else ""
 
 
-def _why_no_numbers(cells: Iterable[str]) -> str:
+def _why_no_numbers(cells: Iterable[str], missing: Sequence[str]) -> str:
     """Why cells that could be read as numbers are none: zip codes would lose a 0, and codes such as 10E2 are whole.
 
     A program that writes a number with an E gives the mantissa a point or the exponent a sign; people write 1e5.
     """
     if any(map(LEADING_ZERO.fullmatch, cells)):
         return LOSES_ZEROS
-    known = [cell for cell in cells if cell not in MISSING]
+    known = [cell for cell in cells if cell not in missing]
     code = next(filter(_CODE.fullmatch, known), None)
     return f"its cells are codes such as {code}" if code and all(map(_CODE_OR_DIGITS.fullmatch, known)) else ""
 
