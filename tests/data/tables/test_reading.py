@@ -261,6 +261,18 @@ def test_numbers_beyond_64_bits_keep_their_digits_and_cells_beside_them_are_miss
     assert [cell if cell is None else int(cell) for cell in cells] == [1 << 64, None, 10**20 - 1]
 
 
+def test_phones_keep_their_plus(tmp_path):
+    found = read(tmp_path, "phone,change\n+4917101354,+12\n?,-3\n+4917101355,+2\n", missing=("?",))
+    assert columns(found) == {"phone": ["+4917101354", None, "+4917101355"], "change": [12, -3, 2]}
+    assert [*found.no_numbers] == ["phone"]
+
+
+def test_a_missing_cell_that_may_be_a_country_is_said(tmp_path):
+    assert "Namibia" in read(tmp_path, "country\nDE\nNA\nFR\n").notes[0]
+    for other in ("country\nDE\nNA\n\nDEU\n", "x\nNA\nNA\n", "country\nDE\nUS\nFR\n", "flag\nYE\nNA\n"):
+        assert read(tmp_path, other).notes == ()
+
+
 def test_codes_are_seen_beside_words_for_missing_cells(tmp_path):
     assert read(tmp_path, "code\n10E2\n?\n11E3\n", missing=("?",)).no_numbers == {
         "code": "its cells are codes such as 10E2"

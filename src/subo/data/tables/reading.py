@@ -45,6 +45,8 @@ _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 1 << 20  # bytes from which the layout is seen
 _LOOKED_AT = 1000  # rows of them
 _THOUSANDS, _SMALL = re.compile(r"[+-]?[1-9]\d{0,2}([.,]\d{3})+"), re.compile(r"[+-]?\d{1,3}")
+_COUNTRY = re.compile("[A-Z]{2}")
+_PHONE = re.compile(r"\+\d{7,}")
 _CODE, _CODE_OR_DIGITS = re.compile(r"\d+E\d+"), re.compile(r"\d+(E\d+)?")
 _MARKED = 20  # cells with marks, of which three digits after each are no accident
 _DATA = re.compile(r"(?=.*[+\-.,e])[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -110,6 +112,11 @@ def read_frame(
     if point == "," and decimal is None:
         notes.append("numbers have a decimal comma")
     for name, cells in columns:
+        if _may_be_countries({*cells}):
+            notes.append(
+                f"Careful: column {name!r} has codes of two letters, and NA is read as a missing cell: where it stands "
+                "for Namibia or another value, write that otherwise"
+            )
         if (grouped := _grouped(cells)) and name not in {*asked, *no_numbers}:
             notes.append(
                 f"Careful: column {name!r} has numbers such as {grouped}, three digits after each mark, and others "
@@ -216,15 +223,22 @@ def _grouped(cells: Sequence[str]) -> str:
 
 
 def _why_no_numbers(cells: Iterable[str], missing: Sequence[str]) -> str:
-    """Why cells that could be read as numbers are none: zip codes would lose a 0, and codes such as 10E2 are whole.
+    """Why cells that could be read as numbers are none: zip codes would lose a 0, phones a +, and 10E2 may be a code.
 
     A program that writes a number with an E gives the mantissa a point or the exponent a sign; people write 1e5.
     """
     if any(map(LEADING_ZERO.fullmatch, cells)):
         return LOSES_ZEROS
     known = [cell for cell in cells if cell not in missing]
+    if known and all(map(_PHONE.fullmatch, known)):
+        return f"its cells are numbers with a + in front, as those of phones are ({known[0]})"
     code = next(filter(_CODE.fullmatch, known), None)
     return f"its cells are codes such as {code}" if code and all(map(_CODE_OR_DIGITS.fullmatch, known)) else ""
+
+
+def _may_be_countries(cells: set[str]) -> bool:
+    """Whether cells are codes of countries, of which NA is one."""
+    return "NA" in cells and len(cells) > 2 and all(map(_COUNTRY.fullmatch, cells))
 
 
 def _header(first: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> tuple[str, ...]:
