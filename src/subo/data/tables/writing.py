@@ -64,8 +64,9 @@ def save_frame(path: str | Path, frame: pd.DataFrame, schema: Schema, *, written
         raise InputError(
             f"{path}: a table is written as {', '.join(WRITTEN)}, not as {path.suffix or 'a file without ending'!r}"
         )
+    frame = frame.copy(deep=False)
+    frame.attrs = {}  # pandas would write them into the file
     with replacing(path) as unfinished:
-        frame.attrs = {}  # pandas would write them into the file
         try:
             (frame.to_parquet if ending == ".parquet" else frame.to_feather)(unfinished)
         except ImportError as error:
