@@ -213,18 +213,18 @@ def finish_run(
     return result
 
 
-def validate_run(experiment: Experiment, data: Data, *, num_samples: int | None = None, **told: Any) -> Evaluation:
+def validate_run(experiment: Experiment, data: Data, *, num_samples: int | None = None, **options: Any) -> Evaluation:
     """Measures a fitted run on its validation data, and leaves the test data alone.
 
     Args:
         experiment: The run.
         data: Its data.
         num_samples: K for log p(x).
-        told: ``processes``, ``progress`` and ``note``, as for :func:`finish_run`.
+        options: ``processes``, ``progress`` and ``note``, as for :func:`finish_run`.
     """
     if not len(data.validation):
         raise InputError(f"{data.name} has no validation data to measure: use `measure=test`")
-    return evaluate_run(experiment, data, split="validation", num_samples=num_samples, **told)
+    return evaluate_run(experiment, data, split="validation", num_samples=num_samples, **options)
 
 
 def _settings(

@@ -1,6 +1,6 @@
 """Text of a known layout as a frame, block after block, so that memory holds the cells and not their text.
 
-pandas parses; what it does not tell is seen in the bytes: rows that are too short, and zeros before a number.
+pandas parses; what it does not show is seen in the bytes: rows that are too short, and zeros before a number.
 """
 
 import csv
