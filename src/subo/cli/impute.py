@@ -61,7 +61,7 @@ def impute(
     """
     from subo.data.annotated import ANNOTATED
     from subo.data.tables.filling import filled, most_likely, observed_texts
-    from subo.data.tables.reading import TEXTS
+    from subo.data.tables.options import TEXTS
     from subo.data.tables.writing import WRITTEN, counts_rows, save_frame
     from subo.evaluation.imputation import check_refits
     from subo.evaluation.imputation import impute as imputed

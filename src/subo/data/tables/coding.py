@@ -29,7 +29,7 @@ from jaxtyping import Float
 from pandas.api import types
 from torch import Tensor
 
-from subo.data.tables.dates import as_texts, dates, moments
+from subo.data.tables.dates import read_dates
 from subo.data.tables.kinds import check_finite, distinct
 from subo.data.tables.schema import LEVELED, Column, Level, Schema, as_word, plain
 from subo.errors import InputError
@@ -149,9 +149,9 @@ def _logarithms(values: np.ndarray) -> np.ndarray:
 def _days(cells: pd.Series, column: Column) -> np.ndarray:
     """Dates as days since 1970; of text, each date is read once."""
     if types.is_datetime64_any_dtype(cells):
-        return _days_since(moments(cells))
+        return _days_since(read_dates(cells, day_first=column.day_first))
     codes, values = distinct(cells)
-    days = _days_since(dates(as_texts(pd.Series(values)), day_first=column.day_first))
+    days = _days_since(read_dates(pd.Series(values), day_first=column.day_first))
     if len(bad := np.flatnonzero((codes >= 0) & np.isnan([*days, 0])[codes])):
         cell = plain(cells.iloc[bad[0]])
         raise InputError(

@@ -20,6 +20,7 @@ __all__ = [
     "moments",
     "order_of",
     "puts_day_first",
+    "read_dates",
 ]
 
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
@@ -76,6 +77,11 @@ def dates(texts: pd.Series, *, day_first: bool) -> pd.Series:
     mixed = pd.to_datetime(days, errors="coerce", format="mixed", dayfirst=day_first, utc=True)
     month = _parts(texts)[1 if day_first else 0]
     return iso.where(iso.notna(), mixed.mask(month.notna() & (month != mixed.dt.month)))
+
+
+def read_dates(cells: pd.Series, *, day_first: bool) -> pd.Series:
+    """Cells as dates: those of pandas' own types, of Arrow, of text, or whole numbers such as 20210301."""
+    return moments(cells) if types.is_datetime64_any_dtype(cells) else dates(as_texts(cells), day_first=day_first)
 
 
 def form_of(texts: pd.Series, *, day_first: bool) -> str:

@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 
 from subo.data.spread import center_and_units
 from subo.data.tables.coding import raw_numbers
-from subo.data.tables.dates import as_texts, dates, every_of, form_of, puts_day_first
+from subo.data.tables.dates import as_texts, every_of, form_of, puts_day_first, read_dates
 from subo.data.tables.kinds import CONSTANT, counts_of, hold_to, is_in_order, kind_of_column, spike_of
 from subo.data.tables.schema import LEVELED, SCALED, Column, Level, Scaling, Schema, plain
 from subo.errors import InputError
@@ -114,7 +114,7 @@ def _column(cells: pd.Series, kind: str | None) -> Column:
         values = pd.Series(known.unique())
         values = as_texts(values) if pd.api.types.is_any_real_numeric_dtype(values) else values
         first = puts_day_first(values)
-        read = values if pd.api.types.is_datetime64_any_dtype(values) else dates(values.astype("str"), day_first=first)
+        read = read_dates(values, day_first=first)
         form = form_of(values, day_first=first)
         return replace(column, decimals=None, day_first=first, every=every_of(read), form=form)
     return column

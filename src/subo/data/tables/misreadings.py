@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from subo.data.tables.dates import dates, looks_like_a_date, moments, puts_day_first
+from subo.data.tables.dates import dates, looks_like_a_date, puts_day_first, read_dates
 from subo.data.tables.kinds import STRANGE, distinct
 from subo.data.tables.schema import LEVELED, Column, Schema, as_word, plain
 from subo.runtime.wording import counted
@@ -229,10 +230,7 @@ def _stand_in_dates(column: Column, cells: pd.Series) -> Iterator[str]:
     codes, values = distinct(cells)
     texts = pd.Series(values)
 
-    def read(of: pd.Series) -> pd.Series:
-        of_text = not types.is_datetime64_any_dtype(of) and not str(of.dtype).startswith("date32")
-        return dates(of.astype("str"), day_first=column.day_first) if of_text else moments(of)
-
+    read = partial(read_dates, day_first=column.day_first)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     if not (counts > 1).any() or not _ends_of_years(read(texts[counts > 1])).any():
         return

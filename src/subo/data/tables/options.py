@@ -6,9 +6,12 @@ from pathlib import Path
 from subo.data.tables.schema import Scaling, Schema
 from subo.errors import InputError
 
-__all__ = ["TABLES", "TableOptions"]
+__all__ = ["TABLES", "TEXTS", "TableOptions"]
 
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".feather")
+TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+"""Endings of tables that are text."""
+
+TABLES = (*TEXTS, ".parquet", ".feather")
 """Endings of files that hold a table."""
 
 

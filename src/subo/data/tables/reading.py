@@ -32,13 +32,10 @@ from subo.data.tables.writing import INDEX
 from subo.errors import InputError
 from subo.files.tables import name_in
 
-__all__ = ["MISSING", "TEXTS", "FrameRead", "read_frame", "read_texts"]
+__all__ = ["MISSING", "FrameRead", "read_frame", "read_texts"]
 
 MISSING = ("", "NA", "NaN", "nan", "None", "NaT")
 """Cells that hold no value."""
-
-TEXTS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
-"""Endings of files of text."""
 
 _SEPARATORS = (",", ";", "\t", "|")
 _IN_WORDS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -130,7 +127,7 @@ def read_texts(path: Path, *, separator: str | None = None, decimal: str | None 
     """The cells of a file of text, which :func:`read_frame` has read, without what they are taken for.
 
     Args:
-        path: A file with one of the endings :data:`TEXTS`.
+        path: A file with one of the endings :data:`subo.data.tables.options.TEXTS`.
         separator: As for :func:`read_frame`.
         decimal: As for :func:`read_frame`.
     """
