@@ -109,7 +109,7 @@ def draw_latent_plane(
     usage: LatentUsage,
     split: Split,
     *,
-    name: str = "data",
+    name: str = "examples",
     classes: Sequence[str] | None = None,
     colors: tuple[str, np.ndarray] | None = None,
     panel: Axes | None = None,
